@@ -1,0 +1,130 @@
+"""Hold what all figures share: one style per system, a Figure that shows itself, and dots with intervals."""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+from zlib import crc32
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure as _Figure
+
+from cuadft.metrics import METRICS
+
+# Okabe & Ito (2008), "Color Universal Design": told apart with the common forms of colour blindness.
+BLACK, ORANGE, SKY, GREEN = "#000000", "#E69F00", "#56B4E9", "#009E73"
+BLUE, VERMILION, PURPLE, GREY = "#0072B2", "#D55E00", "#CC79A7", "#999999"
+WINE, OLIVE = "#882255", "#999933"  # Tol's muted scheme, for the systems beyond
+SYSTEM_STYLE: dict[str, dict[str, str]] = {
+    "rag": {"color": BLACK, "marker": "o", "linestyle": "-"},
+    "rag_compiled": {"color": SKY, "marker": "s", "linestyle": "--"},
+    "incumbent": {"color": ORANGE, "marker": "D", "linestyle": "-."},
+    "sft": {"color": BLUE, "marker": "^", "linestyle": "-"},
+    "dpo": {"color": GREEN, "marker": "v", "linestyle": "--"},
+    "orpo": {"color": VERMILION, "marker": "P", "linestyle": "-."},
+}
+SPARE = [
+    {"color": color, "marker": marker, "linestyle": line}
+    for marker, line in (("X", "-"), ("<", "--"), (">", "-."), ("*", ":"))
+    for color in (PURPLE, GREY, WINE, OLIVE)
+]
+
+
+class Figure(_Figure):
+    """A matplotlib Figure that a notebook can show without pyplot."""
+
+    def __init__(self, width: float = 5.0, height: float = 3.0):
+        super().__init__(figsize=(width, height), layout="constrained", facecolor="white")
+
+    def _repr_png_(self) -> bytes:
+        buffer = io.BytesIO()
+        self.savefig(buffer, format="png", dpi=100)
+        return buffer.getvalue()
+
+
+def styles(systems: Sequence[str]) -> dict[str, dict[str, str]]:
+    """Return colour, marker and line style of each system; other names get a spare style by their name."""
+    free, spare = list(range(len(SPARE))), {}
+    for name in sorted(set(systems) - set(SYSTEM_STYLE)):
+        start = crc32(name.encode()) % 4
+        slot = min(free, key=lambda i, start=start: (i - start) % len(SPARE), default=start)
+        free = [i for i in free if i != slot]
+        spare[name] = SPARE[slot]
+    return {name: SYSTEM_STYLE.get(name) or spare[name] for name in systems}
+
+
+def dots(axes: Axes, rows: pd.DataFrame, labels: Sequence[str], *, signed: bool = False) -> None:
+    """Draw one dot with its interval per row (system, value, low, high, failed), first row on top."""
+    style = styles(list(rows["system"]))
+    for y, row in enumerate(rows.itertuples()):
+        color, marker = style[row.system]["color"], style[row.system]["marker"]
+        axes.plot([row.low, row.high], [y, y], color=color, linewidth=1.6, solid_capstyle="butt")
+        axes.plot([row.value], [y], color=color, marker=marker, markersize=7, linestyle="none")
+        text = (
+            "–" if math.isnan(row.value) else f"{row.value:{'+.3f' if signed else '.2f'}}".replace("-", "−")
+        )
+        failed = getattr(row, "failed", 0)
+        axes.annotate(
+            text + (f" ({failed:.0f} failed)" if failed > 0 else ""),
+            (1.0, y), xycoords=("axes fraction", "data"), xytext=(5, 0), textcoords="offset points",
+            va="center", fontsize=8,
+        )  # fmt: skip
+    axes.set_yticks(range(len(rows)), labels)
+    axes.set_ylim(max(len(rows), 1) - 0.4, -0.6)
+    plain(axes)
+    axes.locator_params(axis="x", nbins=5)
+    axes.grid(axis="x", color="0.9", linewidth=0.8)
+    if not signed and len(rows):
+        top = rows[["value", "high"]].max().max()
+        axes.set_xlim(0, 1.05 * top if top > 0 else 1)
+
+
+def line(axes: Axes, log_history: Sequence[Mapping[str, Any]], key: str, **style: Any) -> bool:
+    """Draw one logged quantity against the step; say whether the log holds any of it."""
+    points = [(entry["step"], entry[key]) for entry in log_history if key in entry and "step" in entry]
+    if points:
+        axes.plot(*zip(*points, strict=True), **style)
+    return bool(points)
+
+
+def plain(*several: Axes) -> None:
+    """Take the frame's top and right lines away and make the labels small."""
+    for axes in several:
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.tick_params(labelsize=8)
+        axes.xaxis.label.set_size(8)
+        axes.yaxis.label.set_size(8)
+
+
+def empty(figure: Figure) -> Figure:
+    """Return the figure with the one message that there is nothing to show."""
+    figure.clear()
+    figure.text(0.5, 0.5, "Nothing to show: no rows", ha="center", va="center", color="0.4")
+    return figure
+
+
+def metric_label(metric: str) -> str:
+    """Return a metric's name and direction for an axis."""
+    label, higher = METRICS.get(metric, (metric, None))
+    return label if higher is None else f"{label} ({'higher' if higher else 'lower'} is better)"
+
+
+def basis(rows: pd.DataFrame, confidence: float) -> str:
+    """Return what an axis must say about its intervals: level, number of questions and contracts."""
+    interval = "no interval" if rows["low"].isna().all() else f"{confidence:.0%} interval"
+    return f"{interval}; {span(rows['n'], 'question')}, {span(rows['n_contracts'], 'contract')}"
+
+
+def span(counts: pd.Series, unit: str = "") -> str:
+    """Return counts as one number, or as lowest to highest where they differ, with their unit."""
+    low, high = int(counts.min()), int(counts.max())
+    text = f"{low:,}" if low == high else f"{low:,} to {high:,}"
+    return f"{text} {unit}{'' if high == 1 else 's'}" if unit else text
+
+
+def width_for(labels: Sequence[str]) -> float:
+    """Return the inches to add to a figure's usual width for long labels on its vertical axis."""
+    return 0.07 * max([0, *(len(label) - 14 for label in labels)])

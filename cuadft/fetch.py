@@ -1,0 +1,197 @@
+"""Download a large file over a poor connection: resumed, checked by size and hash, never left half done."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import time
+from pathlib import Path
+from typing import Any
+
+from cuadft.errors import InputError
+
+ZENODO = "https://zenodo.org"
+RECORD = "/api/records/4595826"
+CUAD_FILE = "CUAD_v1.zip"
+_BLOCK = 1 << 14  # what a broken connection can cost at most
+_RETRIED = frozenset((408, 425, 429, 500, 502, 503, 504))
+
+
+class _Interrupted(Exception):
+    """The transfer stopped for a reason that may pass."""
+
+
+def cuad_from_zenodo(data_dir: Path, *, pause: float = 1.0) -> Path:
+    """Download CUAD_v1.zip from its Zenodo record into `data_dir` and return its path.
+
+    The environment variable CUADFT_ZENODO replaces https://zenodo.org (a mirror). Raises InputError.
+    """
+    path = Path(data_dir) / CUAD_FILE
+    url = os.environ.get("CUADFT_ZENODO", ZENODO).rstrip("/") + RECORD
+    advice = f"put {CUAD_FILE} at {path} yourself, or set cuad to a file you have, or to 'sample'"
+    link, size, checksum = _entry(_json(url, advice=advice, pause=pause), url, advice)
+    return download(link, path, size=size, checksum=checksum, advice=advice, pause=pause)
+
+
+def _json(url: str, *, advice: str, pause: float, attempts: int = 3, timeout: float = 30) -> Any:
+    import requests
+
+    reason = ""
+    for attempt in range(attempts):
+        time.sleep(pause * attempt)
+        try:
+            reply = requests.get(url, timeout=timeout)
+            if reply.status_code == 200:
+                return reply.json()
+            reason = f"status {reply.status_code}"
+            if reply.status_code not in _RETRIED:
+                break
+        except requests.RequestException as error:
+            reason = _plain(error)
+    raise InputError(
+        f"No answer to be had from {url} ({reason}); check the network and run again, or {advice}"
+    )
+
+
+def _entry(record: Any, url: str, advice: str) -> tuple[str, int, str]:
+    """Return the link, size in bytes and checksum that a Zenodo record gives for CUAD_v1.zip."""
+    try:
+        file = next(file for file in record["files"] if file["key"] == CUAD_FILE)
+        return str(file["links"]["self"]), int(file["size"]), str(file["checksum"])
+    except (StopIteration, KeyError, TypeError, ValueError) as error:
+        raise InputError(f"{url} doesn't describe {CUAD_FILE} as Zenodo used to; {advice}") from error
+
+
+def download(
+    url: str,
+    path: str | Path,
+    *,
+    size: int | None = None,
+    checksum: str | None = None,
+    advice: str = "",
+    attempts: int = 5,
+    timeout: float = 30,
+    pause: float = 1.0,
+) -> Path:
+    """Download `url` to `path`, which appears only when complete and checked; return it.
+
+    `size` is in bytes, `checksum` reads "md5:<hex>" or "sha256:<hex>". What has come is kept in `path`.part
+    and resumed (HTTP Range) after a break, or by a later run once `attempts` in a row got no further.
+    A file already at `path` that passes the checks stays. Raises InputError; `advice` ends its message.
+    """
+    path = Path(path)
+    advice = advice or f"put the file at {path} yourself"
+    algorithm, _, expected = (checksum or "md5:").partition(":")
+    if algorithm not in ("md5", "sha256"):
+        raise InputError(f"Invalid checksum {checksum!r}: give 'md5:<hex>' or 'sha256:<hex>'")
+    if path.is_file() and _faults(path, size, algorithm, expected) == "":
+        return path
+    part = path.with_name(path.name + ".part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _fetch(url, part, size, advice, attempts, timeout, pause)
+        if fault := _faults(part, size, algorithm, expected):
+            part.unlink()
+            raise InputError(f"{url} arrived damaged ({fault}) and was removed; run again, or {advice}")
+        os.replace(part, path)
+    except OSError as error:
+        raise InputError(
+            f"Cannot write {path} ({error}); make room or choose another folder, or {advice}"
+        ) from error
+    return path
+
+
+def _faults(path: Path, size: int | None, algorithm: str, expected: str) -> str:
+    """Return how a file differs from the size and hash expected, or ""."""
+    actual = path.stat().st_size
+    if size is not None and actual != size:
+        return f"{actual} bytes, expected {size}"
+    if not expected:
+        return ""
+    with path.open("rb") as file:
+        found = hashlib.file_digest(file, algorithm).hexdigest()
+    return "" if found == expected.strip().lower() else f"{algorithm} {found}, expected {expected}"
+
+
+def _fetch(
+    url: str, part: Path, size: int | None, advice: str, attempts: int, timeout: float, pause: float
+) -> None:
+    """Fill `part` to the end, retrying; getting further than ever before resets the count of failures."""
+    best, failures = _length(part), 0
+    while True:
+        try:
+            return _transfer(url, part, size, advice, timeout)
+        except _Interrupted as stop:
+            failures = 0 if _length(part) > best else failures + 1
+            best = max(best, _length(part))
+            if failures >= attempts:
+                raise InputError(
+                    f"Download of {url} stopped after {_length(part)} of {size or 'unknown'} bytes ({stop});"
+                    f" run again to resume it, or {advice}"
+                ) from stop
+            time.sleep(pause * min(2**failures, 30))
+
+
+def _length(part: Path) -> int:
+    return part.stat().st_size if part.exists() else 0
+
+
+def _transfer(url: str, part: Path, size: int | None, advice: str, timeout: float) -> None:
+    """Make one request for what is missing and append it; raises _Interrupted if the end isn't reached."""
+    import requests
+
+    if size is not None and _length(part) > size:
+        part.unlink()
+    have = _length(part)
+    if have and have == size:
+        return
+    headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={have}-"} if have else {})
+    try:
+        with requests.get(url, headers=headers, stream=True, timeout=timeout) as reply:
+            if reply.status_code == 416:  # nothing beyond what we have: the part is no part of this file
+                part.unlink(missing_ok=True)
+                raise _Interrupted("the server has no such range")
+            if reply.status_code in _RETRIED:
+                raise _Interrupted(f"status {reply.status_code}")
+            if reply.status_code not in (200, 206):
+                raise InputError(f"{url} answered with status {reply.status_code}; {advice}")
+            start, total = _extent(reply, have)
+            if start != have:
+                part.unlink(missing_ok=True)
+            _append(reply, part, start, size if size is not None else total)
+    except requests.RequestException as error:
+        raise _Interrupted(_plain(error)) from error
+
+
+def _extent(reply: Any, have: int) -> tuple[int, int | None]:
+    """Return the byte a reply starts at, and the whole file's length where the server tells it."""
+    if reply.status_code == 206:
+        told = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", reply.headers.get("Content-Range", ""))
+        if not told or int(told[1]) != have:
+            return -1, None
+        return have, None if told[2] == "*" else int(told[2])
+    length = reply.headers.get("Content-Length", "")
+    return 0, int(length) if length.isdigit() else None
+
+
+def _append(reply: Any, part: Path, start: int, total: int | None) -> None:
+    from tqdm.auto import tqdm
+
+    if start < 0:
+        raise _Interrupted("the server sent another range than the one asked for")
+    name = part.name.removesuffix(".part")
+    with (
+        part.open("ab" if start else "wb") as file,
+        tqdm(total=total, initial=start, unit="B", unit_scale=True, desc=name, leave=False) as bar,
+    ):
+        for block in reply.iter_content(_BLOCK):
+            file.write(block)
+            bar.update(len(block))
+    if total is not None and _length(part) < total:
+        raise _Interrupted("the connection ended early")
+
+
+def _plain(error: Exception) -> str:
+    """Return the innermost reason of a requests error in one line."""
+    return " ".join(str(error).split())[:200] or type(error).__name__

@@ -1,0 +1,206 @@
+"""Supervised fine-tuning with TRL and PEFT on the prompts that the program sends."""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cuadft import models, runs
+from cuadft.errors import InputError
+from cuadft.files import value_hash
+from cuadft.local_lm import best_dtype
+from cuadft.program import ContractQA, target
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+MODES = ("lora", "qlora", "full")
+LINEAR = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+CHECKPOINT = ("trainer_state.json", "optimizer.pt", "scheduler.pt", "rng_state.pth")
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """Say how to tune: `mode` (lora, qlora, full), LoRA shape, and the schedule shared by SFT and alignment.
+
+    lora_layers: tune only this many last layers (0: all), which spares the backward pass through the others.
+    """
+
+    mode: str = "lora"
+    lora_r: int = 16
+    lora_alpha: int = 32
+    lora_layers: int = 0
+    learning_rate: float = 1e-3
+    epochs: float = 1.0
+    batch_size: int = 8
+    accumulation: int = 1
+    save_steps: int = 10
+    seed: int = 7
+
+
+def prompt_completions(program: ContractQA, rows: Sequence[dict[str, Any]], *, size: int, impossible_share: float,
+                       seed: int) -> tuple[list[dict[str, Any]], Counter[str]]:
+    """Return up to `size` (0: all) rows {"id", "prompt", "completion"} of chat messages, and counts of what was left out.
+
+    `impossible_share` of the rows are questions whose clause does not exist (fewer if there are fewer).
+    """
+    shuffled = random.Random(seed).sample(list(rows), len(rows))
+    hits = program.retriever.search_many([(r["question"], r["contract"]) for r in shuffled], k=program.k)
+    ready: dict[bool, list[dict[str, Any]]] = {True: [], False: []}
+    counts: Counter[str] = Counter()
+    for row, found in zip(shuffled, hits, strict=True):
+        answer = target(row, found)
+        if answer is None:
+            counts["gold span not in the passages"] += 1
+            continue
+        *prompt, completion = program.messages(row["question"], found, answer)
+        ready[row["is_impossible"]].append({"id": row["id"], "prompt": prompt, "completion": [completion]})
+    total = min(size or len(rows), len(ready[True]) + len(ready[False]))
+    impossible = min(len(ready[True]), round(total * impossible_share))
+    answerable = min(len(ready[False]), total - impossible)
+    impossible = min(impossible, round(answerable * impossible_share / (1 - impossible_share))) if impossible_share < 1 else impossible
+    chosen = ready[True][:impossible] + ready[False][:answerable]
+    counts |= Counter({"unanswerable": impossible, "answerable": answerable, "not drawn": len(rows) - impossible - answerable
+                       - counts["gold span not in the passages"]})
+    random.Random(seed).shuffle(chosen)
+    return chosen, counts
+
+
+def train_sft(base: Path, base_id: str, rows: Sequence[dict[str, Any]], out: Path, *, tuning: Tuning,
+              start: Path | None = None) -> list[dict[str, Any]]:
+    """Fine-tune the base model (or go on from the adapter `start`) on prompt/completion rows; loss on completions only.
+
+    Writes the adapter (or full model) to `out` with its base's hash; returns TRL's log history. A killed call goes on
+    from its last whole checkpoint when called again with the same arguments; a finished one is not repeated.
+    """
+    def build(work: Path) -> Any:
+        from datasets import Dataset
+        from trl import SFTConfig, SFTTrainer
+
+        model = load_trainable(base, start, tuning)
+        config = SFTConfig(**common_settings(work, tuning), max_length=None, train_sampling_strategy="group_by_length")
+        data = Dataset.from_list([{"prompt": r["prompt"], "completion": r["completion"]} for r in rows])
+        trainer = SFTTrainer(model=model, args=config, train_dataset=data, processing_class=tokenizer(base),
+                             peft_config=None if start or tuning.mode == "full" else lora_config(tuning, model.config))
+        if len(trainer.train_dataset) != len(rows):  # TRL drops rows without a trained token silently
+            raise InputError(f"TRL kept {len(trainer.train_dataset)} of {len(rows)} training rows: their prompts are too long.")
+        return trainer
+
+    if not rows:
+        raise InputError("There are no rows to train on: take more training contracts (train_contracts) or more passages (k).")
+    return run_training(build, out, base=base, base_id=base_id, identity=[list(rows), repr(tuning), _start_hash(start)])
+
+
+def run_training(build: Callable[[Path], Any], out: Path, *, base: Path, base_id: str, identity: list[Any]) -> list[dict[str, Any]]:
+    """Run a TRL trainer to its end with resume, then put its weights in `out` in one step; returns the log history.
+
+    `identity` is what the training depends on: checkpoints and results of another identity are discarded.
+    """
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    base_hash = models.weights_hash(base)
+    key = value_hash([identity, base_hash])
+    if (out / "training.json").is_file() and runs.read_json(out / "training.json")["key"] == key:
+        return runs.read_json(out / "training.json")["log_history"]
+    work = out.with_name(f".{out.name}-work")
+    if work.exists() and (not (work / "key").is_file() or (work / "key").read_text() != key):
+        shutil.rmtree(work)
+    runs.write_text(work / "key", key)
+    trainer = build(work)
+    trainer.train(resume_from_checkpoint=last_checkpoint(work))
+    scratch = out.with_name(f".{out.name}-new")
+    shutil.rmtree(scratch, ignore_errors=True)
+    _save(trainer, scratch, base_id)
+    runs.write_json(scratch / "base.json", {"model": base_id, "sha256": base_hash})
+    history = [entry for entry in trainer.state.log_history]
+    runs.write_json(scratch / "training.json", {"key": key, "log_history": history})
+    shutil.rmtree(out, ignore_errors=True)
+    os.replace(scratch, out)
+    shutil.rmtree(work)
+    return history
+
+
+def common_settings(work: Path, tuning: Tuning) -> dict[str, Any]:
+    """Return the TrainingArguments that SFT and alignment share (the device decides on precision)."""
+    import torch
+
+    cuda = torch.cuda.is_available()
+    return {"output_dir": str(work), "use_cpu": not cuda, "bf16": cuda and torch.cuda.is_bf16_supported(),
+            "gradient_checkpointing": cuda, "per_device_train_batch_size": tuning.batch_size,
+            "gradient_accumulation_steps": tuning.accumulation, "learning_rate": tuning.learning_rate,
+            "num_train_epochs": tuning.epochs, "lr_scheduler_type": "cosine", "warmup_steps": 2, "seed": tuning.seed,
+            "logging_steps": 1, "save_strategy": "steps", "save_steps": tuning.save_steps, "save_total_limit": 2,
+            "report_to": "none", "disable_tqdm": False}
+
+
+def lora_config(tuning: Tuning, config: Any) -> Any:
+    """Return PEFT's LoraConfig on all linear layers but the head (QLoRA paper, Dettmers et al. 2023, section 4)."""
+    from peft import LoraConfig
+
+    depth = config.get_text_config().num_hidden_layers
+    layers = list(range(depth - tuning.lora_layers, depth)) if 0 < tuning.lora_layers < depth else None
+    return LoraConfig(r=tuning.lora_r, lora_alpha=tuning.lora_alpha, lora_dropout=0.0, target_modules=list(LINEAR),
+                      task_type="CAUSAL_LM", layers_to_transform=layers)
+
+
+def load_trainable(base: Path, start: Path | None, tuning: Tuning) -> PreTrainedModel:
+    """Load the base model, with the adapter `start` ready to be trained on; QLoRA loads it in 4 bits (CUDA only)."""
+    import torch
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM, BitsAndBytesConfig
+
+    if tuning.mode not in MODES:
+        raise InputError(f"Unknown finetune_mode '{tuning.mode}': choose one of {', '.join(MODES)}.")
+    settings: dict[str, Any] = {"dtype": torch.float32 if tuning.mode == "full" else best_dtype()}
+    if tuning.mode == "qlora":
+        if not torch.cuda.is_available():
+            raise InputError("finetune_mode 'qlora' needs a CUDA GPU, and there is none: choose lora.")
+        settings["quantization_config"] = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4",
+                                                             bnb_4bit_use_double_quant=True,
+                                                             bnb_4bit_compute_dtype=torch.bfloat16)
+    source = start if start and tuning.mode == "full" else base
+    model = AutoModelForCausalLM.from_pretrained(source, **settings)
+    model.config.use_cache = False
+    if not start or tuning.mode == "full":
+        return model
+    model = PeftModel.from_pretrained(model, start, is_trainable=True)
+    # PEFT would ask the hub about the id in the adapter's config at every checkpoint
+    model.peft_config["default"].base_model_name_or_path = str(base)
+    return model
+
+
+def tokenizer(base: Path) -> Any:
+    """Return the base model's tokenizer."""
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(base)
+
+
+def last_checkpoint(work: Path) -> str | None:
+    """Return the newest checkpoint that was written whole; a kill can leave a part of one."""
+    whole = [p for p in work.glob("checkpoint-*") if all((p / name).exists() for name in CHECKPOINT)
+             and any(p.glob("*model.safetensors"))]
+    return str(max(whole, key=lambda p: int(p.name.split("-")[1]))) if whole else None
+
+
+def _save(trainer: Any, folder: Path, base_id: str) -> None:
+    from peft import PeftModel
+
+    model = trainer.accelerator.unwrap_model(trainer.model)
+    if isinstance(model, PeftModel):
+        model.save_pretrained(folder, selected_adapters=["default"], save_embedding_layers=False)
+        (folder / "README.md").unlink(missing_ok=True)
+        # PEFT stores the base model's folder, which is another one on every machine
+        config = runs.read_json(folder / "adapter_config.json")
+        runs.write_json(folder / "adapter_config.json", config | {"base_model_name_or_path": base_id})
+    else:
+        trainer.save_model(str(folder))
+
+
+def _start_hash(start: Path | None) -> str | None:
+    return models.weights_hash(start) if start else None

@@ -1,0 +1,183 @@
+"""The loop: run each iteration's notebooks with papermill, skip what is unchanged, resume after a kill."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from cuadft import params, runs, stages
+from cuadft.declarations import Parameter, cells, declared
+from cuadft.errors import InputError
+from cuadft.manifest import Hashes, Manifest, lock
+from cuadft.overview import duration, status
+from cuadft.runs import Iteration
+from cuadft.stages import STAGES, Stage
+
+__all__ = ["STAGES", "Stage", "StageFailed", "run", "status"]
+
+
+class StageFailed(RuntimeError):
+    """Report a stage whose notebook failed for another reason than bad input (exit code 1)."""
+
+
+@dataclass(frozen=True)
+class _Job:
+    """What all stages of one call share; `values` are the parameters of all notebooks."""
+
+    root: Path
+    run: Path
+    run_dir: str
+    notebooks: Path
+    declared: Mapping[str, Mapping[str, Parameter]]
+    values: Mapping[str, object]
+    hashes: Hashes
+    log: Callable[[str], object]
+
+
+def run(
+    preset: str | Path,
+    *,
+    iterations: int = 1,
+    run_dir: str | Path | None = None,
+    until: str | None = None,
+    overrides: Sequence[str] = (),
+    notebooks_dir: str | Path | None = None,
+    log: Callable[[str], object] = print,
+) -> dict[str, object]:
+    """Run iterations 1 to `iterations` of a preset; `until` names the last stage of the last iteration.
+
+    Stages that are done with the same notebook code, parameters and inputs are skipped. Returns {"run_dir",
+    "steps"}; a step is {"iteration", "stage", "state": "done" | "skipped", "seconds"}. Raises InputError for
+    bad input (before anything runs, where that can be known), StageFailed if a notebook fails.
+    """
+    _check_request(iterations, until)
+    root = runs.root()
+    notebooks = Path(notebooks_dir).absolute() if notebooks_dir else root / "notebooks"
+    chosen = params.absolute_paths(params.load(preset, overrides, notebooks))
+    defaults = {name: parameter.default for name, parameter in declared(notebooks).items()}
+    by_notebook = stages.require(notebooks, STAGES)
+    folder = runs.resolve(run_dir) if run_dir else root / "runs" / params.preset_file(preset).stem
+    with lock(folder):
+        runs.describe(folder, preset=str(preset))
+        values, short = defaults | chosen, _relative(folder, root)
+        job = _Job(root, folder, short, notebooks, by_notebook, values, Hashes(folder), log)
+        steps = []
+        for number in range(1, iterations + 1):
+            steps += _run_iteration(job, number, until if number == iterations else None)
+    return {"run_dir": str(folder), "steps": steps}
+
+
+def _check_request(iterations: int, until: str | None) -> None:
+    names = [stage.name for stage in STAGES]
+    if not isinstance(iterations, int) or isinstance(iterations, bool) or iterations < 1:
+        raise InputError(f"Invalid number of iterations {iterations!r}: give a whole number from 1.")
+    if until is not None and until not in names:
+        hint = params.nearest(until, names)
+        raise InputError(f"Invalid stage {until!r}{hint}: choose one of {', '.join(names)}.")
+
+
+def _relative(folder: Path, root: Path) -> str:
+    """Return the run folder as the notebooks see it, without this computer's paths where that is possible."""
+    return folder.relative_to(root).as_posix() if folder.is_relative_to(root) else str(folder)
+
+
+def _run_iteration(job: _Job, number: int, until: str | None) -> list[dict]:
+    iteration = runs.open_iteration(job.run, number)
+    manifest, steps = Manifest(iteration), []
+    for stage in STAGES:
+        state, seconds = _run_stage(job, iteration, manifest, stage)
+        job.hashes.save()
+        steps.append({"iteration": number, "stage": stage.name, "state": state, "seconds": seconds})
+        if stage.name == until:
+            break
+    return steps
+
+
+def _run_stage(job: _Job, iteration: Iteration, manifest: Manifest, stage: Stage) -> tuple[str, float]:
+    title = f"[iter {iteration.number}] {stage.label} ..."
+    if stage.systems and not stage.systems_of(iteration, job.values):
+        manifest.clear(stage, job.values)
+        job.log(f"{title} skipped (align_methods is empty)")
+        return "skipped", 0.0
+    set_here = stage.set_by_loop(iteration, job.values, job.run_dir)
+    known = job.declared[stage.notebook]
+    parameters = {name: value for name, value in (job.values | set_here).items() if name in known}
+    inputs = stages.input_hashes(stage, iteration, job.values, hasher=job.hashes, root=job.root)
+    fingerprint = stages.fingerprint(job.notebooks / stage.notebook, parameters, inputs)
+    if manifest.unchanged(stage, fingerprint, job.hashes):
+        job.log(f"{title} skipped (unchanged)")
+        return "skipped", 0.0
+    # answers appended, or checkpoints written, under other settings must not be resumed
+    if not manifest.resumable(stage, fingerprint) and (removed := manifest.clear(stage, job.values)):
+        job.log(f"{title} removed {removed} files of an earlier run with other code, parameters or inputs")
+    job.log(title)
+    started = time.monotonic()
+    manifest.start(stage, parameters, fingerprint, inputs)
+    defaults = {name: known[name].default for name in parameters if name not in set_here}
+    given = {name: value for name, value in parameters.items() if name in set_here or value != defaults[name]}
+    try:
+        _run_notebook(job, iteration, stage, given)
+    except BaseException as error:
+        manifest.fail(stage, str(error) or type(error).__name__)
+        raise
+    manifest.finish(stage, job.values, job.hashes)
+    seconds = time.monotonic() - started
+    job.log(f"{title} done in {duration(seconds)}")
+    return "done", seconds
+
+
+def _run_notebook(job: _Job, iteration: Iteration, stage: Stage, parameters: dict[str, object]) -> None:
+    """Run a stage's notebook; raises InputError or StageFailed that names the executed copy."""
+    from jupyter_client.kernelspec import NoSuchKernel
+    from papermill.exceptions import PapermillExecutionError
+
+    source, target = job.notebooks / stage.notebook, iteration.path("executed", f"{stage.name}.ipynb")
+    where = f"stage {stage.name} of iteration {iteration.number}, executed notebook: {target}"
+    try:
+        execute_notebook(source, target, parameters, job.root)
+        problem = _not_executed(target)
+    except PapermillExecutionError as error:
+        if error.ename == "InputError":
+            raise InputError(f"{error.evalue}\n  ({where})") from error
+        problem = f"{error.ename}: {error.evalue}"
+    except NoSuchKernel as error:
+        raise InputError(f"No Jupyter kernel python3: pip install ipykernel\n  ({where})") from error
+    except RuntimeError as error:  # nbclient's DeadKernelError, or a kernel that never answered
+        problem = f"{type(error).__name__}: {error} (a killed kernel often means: out of memory)"
+    if problem:
+        raise StageFailed(
+            f"{problem}\n  ({where})\n"
+            f"  The executed copy holds the traceback. To debug, open {source.name} in Jupyter with the\n"
+            f"  parameters injected there; after the repair, the same command goes on from this stage."
+        )
+
+
+def execute_notebook(source: Path, target: Path, parameters: dict[str, object], root: Path) -> None:
+    """Run one notebook with papermill in the project root; `target` is kept up to date, also on failure."""
+    import papermill
+
+    target.parent.mkdir(parents=True, exist_ok=True)
+    # papermill fills {names} in paths
+    paths = [str(path).replace("{", "{{").replace("}", "}}") for path in (source, target)]
+    papermill.execute_notebook(
+        *paths,
+        parameters=parameters,
+        kernel_name="python3",
+        progress_bar=False,
+        cwd=str(root),
+        start_timeout=180,
+    )
+
+
+def _not_executed(target: Path) -> str | None:
+    """Return what stopped a notebook early without an error: `sys.exit(0)` in a cell looks like success."""
+    for number, cell in enumerate(cells(target), 1):
+        if (
+            cell["cell_type"] == "code"
+            and "".join(cell["source"]).strip()
+            and cell["execution_count"] is None
+        ):
+            return f"The notebook stopped early: cell {number} was not executed (sys.exit in a cell above?)"
+    return None

@@ -1,0 +1,107 @@
+"""Cut a contract into passages with exact character offsets, and find where words stand in its text."""
+
+from __future__ import annotations
+
+import re
+from bisect import bisect_right
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+from cuadft.errors import InputError
+
+_LONGEST, _SHORTEST, _TAIL = 1.25, 0.6, 0.2
+# Where a passage may end, best first, always with the blanks that follow: a paragraph that closes (a heading
+# doesn't), any paragraph, a sentence, a line, a word.
+_ENDS = (
+    re.compile(r"(?<=[.!?:;)\]\"”])[^\S\n]*\n[^\S\n]*\n\s*"),
+    re.compile(r"\n[^\S\n]*\n\s*"),
+    re.compile(
+        r"(?<!\bInc)(?<!\bCorp)(?<!\bLtd)(?<!\bCo)(?<!\bNo)(?<!\bArt)(?<!\bSec)(?<!\bMr)(?<!\bDr)(?<!\bSt)"
+        r"(?<=\w[\w)\"”’])[.!?;][\"”’)]*\s+(?=[A-Z(\"“\[])"
+    ),
+    re.compile(r"\n\s*"),
+    re.compile(r"\s+"),
+)
+
+
+@dataclass(frozen=True)
+class Passage:
+    """A stretch of one contract: its text[start:end] == `text`; `index` counts from 0 within the contract."""
+
+    contract: str
+    index: int
+    start: int
+    end: int
+    text: str
+
+
+def cut(text: str, *, contract: str = "", size: int = 800) -> list[Passage]:
+    """Cut `text` into passages of about `size` characters that together are the whole text.
+
+    Each ends at the paragraph end nearest to `size`, else a sentence, line or word end; inside a word only
+    where no blank is within reach. None is longer than 1.25 * size. Raises InputError if size < 1.
+    """
+    if size < 1:
+        raise InputError(f"Invalid passage size {size}: give a number of characters from 1, such as 800")
+    bounds = [0]
+    while bounds[-1] < len(text):
+        bounds.append(
+            bounds[-1] + _next_length(text[bounds[-1] : bounds[-1] + int(_LONGEST * size) + 1], size)
+        )
+    if (
+        len(bounds) > 2
+        and bounds[-1] - bounds[-2] < _TAIL * size
+        and bounds[-1] - bounds[-3] <= _LONGEST * size
+    ):
+        del bounds[-2]
+    return [
+        Passage(contract, n, start, end, text[start:end]) for n, (start, end) in enumerate(pairwise(bounds))
+    ]
+
+
+def _next_length(window: str, size: int) -> int:
+    """Return the next passage's length; `window` reaches one character past the longest allowed."""
+    if len(window) <= size:
+        return len(window)
+    longest = int(_LONGEST * size)
+    ends: list[int] = []
+    for pattern in _ENDS:
+        ends = [min(match.end(), longest) for match in pattern.finditer(window)]
+        if near := [end for end in ends if end >= _SHORTEST * size]:
+            return min(near, key=lambda end: (abs(end - size), end))
+    return ends[-1] if ends else size
+
+
+def overlapping(passages: Sequence[Passage], spans: Iterable[dict[str, Any]]) -> list[int]:
+    """Return the indexes of one contract's passages that share a character with a span {"text", "start"}."""
+    ordered = sorted(passages, key=lambda passage: passage.start)
+    starts = [passage.start for passage in ordered]
+    found: set[int] = set()
+    for span in spans:
+        start, end = span["start"], span["start"] + len(span["text"])
+        for passage in ordered[max(bisect_right(starts, start) - 1, 0) :]:
+            if passage.start >= end:
+                break
+            if start < min(end, passage.end):
+                found.add(passage.index)
+    return sorted(found)
+
+
+def locate_words(answer: str, text: str, start: int = 0, end: int | None = None) -> list[int]:
+    """Return the offsets [start, end] in `text` where `answer` first stands in text[start:end], or [].
+
+    Case and the kind and length of blanks may differ. Whole words come first; a single word must be whole.
+    """
+    words = answer.split()
+    if not words:
+        return []
+    literal = r"\s+".join(map(re.escape, words))
+    before = r"(?<!\w)" if re.match(r"\w", words[0]) else ""
+    after = r"(?!\w)" if re.search(r"\w\Z", words[-1]) else ""
+    # Annotated spans do end inside a word now and then, so words in a row are also taken literally.
+    for pattern in [before + literal + after] + [literal] * (len(words) > 1):
+        if found := re.compile(pattern, re.IGNORECASE).search(text, start, len(text) if end is None else end):
+            return list(found.span())
+    return []

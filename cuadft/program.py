@@ -1,0 +1,209 @@
+"""The one DSPy program that every language model runs: retrieve, then answer with the contract's words or refuse.
+
+The same adapter, signature and demos render the prompts of inference (ContractQA) and of training (messages()).
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import dspy
+from dspy.adapters.utils import parse_value
+from dspy.utils.exceptions import AdapterParseError
+
+from cuadft import runs
+from cuadft.errors import InputError
+from cuadft.metrics import NO_CLAUSE, token_f1
+from cuadft.passages import Passage, locate_words
+from cuadft.retriever import Hit, Retriever
+
+OPTIMIZERS = ("bootstrap", "bootstrap_random_search", "mipro")
+
+
+class AnswerFromContract(dspy.Signature):
+    __doc__ = (f"Quote the words of the contract that answer the question. If the passages hold no such clause, "
+               f"reply: {NO_CLAUSE}")
+
+    passages: str = dspy.InputField(desc="passages of one contract")
+    question: str = dspy.InputField()
+    answer: str = dspy.OutputField(desc="the contract's words")
+
+
+class PlainAdapter(dspy.ChatAdapter):
+    """Send the fields as plain text and take the whole reply as the one output field.
+
+    Small models cannot keep DSPy's field markers; with this adapter a reply fails to parse only when it is empty or
+    its type is wrong, so that comparing models does not compare how they keep a format. A list field is one item a line.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(use_json_adapter_fallback=False)
+
+    def format_field_description(self, signature: type[dspy.Signature]) -> str:
+        """Return nothing: the fields are named where they stand."""
+        return ""
+
+    def format_field_structure(self, signature: type[dspy.Signature]) -> str:
+        """Return nothing: there are no markers to explain."""
+        return ""
+
+    def format_system_message(self, signature: type[dspy.Signature]) -> str:
+        """Return the signature's instructions."""
+        return signature.instructions
+
+    def format_user_message_content(self, signature: type[dspy.Signature], inputs: dict[str, Any], prefix: str = "",
+                                    suffix: str = "", main_request: bool = False) -> str:
+        """Return one "Name: value" block for each input field."""
+        blocks = [f"{name.replace('_', ' ').capitalize()}: {inputs[name]}" for name in signature.input_fields if name in inputs]
+        return "\n\n".join(x for x in (prefix, *blocks, suffix) if x)
+
+    def format_assistant_message_content(self, signature: type[dspy.Signature], outputs: dict[str, Any],
+                                         missing_field_message: str | None = None) -> str:
+        """Return the output field's value as it is."""
+        value = outputs.get(_only_field(signature), missing_field_message)
+        return "\n".join(map(str, value)) if isinstance(value, list) else str(value)
+
+    def parse(self, signature: type[dspy.Signature], completion: str) -> dict[str, Any]:
+        """Take the whole completion as the output field; raises AdapterParseError if it is empty or ill-typed."""
+        name, text = _only_field(signature), completion.strip()
+        annotation = signature.output_fields[name].annotation
+        if not text:
+            raise AdapterParseError(adapter_name="PlainAdapter", signature=signature, lm_response=completion,
+                                    message="The reply is empty.")
+        if annotation == list[str]:
+            lines = [line.strip().lstrip("-*•0123456789.) ").strip() for line in text.splitlines()]
+            return {name: [line for line in lines if line]}
+        try:
+            return {name: parse_value(text, annotation)}
+        except ValueError as error:
+            raise AdapterParseError(adapter_name="PlainAdapter", signature=signature, lm_response=completion,
+                                    message=str(error)) from error
+
+
+def _only_field(signature: type[dspy.Signature]) -> str:
+    (name,) = signature.output_fields
+    return name
+
+
+def render(hits: Sequence[Hit]) -> str:
+    """Return passages as one delimited block; contract text can close neither its delimiter nor a chat turn."""
+    return "\n".join(f"<passage>{clean(hit.passage.text)}</passage>" for hit in hits)
+
+
+def clean(text: str) -> str:
+    """Fold white space and break up marks that a tokenizer or a prompt would take as structure."""
+    text = " ".join(text.split())
+    return text.replace("<|", "< |").replace("<passage>", "< passage>").replace("</passage>", "< /passage>")
+
+
+class ContractQA(dspy.Module):
+    """Answer a question about one contract from its k best passages.
+
+    The prediction carries `answer`, `hits` (passages with scores) and `spans` ([start, end) offsets in the contract
+    where the answer's words stand; empty for refusals and for words that are not in the passages).
+    """
+
+    def __init__(self, retriever: Retriever | None = None, k: int = 2) -> None:
+        super().__init__()
+        self.retriever, self.k = retriever, k
+        self.predict = dspy.Predict(AnswerFromContract)
+
+    def forward(self, question: str, contract: str) -> dspy.Prediction:
+        """Retrieve inside `contract`, ask the configured LM, and locate the answer."""
+        hits = self.retriever.search(question, contract=contract, k=self.k)
+        answer = self.predict(passages=render(hits), question=clean(question)).answer.strip()
+        return dspy.Prediction(answer=answer, hits=hits, spans=cite(answer, [h.passage for h in hits]))
+
+    def messages(self, question: str, hits: Sequence[Hit], answer: str) -> list[dict[str, str]]:
+        """Return the chat messages that forward() would send, with `answer` as the assistant's turn."""
+        inputs = {"passages": render(hits), "question": clean(question)}
+        return PlainAdapter().format_finetune_data(self.predict.signature, self.predict.demos, inputs,
+                                                   {"answer": answer})["messages"]
+
+
+def cite(answer: str, passages: Sequence[Passage]) -> list[list[int]]:
+    """Return the contract offsets at which the answer's words stand in the passages."""
+    if not answer or answer == NO_CLAUSE:
+        return []
+    return [list(span) for p in passages for span in locate_words(answer, p.text, p.start, p.end)]
+
+
+def target(row: dict[str, Any], hits: Sequence[Hit]) -> str | None:
+    """Return the answer to teach for a row: the refusal, or the gold span that the passages hold.
+
+    Of several gold spans inside the passages, the one in the best-ranked passage is taken. Returns None when the
+    clause exists but lies outside the passages: teaching its words would teach to invent, a refusal to overlook.
+    """
+    if row["is_impossible"]:
+        return NO_CLAUSE
+    for hit in hits:
+        for span in row["answers"]:
+            end = span["start"] + len(span["text"])
+            if hit.passage.start <= span["start"] and end <= hit.passage.end:
+                return clean(span["text"])
+    return None
+
+
+def examples(rows: Sequence[dict[str, Any]], retriever: Retriever, k: int) -> list[dspy.Example]:
+    """Return DSPy examples (with their passages, so that they can serve as demos) of the rows with a target."""
+    found = retriever.search_many([(r["question"], r["contract"]) for r in rows], k=k)
+    made = []
+    for row, hits in zip(rows, found, strict=True):
+        answer = target(row, hits)
+        if answer is not None:
+            golds = [span["text"] for span in row["answers"]]
+            made.append(dspy.Example(passages=render(hits), question=clean(row["question"]), answer=answer, golds=golds,
+                                     contract=row["contract"]).with_inputs("question", "contract"))
+    return made
+
+
+def answer_f1(example: dspy.Example, prediction: dspy.Prediction, trace: Any = None) -> float:
+    """Return the token F1 of a prediction (SQuAD 2.0 rules), the metric that prompt optimisation raises."""
+    return token_f1(prediction.answer, example.golds)
+
+
+def compile(program: ContractQA, trainset: list[dspy.Example], devset: list[dspy.Example], *,  # noqa: A001
+            optimizer: str = "bootstrap", bootstrapped_demos: int = 2, labeled_demos: int = 2, candidates: int = 3,
+            threshold: float = 0.5, seed: int = 7) -> ContractQA:
+    """Optimise the program's prompt with one of DSPy's optimisers and return the compiled copy.
+
+    A bootstrapped demo must reach `threshold` in answer_f1. Only "bootstrap" needs no `devset`.
+    """
+    random.Random(seed).shuffle(trainset := list(trainset))
+    demos = {"max_bootstrapped_demos": bootstrapped_demos, "max_labeled_demos": labeled_demos}
+    if optimizer == "bootstrap":
+        tool = dspy.BootstrapFewShot(metric=answer_f1, metric_threshold=threshold, max_errors=len(trainset) + 1, **demos)
+        return tool.compile(program, trainset=trainset)
+    if optimizer == "bootstrap_random_search":
+        tool = dspy.BootstrapFewShotWithRandomSearch(metric=answer_f1, metric_threshold=threshold, num_threads=1,
+                                                     num_candidate_programs=candidates, max_errors=len(trainset) + 1, **demos)
+        return tool.compile(program, trainset=trainset, valset=devset)
+    if optimizer == "mipro":
+        tool = dspy.MIPROv2(metric=answer_f1, auto=None, num_candidates=candidates, seed=seed, num_threads=1, **demos)
+        return tool.compile(program, trainset=trainset, valset=devset, num_trials=candidates, minibatch=False)
+    raise InputError(f"Unknown optimizer '{optimizer}': choose one of {', '.join(OPTIMIZERS)}.")
+
+
+def save(program: ContractQA, path: Path) -> None:
+    """Write the program's prompt (instructions, demos, k) as JSON."""
+    state = program.dump_state()
+    for predictor in state.values():
+        predictor["lm"] = None  # the LM is a role that the run fills, no part of the prompt
+    runs.write_json(path, {"k": program.k, "state": state})
+
+
+def load(path: Path, retriever: Retriever) -> ContractQA:
+    """Read a program back; it sends the same prompts as the saved one."""
+    if not Path(path).is_file():
+        raise InputError(f"Program '{path}' is missing: run 02_rag_compile of this iteration first.")
+    try:
+        saved = runs.read_json(path)
+        program = ContractQA(retriever, saved["k"])
+        program.load_state(saved["state"])
+    except (KeyError, TypeError, json.JSONDecodeError) as error:
+        raise InputError(f"Program '{path}' is not one that 02_rag_compile saved ({error!r}): delete it and compile again.") from error
+    return program

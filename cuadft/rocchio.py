@@ -1,0 +1,148 @@
+"""Relevance feedback from the train split: how other contracts word the clause that a question asks for.
+
+A question names a clause ("Cap On Liability: ..."), a contract words it ("in no event shall ..."). The gold
+spans of train contracts bridge the two without training a model: Rocchio (1971) moves the query towards the
+relevant texts and away from the others, in the space of the embeddings and in that of the words.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+import threading
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from cuadft.errors import InputError
+from cuadft.files import read_jsonl, write_jsonl
+from cuadft.lexical import words
+
+if TYPE_CHECKING:
+    from cuadft.contracts import Row
+    from cuadft.embedder import Embedder
+
+SAME_QUESTION = 0.9  # cosine; no two of CUAD's 41 questions reach it under MiniLM
+PER_QUESTION = 100
+EMBEDDED = 25  # spans of a question that are embedded; the words of all of them are counted
+AWAY = 0.5  # weight of the other questions' centroid against that of the relevant spans
+TERMS = 100
+_LONGEST = 1500  # characters of a span; a sentence encoder reads about as many
+_SPANS, _VECTORS = "feedback.jsonl", "feedback.npy"
+
+
+class Feedback:
+    """Gold spans of train questions, {"question", "contract", "text"} each. Many threads may call it."""
+
+    def __init__(
+        self, spans: Sequence[dict[str, str]], embedder: Embedder, *, span_vectors: np.ndarray | None = None
+    ):
+        """Embed the distinct questions now, and the first 25 spans of each when `moved` needs them."""
+        self.spans, self._embedder, self._vectors = list(spans), embedder, span_vectors
+        questions = list(dict.fromkeys(span["question"] for span in spans))
+        self._question_vectors = embedder.encode(questions)
+        number = {question: n for n, question in enumerate(questions)}
+        self._owner = np.array([number[span["question"]] for span in self.spans])
+        self._contract = np.array([span["contract"] for span in self.spans])
+        self._words = [set(words(span["text"])) for span in self.spans]
+        self._frequency = Counter(word for found in self._words for word in found)
+        self._has_vector = _first(self._owner, EMBEDDED)
+        self._lock = threading.Lock()
+
+    @classmethod
+    def from_rows(
+        cls, rows: Iterable[Row], embedder: Embedder, *, per_question: int = PER_QUESTION, seed: int = 7
+    ) -> Feedback:
+        """Take at most `per_question` gold spans of each question of train rows.
+
+        The first span of every row comes before any second one, so that many contracts are heard. Raises
+        InputError if no row has a gold span.
+        """
+        shuffle, drawn = random.Random(seed), {}
+        for row in rows:
+            for n, answer in enumerate(row["answers"]):
+                text = answer["text"][:_LONGEST]
+                span = {"question": row["question"], "contract": row["contract"], "text": text}
+                drawn.setdefault(row["question"], []).append((n, shuffle.random(), span))
+        if not drawn:
+            raise InputError("No gold span for relevance feedback: give rows with answers, or feedback=None")
+        ordered = [sorted(found, key=lambda f: f[:2])[:per_question] for found in drawn.values()]
+        return cls([span for found in ordered for _, _, span in found], embedder)
+
+    def relevant(self, query: np.ndarray, *, without: str | None = None) -> np.ndarray:
+        """Return a mask of the spans whose question is nearly the query's: cosine >= 0.9.
+
+        query: unit vector of shape (d,). Spans of the contract `without` are left out, so that a
+        train contract can't retrieve its own gold.
+        """
+        near = np.flatnonzero(self._question_vectors @ query >= SAME_QUESTION)
+        return np.isin(self._owner, near) & (self._contract != without)
+
+    def moved(self, query: np.ndarray, relevant: np.ndarray, weight: float) -> np.ndarray:
+        """Return the unit vector of (1 - w) q + w (r - 0.5 n), or the query itself if no span is relevant.
+
+        r and n are the centroids, at unit length, of the relevant spans and of the other questions' spans:
+        Rocchio (1971), as in Manning, Raghavan and Schuetze (2008), section 9.1.1, equation 9.3.
+        """
+        has, others = self._has_vector, ~np.isin(self._owner, self._owner[relevant])
+        if not weight or not (relevant & has).any():
+            return query
+        vectors = self._span_vectors()
+        target = _centroid(vectors[relevant[has]]) - AWAY * _centroid(vectors[others[has]])
+        return _unit((1 - weight) * query + weight * target)
+
+    def _span_vectors(self) -> np.ndarray:
+        with self._lock:
+            if self._vectors is None:
+                texts = [span["text"] for span, has in zip(self.spans, self._has_vector) if has]
+                self._vectors = self._embedder.encode(texts)
+            return self._vectors
+
+    def terms(self, relevant: np.ndarray) -> dict[str, float]:
+        """Return the words that mark the relevant spans off from all spans, with weights that add up to 1.
+
+        A word weighs (share of relevant spans that hold it) * log(spans / spans that hold it): its mean
+        TF-IDF, with binary counts. The best 100 of the words that two relevant spans or more hold.
+        """
+        found = Counter(word for n in np.flatnonzero(relevant) for word in self._words[n])
+        weights = {
+            word: count * math.log(len(self.spans) / self._frequency[word])
+            for word, count in found.items()
+            if count > 1
+        }
+        best = sorted((-weight, word) for word, weight in weights.items() if weight > 0)[:TERMS]
+        total = -sum(weight for weight, _ in best)
+        return {word: -weight / total for weight, word in best}
+
+    def save(self, folder: Path) -> None:
+        """Write feedback.jsonl and, once the spans are embedded, feedback.npy into an existing folder."""
+        (folder / _VECTORS).unlink(missing_ok=True)
+        if self._vectors is not None:
+            np.save(folder / _VECTORS, self._vectors, allow_pickle=False)
+        write_jsonl(folder / _SPANS, self.spans)
+
+    @classmethod
+    def load(cls, folder: Path, embedder: Embedder) -> Feedback:
+        """Return what `save` wrote; raises InputError if the two files don't belong together."""
+        path, spans = folder / _VECTORS, read_jsonl(folder / _SPANS)
+        vectors = np.load(path, allow_pickle=False) if path.is_file() else None
+        feedback = cls(spans, embedder, span_vectors=vectors)
+        if feedback._vectors is not None and len(feedback._vectors) != feedback._has_vector.sum():
+            raise InputError(f"{folder / _SPANS} and {_VECTORS} differ in length: build the retriever again")
+        return feedback
+
+
+def _first(owners: np.ndarray, most: int) -> np.ndarray:
+    """Return a mask of the first `most` entries of each owner."""
+    return np.array([np.count_nonzero(owners[:n] == owner) < most for n, owner in enumerate(owners)])
+
+
+def _centroid(vectors: np.ndarray) -> np.ndarray:
+    return _unit(vectors.mean(axis=0)) if len(vectors) else np.float32(0)
+
+
+def _unit(vector: np.ndarray) -> np.ndarray:
+    return (vector / max(float(np.linalg.norm(vector)), 1e-12)).astype(np.float32)

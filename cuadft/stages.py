@@ -1,0 +1,163 @@
+"""The stages of one iteration: their notebooks, what they read and write, and the fingerprint of all that.
+
+File patterns are globs in the iteration's folder. A prefix puts them elsewhere: `run:` in the run folder,
+`first:` the same in iteration 1 only, `later:` the same from iteration 2, `prev:` in the iteration before.
+`{system}` stands for each of the stage's systems.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from cuadft.declarations import Parameter, cells, in_notebook
+from cuadft.errors import InputError
+from cuadft.files import file_hash, is_leftover
+from cuadft.params import KEYWORDS
+from cuadft.runs import Iteration
+
+# several notebooks put files here, so no stage owns the whole folder
+SHARED_FOLDERS = ("metrics", "figures")
+SHARED = tuple(f"{folder}/**/*" for folder in SHARED_FOLDERS)
+INCUMBENT = ("prev:decision.json", "prev:program/*", "prev:adapters/**/*")
+TRAINED_ON = ("run:contracts.jsonl", "data/train.jsonl")
+ANSWERED = ("run:contracts.jsonl", "data/dev.jsonl", "data/test.jsonl", "retriever/**/*", "program/*")
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One run of one notebook.
+
+    `systems` may hold "align_methods" (stands for that parameter's items) and "incumbent" (from iteration 2);
+    the notebook gets them if `pass_systems`. `external` names the parameters that hold the user's own files.
+    """
+
+    name: str
+    notebook: str
+    reads: tuple[str, ...] = ()
+    writes: tuple[str, ...] = ()
+    systems: tuple[str, ...] = ()
+    pass_systems: bool = False
+    decide: bool | None = None
+    external: tuple[str, ...] = ()
+
+    @property
+    def label(self) -> str:
+        return f"{self.notebook[:2]} {self.name}"
+
+    def systems_of(self, iteration: Iteration, values: Mapping) -> list[str]:
+        """Return the systems that the stage works on in this iteration."""
+        names = []
+        for name in self.systems:
+            if name == "align_methods":
+                names += values.get("align_methods", [])
+            elif name != "incumbent" or iteration.previous:
+                names.append(name)
+        return names
+
+    def set_by_loop(self, iteration: Iteration, values: Mapping, run_dir: str) -> dict[str, object]:
+        """Return the parameters that the loop sets, not the preset."""
+        given: dict[str, object] = {"run_dir": run_dir, "iteration": iteration.number}
+        if self.pass_systems:
+            given["systems"] = self.systems_of(iteration, values)
+        return given if self.decide is None else given | {"decide": self.decide}
+
+    def files(self, patterns: tuple[str, ...], iteration: Iteration, values: Mapping) -> list[str]:
+        """Return the existing files that the patterns name, as sorted paths relative to the run folder."""
+        found: set[Path] = set()
+        for pattern in patterns:
+            systems = self.systems_of(iteration, values) if "{system}" in pattern else [""]
+            for system in systems:
+                place = _place(pattern.replace("{system}", system), iteration)
+                found |= set(iteration.run.glob(place)) if place else set()
+        kept = [path for path in found if path.is_file() and not is_leftover(path)]
+        return sorted(path.relative_to(iteration.run).as_posix() for path in kept)
+
+
+STAGES = (
+    Stage(
+        "data_prep", "01_data_prep.ipynb", ("later:contracts.jsonl", "prev:data/train.jsonl"),
+        ("first:contracts.jsonl", "data/*"), external=("cuad", "contracts_folder"),
+    ),
+    Stage(
+        "rag_compile", "02_rag_compile.ipynb",
+        (*TRAINED_ON, "data/dev.jsonl", "data/synthetic.jsonl", *INCUMBENT), ("retriever/**/*", "program/*"),
+    ),
+    Stage(
+        "inference_rag", "03_batch_inference.ipynb", (*ANSWERED, *INCUMBENT), ("predictions/{system}.*",),
+        systems=("rag", "rag_compiled", "incumbent"), pass_systems=True,
+    ),
+    Stage(
+        "fine_tune", "04_fine_tune.ipynb",
+        (*TRAINED_ON, "data/synthetic.jsonl", "program/*", "retriever/**/*", *INCUMBENT),
+        ("adapters/sft/**/*",),
+    ),
+    Stage(
+        "inference_sft", "03_batch_inference.ipynb", (*ANSWERED, "adapters/{system}/**/*"),
+        ("predictions/{system}.*",), systems=("sft",), pass_systems=True,
+    ),
+    Stage(
+        "evaluate_sft", "05_evaluate.ipynb", ("predictions/{system}.*",),
+        systems=("rag", "rag_compiled", "incumbent", "sft"), decide=False,
+    ),
+    Stage(
+        "align", "06_align.ipynb", (*TRAINED_ON, "program/*", "retriever/**/*", "adapters/sft/**/*"),
+        ("preferences.jsonl", "adapters/{system}/**/*"), systems=("align_methods",),
+    ),
+    Stage(
+        "inference_aligned", "03_batch_inference.ipynb", (*ANSWERED, "adapters/{system}/**/*"),
+        ("predictions/{system}.*",), systems=("align_methods",), pass_systems=True,
+    ),
+    Stage(
+        "evaluate", "05_evaluate.ipynb", ("predictions/*", "prev:decision.json"),
+        ("scoreboard.csv", "decision.json"), decide=True,
+    ),
+)  # fmt: skip
+
+
+def require(notebooks_dir: Path, stages: tuple[Stage, ...]) -> dict[str, dict[str, Parameter]]:
+    """Return each notebook's parameters; raises InputError if one lacks a parameter that the loop sets."""
+    found = {}
+    for stage in stages:
+        found[stage.notebook] = {p.name: p for p in in_notebook(notebooks_dir / stage.notebook)}
+        wanted = {"run_dir", "iteration"} | ({"systems"} if stage.pass_systems else set())
+        wanted |= set() if stage.decide is None else {"decide"}
+        missing = sorted(wanted - set(found[stage.notebook]))
+        if missing:
+            where = notebooks_dir / stage.notebook
+            raise InputError(f"{where} doesn't declare {', '.join(missing)}: restore its parameters cell.")
+    return found
+
+
+def input_hashes(
+    stage: Stage, iteration: Iteration, values: Mapping, *, hasher: Callable[[Path], str], root: Path
+) -> dict[str, str]:
+    """Return the hash of every file that the stage reads; the user's own ones by parameter name."""
+    hashes = {name: hasher(iteration.run / name) for name in stage.files(stage.reads, iteration, values)}
+    for name in stage.external:
+        path = root / values.get(name, "")
+        if values.get(name, "") not in KEYWORDS and path.exists():
+            hashes[name] = file_hash(path, of_file=hasher)
+    return hashes
+
+
+def fingerprint(notebook: Path, values: Mapping[str, object], inputs: Mapping[str, str]) -> str:
+    """Return the SHA-256 of a notebook's code cells, parameter values (without run_dir) and input hashes."""
+    sources = ["".join(cell["source"]) for cell in cells(notebook) if cell.get("cell_type") == "code"]
+    values = {name: value for name, value in values.items() if name != "run_dir"}
+    # external inputs count by content: the same contracts under another path change nothing
+    values = {name: value for name, value in values.items() if name not in inputs}
+    content = json.dumps([sources, values, dict(inputs)], sort_keys=True)
+    return hashlib.sha256(content.encode()).hexdigest()
+
+
+def _place(pattern: str, iteration: Iteration) -> str | None:
+    prefix, _, rest = pattern.rpartition(":")
+    if (prefix == "first" and iteration.previous) or (prefix in ("later", "prev") and not iteration.previous):
+        return None
+    if prefix in ("run", "first", "later"):
+        return rest
+    return f"{(iteration.previous if prefix == 'prev' else iteration).dir.name}/{rest}"

@@ -1,0 +1,143 @@
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from tiny_project import make_project, run_in_process
+
+import cuadft
+from cuadft import cli, loop
+
+PACKAGE = str(Path(cuadft.__file__).parents[1])
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    monkeypatch.chdir(make_project(tmp_path))
+    monkeypatch.setattr(loop, "execute_notebook", run_in_process)
+    return tmp_path
+
+
+def python(*arguments, cwd):
+    command = [sys.executable, *arguments]
+    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, env={"PYTHONPATH": PACKAGE}, timeout=60)
+
+
+def test_run_and_status(project, capsys):
+    assert cli.main(["run", "params/tiny.yaml", "--set", "top_k=2", "--until", "fine_tune"]) == 0
+    out = capsys.readouterr().out
+    assert "[iter 1] 04 fine_tune ... done in" in out and "inference_sft" not in out
+    assert cli.main(["status", "runs/tiny"]) == 0
+    out = capsys.readouterr().out
+    assert "iteration 1" in out and "not run" in out
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["run", "none.yaml"], "No preset none.yaml"),
+        (["run", "tiny", "--set", "top=2"], "did you mean 'top_k'"),
+        (["run", "tiny", "--set", "seed=x"], "expected int"),
+        (["run", "tiny", "--iterations", "0"], "whole number"),
+        (["run", "tiny", "--until", "align_"], "did you mean 'align'"),
+        (["status", "runs/none"], "No run in"),
+        (["params", "sed"], "did you mean 'seed'"),
+    ],
+)
+def test_bad_input_is_one_message_and_code_2(project, capsys, arguments, message):
+    assert cli.main(arguments) == 2
+    captured = capsys.readouterr()
+    assert captured.err.startswith("error: ") and message in captured.err
+    assert "Traceback" not in captured.err
+    assert cli.main([*arguments, "--debug"]) == 2
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_bad_input_found_by_a_notebook_is_code_2_without_traceback(tmp_path):
+    make_project(tmp_path)
+    trap = "from cuadft.errors import InputError\nraise InputError('contract A is empty: remove it')"
+    (tmp_path / "trap_01.py").write_text(trap)
+    done = python("-m", "cuadft.cli", "run", "tiny", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "error: contract A is empty: remove it\n" in done.stderr
+    assert "executed/data_prep.ipynb" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_a_failed_notebook_is_code_1(project, capsys):
+    (project / "trap_01.py").write_text("1 / 0")
+    assert cli.main(["run", "tiny"]) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("error: ZeroDivisionError: division by zero") and "Traceback" not in error
+
+
+def test_file_errors_are_code_2_and_interruptions_130(project, capsys, monkeypatch):
+    def refuse(*_, **__):
+        raise PermissionError(13, "Permission denied", "runs")
+
+    monkeypatch.setattr(loop, "run", refuse)
+    assert cli.main(["run", "tiny"]) == 2
+    assert "error: [Errno 13] Permission denied: 'runs'" in capsys.readouterr().err
+
+    def interrupt(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(loop, "run", interrupt)
+    assert cli.main(["run", "tiny"]) == 130
+    assert "same command" in capsys.readouterr().err
+
+
+def test_other_errors_are_not_hidden(project, monkeypatch):
+    def fail(*_, **__):
+        raise RuntimeError("a fault of cuadft")
+
+    monkeypatch.setattr(loop, "run", fail)
+    with pytest.raises(RuntimeError, match="a fault"):
+        cli.main(["run", "tiny"])
+
+
+def test_params_lists_defaults_limits_and_notebooks(project, capsys):
+    assert cli.main(["params"]) == 0
+    out = capsys.readouterr().out
+    assert "questions: int = 4 [1..64]\n    questions per contract  (notebooks 01)" in out
+    assert "systems: list = ['rag'] (set by the loop)" in out
+    assert cli.main(["params", "seed"]) == 0
+    assert capsys.readouterr().out == "seed: int = 7 [0..]\n    seed of every random choice  (notebooks 01 04)\n"
+
+
+def test_fetch_gets_what_is_asked_for(project, capsys, monkeypatch):
+    models = type(sys)("cuadft.models")
+    models.fetch = lambda ids: [(name, f"/w/{name}") for name in ids or ["default"]]
+    fetch = type(sys)("cuadft.fetch")
+    fetch.cuad_from_zenodo = lambda folder: folder / "CUAD.zip"
+    for name, module in (("models", models), ("fetch", fetch)):
+        monkeypatch.setitem(sys.modules, f"cuadft.{name}", module)
+        monkeypatch.setattr(cuadft, name, module, raising=False)
+    cases = {
+        (): f"CUAD: {project}/data/CUAD.zip\ndefault: /w/default\n",
+        ("--cuad", "--data-dir", "d"): f"CUAD: {project}/d/CUAD.zip\n",
+        ("--models",): "default: /w/default\n",
+        ("--models", "a", "b"): "a: /w/a\nb: /w/b\n",
+    }
+    for arguments, expected in cases.items():
+        assert cli.main(["fetch", *arguments]) == 0
+        assert capsys.readouterr().out == expected
+
+
+def test_help_and_import_are_light(tmp_path):
+    heavy = "{'torch', 'dspy', 'papermill', 'pandas', 'transformers', 'numpy', 'yaml', 'matplotlib'}"
+    code = f"import sys, cuadft.cli, cuadft.loop; print(sorted({heavy} & set(sys.modules)))"
+    assert python("-c", code, cwd=tmp_path).stdout == "[]\n"
+    started = time.monotonic()
+    done = python("-m", "cuadft.cli", "--help", cwd=tmp_path)
+    assert done.returncode == 0 and "run" in done.stdout
+    # 0.05 s on an idle computer; the limit leaves room for a busy one
+    assert time.monotonic() - started < 1
+
+
+def test_version_and_missing_command(capsys):
+    for arguments, code in ((["--version"], 0), ([], 2), (["report"], 2)):
+        with pytest.raises(SystemExit) as caught:
+            cli.main(arguments)
+        assert caught.value.code == code
+    assert f"cuadft {cuadft.__version__}" in capsys.readouterr().out
