@@ -11,9 +11,10 @@ from typing import Any
 import dspy
 
 from cuadft.errors import InputError
-from cuadft.finetune import Tuning, common_settings, load_trainable, run_training, tokenizer
+from cuadft.finetune import Tuning, common_settings, completions_only, load_trainable, run_training, tokenizer
 from cuadft.inference import predict
 from cuadft.judges import Judge
+from cuadft.models import weights_hash
 from cuadft.program import ContractQA, target
 
 METHODS = ("dpo", "orpo")
@@ -88,7 +89,6 @@ def train_preference(method: str, base: Path, base_id: str, pairs: Sequence[dict
     def build(work: Path) -> Any:
         return _trainer(method, load_trainable(base, sft, tuning), base, pairs, common_settings(work, tuning), beta)
 
-    from cuadft.models import weights_hash
     return run_training(build, out, base=base, base_id=base_id,
                         identity=[method, list(pairs), repr(tuning), beta, weights_hash(sft)])
 
@@ -104,7 +104,8 @@ def _trainer(method: str, model: Any, base: Path, pairs: Sequence[dict[str, Any]
 
         # No reference model is given: TRL then freezes a copy of the adapter as it is now, which is the SFT model.
         config = DPOConfig(**settings, beta=beta, max_length=None, precompute_ref_log_probs=True)
-        trainer = DPOTrainer(model=model, args=config, train_dataset=data, processing_class=words)
+        with completions_only():  # the reference log-probabilities are computed on construction or on train()
+            trainer = DPOTrainer(model=model, args=config, train_dataset=data, processing_class=words)
         if len(trainer.train_dataset) != len(pairs):
             raise InputError(f"TRL kept {len(trainer.train_dataset)} of {len(pairs)} preference pairs.")
         return trainer

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from cuadft.errors import InputError
-from cuadft.files import file_hash
+from cuadft.models import weights_hash
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -45,7 +45,7 @@ class Embedder:
             )
         if batch_size < 1:
             raise InputError(f"Invalid batch_size {batch_size!r}: give 1 or more")
-        self.key = file_hash(self.path)
+        self.key = weights_hash(self.path)
         self.batch_size, self.device = batch_size, device
         self.embedded = self.cached = 0
         self._cache = Path(cache_dir) / "embeddings" / f"{self.key[:16]}.sqlite"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import logging
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator
@@ -73,7 +74,9 @@ class LocalEngine:
         self._expected = 0
         self._arrived = threading.Condition()
         self._worker: threading.Thread | None = None
-        self.batches = 0
+        self._loading = threading.RLock()
+        self.batches = self.calls = self.truncated = 0
+        logging.getLogger("dspy.clients.lm").addFilter(_not_truncation)
         for name, folder in (adapters or {}).items():
             self.add_adapter(name, folder)
 
@@ -85,6 +88,10 @@ class LocalEngine:
                              "06_align) of this iteration first.")
         self.adapters[name] = folder
         self._names[f"{self._base}+{name}-{models.weights_hash(folder)[:12]}"] = name
+        own = models.base_hash(folder)
+        if own and own != models.weights_hash(self.path):
+            raise InputError(f"Adapter '{name}' in {folder} was trained on other base weights ({own[:12]}) than those of "
+                             f"{self.path.name} ({models.weights_hash(self.path)[:12]}): train it again or restore the model.")
         self._model = None
 
     def model_name(self, adapter: str = "") -> str:
@@ -147,19 +154,21 @@ class LocalEngine:
     @property
     def tokenizer(self) -> Any:
         """The base model's tokenizer, loaded on first use."""
-        if self._tokenizer is None:
-            from transformers import AutoTokenizer
+        with self._loading:  # many threads ask for it at once, and a half-done import fails in the others
+            if self._tokenizer is None:
+                from transformers import AutoTokenizer
 
-            self._tokenizer = AutoTokenizer.from_pretrained(self.path)
-        return self._tokenizer
+                self._tokenizer = AutoTokenizer.from_pretrained(self.path)
+            return self._tokenizer
 
     @property
     def model(self) -> Any:
         """The base model with all adapters, loaded on first use and held in memory."""
-        if self._model is None:
-            self._model = self._load()
-            self._prefixes.clear()
-        return self._model
+        with self._loading:
+            if self._model is None:
+                self._model = self._load()
+                self._prefixes.clear()
+            return self._model
 
     def _load(self) -> Any:
         import torch
@@ -253,6 +262,7 @@ class LocalEngine:
         stop = next((i for i, t in enumerate(tokens) if t in ends), None)
         kept = tokens if stop is None else tokens[:stop]
         text = self.tokenizer.decode(kept, skip_special_tokens=True).strip()
+        self.calls, self.truncated = self.calls + 1, self.truncated + (stop is None)
         call.done.set_result((text, len(kept), "length" if stop is None else "stop"))
 
     def _prefix(self, model: Any, adapter: str, tokens: list[int], rows: int) -> Any:
@@ -270,6 +280,11 @@ class LocalEngine:
         cache = copy.deepcopy(self._prefixes[key])
         cache.batch_repeat_interleave(rows)
         return cache
+
+
+def _not_truncation(record: logging.LogRecord) -> bool:
+    """Drop DSPy's warning for each cut answer: with a small token budget they are common, and `truncated` counts them."""
+    return not str(record.msg).startswith("LM response was truncated")
 
 
 def _shared_prefix(prompts: list[list[int]]) -> int:

@@ -120,7 +120,7 @@ def _run_stage(job: _Job, iteration: Iteration, manifest: Manifest, stage: Stage
     try:
         _run_notebook(job, iteration, stage, given)
     except BaseException as error:
-        manifest.fail(stage, str(error) or type(error).__name__)
+        manifest.fail(stage, "interrupted" if isinstance(error, KeyboardInterrupt) else str(error))
         raise
     manifest.finish(stage, job.values, job.hashes)
     seconds = time.monotonic() - started
@@ -161,14 +161,10 @@ def execute_notebook(source: Path, target: Path, parameters: dict[str, object], 
     target.parent.mkdir(parents=True, exist_ok=True)
     # papermill fills {names} in paths
     paths = [str(path).replace("{", "{{").replace("}", "}}") for path in (source, target)]
-    papermill.execute_notebook(
-        *paths,
-        parameters=parameters,
-        kernel_name="python3",
-        progress_bar=False,
-        cwd=str(root),
-        start_timeout=180,
-    )
+    # the kernel's own log would mix with the loop's lines; errors of cells are kept in the executed copy
+    quiet = {"progress_bar": False, "extra_arguments": ["--IPKernelApp.log_level=50"]}
+    options = {"kernel_name": "python3", "cwd": str(root), "start_timeout": 180, **quiet}
+    papermill.execute_notebook(*paths, parameters=parameters, **options)
 
 
 def _not_executed(target: Path) -> str | None:

@@ -93,6 +93,12 @@ def weights_hash(folder: Path) -> str:
     return digest.hexdigest()
 
 
+def base_hash(adapter: Path) -> str | None:
+    """Return the hash of the base weights that an adapter was trained on, None if it does not say."""
+    note = Path(adapter) / "base.json"
+    return json.loads(note.read_text())["sha256"] if note.is_file() else None
+
+
 def _sha256(path: Path) -> str:
     name = path.resolve().name  # the hub cache names each large file by its SHA-256
     if len(name) == 64 and not path.resolve().suffix:

@@ -185,8 +185,8 @@ class Retriever:
         settings = read_json(folder / "settings.json")
         key = embedder.key if embedder else None
         if settings["embedder"] and key != settings["embedder"]:
-            raise InputError(f"The retriever in '{folder}' was made with embedding model "
-                             f"{settings['embedder']}, got {key}: give that model, or build the retriever again")  # fmt: skip
+            made = f"made with embedding model {settings['embedder']}, got {key}"
+            raise InputError(f"The retriever in '{folder}' was {made}: give that model, or build it again")
         retriever = cls(
             [Passage(**record) for record in read_jsonl(folder / "passages.jsonl")],
             embedder,

@@ -21,7 +21,9 @@ def project(tmp_path, monkeypatch):
 
 def python(*arguments, cwd):
     command = [sys.executable, *arguments]
-    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, env={"PYTHONPATH": PACKAGE}, timeout=60)
+    return subprocess.run(
+        command, capture_output=True, text=True, cwd=cwd, env={"PYTHONPATH": PACKAGE}, timeout=60
+    )
 
 
 def test_run_and_status(project, capsys):
@@ -102,7 +104,9 @@ def test_params_lists_defaults_limits_and_notebooks(project, capsys):
     assert "questions: int = 4 [1..64]\n    questions per contract  (notebooks 01)" in out
     assert "systems: list = ['rag'] (set by the loop)" in out
     assert cli.main(["params", "seed"]) == 0
-    assert capsys.readouterr().out == "seed: int = 7 [0..]\n    seed of every random choice  (notebooks 01 04)\n"
+    assert (
+        capsys.readouterr().out == "seed: int = 7 [0..]\n    seed of every random choice  (notebooks 01 04)\n"
+    )
 
 
 def test_fetch_gets_what_is_asked_for(project, capsys, monkeypatch):

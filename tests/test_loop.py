@@ -43,7 +43,9 @@ def go(*overrides, log=lambda line: None, **options):
 
 
 def manifest(project, run="tiny", iteration=1):
-    return json.loads((project / "runs" / run / f"iter-{iteration:02d}" / "manifest.json").read_text())["stages"]
+    return json.loads((project / "runs" / run / f"iter-{iteration:02d}" / "manifest.json").read_text())[
+        "stages"
+    ]
 
 
 def test_a_second_run_skips_everything(project):
@@ -55,7 +57,9 @@ def test_a_second_run_skips_everything(project):
     entry = manifest(project)["fine_tune"]
     assert entry["status"] == "done" and entry["error"] is None and entry["seconds"] >= 0
     assert entry["parameters"] == {"seed": 7, "learning_rate": 0.0001, "run_dir": "runs/tiny", "iteration": 1}
-    assert "iter-01/data/train.jsonl" in entry["inputs"] and list(entry["outputs"]) == ["iter-01/adapters/sft/w.txt"]
+    assert "iter-01/data/train.jsonl" in entry["inputs"] and list(entry["outputs"]) == [
+        "iter-01/adapters/sft/w.txt"
+    ]
     assert json.loads((project / "runs/tiny/run.json").read_text())["preset"] == "tiny"
 
 
@@ -96,7 +100,9 @@ def test_a_changed_input_file_runs_data_prep_again(project):
     assert go("cuad=my.json")[0] == ["data_prep"]
 
 
-@pytest.mark.parametrize("name", ["adapters/sft/w.txt", "predictions/sft.dev.jsonl", "scoreboard.csv", "figures/f1.svg"])
+@pytest.mark.parametrize(
+    "name", ["adapters/sft/w.txt", "predictions/sft.dev.jsonl", "scoreboard.csv", "figures/f1.svg"]
+)
 def test_a_lost_or_altered_output_is_made_again(project, name):
     go()
     path = project / "runs/tiny/iter-01" / name
@@ -142,7 +148,9 @@ def test_a_failed_stage_is_recorded_and_the_next_call_goes_on_there(project):
 
 
 def test_bad_input_found_by_a_notebook_stays_bad_input(project):
-    (project / "trap_01.py").write_text("from cuadft.errors import InputError\nraise InputError('empty contract A')")
+    (project / "trap_01.py").write_text(
+        "from cuadft.errors import InputError\nraise InputError('empty contract A')"
+    )
     with pytest.raises(InputError, match="empty contract A") as caught:
         go()
     assert "stage data_prep of iteration 1" in str(caught.value)
@@ -269,19 +277,21 @@ def test_a_notebook_that_ends_early_is_a_failure(real_project, trap, message):
 
 
 @pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGKILL])
-def test_a_stopped_loop_lets_go_and_resumes(real_project, stop):
-    (real_project / "trap_02.py").write_text("import time\nopen('reached', 'w').close()\ntime.sleep(60)")
+def test_a_stopped_loop_lets_go_and_resumes(project, stop):
+    go(until="data_prep")
+    (project / "trap_02.py").write_text("import time\nopen('reached', 'w').close()\ntime.sleep(60)")
     command = [sys.executable, "-m", "cuadft.cli", "run", "tiny", "--until", "rag_compile"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 60
-    while not (real_project / "reached").exists() and process.poll() is None and time.monotonic() < deadline:
+    while not (project / "reached").exists() and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.05)
-    assert is_locked(real_project / "runs/tiny")
+    assert is_locked(project / "runs/tiny")
     os.kill(process.pid, stop)
     _, errors = process.communicate(timeout=30)
     if stop == signal.SIGINT:
         assert process.returncode == 130 and "same command" in errors and "Traceback" not in errors
+        assert "interrupted" in loop.status("runs/tiny")
     else:
         assert "interrupted" in loop.status("runs/tiny")
-    (real_project / "trap_02.py").unlink()
+    (project / "trap_02.py").unlink()
     assert go(until="rag_compile") == (["rag_compile"], ["data_prep"])

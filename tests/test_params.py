@@ -9,7 +9,7 @@ from tiny_project import make_project, write_notebook
 from cuadft import params
 from cuadft.errors import InputError
 
-CELL = '''run_dir: str = "runs/quickstart"  # run folder
+CELL = """run_dir: str = "runs/quickstart"  # run folder
 # a remark between the lines
 questions: int = 4  # questions per contract [1..64]
 rate: float = 1  # step size (see [1]) [0..]
@@ -19,7 +19,7 @@ methods: list = [
     "dpo",
 ]  # preference methods [dpo|orpo]
 model: str = ""  # weights: a path or an id
-'''
+"""
 
 
 @pytest.fixture
@@ -40,7 +40,12 @@ def test_types_defaults_help_and_limits_are_read_from_the_cells(folder):
     known = params.declared(folder / "notebooks")
     assert list(known) == ["run_dir", "questions", "rate", "mode", "online", "methods", "model"]
     questions = known["questions"]
-    assert (questions.default, questions.low, questions.high, questions.help) == (4, 1, 64, "questions per contract")
+    assert (questions.default, questions.low, questions.high, questions.help) == (
+        4,
+        1,
+        64,
+        "questions per contract",
+    )
     assert questions.notebooks == ("01_a.ipynb", "02_b.ipynb") and questions.limits == "[1..64]"
     assert known["rate"].default == 1.0 and known["rate"].limits == "[0..]" and "[1]" in known["rate"].help
     assert known["mode"].choices == ("fusion", "dense", "bm25")
@@ -102,7 +107,8 @@ def test_all_problems_are_listed_at_once_with_the_nearest_names(folder):
 @pytest.mark.parametrize(
     "line",
     ["questions: true", "questions: 2.0", "questions: 0", "questions: 65", "questions: null", "rate: true",
-     "rate: .nan", "rate: .inf", "rate: -1", "mode: no", "online: 1", "methods: [dpo, kto]", "methods: [[dpo]]",
+     "rate: .nan", "rate: .inf", "rate: -1", "mode: no", "online: 1", "methods: [dpo, kto]",
+     "methods: [[dpo]]",
      "model: 2024-01-01", "model: {a: 1}", "model: [a]"],
 )  # fmt: skip
 def test_wrong_types_and_impossible_values_are_refused(folder, line):
@@ -113,7 +119,8 @@ def test_wrong_types_and_impossible_values_are_refused(folder, line):
 @pytest.mark.parametrize(
     "preset, message",
     [("a: [1", "not valid YAML"), ("- 1\n- 2", "holds a list"), ("just text", "holds a str"),
-     ("mode: dense\nmode: bm25", "line 2: mode stands there twice"), ("a: !!python/object:os.system {}", "YAML")],
+     ("mode: dense\nmode: bm25", "line 2: mode stands there twice"),
+     ("a: !!python/object:os.system {}", "YAML")],
 )  # fmt: skip
 def test_a_broken_preset_is_reported(folder, preset, message):
     with pytest.raises(InputError, match=message):
@@ -138,7 +145,8 @@ def test_text_parameters_take_any_text_from_the_command_line(folder):
 @settings(max_examples=60, deadline=None)
 @given(value=st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=2), max_leaves=4,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=2),
+    max_leaves=4,
 ))  # fmt: skip
 def test_accepted_values_are_plain_and_reach_papermill_as_they_are(value):
     for kind in ("str", "int", "float", "bool", "list"):
@@ -153,7 +161,13 @@ def test_paths_that_exist_here_become_absolute(folder, monkeypatch):
     (folder / "sub" / "sample").mkdir(parents=True)
     (folder / "sub" / "my.json").touch()
     monkeypatch.chdir(folder / "sub")
-    values = {"cuad": "my.json", "contracts_folder": "none", "model": "", "embedder": "sample", "mode": "my.json"}
+    values = {
+        "cuad": "my.json",
+        "contracts_folder": "none",
+        "model": "",
+        "embedder": "sample",
+        "mode": "my.json",
+    }
     assert params.absolute_paths(values) == values | {"cuad": str(folder / "sub" / "my.json")}
 
 

@@ -1,11 +1,13 @@
-"""A project with six tiny notebooks that do the loop's file work in milliseconds, and a way to run them in-process."""
+"""A project with six tiny notebooks that do the loop's file work in milliseconds, here or in a kernel."""
 
 import os
 from pathlib import Path
 
 import nbformat
 
-OPEN = "from cuadft import params, runs\nparams.check(globals())\nit = runs.open_iteration(run_dir, iteration)"
+OPEN = (
+    "from cuadft import params, runs\nparams.check(globals())\nit = runs.open_iteration(run_dir, iteration)"
+)
 RUN_DIR = 'run_dir: str = "runs/quickstart"  # run folder\niteration: int = 1  # round of the loop [1..]\n'
 SEED = "seed: int = 7  # seed of every random choice [0..]\n"
 # a test puts a trap_NN.py into the project to make notebook NN fail; the notebook itself stays the same
@@ -15,7 +17,7 @@ BODIES = {
     "01_data_prep": (
         SEED + 'cuad: str = "sample"  # contracts: sample, auto or a file\n'
         "questions: int = 4  # questions per contract [1..64]\n",
-        'if not it.previous:\n    runs.write_jsonl(it.run / "contracts.jsonl", [{"title": "A", "seed": seed}])',
+        'if not it.previous:\n    runs.write_jsonl(it.run / "contracts.jsonl", [{"seed": seed}])',
         'for name, n in [("train", questions), ("dev", 2), ("test", 2), ("synthetic", questions)]:\n'
         '    runs.write_jsonl(it.path("data", name + ".jsonl"), [{"id": f"{name}-{i}"} for i in range(n)])',
     ),
@@ -29,7 +31,8 @@ BODIES = {
         'systems: list = ["rag"]  # systems that answer\ntop_k: int = 3  # passages shown [1..8]\n',
         'for system in systems:\n    for split in ("dev", "test"):\n'
         '        path = it.path("predictions", f"{system}.{split}.jsonl")\n'
-        "        done = {row['id'] for row in runs.read_jsonl(path, torn_ok=True)} if path.exists() else set()\n"
+        "        rows = runs.read_jsonl(path, torn_ok=True) if path.exists() else []\n"
+        "        done = {row['id'] for row in rows}\n"
         '        for row in runs.read_jsonl(it.path("data", split + ".jsonl")):\n'
         "            if row['id'] not in done:\n"
         '                runs.append_jsonl(path, [{"id": row["id"], "system": system, "k": top_k}])',
@@ -44,7 +47,8 @@ BODIES = {
         'runs.write_json(it.path("metrics", "scores.json"), names)\n'
         'runs.write_text(it.path("figures", "f1.svg"), "<svg/>")',
         "if decide:\n"
-        '    board = "system,split,metric,value,low,high,n\\nrag,test,f1,0.4,0.25,0.5,2\\nsft,test,f1,0.5,,,2\\n"\n'
+        '    board = "system,split,metric,value,low,high,n\\n"\n'
+        '    board += "rag,test,f1,0.4,0.25,0.5,2\\nsft,test,f1,0.5,,,2\\n"\n'
         '    runs.write_text(it.path("scoreboard.csv"), board)\n'
         '    choice = {"incumbent": "rag", "promoted": False, "reason": "no gain"}\n'
         '    runs.write_json(it.path("decision.json"), choice)',

@@ -1,4 +1,4 @@
-"""Paragraphs that answer none of the 41 questions: recitals, scope, mechanics, general provisions, look-alikes.
+"""Paragraphs that answer none of the 41 questions: recitals, scope, mechanics, general terms, look-alikes.
 
 The mark-up is that of clauses.py, less the gold spans.
 """
@@ -153,15 +153,19 @@ BOILERPLATE = {
             "certificate of analysis with each consignment.",
             "#s Each deliverable {shall} be presented to {C}, which {shall} test it against the agreed "
             "criteria and report its findings within ten Business Days; silence counts as acceptance.",
-            "#s {P} {shall} operate a help desk that takes calls from {C} on Business Days between eight "
+            "#m {P} {shall} operate a help desk that takes calls from {C} on Business Days between eight "
             "and six o'clock and logs each of them with a number and a degree of urgency.",
-            "#s Planned outages and visits {shall} be announced by {P} three Business Days in advance and, "
+            "#s {P} {shall} send {C} a short written report at the end of each month, which lists the work "
+            "done, the work ahead and any decision that {C} has to take.",
+            "#s Work {shall} follow the calendar that the coordinators agree upon each quarter; a date that "
+            "cannot be kept is moved by mutual consent, and the reason is noted in the file.",
+            "#m Planned outages and visits {shall} be announced by {P} three Business Days in advance and, "
             "where practical, placed outside {C}'s hours of business.",
             "#f {C} {shall} employ competent staff, keep its premises clean and in good repair, and present "
             "the {goods} to the public in the manner described in {P}'s guidelines.",
             "#r {P} {shall} answer reasonable technical questions from {C} by telephone during normal "
             "hours, up to a level that does not disturb its own operations.",
-            "#r All signs and packaging {shall} carry the legends that {P} prescribes, in the size and "
+            "#f All signs and packaging {shall} carry the legends that {P} prescribes, in the size and "
             "color shown in the graphics guide.",
         ],
         [
@@ -227,8 +231,8 @@ BOILERPLATE = {
             "those of its lawyers and advisers.",
             "{P} may ask for a deposit or letter of credit where it has good reason to doubt that {C} will "
             "be able to pay.",
-            "Freight, customs clearance and brokerage are charged at cost and appear as separate lines on "
-            "the invoice.",
+            "#g Freight, customs clearance and brokerage are charged at cost and appear as separate lines "
+            "on the invoice.",
         ],
     ],
     "ip": [
@@ -425,40 +429,103 @@ BOILERPLATE = {
     ],
 }
 
-# Look-alikes: (section, categories that must be absent from the contract, text). Each resembles a category and is not one.
+# Look-alikes, each like a category and not one: section, categories that must be absent, text.
 LOOKALIKES = [
-    ("ins", "ins", "Neither party is required by this Agreement to carry insurance of any kind, and each "
-                   "bears its own risks as it sees fit."),
-    ("ins", "ins", "The parties have considered whether to call for insurance and have decided that none "
-                   "need be taken out by either of them."),
-    ("liab", "cap unc", "NEITHER PARTY IS LIABLE TO THE OTHER FOR LOST PROFITS OR FOR INDIRECT OR "
-                        "CONSEQUENTIAL DAMAGES, EVEN IF IT WAS TOLD THAT THEY MIGHT OCCUR."),
-    ("liab", "cap unc", "Punitive and exemplary damages cannot be claimed by either party. The amount of "
-                        "direct damages is left to the court."),
-    ("scope", "excl nc", "Each party remains free to deal with other persons in the same line of business, "
-                         "and this Agreement {shall} not be read to prevent it."),
-    ("scope", "excl", "The relationship under this Agreement is non-exclusive on both sides, {P} being at "
-                      "liberty to serve others and {C} to turn to other sources."),
-    ("perf", "min", "{C} is under no duty to order any particular quantity, and past orders create no "
-                    "expectation of future ones."),
-    ("ip", "lic nt all ale unl irr", "No license is given under this Agreement, by implication or "
-                                     "otherwise, in any patent, copyright or trademark of either party."),
-    ("ins", "audit", "Each party keeps its own accounts for its own purposes, and neither has a claim to "
-                     "see those of the other."),
-    ("gen", "tpb", "No person other than {P} and {C} has any right under this Agreement or any means of "
-                   "enforcing it."),
-    ("war", "war", "{P} gives no warranty that runs for a fixed time; its duty is to use reasonable care "
-                   "when it performs."),
-    ("cov", "nse", "Each party may recruit in the open market, and nothing in this Agreement restricts whom "
-                   "it may employ."),
-    ("money", "price", "{P} may change its list prices whenever it thinks fit; an order already accepted is "
-                       "charged as confirmed."),
-    ("money", "mfn", "{C} acknowledges that {P} charges different customers different prices, according to "
-                     "volume, location and credit, and has no claim to the terms that another has obtained."),
-    ("ip", "esc", "{P} {shall} not be obliged to disclose source materials or working papers, which it "
-                  "keeps at its own premises."),
-    ("cov", "rofr", "Neither party is bound to offer future business to the other, or to tell it of "
-                    "opportunities that come its way."),
+    (
+        "ins",
+        "ins",
+        "Neither party is required by this Agreement to carry insurance of any kind, and each "
+        "bears its own risks as it sees fit.",
+    ),
+    (
+        "ins",
+        "ins",
+        "The parties have considered whether to call for insurance and have decided that none "
+        "need be taken out by either of them.",
+    ),
+    (
+        "liab",
+        "cap unc",
+        "NEITHER PARTY IS LIABLE TO THE OTHER FOR LOST PROFITS OR FOR INDIRECT OR "
+        "CONSEQUENTIAL DAMAGES, EVEN IF IT WAS TOLD THAT THEY MIGHT OCCUR.",
+    ),
+    (
+        "liab",
+        "cap unc",
+        "Punitive and exemplary damages cannot be claimed by either party. The amount of "
+        "direct damages is left to the court.",
+    ),
+    (
+        "scope",
+        "excl nc",
+        "Each party remains free to deal with other persons in the same line of business, "
+        "and this Agreement {shall} not be read to prevent it.",
+    ),
+    (
+        "scope",
+        "excl",
+        "The relationship under this Agreement is non-exclusive on both sides, {P} being at "
+        "liberty to serve others and {C} to turn to other sources.",
+    ),
+    (
+        "perf",
+        "min",
+        "{C} is under no duty to order any particular quantity, and past orders create no "
+        "expectation of future ones.",
+    ),
+    (
+        "ip",
+        "lic nt all ale unl irr",
+        "No license is given under this Agreement, by implication or "
+        "otherwise, in any patent, copyright or trademark of either party.",
+    ),
+    (
+        "ins",
+        "audit",
+        "Each party keeps its own accounts for its own purposes, and neither has a claim to "
+        "see those of the other.",
+    ),
+    (
+        "gen",
+        "tpb",
+        "No person other than {P} and {C} has any right under this Agreement or any means of enforcing it.",
+    ),
+    (
+        "war",
+        "war",
+        "{P} gives no warranty that runs for a fixed time; its duty is to use reasonable care "
+        "when it performs.",
+    ),
+    (
+        "cov",
+        "nse",
+        "Each party may recruit in the open market, and nothing in this Agreement restricts whom "
+        "it may employ.",
+    ),
+    (
+        "money",
+        "price",
+        "{P} may change its list prices whenever it thinks fit; an order already accepted is "
+        "charged as confirmed.",
+    ),
+    (
+        "money",
+        "mfn",
+        "{C} acknowledges that {P} charges different customers different prices, according to "
+        "volume, location and credit, and has no claim to the terms that another has obtained.",
+    ),
+    (
+        "ip",
+        "esc",
+        "{P} {shall} not be obliged to disclose source materials or working papers, which it "
+        "keeps at its own premises.",
+    ),
+    (
+        "cov",
+        "rofr",
+        "Neither party is bound to offer future business to the other, or to tell it of "
+        "opportunities that come its way.",
+    ),
 ]
 
 CLOSINGS = [

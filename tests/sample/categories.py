@@ -130,8 +130,7 @@ CATEGORIES = {
     ),
     "unl": (
         "Unlimited/All-You-Can-Eat-License",
-        "Is there a clause granting one party an “enterprise,” “all you can eat” or unlimited "
-        "usage license?",
+        "Is there a clause granting one party an “enterprise,” “all you can eat” or unlimited usage license?",
     ),
     "irr": (
         "Irrevocable Or Perpetual License",

@@ -1,14 +1,14 @@
 """The clause bank: phrasings of each CUAD category, written for this repository.
 
 Mark-up of a phrasing:
-  [[words]]            a gold span of the phrasing's own category; [[date+eff:words]] names the categories instead
-  <irr|words>          words used only where the contract has these categories; the gold span around them gains them
+  [[words]]            a gold span of the phrasing's own category; [[date+eff:words]] names the categories
+  <irr|words>          words for contracts with the category; the span around them is then gold for it too
   {a|b|c}              one of these; {P}, {C}, {X}, {days}, ... are filled in (see write_sample.py)
   "#gd words"          only for contract types that carry one of these tags (deals.TYPES)
 P is the provider, C its counterparty, X the party under the restriction (insured, audited), Y the other one.
 """
 
-# How the preamble gives the dates: by whether the contract has a date, an effective date, and whether they agree.
+# How the preamble gives the dates: by whether there is a date, an effective date, and whether they agree.
 DATELINES = {
     "same": [
         'is {made and entered into|entered into} as of [[date+eff:{date}]] (the "Effective Date")',
@@ -83,18 +83,18 @@ CLAUSES = {
         "{start}<renew+notice|, and for successive one-year terms afterwards unless either of them gives "
         "notice of non-renewal not less than {days} days ahead of the next anniversary>.]]",
         '[[The "Term" means the period that starts on {start} and closes at midnight on '
-        "{endday}<renew+notice|, together with each renewal of {years} years that {C} elects by a notice "
-        "given {days} days before its close>.]]",
+        "{endday}<renew+notice|, together with each renewal of {ryears} years, which follows unless {C} "
+        "declines it by a notice given {days} days before it starts>.]]",
         "[[Subject to prior termination for cause, the engagement created by this Agreement lasts {years} "
         "full contract years, the first of which starts on {start}.]] A contract year is a period of twelve "
         "calendar months.",
     ],
     "renew": [
         "[[Upon expiration of the initial term, this Agreement {shall} automatically renew for "
-        "{successive|additional} periods of {years} years each<notice|, unless either party gives written "
+        "{successive|additional} periods of {ryears} years each<notice|, unless either party gives written "
         "notice of non-renewal at least {days} days before the end of the then-current period>.]]",
-        "[[{C} may extend this Agreement for one further term of {years} years by written notice to {P}, on "
-        "the terms then in force.]] <notice|[[notice:A notice under this paragraph is valid only if it "
+        "[[{C} may extend this Agreement for one further term of {ryears} years by written notice to {P}, "
+        "on the terms then in force.]] <notice|[[notice:A notice under this paragraph is valid only if it "
         "reaches {P} no later than {days} days before the expiry of the initial term; a party wishing to "
         "prevent an extension must object within the same time.]]>",
         "At the close of the initial term the relationship carries on by itself: [[the term is deemed "
@@ -268,7 +268,7 @@ CLAUSES = {
         "days.",
         "[[Before accepting a bona fide offer for the business unit that performs this Agreement, {P} must "
         "give {C} an opportunity to match the offer within {days} days of written notice of its terms.]]",
-        "[[{P} grants {C} a right of first refusal over each territory adjoining {territory} that {P} "
+        "#gr [[{P} grants {C} a right of first refusal over each territory adjoining {territory} that {P} "
         "decides to open during the term.]]",
         "[[Should {P} plan an offering of equity in the venture that supplies {field}, {C} {shall} be the "
         "first party invited to subscribe, and no one else may be approached until {C} has declined or "
@@ -400,21 +400,21 @@ CLAUSES = {
     ],
     "lic": [
         "[[{P}<all|, for itself and on behalf of its Affiliates,> hereby grants to {C}<ale| and its "
-        "Affiliates> a {limited|worldwide}, non-exclusive<nt|, non-transferable><irr|, perpetual and "
-        "irrevocable> license to use the {lic} in connection with {cfield}.]]",
+        "Affiliates> a {limited|worldwide}{nonex}<nt|, non-transferable><irr|, perpetual and irrevocable> "
+        "license to use the {lic} in connection with {cfield}.]]",
         "[[Subject to the terms of this Agreement, {C}<ale|, together with each of its Affiliates,> is "
-        "granted a non-exclusive<irr|, irrevocable><nt|, personal and non-assignable> right under the "
-        "{lic}<all| and under such rights of {P}'s Affiliates as bear on it> to make, use and sell in "
-        "{territory}.]]",
+        "granted a {limited|territorial}{nonex}<irr|, irrevocable><nt|, personal and non-assignable> right "
+        "under the {lic}<all| and under such rights of {P}'s Affiliates as bear on it> to make, use and "
+        "sell in {territory}.]]",
         "[[{P} licenses to {C}<ale| and to the companies that {C} controls> the {lic}<all|, including "
         "matter owned by affiliates of {P},> for the purposes of this Agreement<irr|, which license is "
         "perpetual><nt|; {C} may not transfer this license to anyone else>.]]",
         "Reproduction of the {lic} without permission is forbidden. [[{P} gives {C} permission to copy, "
         "display and use the {lic} in {territory}<nt|, but not to hand the permission on to a third "
         "party><irr|, and the permission is given once and for all and cannot be withdrawn>.]]",
-        "[[{C}<ale| and any subsidiary of {C}> {shall} have a non-exclusive license<nt|, which it cannot "
-        "sell, sublicense or transfer,> to employ the {lic}<all|, together with improvements owned by the "
-        "parent or sister companies of {P},> in its business of {cfield}.]]",
+        "[[{C}<ale| and any subsidiary of {C}> {shall} have a {limited|worldwide}{nonex} license<nt|, which "
+        "it cannot sell, sublicense or transfer,> to employ the {lic}<all|, together with improvements "
+        "owned by the parent or sister companies of {P},> in its business of {cfield}.]]",
         "[[For the consideration stated in this Agreement, {P} hereby grants {C}<nt|, and {C} alone without "
         "power to assign,> the right to practice and use the {lic} within {territory}<irr|, in "
         "perpetuity>.]]",

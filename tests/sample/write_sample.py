@@ -1,9 +1,10 @@
-"""Write the sample contracts of cuadft/sample from the banks beside this file; the same bytes on every machine.
+"""Write the sample contracts of cuadft/sample from the banks beside this file; the same bytes anywhere.
 
 python tests/sample/write_sample.py            write contracts.json and contract_types.csv
 python tests/sample/write_sample.py --check    exit 1 if the shipped files differ from what would be written
 
-deals.py holds the invented parties, clauses.py and boilerplate.py the wording, plan.py who carries which category.
+deals.csv holds the invented parties, clauses.py and boilerplate.py the wording; plan.py says which deal
+carries which category.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ import boilerplate as bp
 from categories import CATEGORIES, QUESTION
 from clauses import CLAUSES, DATELINES, PREAMBLES
 from deals import OFFICES, PEOPLE, TYPES
-from plan import COUNTS, ELSEWHERE, FIELDS, LISTS, SECTION, WORDS, jobs
+from plan import COUNTS, ELSEWHERE, LISTS, SECTION, WORDS, jobs
 
 SAMPLE = Path(__file__).resolve().parents[2] / "cuadft" / "sample"
 SPAN = re.compile(r"\[\[(?:([a-z+]+):)?(.*?)\]\]", re.S)
@@ -45,10 +46,11 @@ class Writer:
         roles = deal.get("roles", self.form.random() < 0.55)
         names = {"P": provider if roles else deal["P_short"], "C": other if roles else deal["C_short"]}
         self.numerals = self.form.choice(("both", "both", "digits", "words"))
-        self.values = {name: deal[name] for name in (*FIELDS[2:14], "goods", "lic", "gfield")} | names
+        self.values = {name: value for name, value in deal.items() if name != "date"} | names
         self.values |= {"X": names[restricted], "Y": names["C" if restricted == "P" else "P"]}
         self.values |= {"rfield": deal["field" if restricted == "C" else "cfield"], "PU": names["P"].upper()}
         self.values |= {"Doc": deal["doc"], "DOC": deal["doc"].upper()} | self.dates()
+        self.values["nonex"] = "" if "excl" in self.active else ", non-exclusive"
         self.values["shall"] = self.form.choice(("shall", "shall", "will"))
 
     def seed(self, step: str) -> None:
@@ -64,11 +66,17 @@ class Writer:
 
     def dates(self) -> dict[str, str]:
         """Return the dates of the contract as it writes them."""
-        day = self.form.choice(("{0:%B} {0.day}, {0.year}", "{0:%B} {0.day}, {0.year}", "{0.day} {0:%B} {0.year}"))
+        day = self.form.choice(
+            ("{0:%B} {0.day}, {0.year}", "{0:%B} {0.day}, {0.year}", "{0.day} {0:%B} {0.year}")
+        )
         signed = dt.date.fromisoformat(self.deal["date"])
-        begins = signed + dt.timedelta(self.fill.choice((9, 17, 24)) if self.mode in ("both", "defined") else 0)
+        begins = signed + dt.timedelta(
+            self.fill.choice((9, 17, 24)) if self.mode in ("both", "defined") else 0
+        )
         ends = dt.date(signed.year + self.fill.choice((2, 3, 5)), 12, 31)
-        tail = {1: "st", 2: "nd", 3: "rd"}.get(signed.day % 10, "th") if signed.day not in (11, 12, 13) else "th"
+        tail = (
+            {1: "st", 2: "nd", 3: "rd"}.get(signed.day % 10, "th") if signed.day not in (11, 12, 13) else "th"
+        )
         return {
             "date": day.format(signed), "eff": day.format(begins), "endday": day.format(ends),
             "longdate": f"{signed.day}{tail} day of {signed:%B}, {signed.year}",
@@ -97,7 +105,9 @@ class Writer:
 
     def render(self, phrasing: str, own: str = "") -> Paragraph:
         """Turn a phrasing of the category `own` into words and gold spans."""
-        self.skip = own == "lic" and self.form.random() < 0.35  # then its qualities get paragraphs of their own
+        self.skip = (
+            own == "lic" and self.form.random() < 0.35
+        )  # then its qualities get paragraphs of their own
         marked = OPTION.sub(self.option, re.sub(r"^#\w+ ", "", phrasing))
         while SLOT.search(marked):
             marked = SLOT.sub(lambda match: self.slot(match[1]), marked, count=1)
@@ -116,16 +126,21 @@ class Writer:
         fits = [p for p in phrasings if p[0] != "#" or set(p[1 : p.index(" ")]) & set(self.tags)]
         if (self.key, topic) not in self.picked:
             fewest = min(self.used[p] for p in fits)
-            self.picked[self.key, topic] = self.form.choice([p for p in fits if self.used[p] == fewest])
+            dice = random.Random(f"pick {self.key} {topic}")
+            self.picked[self.key, topic] = dice.choice([p for p in fits if self.used[p] == fewest])
             self.used[self.picked[self.key, topic]] += 1
         return self.picked[self.key, topic]
+
+    def tail(self, text: str, topic: str) -> str:
+        """Return neutral closing words for some of the short paragraphs, clauses and boilerplate alike."""
+        if len(text) > 210 or self.form.random() < 0.6:
+            return ""
+        return " " + self.render(self.pick(bp.TAILS, f"tail {topic}"))[0]
 
     def clause(self, code: str) -> list[Paragraph]:
         """Write the paragraph of one category, and after a restriction the exception to it."""
         text, spans = self.render(self.pick(CLAUSES[code], code), code)
-        if len(text) < 230:
-            text += " " + self.render(self.pick(bp.TAILS, f"tail {code}"))[0]
-        paragraphs = [(text, spans)]
+        paragraphs = [(text + self.tail(text, code), spans)]
         if code in CLAUSES["cre"] and "cre" in self.active - self.done:
             paragraphs.append(self.render(self.pick(CLAUSES["cre"][code], "cre"), "cre"))
         return paragraphs
@@ -143,7 +158,7 @@ class Writer:
     def pad(self, sections: dict[str, list[Paragraph]], wanted: int) -> None:
         """Insert boilerplate and look-alikes among the clauses until the contract is long enough."""
         alikes = [(s, [t]) for s, absent, t in bp.LOOKALIKES if not self.active.intersection(absent.split())]
-        self.form.shuffle(alikes)
+        alikes.sort(key=lambda alike: random.Random(self.key + alike[1][0]).random())
         first, *rest = [(name, topic) for name, topics in bp.BOILERPLATE.items() for topic in topics]
         self.form.shuffle(rest)
         size = sum(len(text) + 8 for part in sections.values() for text, _ in part)
@@ -152,13 +167,19 @@ class Writer:
                 break
             self.seed(f"pad {topic[0]}")
             words = self.render(self.pick(topic, topic[0]))[0]
+            words += self.tail(words, topic[0])
             size += len(words) + 8
             insert(sections[name], words, 0 if count == 0 else self.form.randint(0, len(sections[name])))
 
     def define(self, sections: dict[str, list[Paragraph]]) -> None:
         """Define the capitalised terms that the contract uses."""
         text = " ".join(words for part in sections.values() for words, _ in part)
-        terms = {"goods": self.values["goods"], "lic": self.values["lic"], "affiliate": "Affiliate", "words": ""}
+        terms = {
+            "goods": self.values["goods"],
+            "lic": self.values["lic"],
+            "affiliate": "Affiliate",
+            "words": "",
+        }
         for name, term in terms.items():
             if term in text:
                 sections["defs"].append(self.render(self.pick(bp.DEFINITIONS[name], f"define {name}")))
@@ -184,8 +205,8 @@ class Writer:
         self.define(sections)
         self.number(sections)
         self.add((self.form.choice(bp.CLOSINGS), []))
-        for side in "PC":
-            person, office = self.fill.choice(PEOPLE), self.fill.choice(OFFICES)
+        for side, person in zip("PC", self.fill.sample(PEOPLE, 2), strict=True):
+            office = self.fill.choice(OFFICES)
             self.add((f"{self.deal[side + '_full']}\nBy: /s/ {person}\nName: {person}\nTitle: {office}", []))
 
     def number(self, sections: dict[str, list[Paragraph]]) -> None:
@@ -203,7 +224,7 @@ def insert(section: list[Paragraph], words: str, place: int) -> None:
     """Insert boilerplate; short pieces join their neighbour, an exception stays behind its rule."""
     while place < len(section) and any(code == "cre" for code, _, _ in section[place][1]):
         place += 1
-    if place and not section[place - 1][1] and len(section[place - 1][0]) + len(words) < 300:
+    if place and not section[place - 1][1] and len(section[place - 1][0]) + len(words) < 330:
         section[place - 1] = (f"{section[place - 1][0]} {words}", [])
     else:
         section.insert(place, (words, []))
@@ -224,7 +245,12 @@ def entry(name: str, writer: Writer) -> dict:
         spans = sorted({(a, b) for own, a, b in writer.spans if own == code})
         answers = [{"text": writer.text[a:b], "answer_start": a} for a, b in spans]
         question = QUESTION.format(name=category, details=details)
-        qa = {"id": f"{name}__{category}", "question": question, "answers": answers, "is_impossible": not answers}
+        qa = {
+            "id": f"{name}__{category}",
+            "question": question,
+            "answers": answers,
+            "is_impossible": not answers,
+        }
         qas.append(qa)
     return {"title": name, "paragraphs": [{"context": writer.text.rstrip() + "\n", "qas": qas}]}
 
@@ -248,12 +274,14 @@ def files() -> dict[str, str]:
 def main() -> int:
     """Write the files, or compare them with the shipped ones."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--check", action="store_true", help="write nothing; exit 1 if a shipped file differs")
+    parser.add_argument(
+        "--check", action="store_true", help="write nothing; exit 1 if a shipped file differs"
+    )
     check, different = parser.parse_args().check, 0
-    SAMPLE.mkdir(parents=True, exist_ok=True)
     for name, content in files().items():
         path = SAMPLE / name
         if not check:
+            SAMPLE.mkdir(parents=True, exist_ok=True)
             path.write_bytes(content.encode())
             print(f"{name}: {len(content.encode()):,} bytes")
         elif not path.is_file() or path.read_bytes() != content.encode():

@@ -1,0 +1,124 @@
+"""The contracts of a run and their splits (contracts.jsonl), drawn once, and the rows that each iteration asks."""
+
+from __future__ import annotations
+
+import difflib
+import random
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from cuadft import runs, splits
+from cuadft.contracts import Contract, Row
+from cuadft.errors import InputError
+from cuadft.passages import Passage, cut
+
+SPLITS = ("train", "dev", "test")
+
+
+def freeze(run: Path, contracts: Sequence[Contract], *, dev: int, test: int, seed: int, split_unit: str) -> list[dict[str, Any]]:
+    """Draw the run's splits and write them to contracts.jsonl, or return what an earlier iteration wrote.
+
+    split_unit "group" keeps near-duplicates and filers together; "none" puts every contract in all splits (as the
+    published sample did), so that its scores say nothing about unseen contracts. Raises InputError if the frozen
+    contracts are no longer among `contracts`.
+    """
+    path = run / "contracts.jsonl"
+    if path.is_file():
+        return _frozen(path, {c.title: c for c in contracts})
+    if split_unit == "none":
+        records = [c.record(group=i, split="all") for i, c in enumerate(contracts)]
+    else:
+        groups = splits.groups(contracts)
+        drawn = splits.split(contracts, groups, dev=dev, test=test, seed=seed)
+        records = [c.record(group=groups[c.title], split=drawn[c.title]) for c in contracts]
+    runs.write_jsonl(path, records)
+    return records
+
+
+def _frozen(path: Path, contracts: dict[str, Contract]) -> list[dict[str, Any]]:
+    records = runs.read_jsonl(path)
+    for record in records:
+        now = contracts.get(record["title"])
+        if now is None or now.text != record["text"]:
+            raise InputError(f"Contract '{record['title']}' of {path} is {'gone from' if now is None else 'another text in'} "
+                             "the source. Splits are drawn once for a run: restore the source or take a new run folder.")
+    return records
+
+
+def select(contracts: Sequence[Contract], *, only: Sequence[str] = (), max_characters: int = 0) -> list[Contract]:
+    """Return the contracts to use: those named in `only` (all if empty), none longer than `max_characters` (0: any)."""
+    unknown = sorted(set(only) - {c.title for c in contracts})
+    if unknown:
+        near = difflib.get_close_matches(unknown[0], [c.title for c in contracts], n=1, cutoff=0.3)
+        raise InputError(f"only_contracts names '{unknown[0]}', which is not among the {len(contracts)} contracts"
+                         f"{f' (nearest: {near[0]!r})' if near else ''}.")
+    kept = [c for c in contracts if (not only or c.title in only) and (not max_characters or len(c.text) <= max_characters)]
+    if not kept:
+        raise InputError(f"No contract is left: {len(contracts)} were read, max_characters is {max_characters}. Raise it.")
+    return kept
+
+
+def titles(records: Iterable[dict[str, Any]], split: str) -> list[str]:
+    """Return the titles of the contracts in a split."""
+    if split not in SPLITS:
+        raise InputError(f"Invalid split '{split}': choose {', '.join(SPLITS)}.")
+    return [r["title"] for r in records if r["split"] in (split, "all")]
+
+
+def rows_of(contracts: Iterable[Contract], wanted: Sequence[str]) -> list[Row]:
+    """Return all rows of the contracts with the wanted titles, in that order."""
+    by_title = {c.title: c for c in contracts}
+    return [row for title in wanted for row in by_title[title].rows]
+
+
+def spread(rows: Sequence[Row], size: int, *, seed: int) -> list[Row]:
+    """Draw `size` rows (0: all), as evenly as possible over their contracts, in a seeded order."""
+    if size == 0 or size >= len(rows):
+        return list(rows)
+    shuffle = random.Random(seed)
+    by_contract: dict[str, list[Row]] = defaultdict(list)
+    for row in shuffle.sample(list(rows), len(rows)):
+        by_contract[row["contract"]].append(row)
+    pools = [by_contract[title] for title in sorted(by_contract)]
+    drawn: list[Row] = []
+    while len(drawn) < size:
+        pools = [pool for pool in pools if pool]
+        drawn += [pool.pop() for pool in shuffle.sample(pools, min(len(pools), size - len(drawn)))]
+    return sorted(drawn, key=lambda row: row["id"])
+
+
+def passages(run: Path, wanted: Iterable[str], size: int) -> list[Passage]:
+    """Cut the run's contracts with the wanted titles into passages of about `size` characters."""
+    keep = set(wanted)
+    return [p for r in runs.read_jsonl(run / "contracts.jsonl") if r["title"] in keep
+            for p in cut(r["text"], contract=r["title"], size=size)]
+
+
+def by_contract(passages: Iterable[Passage]) -> dict[str, list[Passage]]:
+    """Return the passages of each contract, by title."""
+    found: dict[str, list[Passage]] = defaultdict(list)
+    for passage in passages:
+        found[passage.contract].append(passage)
+    return dict(found)
+
+
+def read_rows(iteration: runs.Iteration, *names: str) -> list[Row]:
+    """Return the rows of data/<name>.jsonl, one name after the other; InputError if 01_data_prep has not run."""
+    rows: list[Row] = []
+    for name in names:
+        path = iteration.path("data", f"{name}.jsonl")
+        if not path.is_file():
+            raise InputError(f"{path} is missing: run 01_data_prep of this iteration first.")
+        rows += runs.read_jsonl(path)
+    return rows
+
+
+def assert_no_leak(rows: Iterable[Row], records: Iterable[dict[str, Any]]) -> None:
+    """Raise InputError if a row meant for compile, training or preferences comes from a dev or test contract."""
+    held_out = {r["title"] for r in records if r["split"] in ("dev", "test")}
+    leaked = sorted({row["contract"] for row in rows} & held_out)
+    if leaked:
+        raise InputError(f"Contract '{leaked[0]}' is held out, but its rows are among the training data "
+                         f"({len(leaked)} such contracts): delete data/ of this iteration and run 01_data_prep again.")

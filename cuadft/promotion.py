@@ -1,0 +1,56 @@
+"""Decide, on dev contracts, whether the best new system replaces the one that the iteration started from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from cuadft import runs
+from cuadft.errors import InputError
+from cuadft.stats import as_columns, paired_delta
+from cuadft.systems import PROGRAMS, promoted
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def decide(frame: pd.DataFrame, iteration: runs.Iteration, *, metric: str = "f1", tuned_program: str = "rag",
+           confidence: float = 0.95, n_resamples: int = 2000, seed: int = 7) -> dict[str, Any]:
+    """Return the decision {"incumbent", "candidate", "promoted", "delta", "reason"} on the dev split.
+
+    The candidate is the system with the best mean; it is promoted if the paired interval of its difference to the
+    incumbent lies above zero. `promoted` holds the system's name and its program and weights relative to the run.
+    """
+    dev = frame[frame["split"] == "dev"]
+    means = dev.groupby("system")[metric].mean()
+    incumbent = "incumbent" if iteration.previous else "rag"
+    if incumbent not in means:
+        raise InputError(f"There are no dev predictions of '{incumbent}', which the others must beat: run 03_batch_inference "
+                         f"with systems including '{incumbent}' and splits including 'dev'.")
+    rivals = means.drop(incumbent)
+    if rivals.empty:
+        return {"incumbent": incumbent, "candidate": None, "promoted": _place(iteration, incumbent, tuned_program),
+                "delta": None, "reason": "kept: there is no other system"}
+    best = str(rivals.idxmax())
+    delta = paired_delta(dev[dev["system"] == incumbent], dev[dev["system"] == best], metric=metric, seed=seed,
+                         n_resamples=n_resamples, confidence=confidence)
+    better = bool(delta.low > 0)
+    reason = f"{best} against {incumbent} on dev: {delta.value:+.3f} {metric}, {confidence:.0%} interval [{delta.low:+.3f}, {delta.high:+.3f}]"
+    return {"incumbent": incumbent, "candidate": best, "promoted": _place(iteration, best if better else incumbent, tuned_program),
+            "delta": as_columns(delta), "reason": f"{'promoted' if better else 'kept'}: {reason}"}
+
+
+def comparisons(systems: Sequence[str]) -> list[tuple[str, str]]:
+    """Return the (baseline, system) pairs worth a paired test: each against rag, and each aligned one against sft."""
+    base = "rag" if "rag" in systems else systems[0]
+    pairs = [(base, s) for s in systems if s != base]
+    return pairs + [("sft", s) for s in systems if "sft" in systems and s not in (*PROGRAMS, "incumbent", "sft", base)]
+
+
+def _place(iteration: runs.Iteration, system: str, tuned_program: str) -> dict[str, str | None]:
+    if system == "incumbent":
+        return promoted(iteration)
+    here = iteration.dir.name
+    used = system if system in PROGRAMS else tuned_program
+    weights = None if system in PROGRAMS else f"{here}/adapters/{system}"
+    return {"system": system, "program": f"{here}/program/{used}.json", "weights": weights}

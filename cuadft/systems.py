@@ -1,0 +1,102 @@
+"""The systems that a run compares: which program with which language model stands behind a name such as "sft"."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import dspy
+
+from cuadft import models, program, runs
+from cuadft.embedder import Embedder
+from cuadft.errors import InputError
+from cuadft.local_lm import LocalEngine
+from cuadft.program import ContractQA
+from cuadft.retriever import Retriever
+
+PROGRAMS = ("rag", "rag_compiled")
+
+
+@dataclass(frozen=True)
+class System:
+    """A program and the language model that runs it."""
+
+    name: str
+    program: ContractQA
+    lm: dspy.LM
+
+
+def load_retriever(iteration: runs.Iteration, embedder: str) -> Retriever:
+    """Return the retriever that 02_rag_compile saved; raises InputError if it has not run."""
+    folder = iteration.path("retriever")
+    if not (folder / "settings.json").is_file():
+        raise InputError(f"The retriever is missing in {folder}: run 02_rag_compile of this iteration first.")
+    return Retriever.load(folder, Embedder(models.find(embedder), cache_dir=models.cache_dir()))
+
+
+def build(iteration: runs.Iteration, names: Sequence[str], *, model: str, embedder: str, rag_lm: str = "",
+          tuned_program: str = "rag", max_tokens: int = 64, batch_size: int = 16) -> list[System]:
+    """Return the named systems of an iteration, all local ones on one base model in memory.
+
+    "rag" and "rag_compiled" run on `rag_lm` (a LiteLLM id; "" for the local model); "incumbent" is what the
+    iteration before promoted; any other name is a folder in adapters/. Raises InputError for what is missing.
+    """
+    retriever = load_retriever(iteration, embedder)
+    found = {name: _parts(iteration, name, tuned_program) for name in names}
+    for name, (_, weights) in found.items():
+        if weights is not None and not _whole(weights):
+            raise InputError(f"System '{name}' has no weights in {weights}: run 04_fine_tune (for sft) or 06_align (for "
+                             "dpo, orpo) of this iteration first, or leave it out of `systems`.")
+    adapters = {n: w for n, (_, w) in found.items() if w is not None and (w / "adapter_config.json").is_file()}
+    engine = None
+    if any(w is None or n in adapters for n, (_, w) in found.items()) and not (rag_lm and not adapters):
+        engine = LocalEngine(models.find(model), adapters=adapters, batch_size=batch_size)
+    built = []
+    for name, (path, weights) in found.items():
+        if name in adapters:
+            lm = engine.lm(name, max_tokens=max_tokens)
+        elif weights is not None:  # a fully fine-tuned model
+            lm = LocalEngine(weights, batch_size=batch_size).lm(max_tokens=max_tokens)
+        elif rag_lm:
+            lm = remote(rag_lm, max_tokens=max_tokens)
+        else:
+            lm = engine.lm(max_tokens=max_tokens)
+        built.append(System(name, program.load(path, retriever), lm))
+    return built
+
+
+def remote(lm: str, **settings: object) -> dspy.LM:
+    """Return a dspy.LM for a LiteLLM id ("bedrock/...", "openai/..."); keys come from the environment only."""
+    return dspy.LM(lm, **({"temperature": 0.0} | settings))
+
+
+def promoted(iteration: runs.Iteration) -> dict[str, str | None]:
+    """Return what the iteration before promoted: {"system", "program", "weights"}, paths relative to the run folder."""
+    before = iteration.previous
+    if before is None:
+        return {"system": "rag", "program": None, "weights": None}
+    if not before.path("decision.json").is_file():
+        raise InputError(f"{before.path('decision.json')} is missing: finish iteration {before.number} (05_evaluate) first.")
+    return runs.read_json(before.path("decision.json"))["promoted"]
+
+
+def start_weights(iteration: runs.Iteration) -> Path | None:
+    """Return the weights from which this iteration's fine-tuning starts (None: the base model)."""
+    weights = promoted(iteration)["weights"]
+    return iteration.run / weights if weights else None
+
+
+def _parts(iteration: runs.Iteration, name: str, tuned_program: str) -> tuple[Path, Path | None]:
+    """Return a system's program file and weights folder (None: base model)."""
+    if name in PROGRAMS:
+        return iteration.path("program", f"{name}.json"), None
+    if name == "incumbent":
+        best = promoted(iteration)
+        saved = iteration.run / best["program"] if best["program"] else iteration.path("program", "rag.json")
+        return saved, iteration.run / best["weights"] if best["weights"] else None
+    return iteration.path("program", f"{tuned_program}.json"), iteration.path("adapters", name)
+
+
+def _whole(weights: Path) -> bool:
+    return (weights / "adapter_config.json").is_file() or (weights / "config.json").is_file()
