@@ -15,6 +15,7 @@ from cuadft.errors import InputError
 from cuadft.passages import Passage, cut
 
 SPLITS = ("train", "dev", "test")
+PLAIN = "plain"  # contracts without annotations
 
 
 def freeze(run: Path, contracts: Sequence[Contract], *, dev: int, test: int, seed: int, split_unit: str) -> list[dict[str, Any]]:
@@ -37,8 +38,29 @@ def freeze(run: Path, contracts: Sequence[Contract], *, dev: int, test: int, see
     return records
 
 
+def add_plain(run: Path, contracts: Sequence[Contract]) -> list[dict[str, Any]]:
+    """Add contracts without annotations (for self-instruct only) to contracts.jsonl; return all its records.
+
+    Raises InputError if one shares text or filer with a dev or test contract.
+    """
+    path = run / "contracts.jsonl"
+    records = [r for r in runs.read_jsonl(path) if r["split"] != PLAIN]
+    held_out = [r for r in records if r["split"] in ("dev", "test")]
+    groups = splits.groups([*contracts, *(Contract.from_record(r) for r in held_out)]) if contracts else {}
+    taken = {groups[r["title"]]: r["title"] for r in held_out if groups}
+    known = {r["title"] for r in records}
+    for contract in contracts:
+        if contract.title in known or groups[contract.title] in taken:
+            raise InputError(f"Contract '{contract.title}' of contracts_folder repeats "
+                             f"'{taken.get(groups[contract.title], contract.title)}', which is annotated or held out: remove it.")
+    added = [c.record(group=-1, split=PLAIN) for c in contracts]
+    if added or len(records) != len(runs.read_jsonl(path)):
+        runs.write_jsonl(path, records + added)
+    return records + added
+
+
 def _frozen(path: Path, contracts: dict[str, Contract]) -> list[dict[str, Any]]:
-    records = runs.read_jsonl(path)
+    records = [r for r in runs.read_jsonl(path) if r["split"] != PLAIN]
     for record in records:
         now = contracts.get(record["title"])
         if now is None or now.text != record["text"]:

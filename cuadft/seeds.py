@@ -39,16 +39,18 @@ def unlabelled(
 ) -> list[Candidate]:
     """Draw passages without any gold span, evenly over contracts; the seeds of "ask".
 
-    `rows` must hold all rows of a contract, or labelled passages pass for unlabelled ones.
+    `rows` must hold all rows of a contract, or labelled passages pass for unlabelled ones. A contract without any
+    row is one without annotations.
     """
     by_contract: dict[str, list[Row]] = {}
     for row in rows:
         by_contract.setdefault(row["contract"], []).append(row)
     usable = []
-    for contract, own in by_contract.items():
+    for contract in passages:
+        own = by_contract.get(contract, [])
         gold = set(overlapping(passages[contract], [span for row in own for span in row["answers"]]))
         free = [p for p in passages[contract] if p.index not in gold and len(p.text.strip()) >= ASK_FROM]
-        usable += [_from_passage(passage, own[0]["contract_type"]) for passage in free]
+        usable += [_from_passage(passage, own[0]["contract_type"] if own else "") for passage in free]
     return _evenly(usable, [seed["contract"] for seed in usable], wanted, rng)
 
 
