@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cuadft import models, runs
+from cuadft import models, progress, runs
 from cuadft.errors import InputError
 from cuadft.files import value_hash
 from cuadft.local_lm import best_dtype
@@ -114,6 +114,7 @@ def run_training(build: Callable[[Path], Any], out: Path, *, base: Path, base_id
         shutil.rmtree(work)
     runs.write_text(work / "key", key)
     trainer = build(work)
+    progress.watch(trainer, out.name)
     with completions_only():
         trainer.train(resume_from_checkpoint=last_checkpoint(work))
     scratch = out.with_name(f".{out.name}-new")
@@ -165,7 +166,7 @@ def common_settings(work: Path, tuning: Tuning) -> dict[str, Any]:
             "gradient_accumulation_steps": tuning.accumulation, "learning_rate": tuning.learning_rate,
             "num_train_epochs": tuning.epochs, "lr_scheduler_type": "cosine", "warmup_steps": 2, "seed": tuning.seed,
             "logging_steps": 1, "save_strategy": "steps", "save_steps": tuning.save_steps, "save_total_limit": 2,
-            "report_to": "none", "disable_tqdm": False}
+            "report_to": "none", "disable_tqdm": bool(os.environ.get("CUADFT_PLAIN"))}
 
 
 def lora_config(tuning: Tuning, config: Any) -> Any:

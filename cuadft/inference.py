@@ -14,33 +14,38 @@ from cuadft import runs
 from cuadft.files import value_hash
 from cuadft.local_lm import LocalEngine
 from cuadft.program import ContractQA, PlainAdapter
+from cuadft.progress import bar
+
+ASKED = ("contract", "question", "answers", "is_impossible")
 
 
 def fingerprint(program: ContractQA, lm: dspy.LM) -> str:
-    """Return the name of what answers: LM (with its weights' hash), generation settings and prompt."""
+    """Return the name of what answers: LM (with its weights' hash), generation settings, passages, search and prompt."""
     settings = {k: lm.kwargs.get(k) for k in ("max_tokens", "temperature", "seed")}
     found = program.retriever
-    search = [found.mode, found.feedback_weight, len(found.passages), found.embedder.key if found.embedder else None]
+    search = [found.mode, found.feedback_weight, found.feedback.spans if found.feedback_weight else None,
+              [[p.contract, p.start, p.text] for p in found.passages], found.embedder.key if found.embedder else None]
     prompt = [program.k, program.predict.signature.instructions, [dict(d) for d in program.predict.demos]]
     return value_hash([lm.model, settings, search, prompt])[:16]
 
 
 def predict(program: ContractQA, lm: dspy.LM, rows: Sequence[dict[str, Any]], path: Path, *, system: str, split: str,
-            batch_size: int = 16, progress: bool = True) -> list[dict[str, Any]]:
+            batch_size: int = 16) -> list[dict[str, Any]]:
     """Answer every row and return the predictions, in the order of the rows.
 
     `path` (JSON lines) is appended to after each batch. Rows that it already holds, from the same program and weights,
-    are kept; failed ones are tried again; those of other weights are dropped. The rows are cut into batches by their
-    place in `rows`, never by what is left to do, so that a resumed run computes the very batches of an unbroken one.
+    are kept; failed ones are tried again; those of other weights or of a changed row are dropped. The rows are cut into
+    batches by their place in `rows`, never by what is left to do, so that a resumed run computes the very batches of an
+    unbroken one.
     """
     mark = fingerprint(program, lm)
-    done = {p["id"]: p for p in read(path) if p["fingerprint"] == mark}
-    kept = [done[r["id"]] for r in rows if r["id"] in done and done[r["id"]]["error"] is None]
+    done = {p["id"]: p for p in read(path) if p.get("fingerprint") == mark}
+    kept = [done[r["id"]] for r in rows if r["id"] in done and _stands(done[r["id"]], r)]
     if path.exists():
         runs.write_jsonl(path, kept)
     done = {p["id"]: p for p in kept}
-    bar = _bar(len(rows), f"{system} on {split}", progress)
-    bar.update(len(kept))
+    shown = bar(len(rows), f"{system} on {split}")
+    shown.update(len(kept))
     for start in range(0, len(rows), batch_size):
         batch = rows[start:start + batch_size]
         todo = [r for r in batch if r["id"] not in done]
@@ -49,8 +54,8 @@ def predict(program: ContractQA, lm: dspy.LM, rows: Sequence[dict[str, Any]], pa
                     for p in _answer(program, lm, todo, batch_size)]
             runs.append_jsonl(path, made)
             done |= {p["id"]: p for p in made}
-            bar.update(len(made))
-    bar.close()
+            shown.update(len(made))
+    shown.close()
     return [done[r["id"]] for r in rows]
 
 
@@ -67,10 +72,9 @@ def read_all(folder: Path, systems: Sequence[str] = ()) -> list[dict[str, Any]]:
     return [row for path in wanted for row in read(path)]
 
 
-def _bar(total: int, label: str, shown: bool) -> Any:
-    from tqdm.auto import tqdm
-
-    return tqdm(total=total, desc=label, unit="row", disable=not shown, mininterval=1.0)
+def _stands(prediction: dict[str, Any], row: dict[str, Any]) -> bool:
+    """Tell whether a prediction succeeded and its row has not changed under the same id."""
+    return prediction["error"] is None and all(prediction[key] == row[key] for key in ASKED)
 
 
 def _answer(program: ContractQA, lm: dspy.LM, rows: Sequence[dict[str, Any]], threads: int) -> list[dict[str, Any]]:

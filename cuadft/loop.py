@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from cuadft import params, runs, stages
+from cuadft import params, progress, runs, stages
 from cuadft.declarations import Parameter, cells, declared
 from cuadft.errors import InputError
 from cuadft.manifest import Hashes, Manifest, lock
@@ -136,7 +137,7 @@ def _run_notebook(job: _Job, iteration: Iteration, stage: Stage, parameters: dic
     source, target = job.notebooks / stage.notebook, iteration.path("executed", f"{stage.name}.ipynb")
     where = f"stage {stage.name} of iteration {iteration.number}, executed notebook: {target}"
     try:
-        execute_notebook(source, target, parameters, job.root)
+        execute_notebook(source, target, parameters, job.root, job.log)
         problem = _not_executed(target)
     except PapermillExecutionError as error:
         if error.ename == "InputError":
@@ -154,7 +155,9 @@ def _run_notebook(job: _Job, iteration: Iteration, stage: Stage, parameters: dic
         )
 
 
-def execute_notebook(source: Path, target: Path, parameters: dict[str, object], root: Path) -> None:
+def execute_notebook(
+    source: Path, target: Path, parameters: dict[str, object], root: Path, log: Callable[[str], None] = print
+) -> None:
     """Run one notebook with papermill in the project root; `target` is kept up to date, also on failure."""
     import papermill
 
@@ -164,7 +167,23 @@ def execute_notebook(source: Path, target: Path, parameters: dict[str, object], 
     # the kernel's own log would mix with the loop's lines; errors of cells are kept in the executed copy
     quiet = {"progress_bar": False, "extra_arguments": ["--IPKernelApp.log_level=50"]}
     options = {"kernel_name": "python3", "cwd": str(root), "start_timeout": 180, **quiet}
-    papermill.execute_notebook(*paths, parameters=parameters, **options)
+    os.environ["CUADFT_PLAIN"] = "1"  # kernels inherit it: whole lines instead of bars, here and in the executed copy
+    papermill.execute_notebook(*paths, parameters=parameters, stdout_file=_Relay(log), **options)
+
+
+class _Relay:
+    """A file for papermill that passes a notebook's progress lines on and drops its other output."""
+
+    def __init__(self, log: Callable[[str], None]):
+        self.log = log
+
+    def write(self, text: str) -> None:
+        for line in text.splitlines():
+            if line.startswith(progress.MARK):
+                self.log(f"    {line}")
+
+    def flush(self) -> None:
+        """Do nothing: each line is passed on at once."""
 
 
 def _not_executed(target: Path) -> str | None:

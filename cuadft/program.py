@@ -5,8 +5,8 @@ The same adapter, signature and demos render the prompts of inference (ContractQ
 
 from __future__ import annotations
 
-import json
 import random
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,8 @@ from cuadft.passages import Passage, locate_words
 from cuadft.retriever import Hit, Retriever
 
 OPTIMIZERS = ("bootstrap", "bootstrap_random_search", "mipro")
+BULLET = re.compile(r"\A\s*(?:[-*•]|\(?\d{1,3}[.)])(?:\s+|$)")  # a bullet or a number of a list, not "3 years" or "2.5%"
+MARK = re.compile(r"<(?=[^\s\d<=])")  # the start of a tag or of a chat model's special token
 
 
 class AnswerFromContract(dspy.Signature):
@@ -75,7 +77,7 @@ class PlainAdapter(dspy.ChatAdapter):
             raise AdapterParseError(adapter_name="PlainAdapter", signature=signature, lm_response=completion,
                                     message="The reply is empty.")
         if annotation == list[str]:
-            lines = [line.strip().lstrip("-*•0123456789.) ").strip() for line in text.splitlines()]
+            lines = [BULLET.sub("", line).strip() for line in text.splitlines()]
             return {name: [line for line in lines if line]}
         try:
             return {name: parse_value(text, annotation)}
@@ -96,8 +98,7 @@ def render(hits: Sequence[Hit]) -> str:
 
 def clean(text: str) -> str:
     """Fold white space and break up marks that a tokenizer or a prompt would take as structure."""
-    text = " ".join(text.split())
-    return text.replace("<|", "< |").replace("<passage>", "< passage>").replace("</passage>", "< /passage>")
+    return MARK.sub("< ", " ".join(text.split()))
 
 
 class ContractQA(dspy.Module):
@@ -129,7 +130,8 @@ def cite(answer: str, passages: Sequence[Passage]) -> list[list[int]]:
     """Return the contract offsets at which the answer's words stand in the passages."""
     if not answer or answer == NO_CLAUSE:
         return []
-    return [list(span) for p in passages for span in locate_words(answer, p.text, p.start, p.end)]
+    found = [(p.start, locate_words(answer, p.text)) for p in passages]
+    return [[shift + span[0], shift + span[1]] for shift, span in found if span]
 
 
 def target(row: dict[str, Any], hits: Sequence[Hit]) -> str | None:
@@ -174,36 +176,38 @@ def compile(program: ContractQA, trainset: list[dspy.Example], devset: list[dspy
     A bootstrapped demo must reach `threshold` in answer_f1. Only "bootstrap" needs no `devset`.
     """
     random.Random(seed).shuffle(trainset := list(trainset))
-    demos = {"max_bootstrapped_demos": bootstrapped_demos, "max_labeled_demos": labeled_demos}
+    settings = {"metric": answer_f1, "metric_threshold": threshold, "max_bootstrapped_demos": bootstrapped_demos,
+                "max_labeled_demos": labeled_demos,
+                "max_errors": len(trainset) + len(devset) + 1}  # a reply that fails scores 0 and does not end the search
     if optimizer == "bootstrap":
-        tool = dspy.BootstrapFewShot(metric=answer_f1, metric_threshold=threshold, max_errors=len(trainset) + 1, **demos)
+        tool = dspy.BootstrapFewShot(**settings)
         return tool.compile(program, trainset=trainset)
     if optimizer == "bootstrap_random_search":
-        tool = dspy.BootstrapFewShotWithRandomSearch(metric=answer_f1, metric_threshold=threshold, num_threads=1,
-                                                     num_candidate_programs=candidates, max_errors=len(trainset) + 1, **demos)
+        tool = dspy.BootstrapFewShotWithRandomSearch(num_threads=1, num_candidate_programs=candidates, **settings)
         return tool.compile(program, trainset=trainset, valset=devset)
     if optimizer == "mipro":
-        tool = dspy.MIPROv2(metric=answer_f1, auto=None, num_candidates=candidates, seed=seed, num_threads=1, **demos)
+        tool = dspy.MIPROv2(auto=None, num_candidates=candidates, seed=seed, num_threads=1, **settings)
         return tool.compile(program, trainset=trainset, valset=devset, num_trials=candidates, minibatch=False)
     raise InputError(f"Unknown optimizer '{optimizer}': choose one of {', '.join(OPTIMIZERS)}.")
 
 
 def save(program: ContractQA, path: Path) -> None:
     """Write the program's prompt (instructions, demos, k) as JSON."""
-    state = program.dump_state()
-    for predictor in state.values():
-        predictor["lm"] = None  # the LM is a role that the run fills, no part of the prompt
-    runs.write_json(path, {"k": program.k, "state": state})
+    bare = ContractQA(k=program.k)  # without the LM: that is a role which the run fills, no part of the prompt
+    bare.predict.signature, bare.predict.demos = program.predict.signature, program.predict.demos
+    runs.write_json(path, {"k": bare.k, "state": bare.dump_state()})
 
 
 def load(path: Path, retriever: Retriever) -> ContractQA:
     """Read a program back; it sends the same prompts as the saved one."""
     if not Path(path).is_file():
         raise InputError(f"Program '{path}' is missing: run 02_rag_compile of this iteration first.")
+    saved = runs.read_json(path)
     try:
-        saved = runs.read_json(path)
-        program = ContractQA(retriever, saved["k"])
+        program = ContractQA(retriever, int(saved["k"]))
         program.load_state(saved["state"])
-    except (KeyError, TypeError, json.JSONDecodeError) as error:
-        raise InputError(f"Program '{path}' is not one that 02_rag_compile saved ({error!r}): delete it and compile again.") from error
+        program.messages("", [], "")  # fails on demos that are none
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise InputError(f"Program '{path}' is not one that 02_rag_compile saved ({error!r}): delete it and compile "
+                         "again.") from error
     return program

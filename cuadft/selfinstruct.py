@@ -26,6 +26,7 @@ from cuadft.passages import Passage, locate_words
 from cuadft.program import clean
 from cuadft.screening import REASONS, Verdict, screen
 from cuadft.seeds import Candidate, check_train, labelled, unlabelled
+from cuadft.worked import DEMOS
 
 if TYPE_CHECKING:
     from cuadft.embedder import Embedder
@@ -112,6 +113,7 @@ def call(signature: type[dspy.Signature], inputs: Sequence[dict[str, str]], thre
         )
     (output,) = signature.output_fields
     predict = dspy.Predict(signature)
+    predict.demos = [dspy.Example(**demo) for demo in DEMOS[signature.__name__]]
 
     def attempt(values: dict[str, str]) -> tuple[Any, str | None]:
         try:

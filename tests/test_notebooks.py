@@ -1,0 +1,151 @@
+"""The six notebooks as readers and papermill find them, and two smoke iterations through the command line."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from cuadft import params, runs
+from cuadft.declarations import declared
+from cuadft.screening import SHINGLE
+from cuadft.rouge import shingles, tokens
+
+ROOT = Path(__file__).parents[1]
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("0*.ipynb"))
+SYSTEMS = ("rag", "rag_compiled", "sft", "dpo", "orpo")
+
+
+def cuadft(*arguments: object) -> subprocess.CompletedProcess:
+    command = [sys.executable, "-m", "cuadft.cli", *map(str, arguments)]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=os.environ | {"HF_HUB_OFFLINE": "1"})
+
+
+@pytest.fixture(scope="module")
+def smoke(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    run = tmp_path_factory.mktemp("runs") / "smoke"
+    done = cuadft("run", "params/smoke.yaml", "--iterations", 2, "--run-dir", run)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return run
+
+
+def rows_of(path: Path) -> list[dict]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
+def test_sources_are_stored_clean_with_one_parameters_cell(path: Path) -> None:
+    cells = json.loads(path.read_text())["cells"]
+    code = [cell for cell in cells if cell["cell_type"] == "code"]
+    assert not any(cell["outputs"] or cell["execution_count"] for cell in code)
+    assert sum("parameters" in cell["metadata"].get("tags", []) for cell in cells) == 1
+    assert "sys.path" not in path.read_text() and "pip install" not in path.read_text()
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "notebooks" / "executed").glob("*.ipynb")), ids=lambda p: p.stem)
+def test_executed_copies_show_the_current_sources(path: Path) -> None:
+    def code(file: Path) -> list[str]:
+        cells = json.loads(file.read_text())["cells"]
+        return ["".join(c["source"]) for c in cells
+                if c["cell_type"] == "code" and not {"parameters", "injected-parameters"} & set(c["metadata"].get("tags", []))]
+
+    assert code(path) == code(ROOT / "notebooks" / path.name)
+    assert not any(str(Path.home()) in line for line in path.read_text().splitlines())
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "params").glob("*.yaml")), ids=lambda p: p.stem)
+def test_every_preset_fits_the_notebooks(path: Path) -> None:
+    params.load(path, [], ROOT / "notebooks")
+
+
+def test_parameters_mean_the_same_in_every_notebook() -> None:
+    assert len(declared(ROOT / "notebooks")) > 40  # raises if two notebooks disagree
+
+
+def test_two_iterations_score_all_systems_on_all_test_questions(smoke: Path) -> None:
+    for number in (1, 2):
+        with (smoke / f"iter-{number:02d}" / "scoreboard.csv").open() as file:
+            board = [row for row in csv.DictReader(file) if row["split"] == "test" and row["metric"] == "f1"]
+        assert {row["system"] for row in board} == {*SYSTEMS, *(["incumbent"] if number == 2 else [])}
+        # smoke.yaml: 16 test questions, 4 from each of 4 contracts; none fails with the tiny model
+        assert {(row["n"], row["n_contracts"], row["failed"]) for row in board} == {("16", "4", "0")}
+        assert all(0 <= float(row["low"]) <= float(row["value"]) <= float(row["high"]) <= 1 for row in board)
+        assert (smoke / f"iter-{number:02d}" / "figures" / "benchmark.png").stat().st_size > 5_000
+
+
+def test_splits_are_drawn_once_and_share_no_group(smoke: Path) -> None:
+    frozen = rows_of(smoke / "contracts.jsonl")
+    assert len(frozen) == 40
+    for one in frozen:
+        assert all(other["split"] == one["split"] for other in frozen if other["group"] == one["group"])
+    for split in ("dev", "test"):
+        first, second = ((smoke / f"iter-{n:02d}" / "data" / f"{split}.jsonl").read_text() for n in (1, 2))
+        assert first == second
+    trained = [{r["contract"] for r in rows_of(smoke / f"iter-{n:02d}" / "data" / "train.jsonl")} for n in (1, 2)]
+    # 6 new contracts an iteration, and in the second round(0.25 * 6) = 2 replayed ones
+    assert len(trained[0]) == 6 and len(trained[1]) == 8 and len(trained[0] & trained[1]) == 2
+
+
+def test_nothing_from_dev_or_test_contracts_reaches_training(smoke: Path) -> None:
+    frozen = rows_of(smoke / "contracts.jsonl")
+    held_out = {c["title"]: c["text"] for c in frozen if c["split"] != "train"}
+    known = set().union(*(shingles(tokens(c["text"]), SHINGLE) for c in frozen if c["split"] == "train"))
+    only_held_out = set().union(*(shingles(tokens(text), SHINGLE) for text in held_out.values())) - known
+    for iteration in (smoke / "iter-01", smoke / "iter-02"):
+        used = [*rows_of(iteration / "data" / "train.jsonl"), *rows_of(iteration / "data" / "synthetic.jsonl"),
+                *rows_of(iteration / "preferences.jsonl"), *rows_of(iteration / "retriever" / "feedback.jsonl")]
+        assert used and not {row["contract"] for row in used} & set(held_out)
+        compiled = json.loads((iteration / "program" / "rag_compiled.json").read_text())["state"]["predict"]["demos"]
+        texts = [demo["passages"] + demo["answer"] for demo in compiled]
+        texts += [row["prompt"][-1]["content"] + row["chosen"][0]["content"] for row in rows_of(iteration / "preferences.jsonl")]
+        questions = {r["question"] for r in rows_of(iteration / "data" / "train.jsonl")}
+        asked = set().union(*(shingles(tokens(q), SHINGLE) for q in questions))
+        assert texts and not any((shingles(tokens(text), SHINGLE) - asked) & only_held_out for text in texts)
+
+
+def test_the_second_iteration_starts_from_the_decision_of_the_first(smoke: Path) -> None:
+    decision = json.loads((smoke / "iter-01" / "decision.json").read_text())
+    assert decision["incumbent"] == "rag" and decision["promoted"]["system"] in SYSTEMS
+    incumbents = rows_of(smoke / "iter-02" / "predictions" / "incumbent.test.jsonl")
+    assert len(incumbents) == 16
+    assert json.loads((smoke / "iter-02" / "decision.json").read_text())["incumbent"] == "incumbent"
+
+
+def test_a_second_call_skips_everything_and_changes_nothing(smoke: Path) -> None:
+    before = {p: p.stat().st_mtime_ns for p in smoke.rglob("*") if p.is_file() and "iter-" in str(p)}
+    started = time.monotonic()
+    done = cuadft("run", "params/smoke.yaml", "--iterations", 2, "--run-dir", smoke)
+    assert done.returncode == 0 and done.stdout.count("skipped") == 18, done.stdout + done.stderr
+    assert time.monotonic() - started < 30
+    assert before == {p: p.stat().st_mtime_ns for p in smoke.rglob("*") if p.is_file() and "iter-" in str(p)}
+
+
+def test_status_lists_stages_and_scores(smoke: Path) -> None:
+    shown = cuadft("status", smoke).stdout
+    assert all(name in shown for name in ("data_prep", "inference_aligned", "iteration 2", *SYSTEMS))
+
+
+def test_every_notebook_runs_alone_with_a_preset_file(smoke: Path, tmp_path: Path) -> None:
+    import papermill
+
+    values = params.load(ROOT / "params" / "smoke.yaml", [], ROOT / "notebooks") | {"run_dir": str(smoke), "iteration": 1}
+    papermill.execute_notebook(str(ROOT / "notebooks" / "04_fine_tune.ipynb"), str(tmp_path / "out.ipynb"), parameters=values,
+                               cwd=str(ROOT / "notebooks"), kernel_name="python3", progress_bar=False)
+    assert runs.read_json(smoke / "iter-01" / "adapters" / "sft" / "base.json")["model"] == "tiny"
+
+
+def test_a_misspelt_parameter_stops_a_notebook_before_it_works(tmp_path: Path) -> None:
+    import papermill
+    from papermill.exceptions import PapermillExecutionError
+
+    with pytest.raises(PapermillExecutionError, match=r"train_contract.*did you mean 'train_contracts'"):
+        papermill.execute_notebook(str(ROOT / "notebooks" / "01_data_prep.ipynb"), str(tmp_path / "out.ipynb"), cwd=str(ROOT),
+                                   parameters={"run_dir": str(tmp_path / "run"), "train_contract": 3}, kernel_name="python3",
+                                   progress_bar=False)
+    assert not (tmp_path / "run").exists()
