@@ -11,7 +11,7 @@ from typing import Any
 import dspy
 
 from cuadft.errors import InputError
-from cuadft.finetune import Tuning, common_settings, completions_only, load_trainable, run_training, tokenizer
+from cuadft.finetune import Tuning, common_settings, load_trainable, run_training, tokenizer
 from cuadft.inference import predict
 from cuadft.judges import Judge
 from cuadft.models import weights_hash
@@ -104,8 +104,7 @@ def _trainer(method: str, model: Any, base: Path, pairs: Sequence[dict[str, Any]
 
         # No reference model is given: TRL then freezes a copy of the adapter as it is now, which is the SFT model.
         config = DPOConfig(**settings, beta=beta, max_length=None, precompute_ref_log_probs=True)
-        with completions_only():  # the reference log-probabilities are computed on construction or on train()
-            trainer = DPOTrainer(model=model, args=config, train_dataset=data, processing_class=words)
+        trainer = DPOTrainer(model=model, args=config, train_dataset=data, processing_class=words)
         if len(trainer.train_dataset) != len(pairs):
             raise InputError(f"TRL kept {len(trainer.train_dataset)} of {len(pairs)} preference pairs.")
         return trainer

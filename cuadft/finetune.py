@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 MODES = ("lora", "qlora", "full")
 LINEAR = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
-CHECKPOINT = ("trainer_state.json", "optimizer.pt", "scheduler.pt", "rng_state.pth")
+CHECKPOINT = ("trainer_state.json", "optimizer.pt", "scheduler.pt", "rng_state.pth")  # the first is written last
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,8 @@ def prompt_completions(program: ContractQA, rows: Sequence[dict[str, Any]], *, s
     total = min(size or len(rows), len(ready[True]) + len(ready[False]))
     impossible = min(len(ready[True]), round(total * impossible_share))
     answerable = min(len(ready[False]), total - impossible)
-    impossible = min(impossible, round(answerable * impossible_share / (1 - impossible_share))) if impossible_share < 1 else impossible
+    if answerable < total - impossible and impossible_share < 1:  # too few answerable rows must not raise the share
+        impossible = min(impossible, round(answerable * impossible_share / (1 - impossible_share)))
     chosen = ready[True][:impossible] + ready[False][:answerable]
     counts |= Counter({"unanswerable": impossible, "answerable": answerable, "not drawn": len(rows) - impossible - answerable
                        - counts["gold span not in the passages"]})
@@ -96,7 +97,7 @@ def train_sft(base: Path, base_id: str, rows: Sequence[dict[str, Any]], out: Pat
 
     if not rows:
         raise InputError("There are no rows to train on: take more training contracts (train_contracts) or more passages (k).")
-    return run_training(build, out, base=base, base_id=base_id, identity=[list(rows), repr(tuning), _start_hash(start)])
+    return run_training(build, out, base=base, base_id=base_id, identity=[list(rows), repr(tuning), models.weights_hash(start) if start else None])
 
 
 def run_training(build: Callable[[Path], Any], out: Path, *, base: Path, base_id: str, identity: list[Any]) -> list[dict[str, Any]]:
@@ -113,15 +114,15 @@ def run_training(build: Callable[[Path], Any], out: Path, *, base: Path, base_id
     if work.exists() and (not (work / "key").is_file() or (work / "key").read_text() != key):
         shutil.rmtree(work)
     runs.write_text(work / "key", key)
-    trainer = build(work)
-    progress.watch(trainer, out.name)
-    with completions_only():
+    with progress.quiet(), completions_only():
+        trainer = build(work)
+        progress.watch(trainer, out.name)
         trainer.train(resume_from_checkpoint=last_checkpoint(work))
     scratch = out.with_name(f".{out.name}-new")
     shutil.rmtree(scratch, ignore_errors=True)
     _save(trainer, scratch, base_id)
     runs.write_json(scratch / "base.json", {"model": base_id, "sha256": base_hash})
-    history = [entry for entry in trainer.state.log_history]
+    history = trainer.state.log_history
     runs.write_json(scratch / "training.json", {"key": key, "log_history": history})
     shutil.rmtree(out, ignore_errors=True)
     os.replace(scratch, out)
@@ -215,7 +216,7 @@ def tokenizer(base: Path) -> Any:
 def last_checkpoint(work: Path) -> str | None:
     """Return the newest checkpoint that was written whole; a kill can leave a part of one."""
     whole = [p for p in work.glob("checkpoint-*") if all((p / name).exists() for name in CHECKPOINT)
-             and any(p.glob("*model.safetensors"))]
+             and any(p.glob("*model.safetensors")) and (p / CHECKPOINT[0]).read_text().endswith("}\n")]
     return str(max(whole, key=lambda p: int(p.name.split("-")[1]))) if whole else None
 
 
@@ -230,8 +231,6 @@ def _save(trainer: Any, folder: Path, base_id: str) -> None:
         config = runs.read_json(folder / "adapter_config.json")
         runs.write_json(folder / "adapter_config.json", config | {"base_model_name_or_path": base_id})
     else:
+        model.config.use_cache = True  # off for training only
         trainer.save_model(str(folder))
-
-
-def _start_hash(start: Path | None) -> str | None:
-    return models.weights_hash(start) if start else None
+        (folder / "training_args.bin").unlink(missing_ok=True)  # holds folders of this machine

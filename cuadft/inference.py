@@ -19,6 +19,9 @@ from cuadft.progress import bar
 ASKED = ("contract", "question", "answers", "is_impossible")
 
 
+ORDER = ("rag", "rag_compiled", "incumbent", "sft", "dpo", "orpo")  # of systems, in tables and figures
+
+
 def fingerprint(program: ContractQA, lm: dspy.LM) -> str:
     """Return the name of what answers: LM (with its weights' hash), generation settings, passages, search and prompt."""
     settings = {k: lm.kwargs.get(k) for k in ("max_tokens", "temperature", "seed")}
@@ -67,9 +70,13 @@ def read(path: Path) -> list[dict[str, Any]]:
 
 
 def read_all(folder: Path, systems: Sequence[str] = ()) -> list[dict[str, Any]]:
-    """Return the predictions of all systems in a folder of `<system>.<split>.jsonl` files."""
-    wanted = [p for p in sorted(Path(folder).glob("*.jsonl")) if not systems or p.name.split(".")[0] in systems]
-    return [row for path in wanted for row in read(path)]
+    """Return the predictions of all systems in a folder of `<system>.<split>.jsonl` files, simple systems first."""
+    def place(path: Path) -> tuple[int, str]:
+        system = path.name.split(".")[0]
+        return (ORDER.index(system) if system in ORDER else len(ORDER), path.name)
+
+    wanted = [p for p in Path(folder).glob("*.jsonl") if not systems or p.name.split(".")[0] in systems]
+    return [row for path in sorted(wanted, key=place) for row in read(path)]
 
 
 def _stands(prediction: dict[str, Any], row: dict[str, Any]) -> bool:

@@ -4,10 +4,29 @@ from __future__ import annotations
 
 import os
 import time
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 MARK = "· "  # how the loop tells these lines from a notebook's other output
 EVERY = 20.0  # seconds between two lines of a plain log
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Hide what transformers, TRL and datasets say on every training about their own future, and their tiny bars."""
+    import datasets
+
+    hidden = datasets.are_progress_bars_disabled()
+    datasets.disable_progress_bars()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)
+            yield
+    finally:
+        if not hidden:
+            datasets.enable_progress_bars()
 
 
 def bar(total: int, label: str, unit: str = "row") -> Any:
