@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup weights quickstart smoke test lint lab lock clean
+.PHONY: help setup weights quickstart smoke test lint lab lock executed clean
 
 help:  ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -42,6 +42,9 @@ lab: $(READY)  ## open the notebooks in JupyterLab
 
 lock: $(READY)  ## write the installed versions to requirements.lock
 	@sed -n '/^#/p' requirements.lock > .lock && $(BIN)/pip freeze --all --exclude cuadft --exclude pip | sed 's/^torch @.*/torch==2.13.0/; s/+cpu$$//' >> .lock && mv .lock requirements.lock
+
+executed: quickstart  ## renew notebooks/executed from the quickstart run
+	$(BIN)/python tests/refresh_executed.py
 
 clean:  ## remove the environment (runs are kept)
 	rm -rf $(VENV) *.egg-info

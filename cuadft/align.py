@@ -66,10 +66,10 @@ def preference_pairs(program: ContractQA, candidates: Sequence[dict[str, Any]], 
 
 def _pair(program: ContractQA, row: dict[str, Any], hits: Sequence[Any], chosen: Sequence[Any], rejected: Sequence[Any],
           source: str) -> dict[str, Any]:
-    *prompt, answer = program.messages(row["question"], hits, chosen[1])
-    return {"id": row["id"], "contract": row["contract"], "prompt": prompt, "chosen": [answer],
-            "rejected": [answer | {"content": rejected[1]}], "source": source,
-            "chosen_score": chosen[0], "rejected_score": rejected[0]}
+    *prompt, better = program.messages(row["question"], hits, chosen[1])
+    *_, worse = program.messages(row["question"], hits, rejected[1])
+    return {"id": row["id"], "contract": row["contract"], "prompt": prompt, "chosen": [better], "rejected": [worse],
+            "source": source, "chosen_score": chosen[0], "rejected_score": rejected[0]}
 
 
 def train_preference(method: str, base: Path, base_id: str, pairs: Sequence[dict[str, Any]], out: Path, *, tuning: Tuning,

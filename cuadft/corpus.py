@@ -18,13 +18,16 @@ SPLITS = ("train", "dev", "test")
 PLAIN = "plain"  # contracts without annotations
 
 
-def freeze(run: Path, contracts: Sequence[Contract], *, dev: int, test: int, seed: int, split_unit: str) -> list[dict[str, Any]]:
+def freeze(run: Path, contracts: Sequence[Contract], *, dev: int, test: int, seed: int,
+           split_unit: str) -> list[dict[str, Any]]:
     """Draw the run's splits and write them to contracts.jsonl, or return what an earlier iteration wrote.
 
     split_unit "group" keeps near-duplicates and filers together; "none" puts every contract in all splits (as the
-    published sample did), so that its scores say nothing about unseen contracts. Raises InputError if the frozen
-    contracts are no longer among `contracts`.
+    published sample did), so that its scores say nothing about unseen contracts. Raises InputError on another
+    split_unit, or if the frozen contracts are no longer among `contracts`.
     """
+    if split_unit not in ("group", "none"):
+        raise InputError(f"Unknown split_unit '{split_unit}': choose group or none.")
     path = run / "contracts.jsonl"
     if path.is_file():
         return _frozen(path, {c.title: c for c in contracts})
@@ -46,13 +49,15 @@ def add_plain(run: Path, contracts: Sequence[Contract]) -> list[dict[str, Any]]:
     path = run / "contracts.jsonl"
     records = [r for r in runs.read_jsonl(path) if r["split"] != PLAIN]
     held_out = [r for r in records if r["split"] in ("dev", "test")]
-    groups = splits.groups([*contracts, *(Contract.from_record(r) for r in held_out)]) if contracts else {}
-    taken = {groups[r["title"]]: r["title"] for r in held_out if groups}
     known = {r["title"] for r in records}
+    new = [c for c in contracts if c.title not in known]
+    groups = splits.groups([*new, *(Contract.from_record(r) for r in held_out)]) if new else {}
+    taken = {groups[r["title"]]: r["title"] for r in held_out if groups}
     for contract in contracts:
         if contract.title in known or groups[contract.title] in taken:
-            raise InputError(f"Contract '{contract.title}' of contracts_folder repeats "
-                             f"'{taken.get(groups[contract.title], contract.title)}', which is annotated or held out: remove it.")
+            other = taken.get(groups.get(contract.title), contract.title)
+            raise InputError(f"Contract '{contract.title}' of contracts_folder repeats '{other}', which is annotated or held "
+                             "out: remove it.")
     added = [c.record(group=-1, split=PLAIN) for c in contracts]
     if added or len(records) != len(runs.read_jsonl(path)):
         runs.write_jsonl(path, records + added)
@@ -96,7 +101,7 @@ def rows_of(contracts: Iterable[Contract], wanted: Sequence[str]) -> list[Row]:
 
 
 def spread(rows: Sequence[Row], size: int, *, seed: int) -> list[Row]:
-    """Draw `size` rows (0: all), as evenly as possible over their contracts, in a seeded order."""
+    """Draw `size` rows (0: all), as evenly as possible over their contracts; those left out depend on `seed`."""
     if size == 0 or size >= len(rows):
         return list(rows)
     shuffle = random.Random(seed)

@@ -55,24 +55,21 @@ def prompt_completions(program: ContractQA, rows: Sequence[dict[str, Any]], *, s
     shuffled = random.Random(seed).sample(list(rows), len(rows))
     hits = program.retriever.search_many([(r["question"], r["contract"]) for r in shuffled], k=program.k)
     ready: dict[bool, list[dict[str, Any]]] = {True: [], False: []}
-    counts: Counter[str] = Counter()
     for row, found in zip(shuffled, hits, strict=True):
         answer = target(row, found)
-        if answer is None:
-            counts["gold span not in the passages"] += 1
-            continue
-        *prompt, completion = program.messages(row["question"], found, answer)
-        ready[row["is_impossible"]].append({"id": row["id"], "prompt": prompt, "completion": [completion]})
-    total = min(size or len(rows), len(ready[True]) + len(ready[False]))
+        if answer is not None:
+            *prompt, completion = program.messages(row["question"], found, answer)
+            ready[row["is_impossible"]].append({"id": row["id"], "prompt": prompt, "completion": [completion]})
+    usable = len(ready[True]) + len(ready[False])
+    total = min(size or usable, usable)
     impossible = min(len(ready[True]), round(total * impossible_share))
     answerable = min(len(ready[False]), total - impossible)
     if answerable < total - impossible and impossible_share < 1:  # too few answerable rows must not raise the share
         impossible = min(impossible, round(answerable * impossible_share / (1 - impossible_share)))
     chosen = ready[True][:impossible] + ready[False][:answerable]
-    counts |= Counter({"unanswerable": impossible, "answerable": answerable, "not drawn": len(rows) - impossible - answerable
-                       - counts["gold span not in the passages"]})
     random.Random(seed).shuffle(chosen)
-    return chosen, counts
+    return chosen, +Counter({"unanswerable": impossible, "answerable": answerable, "not drawn": usable - len(chosen),
+                             "gold span not in the passages": len(rows) - usable})
 
 
 def train_sft(base: Path, base_id: str, rows: Sequence[dict[str, Any]], out: Path, *, tuning: Tuning,
@@ -97,10 +94,11 @@ def train_sft(base: Path, base_id: str, rows: Sequence[dict[str, Any]], out: Pat
 
     if not rows:
         raise InputError("There are no rows to train on: take more training contracts (train_contracts) or more passages (k).")
-    return run_training(build, out, base=base, base_id=base_id, identity=[list(rows), repr(tuning), models.weights_hash(start) if start else None])
+    identity = [list(rows), repr(tuning), models.weights_hash(start) if start else None]
+    return run_training(build, out, base=base, base_id=base_id, identity=identity)
 
 
-def run_training(build: Callable[[Path], Any], out: Path, *, base: Path, base_id: str, identity: list[Any]) -> list[dict[str, Any]]:
+def run_training(build: Callable[[Path], Any], out: Path, *, base: Path, base_id: str, identity: list[Any]) -> list[dict]:
     """Run a TRL trainer to its end with resume, then put its weights in `out` in one step; returns the log history.
 
     `identity` is what the training depends on: checkpoints and results of another identity are discarded.
@@ -122,20 +120,19 @@ def run_training(build: Callable[[Path], Any], out: Path, *, base: Path, base_id
     shutil.rmtree(scratch, ignore_errors=True)
     _save(trainer, scratch, base_id)
     runs.write_json(scratch / "base.json", {"model": base_id, "sha256": base_hash})
-    history = trainer.state.log_history
-    runs.write_json(scratch / "training.json", {"key": key, "log_history": history})
+    runs.write_json(scratch / "training.json", {"key": key, "log_history": trainer.state.log_history})
     shutil.rmtree(out, ignore_errors=True)
     os.replace(scratch, out)
     shutil.rmtree(work)
-    return history
+    return trainer.state.log_history
 
 
 @contextmanager
 def completions_only() -> Iterator[None]:
     """Let TRL project only the completions' positions through the LM head, on CPU as it does on GPU.
 
-    TRL's fused head scores every position where Triton is missing, prompts included: half of a step's time here. The
-    losses are the same (a test compares them).
+    TRL's fused head scores every position where Triton is missing, prompts included: half of a step's time here. A test
+    compares the losses.
     """
     from trl.trainer import utils
 
@@ -192,17 +189,15 @@ def load_trainable(base: Path, start: Path | None, tuning: Tuning) -> PreTrained
     if tuning.mode == "qlora":
         if not torch.cuda.is_available():
             raise InputError("finetune_mode 'qlora' needs a CUDA GPU, and there is none: choose lora.")
-        settings["quantization_config"] = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4",
-                                                             bnb_4bit_use_double_quant=True,
-                                                             bnb_4bit_compute_dtype=torch.bfloat16)
+        settings["quantization_config"] = BitsAndBytesConfig(
+            load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True,
+            bnb_4bit_compute_dtype=torch.bfloat16)
     source = start if start and tuning.mode == "full" else base
     model = AutoModelForCausalLM.from_pretrained(source, **settings)
-    model.config.use_cache = False
     if not start or tuning.mode == "full":
         return model
     model = PeftModel.from_pretrained(model, start, is_trainable=True)
-    # PEFT would ask the hub about the id in the adapter's config at every checkpoint
-    model.peft_config["default"].base_model_name_or_path = str(base)
+    model.peft_config["default"].base_model_name_or_path = str(base)  # PEFT would look up an id at every checkpoint
     return model
 
 
@@ -225,12 +220,10 @@ def _save(trainer: Any, folder: Path, base_id: str) -> None:
 
     model = trainer.accelerator.unwrap_model(trainer.model)
     if isinstance(model, PeftModel):
+        model.peft_config["default"].base_model_name_or_path = base_id  # not its folder, another one on every machine
         model.save_pretrained(folder, selected_adapters=["default"], save_embedding_layers=False)
         (folder / "README.md").unlink(missing_ok=True)
-        # PEFT stores the base model's folder, which is another one on every machine
-        config = runs.read_json(folder / "adapter_config.json")
-        runs.write_json(folder / "adapter_config.json", config | {"base_model_name_or_path": base_id})
     else:
-        model.config.use_cache = True  # off for training only
+        model.config.use_cache = True  # gradient checkpointing turns it off
         trainer.save_model(str(folder))
         (folder / "training_args.bin").unlink(missing_ok=True)  # holds folders of this machine

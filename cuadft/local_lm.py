@@ -6,11 +6,8 @@
 
 from __future__ import annotations
 
-import copy
-import hashlib
 import logging
 import threading
-from collections import OrderedDict
 from collections.abc import Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
@@ -20,14 +17,16 @@ from typing import TYPE_CHECKING, Any
 
 from cuadft import models
 from cuadft.errors import InputError
+from cuadft.generator import Continuation, Generator, best_dtype
 
 if TYPE_CHECKING:
     import dspy
-    import torch
+
+__all__ = ["LocalEngine", "best_dtype"]
 
 IDLE = 0.05  # seconds without a new call after which a batch starts
 STRAGGLER = 10.0  # the same, while an announced call is still missing
-MIN_PREFIX = 32  # tokens; a shorter shared prefix is not worth a cache of its own
+UNUSED = ("stop", "top_p", "top_k", "frequency_penalty", "presence_penalty")  # settings that this engine lacks
 
 
 @dataclass
@@ -44,37 +43,23 @@ class _Call:
         return self.adapter, self.max_tokens, self.temperature, self.seed
 
 
-def best_dtype() -> torch.dtype:
-    """Return bfloat16 where the hardware computes in it, float32 elsewhere."""
-    import torch
-
-    if torch.cuda.is_available():
-        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32
-    able = torch.cpu.get_capabilities()
-    return torch.bfloat16 if able.get("avx512_bf16") or able.get("amx_bf16") else torch.float32
-
-
 class LocalEngine:
     """Generate with one base model and any number of LoRA adapters held in memory; an engine for dspy.LM.
 
-    Calls that arrive together are answered as one left-padded batch, sorted by length; the tokens that all prompts
-    of a batch share at their start (instructions, demos) are run through the model once and their cache reused.
+    Calls that arrive together are answered as one batch, sorted by length (see `generator`).
     """
 
     def __init__(self, path: Path | str, *, adapters: dict[str, Path] | None = None, batch_size: int = 16,
                  dtype: str = "auto") -> None:
         self.path, self.batch_size, self.dtype = Path(path), batch_size, dtype
-        self.adapters: dict[str, Path] = {}
-        self._names: dict[str, str] = {}
-        self._model = self._tokenizer = None
-        self._base = f"local/{self.path.name}@{models.weights_hash(self.path)[:12]}"
-        self._names[self._base] = ""
-        self._prefixes: OrderedDict[tuple, Any] = OrderedDict()
+        self._hash = models.weights_hash(self.path)
+        self._base = f"local/{self.path.name}@{self._hash[:12]}"
+        self._names = {self._base: ""}
+        self.generator = Generator(self.path, dtype=dtype)
         self._queue: list[_Call] = []
         self._expected = 0
         self._arrived = threading.Condition()
         self._worker: threading.Thread | None = None
-        self._loading = threading.RLock()
         self.batches = self.calls = self.truncated = 0
         logging.getLogger("dspy.clients.lm").addFilter(_not_truncation)
         for name, folder in (adapters or {}).items():
@@ -86,13 +71,28 @@ class LocalEngine:
         if not (folder / "adapter_config.json").is_file():
             raise InputError(f"Adapter '{name}' is missing: {folder} holds no adapter_config.json. Run 04_fine_tune (or "
                              "06_align) of this iteration first.")
-        self.adapters[name] = folder
-        self._names[f"{self._base}+{name}-{models.weights_hash(folder)[:12]}"] = name
         own = models.base_hash(folder)
-        if own and own != models.weights_hash(self.path):
+        if own and own != self._hash:
             raise InputError(f"Adapter '{name}' in {folder} was trained on other base weights ({own[:12]}) than those of "
-                             f"{self.path.name} ({models.weights_hash(self.path)[:12]}): train it again or restore the model.")
-        self._model = None
+                             f"{self.path.name} ({self._hash[:12]}): train it again or restore the model.")
+        self._names = {full: known for full, known in self._names.items() if known != name}
+        self._names[f"{self._base}+{name}-{models.weights_hash(folder)[:12]}"] = name
+        self.generator.add_adapter(name, folder)
+
+    @property
+    def adapters(self) -> dict[str, Path]:
+        """The adapters' folders by name."""
+        return self.generator.adapters
+
+    @property
+    def tokenizer(self) -> Any:
+        """The base model's tokenizer, loaded on first use."""
+        return self.generator.tokenizer
+
+    @property
+    def model(self) -> Any:
+        """The base model with all adapters, loaded on first use."""
+        return self.generator.model
 
     def model_name(self, adapter: str = "") -> str:
         """Return the LM name of the base ("") or an adapter; it carries a hash of the weights."""
@@ -151,46 +151,12 @@ class LocalEngine:
         """Return the prompt tokens of chat messages, up to and with the assistant's header."""
         return self.tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
 
-    @property
-    def tokenizer(self) -> Any:
-        """The base model's tokenizer, loaded on first use."""
-        with self._loading:  # many threads ask for it at once, and a half-done import fails in the others
-            if self._tokenizer is None:
-                from transformers import AutoTokenizer
-
-                self._tokenizer = AutoTokenizer.from_pretrained(self.path)
-            return self._tokenizer
-
-    @property
-    def model(self) -> Any:
-        """The base model with all adapters, loaded on first use and held in memory."""
-        with self._loading:
-            if self._model is None:
-                self._model = self._load()
-                self._prefixes.clear()
-            return self._model
-
-    def _load(self) -> Any:
-        import torch
-        from peft import PeftModel
-        from transformers import AutoModelForCausalLM
-        from transformers.utils import logging
-
-        logging.disable_progress_bar()
-        dtype = best_dtype() if self.dtype == "auto" else getattr(torch, self.dtype)
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-        model = AutoModelForCausalLM.from_pretrained(self.path, dtype=dtype).to(device)
-        for i, (name, folder) in enumerate(self.adapters.items()):
-            if i == 0:
-                model = PeftModel.from_pretrained(model, folder, adapter_name=name, autocast_adapter_dtype=False)
-            else:
-                model.load_adapter(folder, adapter_name=name, autocast_adapter_dtype=False)
-        return model.to(dtype).eval()
-
     def _call(self, request: Any) -> _Call:
         messages = [{"role": "system", "content": request.system}] if request.system else []
         messages += [{"role": m.role, "content": m.text} for m in request.messages]
         config = request.config
+        if unused := [name for name in UNUSED if getattr(config, name)]:
+            raise InputError(f"The local model takes no {', '.join(unused)}: set only max_tokens, temperature and seed.")
         return _Call(self._names[request.model], self.tokenize(messages), config.max_tokens or 64,
                      config.temperature or 0.0, config.seed or 0)
 
@@ -205,7 +171,8 @@ class LocalEngine:
                         self._answer(batch)
                     except Exception as error:  # handed to the callers: a dead worker would leave them waiting
                         for call in batch:
-                            call.done.set_exception(error)
+                            if not call.done.done():
+                                call.done.set_exception(error)
 
     def _gather(self) -> list[_Call]:
         with self._arrived:
@@ -219,79 +186,20 @@ class LocalEngine:
             self._expected = max(0, self._expected - len(calls))
             return calls
 
-    def _use(self, adapter: str) -> Any:
-        model = self.model
-        if not self.adapters:
-            return model
-        # Without this the "base" would go on answering with the adapter used last.
-        if not adapter:
-            model.base_model.disable_adapter_layers()
-        else:
-            model.base_model.enable_adapter_layers()
-            model.set_adapter(adapter)
-        return model
-
     def _answer(self, batch: list[_Call]) -> None:
-        import torch
-
         first = batch[0]
-        model = self._use(first.adapter)
-        with torch.inference_mode():
-            prompts = [c.tokens for c in batch]
-            shared = _shared_prefix(prompts)
-            width = max(len(p) for p in prompts)
-            pad = self.tokenizer.pad_token_id
-            ids = [p[:shared] + [pad] * (width - len(p)) + p[shared:] for p in prompts]
-            mask = [[1] * shared + [0] * (width - len(p)) + [1] * (len(p) - shared) for p in prompts]
-            settings: dict[str, Any] = {"do_sample": False, "temperature": None, "top_p": None, "top_k": None}
-            if first.temperature > 0:
-                torch.manual_seed(first.seed)
-                settings = {"do_sample": True, "temperature": first.temperature, "top_k": 0, "top_p": 1.0}
-            if shared:
-                settings["past_key_values"] = self._prefix(model, first.adapter, prompts[0][:shared], len(batch))
-            out = model.generate(input_ids=torch.tensor(ids, device=model.device),
-                                 attention_mask=torch.tensor(mask, device=model.device),
-                                 max_new_tokens=first.max_tokens, pad_token_id=pad, **settings)
+        made = self.generator.generate([c.tokens for c in batch], adapter=first.adapter, max_tokens=first.max_tokens,
+                                       temperature=first.temperature, seed=first.seed)
         self.batches += 1
-        for call, tokens in zip(batch, out[:, width:].tolist(), strict=True):
-            self._finish(call, tokens)
+        for call, continuation in zip(batch, made, strict=True):
+            self._finish(call, continuation)
 
-    def _finish(self, call: _Call, tokens: list[int]) -> None:
-        ends = self.model.generation_config.eos_token_id
-        ends = set(ends if isinstance(ends, list) else [ends]) | {self.tokenizer.eos_token_id}
-        stop = next((i for i, t in enumerate(tokens) if t in ends), None)
-        kept = tokens if stop is None else tokens[:stop]
-        text = self.tokenizer.decode(kept, skip_special_tokens=True).strip()
-        self.calls, self.truncated = self.calls + 1, self.truncated + (stop is None)
-        call.done.set_result((text, len(kept), "length" if stop is None else "stop"))
-
-    def _prefix(self, model: Any, adapter: str, tokens: list[int], rows: int) -> Any:
-        import torch
-        from transformers import DynamicCache
-
-        key = (adapter, hashlib.sha256(repr(tokens).encode()).hexdigest())
-        if key not in self._prefixes:
-            cache = DynamicCache(config=model.config)
-            model(torch.tensor([tokens], device=model.device), past_key_values=cache, use_cache=True, logits_to_keep=1)
-            self._prefixes[key] = cache
-            while len(self._prefixes) > 4:
-                self._prefixes.popitem(last=False)
-        self._prefixes.move_to_end(key)
-        cache = copy.deepcopy(self._prefixes[key])
-        cache.batch_repeat_interleave(rows)
-        return cache
+    def _finish(self, call: _Call, made: Continuation) -> None:
+        text = self.tokenizer.decode(made.tokens, skip_special_tokens=True).strip()
+        self.calls, self.truncated = self.calls + 1, self.truncated + (not made.ended)
+        call.done.set_result((text, len(made.tokens), "stop" if made.ended else "length"))
 
 
 def _not_truncation(record: logging.LogRecord) -> bool:
     """Drop DSPy's warning for each cut answer: with a small token budget they are common, and `truncated` counts them."""
     return not str(record.msg).startswith("LM response was truncated")
-
-
-def _shared_prefix(prompts: list[list[int]]) -> int:
-    """Return how many first tokens all prompts share (0 if too few to matter, or for a single prompt)."""
-    if len(prompts) < 2:
-        return 0
-    low, high = min(prompts), max(prompts)
-    shared = next((i for i, (a, b) in enumerate(zip(low, high, strict=False)) if a != b), min(len(low), len(high)))
-    shared = min(shared, min(len(p) for p in prompts) - 1)
-    return shared if shared >= MIN_PREFIX else 0

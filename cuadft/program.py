@@ -65,9 +65,9 @@ class PlainAdapter(dspy.ChatAdapter):
 
     def format_assistant_message_content(self, signature: type[dspy.Signature], outputs: dict[str, Any],
                                          missing_field_message: str | None = None) -> str:
-        """Return the output field's value as it is."""
+        """Return the output field's value as it is, but for marks that would end the turn."""
         value = outputs.get(_only_field(signature), missing_field_message)
-        return "\n".join(map(str, value)) if isinstance(value, list) else str(value)
+        return MARK.sub("< ", "\n".join(map(str, value)) if isinstance(value, list) else str(value))
 
     def parse(self, signature: type[dspy.Signature], completion: str) -> dict[str, Any]:
         """Take the whole completion as the output field; raises AdapterParseError if it is empty or ill-typed."""

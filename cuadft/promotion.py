@@ -27,22 +27,23 @@ def decide(frame: pd.DataFrame, iteration: runs.Iteration, *, metric: str = "f1"
     if incumbent not in means:
         raise InputError(f"There are no dev predictions of '{incumbent}', which the others must beat: run 03_batch_inference "
                          f"with systems including '{incumbent}' and splits including 'dev'.")
-    rivals = means.drop(incumbent)
+    rivals = means.drop(incumbent).dropna()  # a metric may apply to no row of a system
     if rivals.empty:
         return {"incumbent": incumbent, "candidate": None, "promoted": _place(iteration, incumbent, tuned_program),
-                "delta": None, "reason": "kept: there is no other system"}
+                "delta": None, "reason": f"kept: there is no other system with {metric} on dev"}
     best = str(rivals.idxmax())
     delta = paired_delta(dev[dev["system"] == incumbent], dev[dev["system"] == best], metric=metric, seed=seed,
                          n_resamples=n_resamples, confidence=confidence)
     better = bool(delta.low > 0)
-    reason = f"{best} against {incumbent} on dev: {delta.value:+.3f} {metric}, {confidence:.0%} interval [{delta.low:+.3f}, {delta.high:+.3f}]"
-    return {"incumbent": incumbent, "candidate": best, "promoted": _place(iteration, best if better else incumbent, tuned_program),
-            "delta": as_columns(delta), "reason": f"{'promoted' if better else 'kept'}: {reason}"}
+    reason = (f"{'promoted' if better else 'kept'}: {best} against {incumbent} on dev: {delta.value:+.3f} {metric}, "
+              f"{confidence:.0%} interval [{delta.low:+.3f}, {delta.high:+.3f}]")
+    place = _place(iteration, best if better else incumbent, tuned_program)
+    return {"incumbent": incumbent, "candidate": best, "promoted": place, "delta": as_columns(delta), "reason": reason}
 
 
 def comparisons(systems: Sequence[str]) -> list[tuple[str, str]]:
     """Return the (baseline, system) pairs worth a paired test: each against rag, and each aligned one against sft."""
-    base = "rag" if "rag" in systems else systems[0]
+    base = "rag" if "rag" in systems else next(iter(systems), None)
     pairs = [(base, s) for s in systems if s != base]
     return pairs + [("sft", s) for s in systems if "sft" in systems and s not in (*PROGRAMS, "incumbent", "sft", base)]
 

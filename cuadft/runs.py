@@ -8,7 +8,7 @@ from __future__ import annotations
 import platform
 import subprocess
 from dataclasses import dataclass
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 
@@ -110,7 +110,7 @@ def describe(run: Path, *, preset: str | None) -> None:
             versions[package] = metadata.version(package)
         except metadata.PackageNotFoundError:
             versions[package] = None
-    created = datetime.now(timezone.utc).isoformat(timespec="seconds")
+    created = datetime.now(UTC).isoformat(timespec="seconds")
     if (run / "run.json").exists():
         created = read_json(run / "run.json").get("created", created)
     record = {"name": run.name, "created": created, "preset": preset, "python": platform.python_version()}

@@ -14,8 +14,8 @@ import pytest
 
 from cuadft import params, runs
 from cuadft.declarations import declared
-from cuadft.screening import SHINGLE
 from cuadft.rouge import shingles, tokens
+from cuadft.screening import SHINGLE
 
 ROOT = Path(__file__).parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("0*.ipynb"))

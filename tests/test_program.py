@@ -194,11 +194,11 @@ def test_a_prompt_has_exactly_its_own_delimiters_and_turns(first, second):
 
 
 @given(texts.map(lambda text: text.replace("\ud800", "")))
-def test_contract_text_adds_no_turn_to_the_tokens(text):
+def test_contract_text_and_answers_add_no_turn_to_the_tokens(text):
     engine = _engine()
     end = engine.tokenizer.convert_tokens_to_ids("<|im_end|>")
-    tokens = engine.tokenize(PROGRAM.messages(text, hits(text), "A")[:-1])
-    assert tokens.count(end) == 2  # system, user
+    tokens = engine.tokenize(PROGRAM.messages(text, hits(text), text))
+    assert tokens.count(end) == 3  # system, user, assistant
 
 
 def _engine(made=[]):  # noqa: B006

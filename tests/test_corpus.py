@@ -1,0 +1,200 @@
+"""Properties of a run's contracts: drawn once, never leaking, and asked evenly."""
+
+from collections import Counter
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cuadft import corpus, runs
+from cuadft.contracts import Contract
+from cuadft.errors import InputError
+
+
+def words(name, count=60):
+    """Return a text that shares no sequence of words with that of another name."""
+    return " ".join(f"{name}{i}" for i in range(count))
+
+
+def contract(title, text=None, filer="", questions=2):
+    rows = tuple({"id": f"{title}__{i}", "contract": title, "question": f"Q{i}?", "answers": []} for i in range(questions))
+    return Contract(title, words(title) if text is None else text, "License", filer, rows)
+
+
+CONTRACTS = [contract(f"c{i}") for i in range(8)]
+
+
+def freeze(run, contracts=CONTRACTS, **changed):
+    return corpus.freeze(run, contracts, **({"dev": 2, "test": 2, "seed": 7, "split_unit": "group"} | changed))
+
+
+def sizes(records):
+    return dict(Counter(r["split"] for r in records))
+
+
+# --- freeze
+
+def test_splits_are_drawn_once(tmp_path):
+    first = freeze(tmp_path)
+    assert sizes(first) == {"train": 4, "dev": 2, "test": 2}
+    written = (tmp_path / "contracts.jsonl").read_bytes()
+    assert freeze(tmp_path, list(reversed(CONTRACTS)), seed=8, dev=1) == first
+    assert (tmp_path / "contracts.jsonl").read_bytes() == written
+
+
+def test_the_draw_follows_its_seed(tmp_path):
+    drawn = {seed: freeze(tmp_path / f"{seed}-{turn}", seed=seed) for turn in "ab" for seed in range(4)}
+    assert freeze(tmp_path / "again", seed=2) == drawn[2]
+    assert len({tuple(corpus.titles(r, "test")) for r in drawn.values()}) > 1
+
+
+@pytest.mark.parametrize(("change", "message"), [
+    (CONTRACTS[1:], "'c0' .* gone from"),
+    ([contract("c0", "Another text."), *CONTRACTS[1:]], "'c0' .* another text in"),
+])
+def test_a_source_that_changed_under_a_run_is_noticed(tmp_path, change, message):
+    freeze(tmp_path)
+    with pytest.raises(InputError, match=message):
+        freeze(tmp_path, change)
+
+
+def test_contracts_that_came_later_do_not_move_the_splits(tmp_path):
+    first = freeze(tmp_path)
+    assert freeze(tmp_path, [*CONTRACTS, contract("later")]) == first
+
+
+def test_related_contracts_stand_in_one_split(tmp_path):
+    related = [contract("copy", CONTRACTS[0].text + " Amended."), contract("f1", filer="Acme"), contract("f2", filer="Acme")]
+    for seed in range(5):
+        split = {r["title"]: r["split"] for r in freeze(tmp_path / str(seed), [*CONTRACTS, *related], seed=seed)}
+        assert split["copy"] == split["c0"] and split["f1"] == split["f2"]
+
+
+def test_without_a_split_unit_every_contract_is_in_every_split(tmp_path):
+    records = freeze(tmp_path, split_unit="none")
+    for split in corpus.SPLITS:
+        assert corpus.titles(records, split) == [c.title for c in CONTRACTS]
+    corpus.assert_no_leak(corpus.rows_of(CONTRACTS, ["c0"]), records)  # nothing is held out: nothing can leak
+
+
+def test_an_unknown_split_unit_is_refused(tmp_path):
+    with pytest.raises(InputError, match="split_unit 'contract': choose group or none"):
+        freeze(tmp_path, split_unit="contract")
+    assert not (tmp_path / "contracts.jsonl").exists()
+
+
+def test_titles_of_an_unknown_split_are_refused(tmp_path):
+    with pytest.raises(InputError, match="'validation': choose train, dev, test"):
+        corpus.titles(freeze(tmp_path), "validation")
+
+
+# --- contracts without annotations
+
+def test_plain_contracts_are_kept_apart_and_replaced(tmp_path):
+    records = freeze(tmp_path)
+    assert corpus.add_plain(tmp_path, [contract("mine")])[-1]["split"] == corpus.PLAIN
+    assert freeze(tmp_path) == records  # they are no part of the frozen draw
+    assert all("mine" not in corpus.titles(runs.read_jsonl(tmp_path / "contracts.jsonl"), s) for s in corpus.SPLITS)
+    corpus.add_plain(tmp_path, [contract("other")])
+    assert [r["title"] for r in runs.read_jsonl(tmp_path / "contracts.jsonl")][8:] == ["other"]
+    corpus.add_plain(tmp_path, [])
+    assert runs.read_jsonl(tmp_path / "contracts.jsonl") == records
+
+
+@pytest.mark.parametrize("split", ["dev", "test"])
+@pytest.mark.parametrize("kind", ["same title", "same words", "same filer", "through another"])
+def test_a_plain_contract_related_to_a_held_out_one_is_refused(tmp_path, split, kind):
+    contracts = [contract(c.title, filer=f"Filer of {c.title}") for c in CONTRACTS]
+    records = freeze(tmp_path, contracts)
+    held_out = next(c for c in contracts if c.title == corpus.titles(records, split)[0])
+    before = (tmp_path / "contracts.jsonl").read_bytes()
+    plain = {"same title": [contract(held_out.title, words("x"))], "same words": [contract("mine", held_out.text + " End.")],
+             "same filer": [contract("mine", filer=held_out.filer)],
+             "through another": [contract("mine", filer="Me"), contract("also", held_out.text, filer="Me")]}[kind]
+    with pytest.raises(InputError, match=f"of contracts_folder repeats '{held_out.title}'"):
+        corpus.add_plain(tmp_path, plain)
+    assert (tmp_path / "contracts.jsonl").read_bytes() == before
+
+
+def test_a_plain_contract_like_a_train_contract_is_welcome(tmp_path):
+    train = corpus.titles(freeze(tmp_path), "train")[0]
+    copy = next(c for c in CONTRACTS if c.title == train).text
+    assert corpus.add_plain(tmp_path, [contract("mine", copy)])[-1]["title"] == "mine"
+
+
+# --- leaks
+
+@pytest.mark.parametrize("split", ["dev", "test"])
+def test_rows_of_a_held_out_contract_are_caught(tmp_path, split):
+    records = freeze(tmp_path)
+    fine = corpus.rows_of(CONTRACTS, corpus.titles(records, "train"))
+    corpus.assert_no_leak(fine, records)
+    title = corpus.titles(records, split)[0]
+    with pytest.raises(InputError, match=f"'{title}' is held out"):
+        corpus.assert_no_leak([*fine, corpus.rows_of(CONTRACTS, [title])[0]], records)
+
+
+# --- select
+
+def test_selection_by_title_and_length_keeps_the_order():
+    contracts = [contract("a", "x" * 10), contract("b", "x" * 20), contract("c", "x" * 30)]
+    assert corpus.select(contracts) == contracts
+    assert corpus.select(contracts, only=["c", "a"]) == [contracts[0], contracts[2]]
+    assert corpus.select(contracts, max_characters=20) == contracts[:2]
+    assert corpus.select(contracts, only=["b", "c"], max_characters=20) == [contracts[1]]
+
+
+def test_selecting_what_is_not_there_says_what_is():
+    with pytest.raises(InputError, match="'c10', which is not among the 8 contracts .nearest: 'c[01]'"):
+        corpus.select(CONTRACTS, only=["c10"])
+    with pytest.raises(InputError, match="No contract is left: 8 were read, max_characters is 5"):
+        corpus.select(CONTRACTS, max_characters=5)
+    with pytest.raises(InputError, match="No contract"):
+        corpus.select([])
+
+
+# --- spread
+
+def make_rows(counts):
+    return [{"id": f"c{c}-{i}", "contract": f"c{c}"} for c, n in enumerate(counts) for i in range(n)]
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.integers(0, 9), min_size=1, max_size=7), st.integers(0, 40), st.integers(0, 5))
+def test_a_draw_is_even_over_contracts_seeded_and_without_repeats(counts, size, seed):
+    rows = make_rows(counts)
+    drawn = corpus.spread(rows, size, seed=seed)
+    ids = [r["id"] for r in drawn]
+    assert len(ids) == len(set(ids)) == (min(size, len(rows)) if size else len(rows))
+    assert [r["id"] for r in corpus.spread(rows, size, seed=seed)] == ids
+    taken = Counter(r["contract"] for r in drawn)
+    most = max(taken.values(), default=0)
+    # a contract with fewer than the most, less one, has no row left
+    assert all(taken[f"c{c}"] >= min(n, most - 1) for c, n in enumerate(counts))
+
+
+def test_another_seed_draws_other_rows():
+    rows = make_rows([9] * 5)
+    assert len({tuple(r["id"] for r in corpus.spread(rows, 10, seed=seed)) for seed in range(5)}) > 1
+
+
+# --- rows and passages
+
+def test_rows_come_in_the_order_of_the_titles_wanted():
+    assert [r["id"] for r in corpus.rows_of(CONTRACTS, ["c2", "c0"])] == ["c2__0", "c2__1", "c0__0", "c0__1"]
+
+
+def test_passages_are_cut_from_the_wanted_contracts_only(tmp_path):
+    freeze(tmp_path)
+    found = corpus.by_contract(corpus.passages(tmp_path, ["c1", "c4"], 100))
+    assert sorted(found) == ["c1", "c4"]
+    assert "".join(p.text for p in found["c1"]) == CONTRACTS[1].text
+
+
+def test_rows_are_read_from_all_names_or_the_notebook_is_named(tmp_path):
+    iteration = runs.Iteration(tmp_path, 1)
+    runs.write_jsonl(iteration.path("data", "train.jsonl"), [{"id": "a"}])
+    runs.write_jsonl(iteration.path("data", "synthetic.jsonl"), [{"id": "b"}])
+    assert corpus.read_rows(iteration, "train", "synthetic") == [{"id": "a"}, {"id": "b"}]
+    with pytest.raises(InputError, match="run 01_data_prep"):
+        corpus.read_rows(iteration, "train", "dev")

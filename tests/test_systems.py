@@ -1,0 +1,169 @@
+"""Properties of the systems that a run compares: each runs on its own weights and program, or says what is missing."""
+
+import json
+import shutil
+
+import dspy
+import pytest
+
+from cuadft import models, program, runs, systems
+from cuadft.embedder import Embedder
+from cuadft.errors import InputError
+from cuadft.local_lm import LocalEngine
+from cuadft.passages import cut
+from cuadft.program import ContractQA, PlainAdapter
+from cuadft.retriever import Retriever
+
+TEXT = "The fee is ten dollars a month. This Agreement is governed by the laws of Ohio. Either party may audit the other."
+
+
+@pytest.fixture(scope="module")
+def embedder(tiny, tmp_path_factory):
+    """A folder that passes for an embedding model; BM25 never loads it."""
+    folder = tmp_path_factory.mktemp("embedder") / "model"
+    shutil.copytree(tiny, folder)
+    (folder / "modules.json").write_text("[]")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def adapter(tiny, tmp_path_factory):
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM
+
+    folder = tmp_path_factory.mktemp("adapter") / "sft"
+    config = LoraConfig(r=2, target_modules=["q_proj"], task_type="CAUSAL_LM", init_lora_weights=False)
+    get_peft_model(AutoModelForCausalLM.from_pretrained(tiny), config).save_pretrained(folder)
+    (folder / "base.json").write_text(json.dumps({"model": "tiny", "sha256": models.weights_hash(tiny)}))
+    return folder
+
+
+@pytest.fixture
+def build(tiny, embedder, tmp_path, monkeypatch):
+    """Return systems.build with the tiny model, and a run whose first iteration holds a retriever and two programs."""
+    monkeypatch.setenv("CUADFT_CACHE", str(tmp_path / "cache"))
+
+    def call(iteration, names, **settings):
+        return systems.build(iteration, names, **({"model": str(tiny), "embedder": str(embedder)} | settings))
+
+    return call
+
+
+@pytest.fixture
+def run(embedder, tmp_path):
+    return prepare(runs.Iteration(tmp_path / "run", 1), embedder, k=1)
+
+
+def prepare(iteration, embedder, k):
+    retriever = Retriever(cut(TEXT, contract="c", size=40), Embedder(embedder, cache_dir=iteration.run), mode="bm25")
+    retriever.save(iteration.path("retriever"))
+    program.save(ContractQA(retriever, k), iteration.path("program", "rag.json"))
+    program.save(ContractQA(retriever, k + 1), iteration.path("program", "rag_compiled.json"))
+    return iteration
+
+
+def decide(iteration, **promoted):
+    runs.write_json(iteration.path("decision.json"), {"promoted": {"system": "x", "program": None, "weights": None} | promoted})
+    return runs.Iteration(iteration.run, iteration.number + 1)
+
+
+def test_what_has_not_been_made_names_the_notebook_that_makes_it(run, build, tmp_path):
+    with pytest.raises(InputError, match="retriever is missing.*02_rag_compile"):
+        build(runs.Iteration(tmp_path / "empty", 1), ["rag"])
+    for name in ("sft", "dpo"):
+        with pytest.raises(InputError, match=f"'{name}' has no weights.*04_fine_tune.*06_align"):
+            build(run, ["rag", name])
+    run.path("program", "rag_compiled.json").unlink()
+    with pytest.raises(InputError, match="rag_compiled.json' is missing.*02_rag_compile"):
+        build(run, ["rag_compiled"])
+
+
+def test_rag_runs_on_the_base_and_sft_on_its_adapter_with_one_base_in_memory(run, build, tiny, adapter):
+    shutil.copytree(adapter, run.path("adapters", "sft"))
+    rag, compiled, sft = build(run, ["rag", "rag_compiled", "sft"], max_tokens=9)
+    base = LocalEngine(tiny).model_name()
+    assert rag.lm.model == compiled.lm.model == base
+    assert sft.lm.model == f"{base}+sft-{models.weights_hash(adapter)[:12]}"
+    assert rag.lm.engine is compiled.lm.engine is sft.lm.engine
+    assert [s.lm.kwargs["max_tokens"] for s in (rag, compiled, sft)] == [9, 9, 9]
+    assert [s.name for s in (rag, compiled, sft)] == ["rag", "rag_compiled", "sft"]
+
+
+@pytest.mark.parametrize(("tuned", "k"), [("rag", 1), ("rag_compiled", 2)])
+def test_a_tuned_model_runs_the_program_it_was_tuned_for(run, build, adapter, tuned, k):
+    shutil.copytree(adapter, run.path("adapters", "sft"))
+    assert [s.program.k for s in build(run, ["rag", "rag_compiled", "sft"], tuned_program=tuned)] == [1, 2, k]
+
+
+def test_a_system_answers_from_its_contract(run, build):
+    (system,) = build(run, ["rag"], max_tokens=4)
+    with dspy.context(lm=system.lm, adapter=PlainAdapter()):
+        found = system.program(question="Governing Law: which laws govern?", contract="c")
+    assert "Ohio" in found.hits[0].passage.text and found.answer
+
+
+def test_an_adapter_of_another_base_is_refused(run, build, adapter, tmp_path):
+    shutil.copytree(adapter, run.path("adapters", "sft"))
+    models._make_tiny(tmp_path / "other", seed=1)
+    with pytest.raises(InputError, match="trained on other base weights"):
+        build(run, ["sft"], model=str(tmp_path / "other"))
+
+
+def test_a_fully_tuned_model_runs_on_its_own_weights(run, build, tmp_path):
+    models._make_tiny(run.path("adapters", "sft"), seed=1)
+    (sft,) = build(run, ["sft"], model=str(tmp_path / "absent"))  # the base is not needed
+    assert sft.lm.model == LocalEngine(run.path("adapters", "sft")).model_name()
+
+
+def test_a_remote_model_runs_rag_and_no_local_weights_are_loaded(run, build, adapter, tmp_path):
+    absent = str(tmp_path / "absent")
+    rag, compiled = build(run, ["rag", "rag_compiled"], model=absent, rag_lm="openai/some-model", max_tokens=9)
+    assert rag.lm.model == compiled.lm.model == "openai/some-model"
+    assert isinstance(rag.lm.engine, str)  # DSPy's own way to a provider
+    assert rag.lm.kwargs["temperature"] == 0.0 and rag.lm.kwargs["max_tokens"] == 9
+    shutil.copytree(adapter, run.path("adapters", "sft"))
+    rag, sft = build(run, ["rag", "sft"], rag_lm="openai/some-model")
+    assert rag.lm.model == "openai/some-model" and isinstance(sft.lm.engine, LocalEngine)
+    with pytest.raises(InputError):
+        build(run, ["rag", "sft"], model=absent, rag_lm="openai/some-model")
+
+
+# --- the incumbent
+
+def test_the_first_incumbent_is_plain_rag_on_the_base(run, build, tiny):
+    assert systems.promoted(run) == {"system": "rag", "program": None, "weights": None}
+    assert systems.start_weights(run) is None
+    (incumbent,) = build(run, ["incumbent"])
+    assert incumbent.lm.model == LocalEngine(tiny).model_name() and incumbent.program.k == 1
+
+
+def test_a_promoted_adapter_comes_back_with_the_program_of_its_iteration(run, build, embedder, adapter):
+    shutil.copytree(adapter, run.path("adapters", "sft"))
+    second = decide(run, system="sft", program="iter-01/program/rag_compiled.json", weights="iter-01/adapters/sft")
+    prepare(second, embedder, k=5)
+    shutil.copytree(adapter, second.path("adapters", "sft"))
+    incumbent, rag, sft = build(second, ["incumbent", "rag", "sft"])
+    assert incumbent.lm.engine.adapters == {"incumbent": run.path("adapters", "sft"), "sft": second.path("adapters", "sft")}
+    assert models.weights_hash(adapter)[:12] in incumbent.lm.model and incumbent.lm.model != rag.lm.model
+    assert [s.program.k for s in (incumbent, rag, sft)] == [2, 5, 5]
+    assert systems.start_weights(second) == run.path("adapters", "sft")
+
+
+def test_a_promoted_program_comes_back_on_the_base(run, build, embedder):
+    second = prepare(decide(run, system="rag_compiled", program="iter-01/program/rag_compiled.json"), embedder, k=5)
+    incumbent, rag = build(second, ["incumbent", "rag"])
+    assert incumbent.lm.model == rag.lm.model and (incumbent.program.k, rag.program.k) == (2, 5)
+    assert systems.start_weights(second) is None
+
+
+def test_an_iteration_before_without_a_decision_is_named(run, build, embedder):
+    second = prepare(runs.Iteration(run.run, 2), embedder, k=1)
+    with pytest.raises(InputError, match="decision.json is missing: finish iteration 1 .05_evaluate."):
+        build(second, ["incumbent"])
+    assert build(second, ["rag"])  # which needs no decision
+
+
+def test_promoted_weights_that_are_gone_are_named(run, build, embedder):
+    second = prepare(decide(run, system="sft", weights="iter-01/adapters/sft"), embedder, k=1)
+    with pytest.raises(InputError, match="'incumbent' has no weights in .*iter-01/adapters/sft"):
+        build(second, ["incumbent"])
