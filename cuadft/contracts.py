@@ -138,7 +138,8 @@ def read_folder(folder: str | Path) -> list[Contract]:
         )
     if others := [file.name for file in files if file not in readable]:
         warnings.warn(
-            f"{folder}: {len(others)} files that are neither PDF nor TXT left out, such as {others[0]}"
+            f"{folder}: {len(others)} files that are neither PDF nor TXT left out, such as {others[0]}",
+            stacklevel=2,
         )
     found, problems = [], []
     for file in readable:

@@ -55,7 +55,8 @@ class _Lines:
         seconds = self.shown - self.started
         rate = (self.done - self.skipped) / seconds if seconds > 0 else 0.0
         left = f", {(self.total - self.done) / rate:.0f} s left" if rate and self.done < self.total else ""
-        print(f"{MARK}{self.label}: {self.done}/{self.total} {self.unit}s, {seconds:.0f} s, {rate:.2f} {self.unit}s/s{left}{note}", flush=True)
+        state = f"{self.done}/{self.total} {self.unit}s, {seconds:.0f} s, {rate:.2f} {self.unit}s/s"
+        print(f"{MARK}{self.label}: {state}{left}{note}", flush=True)
 
     def close(self) -> None:
         if self.done < self.total:

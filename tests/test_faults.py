@@ -39,7 +39,8 @@ def shift(paragraph: dict) -> None:
 
 def test_a_truncated_archive_is_named(tmp_path: Path) -> None:
     (tmp_path / "CUAD_v1.zip").write_bytes(b"PK\x03\x04" + b"\0" * 5000)
-    refused(run("params/smoke.yaml", "--run-dir", tmp_path / "run", "--set", f"cuad={tmp_path / 'CUAD_v1.zip'}"), "CUAD_v1.zip", "zip")
+    done = run("params/smoke.yaml", "--run-dir", tmp_path / "run", "--set", f"cuad={tmp_path / 'CUAD_v1.zip'}")
+    refused(done, "CUAD_v1.zip", "zip")
 
 
 def test_a_shifted_offset_is_shown_with_both_texts(tmp_path: Path) -> None:

@@ -103,7 +103,8 @@ def test_nothing_from_dev_or_test_contracts_reaches_training(smoke: Path) -> Non
         assert used and not {row["contract"] for row in used} & set(held_out)
         compiled = json.loads((iteration / "program" / "rag_compiled.json").read_text())["state"]["predict"]["demos"]
         texts = [demo["passages"] + demo["answer"] for demo in compiled]
-        texts += [row["prompt"][-1]["content"] + row["chosen"][0]["content"] for row in rows_of(iteration / "preferences.jsonl")]
+        pairs = rows_of(iteration / "preferences.jsonl")
+        texts += [row["prompt"][-1]["content"] + row["chosen"][0]["content"] for row in pairs]
         questions = {r["question"] for r in rows_of(iteration / "data" / "train.jsonl")}
         asked = set().union(*(shingles(tokens(q), SHINGLE) for q in questions))
         assert texts and not any((shingles(tokens(text), SHINGLE) - asked) & only_held_out for text in texts)
