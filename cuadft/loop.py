@@ -59,7 +59,8 @@ def run(
     chosen = params.absolute_paths(params.load(preset, overrides, notebooks))
     defaults = {name: parameter.default for name, parameter in declared(notebooks).items()}
     by_notebook = stages.require(notebooks, STAGES)
-    folder = runs.resolve(run_dir) if run_dir else root / "runs" / params.preset_file(preset).stem
+    named = chosen.pop("run_dir", root / "runs" / params.preset_file(preset).stem)
+    folder = runs.resolve(run_dir or named)
     with lock(folder):
         runs.describe(folder, preset=str(preset))
         values, short = defaults | chosen, _relative(folder, root)

@@ -17,7 +17,6 @@ from cuadft.errors import InputError
 __all__ = ["Parameter", "absolute_paths", "check", "declared", "load", "nearest", "preset_file"]
 
 SET_BY_LOOP = {
-    "run_dir": "it follows the preset's name, or give --run-dir",
     "iteration": "the loop counts it, see --iterations",
     "systems": "the loop sets it for each stage",
     "decide": "the loop sets it for each stage",

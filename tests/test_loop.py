@@ -295,3 +295,9 @@ def test_a_stopped_loop_lets_go_and_resumes(project, stop):
         assert "interrupted" in loop.status("runs/tiny")
     (project / "trap_02.py").unlink()
     assert go(until="rag_compile") == (["rag_compile"], ["data_prep"])
+
+
+def test_a_preset_may_name_its_run_folder(project):
+    (project / "params" / "tiny.yaml").write_text("run_dir: runs/elsewhere\n")
+    go()
+    assert (project / "runs" / "elsewhere" / "iter-01").is_dir()

@@ -61,7 +61,8 @@ def test_executed_copies_show_the_current_sources(path: Path) -> None:
 
 @pytest.mark.parametrize("path", sorted((ROOT / "params").glob("*.yaml")), ids=lambda p: p.stem)
 def test_every_preset_fits_the_notebooks(path: Path) -> None:
-    params.load(path, [], ROOT / "notebooks")
+    values = params.load(path, [], ROOT / "notebooks")
+    assert values.get("run_dir", "runs/quickstart") == f"runs/{path.stem}"  # so that papermill alone finds the run, too
 
 
 def test_parameters_mean_the_same_in_every_notebook() -> None:

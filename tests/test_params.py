@@ -89,14 +89,14 @@ def test_only_values_that_differ_are_returned_with_their_types(folder):
 
 
 def test_all_problems_are_listed_at_once_with_the_nearest_names(folder):
-    preset = "questons: 5\nrate: fast\nonline: 'yes'\nmethods: dpo\nrun_dir: x\n12: 1\n"
+    preset = "questons: 5\nrate: fast\nonline: 'yes'\nmethods: dpo\niteration: 2\n12: 1\n"
     with pytest.raises(InputError) as caught:
         load(folder, preset, "mode=cosine", "Questions=3", "rate")
     text = str(caught.value)
     for part in (
         "9 invalid parameters", "questons: no notebook declares it (did you mean 'questions'?)",
         "rate: got 'fast' (str), expected float [0..]", "online: got 'yes' (str), expected bool",
-        "methods: got 'dpo' (str), expected list [dpo|orpo] (write [dpo])", "run_dir: not for presets",
+        "methods: got 'dpo' (str), expected list [dpo|orpo] (write [dpo])", "iteration: not for presets",
         "12: no notebook", "mode: got 'cosine', expected str [fusion|dense|bm25]",
         "Questions: no notebook declares it (did you mean 'questions'?)", "--set rate: write",
     ):  # fmt: skip

@@ -84,7 +84,7 @@ def make_project(folder: Path, preset: str = "questions: 5\n") -> Path:
     return folder
 
 
-def run_in_process(source: Path, target: Path, parameters: dict, root: Path) -> None:
+def run_in_process(source: Path, target: Path, parameters: dict, root: Path, log=print) -> None:
     """Stand in for papermill: run the cells here, keep the executed copy, raise papermill's own error."""
     from papermill.exceptions import PapermillExecutionError
 
