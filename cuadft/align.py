@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -91,6 +92,14 @@ def train_preference(method: str, base: Path, base_id: str, pairs: Sequence[dict
 
     return run_training(build, out, base=base, base_id=base_id,
                         identity=[method, list(pairs), repr(tuning), beta, weights_hash(sft)])
+
+
+def keep_sft(sft: Path, outs: Sequence[Path]) -> None:
+    """Put a copy of the SFT weights in each folder of `outs`: what alignment yields when there are no pairs."""
+    for out in outs:
+        shutil.rmtree(out, ignore_errors=True)
+        shutil.copytree(sft, out.with_name(f".{out.name}-new"), dirs_exist_ok=True)
+        os.replace(out.with_name(f".{out.name}-new"), out)
 
 
 def _trainer(method: str, model: Any, base: Path, pairs: Sequence[dict[str, Any]], settings: dict[str, Any],

@@ -284,3 +284,11 @@ def test_another_sft_adapter_or_beta_trains_again(pairs, sft, tiny, tmp_path, mo
 def test_bad_input_is_refused(method, given, folder, message, pairs, sft, tiny, tmp_path):
     with pytest.raises(InputError, match=message):
         train_preference(method, tiny, "tiny", pairs[:given], tmp_path / "out", tuning=TUNING, sft=sft.with_name(folder))
+
+
+def test_without_pairs_the_aligned_systems_are_the_sft_model(sft, tiny, tmp_path):
+    align.keep_sft(sft, [tmp_path / "dpo", tmp_path / "orpo"])
+    align.keep_sft(sft, [tmp_path / "dpo"])  # again, over an older one
+    engine = LocalEngine(tiny, adapters={"sft": sft, "dpo": tmp_path / "dpo"})
+    assert engine.model_name("dpo").split("-")[-1] == engine.model_name("sft").split("-")[-1]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["dpo", "orpo"]
