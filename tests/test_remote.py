@@ -1,0 +1,83 @@
+"""Roles filled by an API model, against a local server that speaks OpenAI's chat protocol."""
+
+from __future__ import annotations
+
+import json
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+import small
+
+from cuadft import inference
+from cuadft.judges import LMJudge
+from cuadft.systems import remote
+
+KEY = "sk-not-a-real-key"
+
+
+class Chat(BaseHTTPRequestHandler):
+    """Answer every chat with the next of `replies`; a number is an HTTP error."""
+
+    replies: list = []
+    seen: list = []
+
+    def do_POST(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        type(self).seen.append((self.path, self.headers["Authorization"], body))
+        reply = self.replies[min(len(self.seen), len(self.replies)) - 1]
+        choice = {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": str(reply)}}
+        made = {"id": "x", "object": "chat.completion", "created": 0, "model": body["model"], "choices": [choice],
+                "usage": {"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 2}}
+        data = json.dumps({"error": {"message": "no", "type": "bad"}} if isinstance(reply, int) else made).encode()
+        self.send_response(reply if isinstance(reply, int) else 200)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+    def log_message(self, *_: object) -> None:
+        """Stay silent."""
+
+
+@pytest.fixture
+def chat(monkeypatch):
+    class Server(Chat):
+        replies, seen = [], []
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Server)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    address = f"http://127.0.0.1:{server.server_port}/v1"
+    for name in ("OPENAI_API_BASE", "OPENAI_BASE_URL"):
+        monkeypatch.setenv(name, address)
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    yield Server
+    server.shutdown()
+
+
+def test_a_rag_system_answers_through_an_api_and_leaves_no_key_behind(chat, tmp_path):
+    chat.replies = ["There is no such clause."]
+    program, rows = small.program(), small.ROWS[:3]
+    made = inference.predict(program, remote("openai/some-model", max_tokens=20, cache=False), rows, tmp_path / "rag.jsonl",
+                             system="rag", split="test", batch_size=3)
+    assert [p["answer"] for p in made] == ["There is no such clause."] * 3 and len(chat.seen) == 3
+    path, authorization, body = chat.seen[0]
+    assert path.endswith("/chat/completions") and authorization == f"Bearer {KEY}" and body["model"] == "some-model"
+    assert KEY not in (tmp_path / "rag.jsonl").read_text()
+
+
+def test_an_api_that_fails_leaves_counted_errors_without_the_key(chat, tmp_path):
+    chat.replies = [400]
+    made = inference.predict(small.program(), remote("openai/some-model", cache=False, num_retries=0), small.ROWS[:2],
+                             tmp_path / "rag.jsonl", system="rag", split="test", batch_size=2)
+    assert all(p["answer"] is None and p["error"] for p in made)
+    assert KEY not in (tmp_path / "rag.jsonl").read_text()
+
+
+def test_a_judge_reads_typed_verdicts_and_counts_the_unreadable(chat):
+    good = "[[ ## verdict ## ]]\npartly\n\n[[ ## reason ## ]]\nhalf of it\n\n[[ ## completed ## ]]"
+    chat.replies = [good, "I would rather not say."]
+    row = {"question": "Q?", "answers": [{"text": "ten days", "start": 0}], "answer": "ten", "error": None}
+    ratings = LMJudge(remote("openai/judge", cache=False), num_threads=1).rate([row, row | {"answer": "two"}])
+    assert list(ratings["judge_verdict"]) == ["partly", None] and ratings["judge_score"].iloc[0] == 0.5
+    assert ratings["judge_error"].notna().tolist() == [False, True]
