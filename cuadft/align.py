@@ -122,5 +122,5 @@ def _trainer(method: str, model: Any, base: Path, pairs: Sequence[dict[str, Any]
 
     longest = max(len(words.apply_chat_template(p["prompt"] + p[side], return_dict=False))
                   for p in pairs for side in ("chosen", "rejected"))
-    config = ORPOConfig(**settings, beta=beta, max_length=longest + 8)
+    config = ORPOConfig(**settings, beta=beta, max_length=longest + 8, remove_unused_columns=False)
     return ORPOTrainer(model=model, args=config, train_dataset=data, processing_class=words)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import threading
+import warnings
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -122,11 +123,13 @@ class Generator:
         dtype = best_dtype() if self.dtype == "auto" else getattr(torch, self.dtype)
         device = "cuda" if torch.cuda.is_available() else "cpu"
         model = AutoModelForCausalLM.from_pretrained(self.path, dtype=dtype).to(device)
-        for i, (name, folder) in enumerate(self.adapters.items()):
-            if i == 0:
-                model = PeftModel.from_pretrained(model, folder, adapter_name=name, autocast_adapter_dtype=False)
-            else:
-                model.load_adapter(folder, adapter_name=name, autocast_adapter_dtype=False)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # PEFT reads a name that transformers will drop
+            for i, (name, folder) in enumerate(self.adapters.items()):
+                if i == 0:
+                    model = PeftModel.from_pretrained(model, folder, adapter_name=name, autocast_adapter_dtype=False)
+                else:
+                    model.load_adapter(folder, adapter_name=name, autocast_adapter_dtype=False)
         return model.to(dtype).eval()
 
     def _until_end(self, tokens: list[int]) -> Continuation:

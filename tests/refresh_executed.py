@@ -20,6 +20,10 @@ def clean(notebook: dict) -> dict:
     notebook["metadata"]["language_info"] = {"name": "python"}
     for cell in notebook["cells"]:
         cell["metadata"] = {k: v for k, v in cell["metadata"].items() if k == "tags"}
+        # warnings and bars name the folders of this machine
+        cell["outputs"] = [o for o in cell.get("outputs", []) if o.get("name") != "stderr"]
+        if cell["cell_type"] != "code":
+            del cell["outputs"]
         for output in cell.get("outputs", []):
             if "metadata" in output:
                 output["metadata"] = {}
