@@ -62,7 +62,7 @@ def dots(axes: Axes, rows: pd.DataFrame, labels: Sequence[str], *, signed: bool 
     for y, row in enumerate(rows.itertuples()):
         color, marker = style[row.system]["color"], style[row.system]["marker"]
         axes.plot([row.low, row.high], [y, y], color=color, linewidth=1.6, solid_capstyle="butt")
-        axes.plot([row.value], [y], color=color, marker=marker, markersize=7, linestyle="none")
+        axes.plot([row.value], [y], color=color, marker=marker, markersize=7, linestyle="none", clip_on=False, zorder=3)
         text = (
             "–" if math.isnan(row.value) else f"{row.value:{'+.3f' if signed else '.2f'}}".replace("-", "−")
         )
