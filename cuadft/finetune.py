@@ -185,6 +185,9 @@ def load_trainable(base: Path, start: Path | None, tuning: Tuning) -> PreTrained
 
     if tuning.mode not in MODES:
         raise InputError(f"Unknown finetune_mode '{tuning.mode}': choose one of {', '.join(MODES)}.")
+    if start and (tuning.mode == "full") == (start / "adapter_config.json").is_file():
+        raise InputError(f"finetune_mode '{tuning.mode}' cannot go on from the weights in {start}, which are of the other kind "
+                         "(adapter or full model): keep the mode of the iteration before, or take a new run folder.")
     settings: dict[str, Any] = {"dtype": torch.float32 if tuning.mode == "full" else best_dtype()}
     if tuning.mode == "qlora":
         if not torch.cuda.is_available():

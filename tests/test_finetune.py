@@ -301,3 +301,10 @@ def test_a_killed_training_goes_on_to_equal_losses_and_weights(killed, finished)
     assert losses(history) == pytest.approx(losses(finished[1]), rel=1e-5)
     whole, resumed = adapter(finished[0]), adapter(out)
     assert all(torch.allclose(whole[n], resumed[n], atol=1e-6) for n in whole) and not work.exists()
+
+
+@pytest.mark.parametrize(("mode", "kept"), [("lora", "config.json"), ("full", "adapter_config.json")])
+def test_weights_of_the_other_kind_are_refused_as_a_start(tiny, tmp_path, mode, kept):
+    (tmp_path / kept).write_text("{}")
+    with pytest.raises(InputError, match="of the other kind"):
+        finetune.load_trainable(tiny, tmp_path, Tuning(mode=mode))
