@@ -1,4 +1,4 @@
-"""The command line: `cuadft run | status | fetch | params`."""
+"""The command line: `cuadft run | status | score | fetch | params`."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from collections.abc import Sequence
 
 from cuadft import __version__
 from cuadft.errors import InputError
+
+ROLES = ("question", "reference", "answer", "system", "contract")  # columns of an answer file that an option can name
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -49,7 +51,7 @@ def _parser() -> argparse.ArgumentParser:
     shared = argparse.ArgumentParser(add_help=False)
     shared.add_argument("--debug", action="store_true", help="show the full traceback of an error")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for add in (_add_run, _add_status, _add_fetch, _add_params):
+    for add in (_add_run, _add_status, _add_score, _add_fetch, _add_params):
         add(commands, shared)
     return parser
 
@@ -76,6 +78,29 @@ def _add_status(commands: argparse._SubParsersAction, shared: argparse.ArgumentP
     )
     command.add_argument("run_dir", metavar="D", help="run folder")
     command.set_defaults(command=_status)
+
+
+def _add_score(commands: argparse._SubParsersAction, shared: argparse.ArgumentParser) -> None:
+    command = commands.add_parser(
+        "score", parents=[shared], help="score any file of questions, references and answers",
+        description="Score answer files (CSV, JSON lines): scoreboard, paired tests, figure, report and rows.",
+    )  # fmt: skip
+    add = command.add_argument
+    add("predictions", nargs="*", metavar="PREDICTIONS", help="files with question, reference and answer; a file's "
+        "name is the system's, unless a column names it")  # fmt: skip
+    add("--judge", default="offline", metavar="ID", help="offline (default), or a LiteLLM id such as openai/gpt-4o")
+    add("--votes", type=int, default=1, metavar="N", help="verdicts of an LLM judge per answer, the majority counts")
+    add("--published", default="", metavar="DIR", help="a folder of published answers, to score and compare as well")
+    add("--out", default="scores", metavar="DIR", help="folder of the results (default scores/)")
+    for role in ROLES:
+        add(f"--{role}", default="", metavar="COLUMN", help=f"column of the {role} (default: found by its name)")
+    add("--verdict", default="", metavar="COLUMN", help="column of others' verdicts, to check the judge by")
+    add("--n-resamples", type=int, default=2000, metavar="N", help="bootstrap resamples (default 2000)")
+    add("--confidence", type=float, default=0.95, metavar="P", help="level of the intervals (default 0.95)")
+    add("--seed", type=int, default=7, metavar="N", help="seed of the bootstrap (default 7)")
+    add("--embedder", metavar="ID", default="", help="sentence-transformers model for the offline judge: slower, a little "
+        "more exact (default none)")
+    command.set_defaults(command=_score)
 
 
 def _add_fetch(commands: argparse._SubParsersAction, shared: argparse.ArgumentParser) -> None:
@@ -116,6 +141,29 @@ def _status(arguments: argparse.Namespace) -> None:
     from cuadft import loop
 
     print(loop.status(arguments.run_dir))
+
+
+def _score(arguments: argparse.Namespace) -> None:
+    from cuadft import score_report, scoring
+
+    done = scoring.score(
+        arguments.predictions,
+        published=arguments.published,
+        judge=arguments.judge,
+        out=arguments.out,
+        columns={role: getattr(arguments, role) for role in ROLES},
+        verdict=arguments.verdict,
+        votes=arguments.votes,
+        embedder=arguments.embedder,
+        n_resamples=arguments.n_resamples,
+        confidence=arguments.confidence,
+        seed=arguments.seed,
+        log=lambda line: print(line, flush=True),
+    )
+    print(f"\n{score_report.summary(done)}\n")
+    for line in done.published.findings if done.published else ():
+        print(f"- {line}")
+    print(f"Results: {done.out} (start with report.md)")
 
 
 def _fetch(arguments: argparse.Namespace) -> None:

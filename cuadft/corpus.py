@@ -123,6 +123,13 @@ def passages(run: Path, wanted: Iterable[str], size: int) -> list[Passage]:
             for p in cut(r["text"], contract=r["title"], size=size)]
 
 
+def with_passages(run: Path, predictions: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return predictions with the text of the passages that were sent, as `passage`, from the run's contracts.jsonl."""
+    texts = {record["title"]: record["text"] for record in runs.read_jsonl(run / "contracts.jsonl")}
+    return [p | {"passage": "\n\n".join(texts[p["contract"]][s["start"]:s["end"]] for s in p.get("passages") or [])}
+            for p in predictions]
+
+
 def by_contract(passages: Iterable[Passage]) -> dict[str, list[Passage]]:
     """Return the passages of each contract, by title."""
     found: dict[str, list[Passage]] = defaultdict(list)

@@ -1,8 +1,8 @@
 """Draw the project's figures: data frame or log in, matplotlib Figure out; nothing is saved or shown.
 
 A Figure from here shows itself as the last line of a notebook cell; `figure.savefig(path)` writes it. A
-system keeps its colour and marker in every figure. Thin lines are intervals over contracts; a value without
-one has no line.
+system keeps its colour and marker in every figure. Thin lines are intervals; a value without one has no line.
+The heat map of categories and contract types is in `heatmap`, the worst answers are in `worst`.
 """
 
 from __future__ import annotations
@@ -23,115 +23,116 @@ from cuadft.drawing import (
     basis,
     dots,
     empty,
+    foot,
     line,
     metric_label,
+    needs,
     plain,
-    span,
+    select,
+    size,
     styles,
     width_for,
 )
-from cuadft.errors import InputError
 
 __all__ = [
-    "SYSTEM_STYLE", "Figure", "benchmark", "category_table", "deltas", "loss_curve", "panels", "retrieval",
-    "reward_margins", "styles",
+    "SYSTEM_STYLE", "Figure", "benchmark", "deltas", "loss_curve", "panels", "retrieval", "reward_margins", "styles",
 ]  # fmt: skip
+UNKNOWN, UNTOLD = "an unknown size", "How large a difference must be to be told apart here is unknown"
 PANELS = ("f1", "f1_answerable", "false_answer", "false_refusal")
 
 
-def benchmark(
-    scoreboard: pd.DataFrame, metric: str = "f1", split: str = "test", *, confidence: float = 0.95
-) -> Figure:
+def benchmark(scoreboard: pd.DataFrame, metric: str = "f1", split: str = "test", *, confidence: float = 0.95,
+              unit: str = "contract", detectable: pd.DataFrame | float | None = None) -> Figure:
     """Return one metric of every system on one split: a dot, its interval and its value.
 
-    scoreboard: from `metrics.scoreboard`; confidence: the level that it was made with (named on the axis).
+    scoreboard: from `scoreboard.scoreboard`; with several seeds a bracket under the interval is their spread.
+    confidence: the level that it was made with (named on the axis); unit: what it resampled, "contract" or
+    "question".
+    detectable: the minimum detectable difference, from `compare.detectable` or as the table of
+    `compare.paired_deltas`; printed under the figure.
     """
-    return panels(scoreboard, (metric,), split, confidence=confidence)
+    return panels(scoreboard, (metric,), split, confidence=confidence, unit=unit, detectable=detectable)
 
 
-def panels(
-    scoreboard: pd.DataFrame,
-    metrics: Sequence[str] = PANELS,
-    split: str = "test",
-    *,
-    confidence: float = 0.95,
-) -> Figure:
+def panels(scoreboard: pd.DataFrame, metrics: Sequence[str] = PANELS, split: str = "test", *,
+           confidence: float = 0.95, unit: str = "contract",
+           detectable: pd.DataFrame | float | None = None) -> Figure:
     """Return several metrics of every system on one split, two to a row: what a better mean is made of.
 
+    Arguments as in `benchmark`; a number for `detectable` is the first metric's, a table is read for each.
     Raises InputError if the scoreboard holds rows, but none of a metric on this split.
     """
-    parts = [_select(scoreboard, metric, split) for metric in metrics]
+    parts = [select(scoreboard, metric, split) for metric in metrics]
+    systems = list(dict.fromkeys(system for rows in parts for system in rows["system"]))
     n_rows, n_columns = math.ceil(len(metrics) / 2), min(2, len(metrics))
-    height = 0.9 + 0.3 * max(3, *(len(rows) for rows in parts))
-    systems = list(parts[0]["system"])
+    height = 1.1 + 0.3 * max(3, len(systems))
     figure = Figure((5 if n_columns == 1 else 8) + width_for(systems), n_rows * height)
     if not len(scoreboard):
         return empty(figure)
     grid = figure.subplots(n_rows, n_columns, squeeze=False, sharey=True).ravel()
     for axes, metric, rows in zip(grid, metrics, parts, strict=False):
         dots(axes, rows.set_index("system").reindex(systems).reset_index(), systems)
-        axes.set_xlabel(f"{metric_label(metric)}\n{basis(rows, confidence)}")
-    for axes in grid[len(metrics) :]:
+        least = _least(detectable if metric == metrics[0] or _is_table(detectable) else None, metric, split)
+        if least and len(metrics) == 1:
+            told = f"Differences below about {least} cannot be told apart here" if least != UNKNOWN else UNTOLD
+            foot(figure, f"{told} (80% power, paired by question, {size(rows, unit, ' on ')}).")
+        elif least:
+            foot(figure, "Differences that cannot be told apart: at 80% power, paired by question.")
+        below = f"\ncannot be told apart: below {least}" if least and len(metrics) > 1 else ""
+        axes.set_xlabel(f"{metric_label(metric)}\n{basis(rows, confidence, unit)}{below}")
+    for axes in grid[len(metrics):]:
         axes.remove()
     return figure
 
 
-def _select(scoreboard: pd.DataFrame, metric: str, split: str) -> pd.DataFrame:
-    rows = scoreboard[(scoreboard["metric"] == metric) & (scoreboard["split"] == split)]
-    if len(scoreboard) and not len(rows):
-        known = sorted(
-            {f"{m} on {s}" for m, s in zip(scoreboard["metric"], scoreboard["split"], strict=True)}
-        )
-        raise InputError(
-            f"The scoreboard has no {metric!r} on split {split!r}: choose from {', '.join(known)}."
-        )
-    return rows
+def _is_table(detectable: pd.DataFrame | float | None) -> bool:
+    return isinstance(detectable, pd.DataFrame)
 
 
-def deltas(table: pd.DataFrame, metric: str = "f1", *, confidence: float = 0.95) -> Figure:
-    """Return paired differences against zero: an interval that holds zero leaves the sign open.
+def _least(detectable: pd.DataFrame | float | None, metric: str, split: str) -> str:
+    """Return the smallest difference that the questions at hand can show, in words; "" where none is given."""
+    if _is_table(detectable):
+        table = needs(detectable, "paired_deltas", "split", "metric", "detectable")
+        values = table[(table["metric"] == metric) & (table["split"] == split)]["detectable"]
+    else:
+        values = pd.Series([] if detectable is None else [float(detectable)], dtype=float)
+    if not len(values):
+        return ""
+    values = values[values > 0]  # NaN: one contract; 0: two systems that score alike on every question
+    if not len(values):
+        return UNKNOWN
+    low, high = (f"{v:.{2 if v >= 0.01 else 3}f}" for v in (values.min(), values.max()))
+    return low if low == high else f"{low} to {high} (by pair)"
 
-    table: from `stats.paired_deltas`, one split.
+
+def deltas(table: pd.DataFrame, metric: str = "f1", *, confidence: float = 0.95, unit: str = "contract") -> Figure:
+    """Return paired differences against zero: solid where they stand Holm's correction, hollow where they do not.
+
+    table: from `compare.paired_deltas`, one split; its rows of one metric are the family that was corrected. A grey
+    band holds the differences that are too small to be found with these questions.
     """
-    rows = table[table["metric"] == metric]
+    rows = needs(table, "paired_deltas", "p_holm", "detectable")[table["metric"] == metric]
     labels = [f"{row.system} − {row.baseline}" for row in rows.itertuples()]
-    figure = Figure(5 + width_for(labels), 1.0 + 0.34 * max(2, len(rows)))
+    figure = Figure(5.4 + width_for(labels), 1.5 + 0.34 * max(2, len(rows)))
     if not len(rows):
         return empty(figure)
     axes = figure.subplots()
-    dots(axes, rows, labels, signed=True)
-    axes.axvline(0, color=GREY, linewidth=1, zorder=0)
-    axes.set_xlabel(f"Difference: {metric_label(metric)}\n{basis(rows, confidence)}")
+    dots(axes, rows, labels, signed=True, filled=list(rows["p_holm"] < 1 - confidence),
+         notes=[_p_value(p) for p in rows["p_holm"]])
+    for y, least in enumerate(rows["detectable"]):
+        if least > 0:
+            axes.fill_betweenx([y - 0.38, y + 0.38], -least, least, color="0.92", linewidth=0, zorder=0)
+    axes.axvline(0, color=GREY, linewidth=1, zorder=0.5)
+    axes.set_xlabel(f"Difference: {metric_label(metric)}\n{basis(rows, confidence, unit)}")
+    tested = int(rows["p_holm"].notna().sum())
+    family = f"p < {1 - confidence:.3g} after Holm's correction for {tested} comparison{'s' * (tested != 1)}"
+    band = " Grey: differences too small to be told apart here (80% power)." * any(rows["detectable"] > 0)
+    foot(figure, f"Solid: {family}; hollow: not.{band}" if tested else "Hollow: no test can be made of one contract.")
     return figure
 
 
-def category_table(table: pd.DataFrame, split: str = "test") -> Figure:
-    """Return one metric by category (with its number of questions) and system as a heat map.
-
-    table: from `metrics.by_category`; a dash marks cells to which the metric does not apply.
-    """
-    rows = table[(table["split"] == split) & (table["n"] > 0)]
-    systems, categories = list(rows["system"].unique()), sorted(rows["category"].unique())
-    figure = Figure(3.4 + 0.65 * max(2, len(systems)), 1.3 + 0.2 * max(8, len(categories)))
-    if not categories:
-        return empty(figure)
-    axes = figure.subplots()
-    cells = rows.pivot(index="category", columns="system", values="value").reindex(
-        categories, columns=systems
-    )
-    image = axes.imshow(cells, vmin=0, vmax=max(1.0, rows["value"].max()), cmap="cividis", aspect="auto")
-    for y, values in enumerate(cells.to_numpy()):
-        for x, value in enumerate(values):
-            text, dark = ("–", False) if math.isnan(value) else (f"{value:.2f}", image.norm(value) < 0.5)
-            axes.text(x, y, text, ha="center", va="center", fontsize=7, color="white" if dark else "black")
-    counts = [span(rows[rows["category"] == category]["n"]) for category in categories]
-    axes.set_yticks(range(len(categories)), [f"{c} ({n})" for c, n in zip(categories, counts, strict=True)])
-    axes.set_xticks(range(len(systems)), systems, rotation=30, ha="right", rotation_mode="anchor")
-    axes.set_ylabel("Category (number of questions)")
-    axes.set_xlabel(metric_label(rows["metric"].iloc[0]))
-    figure.colorbar(image, ax=axes, shrink=0.6, aspect=30).ax.tick_params(labelsize=7)
-    plain(axes)
-    return figure
+def _p_value(p: float) -> str:
+    return "" if math.isnan(p) else "  p < 0.001" if p < 0.001 else f"  p = {p:.3f}"
 
 
 def loss_curve(log_history: Sequence[Mapping[str, Any]]) -> Figure:

@@ -1,190 +1,187 @@
-"""Score predictions: answers (SQuAD 2.0 rules), refusals, citations and retrieved passages; then sum them up.
+"""Score predictions row by row: answers (SQuAD 2.0, ROUGE-L), CUAD's spans, refusals, citations and passages.
 
-`score` gives one row per prediction, `scoreboard` and `by_category` give means with contract-clustered
-intervals. A failed generation scores 0 and is counted. A metric that does not apply to a row is NaN there,
-never 0.
+A failed generation scores 0 and is counted. A metric that does not apply to a row is NaN there, never 0. The module
+`scoreboard` sums the rows up.
 """
 
 from __future__ import annotations
 
 import math
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
+from cuadft import spans
+from cuadft.answer_scores import NO_CLAUSE, Comparison, Text, exact_match, is_refusal, token_f1
 from cuadft.errors import InputError
-from cuadft.matching import normalise, overlap, references, retrieved_share
-from cuadft.stats import as_columns, cluster_bootstrap
+from cuadft.matching import retrieved_share
 
-NO_CLAUSE = "There is no such clause."
+__all__ = ["JUDGED", "METRICS", "NO_CLAUSE", "SCORED", "WEIGHTS", "exact_match", "is_refusal", "score", "token_f1",
+           "weights"]  # fmt: skip
 
-METRICS: dict[
-    str, tuple[str, bool]
-] = {  # name -> (label, higher is better), in the order in which tables show them
+METRICS: dict[str, tuple[str, bool]] = {  # name -> (label, higher is better), in the order in which tables show them
     "f1": ("Answer F1", True),
+    "f1_all": ("Answer F1, all spans together", True),
     "em": ("Exact match", True),
     "f1_answerable": ("F1 where the clause exists", True),
+    "f1_no_clause": ("F1 where there is no clause", True),
+    "em_answerable": ("Exact match where the clause exists", True),
+    "rouge_l": ("ROUGE-L", True),
+    "span_precision": ("Span precision (CUAD)", True),
+    "span_recall": ("Span recall (CUAD)", True),
+    "span_f1": ("Span F1 (CUAD)", True),
+    "abstention_precision": ("Abstention precision", True),
+    "abstention_recall": ("Abstention recall", True),
     "false_answer": ("False answers", False),
     "false_refusal": ("False refusals", False),
+    "hit@1": ("Retrieval hit at 1", True),
     "hit": ("Retrieval hit", True),
     "char_recall": ("Retrieval recall (characters)", True),
     "char_precision": ("Retrieval precision (characters)", True),
     "cited": ("Answers found in the contract", True),
-    "reference_score": ("Reference judge score", True),
+    "reference_score": ("Offline judge score", True),
     "judge_score": ("LLM judge score", True),
     "seconds": ("Seconds per question", False),
 }
 JUDGED = ("reference_score", "judge_score")  # added by the judges, not by `score`
-KEYS = ("system", "split", "id", "contract", "contract_type", "category", "source", "is_impossible", "answer")
-SCORED = [*KEYS, "failed", "refused", *(m for m in METRICS if m not in JUDGED)]
+WEIGHTS: dict[str, tuple[str, ...]] = {  # metrics of counts -> the columns whose sum weighs a row in their mean
+    "span_precision": ("span_tp", "span_fp"),
+    "span_recall": ("span_tp", "span_fn"),
+    "span_f1": ("span_tp", "span_tp", "span_fp", "span_fn"),
+}
+KEYS = ("system", "split", "id", "contract", "contract_type", "category", "source", "question", "is_impossible")
+COUNTS = ("span_tp", "span_fp", "span_fn")
+SCORED = [*KEYS, "answer", "seed", "failed", "refused", *COUNTS, *(m for m in METRICS if m not in JUDGED)]
 REQUIRED = ("system", "split", "id", "contract", "category", "is_impossible", "answers", "answer", "error")
-
-
-def is_refusal(answer: str | None) -> bool:
-    """Say whether the answer is the refusal sentence alone; case, punctuation and spaces are ignored."""
-    return answer is not None and _words(answer) == _words(NO_CLAUSE)
-
-
-def _words(text: str) -> list[str]:
-    return re.findall(r"[^\W_]+", text.casefold())
-
-
-def exact_match(answer: str | None, golds: Sequence[str]) -> float:
-    """Return 1.0 if the normalised answer equals a gold span or all of them in order, else 0.0.
-
-    golds: the gold spans, empty if there is no such clause; then only a refusal scores. None (failed) scores
-    0.
-    """
-    if answer is None or is_refusal(answer) or not golds:
-        return float(is_refusal(answer) and not golds)
-    return float(any(normalise(answer) == normalise(gold) for gold in references(golds)))
-
-
-def token_f1(answer: str | None, golds: Sequence[str]) -> float:
-    """Return the token F1 with the nearest gold span or with all of them together, 0 to 1.
-
-    golds: as in `exact_match`. A refusal scores 1 if there is no gold span, else 0. Source: Rajpurkar et al.
-    (2018), "Know What You Don't Know", section 4; all spans together count as one more reference, because a
-    CUAD question can have several spans in one contract and an answer may list them.
-    """
-    if answer is None or is_refusal(answer) or not golds:
-        return float(is_refusal(answer) and not golds)
-    return max(overlap(answer, gold)[2] for gold in references(golds))
+REMEMBERED = 4096  # gold spans kept prepared: systems answer the same questions in the same order
+PARTIES = "Parties"  # the category whose names CUAD's script also finds inside a longer span
 
 
 def score(predictions: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     """Return one scored row per prediction (see `METRICS`); metrics that do not apply to a row are NaN.
 
-    Columns: the prediction's own system, split, id, contract, contract_type, category, source, is_impossible
-    and answer; failed and refused (bool); then every metric. false_answer: answered although there is no such
-    clause. false_refusal: refused although there is one. A failed row is neither, so both are NaN; its f1 and
-    em are 0. Raises InputError on a missing key, on gold spans that contradict is_impossible, and on a row
-    counted twice.
+    Columns: the prediction's own `KEYS`, answer and seed (0 unless given); failed and refused (bool; an answer
+    without any word that counts refuses, as in SQuAD 2.0); CUAD's counts span_tp, span_fp and span_fn (int); every
+    metric.
+
+    f1, em: SQuAD 2.0's, best over the gold spans; f1_all: against all of them as one bag; rouge_l: best over them.
+    On a row without clause all four are 1 for a refusal and 0 otherwise. span_*: `spans.counts` of the answer's
+    non-blank lines; their mean is weighted (see `weights`). abstention_precision: over refused rows, whether there
+    is no clause; abstention_recall: over rows without clause, whether refused. false_answer: answered although there
+    is no such clause; false_refusal: refused although there is one; both NaN on a failed row, where f1, em, rouge_l
+    and abstention_recall are 0 and all gold spans are missed. hit: a retrieved passage shares a character with a gold
+    span (hit@1: the first one does); char_recall, char_precision: `matching.retrieved_share`.
+
+    Raises InputError on a missing key, an answer that is no text, gold spans that contradict is_impossible, and a
+    row counted twice (same system, split, seed and id).
     """
+    prepare = lru_cache(REMEMBERED)(Text)
     rows, seen = [], set()
     for prediction in predictions:
         _check(prediction)
-        key = tuple(prediction[k] for k in ("system", "split", "id"))
+        row = _score_one(prediction, prepare)
+        key = tuple(row[k] for k in ("system", "split", "seed", "id"))
         if key in seen:
-            raise InputError(f"Prediction {key} is there twice: score each system, split and row once.")
+            raise InputError(f"Prediction {key} is there twice: score each system, split, seed and row once.")
         seen.add(key)
-        rows.append(_score_one(prediction))
+        rows.append(row)
     frame = pd.DataFrame(rows, columns=SCORED)
-    bools = {name: bool for name in ("is_impossible", "failed", "refused")}
-    return frame.astype({name: float for name in METRICS if name in frame} | bools)
+    types = {"is_impossible": bool, "failed": bool, "refused": bool} | dict.fromkeys(("seed", *COUNTS), int)
+    return frame.astype(types | {name: float for name in METRICS if name in frame})
 
 
-def _score_one(p: Mapping[str, Any]) -> dict[str, Any]:
-    spans = sorted(p["answers"], key=lambda a: a["start"])
-    golds, answerable = [a["text"] for a in spans], not p["is_impossible"]
+def weights(frame: pd.DataFrame, metric: str) -> np.ndarray:
+    """Return each row's weight in the mean of a metric, sum(weight * value) / sum(weight): 0 where it does not apply.
+
+    It is 1 where the metric applies, or the sum of the `WEIGHTS` columns: so the mean of span_precision is all true
+    positives over all predicted spans, as in CUAD's script. Raises InputError if one of those columns is missing.
+    """
+    if metric not in WEIGHTS:
+        return frame[metric].notna().to_numpy(float)
+    absent = set(WEIGHTS[metric]) - set(frame)
+    if absent:
+        raise InputError(f"No column {min(absent)!r} to weigh {metric} by: give the frame of metrics.score")
+    return sum(frame[name].to_numpy(float) for name in WEIGHTS[metric])
+
+
+def _score_one(p: Mapping[str, Any], prepare: Callable[[str], Text]) -> dict[str, Any]:
+    gold = sorted(p["answers"], key=lambda a: a["start"])
     failed = not _missing(p["error"]) or _missing(p["answer"])
     answer = None if failed else p["answer"]
-    refused = is_refusal(answer)
-    f1, answered = token_f1(answer, golds), not (failed or refused)
+    compared = Comparison(answer, [a["text"] for a in gold], prepare)
+    refused = compared.abstained
     return {
         **{key: p.get(key, "") for key in KEYS},
         "answer": answer,
+        "seed": 0 if _missing(p.get("seed")) else p["seed"],
         "failed": failed,
         "refused": refused,
-        "f1": f1,
-        "em": exact_match(answer, golds),
-        "f1_answerable": f1 if answerable else math.nan,
-        "false_answer": math.nan if answerable or failed else float(answered),
-        "false_refusal": float(refused) if answerable and not failed else math.nan,
-        "cited": float(bool(p.get("spans"))) if answered else math.nan,
+        **_answer(compared, answerable=bool(gold)),
+        **_spans(answer, refused, gold, substring=p["category"] == PARTIES),
+        **_abstention(failed, refused, answerable=bool(gold)),
+        **_retrieval(p.get("passages"), gold),
+        "cited": math.nan if failed or refused or p.get("spans") is None else float(bool(p["spans"])),
         "seconds": math.nan if _missing(p.get("seconds")) else p["seconds"],
-        **_retrieval(p.get("passages"), spans),
+    }
+
+
+def _answer(compared: Comparison, *, answerable: bool) -> dict[str, float]:
+    f1, em = compared.f1(), compared.exact_match()
+    return {
+        "f1": f1,
+        "f1_all": compared.f1_all(),
+        "em": em,
+        "f1_answerable": f1 if answerable else math.nan,
+        "f1_no_clause": math.nan if answerable else f1,
+        "em_answerable": em if answerable else math.nan,
+        "rouge_l": compared.rouge_l(),
+    }
+
+
+def _spans(answer: str | None, refused: bool, gold: Sequence[Mapping], *, substring: bool) -> dict[str, float]:
+    lines = [] if answer is None or refused else [line.strip() for line in answer.splitlines()]
+    tp, fp, fn = spans.counts([line for line in lines if line], [a["text"] for a in gold], substring=substring)
+    values = {"span_precision": (tp, tp + fp), "span_recall": (tp, tp + fn), "span_f1": (2 * tp, 2 * tp + fp + fn)}
+    shares = {name: part / whole if whole else math.nan for name, (part, whole) in values.items()}
+    return {"span_tp": tp, "span_fp": fp, "span_fn": fn} | shares
+
+
+def _abstention(failed: bool, refused: bool, *, answerable: bool) -> dict[str, float]:
+    return {
+        "abstention_precision": float(not answerable) if refused else math.nan,
+        "abstention_recall": math.nan if answerable else float(refused),
+        "false_answer": math.nan if answerable or failed else float(not refused),
+        "false_refusal": float(refused) if answerable and not failed else math.nan,
     }
 
 
 def _retrieval(passages: Sequence[Mapping] | None, gold: Sequence[Mapping]) -> dict[str, float]:
-    recall = precision = math.nan
-    if passages is not None:
-        spans = [(a["start"], a["start"] + len(a["text"])) for a in gold]
-        recall, precision = retrieved_share(spans, [(p["start"], p["end"]) for p in passages])
-    hit = math.nan if math.isnan(recall) else float(recall > 0)
-    return {"hit": hit, "char_recall": recall, "char_precision": precision}
+    first = recall = precision = math.nan
+    if not _missing(passages) and gold:
+        wanted = [(a["start"], a["start"] + len(a["text"])) for a in gold]
+        found = [(p["start"], p["end"]) for p in passages]
+        first, _ = retrieved_share(wanted, found[:1])
+        recall, precision = retrieved_share(wanted, found)
+    return {"hit@1": _any(first), "hit": _any(recall), "char_recall": recall, "char_precision": precision}
 
 
-def scoreboard(
-    frame: pd.DataFrame, *, n_resamples: int = 2000, seed: int = 0, confidence: float = 0.95
-) -> pd.DataFrame:
-    """Return the mean of every metric per system and split, with its contract-clustered interval.
-
-    Columns: system, split, metric, value, low, high, n (rows to which the metric applies), n_contracts
-    (theirs), failed (all failed generations of that system and split).
-    """
-    settings = {"n_resamples": n_resamples, "seed": seed, "confidence": confidence}
-    rows = []
-    for (system, split), part in frame.groupby(["system", "split"], sort=False):
-        for metric in (m for m in METRICS if m in part):
-            interval = cluster_bootstrap(part[metric], part["contract"], **settings)
-            names = {"system": system, "split": split, "metric": metric}
-            rows.append(names | as_columns(interval) | {"failed": int(part["failed"].sum())})
-    columns = ["system", "split", "metric", "value", "low", "high", "n", "n_contracts", "failed"]
-    return pd.DataFrame(rows, columns=columns)
-
-
-def by_category(
-    frame: pd.DataFrame,
-    metric: str = "f1",
-    *,
-    n_resamples: int = 2000,
-    seed: int = 0,
-    confidence: float = 0.95,
-) -> pd.DataFrame:
-    """Return the mean of one metric per split, category and system, with its contract-clustered interval.
-
-    Columns: split, category, system, metric, value, low, high, n, n_contracts. Raises InputError on other
-    metrics.
-    """
-    if metric not in METRICS or metric not in frame:
-        raise InputError(
-            f"Invalid metric {metric!r}: choose from {', '.join(m for m in METRICS if m in frame)}."
-        )
-    settings = {"n_resamples": n_resamples, "seed": seed, "confidence": confidence}
-    rows = []
-    for (split, category, system), part in frame.groupby(["split", "category", "system"], sort=False):
-        names = {"split": split, "category": category, "system": system, "metric": metric}
-        rows.append(names | as_columns(cluster_bootstrap(part[metric], part["contract"], **settings)))
-    columns = ["split", "category", "system", "metric", "value", "low", "high", "n", "n_contracts"]
-    return pd.DataFrame(rows, columns=columns)
+def _any(share: float) -> float:
+    return share if math.isnan(share) else float(share > 0)
 
 
 def _missing(value: Any) -> bool:
-    return value is None or (
-        isinstance(value, float) and math.isnan(value)
-    )  # a data frame turns None into NaN
+    return value is None or (isinstance(value, float) and math.isnan(value))  # a data frame turns None into NaN
 
 
 def _check(p: Mapping[str, Any]) -> None:
     absent = [key for key in REQUIRED if key not in p]
     if absent:
-        raise InputError(
-            f"Prediction {p.get('id', '?')!r} has no {absent[0]!r}: it needs {', '.join(REQUIRED)}."
-        )
+        raise InputError(f"Prediction {p.get('id', '?')!r} has no {absent[0]!r}: it needs {', '.join(REQUIRED)}.")
+    if not _missing(p["answer"]) and not isinstance(p["answer"], str):
+        raise InputError(f"Row {p['id']!r} has the answer {p['answer']!r}: give text, or None if it failed.")
     if bool(p["is_impossible"]) == bool(p["answers"]):
         raise InputError(
             f"Row {p['id']!r} has is_impossible={p['is_impossible']} and {len(p['answers'])} gold spans: "

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import pandas as pd
 
 from cuadft import runs
+from cuadft.compare import paired_delta
 from cuadft.errors import InputError
-from cuadft.stats import as_columns, paired_delta
+from cuadft.metrics import weights
+from cuadft.stats import as_columns
 from cuadft.systems import PROGRAMS, promoted
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 
 def decide(frame: pd.DataFrame, iteration: runs.Iteration, *, metric: str = "f1", tuned_program: str = "rag",
@@ -22,7 +23,7 @@ def decide(frame: pd.DataFrame, iteration: runs.Iteration, *, metric: str = "f1"
     incumbent lies above zero. `promoted` holds the system's name and its program and weights relative to the run.
     """
     dev = frame[frame["split"] == "dev"]
-    means = dev.groupby("system")[metric].mean()
+    means = _means(dev, metric)
     incumbent = "incumbent" if iteration.previous else "rag"
     if incumbent not in means:
         raise InputError(f"There are no dev predictions of '{incumbent}', which the others must beat: run 03_batch_inference "
@@ -46,6 +47,12 @@ def comparisons(systems: Sequence[str]) -> list[tuple[str, str]]:
     base = "rag" if "rag" in systems else next(iter(systems), None)
     pairs = [(base, s) for s in systems if s != base]
     return pairs + [("sft", s) for s in systems if "sft" in systems and s not in (*PROGRAMS, "incumbent", "sft", base)]
+
+
+def _means(frame: pd.DataFrame, metric: str) -> pd.Series:
+    weight = pd.Series(weights(frame, metric), frame.index).where(frame[metric].notna(), 0)
+    sums = pd.DataFrame({"top": frame[metric].fillna(0) * weight, "bottom": weight}).groupby(frame["system"]).sum()
+    return sums["top"] / sums["bottom"].where(sums["bottom"] > 0)
 
 
 def _place(iteration: runs.Iteration, system: str, tuned_program: str) -> dict[str, str | None]:

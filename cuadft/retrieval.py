@@ -11,32 +11,61 @@ from cuadft.matching import retrieved_share
 
 if TYPE_CHECKING:
     from cuadft.contracts import Row
-    from cuadft.retriever import Retriever
+    from cuadft.retriever import Hit, Retriever
 
 WEIGHTS = (0.0, 0.3, 0.5, 0.7, 0.85)
 
 
 def evaluate(
-    retriever: Retriever, rows: Iterable[Row], ks: Sequence[int] = (1, 2, 3, 5)
+    retriever: Retriever,
+    rows: Iterable[Row],
+    ks: Sequence[int] = (1, 2, 3, 5),
+    *,
+    within: bool = True,
+    titled: bool = False,
 ) -> list[dict[str, Any]]:
-    """Search each answerable row's question in its contract; one record per row and k.
+    """Search each answerable row's question, in its contract or over all contracts; one record per row and k.
 
-    Record: id, contract, category, k, hit (1.0 if one of the best k passages shares a character with a gold
-    span), char_recall (share of gold characters inside the best k passages). Raises InputError if no row is
-    answerable or a contract isn't in the retriever.
+    Record: id, contract, category, k, and for the best k passages: hit (1.0 if one shares a character with a gold
+    span), char_recall and char_precision (shares of the gold characters that were retrieved, and of the retrieved
+    ones that are gold), wrong_contract (share of the passages from other contracts, 0 within one). Sources: Pipitone
+    & Alami (2024), "LegalBench-RAG" (precision@k, recall@k); Reuter et al. (2025), "Towards Reliable Retrieval in RAG
+    Systems for Large Legal Datasets" (wrong_contract, there "document-level retrieval mismatch").
+
+    within: search the row's contract only. Otherwise the query alone must tell the contract. CUAD asks the same 41
+    questions of every contract, so that the bare question cannot, and a wrong contract is what to expect: the rate
+    says what naming the contract is worth. titled: put the contract's title before the question, as LegalBench-RAG
+    does ("Consider the ...; ..."); no other query holds it. Search over all contracts with rows whose gold spans the
+    retriever's feedback does not hold (dev, test): it leaves only a named contract's own out. Raises InputError if no
+    row is answerable, a contract isn't in the retriever, or a k is below 1.
     """
     rows = [row for row in rows if row["answers"]]
     if not rows:
         raise InputError("No answerable row to measure retrieval on: give rows that have gold spans")
-    found = retriever.search_many([(row["question"], row["contract"]) for row in rows], k=max(ks))
-    records = []
-    for row, hits in zip(rows, found):
-        gold = [(span["start"], span["start"] + len(span["text"])) for span in row["answers"]]
-        own = {name: row[name] for name in ("id", "contract", "category")}
-        for k in ks:
-            share, _ = retrieved_share(gold, [(hit.passage.start, hit.passage.end) for hit in hits[:k]])
-            records.append({**own, "k": k, "hit": float(share > 0), "char_recall": share})
-    return records
+    if not ks or min(ks) < 1:
+        raise InputError(f"Invalid ks {tuple(ks)}: give numbers of passages from 1, such as 1, 2, 3, 5")
+    if unknown := {row["contract"] for row in rows} - {passage.contract for passage in retriever.passages}:
+        raise InputError(f"Unknown contract {min(unknown)!r}: the retriever holds no passage of it, build it again")
+    queries = [_query(row, within, titled) for row in rows]
+    distinct = list(dict.fromkeys(queries))
+    found = dict(zip(distinct, retriever.search_many(distinct, k=max(ks)), strict=True))
+    return [_record(row, found[query], k) for row, query in zip(rows, queries, strict=True) for k in ks]
+
+
+def _query(row: Row, within: bool, titled: bool) -> tuple[str, str | None]:
+    question = f"Consider the {row['contract']}; {row['question']}" if titled else row["question"]
+    return question, row["contract"] if within else None
+
+
+def _record(row: Row, hits: Sequence[Hit], k: int) -> dict[str, Any]:
+    gold = [(span["start"], span["start"] + len(span["text"])) for span in row["answers"]]
+    best = [hit.passage for hit in hits[:k]]
+    own = [(passage.start, passage.end) for passage in best if passage.contract == row["contract"]]
+    elsewhere = sum(passage.end - passage.start for passage in best if passage.contract != row["contract"])
+    recall, precision = retrieved_share(gold, own, elsewhere=elsewhere)
+    measured = {"hit": float(recall > 0), "char_recall": recall, "char_precision": precision}
+    names = {name: row[name] for name in ("id", "contract", "category")}
+    return names | {"k": k} | measured | {"wrong_contract": 1 - len(own) / len(best)}
 
 
 def tune(

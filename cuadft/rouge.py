@@ -19,19 +19,21 @@ def shingles(sequence: Sequence[str], size: int) -> set[tuple[str, ...]]:
 
 
 def longest_common_subsequence(a: Sequence[str], b: Sequence[str]) -> int:
-    """Return the length of the longest common subsequence, in len(b) steps on integers of len(a) bits.
+    """Return the length of the longest common subsequence, in a step per token on integers of as many bits.
 
-    Source: Hyyrö (2004), "Bit-parallel LCS-length computation revisited", figure 4.
+    The longer one gives the steps and the shorter one the bits, so that a clause is found in a million characters in
+    well under a second. Source: Hyyrö (2004), "Bit-parallel LCS-length computation revisited", figure 4.
     """
+    short, long = sorted((a, b), key=len)
     places: dict[str, int] = {}
-    for n, token in enumerate(a):
+    for n, token in enumerate(short):
         places[token] = places.get(token, 0) | 1 << n
-    full = (1 << len(a)) - 1
+    full = (1 << len(short)) - 1
     row = full
-    for token in b:
-        matches = row & places.get(token, 0)
+    for place in filter(None, map(places.get, long)):
+        matches = row & place
         row = (row + matches | row - matches) & full
-    return len(a) - row.bit_count()
+    return len(short) - row.bit_count()
 
 
 def rouge_l(a: Sequence[str], b: Sequence[str]) -> float:

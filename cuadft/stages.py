@@ -101,7 +101,7 @@ STAGES = (
     ),
     Stage(
         "evaluate_sft", "05_evaluate.ipynb", ("predictions/{system}.*",),
-        systems=("rag", "rag_compiled", "incumbent", "sft"), decide=False,
+        systems=("rag", "rag_compiled", "incumbent", "sft"), decide=False, external=("published",),
     ),
     Stage(
         "align", "06_align.ipynb", (*TRAINED_ON, "program/*", "retriever/**/*", "adapters/sft/**/*"),
@@ -113,7 +113,7 @@ STAGES = (
     ),
     Stage(
         "evaluate", "05_evaluate.ipynb", ("predictions/*", "prev:decision.json"),
-        ("scoreboard.csv", "decision.json"), decide=True,
+        ("scoreboard.csv", "decision.json"), decide=True, external=("published",),
     ),
 )  # fmt: skip
 
@@ -141,6 +141,9 @@ def input_hashes(
         path = root / values.get(name, "")
         if values.get(name, "") not in KEYWORDS and path.exists():
             hashes[name] = file_hash(path, of_file=hasher)
+    for run in values.get("seed_runs", []) if stage.decide is not None else []:
+        path = root / run / iteration.dir.name / "predictions"
+        hashes |= {f"seed_runs {run}": file_hash(path, of_file=hasher)} if path.exists() else {}
     return hashes
 
 

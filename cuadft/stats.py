@@ -1,21 +1,20 @@
-"""Uncertainty that respects contracts: the cluster bootstrap and paired differences between two systems.
+"""Intervals that respect contracts: symmetric bootstrap-t from resampling whole contracts.
 
-Questions on one contract share its wording, its length and its parse errors, so they are no independent
-draws. Every interval in the project therefore resamples whole contracts, never single questions.
+Questions on one contract share its wording, its length and its parse errors, so they are no independent draws.
+Every interval in the project therefore resamples whole contracts, never single questions.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 
 import numpy as np
 import pandas as pd
 
 from cuadft.errors import InputError
-
-BLOCK = 2_000_000  # resample counts held in memory at once (about 16 MB)
+from cuadft.resampling import Studentised, studentise
 
 
 @dataclass(frozen=True)
@@ -36,140 +35,139 @@ def cluster_bootstrap(
     values: Iterable[float],
     clusters: Iterable[str],
     *,
+    weights: Iterable[float] | None = None,
+    share: bool | None = None,
     n_resamples: int = 2000,
     seed: int,
     confidence: float = 0.95,
 ) -> Interval:
-    """Return the mean of `values` with a percentile interval from resampling whole clusters with replacement.
+    """Return the mean of `values`, weighted if `weights` are given, with its interval over clusters.
 
-    The statistic is the ratio estimator: the sum of the drawn clusters' values over the number of their rows,
-    so a contract with more questions weighs more, as in the mean itself. NaN values are dropped first. No
-    rows: all NaN. One cluster: NaN bounds, because nothing is known about other contracts. With fewer than
-    about 30 clusters the interval tends to be too narrow, and equal values everywhere give a width of zero,
-    whatever their number.
-
-    Source: Field & Welsh (2007), "Bootstrapping clustered data", J. R. Stat. Soc. B 69(3), section 2 (the
-    randomised cluster bootstrap); on few clusters, Cameron, Gelbach & Miller (2008), Rev. Econ. Stat. 90(3).
-    Raises InputError on values and clusters of unequal length, or settings out of range.
+    The mean is a ratio of sums, so a contract with more questions (or weight) weighs more. Rows of NaN value or no
+    weight are dropped first; `n` counts the others. share: whether the values are scores that cannot leave 0 to 1
+    (None: whether these do not). No rows: all NaN. One cluster: NaN bounds, because nothing is known about other
+    contracts. The order of the rows does not matter. How far to trust the bounds: see `intervals`. Raises
+    InputError on inputs of unequal length, negative weights, infinite values, or settings out of range.
     """
-    _check(n_resamples, confidence)
-    values, clusters = np.asarray(list(values), dtype=float), np.asarray(list(clusters), dtype=object)
-    if len(values) != len(clusters):
+    values, names = np.asarray(list(values), dtype=float), np.asarray(list(clusters), dtype=object)
+    weights = np.ones(len(values)) if weights is None else np.asarray(list(weights), dtype=float)
+    if not len(values) == len(names) == len(weights):
         raise InputError(
-            f"Got {len(values)} values and {len(clusters)} clusters: pass one cluster per value."
+            f"Got {len(values)} values, {len(weights)} weights and {len(names)} clusters: pass one of each per row."
         )
-    keep = ~np.isnan(values)
-    values, (codes, names) = values[keep], pd.factorize(clusters[keep], sort=True)
-    value = float(values.mean()) if len(values) else math.nan
-    if len(names) < 2:
-        return Interval(value, math.nan, math.nan, len(values), len(names))
-    sums, sizes = np.bincount(codes, weights=values), np.bincount(codes)
-    means = _resampled_means(sums, sizes, n_resamples, np.random.default_rng(seed))
-    tail = (1 - confidence) / 2
-    low, high = np.quantile(means, [tail, 1 - tail])
-    return Interval(value, float(low), float(high), len(values), len(names))
+    codes, n_clusters = cluster_codes(names)
+    top, bottom, applies = cluster_sums(values, weights, codes, n_clusters)
+    if share is None:
+        share = bool(np.all((values[applies] >= 0) & (values[applies] <= 1)))
+    return intervals(
+        top[:, None],
+        bottom[:, None],
+        [int(applies.sum())],
+        [share],
+        n_resamples=n_resamples,
+        seed=seed,
+        confidence=confidence,
+    )[0]
 
 
-def _resampled_means(
-    sums: np.ndarray, sizes: np.ndarray, n_resamples: int, rng: np.random.Generator
-) -> np.ndarray:
-    n = len(sums)
-    step, blocks = max(1, BLOCK // n), []
-    for start in range(0, n_resamples, step):
-        drawn = rng.multinomial(n, np.full(n, 1 / n), size=min(step, n_resamples - start))
-        blocks.append((drawn @ sums) / (drawn @ sizes))
-    return np.concatenate(blocks)
+def cluster_codes(clusters: Iterable[str]) -> tuple[np.ndarray, int]:
+    """Return each row's cluster as a number from 0, in the order of their names, and how many clusters there are.
+
+    Raises InputError on a row without a name.
+    """
+    names = pd.Series(clusters, dtype=object)
+    if names.isna().any():
+        raise InputError(f"Row {int(np.flatnonzero(names.isna())[0]) + 1} has no contract: name one in every row.")
+    codes, found = pd.factorize(names.astype(str), sort=True)
+    return codes, len(found)
 
 
-def paired_delta(
-    a: pd.DataFrame,
-    b: pd.DataFrame,
+def cluster_sums(
+    values: np.ndarray, weights: np.ndarray, codes: np.ndarray, n_clusters: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return each cluster's sum of weight times value and sum of weights, and which rows count (value and weight).
+
+    codes: the rows' cluster numbers from 0. Raises InputError on infinite values and on negative or infinite weights.
+    """
+    applies = ~np.isnan(values) & ~np.isnan(weights) & (weights != 0)
+    good = np.isfinite(values[applies]) & np.isfinite(weights[applies]) & (weights[applies] > 0)
+    if not good.all():
+        at = np.flatnonzero(applies)[~good][0]
+        raise InputError(
+            f"Invalid value {values[at]} with weight {weights[at]}: values must be finite and weights finite "
+            "and not negative; correct the scores, or leave the row out as NaN."
+        )
+    codes, weights, values = codes[applies], weights[applies], values[applies]
+    top = np.bincount(codes, weights=weights * values, minlength=n_clusters)
+    return top, np.bincount(codes, weights=weights, minlength=n_clusters), applies
+
+
+def intervals(
+    numerators: np.ndarray,
+    denominators: np.ndarray,
+    counts: Iterable[int],
+    shares: Iterable[bool],
     *,
-    metric: str = "f1",
-    n_resamples: int = 2000,
+    n_resamples: int,
     seed: int,
-    confidence: float = 0.95,
-    allow_partial: bool = False,
-) -> Interval:
-    """Return the mean of b - a over the rows of two systems, paired by `id` and resampled by `contract`.
+    confidence: float,
+) -> list[Interval]:
+    """Return the ratio of each of K columns with its symmetric bootstrap-t interval over contracts.
 
-    a, b: frames from `metrics.score`, one system and one split each. Pairs in which the metric does not apply
-    to either row (NaN) are left out, so `n` counts the pairs compared. With `allow_partial` rows without a
-    partner are left out too. Raises InputError on repeated ids, on ids without a partner, and on an id under
-    two contracts.
+    numerators, denominators: (C, K), sums per contract from `cluster_sums`; counts: the rows behind each column;
+    shares: the columns whose rows all lie between 0 and 1. Their interval is made on the logit scale and stays
+    there. The critical value is never below Student's t with contracts - 1 degrees of freedom.
+
+    Measured coverage at 95 % (tests/test_stats.py: contracts of unequal size, intra-contract correlation 0.1 to
+    0.3): 93 to 97 % with 10 or more contracts for shares from 0.1 to 0.9, F1, micro averages, times and paired
+    differences; the plain percentile interval covers 86 to 90 % with 10 and 90 to 93 % with 20. Too seldom (91 to
+    93 %) it covers means beyond 0.9 or below 0.1 if a few contracts hold most of the errors and there are no more
+    than 20; too often (95 to 99 %), being wide, with fewer than 10 contracts and with one yes or no per contract.
+
+    If all rows are 0, or all 1, no resample differs: the far bound is then the exact one for no event in
+    `n_clusters` independent draws, 1 - (1 - confidence)^(1 / n_clusters), about 3 / n_clusters. It is cautious, as
+    if a contract were one question, and so can be wider than the interval of a share just off 0 or 1. Other values
+    that are equal throughout give a width of zero.
+
+    Source: Hall (1988), "On symmetric bootstrap confidence intervals", J. R. Stat. Soc. B 50(1); the logit scale for
+    shares from clusters as in `svyciprop(method = "xlogit")` of the R package survey; Hanley & Lippman-Hand (1983),
+    JAMA 249(13) (no event). Raises InputError on settings out of range.
     """
-    a, b = _one_row_per_id(a, metric, "a"), _one_row_per_id(b, metric, "b")
-    only_a, only_b = len(a.index.difference(b.index)), len(b.index.difference(a.index))
-    if (only_a or only_b) and not allow_partial:
-        raise InputError(
-            f"The two systems answered different rows: {only_a} ids only in a, {only_b} only in b, "
-            f"{len(a) - only_a} in both. "
-            "Predict the missing rows, or pass allow_partial=True to compare the rest."
-        )
-    both = a.join(b, how="inner", suffixes=("_a", "_b"))
-    moved = both.index[both["contract_a"] != both["contract_b"]]
-    if len(moved):
-        raise InputError(
-            f"Row {moved[0]!r} belongs to different contracts in a and b: score both on the same data."
-        )
-    difference = both[f"{metric}_b"].astype(float) - both[f"{metric}_a"].astype(float)
-    return cluster_bootstrap(
-        difference, both["contract_a"], n_resamples=n_resamples, seed=seed, confidence=confidence
-    )
+    check(n_resamples, confidence)
+    shares = np.asarray(list(shares), dtype=bool)
+    found = studentise(numerators[None], denominators[None], shares=shares, n_resamples=n_resamples, seed=seed)
+    low, high = _bounds(found, shares, confidence)
+    rows = zip(found.value, low, high, counts, found.n_clusters, strict=True)
+    return [Interval(float(v), float(lo), float(hi), int(n), int(c)) for v, lo, hi, n, c in rows]
 
 
-def paired_deltas(
-    frame: pd.DataFrame,
-    pairs: Sequence[tuple[str, str]],
-    *,
-    metrics: Sequence[str] = ("f1",),
-    split: str = "test",
-    **settings,
-) -> pd.DataFrame:
-    """Return one row per (baseline, system) pair and metric: the mean of system - baseline with its interval.
-
-    frame: from `metrics.score`, any number of systems; settings: those of `paired_delta` (seed is required).
-    Columns: split, baseline, system, metric, value, low, high, n, n_contracts. Raises InputError as
-    `paired_delta`.
-    """
-    frame = frame[frame["split"] == split]
-    known = list(frame["system"].unique())
-    rows = []
-    for baseline, system in pairs:
-        for name in (baseline, system):
-            if name not in known:
-                raise InputError(
-                    f"No system {name!r} on split {split!r}: choose from {', '.join(known) or 'none'}."
-                )
-        a, b = frame[frame["system"] == baseline], frame[frame["system"] == system]
-        for metric in metrics:
-            names = {"split": split, "baseline": baseline, "system": system, "metric": metric}
-            rows.append(names | as_columns(paired_delta(a, b, metric=metric, **settings)))
-    columns = ["split", "baseline", "system", "metric", "value", "low", "high", "n", "n_contracts"]
-    return pd.DataFrame(rows, columns=columns)
+def _bounds(found: Studentised, shares: np.ndarray, confidence: float) -> tuple[np.ndarray, np.ndarray]:
+    value, clusters = found.value, found.n_clusters
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        reach = found.critical(confidence) * found.std_error
+        odds, step = value / (1 - value), np.exp(reach / (value * (1 - value)))
+        low = np.where(shares, odds / (odds + step), value - reach)
+        high = np.where(shares, odds / (odds + 1 / step), value + reach)
+        no_event = 1 - (1 - confidence) ** (1 / clusters)
+    same, known = found.std_error == 0, clusters > 1
+    low, high = np.where(same, value, low), np.where(same, value, high)
+    high = np.where(shares & same & (value <= 0) & known, no_event, high)
+    low = np.where(shares & same & (value >= 1) & known, 1 - no_event, low)
+    return low, high
 
 
 def as_columns(interval: Interval) -> dict[str, float | int]:
-    """Return an interval as table columns: value, low, high, n, n_contracts."""
+    """Return an interval as table columns: value, low, high, n, n_contracts, then any fields that it has beside."""
     columns = asdict(interval)
-    columns["n_contracts"] = columns.pop("n_clusters")
-    return columns
+    return {"n_contracts" if name == "n_clusters" else name: value for name, value in columns.items()}
 
 
-def _one_row_per_id(frame: pd.DataFrame, metric: str, name: str) -> pd.DataFrame:
-    missing = [c for c in ("id", "contract", metric) if c not in frame]
-    if missing:
-        raise InputError(f"Frame {name} has no column {missing[0]!r}: pass frames made by metrics.score.")
-    repeated = frame["id"][frame["id"].duplicated()]
-    if len(repeated):
-        raise InputError(
-            f"Frame {name} holds id {repeated.iloc[0]!r} more than once: pass one system and one split."
-        )
-    return frame.set_index("id")[["contract", metric]]
-
-
-def _check(n_resamples: int, confidence: float) -> None:
-    if n_resamples < 1:
-        raise InputError(f"Invalid n_resamples {n_resamples!r}: give 1 or more (2000 is usual).")
+def check(n_resamples: int, confidence: float) -> None:
+    """Raise InputError unless the confidence is a level and the resamples suffice to find its quantile."""
     if not 0 < confidence < 1:
         raise InputError(f"Invalid confidence {confidence!r}: give a number between 0 and 1, such as 0.95.")
+    least = math.ceil(confidence / (1 - confidence) - 1e-9)
+    if n_resamples < least:
+        raise InputError(
+            f"Invalid n_resamples {n_resamples!r}: confidence {confidence} needs {least} or more (2000 is usual)."
+        )

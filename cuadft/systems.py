@@ -68,7 +68,8 @@ def build(iteration: runs.Iteration, names: Sequence[str], *, model: str, embedd
 
 def remote(lm: str, **settings: object) -> dspy.LM:
     """Return a dspy.LM for a LiteLLM id ("bedrock/...", "openai/..."); keys come from the environment only."""
-    return dspy.LM(lm, **({"temperature": 0.0} | settings))
+    # drop_params: some models (OpenAI's reasoning models) refuse a temperature; LiteLLM then leaves it out
+    return dspy.LM(lm, **({"temperature": 0.0, "drop_params": True} | settings))
 
 
 def promoted(iteration: runs.Iteration) -> dict[str, str | None]:

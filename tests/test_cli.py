@@ -8,6 +8,7 @@ from tiny_project import make_project, run_in_process
 
 import cuadft
 from cuadft import cli, loop
+from cuadft.errors import InputError
 
 PACKAGE = str(Path(cuadft.__file__).parents[1])
 
@@ -126,6 +127,26 @@ def test_fetch_gets_what_is_asked_for(project, capsys, monkeypatch):
     for arguments, expected in cases.items():
         assert cli.main(["fetch", *arguments]) == 0
         assert capsys.readouterr().out == expected
+
+
+def test_score_passes_its_options_on(project, capsys, monkeypatch):
+    from cuadft import scoring
+
+    given = {}
+
+    def score(paths, **options):
+        given.update(options, paths=paths)
+        raise InputError("far enough")
+
+    monkeypatch.setattr(scoring, "score", score)
+    options = "--published p --judge openai/x --votes 3 --out o --answer a --contract c --verdict v --seed 3".split()
+    assert cli.main(["score", "x.csv", "y.csv", *options]) == 2
+    assert given["paths"] == ["x.csv", "y.csv"] and given["embedder"] == ""
+    expected = {"published": "p", "judge": "openai/x", "votes": 3, "out": "o", "verdict": "v", "seed": 3}
+    assert expected.items() <= given.items()
+    assert given["columns"] == {"question": "", "reference": "", "answer": "a", "system": "", "contract": "c"}
+    assert cli.main(["score", "x.csv", "--embedder", "./m"]) == 2
+    assert given["embedder"] == "./m" and (given["judge"], given["n_resamples"]) == ("offline", 2000)
 
 
 def test_help_and_import_are_light(tmp_path):

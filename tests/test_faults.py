@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from cuadft import cli
 from cuadft.contracts import sample_path
 
 ROOT = Path(__file__).parents[1]
@@ -69,3 +70,47 @@ def test_an_unwritable_run_folder_is_named(tmp_path: Path) -> None:
 def test_a_traceback_is_shown_only_on_request(tmp_path: Path, flag: list[str]) -> None:
     done = run(tmp_path / "none.yaml", *flag)
     assert done.returncode == 2 and ("Traceback" in done.stderr) == bool(flag)
+
+
+ANSWERS = "question,reference,response\nWho pays?,The Lessee pays.,The Lessee pays.\n"
+BAD_ANSWERS = {
+    "no file": (None, [], "No file"),
+    "empty": (b"", [], "is empty"),
+    "header only": (ANSWERS.split("\n")[0].encode(), [], "no rows"),
+    "binary": (b"\x89PNG\r\n\0\0", [], "binary"),
+    "not UTF-8": (ANSWERS.replace("Lessee", "Lessée").encode("latin-1"), [], "not UTF-8"),
+    "no reference": (ANSWERS.replace("reference", "ref").encode(), [], "--reference COLUMN"),
+    "wrong option": (ANSWERS.encode(), ["--answer", "respons"], "did you mean 'response'"),
+    "empty reference": ((ANSWERS + "Who else?,,No one.\n").encode(), [], "row 2: the reference"),
+    "torn": (ANSWERS[:-20].encode(), [], "cut short"),
+    "open quote": ((ANSWERS + 'Who?,"The Les').encode(), [], "not valid CSV"),
+    "no verdicts": (ANSWERS.encode(), ["--verdict", "human"], "No verdict column 'human'"),
+    "judge": (ANSWERS.encode(), ["--judge", ""], "Invalid judge"),
+    "votes": (ANSWERS.encode(), ["--judge", "openai/x", "--votes", "2"], "Invalid votes"),
+    "resamples": (ANSWERS.encode(), ["--n-resamples", "0"], "Invalid n_resamples"),
+    "confidence": (ANSWERS.encode(), ["--confidence", "95"], "Invalid confidence"),
+    "published": (ANSWERS.encode(), ["--published", "none"], "No folder none"),
+}
+
+
+@pytest.mark.parametrize("content, options, words", BAD_ANSWERS.values(), ids=BAD_ANSWERS)
+def test_bad_answers_are_one_message_and_harm_no_results(tmp_path, monkeypatch, capsys, content, options, words) -> None:
+    monkeypatch.chdir(tmp_path)
+    if content is not None:
+        Path("sft.csv").write_bytes(content)
+    Path("scores").mkdir()
+    Path("scores/rows.csv").write_text("of an earlier call")
+    assert cli.main(["score", "sft.csv", "--no-embedder", *options]) == 2
+    shown = capsys.readouterr().err
+    assert shown.startswith("error: ") and shown.count("\n") == 1 and words in shown, shown
+    assert [p.name for p in Path("scores").iterdir() if p.name != "verdicts.jsonl"] == ["rows.csv"]
+    assert Path("scores/rows.csv").read_text() == "of an earlier call"
+
+
+def test_nothing_to_score_and_an_unwritable_results_folder_are_named(tmp_path: Path, monkeypatch, capsys) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("sft.csv").write_text(ANSWERS)
+    assert cli.main(["score"]) == 2 and "Nothing to score" in capsys.readouterr().err
+    assert cli.main(["score", "."]) == 2 and "is a folder" in capsys.readouterr().err
+    assert cli.main(["score", "sft.csv", "--out", "sft.csv/scores"]) == 2
+    assert "Can't write to" in capsys.readouterr().err

@@ -19,30 +19,24 @@ LOG = [
 ]
 
 
-def board(systems=SYSTEMS, *, low=0.4, high=0.6, metrics=figures.PANELS):
+def board(systems=SYSTEMS, *, low=0.4, high=0.6, metrics=figures.PANELS, seeds=1, n=820, n_contracts=20):
+    spread = (0.45, 0.7) if seeds > 1 else (np.nan, np.nan)
     rows = [
-        {"system": s, "split": "test", "metric": m, "value": 0.5, "low": low, "high": high, "n": 820,
-         "n_contracts": 20, "failed": 3 * (s == "rag")}
+        {"system": s, "split": "test", "metric": m, "value": 0.5, "low": low, "high": high, "n": n,
+         "n_contracts": n_contracts, "failed": 3 * (s == "rag"), "seeds": seeds, "seed_low": spread[0],
+         "seed_high": spread[1]}
         for s in systems for m in metrics
     ]  # fmt: skip
-    return pd.DataFrame(
-        rows, columns=["system", "split", "metric", "value", "low", "high", "n", "n_contracts", "failed"]
-    )
+    return pd.DataFrame(rows, columns=["system", "split", "metric", "value", "low", "high", "n", "n_contracts", "failed",
+                                       "seeds", "seed_low", "seed_high"])
 
 
-def delta_table(n=2):
+def delta_table(n=2, p_holm=(0.002, 0.31), detectable=(0.04, 0.11)):
     rows = [{"split": "test", "baseline": "sft", "system": s, "metric": "f1", "value": -0.01, "low": -0.1,
-             "high": 0.1, "n": 1, "n_contracts": 1} for s in ("dpo", "orpo")[:n]]  # fmt: skip
-    return pd.DataFrame(
-        rows, columns=["split", "baseline", "system", "metric", "value", "low", "high", "n", "n_contracts"]
-    )
-
-
-def categories(n=41):
-    rows = [{"split": "test", "category": f"Category {c}", "system": s, "metric": "f1", "value": c / 41,
-             "n": 5 * (c != 3)}
-            for c in range(n) for s in SYSTEMS if (c, s) != (1, "rag")]  # fmt: skip
-    return pd.DataFrame(rows, columns=["split", "category", "system", "metric", "value", "n"])
+             "high": 0.1, "n": 160, "n_contracts": 20, "p": p / 2, "p_holm": p, "detectable": d}
+            for s, p, d in zip(("dpo", "orpo")[:n], p_holm, detectable, strict=False)]  # fmt: skip
+    return pd.DataFrame(rows, columns=["split", "baseline", "system", "metric", "value", "low", "high", "n",
+                                       "n_contracts", "p", "p_holm", "detectable"])
 
 
 def curve():
@@ -60,7 +54,7 @@ def margins():
 
 def texts(figure):
     figure.draw_without_rendering()
-    return " ".join(t.get_text() for t in figure.findobj(lambda artist: hasattr(artist, "get_text")))
+    return " ".join(" ".join(t.get_text().split()) for t in figure.findobj(lambda artist: hasattr(artist, "get_text")))
 
 
 CASES = {
@@ -68,9 +62,11 @@ CASES = {
     "one system": lambda: figures.benchmark(board(["sft"])),
     "no bounds": lambda: figures.benchmark(board(low=np.nan, high=np.nan)),
     "panels": lambda: figures.panels(board()),
-    "three panels": lambda: figures.panels(board(), metrics=figures.PANELS[:3]),
+    "three panels": lambda: figures.panels(board(), metrics=figures.PANELS[:3], detectable=delta_table()),
+    "several seeds": lambda: figures.benchmark(board(seeds=3), detectable=delta_table()),
+    "panels with seeds": lambda: figures.panels(board(seeds=3), detectable=delta_table()),
     "deltas": lambda: figures.deltas(delta_table()),
-    "categories": lambda: figures.category_table(categories()),
+    "deltas of one contract": lambda: figures.deltas(delta_table(p_holm=[np.nan] * 2, detectable=[np.nan] * 2)),
     "loss": lambda: figures.loss_curve(LOG),
     "margins": lambda: figures.reward_margins(margins()),
     "retrieval": lambda: figures.retrieval(curve()),
@@ -79,7 +75,6 @@ EMPTY = {
     "benchmark": lambda: figures.benchmark(board([])),
     "panels": lambda: figures.panels(board([])),
     "deltas": lambda: figures.deltas(delta_table(0)),
-    "categories": lambda: figures.category_table(categories(0)),
     "loss": lambda: figures.loss_curve([{"train_loss": 1.5, "step": 2}]),
     "margins": lambda: figures.reward_margins([]),
     "retrieval": lambda: figures.retrieval(curve().iloc[:0]),
@@ -90,9 +85,7 @@ EMPTY = {
 def test_figure_draws_and_labels_every_axis(name):
     figure = CASES[name]()
     assert figure._repr_png_().startswith(b"\x89PNG")
-    assert all(
-        axes.get_xlabel() or axes.get_ylabel() for axes in figure.axes if axes.get_label() != "<colorbar>"
-    )
+    assert all(axes.get_xlabel() or axes.get_ylabel() for axes in figure.axes)
 
 
 @pytest.mark.parametrize("name", EMPTY)
@@ -100,7 +93,7 @@ def test_nothing_to_show_is_said_in_the_figure(name):
     assert "Nothing to show" in texts(EMPTY[name]())
 
 
-@pytest.mark.parametrize("name", ["benchmark", "panels", "deltas", "retrieval"])
+@pytest.mark.parametrize("name", CASES)
 def test_no_text_runs_out_of_the_figure(name):
     figure = CASES[name]()
     figure.draw_without_rendering()
@@ -111,7 +104,64 @@ def test_no_text_runs_out_of_the_figure(name):
 
 def test_axis_tells_direction_confidence_and_size():
     shown = texts(figures.benchmark(board(metrics=["false_answer"]), "false_answer", confidence=0.9))
-    assert "lower is better" in shown and "90% interval; 820 questions, 20 contracts" in shown
+    assert "lower is better" in shown and "90% interval over contracts; 820 questions, 20 contracts" in shown
+
+
+def test_confidence_is_not_rounded_to_certainty():
+    assert "99.9% interval" in texts(figures.benchmark(board(), confidence=0.999))
+
+
+def test_axis_says_when_only_questions_were_resampled():
+    shown = texts(figures.benchmark(board(n=32, n_contracts=32), unit="question", detectable=0.2))
+    assert "95% interval over questions, not contracts; 32 questions" in shown and "32 questions)." in shown
+    assert "20 contracts" not in shown and "32 contracts" not in shown
+
+
+def test_unit_that_is_not_known_is_named():
+    with pytest.raises(InputError, match="Invalid unit 'row'"):
+        figures.benchmark(board(), unit="row")
+
+
+def test_smallest_difference_that_counts_is_under_the_figure():
+    shown = texts(figures.benchmark(board(n=160), detectable=0.0612))
+    assert "Differences below about 0.06 cannot be told apart here (80% power, paired by question, " in shown
+    assert "160 questions on 20 contracts)." in shown
+
+
+def test_smallest_differences_of_a_table_span_its_pairs():
+    assert "below about 0.04 to 0.11 (by pair) cannot" in texts(figures.benchmark(board(), detectable=delta_table()))
+    shown = texts(figures.panels(board(), detectable=delta_table()))  # the table holds F1 alone
+    assert shown.count("cannot be told apart: below 0.04 to 0.11 (by pair)") == 1
+
+
+def test_smallest_difference_of_one_contract_is_unknown():
+    assert "must be to be told apart here is unknown (80% power" in texts(figures.benchmark(board(), detectable=float("nan")))
+
+
+def test_no_smallest_difference_is_named_unless_given():
+    assert "told apart" not in texts(figures.benchmark(board()))
+
+
+def lines_of(figure):
+    return [line for axes in figure.axes for line in axes.lines]
+
+
+def test_spread_over_seeds_is_drawn_beside_the_interval():
+    figure = figures.benchmark(board(["sft"], metrics=["f1"], seeds=3))
+    drawn = [tuple(line.get_xdata()) for line in lines_of(figure) if len(line.get_xdata()) == 2]
+    assert drawn == [(0.4, 0.6), (0.45, 0.7)] and "bracket: lowest to highest of 3 seeds" in texts(figure)
+    assert figure.axes[0].get_xlim()[1] > 0.7
+
+
+def test_one_seed_draws_no_bracket():
+    figure = figures.benchmark(board(["sft"], metrics=["f1"]))
+    assert len(lines_of(figure)) == 2 and "bracket" not in texts(figure)
+
+
+def test_systems_of_every_panel_are_shown():
+    table = board(["rag", "sft"], metrics=["f1", "em"])
+    table = table[(table["metric"] == "em") | (table["system"] == "rag")]
+    assert "sft" in texts(figures.panels(table, ["f1", "em"]))
 
 
 def test_missing_interval_and_failures_are_named():
@@ -121,6 +171,33 @@ def test_missing_interval_and_failures_are_named():
 
 def test_difference_below_zero_has_its_sign():
     assert "−0.010" in texts(figures.deltas(delta_table()))
+
+
+def test_only_what_stands_the_correction_is_solid():
+    figure = figures.deltas(delta_table())
+    faces = [line.get_markerfacecolor() for line in lines_of(figure) if len(line.get_xdata()) == 1]
+    assert faces == [figures.SYSTEM_STYLE["dpo"]["color"], "white"]
+    assert "Solid: p < 0.05 after Holm's correction for 2 comparisons; hollow: not." in texts(figure)
+    assert "p = 0.002" in texts(figure) and "p = 0.310" in texts(figure)
+
+
+def test_level_of_the_test_follows_the_confidence():
+    assert "p < 0.01 after" in texts(figures.deltas(delta_table(), confidence=0.99))
+
+
+def test_band_around_zero_is_as_wide_as_the_smallest_difference_that_counts():
+    widths = [band.get_paths()[0].get_extents().width for band in figures.deltas(delta_table()).axes[0].collections]
+    assert widths == pytest.approx([2 * 0.04, 2 * 0.11])
+
+
+def test_without_a_test_nothing_is_solid():
+    shown = texts(figures.deltas(delta_table(p_holm=[np.nan] * 2, detectable=[np.nan] * 2)))
+    assert "no test can be made" in shown and "p =" not in shown
+
+
+def test_deltas_of_another_maker_are_refused():
+    with pytest.raises(InputError, match="no column 'p_holm'.*paired_deltas"):
+        figures.deltas(delta_table().drop(columns="p_holm"))
 
 
 def test_system_keeps_its_style_whatever_else_is_shown():

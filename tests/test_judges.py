@@ -1,17 +1,18 @@
-"""Properties of the offline judge and of the LM judge (scripted LM, no network)."""
+"""Properties of the LM judge (scripted LM, no network)."""
 
 import math
+import threading
 
 import dspy
-import numpy as np
 import pytest
+from dspy.lm15 import Message, Response, ServerError, Usage
 from dspy.utils import DummyLM
 from hypothesis import given
 from hypothesis import strategies as st
 
 from cuadft.errors import InputError
-from cuadft.heuristic import features, reference_score
-from cuadft.judges import COLUMNS, LMJudge, ReferenceJudge
+from cuadft.judge_prompts import VARIANTS, signature
+from cuadft.judges import COLUMNS, GIVE_UP, LMJudge, Vote, failed, golds, majority, rating, table
 from cuadft.metrics import NO_CLAUSE
 
 TERM = "This Agreement ends seven (7) years after November 6, 2016, unless renewed."
@@ -19,9 +20,10 @@ TERM = "This Agreement ends seven (7) years after November 6, 2016, unless renew
 
 @pytest.fixture(autouse=True)
 def dspy_settings_untouched():
-    before = (dspy.settings.lm, dspy.settings.adapter)
+    before = (dspy.settings.lm, dspy.settings.adapter, dspy.cache.enable_disk_cache, dspy.cache.enable_memory_cache)
     yield
-    assert (dspy.settings.lm, dspy.settings.adapter) == before
+    after = (dspy.settings.lm, dspy.settings.adapter, dspy.cache.enable_disk_cache, dspy.cache.enable_memory_cache)
+    assert after == before
 
 
 def row(answer, golds=(TERM,), **other):
@@ -35,91 +37,59 @@ def row(answer, golds=(TERM,), **other):
     } | other
 
 
-def rated(answer, golds=(TERM,), **other):
-    return ReferenceJudge().rate([row(answer, golds, **other)]).iloc[0]
-
-
 def scripted(*verdicts):
     return DummyLM([{"verdict": v, "reason": "because"} for v in verdicts])
 
 
-def test_right_answers_are_correct_and_unrelated_ones_incorrect():
-    assert rated(TERM).judge_verdict == "correct" and rated(TERM).judge_score == 1
-    assert rated("Fees are due monthly").judge_verdict == "incorrect"
-    assert rated(TERM + " " + "Fees are due monthly. " * 6).judge_verdict == "partly"
+class Engine:
+    """An LM that replies by a function of the whole prompt and counts its calls."""
+
+    def __init__(self, reply):
+        self.reply, self.calls, self.lock = reply, 0, threading.Lock()
+
+    def complete(self, request):
+        with self.lock:
+            self.calls += 1
+        text = self.reply(request.system + request.messages[-1].text)
+        return Response(id=None, model=request.model, message=Message.assistant(text), finish_reason="stop",
+                        usage=Usage(input_tokens=1, output_tokens=1))  # fmt: skip
 
 
-def test_refusal_is_correct_exactly_where_there_is_no_clause():
-    assert rated(NO_CLAUSE, golds=()).judge_score == 1
-    assert rated(NO_CLAUSE).judge_score == 0
-    assert rated("Seven years", golds=()).judge_score == 0
+def reply(verdict, reason="because"):
+    return f"[[ ## verdict ## ]]\n{verdict}\n\n[[ ## reason ## ]]\n{reason}\n\n[[ ## completed ## ]]"
 
 
-def test_declining_in_prose_counts_half_where_there_is_no_clause():
-    assert rated("The contract does not mention any such term.", golds=()).judge_score == 0.5
+def by_wording(grade, compare, review):
+    """Reply with another verdict to each wording."""
+
+    def choose(prompt):
+        return reply(grade if "Grade an answer" in prompt else compare if "Compare what" in prompt else review)
+
+    return Engine(choose)
 
 
-@pytest.mark.parametrize(
-    "wrong",
-    [
-        TERM.replace("seven (7)", "ten (10)"),
-        TERM.replace("November 6", "October 6"),
-        TERM.replace("2016", "2019"),
-        TERM.replace("ends", "never ends"),
-    ],
-)
-def test_another_number_date_or_negation_costs_the_verdict_correct(wrong):
-    assert rated(wrong).judge_verdict != "correct"
+def lm_of(engine):
+    return dspy.LM("local/judge", engine=engine)
 
 
-def test_leaving_numbers_out_citing_a_section_or_writing_words_is_no_contradiction():
-    for answer in (
-        "seven years after November 2016",
-        "Section 15.1: 7 years after November 6, 2016",
-        "It may be renewed",
-    ):
-        assert features(answer, [TERM])["number_conflict"] == 0
-
-
-@given(st.text(max_size=60), st.lists(st.text(min_size=1, max_size=60), max_size=3))
-def test_offline_score_is_between_0_and_1_and_repeatable(answer, golds):
-    first = reference_score(features(answer, golds))
-    assert 0 <= first <= 1 and first == reference_score(features(answer, golds))
-
-
-def test_embedder_lifts_a_paraphrase_and_sees_each_text_once():
-    seen = []
-
-    class Embedder:
-        def encode(self, texts):
-            seen.extend(texts)
-            return np.ones((len(texts), 1), dtype=np.float32)
-
-    rows = [
-        row("It runs out after a while"),
-        row("It runs out after a while"),
-        row(None, error="x"),
-        row(NO_CLAUSE, ()),
-    ]
-    with_it, without = ReferenceJudge(Embedder()).rate(rows), ReferenceJudge().rate(rows)
-    assert with_it.judge_score[0] == pytest.approx(
-        0.7 * without.judge_score[0] + 0.3
-    )  # similarity 1, weight 0.3
-    assert len(seen) == len(set(seen)) == 2
-    assert with_it.judge_score[3] == 1
-
-
-def test_failed_generations_are_not_judged_by_either_judge():
+def test_failed_generations_are_not_judged():
     lm = scripted("correct")
-    for judge in (ReferenceJudge(), LMJudge(lm, num_threads=1)):
-        ratings = judge.rate([row(None, error="timeout"), row("half an ans", error="broken off")])
-        assert list(ratings.judge_verdict) == ["failed"] * 2 and list(ratings.judge_score) == [0, 0]
+    ratings = LMJudge(lm, num_threads=1).rate([row(None, error="timeout"), row("half an ans", error="broken off")])
+    assert list(ratings.judge_verdict) == ["failed"] * 2 and list(ratings.judge_score) == [0, 0]
     assert lm.history == []
 
 
-@pytest.mark.parametrize("judge", [ReferenceJudge(), LMJudge(scripted())], ids=["reference", "lm"])
-def test_both_judges_return_the_same_columns_also_for_no_rows(judge):
-    assert list(judge.rate([])) == COLUMNS
+def test_no_rows_give_a_frame_with_all_columns_and_no_rows():
+    found = LMJudge(scripted(), votes=3).rate([])
+    assert list(found)[:4] == COLUMNS and list(found)[4:] == ["judge_votes", "judge_agreement"] and not len(found)
+
+
+def test_helpers_build_the_same_table_for_any_judge():
+    found = table([rating(0.5, "partly", "half"), rating(math.nan, None, error="x")])
+    assert list(found) == COLUMNS and found.judge_score.dtype == float and list(table([])) == COLUMNS
+    assert [failed(row("a")), failed(row(None)), failed(row(math.nan)), failed(row("a", error="x"))] == [
+        False, True, True, True]  # fmt: skip
+    assert golds({"answers": [{"text": "b", "start": 9}, {"text": "a", "start": 1}]}) == ["a", "b"]
 
 
 def test_verdicts_become_scores():
@@ -131,13 +101,12 @@ def test_verdicts_become_scores():
 
 
 def test_unreadable_reply_is_an_error_and_never_incorrect():
-    lm = scripted(
-        "correct", "Correct", "8/10", "partly"
-    )  # a Literal is read in its exact spelling only; then it runs dry
+    lm = scripted("correct", "It is correct", "8/10", "**Partly**")  # then it runs dry
     ratings = LMJudge(lm, num_threads=1).rate([row(a) for a in "abcde"])
     assert list(ratings.judge_verdict) == ["correct", None, None, "partly", None]
     assert [math.isnan(s) for s in ratings.judge_score] == [False, True, True, False, True]
     assert all("AdapterParseError" in ratings.judge_error[i] for i in (1, 2, 4))
+    assert list(ratings.judge_votes) == [1, 0, 0, 1, 0]
     assert len(lm.history) == 5  # one call per row: no second try in another format
 
 
@@ -152,15 +121,56 @@ def test_lm_error_is_kept_with_its_row():
     assert "no route" in ratings.judge_error[0] and math.isnan(ratings.judge_score[2])
 
 
-def test_bug_is_raised_and_not_counted_as_a_judgement():
+def test_bug_is_raised_at_once_and_not_counted_as_a_judgement():
     class Buggy(dspy.Module):
+        signature, calls = signature(VARIANTS[0]), 0
+
         def forward(self, **fields):
+            Buggy.calls += 1
             raise KeyError("bug")
 
-    judge = LMJudge(scripted())
-    judge.program = Buggy()
+    judge = LMJudge(scripted(), num_threads=1)
+    judge.programs = dict.fromkeys(judge.programs, Buggy())
     with pytest.raises(KeyError):
-        judge.rate([row("a")])
+        judge.rate([row(f"answer {i}") for i in range(500)])
+    assert Buggy.calls < 500  # what was not yet sent is not sent
+
+
+def test_an_endpoint_that_is_down_is_given_up_and_every_row_counted():
+    def down(prompt):
+        raise ServerError("overloaded")
+
+    engine = Engine(down)
+    lm = dspy.LM("local/down", engine=engine, num_retries=0)
+    ratings = LMJudge(lm, num_threads=1).rate([row(f"answer {i}") for i in range(GIVE_UP + 30)])
+    assert ratings.judge_score.isna().all() and ratings.judge_error.notna().all() and engine.calls == GIVE_UP
+    assert ratings.judge_error.str.startswith("Not asked").sum() == 30
+    engine.reply = lambda prompt: reply("correct")  # the next run starts afresh
+    assert LMJudge(lm, num_threads=1).rate([row("a")]).judge_score[0] == 1
+
+
+def test_rows_that_the_model_refuses_do_not_end_the_run():
+    def too_long(prompt):
+        if "long" in prompt.split("When does it end?")[1]:
+            raise ValueError("too long for this model")
+        return reply("correct")
+
+    engine = Engine(too_long)
+    rows = [row(f"long {i}") for i in range(GIVE_UP + 5)] + [row("short")]
+    ratings = LMJudge(lm_of(engine), num_threads=1).rate(rows)
+    assert ratings.judge_score.iloc[-1] == 1 and engine.calls == len(rows)
+
+
+def test_a_million_characters_are_not_sent_but_counted_as_a_failed_judgement():
+    lm = scripted("correct")
+    ratings = LMJudge(lm, num_threads=1).rate([row("x" * 1_000_000), row("a")])
+    assert "1,000," in ratings.judge_error[0] and math.isnan(ratings.judge_score[0])
+    assert len(lm.history) == 1 and ratings.judge_score[1] == 1
+
+
+def test_a_lone_surrogate_in_an_answer_is_judged():
+    engine = Engine(lambda prompt: reply("partly"))
+    assert LMJudge(lm_of(engine)).rate([row("torn \ud800 pair")]).judge_verdict[0] == "partly"
 
 
 def test_ratings_keep_the_order_of_rows_in_threads():
@@ -194,3 +204,64 @@ def test_passage_is_shown_on_request_and_asked_for_if_absent():
     assert "Term and Termination" in lm.history[0]["messages"][-1]["content"]
     with pytest.raises(InputError, match="no 'passage'"):
         LMJudge(lm, see_passage=True).rate([row("a")])
+
+
+def test_votes_are_different_prompts_and_the_majority_counts():
+    engine = by_wording("correct", "partly", "correct")
+    found = LMJudge(lm_of(engine), votes=3).rate([row("a")])
+    assert found.judge_verdict[0] == "correct" and engine.calls == 3
+    assert found.judge_votes[0] == 3 and found.judge_agreement[0] == pytest.approx(2 / 3)
+
+
+def test_three_different_votes_give_the_middle_verdict_with_its_own_reason():
+    votes = [Vote("correct", "c"), Vote("incorrect", "i"), Vote("partly", "p")]
+    assert majority(votes) == rating(0.5, "partly", "p")
+
+
+@pytest.mark.parametrize(
+    ("verdicts", "found"),
+    [
+        (["correct", None, None], "correct"),  # over the readable votes only
+        (["correct", "incorrect", None], "partly"),  # a tie
+        (["partly", "correct", None], "partly"),
+        (["incorrect", "incorrect", "correct"], "incorrect"),
+        (["correct", "correct", "incorrect", "incorrect", "partly"], "partly"),
+        ([None, None, None], None),
+    ],
+)
+def test_majority_is_over_readable_votes_and_a_tie_is_partly(verdicts, found):
+    rated = majority([Vote(v, "why" if v else "", None if v else "unreadable") for v in verdicts])
+    assert rated["judge_verdict"] == found and rated["judge_error"] == (None if found else "unreadable")
+
+
+@given(st.lists(st.sampled_from(["correct", "partly", "incorrect", None]), min_size=1, max_size=9))
+def test_order_of_votes_decides_no_verdict(verdicts):
+    votes = [Vote(v, error=None if v else "x") for v in verdicts]
+    first, turned = majority(votes), majority(votes[::-1])
+    assert first["judge_verdict"] == turned["judge_verdict"]
+    assert math.isnan(first["judge_score"]) == (set(verdicts) == {None})
+
+
+def test_unreadable_votes_are_left_out_and_counted():
+    found = LMJudge(lm_of(by_wording("correct", "no idea", "correct")), votes=3).rate([row("a")])
+    assert found.judge_verdict[0] == "correct" and found.judge_error[0] is None
+    assert (found.judge_votes[0], found.judge_agreement[0]) == (2, 1.0)
+
+
+def test_equal_prompts_are_sent_once():
+    engine = Engine(lambda prompt: reply("correct"))
+    found = LMJudge(lm_of(engine)).rate([row(NO_CLAUSE, ()) for _ in range(9)])
+    assert engine.calls == 1 and list(found.judge_score) == [1] * 9
+
+
+@pytest.mark.parametrize("settings", [{"votes": 2}, {"votes": 11}, {"votes": 0}, {"num_threads": 0}])
+def test_settings_out_of_range_are_refused(settings):
+    with pytest.raises(InputError, match="Invalid"):
+        LMJudge(scripted(), **settings)
+
+
+def test_the_callers_dspy_context_reaches_the_threads():
+    with dspy.context(max_history_size=0):
+        lm = scripted("correct")
+        LMJudge(lm).rate([row("a")])
+    assert lm.history == []

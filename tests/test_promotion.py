@@ -137,3 +137,22 @@ def test_comparisons_pair_each_with_rag_and_aligned_ones_with_sft():
         ("rag", "rag_compiled"), ("rag", "sft"), ("rag", "dpo"), ("sft", "dpo")]
     assert comparisons(["rag", "incumbent", "sft"]) == [("rag", "incumbent"), ("rag", "sft")]
     assert comparisons(["rag"]) == [] == comparisons([])
+
+
+def test_the_best_by_a_metric_of_counts_is_the_best_ratio_of_sums(first):
+    def spans(system, hits, misses):  # precision by contract: hits of hits + misses
+        n = range(len(hits))
+        part = scored(system, [0.5] * len(hits)).assign(span_tp=hits, span_fp=misses, span_fn=0)
+        return part.assign(span_precision=[hits[i] / (hits[i] + misses[i]) for i in n])
+
+    rag = spans("rag", [1] * 8, [9] * 8)
+    few = spans("sft", [1] * 7 + [0], [0] * 7 + [93])  # mean of the rows' shares 7/8, but 7 of 100 spans
+    many = spans("dpo", [8] * 8, [2] * 8)  # 64 of 80
+    made = decide(frame(rag, few, many), first, metric="span_precision")
+    assert made["candidate"] == made["promoted"]["system"] == "dpo"
+
+
+def test_seeds_of_a_system_are_averaged(first):
+    tuned = frame(*(scored("sft", [x] * 10).assign(seed=seed) for seed, x in enumerate((0.4, 0.6))))
+    made = decide(frame(scored("rag", LOW).assign(seed=0), tuned), first)
+    assert made["promoted"]["system"] == "sft" and made["delta"]["value"] == pytest.approx(0.3)

@@ -17,7 +17,7 @@ from cuadft.embedder import Embedder
 from cuadft.errors import InputError
 from cuadft.lexical import words
 from cuadft.passages import Passage, cut
-from cuadft.retriever import MODES, Feedback, Retriever, evaluate, standardised, tune
+from cuadft.retriever import MODES, Feedback, Retriever, standardised, tune
 
 QUESTION = "Cap On Liability: Is there a limit on damages?"
 LAW = "Governing Law: Which state's law governs the contract?"
@@ -349,17 +349,6 @@ def test_feedback_takes_every_contract_before_a_second_span_of_one(folder):
 
 
 # Measuring
-
-
-def test_hit_and_character_recall_per_row(folder):
-    found = Retriever(passages_of({"A": ["fee fee. ", "law fee. ", "audit. "]}), None, mode="bm25")
-    rows = [row("A", "audit", [{"text": "fee. audit.", "start": 13}]), row("A", "law", [])]
-    # "audit" ranks passage 2 (18-25) first, then 0 (0-9) and 1 (9-18) by position; gold is 13-24: 11
-    # characters, 5 of them in passage 1 and 6 in passage 2
-    records = evaluate(found, rows, ks=(1, 3))
-    assert [(r["k"], r["hit"], r["char_recall"]) for r in records] == [(1, 1.0, 6 / 11), (3, 1.0, 1.0)]
-    with pytest.raises(InputError, match="No answerable row"):
-        evaluate(found, rows[1:])
 
 
 def test_tune_puts_the_best_setting_first_and_measures_all(retriever):

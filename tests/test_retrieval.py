@@ -1,0 +1,104 @@
+"""Properties of the retrieval measures, inside one contract and over all of them."""
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cuadft.errors import InputError
+from cuadft.passages import Passage
+from cuadft.retrieval import evaluate, tune
+from cuadft.retriever import Retriever
+
+WORDS = ["fee", "law", "audit", "notice", "term"]
+
+
+def passages_of(texts):
+    made = []
+    for contract, parts in texts.items():
+        start = 0
+        for index, text in enumerate(parts):
+            made.append(Passage(contract, index, start, start + len(text), text))
+            start += len(text)
+    return made
+
+
+def bm25(texts):
+    return Retriever(passages_of(texts), None, mode="bm25")
+
+
+def row(contract, question, spans):
+    answers = [{"text": "x" * (end - start), "start": start} for start, end in spans]
+    return {"id": f"{contract}__X", "contract": contract, "category": "X", "question": question, "answers": answers,
+            "is_impossible": not answers, "contract_type": "", "source": "cuad"}  # fmt: skip
+
+
+def test_hit_and_characters_per_row_by_hand():
+    found = bm25({"A": ["fee fee. ", "law fee. ", "audit. "]})
+    rows = [row("A", "audit", [(13, 24)]), row("A", "law", [])]
+    # "audit" ranks passage 2 (18-25) first, then 0 (0-9) and 1 (9-18) by position; gold is 13-24: 11
+    # characters, 5 of them in passage 1 and 6 in passage 2 (7 characters)
+    records = evaluate(found, rows, ks=(1, 3))
+    assert [(r["k"], r["hit"], r["char_recall"], r["char_precision"]) for r in records] == [
+        (1, 1.0, 6 / 11, 6 / 7), (3, 1.0, 1.0, 11 / 25)]  # fmt: skip
+    assert all(r["wrong_contract"] == 0 for r in records)
+
+
+def test_passages_of_other_contracts_count_as_wrong_and_lower_the_precision():
+    found = bm25({"A": ["fee due. ", "audit. "], "B": ["audit audit. ", "fee. "]})
+    # "audit" over both: B's 13 characters first (said twice), then A's 9-16; gold is A 9-14: 5 characters
+    [first, second] = evaluate(found, [row("A", "audit", [(9, 14)])], ks=(1, 2), within=False)
+    assert (first["hit"], first["char_recall"], first["char_precision"], first["wrong_contract"]) == (0, 0, 0, 1)
+    assert (second["hit"], second["char_recall"], second["wrong_contract"]) == (1, 1, 1 / 2)
+    assert second["char_precision"] == 5 / 20  # 5 gold characters among 13 + 7
+
+
+def test_same_offsets_in_another_contract_are_no_hit():
+    found = bm25({"A": ["audit. "], "B": ["audit audit. "]})
+    assert evaluate(found, [row("A", "audit", [(0, 5)])], ks=(1,), within=False)[0]["hit"] == 0
+
+
+def test_the_same_question_finds_the_same_passages_for_every_contract_unless_its_title_is_asked_for():
+    texts = {"Acme Supply": ["audit by Acme. "], "Beta": ["audit by Beta. "], "Gamma": ["audit audit by Gamma. "]}
+    rows = [row(name, "audit?", [(0, 5)]) for name in texts]
+    wrong = [r["wrong_contract"] for r in evaluate(bm25(texts), rows, ks=(1,), within=False)]
+    assert sorted(wrong) == [0, 1, 1]  # one passage for three contracts
+    titled = evaluate(bm25(texts), rows, ks=(1,), within=False, titled=True)
+    assert [r["wrong_contract"] for r in titled] == [0, 0, 0]
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.dictionaries(st.sampled_from("ABC"),
+                    st.lists(st.sampled_from(WORDS).map("{} fee. ".format), min_size=1, max_size=5), min_size=1),
+    st.lists(st.tuples(st.integers(0, 40), st.integers(1, 20)), min_size=1, max_size=3),
+    st.sampled_from(WORDS),
+    st.booleans(),
+)  # fmt: skip
+def test_measures_are_those_of_legalbench_rag(texts, spans, question, within):
+    found, contract = bm25(texts), min(texts)
+    asked = row(contract, question, [(start, start + length) for start, length in spans])
+    gold = {(contract, n) for start, length in spans for n in range(start, start + length)}
+    for record in evaluate(found, [asked], within=within):
+        hits = [hit.passage for hit in found.search(question, contract=contract if within else None, k=record["k"])]
+        got = {(p.contract, n) for p in hits for n in range(p.start, p.end)}
+        assert record["char_recall"] == pytest.approx(len(gold & got) / len(gold))
+        assert record["char_precision"] == pytest.approx(len(gold & got) / len(got))
+        assert record["hit"] == bool(gold & got)
+        assert record["wrong_contract"] == pytest.approx(sum(p.contract != contract for p in hits) / len(hits))
+
+
+def test_tune_takes_rows_and_candidates_in_the_order_of_their_hits():
+    found = bm25({"A": ["fee fee. ", "audit. "]})
+    assert tune(found, [row("A", "audit", [(9, 14)])], [("bm25", 0.0)]) == [
+        {"mode": "bm25", "feedback_weight": 0.0, "hit": 1.0, "char_recall": 1.0, "n": 1}]  # fmt: skip
+
+
+def test_bad_input_is_named():
+    found = bm25({"A": ["fee fee. "]})
+    with pytest.raises(InputError, match="No answerable row"):
+        evaluate(found, [row("A", "law", [])])
+    with pytest.raises(InputError, match="Invalid ks"):
+        evaluate(found, [row("A", "fee", [(0, 3)])], ks=(0, 1))
+    for within in (True, False):  # over all contracts it would be no error, but a miss
+        with pytest.raises(InputError, match="Unknown contract 'Z'"):
+            evaluate(found, [row("Z", "fee", [(0, 3)])], within=within)
