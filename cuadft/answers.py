@@ -55,7 +55,8 @@ def read(paths: Sequence[str | Path], *, verdicts: Sequence[str] = (), **columns
 
     verdicts: columns with others' verdicts (0 to 1, true/false or correct/partly/incorrect), kept as numbers in
     row["verdicts"] where a file has them. A reference may be a list of gold spans in JSON; the refusal sentence means
-    that there is no such clause. A row without an answer is a failed generation: answer None, error "no answer".
+    that there is no such clause, and so does an empty list. A row without an answer is a failed generation: answer
+    None, error "no answer".
     Raises InputError for an unreadable file, columns not found, and a row without question or reference.
     """
     unknown = set(columns) - set(ALIASES)
@@ -142,15 +143,15 @@ def _text(value: object, where: str, role: str) -> str | None:
 
 
 def _golds(value: object, impossible: str | None, where: str, column: str) -> list[dict[str, Any]]:
-    """Return the gold spans: texts with offsets, by their order where the file gives none."""
+    """Return the gold spans: texts with offsets (their places in the list where the file gives none)."""
     if isinstance(value, dict):  # {"text": [...], "answer_start": [...]}, as Hugging Face's SQuAD has it
         value = value.get("text")
     items = value if isinstance(value, list) else [value]
     found = [item if isinstance(item, dict) else {"text": item} for item in items]
     texts = [_text(item.get("text"), where, "reference") for item in found]
-    if _is_true(impossible) and not any(texts):
+    if (_is_true(impossible) and not any(texts)) or (isinstance(value, list) and not value):
         return []
-    if not texts or None in texts:
+    if None in texts:
         raise InputError(f"{where}: the reference ({column!r}) is empty: give the right answer, the sentence 'There "
                          "is no such clause.' where there is none, or drop the row.")
     refusals = sum(map(is_refusal, texts))

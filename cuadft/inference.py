@@ -81,7 +81,12 @@ def read_all(folder: Path, systems: Sequence[str] = ()) -> list[dict[str, Any]]:
 
 def _stands(prediction: dict[str, Any], row: dict[str, Any]) -> bool:
     """Tell whether a prediction succeeded and its row has not changed under the same id."""
-    return prediction["error"] is None and all(prediction[key] == row[key] for key in ASKED)
+    return prediction["error"] is None and same_row(prediction, row)
+
+
+def same_row(prediction: dict[str, Any], row: dict[str, Any]) -> bool:
+    """Say whether a prediction answers this very row, which may have changed under its id."""
+    return all(prediction[key] == row[key] for key in ASKED)
 
 
 def _answer(program: ContractQA, lm: dspy.LM, rows: Sequence[dict[str, Any]], threads: int) -> list[dict[str, Any]]:

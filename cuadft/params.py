@@ -19,9 +19,10 @@ __all__ = ["Parameter", "absolute_paths", "check", "declared", "load", "nearest"
 SET_BY_LOOP = {
     "iteration": "the loop counts it, see --iterations",
     "systems": "the loop sets it for each stage",
+    "evaluated": "the loop sets it for each stage",
     "decide": "the loop sets it for each stage",
 }
-PATHS = ("cuad", "contracts_folder", "data_dir", "model", "embedder")
+PATHS = ("cuad", "contracts_folder", "data_dir", "model", "embedder", "published")
 KEYWORDS = ("", "sample", "auto")
 INTERACTIVE = ("In", "Out", "exit", "quit", "open", "get_ipython")
 

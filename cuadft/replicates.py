@@ -9,13 +9,16 @@ from cuadft import inference, runs
 from cuadft.errors import InputError
 
 
-def read(iteration: runs.Iteration, *, seed: int, others: Sequence[str] = ()) -> list[dict[str, Any]]:
-    """Return the iteration's predictions and those of the same iteration in other runs, each with its `seed`.
+def read(iteration: runs.Iteration, *, seed: int, others: Sequence[str] = (),
+         systems: Sequence[str] = ()) -> tuple[list[dict[str, Any]], list[str]]:  # fmt: skip
+    """Return an iteration's predictions, with those of the same iteration in other runs, and what was left out and why.
 
-    others: run folders. Raises InputError if one has no predictions, was not made by `cuadft run`, repeats a seed, or
-    asked other questions, which a scoreboard over seeds would hide.
+    others: run folders; each prediction carries its run's `seed`. systems: all if empty. Left out are predictions that
+    answer rows which the iteration no longer asks, and a system's split that lacks rows. Raises InputError if another
+    run was not made by `cuadft run`, repeats a seed, or asked other questions, which a scoreboard over seeds would hide.
     """
-    rows = [p | {"seed": seed} for p in inference.read_all(iteration.path("predictions"))]
+    rows, left_out = _current(iteration, systems)
+    rows = [row | {"seed": seed} for row in rows]
     asked, taken = _asked(rows), {seed: str(iteration.run)}
     for name in others:
         other = runs.Iteration(runs.resolve(name), iteration.number)
@@ -23,12 +26,36 @@ def read(iteration: runs.Iteration, *, seed: int, others: Sequence[str] = ()) ->
         if number in taken:
             raise InputError(f"Seed {number} is that of {taken[number]} and of {name}: compare runs with different seeds.")
         taken[number] = name
-        more = [p | {"seed": number} for p in inference.read_all(other.path("predictions"))]
+        more, also_left_out = _current(other, systems)
         if _asked(more) != asked:
             raise InputError(f"{name} asked other questions than {iteration.run}: give both the same split_seed, contracts, "
                              "dev_rows and test_rows.")
-        rows += more
-    return rows
+        rows += [row | {"seed": number} for row in more]
+        left_out += [f"{name}: {line}" for line in also_left_out]
+    return rows, left_out
+
+
+def _current(iteration: runs.Iteration, systems: Sequence[str]) -> tuple[list[dict[str, Any]], list[str]]:
+    """Return the predictions of complete systems for the rows asked now; without data files there is nothing to check."""
+    found, left_out = inference.read_all(iteration.path("predictions"), systems), []
+    kept: list[dict[str, Any]] = []
+    for (system, split), own in _grouped(found).items():
+        path = iteration.path("data", f"{split}.jsonl")
+        asked = {row["id"]: row for row in runs.read_jsonl(path)} if path.is_file() else None
+        current = own if asked is None else [p for p in own if p["id"] in asked and inference.same_row(p, asked[p["id"]])]
+        if asked is None or len(current) == len(asked):
+            kept += current
+            continue
+        left_out.append(f"{system} on {split} is left out: it answers {len(current)} of the {len(asked)} rows asked now. Run "
+                        f"03_batch_inference with systems including '{system}'.")
+    return kept, left_out
+
+
+def _grouped(rows: Sequence[dict[str, Any]]) -> dict[tuple[str, str], list[dict[str, Any]]]:
+    groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for row in rows:
+        groups.setdefault((row["system"], row["split"]), []).append(row)
+    return groups
 
 
 def seed_of(iteration: runs.Iteration) -> int:

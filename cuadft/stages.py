@@ -32,7 +32,8 @@ class Stage:
     """One run of one notebook.
 
     `systems` may hold "align_methods" (stands for that parameter's items) and "incumbent" (from iteration 2);
-    the notebook gets them if `pass_systems`. `external` names the parameters that hold the user's own files.
+    the notebook gets them in the parameter that `pass_systems` names. `external` names the parameters that hold
+    the user's own files.
     """
 
     name: str
@@ -40,7 +41,7 @@ class Stage:
     reads: tuple[str, ...] = ()
     writes: tuple[str, ...] = ()
     systems: tuple[str, ...] = ()
-    pass_systems: bool = False
+    pass_systems: str = ""
     decide: bool | None = None
     external: tuple[str, ...] = ()
 
@@ -62,7 +63,7 @@ class Stage:
         """Return the parameters that the loop sets, not the preset."""
         given: dict[str, object] = {"run_dir": run_dir, "iteration": iteration.number}
         if self.pass_systems:
-            given["systems"] = self.systems_of(iteration, values)
+            given[self.pass_systems] = self.systems_of(iteration, values)
         return given if self.decide is None else given | {"decide": self.decide}
 
     def files(self, patterns: tuple[str, ...], iteration: Iteration, values: Mapping) -> list[str]:
@@ -88,7 +89,7 @@ STAGES = (
     ),
     Stage(
         "inference_rag", "03_batch_inference.ipynb", (*ANSWERED, *INCUMBENT), ("predictions/{system}.*",),
-        systems=("rag", "rag_compiled", "incumbent"), pass_systems=True,
+        systems=("rag", "rag_compiled", "incumbent"), pass_systems="systems",
     ),
     Stage(
         "fine_tune", "04_fine_tune.ipynb",
@@ -97,11 +98,12 @@ STAGES = (
     ),
     Stage(
         "inference_sft", "03_batch_inference.ipynb", (*ANSWERED, "adapters/{system}/**/*"),
-        ("predictions/{system}.*",), systems=("sft",), pass_systems=True,
+        ("predictions/{system}.*",), systems=("sft",), pass_systems="systems",
     ),
     Stage(
         "evaluate_sft", "05_evaluate.ipynb", ("predictions/{system}.*",),
-        systems=("rag", "rag_compiled", "incumbent", "sft"), decide=False, external=("published",),
+        systems=("rag", "rag_compiled", "incumbent", "sft"), pass_systems="evaluated", decide=False,
+        external=("published",),
     ),
     Stage(
         "align", "06_align.ipynb", (*TRAINED_ON, "program/*", "retriever/**/*", "adapters/sft/**/*"),
@@ -109,7 +111,7 @@ STAGES = (
     ),
     Stage(
         "inference_aligned", "03_batch_inference.ipynb", (*ANSWERED, "adapters/{system}/**/*"),
-        ("predictions/{system}.*",), systems=("align_methods",), pass_systems=True,
+        ("predictions/{system}.*",), systems=("align_methods",), pass_systems="systems",
     ),
     Stage(
         "evaluate", "05_evaluate.ipynb", ("predictions/*", "prev:decision.json"),
@@ -123,7 +125,7 @@ def require(notebooks_dir: Path, stages: tuple[Stage, ...]) -> dict[str, dict[st
     found = {}
     for stage in stages:
         found[stage.notebook] = {p.name: p for p in in_notebook(notebooks_dir / stage.notebook)}
-        wanted = {"run_dir", "iteration"} | ({"systems"} if stage.pass_systems else set())
+        wanted = {"run_dir", "iteration"} | ({stage.pass_systems} if stage.pass_systems else set())
         wanted |= set() if stage.decide is None else {"decide"}
         missing = sorted(wanted - set(found[stage.notebook]))
         if missing:

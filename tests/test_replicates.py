@@ -22,7 +22,8 @@ def make(folder, seed, answers, *, contract="c"):
 def test_each_seed_counts_and_the_spread_is_shown(tmp_path):
     own = make(tmp_path / "a", 7, ["Acme", "no"])
     make(tmp_path / "b", 8, ["Acme", "Acme"])
-    rows = replicates.read(own, seed=7, others=[str(tmp_path / "b")])
+    rows, left_out = replicates.read(own, seed=7, others=[str(tmp_path / "b")])
+    assert left_out == []
     board = scoreboard(score(rows), n_resamples=50).set_index("metric").loc["em"]
     # seed 7: 1 of 2, seed 8: 2 of 2
     assert (board["value"], board["seeds"], board["seed_low"], board["seed_high"]) == (0.75, 2, 0.5, 1.0)
@@ -36,3 +37,16 @@ def test_other_questions_the_same_seed_and_an_unknown_seed_are_refused(tmp_path)
     for name, message in (("same", "Seed 7 is that of"), ("other", "split_seed"), ("bare", "its seed is not known")):
         with pytest.raises(InputError, match=message):
             replicates.read(own, seed=7, others=[str(tmp_path / name)])
+
+
+def test_answers_to_rows_that_are_no_longer_asked_are_left_out_and_named(tmp_path):
+    own = make(tmp_path / "a", 7, ["Acme", "Acme"])
+    rows = runs.read_jsonl(own.path("predictions", "sft.test.jsonl"))
+    runs.write_jsonl(own.path("data", "test.jsonl"), rows)
+    runs.write_jsonl(own.path("predictions", "dpo.test.jsonl"), [r | {"system": "dpo", "question": "When?"} for r in rows])
+    runs.write_jsonl(own.path("predictions", "orpo.test.jsonl"), [rows[0] | {"system": "orpo"}])
+    kept, left_out = replicates.read(own, seed=7)
+    assert [row["system"] for row in kept] == ["sft", "sft"]
+    assert [line.split(" is left out")[0] for line in left_out] == ["dpo on test", "orpo on test"]
+    assert "1 of the 2 rows" in left_out[1] and "systems including 'orpo'" in left_out[1]
+    assert replicates.read(own, seed=7, systems=["orpo"])[0] == []

@@ -42,7 +42,7 @@ BODIES = {
         'runs.write_text(it.path("adapters", "sft", "w.txt"), f"{learning_rate}")',
     ),
     "05_evaluate": (
-        "decide: bool = False  # promote or keep\n",
+        "decide: bool = False  # promote or keep\nevaluated: list = []  # systems to evaluate\n",
         'names = sorted(p.name for p in it.path("predictions").glob("*.jsonl"))\n'
         'runs.write_json(it.path("metrics", "scores.json"), names)\n'
         'runs.write_text(it.path("figures", "f1.svg"), "<svg/>")',
