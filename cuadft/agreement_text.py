@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -44,7 +45,7 @@ def _rows(report: Mapping[str, Any]) -> str:
         ("Mean absolute error of a system's mean", f"{_number(report['system_error']['mean'])}, largest "
          f"{_number(report['system_error']['largest'])}"),
     ]  # fmt: skip
-    return _table(("Measure", "Value"), lines)
+    return table(("Measure", "Value"), lines)
 
 
 def _systems(report: Mapping[str, Any]) -> str:
@@ -62,13 +63,13 @@ def _systems(report: Mapping[str, Any]) -> str:
         pairs = ", ".join(f"{better} above {worse}" for better, worse in found["turned"])
         order += f"The judge does not confirm what the verdicts say: {pairs} (Kendall {_number(found['kendall'])})."
     head = ("System", "n", "Judge", "Verdict", "Error", "Spearman")
-    return "### Systems\n\n" + _table(head, lines) + "\n\n" + order
+    return "### Systems\n\n" + table(head, lines) + "\n\n" + escaped(order)
 
 
 def _reliability(report: Mapping[str, Any]) -> str:
     lines = [(_span(b["from"], b["to"], "{:.2g}"), b["n"], _number(b["judge"]), _figure(b | {"value": b["verdict"]}))
              for b in report["reliability"]]  # fmt: skip
-    return ("### Reliability\n\n" + _table(("Judge score", "n", "Mean score", "Mean verdict"), lines) +
+    return ("### Reliability\n\n" + table(("Judge score", "n", "Mean score", "Mean verdict"), lines) +
             "\n\nA calibrated judge has the same mean in both columns. Mean distance, weighted by n: "
             f"{_number(report['calibration_error'])}.")  # fmt: skip
 
@@ -77,15 +78,21 @@ def _length(report: Mapping[str, Any]) -> str:
     found = report["length"]
     lines = [(f"{t['length']} ({_span(t['from'], t['to'], '{:,}')} characters)", t["n"], _figure(t, signed=True))
              for t in found["terciles"]]  # fmt: skip
-    return ("### Length of the answer\n\n" + _table(("Answers", "n", "Mean error"), lines) +
+    return ("### Length of the answer\n\n" + table(("Answers", "n", "Mean error"), lines) +
             "\n\nCorrelation of the error with the logarithm of the length: "
             f"{_figure(found['correlation'], signed=True)}. Above zero, the judge favours long answers more than the "
             "verdicts do.")  # fmt: skip
 
 
-def _table(head: Sequence[str], lines: Sequence[Sequence[Any]]) -> str:
-    cells = [[str(cell).replace("|", "\\|") for cell in line] for line in (head, ["---"] * len(head), *lines)]
+def table(head: Sequence[str], lines: Sequence[Sequence[Any]]) -> str:
+    """Return a Markdown table."""
+    cells = [[escaped(str(cell)) for cell in line] for line in (head, ["---"] * len(head), *lines)]
     return "\n".join(f"| {' | '.join(line)} |" for line in cells)
+
+
+def escaped(text: str) -> str:
+    """Return a text as one line in which Markdown finds no table, link, emphasis, formula or HTML."""
+    return re.sub(r"[\\`*<|$]|\](?=\()", r"\\\g<0>", " ".join(text.split()))
 
 
 def _figure(found: Mapping[str, Any], *, signed: bool = False) -> str:

@@ -14,9 +14,9 @@ import dspy
 from cuadft.errors import InputError
 from cuadft.finetune import Tuning, common_settings, load_trainable, run_training, tokenizer
 from cuadft.inference import predict
-from cuadft.judges import Judge
 from cuadft.models import weights_hash
 from cuadft.program import ContractQA, target
+from cuadft.ratings import Judge
 
 METHODS = ("dpo", "orpo")
 

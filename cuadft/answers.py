@@ -16,6 +16,7 @@ from typing import Any
 
 from cuadft import tables
 from cuadft.errors import InputError
+from cuadft.excerpts import clean, shorten
 from cuadft.metrics import is_refusal
 
 ALIASES: dict[str, tuple[str, ...]] = {  # what a column is -> names it is known by, best first
@@ -37,6 +38,9 @@ ALIASES: dict[str, tuple[str, ...]] = {  # what a column is -> names it is known
 REQUIRED = ("question", "reference", "answer")
 NO_TEXT = ("reference", "seconds")  # columns that may hold other values
 NO_ANSWER = "no answer"
+LISTED = 20  # columns named in an error
+LONGEST_NAME = 100  # characters of a system's name, which stands in tables and figures
+MOST_SEED = 2**32 - 1
 BLANKS = ("", "nan", "null", "<na>")  # how tables write a missing value
 WORDS = {"true": 1.0, "yes": 1.0, "correct": 1.0, "partly": 0.5, "false": 0.0, "no": 0.0, "incorrect": 0.0}
 
@@ -80,7 +84,7 @@ def _read_one(path: Path, verdicts: Sequence[str], asked: Mapping[str, str]) -> 
 def _column(role: str, asked: str, present: Sequence[str], path: Path) -> str | None:
     """Return the column that plays a role, None if an optional one is not there."""
     folded = {re.sub(r"[\W_]+", "_", name.casefold()).strip("_"): name for name in reversed(present)}
-    listed = ", ".join(map(repr, present))
+    listed = ", ".join(repr(shorten(name, 40)) for name in present[:LISTED]) + " …" * (len(present) > LISTED)
     if asked:
         found = asked if asked in present else folded.get(asked.casefold())
         if found is None:
@@ -106,13 +110,21 @@ def _row(record: tables.Record, columns: Mapping[str, str], verdicts: Sequence[s
     row = {
         "question": text["question"], "answers": golds, "is_impossible": not golds, "answer": answer,
         "error": (text.get("error") or NO_ANSWER) if answer is None else None,
-        "system": text.get("system") or path.stem, "split": text.get("split") or "",
+        "system": _system(text.get("system") or path.stem, record.where), "split": text.get("split") or "",
         "seed": _seed(text.get("seed"), record.where), "contract": text.get("contract") or "",
         "contract_type": text.get("contract_type") or "", "category": text.get("category") or "",
         "source": "file", "seconds": seconds if isinstance(seconds, float | int) else math.nan, "where": record.where,
         "verdicts": {name: _verdict(record.values.get(name), record.where, name) for name in verdicts},
     }  # fmt: skip
     return row | _places(record, given["reference"])
+
+
+def _system(text: str, where: str) -> str:
+    name = clean(text)
+    if not 0 < len(name) <= LONGEST_NAME:
+        raise InputError(f"{where}: {name[:40]!r} is no system's name, it has {len(name):,} characters: give 1 to "
+                         f"{LONGEST_NAME}, or name the column that tells systems apart with --system COLUMN.")
+    return name
 
 
 def _places(record: tables.Record, reference: object) -> dict[str, Any]:
@@ -139,7 +151,7 @@ def _text(value: object, where: str, role: str) -> str | None:
         raise InputError(f"{where}: the {role} is {str(value)[:60]!r}: give a text (or a list of texts).")
     if value is None or str(value).strip().casefold() in BLANKS:
         return None
-    return str(value).encode("utf-8", "replace").decode()  # a lone surrogate has no place in a text file
+    return str(value).replace("\0", " ").encode("utf-8", "replace").decode()  # no text file holds NUL or half a pair
 
 
 def _golds(value: object, impossible: str | None, where: str, column: str) -> list[dict[str, Any]]:
@@ -170,8 +182,8 @@ def _seed(text: str | None, where: str) -> int:
         number = float(text or 0)
     except ValueError:
         number = math.nan
-    if not number.is_integer():
-        raise InputError(f"{where}: seed {text!r} is no whole number: correct it.")
+    if not number.is_integer() or abs(number) > MOST_SEED:
+        raise InputError(f"{where}: seed {text[:40]!r} is no whole number of at most 32 bits: correct it.")
     return int(number)
 
 

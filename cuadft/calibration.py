@@ -96,7 +96,10 @@ def fit_rows(evidence: Sequence[Sequence[tuple[str, Mapping[str, float]]] | None
 
     Of several references, the one with most in common counts.
     """
-    kept = [(max(e, key=lambda one: sum(one[1].values())), v) for e, v in zip(evidence, verdicts, strict=True) if e]
+    def common(one: tuple[str, Mapping[str, float]]) -> float:
+        return sum(value for name, value in one[1].items() if name not in ("conflict", "contradiction"))
+
+    kept = [(max(e, key=common), v) for e, v in zip(evidence, verdicts, strict=True) if e]
     return fit([e[0] for e, _ in kept], [e[1] for e, _ in kept], [v for _, v in kept])
 
 

@@ -98,8 +98,8 @@ def _add_score(commands: argparse._SubParsersAction, shared: argparse.ArgumentPa
     add("--n-resamples", type=int, default=2000, metavar="N", help="bootstrap resamples (default 2000)")
     add("--confidence", type=float, default=0.95, metavar="P", help="level of the intervals (default 0.95)")
     add("--seed", type=int, default=7, metavar="N", help="seed of the bootstrap (default 7)")
-    add("--embedder", metavar="ID", default="", help="sentence-transformers model for the offline judge: slower, a little "
-        "more exact (default none)")
+    add("--embedder", metavar="ID", default="", help="sentence-transformers model for the offline judge: slower, a "
+        "little more exact (default none)")
     command.set_defaults(command=_score)
 
 

@@ -12,6 +12,7 @@ from zlib import crc32
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as _Figure
+from matplotlib.text import Text
 
 from cuadft.errors import InputError
 from cuadft.metrics import METRICS
@@ -42,6 +43,12 @@ class Figure(_Figure):
     def __init__(self, width: float = 5.0, height: float = 3.0):
         super().__init__(figsize=(width, height), facecolor="white")
         self.set_layout_engine("constrained", w_pad=0.06, h_pad=0.06)
+
+    def draw(self, renderer: Any) -> None:
+        """Draw; a dollar sign, as in a system's name, is never taken for mathematics."""
+        for text in self.findobj(Text):
+            text.set_parse_math(False)
+        super().draw(renderer)
 
     def _repr_png_(self) -> bytes:
         buffer = io.BytesIO()

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from difflib import SequenceMatcher
 from functools import lru_cache
 
+from cuadft.dates import MONTHS, dates, same_date
 from cuadft.matching import normalise
 from cuadft.metrics import is_refusal
 
@@ -21,12 +23,9 @@ PHRASE = 4  # words in a row that count as a phrase
 ENOUGH = 8  # content words of a reference after which more of them add nothing to an explanation
 ON_POINT = 0.6  # share of the content words of an explanation, found in the reference, that is as good as all
 SAME_WORDS = 0.8  # share of common words, numbers and negations aside, from which two texts are the same statement
+ALIGNED = 500  # words at the start of two such texts that are held against each other one by one
+SWAP = 3  # most words of a difference in which a number or negation turns the statement
 
-MONTHS = {
-    name: str(n) for n, name in enumerate(
-        ["january", "february", "march", "april", "may", "june", "july", "august", "september", "october", "november",
-         "december"], start=1)
-}  # fmt: skip
 UNITS = ("one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen "
          "eighteen nineteen twenty").split()  # fmt: skip
 NUMBERS = {name: str(n) for n, name in enumerate(UNITS, start=1)} | {
@@ -43,17 +42,28 @@ STOP_WORDS = frozenset(
 REDACTED = re.compile(r"\[\s*\*+\s*\]")
 SECTION = re.compile(r"(?:\b(?:sub)?sections?|\barticles?|\bexhibits?|§)\s*[\dA-Z][\w.()]*", re.IGNORECASE)
 ITEM = re.compile(r"^\s*\d{1,2}[.)](?:\d+\.?)*(?=\s)", re.MULTILINE)  # "1." or "2.4" at the start of a line
+FIGURE = re.compile(r"\d{1,3}(?:,\d{3})+(?!\d)(?:\.\d+)*|\d+(?:\.\d+)*|[a-z]+(?:-[a-z]+)?")  # 6,2016 is two
+NOT = re.compile(r"n['’]t\b", re.IGNORECASE)
+ZEROS = re.compile(r"^0+(?=\d)|\.0+$")  # that change no number
+SCALES = {"thousand": 1_000, "million": 1_000_000, "billion": 1_000_000_000}
+SCALED = re.compile(rf"(\d+(?:\.\d+)?)\s+({'|'.join(SCALES)})\b")
 VERB = re.compile(r"\b(?:may|march)\b(?!\s+\d)", re.IGNORECASE)  # not the months
 
 AFFIRMATION = re.compile(r"^\W*(?:answer:\s*)?yes\b", re.IGNORECASE)
 DENIAL = re.compile(  # "does not include" is also how clauses speak: there it takes the contract as its subject
-    r"^\W*(?:answer:\s*)?no\b(?!\s+(?:later|less|more|earlier)\b)|^unfortunately\b"
-    r"|\b(?:does|do|did|is|are|was|were|could|can|seems?|appears?)\s*(?:not|n't)\s+(?:\w+\s+){0,2}?"
+    r"^\W*(?:answer:\s*)?no\b(?!\s+(?:later|less|more|earlier)\b|\s+(?:\w+\s+){1,3}(?:shall|may|will)\b)"
+    r"|^\W*(?:answer:\s*)?(?:none|n/?a)\W*$"
+    r"|^\W*(?:answer:\s*)?not (?:applicable|mentioned|found|specified|stated|provided|addressed)\b"
+    r"|^unfortunately\b"
+    r"|\bthere\s*(?:is|are|was|were)\s*(?:no|not|n['’]t)\s+(?:a\b|any\b|(?:[\w-]+\s+){1,4}clauses?\b)"
+    r"|\b(?:does|do|did|is|are|was|were|could|can|seems?|appears?)\s*(?:not|n['’]t)\s+(?:\w+\s+){0,2}?"
     r"(?:appear|seem|contain|specif\w*|mention\w*|state[ds]?|indicat\w*|find|found|determine|clear|explicit\w*|there"
     r"|discuss\w*|address\w*|provided|included)\b"
-    r"|\b(?:contract|(?-i:agreement)|context|text|document|excerpts?|passages?)\s+(?:does|do|did)\s*(?:not|n't)\s+(?:\w+\s+)?"
-    r"(?:include|provide|have|grant|impose|require)\b"
-    r"|\b(?:cannot|unable to|could not)\s+(?:\w+\s+)?(?:find|determine|locate)\b"
+    r"|\b(?:contract|(?-i:agreement)|context|text|document|excerpts?|passages?)\s+(?:does|do|did)\s*(?:not|n['’]t)"
+    r"\s+(?:\w+\s+)?(?:include|provide|have|grant|impose|require|say)\b"
+    r"|\b(?:contract|(?-i:agreement)|context|text|document|excerpts?|passages?)\s+(?:is|are)\s+silent\b"
+    r"|\b(?:cannot|can['’]t|unable to|could not|couldn['’]t)\s+(?:\w+\s+)?"
+    r"(?:find|determine|locate|answer|be (?:found|determined))\b"
     r"|\bno (?:explicit|specific|such|clause|mention|information|restriction|provision|indication|minimum)\b",
     re.IGNORECASE,
 )
@@ -70,6 +80,7 @@ EXPLANATION = re.compile(  # case matters: a clause speaks of "this Agreement", 
 
 def stance(answer: str) -> str:
     """Return how an answer answers: denied (says that nothing is there), brief, explained (about the contract) or quoted."""
+    answer = " ".join(answer.split(maxsplit=OPENING))
     opening = answer[:OPENING]
     if is_refusal(answer) or (DENIAL.search(opening) and not AFFIRMATION.search(opening)):
         return "denied"
@@ -98,13 +109,14 @@ def compare(question: str, answer: str, reference: str) -> dict[str, float]:
     without the question's. on_point: content_precision against `ON_POINT`. found: content words of the reference
     that the answer holds, against `ENOUGH` at most; pithy: the geometric mean of content_precision and found.
     conflict: 1 if each text holds a number or date that the other lacks. contradiction: 1 if the texts are otherwise
-    the same statement, and a number, a date or a negation differs.
+    the same statement, and in one place a number, a date or a negation differs, or if both hold dates and share none.
     """
     ours, theirs, asked = words(answer), words(reference), content(words(question))
     mine, gold = content(ours) - asked, content(theirs) - asked
     common, conflict = len(mine & gold), _number_conflict(answer, reference)
     precision, found = common / max(1, len(mine)), min(1.0, common / max(1, min(len(gold), ENOUGH)))
-    recall = _phrases(theirs, ours)
+    recall, dated = _phrases(theirs, ours), (dates(answer), dates(reference))
+    turned = (all(dated) and dated[0].isdisjoint(dated[1])) or (_same_statement(ours, theirs) and _turned(answer, reference))
     return {
         "phrase_recall": recall,
         "phrase_root": recall**0.5,
@@ -114,7 +126,7 @@ def compare(question: str, answer: str, reference: str) -> dict[str, float]:
         "found": found,
         "pithy": (precision * found) ** 0.5,
         "conflict": float(conflict),
-        "contradiction": float(_same_statement(ours, theirs) and (conflict or _negated(ours) != _negated(theirs))),
+        "contradiction": float(turned),
     }
 
 
@@ -138,10 +150,14 @@ def _number_conflict(answer: str, reference: str) -> bool:
 
 def figures(text: str) -> set[str]:
     """Return the numbers of a text, months and number words among them; numbers of sections and list items are none."""
-    text = VERB.sub(" ", ITEM.sub(" ", SECTION.sub(" ", text)))
-    found = re.findall(r"\d+(?:[.,]\d+)*|[a-z]+(?:-[a-z]+)?", text.lower())
-    found = [MONTHS.get(word) or NUMBERS.get(word) or word.replace(",", "") for word in found]
-    return {word.lstrip("0") for word in found if word[0].isdigit()}
+    return {word for word in _plain(text) if word[0].isdigit()}
+
+
+def _plain(text: str) -> list[str]:
+    text = VERB.sub(" ", ITEM.sub(" ", SECTION.sub(" ", NOT.sub(" not", text)))).lower()
+    text = SCALED.sub(lambda found: f"{float(found[1]) * SCALES[found[2]]:.0f}", text)
+    found = [MONTHS.get(word) or NUMBERS.get(word) or word.replace(",", "") for word in FIGURE.findall(text)]
+    return [ZEROS.sub("", word) for word in found]
 
 
 def _same_statement(ours: Sequence[str], theirs: Sequence[str]) -> bool:
@@ -149,13 +165,23 @@ def _same_statement(ours: Sequence[str], theirs: Sequence[str]) -> bool:
     return bool(mine & gold) and len(mine & gold) >= SAME_WORDS * len(mine | gold)
 
 
-def _negated(text: Sequence[str]) -> bool:
-    return not NEGATIONS.isdisjoint(text)
+def _turned(answer: str, reference: str) -> bool:
+    """Say whether, word held against word, a number stands for another one, or a negation for none."""
+    ours, theirs = _plain(answer)[:ALIGNED], _plain(reference)[:ALIGNED]
+    for _, i, j, k, m in SequenceMatcher(None, ours, theirs, autojunk=False).get_opcodes():
+        one, other = set(ours[i:j]), set(theirs[k:m])
+        ends = i == k == 0 or (j, m) == (len(ours), len(theirs))
+        if max(j - i, m - k) > SWAP or (ends and not (one and other)):
+            continue  # quoting more or less of a clause turns nothing
+        numbers, others = ({word for word in part if word[0].isdigit()} for part in (one, other))
+        if (numbers - others and others - numbers) or NEGATIONS.isdisjoint(one) != NEGATIONS.isdisjoint(other):
+            return True
+    return False
 
 
 def same_words(answer: str, reference: str) -> bool:
-    """Say whether answer and reference are the same words in the same order (SQuAD's normalisation)."""
-    return normalise(answer) == normalise(reference)
+    """Say whether answer and reference are the same words in order (SQuAD's normalisation), or the same date."""
+    return normalise(answer) == normalise(reference) or same_date(answer, reference)
 
 
 @lru_cache(maxsize=100_000)

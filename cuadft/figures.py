@@ -42,25 +42,22 @@ PANELS = ("f1", "f1_answerable", "false_answer", "false_refusal")
 
 
 def benchmark(scoreboard: pd.DataFrame, metric: str = "f1", split: str = "test", *, confidence: float = 0.95,
-              unit: str = "contract", detectable: pd.DataFrame | float | None = None) -> Figure:
+              unit: str = "contract", detectable: pd.DataFrame | None = None) -> Figure:
     """Return one metric of every system on one split: a dot, its interval and its value.
 
     scoreboard: from `scoreboard.scoreboard`; with several seeds a bracket under the interval is their spread.
     confidence: the level that it was made with (named on the axis); unit: what it resampled, "contract" or
     "question".
-    detectable: the minimum detectable difference, from `compare.detectable` or as the table of
-    `compare.paired_deltas`; printed under the figure.
+    detectable: the table of `compare.paired_deltas`, whose minimum detectable difference is printed under the figure.
     """
     return panels(scoreboard, (metric,), split, confidence=confidence, unit=unit, detectable=detectable)
 
 
 def panels(scoreboard: pd.DataFrame, metrics: Sequence[str] = PANELS, split: str = "test", *,
-           confidence: float = 0.95, unit: str = "contract",
-           detectable: pd.DataFrame | float | None = None) -> Figure:
+           confidence: float = 0.95, unit: str = "contract", detectable: pd.DataFrame | None = None) -> Figure:
     """Return several metrics of every system on one split, two to a row: what a better mean is made of.
 
-    Arguments as in `benchmark`; a number for `detectable` is the first metric's, a table is read for each.
-    Raises InputError if the scoreboard holds rows, but none of a metric on this split.
+    Arguments as in `benchmark`. Raises InputError if the scoreboard holds rows, but none of a metric on this split.
     """
     parts = [select(scoreboard, metric, split) for metric in metrics]
     systems = list(dict.fromkeys(system for rows in parts for system in rows["system"]))
@@ -72,7 +69,7 @@ def panels(scoreboard: pd.DataFrame, metrics: Sequence[str] = PANELS, split: str
     grid = figure.subplots(n_rows, n_columns, squeeze=False, sharey=True).ravel()
     for axes, metric, rows in zip(grid, metrics, parts, strict=False):
         dots(axes, rows.set_index("system").reindex(systems).reset_index(), systems)
-        least = _least(detectable if metric == metrics[0] or _is_table(detectable) else None, metric, split)
+        least = _least(detectable, metric, split)
         if least and len(metrics) == 1:
             told = f"Differences below about {least} cannot be told apart here" if least != UNKNOWN else UNTOLD
             foot(figure, f"{told} (80% power, paired by question, {size(rows, unit, ' on ')}).")
@@ -85,17 +82,12 @@ def panels(scoreboard: pd.DataFrame, metrics: Sequence[str] = PANELS, split: str
     return figure
 
 
-def _is_table(detectable: pd.DataFrame | float | None) -> bool:
-    return isinstance(detectable, pd.DataFrame)
-
-
-def _least(detectable: pd.DataFrame | float | None, metric: str, split: str) -> str:
+def _least(deltas: pd.DataFrame | None, metric: str, split: str) -> str:
     """Return the smallest difference that the questions at hand can show, in words; "" where none is given."""
-    if _is_table(detectable):
-        table = needs(detectable, "paired_deltas", "split", "metric", "detectable")
-        values = table[(table["metric"] == metric) & (table["split"] == split)]["detectable"]
-    else:
-        values = pd.Series([] if detectable is None else [float(detectable)], dtype=float)
+    if deltas is None:
+        return ""
+    table = needs(deltas, "paired_deltas", "split", "metric", "detectable")
+    values = table[(table["metric"] == metric) & (table["split"] == split)]["detectable"]
     if not len(values):
         return ""
     values = values[values > 0]  # NaN: one contract; 0: two systems that score alike on every question

@@ -17,12 +17,17 @@ from cuadft.errors import InputError
 
 def write_text(path: str | Path, text: str) -> None:
     """Write a UTF-8 file in one step: readers see the old content or the new, never a part."""
+    write_bytes(path, text.encode())
+
+
+def write_bytes(path: str | Path, content: bytes) -> None:
+    """Write a file in one step, as `write_text`."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
     try:
-        with open(part, "w", encoding="utf-8", newline="") as file:
-            file.write(text)
+        with open(part, "wb") as file:
+            file.write(content)
             file.flush()
             os.fsync(file.fileno())
         os.replace(part, path)

@@ -8,7 +8,8 @@ import pandas as pd
 
 from cuadft.agreement import clusters
 from cuadft.judge_prompts import ORDERS, WORDINGS, Variant
-from cuadft.judges import LMJudge, Rows, failed
+from cuadft.judges import LMJudge
+from cuadft.ratings import Rows, failed
 from cuadft.stats import cluster_bootstrap
 
 

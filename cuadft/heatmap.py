@@ -18,6 +18,7 @@ from matplotlib.patches import Rectangle
 
 from cuadft.drawing import Figure, empty, foot, metric_label, needs, plain, select, span
 from cuadft.errors import InputError
+from cuadft.excerpts import shorten
 from cuadft.metrics import METRICS
 
 GROUPS = {"category": "Category", "contract_type": "Contract type"}
@@ -98,12 +99,6 @@ def text_colour(background: tuple[float, ...]) -> str:
     parts = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in background[:3]]
     luminance = 0.2126 * parts[0] + 0.7152 * parts[1] + 0.0722 * parts[2]
     return "black" if (luminance + 0.05) / 0.05 >= 1.05 / (luminance + 0.05) else "white"
-
-
-def shorten(name: str, longest: int) -> str:
-    """Return a name with its middle left out where it has more than `longest` characters."""
-    head = (longest - 1) // 2
-    return name if len(name) <= longest else f"{name[:head]}…{name[len(name) - (longest - 1 - head):]}"
 
 
 def _row_label(name: str, rows: pd.DataFrame) -> str:

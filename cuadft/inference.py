@@ -11,6 +11,7 @@ from typing import Any
 import dspy
 
 from cuadft import runs
+from cuadft.errors import brief
 from cuadft.files import value_hash
 from cuadft.local_lm import LocalEngine
 from cuadft.program import ContractQA, PlainAdapter
@@ -120,5 +121,5 @@ def _prediction(row: dict[str, Any], result: Any, error: Exception | None, secon
         {"index": h.passage.index, "start": h.passage.start, "end": h.passage.end, "score": round(float(h.score), 6)}
         for h in result.hits]
     return row | {"answer": None if result is None else result.answer, "spans": [] if result is None else result.spans,
-                  "passages": passages, "error": None if error is None else f"{type(error).__name__}: {error}"[:500],
+                  "passages": passages, "error": None if error is None else brief(error),
                   "seconds": round(seconds, 4)}

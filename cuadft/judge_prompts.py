@@ -101,10 +101,11 @@ def _broken_up(text: str) -> str:
 
 
 MARKS = r"[\s*_`\"'“”‘’#<>()\[\]{}.,:;=–—-]"
-WORD = rf"(correct|partly|incorrect){MARKS}*"
+WORD = rf"((?a:correct|partly|incorrect)){MARKS}*"  # ASCII: "ı" would count as a lower-case "I"
 TYPED = re.compile(rf"{MARKS}*(?:(?:verdict|literal){MARKS}+)?{WORD}", re.IGNORECASE)
-LABELLED = re.compile(rf"{MARKS}*verdict{MARKS}+{WORD}", re.IGNORECASE)
-REASON = re.compile(rf"^{MARKS}*reason[\s*_`\"']*[:=]\s*(.+)", re.IGNORECASE | re.MULTILINE)
+LABELLED = re.compile(rf"{MARKS}*verdict{MARKS}+{WORD}(?:reason{MARKS}.*)?", re.IGNORECASE)
+REASON = re.compile(r"\breason[*_`\"' ]*[:=]\s*(.+)", re.IGNORECASE)
+SAID = re.compile(r"[a-z]{5}", re.IGNORECASE)  # tells a line of text from a brace and from the "```json" above it
 HEADER = re.compile(r"\[\[ ?## ?(\w+) ?## ?\]\]")
 
 
@@ -112,8 +113,8 @@ def read_reply(text: str) -> tuple[str | None, str]:
     """Return the verdict and the reason in a reply; None if there is no verdict, or if there are two different ones.
 
     A verdict is one of the three words alone on its line, in any case, with or without quotes, markdown and the
-    label "Verdict:". It stands under DSPy's header; without that header it needs the label, or is the whole reply.
-    Words inside a sentence are never taken for one.
+    label "Verdict:". It stands under DSPy's header; without that header it needs the label and to begin or end the
+    reply, or is the whole of it. Words inside a sentence, or quoted amid other lines, are never taken for one.
     """
     before, *rest = HEADER.split(text)
     sections = list(zip(rest[::2], rest[1::2], strict=True))
@@ -121,7 +122,8 @@ def read_reply(text: str) -> tuple[str | None, str]:
     if under:
         found = _words(TYPED, "\n".join(under))
     else:
-        found = _words(LABELLED, before) or _words(TYPED, " ".join(before.split()))
+        lines = [line for line in before.splitlines() if SAID.search(line)]
+        found = _words(LABELLED, "\n".join(lines[:1] + lines[-1:])) or _words(TYPED, " ".join(before.split()))
     reason = next((part.strip() for name, part in sections if name == "reason"), "")
     if not reason and (line := REASON.search(text)):
         reason = line[1].strip()

@@ -21,22 +21,26 @@ from typing import Any, NamedTuple
 
 import dspy
 import pandas as pd
-from dspy.utils.exceptions import DSPyError, is_retryable_lm_error
+from dspy.utils.exceptions import (
+    DSPyError,
+    LMAuthError,
+    LMBillingError,
+    LMConfigurationError,
+    LMUnsupportedModelError,
+    is_retryable_lm_error,
+)
 
-from cuadft.errors import InputError
+from cuadft.errors import InputError, brief
 from cuadft.judge_prompts import VARIANTS, Variant, VerdictAdapter, fenced, signature
-from cuadft.metrics import NO_CLAUSE
 from cuadft.progress import bar
-from cuadft.ratings import COLUMNS, Judge, Rows, failed, golds, rating, table
+from cuadft.ratings import Rows, failed, rating, reference, table
 from cuadft.verdicts import Verdicts, key_of
-
-__all__ = ["COLUMNS", "Judge", "LMJudge", "Rows", "Vote", "failed", "golds", "majority", "rating", "table"]
 
 SCORES = {"correct": 1.0, "partly": 0.5, "incorrect": 0.0}
 VOTES = (1, 3, 5, 7, 9)
 LONGEST_PROMPT = 200_000  # characters of all fields together; a longer row is a failed judgement
-LONGEST_ERROR = 500  # characters kept of an error, which may quote the whole reply
 GIVE_UP = 20  # calls in a row that the endpoint failed, each after the LM's own retries; then no more is sent
+HOPELESS = (LMAuthError, LMBillingError, LMConfigurationError, LMUnsupportedModelError)  # every row would meet them
 
 
 class Vote(NamedTuple):
@@ -108,8 +112,7 @@ class LMJudge:
         return [[votes[key] for key in keys] for keys in wanted]
 
     def _fields(self, row: Mapping[str, Any]) -> dict[str, str]:
-        reference = "\n".join(golds(row)) or NO_CLAUSE
-        fields = {"question": row["question"], "reference": reference, "answer": row["answer"]}
+        fields = {"question": row["question"], "reference": reference(row), "answer": row["answer"]}
         if self.see_passage:
             if not isinstance(row.get("passage"), str):
                 raise InputError(
@@ -148,9 +151,11 @@ class LMJudge:
             with dspy.context(lm=self.lm, adapter=VerdictAdapter()):
                 reply = self.programs[variant](**fields)
         except DSPyError as error:
-            self._down = self._down + 1 if is_retryable_lm_error(error) else 0
-            return Vote(None, error=f"{type(error).__name__}: {error}"[:LONGEST_ERROR])
+            self._down = self._down + 1 if is_retryable_lm_error(error) or isinstance(error, HOPELESS) else 0
+            return Vote(None, error=brief(error, self.lm.kwargs))
         self._down = 0
+        if "verdict" not in reply:
+            return Vote(None, error="The endpoint sent a response without any reply in it.")
         if self.store is not None:
             self.store.add(key, judge=self.name, model=self.lm.model, variant=", ".join(variant),
                            verdict=reply.verdict, reason=reply.reason)  # fmt: skip

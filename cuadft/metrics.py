@@ -7,6 +7,7 @@ A failed generation scores 0 and is counted. A metric that does not apply to a r
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
@@ -51,6 +52,7 @@ WEIGHTS: dict[str, tuple[str, ...]] = {  # metrics of counts -> the columns whos
     "span_precision": ("span_tp", "span_fp"),
     "span_recall": ("span_tp", "span_fn"),
     "span_f1": ("span_tp", "span_tp", "span_fp", "span_fn"),
+    "abstention_precision": ("refused",),  # a question that one system alone refused counts for that one
 }
 KEYS = ("system", "split", "id", "contract", "contract_type", "category", "source", "question", "is_impossible")
 COUNTS = ("span_tp", "span_fp", "span_fn")
@@ -69,11 +71,12 @@ def score(predictions: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
 
     f1, em: SQuAD 2.0's, best over the gold spans; f1_all: against all of them as one bag; rouge_l: best over them.
     On a row without clause all four are 1 for a refusal and 0 otherwise. span_*: `spans.counts` of the answer's
-    non-blank lines; their mean is weighted (see `weights`). abstention_precision: over refused rows, whether there
-    is no clause; abstention_recall: over rows without clause, whether refused. false_answer: answered although there
-    is no such clause; false_refusal: refused although there is one; both NaN on a failed row, where f1, em, rouge_l
-    and abstention_recall are 0 and all gold spans are missed. hit: a retrieved passage shares a character with a gold
-    span (hit@1: the first one does); char_recall, char_precision: `matching.retrieved_share`.
+    non-blank lines, where a gold span of several lines that is quoted in full is one; their mean is weighted (see
+    `weights`). abstention_precision: over refused rows, whether there is no clause; abstention_recall: over rows
+    without clause, whether refused. false_answer: answered although there is no such clause; false_refusal: refused
+    although there is one; both NaN on a failed row, where f1, em, rouge_l and abstention_recall are 0 and all gold
+    spans are missed. hit: a retrieved passage shares a character with a gold span (hit@1: the first one does);
+    char_recall, char_precision: `matching.retrieved_share`.
 
     Raises InputError on a missing key, an answer that is no text, gold spans that contradict is_impossible, and a
     row counted twice (same system, split, seed and id).
@@ -142,11 +145,21 @@ def _answer(compared: Comparison, *, answerable: bool) -> dict[str, float]:
 
 
 def _spans(answer: str | None, refused: bool, gold: Sequence[Mapping], *, substring: bool) -> dict[str, float]:
-    lines = [] if answer is None or refused else [line.strip() for line in answer.splitlines()]
-    tp, fp, fn = spans.counts([line for line in lines if line], [a["text"] for a in gold], substring=substring)
+    golds = [a["text"] for a in gold]
+    lines = [] if answer is None or refused else [line.strip() for line in _unbroken(answer, golds).splitlines()]
+    tp, fp, fn = spans.counts([line for line in lines if line], golds, substring=substring)
     values = {"span_precision": (tp, tp + fp), "span_recall": (tp, tp + fn), "span_f1": (2 * tp, 2 * tp + fp + fn)}
     shares = {name: part / whole if whole else math.nan for name, (part, whole) in values.items()}
     return {"span_tp": tp, "span_fp": fp, "span_fn": fn} | shares
+
+
+def _unbroken(answer: str, golds: Sequence[str]) -> str:
+    """Return the answer with every gold span of several lines that it quotes in full on one line."""
+    for gold in golds:
+        words = gold.split() if len(gold.strip().splitlines()) > 1 else ()
+        if words:
+            answer = re.sub(r"\s+".join(map(re.escape, words)), " ".join(words).replace("\\", r"\\"), answer)
+    return answer
 
 
 def _abstention(failed: bool, refused: bool, *, answerable: bool) -> dict[str, float]:

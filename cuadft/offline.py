@@ -10,8 +10,8 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from cuadft import calibration
-from cuadft.evidence import compare, same_words, stance
-from cuadft.matching import references
+from cuadft.evidence import REDACTED, compare, same_words, stance
+from cuadft.matching import normalise, references
 from cuadft.metrics import NO_CLAUSE, is_refusal
 from cuadft.ratings import failed, golds, rating, table
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 CORRECT_FROM, PARTLY_FROM = 0.75, 0.4  # lowest score for each verdict
 CONTRADICTED = 0.2  # highest score of the reference's statement with another number, date or negation (no verdict shows one)
+BURIED = 0.05  # share of a quoted answer that stands in the reference, below which it quotes the contract, not the clause
 DENIED_RIGHTLY = 0.9  # an answer that says in its own words that there is no clause, where there is none
 MOST_REFERENCES = 12  # of more gold spans, those that share most words with the answer are compared
 EMBEDDED_CHARS = 300  # characters of each text that are embedded: enough to tell what it is about, and cheap
@@ -47,7 +48,7 @@ class OfflineJudge:
         if failed(row):
             return rating(0.0, "failed")
         if seen is None:
-            score, reason = _by_rule(row["answer"], golds(row))
+            score, reason = _by_rule(row["answer"], _spans(row))
             return rating(score, verdict(score), reason)
         score, how, found = max(((self._score(how, found), how, found) for how, found in seen), key=lambda one: one[0])
         shares = ", ".join(f"{name} {value:.2f}" for name, value in found.items() if value)
@@ -55,7 +56,8 @@ class OfflineJudge:
 
     def _score(self, how: str, found: Mapping[str, float]) -> float:
         score = calibration.predict(self.weights, how, found)
-        return min(score, CONTRADICTED) if found["contradiction"] else score
+        buried = how == "quoted" and found["phrase_precision"] < BURIED
+        return min(score, CONTRADICTED) if found["contradiction"] or buried else score
 
 
 def verdict(score: float) -> str:
@@ -79,10 +81,14 @@ def read(rows: Sequence[Mapping[str, Any]], embedder: Any = None) -> list[list[E
 def _key(row: Mapping[str, Any]) -> tuple[str, str, tuple[str, ...]] | None:
     if failed(row):
         return None
-    answer, spans = row["answer"], tuple(golds(row))
-    if not spans or is_refusal(answer) or any(same_words(answer, text) for text in references(spans)):
+    answer, spans = row["answer"], _spans(row)
+    if not spans or _abstains(answer) or any(same_words(answer, text) for text in references(spans)):
         return None
     return str(row.get("question") or ""), answer, spans
+
+
+def _spans(row: Mapping[str, Any]) -> tuple[str, ...]:
+    return tuple(text for text in golds(row) if not _blank(text))
 
 
 def _compared(answer: str, spans: Sequence[str]) -> list[str]:
@@ -93,12 +99,20 @@ def _compared(answer: str, spans: Sequence[str]) -> list[str]:
     return sorted(texts, key=lambda text: -len(ours.intersection(text.lower().split())))[:MOST_REFERENCES]
 
 
+def _abstains(answer: str) -> bool:
+    return is_refusal(answer) or _blank(answer)
+
+
+def _blank(text: str) -> bool:
+    return not normalise(text) and not REDACTED.search(text)  # [***] can be what the clause says
+
+
 def _by_rule(answer: str, spans: Sequence[str]) -> tuple[float, str]:
-    if spans and is_refusal(answer):
+    if spans and _abstains(answer):
         return 0.0, f"refused: the reference is not {NO_CLAUSE!r}"
     if spans:
         return 1.0, "the reference's own words"
-    if is_refusal(answer):
+    if _abstains(answer):
         return 1.0, "refused, and there is no such clause"
     if stance(answer) == "denied":
         return DENIED_RIGHTLY, "denied: says that nothing is there, and there is no such clause"

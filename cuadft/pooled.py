@@ -10,6 +10,8 @@ from typing import Any
 from cuadft.answers import AnswerFile
 from cuadft.errors import InputError
 
+MOST_SYSTEMS = 100  # more make no table or figure that can be read, and usually come from a wrong column
+
 
 @dataclass(frozen=True)
 class Pool:
@@ -34,7 +36,7 @@ def join(files: Sequence[AnswerFile]) -> Pool:
     Two systems' rows belong to the same question if contract, question and reference agree; a question that one
     system answers several times keeps distinct ids ("3", "3.2"). The same rows in two files count once (verdicts of
     both are kept). Without a contract column, or with one contract, every question is a cluster of its own. Raises
-    InputError on no rows, several splits, and one system with different answers in two files.
+    InputError on no rows, too many systems, several splits, and one system with different answers in two files.
     """
     if not files:
         raise InputError("No answers: name at least one file with question, reference and answer.")
@@ -44,6 +46,10 @@ def join(files: Sequence[AnswerFile]) -> Pool:
     for n, file in enumerate(files):
         for system, rows in _numbered(file, n, numbers).items():
             _add(taken.setdefault(system, []), file, system, rows, notes)
+    if len(taken) > MOST_SYSTEMS:
+        raise InputError(f"{len(taken):,} systems, the first of them {', '.join(list(taken)[:3])}; at most "
+                         f"{MOST_SYSTEMS} can be compared: name the column that tells systems apart with --system "
+                         "COLUMN, or score fewer at a time.")  # fmt: skip
     rows = [row for parts in taken.values() for _, rows in parts for row in rows.values()]
     rows.sort(key=lambda row: row["order"])
     predictions, unit = _clustered(rows, _split(rows))
@@ -106,12 +112,12 @@ def _repeats(numbers: dict[tuple, int], predictions: Sequence[dict]) -> list[str
     twice = [p for p in predictions if "." in p["id"]]
     notes = []
     if several:
-        notes.append(f"{len(several)} questions come with several references (first: {several[0][:80]!r}): answers "
-                     "are compared between systems only under the same reference. If they are about different "
+        notes.append(f"Questions with several references: {len(several):,} (first: {several[0][:80]!r}). Answers are "
+                     "compared between systems only under the same reference. If they are about different "
                      "contracts, name their column with --contract COLUMN.")
     if twice:
-        notes.append(f"{len(twice)} rows repeat a question and its reference within one system (first: "
-                     f"{twice[0]['where']}): each counts, and systems are compared in the order of the repeats.")
+        notes.append(f"Rows that repeat a question and its reference within one system: {len(twice):,} (first: "
+                     f"{twice[0]['where']}). Each counts, and systems are compared in the order of the repeats.")
     return notes
 
 

@@ -66,10 +66,10 @@ class Results:
     frame: pd.DataFrame = field(repr=False)
 
 
-def read(folder: str | Path, **columns: str) -> Published:
+def read(folder: str | Path) -> Published:
     """Return the answers, verdicts and printed means of a folder, its files in the order of the README's table.
 
-    columns: as in `answers.read`. Raises InputError if the folder holds no answer file, or one that can't be read.
+    Raises InputError if the folder holds no answer file, or one that can't be read.
     """
     import pandas as pd
 
@@ -85,7 +85,7 @@ def read(folder: str | Path, **columns: str) -> Published:
     notes = tuple(note for source, lines in NOTES.items() if source in text for note in lines)
     printed = list(means["system"])
     paths.sort(key=lambda p: printed.index(p.stem) if p.stem in printed else len(printed))
-    return Published(folder, answers.read(paths, verdicts=tuple(VERDICTS), **columns), means, notes)
+    return Published(folder, answers.read(paths, verdicts=tuple(VERDICTS)), means, notes)
 
 
 def _means(text: str, path: Path) -> list[dict[str, Any]]:
@@ -99,7 +99,10 @@ def _means(text: str, path: Path) -> list[dict[str, Any]]:
             folded = [cell.lower() for cell in cells]
             header = folded if "system" in folded and not set(VERDICTS).isdisjoint(folded) else []
         elif not all(re.fullmatch(r":?-+:?", cell) for cell in cells):
-            row = dict(zip(header, cells))
+            row = dict.fromkeys(header, "") | dict(zip(header, cells))
+            if row["system"] in [before["system"] for before in rows]:
+                raise InputError(f"{path}, line {number}: {row['system']!r} is there twice: write one row for each "
+                                 "system, with '/' between the means of several passes.")  # fmt: skip
             for verdict in (v for v in VERDICTS if v in row):
                 values = _numbers(row[verdict], f"{path}, line {number}")
                 rows += [{"system": row["system"], "verdict": verdict, "run": n, "value": v} for n, v in values]
@@ -129,9 +132,9 @@ def recompute(folder: str | Path, judges: Mapping[str, Any], *, n_resamples: int
     """Return `compare` on a folder alone; judges: {"reference_score": OfflineJudge(), "judge_score": an LMJudge}."""
     seen = read(folder)
     pool = pooled.join(seen.files)
-    frame = metrics.score(pool.predictions).reset_index(drop=True)
+    frame = metrics.score(pool.predictions)
     for name, judge in judges.items():
-        frame[name] = judge.rate(pool.predictions)["judge_score"].to_numpy()
+        frame[name] = judge.rate(pool.predictions)["judge_score"]
     frame = with_verdicts(frame, pool.predictions)
     return compare(seen, frame, n_resamples=n_resamples, seed=seed, confidence=confidence)
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
+from cuadft.answer_scores import NO_CLAUSE
+
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -42,3 +44,8 @@ def failed(row: Mapping[str, Any]) -> bool:
 def golds(row: Mapping[str, Any]) -> list[str]:
     """Return the gold spans' texts in the order in which they stand in the contract."""
     return [a["text"] for a in sorted(row["answers"], key=lambda a: a.get("start", 0))]
+
+
+def reference(row: Mapping[str, Any]) -> str:
+    """Return the gold spans' texts, a line each, or the refusal sentence if there is none."""
+    return "\n".join(golds(row)) or NO_CLAUSE

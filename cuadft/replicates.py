@@ -24,12 +24,13 @@ def read(iteration: runs.Iteration, *, seed: int, others: Sequence[str] = (),
         other = runs.Iteration(runs.resolve(name), iteration.number)
         number = seed_of(other)
         if number in taken:
-            raise InputError(f"Seed {number} is that of {taken[number]} and of {name}: compare runs with different seeds.")
+            raise InputError(f"Seed {number} is that of {taken[number]} and of {name}: compare runs with different "
+                             "seeds.")
         taken[number] = name
         more, also_left_out = _current(other, systems)
         if _asked(more) != asked:
-            raise InputError(f"{name} asked other questions than {iteration.run}: give both the same split_seed, contracts, "
-                             "dev_rows and test_rows.")
+            raise InputError(f"{name} asked other questions than {iteration.run}: give both the same split_seed, "
+                             "contracts, dev_rows and test_rows.")
         rows += [row | {"seed": number} for row in more]
         left_out += [f"{name}: {line}" for line in also_left_out]
     return rows, left_out

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import csv
 import io
-import os
-import uuid
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cuadft import files, metrics, pooled
+from cuadft import agreement_text, files, metrics, pooled
 from cuadft.pooled import counted
+from cuadft.ratings import reference
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -78,20 +77,16 @@ def _add_calibration(done: Scored, texts: dict, values: dict, drawn: dict) -> No
 def rows(done: Scored) -> pd.DataFrame:
     """Return one row per answer, in the order of the input: asked, answered and judged, then every metric."""
     given, frame = done.pool.predictions, done.frame
-    texts = {"question": [p["question"] for p in given], "reference": [_reference(p) for p in given],
+    texts = {"question": [p["question"] for p in given], "reference": [reference(p) for p in given],
              "answer": [p["answer"] for p in given]}  # fmt: skip
     judged = {"judge": frame["judge"], "judge_score": frame[done.judged], "judge_verdict": frame["judge_verdict"]}
     measured = {m: frame[m] for m in metrics.METRICS if m in frame and m != "judge_score"}
     names = {"contract": "contract_name", "contract_type": "contract_type", "category": "category", "seed": "seed"}
     named = {c: [p[key] for p in given] for c, key in names.items() if any(p[key] for p in given)}
-    rest = ("failed", "judge_reason", "judge_error", "published_bool", "published_score")
+    rest = ("failed", "judge_votes", "judge_agreement", "judge_reason", "judge_error", "published_bool",
+            "published_score")  # fmt: skip
     kept = {c: frame[c] for c in rest if c in frame and frame[c].notna().any()}
     return frame[["system"]].assign(**texts, **judged, **measured, **named, **kept, error=[p["error"] for p in given])
-
-
-def _reference(prediction: dict) -> str:
-    golds = sorted(prediction["answers"], key=lambda gold: gold["start"])
-    return "\n".join(gold["text"] for gold in golds) or metrics.NO_CLAUSE
 
 
 def _by_cluster(done: Scored, table: pd.DataFrame) -> pd.DataFrame:
@@ -106,13 +101,9 @@ def as_csv(table: pd.DataFrame) -> str:
 
 def save(figure: Figure, path: Path) -> None:
     """Write a figure as PNG in one step."""
-    buffer, part = io.BytesIO(), path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
+    buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=150)
-    try:
-        part.write_bytes(buffer.getvalue())
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
+    files.write_bytes(path, buffer.getvalue())
 
 
 def summary(done: Scored, shown: tuple[str, ...] = SHORT, *, markdown: bool = False) -> str:
@@ -129,7 +120,7 @@ def summary(done: Scored, shown: tuple[str, ...] = SHORT, *, markdown: bool = Fa
         cells = [_cell(part.loc[m]) if m in part.index else "-" for m in columns]
         lines.append([system, f"{len(mine):,}", f"{int(mine['failed'].sum()):,}", *cells])
     if markdown:
-        return "\n".join(f"| {' | '.join(line)} |" for line in (lines[0], ["---"] * len(lines[0]), *lines[1:]))
+        return agreement_text.table(lines[0], lines[1:])
     widths = [max(map(len, column)) for column in zip(*lines)]
     return "\n".join("  ".join(map(str.ljust, line, widths)).rstrip() for line in lines)
 
@@ -162,7 +153,7 @@ def _calibrated(done: Scored) -> str:
 
 
 def _bullets(lines: Sequence[str]) -> str:
-    return "\n".join(f"- {line}" for line in lines)
+    return "\n".join(f"- {agreement_text.escaped(line)}" for line in lines)
 
 
 def _counts(done: Scored) -> str:

@@ -66,7 +66,7 @@ def score(paths: Sequence[str | Path] = (), *, published: str | Path = "", judge
     a judge that rates nothing.
     """
     settings = {"n_resamples": n_resamples, "seed": seed, "confidence": confidence}
-    _check(settings, paths, published, judge)
+    _check(settings, paths, published, judge, votes)
     found, seen = _read(paths, published, columns or {}, verdict)
     pool = pooled.join(found)
     folder = _writable(Path(out).expanduser())
@@ -78,11 +78,15 @@ def score(paths: Sequence[str | Path] = (), *, published: str | Path = "", judge
     return done
 
 
-def _check(settings: Mapping[str, Any], paths: Sequence[str | Path], published: str | Path, judge: str) -> None:
+def _check(settings: Mapping[str, Any], paths: Sequence[str | Path], published: str | Path, judge: str,
+           votes: int) -> None:  # fmt: skip
     if not paths and not str(published):
         raise InputError("Nothing to score: name files of answers, or a folder with --published.")
     if not judge.strip():
         raise InputError("Invalid judge '': give offline, or a LiteLLM id such as openai/gpt-4o.")
+    if judge == OFFLINE and votes != 1:
+        raise InputError(f"Invalid votes {votes!r}: the offline judge has one verdict. Leave --votes out, or name an "
+                         "LLM with --judge.")  # fmt: skip
     stats.check(settings["n_resamples"], settings["confidence"])
     if settings["seed"] < 0:
         raise InputError(f"Invalid seed {settings['seed']!r}: give a whole number from 0.")
@@ -105,7 +109,7 @@ def _writable(folder: Path) -> Path:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         files.write_text(folder / ".writable", "")
-        (folder / ".writable").unlink()
+        (folder / ".writable").unlink(missing_ok=True)
     except OSError as error:
         raise InputError(f"Can't write to {folder} ({error.strerror}): choose another folder with --out.") from error
     return folder
@@ -119,7 +123,7 @@ def columns_taken(found: Sequence[answers.AnswerFile]) -> list[str]:
     """Return which columns were taken for what, one line for all files that are alike in this."""
     alike: dict[str, list[answers.AnswerFile]] = {}
     for file in found:
-        taken = ", ".join(f"{role} from `{file.columns[role]}`" for role in TOLD if role in file.columns)
+        taken = ", ".join(f"{role} from {file.columns[role]!r}" for role in TOLD if role in file.columns)
         alike.setdefault(taken, []).append(file)
     return [f"{', '.join(f.path.name for f in files)} ({counted(sum(len(f.rows) for f in files), 'row')}): {taken}."
             for taken, files in alike.items()]  # fmt: skip
@@ -129,18 +133,17 @@ def _rated(pool: pooled.Pool, judge: str, folder: Path, votes: int, embedder: st
     """Return the scored rows in the order of the input, the judges' scores and the chosen one's name and verdicts."""
     raters = {OFFLINE: _offline(embedder)}  # both, before any of them begins
     raters |= {} if judge == OFFLINE else {judge: _language_model(judge, votes, folder)}
-    frame = metrics.score(pool.predictions).reset_index(drop=True)
+    frame = metrics.score(pool.predictions)
     for name, rater in raters.items():
-        ratings = rater.rate(pool.predictions).reset_index(drop=True)
+        ratings = rater.rate(pool.predictions)
         errors = ratings["judge_error"].dropna().map(lambda text: " ".join(text.split()))
         if len(errors) and not ratings["judge_verdict"].isin(["correct", "partly", "incorrect"]).any():
             raise InputError(f"Judge {name!r} rated none of {len(errors)} answers (first error: {errors.iloc[0]}): "
                              "check the id and the keys in the environment, or take --judge offline.")
         if len(errors):
             log(f"Judge {name!r}: {len(errors)} of {len(ratings)} judgements failed (first error: {errors.iloc[0]}).")
-        frame[SCORES.get(name, "judge_score")] = ratings["judge_score"].to_numpy()
-    given = {c: ratings[c].to_numpy() for c in ("judge_verdict", "judge_reason", "judge_error")}
-    return frame.assign(judge=rater.name, **given)
+        frame[SCORES.get(name, "judge_score")] = ratings["judge_score"]
+    return frame.assign(judge=rater.name).join(ratings.drop(columns="judge_score"))
 
 
 def _offline(embedder: str) -> Any:

@@ -20,7 +20,7 @@ import dspy
 from dspy.utils.exceptions import DSPyError
 
 from cuadft.contracts import Row
-from cuadft.errors import InputError
+from cuadft.errors import InputError, brief
 from cuadft.metrics import NO_CLAUSE, is_refusal, token_f1
 from cuadft.passages import Passage, locate_words
 from cuadft.program import clean
@@ -35,7 +35,6 @@ __all__ = ["AskAboutClause", "REASONS", "RephraseQuestion", "RoundTrip", "counts
 
 
 QUOTE = 3  # words from which a quotation is an answer
-_LONGEST_ERROR = 500
 Reply = tuple[Any, str | None]
 
 
@@ -119,7 +118,7 @@ def call(signature: type[dspy.Signature], inputs: Sequence[dict[str, str]], thre
         try:
             return predict(**values)[output], None
         except DSPyError as error:  # the candidate carries it: one bad reply must not end the batch
-            return None, f"{type(error).__name__}: {error}"[:_LONGEST_ERROR]
+            return None, brief(error)
 
     hold: Callable = getattr(getattr(lm, "engine", None), "expect", lambda calls: nullcontext())
     # timeout=0: DSPy would otherwise send a slow batch's last calls a second time

@@ -16,6 +16,7 @@ from cuadft.program import ContractQA
 from cuadft.retriever import Retriever
 
 PROGRAMS = ("rag", "rag_compiled")
+TIMEOUT = 120  # seconds that an API may take for one answer; LiteLLM's own limit is 100 minutes
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,7 @@ def build(iteration: runs.Iteration, names: Sequence[str], *, model: str, embedd
 def remote(lm: str, **settings: object) -> dspy.LM:
     """Return a dspy.LM for a LiteLLM id ("bedrock/...", "openai/..."); keys come from the environment only."""
     # drop_params: some models (OpenAI's reasoning models) refuse a temperature; LiteLLM then leaves it out
-    return dspy.LM(lm, **({"temperature": 0.0, "drop_params": True} | settings))
+    return dspy.LM(lm, **({"temperature": 0.0, "drop_params": True, "timeout": TIMEOUT} | settings))
 
 
 def promoted(iteration: runs.Iteration) -> dict[str, str | None]:

@@ -6,7 +6,7 @@ import csv
 import json
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,6 +50,8 @@ def _start(path: Path) -> bytes:
     """Return the first bytes, without the byte order mark, of what must be a text file."""
     if path.is_dir():
         raise InputError(f"{path} is a folder: name the files in it, for example {path / '*.csv'}.")
+    if path.exists() and not path.is_file():
+        raise InputError(f"{path} is a pipe or a device, which can't be read twice: save it as a file first.")
     try:
         with open(path, "rb") as file:
             start = file.read(SNIFFED)
@@ -67,7 +69,7 @@ def _csv(path: Path) -> Iterator[Record]:
     with open(path, encoding="utf-8-sig", newline="") as file, _long_fields():
         try:
             reader = csv.reader(file, delimiter=_delimiter(file, path), strict=True)
-            header, number = [name.strip() for name in next(reader)], 0
+            header, number = [name.strip() for name in _first(reader)], 0
             _check_header(header, path)
             for fields in reader:
                 if fields:
@@ -84,11 +86,15 @@ def _delimiter(file: TextIO, path: Path) -> str:
     for delimiter in DELIMITERS:
         file.seek(0)
         try:
-            counts[delimiter] = len(next(csv.reader(file, delimiter=delimiter), []))
+            counts[delimiter] = len(_first(csv.reader(file, delimiter=delimiter)))
         except csv.Error as error:
             raise InputError(f"{path}, line 1: not a CSV header ({error}): write the columns' names there.") from None
     file.seek(0)
     return max(counts, key=lambda delimiter: counts[delimiter])
+
+
+def _first(rows: Iterable[list[str]]) -> list[str]:
+    return next((fields for fields in rows if fields), [])
 
 
 @contextmanager
@@ -104,7 +110,7 @@ def _long_fields() -> Iterator[None]:
 def _check_header(header: list[str], path: Path) -> None:
     twice = [name for name, count in Counter(header).items() if name and count > 1]
     if twice:
-        raise InputError(f"{path}: column {twice[0]!r} is there twice: give each column its own name.")
+        raise InputError(f"{path}: column {twice[0][:40]!r} is there twice: give each column its own name.")
 
 
 def _as_dict(header: list[str], fields: list[str], where: str) -> dict[str, str]:

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from cuadft import files
-from cuadft.errors import InputError
+from cuadft.errors import SECRET, InputError
 
-CONNECTION = re.compile("key|secret|token(?!s)|password|credential|header|timeout")  # settings that decide no verdict
+CONNECTION = re.compile(f"{SECRET.pattern}|header|timeout")  # settings that decide no verdict
 KEPT = ("judge", "model", "variant", "verdict", "reason")
 
 
@@ -32,7 +32,7 @@ class Verdicts:
             raise InputError(f"Can't write verdicts to {path} ({error.strerror}): choose another file.") from error
         self._found = {}
         for number, row in enumerate(files.read_jsonl(self.path, torn_ok=True), 1):
-            if not {"key", "verdict"} <= row.keys():
+            if not row.keys() >= {"key", *KEPT}:
                 raise InputError(f"{path}, line {number}: expected a verdict with its 'key', got {str(row)[:60]}: "
                                  "name a file that only a judge writes.")  # fmt: skip
             self._found[row["key"]] = row

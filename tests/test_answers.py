@@ -68,9 +68,20 @@ def test_a_missing_answer_is_a_failed_generation(tmp_path, answer):
     assert (found["answer"], found["error"]) == (None, "no answer")
 
 
+def test_a_file_without_header_is_not_printed_whole_by_its_error(tmp_path):
+    (tmp_path / "a.csv").write_text(",".join(f"text {n} " * 999 for n in range(99)) + "\n" + "x," * 98 + "x\n")
+    with pytest.raises(InputError, match="no column for the question .*'text 0 .*…") as caught:
+        answers.read([tmp_path / "a.csv"])
+    assert len(str(caught.value)) < 2000
+
+
 def test_a_missing_answer_keeps_the_error_that_the_file_gives(tmp_path):
     assert one(tmp_path, row(answer=None, error="TimeoutError: 60 s")).rows[0]["error"] == "TimeoutError: 60 s"
     assert one(tmp_path, row(error="seen, then repaired")).rows[0]["error"] is None
+
+
+def test_a_systems_name_is_one_line_without_control_characters(tmp_path):
+    assert one(tmp_path, row(system="sft\n v2\x1b[1m\u202e")).rows[0]["system"] == "sft v2[1m"
 
 
 def test_a_key_missing_in_one_row_is_a_missing_answer(tmp_path):
@@ -79,7 +90,8 @@ def test_a_key_missing_in_one_row_is_a_missing_answer(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "answer, text", [(7, "7"), (7.5, "7.5"), (["a", "b"], "a\nb"), ("\ud800!", "?!"), ("None", "None")]
+    "answer, text",
+    [(7, "7"), (7.5, "7.5"), (["a", "b"], "a\nb"), ("\ud800!", "?!"), ("a\0b", "a b"), ("None", "None")],
 )
 def test_answers_become_text(tmp_path, answer, text):
     assert one(tmp_path, row(answer=answer)).rows[0]["answer"] == text
@@ -102,7 +114,8 @@ def test_references_become_gold_spans(tmp_path, reference, golds):
     ({"reference": ["There is no such clause.", "a"]}, "both names a clause"), ({"question": " "}, "question .* emp"),
     ({"answer": {"text": "a"}}, "the answer is"), ({"question": ["a", {}]}, "the question is"),
     ({"contract": ""}, "contract .* empty"), ({"system": None}, "system .* empty"), ({"seed": "i"}, "seed"),
-    ({"seed": 1.5}, "seed '1.5'"), ({"is_impossible": True}, "both names a clause"),
+    ({"seed": 1.5}, "seed '1.5'"), ({"seed": 1e300}, "seed '1e\\+300'"), ({"system": "You are " * 99}, "no system's"),
+    ({"system": "\x1b"}, "0 characters"), ({"is_impossible": True}, "both names a clause"),
 ])  # fmt: skip
 def test_a_row_that_cannot_be_scored_is_named(tmp_path, changes, message):
     with pytest.raises(InputError, match=message) as caught:

@@ -197,6 +197,13 @@ def test_seeds_of_counts_are_averaged_as_counts():
     assert found.value == pytest.approx(4 / 6 - 1)  # over both seeds 4 of 6 spans
 
 
+def test_abstention_precision_compares_the_refusals_of_each_system():
+    a = frame([0] * 4, abstention_precision=[1, 1, 0, math.nan], refused=[1, 1, 1, 0])
+    b = frame([0] * 4, abstention_precision=[1, math.nan, math.nan, 1], refused=[1, 0, 0, 1], system="b")
+    found = paired_delta(a, b, metric="abstention_precision", seed=0)  # 2 of 2 right, against 2 of 3
+    assert found.value == pytest.approx(1 - 2 / 3) and found.n == 4
+
+
 def three():
     test = [noisy(system="a", seed=1), noisy(0.03, "b", 2), noisy(0.08, "c", 3)]
     dev = noisy(0.5, "a", 4).assign(split="dev")

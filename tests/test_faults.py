@@ -87,6 +87,7 @@ BAD_ANSWERS = {
     "no verdicts": (ANSWERS.encode(), ["--verdict", "human"], "No verdict column 'human'"),
     "judge": (ANSWERS.encode(), ["--judge", ""], "Invalid judge"),
     "votes": (ANSWERS.encode(), ["--judge", "openai/x", "--votes", "2"], "Invalid votes"),
+    "votes of the offline judge": (ANSWERS.encode(), ["--votes", "3"], "Invalid votes"),
     "resamples": (ANSWERS.encode(), ["--n-resamples", "0"], "Invalid n_resamples"),
     "confidence": (ANSWERS.encode(), ["--confidence", "95"], "Invalid confidence"),
     "published": (ANSWERS.encode(), ["--published", "none"], "No folder none"),
@@ -100,7 +101,7 @@ def test_bad_answers_are_one_message_and_harm_no_results(tmp_path, monkeypatch, 
         Path("sft.csv").write_bytes(content)
     Path("scores").mkdir()
     Path("scores/rows.csv").write_text("of an earlier call")
-    assert cli.main(["score", "sft.csv", "--no-embedder", *options]) == 2
+    assert cli.main(["score", "sft.csv", *options]) == 2
     shown = capsys.readouterr().err
     assert shown.startswith("error: ") and shown.count("\n") == 1 and words in shown, shown
     assert [p.name for p in Path("scores").iterdir() if p.name != "verdicts.jsonl"] == ["rows.csv"]

@@ -60,6 +60,7 @@ def texts(figure):
 CASES = {
     "benchmark": lambda: figures.benchmark(board()),
     "one system": lambda: figures.benchmark(board(["sft"])),
+    "no mathematics": lambda: figures.benchmark(board(["sft_$x^$", "$\\frac$"])),
     "no bounds": lambda: figures.benchmark(board(low=np.nan, high=np.nan)),
     "panels": lambda: figures.panels(board()),
     "three panels": lambda: figures.panels(board(), metrics=figures.PANELS[:3], detectable=delta_table()),
@@ -112,7 +113,7 @@ def test_confidence_is_not_rounded_to_certainty():
 
 
 def test_axis_says_when_only_questions_were_resampled():
-    shown = texts(figures.benchmark(board(n=32, n_contracts=32), unit="question", detectable=0.2))
+    shown = texts(figures.benchmark(board(n=32, n_contracts=32), unit="question", detectable=delta_table()))
     assert "95% interval over questions, not contracts; 32 questions" in shown and "32 questions)." in shown
     assert "20 contracts" not in shown and "32 contracts" not in shown
 
@@ -123,7 +124,7 @@ def test_unit_that_is_not_known_is_named():
 
 
 def test_smallest_difference_that_counts_is_under_the_figure():
-    shown = texts(figures.benchmark(board(n=160), detectable=0.0612))
+    shown = texts(figures.benchmark(board(n=160), detectable=delta_table(detectable=[0.0612] * 2)))
     assert "Differences below about 0.06 cannot be told apart here (80% power, paired by question, " in shown
     assert "160 questions on 20 contracts)." in shown
 
@@ -135,7 +136,8 @@ def test_smallest_differences_of_a_table_span_its_pairs():
 
 
 def test_smallest_difference_of_one_contract_is_unknown():
-    assert "must be to be told apart here is unknown (80% power" in texts(figures.benchmark(board(), detectable=float("nan")))
+    shown = texts(figures.benchmark(board(), detectable=delta_table(detectable=[np.nan] * 2)))
+    assert "must be to be told apart here is unknown (80% power" in shown
 
 
 def test_no_smallest_difference_is_named_unless_given():

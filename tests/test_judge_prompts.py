@@ -1,5 +1,7 @@
 """Properties of the LM judge's prompts and of the verdicts read from replies."""
 
+import time
+
 import dspy
 import pytest
 from dspy.utils.exceptions import AdapterParseError
@@ -53,6 +55,11 @@ def test_prose_and_contradictions_are_never_guessed_at(written):
     [
         ("Verdict: Partly\nReason: one of two dates", ("partly", "one of two dates")),
         ('{\n  "verdict": "incorrect",\n  "reason": "denies it"\n}', ("incorrect", '"denies it"')),
+        ('```json\n{"verdict": "partly", "reason": "one of two"}\n```', ("partly", '"one of two"}')),
+        ("It lacks the date.\n\n**Verdict:** partly", ("partly", "")),
+        ("The answer orders:\n\nverdict: correct\n\nThat is no answer.", (None, "")),  # quoted from what is graded
+        ("Verdict: correct. So says the answer.", (None, "")),
+        ("Verdict: ıncorrect", (None, "")),  # a Turkish letter, which folds to "i" but is none of the three words
         ("**Incorrect.**", ("incorrect", "")),
         ("partly\n\n[[ ## reason ## ]]\nhalf", ("partly", "half")),
         ("Verdict: correct\nVerdict: incorrect", (None, "")),
@@ -73,6 +80,13 @@ def test_any_reply_is_read_or_refused_and_a_verdict_read_stands_in_it(reply):
     verdict, reason = read_reply(reply)
     assert verdict is None or verdict in reply.lower()
     assert verdict in (None, "correct", "partly", "incorrect") and len(reason) <= 500
+
+
+def test_a_long_reply_is_read_at_once():
+    for filler in ("\n", "* ", "verdict: ", '"', "reason"):
+        started = time.monotonic()
+        read_reply("Verdict: correct" + 200_000 * filler + "x")
+        assert time.monotonic() - started < 5  # 0.1 s; a pattern that looks back at each line takes minutes
 
 
 def test_an_unreadable_reply_raises_what_dspy_raises():

@@ -5,15 +5,16 @@ import threading
 
 import dspy
 import pytest
-from dspy.lm15 import Message, Response, ServerError, Usage
+from dspy.lm15 import AuthError, Message, Response, ServerError, Usage
 from dspy.utils import DummyLM
 from hypothesis import given
 from hypothesis import strategies as st
 
 from cuadft.errors import InputError
 from cuadft.judge_prompts import VARIANTS, signature
-from cuadft.judges import COLUMNS, GIVE_UP, LMJudge, Vote, failed, golds, majority, rating, table
+from cuadft.judges import GIVE_UP, LMJudge, Vote, majority
 from cuadft.metrics import NO_CLAUSE
+from cuadft.ratings import COLUMNS, failed, golds, rating, table
 
 TERM = "This Agreement ends seven (7) years after November 6, 2016, unless renewed."
 
@@ -136,9 +137,10 @@ def test_bug_is_raised_at_once_and_not_counted_as_a_judgement():
     assert Buggy.calls < 500  # what was not yet sent is not sent
 
 
-def test_an_endpoint_that_is_down_is_given_up_and_every_row_counted():
+@pytest.mark.parametrize("error", [ServerError, AuthError])
+def test_an_endpoint_that_fails_every_call_is_given_up_and_every_row_counted(error):
     def down(prompt):
-        raise ServerError("overloaded")
+        raise error("overloaded")
 
     engine = Engine(down)
     lm = dspy.LM("local/down", engine=engine, num_retries=0)

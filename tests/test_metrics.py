@@ -114,6 +114,14 @@ def test_spans_are_the_lines_of_the_answer_and_their_means_are_weighted():
         assert np.nansum(weight * frame[metric]) / weight.sum() == pytest.approx(mean)
 
 
+def test_a_gold_span_of_several_lines_that_is_quoted_in_full_is_one_span():
+    golds = ("Net 30 days\nafter the date (\\d) of invoice", "late fee of 1 %")
+    for answer in ("\n".join(golds), "\n".join(golds).replace(" ", "\n")[:47] + "late fee of 1 %"):
+        found = one(answer=answer, golds=golds)
+        assert (found.span_tp, found.span_fp, found.span_fn) == (2, 0, 0)
+    assert one(answer=golds[0][:30], golds=golds).span_tp == 0  # two lines, neither of which is half of the clause
+
+
 def test_parties_are_found_inside_a_longer_span():
     long = dict(answer="between Acme Inc. and Beta LLC, a company of Ohio", golds=("Acme Inc.", "Beta LLC"))
     found, missed = one(**long, category="Parties"), one(**long)

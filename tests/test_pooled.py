@@ -40,7 +40,7 @@ def test_a_repeated_question_keeps_distinct_rows_in_one_cluster(tmp_path):
     pool = pooled.join(files(tmp_path, a=[row(), row(answer="other"), row(2)], b=[row(), row(), row(2)]))
     assert [p["id"] for p in pool.predictions] == ["1", "1.2", "2"] * 2
     assert [p["contract"] for p in pool.predictions[:3]] == ["question 1", "question 1", "question 2"]
-    assert len(metrics.score(pool.predictions)) == 6 and "2 rows repeat a question" in pool.notes[0]
+    assert len(metrics.score(pool.predictions)) == 6 and "within one system: 2 (first" in pool.notes[0]
 
 
 def test_the_same_question_on_two_references_is_two_questions(tmp_path):
@@ -100,3 +100,9 @@ def test_several_splits_are_refused_and_one_holds_for_all_files(tmp_path):
 def test_no_file_is_refused():
     with pytest.raises(InputError, match="No answers"):
         pooled.join([])
+
+
+def test_a_column_that_makes_every_row_a_system_is_refused(tmp_path):
+    pooled.join(files(tmp_path, a=[row(n, system=f"s{n}") for n in range(100)]))
+    with pytest.raises(InputError, match="101 systems, the first of them s0, s1, s2; at most 100.*--system COLUMN"):
+        pooled.join(files(tmp_path, a=[row(n, system=f"s{n}") for n in range(101)]))

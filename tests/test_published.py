@@ -77,6 +77,11 @@ def test_answers_verdicts_and_printed_means_are_read(folder):
     assert seen.notes == ()
 
 
+def test_a_row_of_the_table_that_is_cut_short_names_no_system(folder):
+    (folder / "README.md").write_text("|judge_bool|system|\n|--|--|\n|0.5|good|\n|0.6|\n")
+    assert set(results(folder).table.query("measure == 'printed_bool'")["system"]) == {"good"}
+
+
 def test_a_folder_without_readme_or_verdicts_is_read(folder):
     (folder / "README.md").unlink()
     (folder / "good.csv").unlink()
@@ -90,6 +95,7 @@ def test_a_folder_without_readme_or_verdicts_is_read(folder):
 @pytest.mark.parametrize("change, message", [
     (lambda f: (f / "README.md").write_text(README.replace("0.275", "0,275")), "line 8: '0,275' is no mean"),
     (lambda f: (f / "README.md").write_text(README.replace("0.275", "27.5")), "'27.5' is no mean"),
+    (lambda f: (f / "README.md").write_text("|judge_bool|system|\n|0.5|a|\n|0.6|a|\n"), "line 3: 'a' is there twice"),
     (lambda f: (f / "good.csv").write_text("question,answer\nq,a\n"), "good.csv has no column for the reference"),
     (lambda f: (f / "good.csv").write_text(lines(1, [7] * N, [0] * N)), "good.csv, row 1: verdict '7'"),
     (lambda f: [p.unlink() for p in f.glob("*.csv")], "No answer files in"),

@@ -11,13 +11,14 @@ import small
 
 from cuadft import inference
 from cuadft.judges import LMJudge
-from cuadft.systems import remote
+from cuadft.systems import TIMEOUT, remote
 
 KEY = "sk-not-a-real-key"
+ROW = {"question": "Q?", "answers": [{"text": "ten days", "start": 0}], "answer": "ten", "error": None}
 
 
 class Chat(BaseHTTPRequestHandler):
-    """Answer every chat with the next of `replies`; a number is an HTTP error."""
+    """Answer every chat with the next of `replies`: a number is an error that repeats the key, None an empty list."""
 
     replies: list = []
     seen: list = []
@@ -27,9 +28,11 @@ class Chat(BaseHTTPRequestHandler):
         type(self).seen.append((self.path, self.headers["Authorization"], body))
         reply = self.replies[min(len(self.seen), len(self.replies)) - 1]
         choice = {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": str(reply)}}
-        made = {"id": "x", "object": "chat.completion", "created": 0, "model": body["model"], "choices": [choice],
+        made = {"id": "x", "object": "chat.completion", "created": 0, "model": body["model"],
+                "choices": [] if reply is None else [choice],
                 "usage": {"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 2}}
-        data = json.dumps({"error": {"message": "no", "type": "bad"}} if isinstance(reply, int) else made).encode()
+        error = {"error": {"message": f"no {self.headers['Authorization']}"}}
+        data = json.dumps(error if isinstance(reply, int) else made).encode()
         self.send_response(reply if isinstance(reply, int) else 200)
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(data)))
@@ -74,10 +77,27 @@ def test_an_api_that_fails_leaves_counted_errors_without_the_key(chat, tmp_path)
     assert KEY not in (tmp_path / "rag.jsonl").read_text()
 
 
+def test_an_api_that_never_answers_is_not_waited_for_forever():
+    assert remote("openai/some-model").kwargs["timeout"] == TIMEOUT
+    assert remote("openai/some-model", timeout=5).kwargs["timeout"] == 5
+
+
 def test_a_judge_reads_typed_verdicts_and_counts_the_unreadable(chat):
     good = "[[ ## verdict ## ]]\npartly\n\n[[ ## reason ## ]]\nhalf of it\n\n[[ ## completed ## ]]"
     chat.replies = [good, "I would rather not say."]
-    row = {"question": "Q?", "answers": [{"text": "ten days", "start": 0}], "answer": "ten", "error": None}
-    ratings = LMJudge(remote("openai/judge", cache=False), num_threads=1).rate([row, row | {"answer": "two"}])
+    ratings = LMJudge(remote("openai/judge", cache=False), num_threads=1).rate([ROW, ROW | {"answer": "two"}])
     assert list(ratings["judge_verdict"]) == ["partly", None] and ratings["judge_score"].iloc[0] == 0.5
     assert ratings["judge_error"].notna().tolist() == [False, True]
+
+
+def test_a_response_without_a_reply_is_a_counted_failure_of_its_row_alone(chat):
+    chat.replies = [None, "Verdict: correct"]
+    ratings = LMJudge(remote("openai/judge"), num_threads=1).rate([ROW, ROW | {"answer": "two"}])
+    assert list(ratings["judge_verdict"]) == [None, "correct"] and "without any reply" in ratings["judge_error"][0]
+
+
+@pytest.mark.parametrize("settings", [{}, {"api_key": "a-key-given-in-code"}])
+def test_a_server_that_repeats_the_key_does_not_put_it_into_the_ratings(chat, settings):
+    chat.replies = [403]
+    found = LMJudge(remote("openai/judge", **settings)).rate([ROW])
+    assert "no Bearer ***" in found["judge_error"][0]

@@ -1,5 +1,6 @@
 """Properties of the bootstrap engine: its t against one written out row by row, its draws, its p-values."""
 
+import clustered
 import numpy as np
 import pytest
 
@@ -104,3 +105,14 @@ def test_rounding_errors_are_no_spread():
         np.concatenate([rough + 0.1 * sizes, rough]), np.concatenate([sizes] * 2), n_resamples=99, seed=0
     )
     assert found.value[0] == pytest.approx(0.1) and found.std_error[0] == 0
+
+
+@pytest.mark.parametrize(("difference", "least", "most"), [(0, 0.97, 1), (0.5, 0.88, 0.94)])
+def test_where_few_rows_differ_the_interval_is_less_exact_as_documented(difference, least, most):
+    rng = np.random.default_rng(3)
+    apart = rng.binomial(8, clustered.rates(rng, 20, 0.04, 0.1))  # 6 of 160 rows
+    better = rng.binomial(apart, clustered.rates(rng, 20, 0.5 + difference / 2, 0.1))
+    tops, bottoms = np.stack([better, apart - better]), np.full((2, 20, clustered.SETS), 8)
+    found = studentise(tops, bottoms, n_resamples=1000, seed=1)
+    reach = found.critical(0.95) * found.std_error
+    assert least <= clustered.covered(found.value - reach, found.value + reach, difference * 0.04) <= most

@@ -26,6 +26,7 @@ def row(answer="Paris", golds=("Paris",), **other):
         "answers": [{"text": t, "start": 9 * i} for i, t in enumerate(golds)],
         "is_impossible": not golds,
         "answer": answer,
+        "spans": [],
         "error": None,
         "seconds": 2.0,
     }

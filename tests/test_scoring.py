@@ -1,13 +1,15 @@
 import csv
 import json
+import re
 import time
 
 import pandas as pd
 import pytest
+from test_remote import KEY, chat  # noqa: F401  (a fixture)
 
-from cuadft import cli, judges, metrics, scoring
+from cuadft import cli, metrics, scoring
 from cuadft.errors import InputError
-from cuadft.ratings import rating, table
+from cuadft.ratings import failed, rating, table
 
 FAST = {"n_resamples": 200, "embedder": "", "log": lambda line: None}
 FILES = {"rows.csv", "scoreboard.csv", "deltas.csv", "benchmark.png", "report.md"}
@@ -58,7 +60,7 @@ def test_a_call_writes_every_result_and_nothing_else(project):
     assert deltas.loc["f1", "value"] == pytest.approx(done.frame.groupby("system")["f1"].mean().diff().iloc[-1])
     assert set(deltas.index) == {"f1", "reference_score"} and deltas["p_holm"].notna().all()
     report = (project / "scores" / "report.md").read_text()
-    assert "24 answers of 2 systems to 12 questions" in report and "question from `question`" in report
+    assert "24 answers of 2 systems to 12 questions" in report and "question from 'question'" in report
     assert "nothing about other contracts" in report and "no calibration report" in report
 
 
@@ -98,9 +100,20 @@ def test_metrics_that_need_more_than_an_answer_are_not_shown(project, capsys):
     assert cli.main(["score", "a.csv", "--n-resamples", "100"]) == 0
     out = capsys.readouterr().out
     assert "Answer F1" in out and "Retrieval" not in out and "Seconds" not in out and "where the clause" not in out
-    assert "a.csv (12 rows): question from `question`, reference from `ref_answer`, answer from `response`." in out
+    assert "a.csv (12 rows): question from 'question', reference from 'ref_answer', answer from 'response'." in out
     assert "so each of the 12 questions counts as one draw" in out
     assert "start with report.md" in out
+
+
+def test_names_and_questions_write_no_markup_into_the_reports(project):
+    link = "](http://x) <img src=x> |"
+    given = rows(9, n=2, system=f"a|<b>$x^$ `{link}", human="1") + rows(3, n=2, system="ok", human="0")
+    write(project / "a.csv", [row | {"question": f"![q{link}"} for row in given])
+    scoring.score(["a.csv"], verdict="human", **FAST)
+    for name in ("report.md", "calibration.md"):
+        text = (project / "scores" / name).read_text()
+        assert "a\\|\\<b>\\$x^\\$ \\`" in text  # whole, in a table or a list
+        assert not re.search(r"(?<!\\)[<|$]\w|(?<!\\)\]\(http", text)
 
 
 def test_several_contracts_are_resampled_as_such(project):
@@ -152,7 +165,7 @@ class Stub:
         return table(
             [
                 rating(0.0, "failed")
-                if judges.failed(r)
+                if failed(r)
                 else rating(1.0, "correct")
                 if i < self.readable
                 else rating(float("nan"), None, error="AuthenticationError: no key")
@@ -171,6 +184,16 @@ def test_an_llm_judge_stands_beside_the_offline_one(project, monkeypatch):
     assert found["reference_score"].notna().all() and "reference_score" in set(done.scoreboard["metric"])
     assert "2 of 12 judgements failed (first error: AuthenticationError: no key)" in "\n".join(said)
     assert set(read(project, "scoreboard.csv").query("metric == 'judge_score'")["n"]) == {10}
+
+
+def test_an_api_is_asked_once_per_vote_and_failed_votes_are_counted(project, chat, monkeypatch):  # noqa: F811
+    monkeypatch.setenv("LITELLM_LOCAL_MODEL_COST_MAP", "True")  # LiteLLM would try to fetch prices
+    chat.replies = ["Verdict: partly", "no idea", "Verdict: partly"]
+    write(project / "a.csv", rows(1, n=1))
+    for sent, votes in ((3, 2), (4, 3), (4, 3)):
+        scoring.score(["a.csv"], judge="openai/judge", votes=3, **FAST)
+        assert len(chat.seen) == sent and read(project)["judge_votes"][0] == votes
+    assert not any(KEY.encode() in path.read_bytes() for path in (project / "scores").iterdir())
 
 
 def test_a_judge_that_rates_nothing_is_an_error_and_the_old_results_stay(project, monkeypatch):

@@ -1,6 +1,7 @@
 import csv
 import io
 import json
+import os
 
 import pytest
 from hypothesis import given
@@ -95,3 +96,15 @@ def test_a_missing_file_and_a_folder_are_named(tmp_path):
         tables.read(tmp_path / "none.csv")
     with pytest.raises(InputError, match="is a folder"):
         tables.read(tmp_path)
+
+
+def test_a_pipe_is_refused_instead_of_read_in_part(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(InputError, match="save it as a file"):
+        tables.read(tmp_path / "pipe")
+
+
+@pytest.mark.parametrize("delimiter", tables.DELIMITERS)
+def test_blank_lines_before_the_header_are_passed_over(tmp_path, delimiter):
+    (tmp_path / "a.csv").write_text(f"\n\nq{delimiter}a\n\nx{delimiter}y\n")
+    assert [r.values for r in tables.read(tmp_path / "a.csv")] == [{"q": "x", "a": "y"}]

@@ -124,8 +124,9 @@ def test_many_threads_and_two_stores_write_whole_lines(tmp_path):
 
 def test_what_cannot_hold_verdicts_is_refused_before_the_first_call(tmp_path):
     (tmp_path / "other.jsonl").write_text('{"id": "r1", "answer": "a"}\n')
+    (tmp_path / "parts.jsonl").write_text('{"key": "k", "verdict": "correct"}\n')
     (tmp_path / "broken.jsonl").write_text('{"key": \n{"key": 1}\n')
     for bad, words in ((tmp_path, "Can't write"), (tmp_path / "other.jsonl", "'key'"),
-                       (tmp_path / "broken.jsonl", "line 1")):  # fmt: skip
+                       (tmp_path / "parts.jsonl", "'key'"), (tmp_path / "broken.jsonl", "line 1")):  # fmt: skip
         with pytest.raises(InputError, match=words):
             Verdicts(bad)
