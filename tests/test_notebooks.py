@@ -39,6 +39,14 @@ def rows_of(path: Path) -> list[dict]:
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
+def test_runs_that_differ_in_seed_ask_the_same_dev_and_test_questions(smoke: Path, tmp_path: Path) -> None:
+    done = cuadft("run", "params/smoke.yaml", "--set", "seed=8", "--until", "data_prep", "--run-dir", tmp_path / "other")
+    assert done.returncode == 0, done.stdout + done.stderr
+    for name in ("dev", "test"):
+        place = f"iter-01/data/{name}.jsonl"
+        assert rows_of(smoke / place) == rows_of(tmp_path / "other" / place)
+
+
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
 def test_sources_are_stored_clean_with_one_parameters_cell(path: Path) -> None:
     cells = json.loads(path.read_text())["cells"]
