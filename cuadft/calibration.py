@@ -18,8 +18,8 @@ import numpy as np
 from cuadft.errors import InputError
 
 FEATURES = {
-    "denied": ("found",),
-    "brief": ("pithy", "phrase_recall"),
+    "denied": ("some", "found"),
+    "brief": ("some", "phrase_recall"),
     "explained": ("on_point", "phrase_root"),
     "quoted": ("phrase_recall", "phrase_precision", "content_precision"),
 }

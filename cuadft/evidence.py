@@ -21,7 +21,7 @@ BRIEF = 8  # most words of an answer that counts as brief
 OPENING = 250  # characters in which an answer shows its stance
 PHRASE = 4  # words in a row that count as a phrase
 ENOUGH = 8  # content words of a reference after which more of them add nothing to an explanation
-ON_POINT = 0.6  # share of the content words of an explanation, found in the reference, that is as good as all
+ON_POINT = 0.5  # share of the content words of an explanation, found in the reference, that is as good as all
 SAME_WORDS = 0.8  # share of common words, numbers and negations aside, from which two texts are the same statement
 ALIGNED = 500  # words at the start of two such texts that are held against each other one by one
 SWAP = 3  # most words of a difference in which a number or negation turns the statement
@@ -107,7 +107,7 @@ def compare(question: str, answer: str, reference: str) -> dict[str, float]:
     (of all words where a text is shorter); phrase_root: the root of phrase_recall, since an explanation that has some
     of a long clause's phrases has its point. content_precision: content words of the answer that the reference holds,
     without the question's. on_point: content_precision against `ON_POINT`. found: content words of the reference
-    that the answer holds, against `ENOUGH` at most; pithy: the geometric mean of content_precision and found.
+    that the answer holds, against `ENOUGH` at most; some: 1 if there is one at all.
     conflict: 1 if each text holds a number or date that the other lacks. contradiction: 1 if the texts are otherwise
     the same statement, and in one place a number, a date or a negation differs, or if both hold dates and share none.
     """
@@ -124,7 +124,7 @@ def compare(question: str, answer: str, reference: str) -> dict[str, float]:
         "content_precision": precision,
         "on_point": min(1.0, precision / ON_POINT),
         "found": found,
-        "pithy": (precision * found) ** 0.5,
+        "some": float(common > 0),
         "conflict": float(conflict),
         "contradiction": float(turned),
     }
