@@ -147,8 +147,12 @@ def report(done: Scored) -> str:
 def _calibrated(done: Scored) -> str:
     from cuadft import calibration
 
-    fitted = f"The offline judge was fitted to these verdicts: {calibration.shipped()['fitted_to']}."
-    warned = f"\n\n{fitted} On them, the report flatters it." if done.judge == "offline" else ""
+    shipped = calibration.shipped()
+    left_out = shipped["without_the_system"]["all"]
+    fitted = (f"The offline judge was fitted to {shipped['n']} verdicts ({shipped['fitted_to']}). Where these are among them, "
+              f"the report flatters it: on a system left out of the fit, Spearman's correlation was {left_out['spearman']:.2f} "
+              f"and Cohen's kappa {left_out['kappa']:.2f} over all rows.")
+    warned = f"\n\n{fitted}" if done.judge == "offline" else ""
     return f"See [calibration.md](calibration.md).{warned}\n\n![Judge and verdicts](calibration.png)"
 
 
