@@ -94,6 +94,8 @@ def _rank(row: Mapping[str, Any], metric: str, seen: Counter[tuple[str, str]]) -
 def texts(run: Path, examples: Sequence[Example]) -> dict[str, str]:
     """Return the texts of the examples' contracts, by title, from the run's contracts.jsonl."""
     wanted = {e.prediction["contract"] for e in examples}
+    if not wanted:
+        return {}
     return {r["title"]: r["text"] for r in runs.read_jsonl(Path(run) / "contracts.jsonl") if r["title"] in wanted}
 
 

@@ -180,3 +180,7 @@ def test_texts_are_read_for_the_examples_alone(tmp_path):
     records = [{"title": f"Contract {n}", "text": TEXT} for n in range(4)]
     (tmp_path / "contracts.jsonl").write_text("".join(json.dumps(r) + "\n" for r in records))
     assert worst.texts(tmp_path, pick(several(refused=1))) == {"Contract 0": TEXT}
+
+
+def test_without_examples_no_contract_is_needed(tmp_path):
+    assert worst.texts(tmp_path, []) == {}
