@@ -12,22 +12,9 @@ import pandas as pd
 from cuadft.errors import InputError
 from cuadft.metrics import WEIGHTS, weights
 from cuadft.resampling import Studentised, studentise
-from cuadft.stats import Interval, as_columns, check, cluster_codes, cluster_sums
+from cuadft.stats import VALUES, Interval, as_columns, check, cluster_codes, cluster_sums
 
-COLUMNS = [
-    "split",
-    "baseline",
-    "system",
-    "metric",
-    "value",
-    "low",
-    "high",
-    "n",
-    "n_contracts",
-    "p",
-    "p_holm",
-    "detectable",
-]
+COLUMNS = ["split", "baseline", "system", "metric", *VALUES, "p", "p_holm", "detectable"]
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,6 @@ from cuadft.dates import MONTHS, dates, same_date
 from cuadft.matching import normalise
 from cuadft.metrics import is_refusal
 
-STANCES = ("denied", "brief", "explained", "quoted")
 BRIEF = 8  # most words of an answer that counts as brief
 OPENING = 250  # characters in which an answer shows its stance
 PHRASE = 4  # words in a row that count as a phrase
@@ -107,9 +106,9 @@ def compare(question: str, answer: str, reference: str) -> dict[str, float]:
     (of all words where a text is shorter); phrase_root: the root of phrase_recall, since an explanation that has some
     of a long clause's phrases has its point. content_precision: content words of the answer that the reference holds,
     without the question's. on_point: content_precision against `ON_POINT`. found: content words of the reference
-    that the answer holds, against `ENOUGH` at most; some: 1 if there is one at all.
-    conflict: 1 if each text holds a number or date that the other lacks. contradiction: 1 if the texts are otherwise
-    the same statement, and in one place a number, a date or a negation differs, or if both hold dates and share none.
+    that the answer holds, against `ENOUGH` at most; some: 1 if there is one at all. conflict: 1 if each text holds a
+    number or date that the other lacks. contradiction: 1 if the texts are otherwise the same statement, and in one
+    place a number, a date or a negation differs, or if both hold dates and share none.
     """
     ours, theirs, asked = words(answer), words(reference), content(words(question))
     mine, gold = content(ours) - asked, content(theirs) - asked

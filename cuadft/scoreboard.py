@@ -10,22 +10,9 @@ import pandas as pd
 
 from cuadft.errors import InputError
 from cuadft.metrics import METRICS, weights
-from cuadft.stats import Interval, as_columns, check, cluster_codes, cluster_sums, intervals
+from cuadft.stats import VALUES, Interval, as_columns, check, cluster_codes, cluster_sums, intervals
 
-BOARD = [
-    "system",
-    "split",
-    "metric",
-    "value",
-    "low",
-    "high",
-    "n",
-    "n_contracts",
-    "failed",
-    "seeds",
-    "seed_low",
-    "seed_high",
-]
+BOARD = ["system", "split", "metric", *VALUES, "failed", "seeds", "seed_low", "seed_high"]
 GROUPS = ("category", "contract_type")
 
 

@@ -156,6 +156,9 @@ def _bounds(found: Studentised, shares: np.ndarray, confidence: float) -> tuple[
     return low, high
 
 
+VALUES = ("value", "low", "high", "n", "n_contracts")  # the columns of `as_columns`
+
+
 def as_columns(interval: Interval) -> dict[str, float | int]:
     """Return an interval as table columns: value, low, high, n, n_contracts, then any fields that it has beside."""
     columns = asdict(interval)

@@ -9,7 +9,7 @@ from typing import Any
 import dspy
 from dspy.lm15 import Message, Response, Usage
 
-from cuadft.passages import cut
+from cuadft.passages import Passage, cut
 from cuadft.program import ContractQA
 from cuadft.retriever import Retriever
 
@@ -28,6 +28,17 @@ CLAUSES = {
 FACTS = [("Ohio", "Acme", "10,000", "two"), ("Texas", "Binder", "25,000", "three"),
          ("Nevada", "Copper", "40,000", "five"), ("Maine", "Dynamo", "75,000", "four")]  # fmt: skip
 FILLER = "The Distributor shall pay all invoices of {name} within thirty days of the end of each calendar month."
+
+
+def passages_of(texts: dict[str, list[str]]) -> list[Passage]:
+    """Return each contract's texts as its passages, one after another."""
+    made = []
+    for contract, parts in texts.items():
+        start = 0
+        for index, text in enumerate(parts):
+            made.append(Passage(contract, index, start, start + len(text), text))
+            start += len(text)
+    return made
 
 
 def _contract(number: int) -> tuple[str, str, list[dict[str, Any]]]:

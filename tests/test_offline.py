@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cuadft import calibration, evidence
+from cuadft import calibration
 from cuadft.errors import InputError
 from cuadft.metrics import NO_CLAUSE
 from cuadft.offline import CONTRADICTED, DENIED_RIGHTLY, OfflineJudge, read
@@ -114,7 +114,7 @@ def test_a_score_depends_on_its_own_row_alone(answers):
     assert list(together["judge_score"]) == [OfflineJudge().rate([r])["judge_score"].iloc[0] for r in rows]
 
 
-@given(st.sampled_from(evidence.STANCES), st.data())
+@given(st.sampled_from(sorted(calibration.FEATURES)), st.data())
 @settings(max_examples=150, deadline=None)
 def test_more_in_common_never_scores_less_and_a_conflict_never_more(stance, data):
     weights = calibration.shipped()["weights"]
@@ -196,7 +196,7 @@ def test_a_thousand_rows_a_second():
 
 def test_the_shipped_calibration_says_what_it_was_fitted_to_and_how_well_it_does():
     shipped = calibration.shipped()
-    assert set(shipped["weights"]) == {*evidence.STANCES, "everywhere"} and shipped["n"] > 100
+    assert set(shipped["weights"]) == {*calibration.FEATURES, "everywhere"} and shipped["n"] > 100
     for name in ("without_the_system", "without_the_question"):
         assert set(shipped[name]) == {"all", *shipped["systems"]} and shipped[name]["all"]["n"] == shipped["n"]
         assert {"spearman", "kappa", "mean_absolute_error", "error_of_the_mean"} <= set(shipped[name]["all"])

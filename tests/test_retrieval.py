@@ -3,23 +3,13 @@
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from small import passages_of
 
 from cuadft.errors import InputError
-from cuadft.passages import Passage
 from cuadft.retrieval import evaluate, tune
 from cuadft.retriever import Retriever
 
 WORDS = ["fee", "law", "audit", "notice", "term"]
-
-
-def passages_of(texts):
-    made = []
-    for contract, parts in texts.items():
-        start = 0
-        for index, text in enumerate(parts):
-            made.append(Passage(contract, index, start, start + len(text), text))
-            start += len(text)
-    return made
 
 
 def bm25(texts):

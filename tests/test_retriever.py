@@ -11,12 +11,13 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from small import passages_of
 
 from cuadft import models
 from cuadft.embedder import Embedder
 from cuadft.errors import InputError
 from cuadft.lexical import words
-from cuadft.passages import Passage, cut
+from cuadft.passages import cut
 from cuadft.retriever import MODES, Feedback, Retriever, standardised, tune
 
 QUESTION = "Cap On Liability: Is there a limit on damages?"
@@ -56,16 +57,6 @@ def make_embedder(folder: Path, weights: bytes = b"one", **options) -> Embedder:
     embedder = Embedder(model, cache_dir=folder / "cache", **options)
     embedder._model = BagOfWords()
     return embedder
-
-
-def passages_of(texts: dict[str, list[str]]) -> list[Passage]:
-    made = []
-    for contract, parts in texts.items():
-        start = 0
-        for index, text in enumerate(parts):
-            made.append(Passage(contract, index, start, start + len(text), text))
-            start += len(text)
-    return made
 
 
 CONTRACTS = {
