@@ -1,4 +1,4 @@
-"""The command line: `cuadft run | status | score | fetch | params`."""
+"""The command line: `cuadft run | status | score | retrieval | ablate | fetch | params`."""
 
 from __future__ import annotations
 
@@ -7,15 +7,13 @@ import sys
 import traceback
 from collections.abc import Sequence
 
-from cuadft import __version__
+from cuadft.arguments import ROLES, parser
 from cuadft.errors import InputError
-
-ROLES = ("question", "reference", "answer", "system", "contract")  # columns of an answer file that an option can name
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; return 0, 2 for bad input or files, 1 for a failed stage, 130 for an interruption."""
-    arguments = _parser().parse_args(argv)
+    arguments = parser(HANDLERS).parse_args(argv)
     try:
         arguments.command(arguments)
         sys.stdout.flush()
@@ -41,86 +39,6 @@ def _complain(error: Exception, debug: bool, *, code: int) -> int:
         traceback.print_exception(error)
     print(f"error: {error}", file=sys.stderr)
     return code
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="cuadft", description="Fine-tune small language models for contract review on CUAD."
-    )
-    parser.add_argument("--version", action="version", version=f"cuadft {__version__}")
-    shared = argparse.ArgumentParser(add_help=False)
-    shared.add_argument("--debug", action="store_true", help="show the full traceback of an error")
-    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for add in (_add_run, _add_status, _add_score, _add_fetch, _add_params):
-        add(commands, shared)
-    return parser
-
-
-def _add_run(commands: argparse._SubParsersAction, shared: argparse.ArgumentParser) -> None:
-    command = commands.add_parser(
-        "run", parents=[shared], help="run a preset's notebooks in order; resume where a run stopped"
-    )
-    command.add_argument("preset", metavar="PRESET", help="a YAML file, or the name of one in params/")
-    command.add_argument(
-        "--iterations", type=int, default=1, metavar="N", help="rounds of the loop (default 1)"
-    )
-    command.add_argument("--run-dir", metavar="D", help="run folder (default runs/<name of the preset>)")
-    command.add_argument("--until", metavar="STAGE", help="stop after this stage of the last iteration")
-    command.add_argument(
-        "--set", action="append", default=[], metavar="NAME=VALUE", help="set a parameter (repeatable)"
-    )
-    command.set_defaults(command=_run)
-
-
-def _add_status(commands: argparse._SubParsersAction, shared: argparse.ArgumentParser) -> None:
-    command = commands.add_parser(
-        "status", parents=[shared], help="show a run's stages, scores and decisions"
-    )
-    command.add_argument("run_dir", metavar="D", help="run folder")
-    command.set_defaults(command=_status)
-
-
-def _add_score(commands: argparse._SubParsersAction, shared: argparse.ArgumentParser) -> None:
-    command = commands.add_parser(
-        "score", parents=[shared], help="score any file of questions, references and answers",
-        description="Score answer files (CSV, JSON lines): scoreboard, paired tests, figure, report and rows.",
-    )  # fmt: skip
-    add = command.add_argument
-    add("predictions", nargs="*", metavar="PREDICTIONS", help="files with question, reference and answer; a file's "
-        "name is the system's, unless a column names it")  # fmt: skip
-    add("--judge", default="offline", metavar="ID", help="offline (default), or a LiteLLM id such as openai/gpt-4o")
-    add("--votes", type=int, default=1, metavar="N", help="verdicts of an LLM judge per answer, the majority counts")
-    add("--published", default="", metavar="DIR", help="a folder of published answers, to score and compare as well")
-    add("--out", default="scores", metavar="DIR", help="folder of the results (default scores/)")
-    for role in ROLES:
-        add(f"--{role}", default="", metavar="COLUMN", help=f"column of the {role} (default: found by its name)")
-    add("--verdict", default="", metavar="COLUMN", help="column of others' verdicts, to check the judge by")
-    add("--n-resamples", type=int, default=2000, metavar="N", help="bootstrap resamples (default 2000)")
-    add("--confidence", type=float, default=0.95, metavar="P", help="level of the intervals (default 0.95)")
-    add("--seed", type=int, default=7, metavar="N", help="seed of the bootstrap (default 7)")
-    add("--embedder", metavar="ID", default="", help="sentence-transformers model for the offline judge: slower, a "
-        "little more exact (default none)")
-    command.set_defaults(command=_score)
-
-
-def _add_fetch(commands: argparse._SubParsersAction, shared: argparse.ArgumentParser) -> None:
-    command = commands.add_parser(
-        "fetch", parents=[shared], help="download CUAD and model weights (without options: both)"
-    )
-    command.add_argument("--cuad", action="store_true", help="the CUAD contracts, from Zenodo")
-    command.add_argument(
-        "--models", nargs="*", metavar="ID", help="model weights (default: the quick start's)"
-    )
-    command.add_argument("--data-dir", metavar="D", help="folder for CUAD (default data/ in the project)")
-    command.set_defaults(command=_fetch)
-
-
-def _add_params(commands: argparse._SubParsersAction, shared: argparse.ArgumentParser) -> None:
-    command = commands.add_parser(
-        "params", parents=[shared], help="list the parameters that a preset may set"
-    )
-    command.add_argument("name", nargs="?", metavar="NAME", help="show this one only")
-    command.set_defaults(command=_params)
 
 
 def _run(arguments: argparse.Namespace) -> None:
@@ -166,6 +84,45 @@ def _score(arguments: argparse.Namespace) -> None:
     print(f"Results: {done.out} (start with report.md)")
 
 
+def _retrieval(arguments: argparse.Namespace) -> None:
+    from cuadft import retrieval_report, retrieval_text
+
+    done = retrieval_report.measure(
+        arguments.retriever,
+        cuad=arguments.cuad,
+        only=arguments.only_contracts,
+        include_trained=arguments.include_trained,
+        embedder=arguments.embedder,
+        reranker=arguments.reranker,
+        model=arguments.model,
+        size=arguments.passage_chars,
+        overlap=arguments.overlap,
+        n_resamples=arguments.n_resamples,
+        confidence=arguments.confidence,
+        log=lambda line: print(line, flush=True),
+    )
+    print(f"\n{retrieval_text.text(done)}")
+    for path in retrieval_text.write(done, arguments.out) if arguments.out else ():
+        print(f"Written: {path}")
+
+
+def _ablate(arguments: argparse.Namespace) -> None:
+    from cuadft import ablation
+
+    done = ablation.run(
+        arguments.preset,
+        arguments.name,
+        tuple(arguments.values),
+        run_dir=arguments.run_dir,
+        until=arguments.until,
+        overrides=arguments.set,
+        n_resamples=arguments.n_resamples,
+        confidence=arguments.confidence,
+        log=lambda line: print(line, flush=True),
+    )
+    print(f"\n{done.text}\nWritten: {done.folder / 'ablation.md'} and ablation.csv")
+
+
 def _fetch(arguments: argparse.Namespace) -> None:
     from cuadft import fetch, models, runs
 
@@ -192,6 +149,11 @@ def _params(arguments: argparse.Namespace) -> None:
         print(f"{name}: {one.type} = {one.default!r} {one.limits}".rstrip() + by_loop)
         print(f"    {one.help}  (notebooks {where})")
 
+
+HANDLERS = {
+    "run": _run, "status": _status, "score": _score, "retrieval": _retrieval, "ablate": _ablate, "fetch": _fetch,
+    "params": _params,
+}  # fmt: skip
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -116,11 +116,23 @@ def spread(rows: Sequence[Row], size: int, *, seed: int) -> list[Row]:
     return sorted(drawn, key=lambda row: row["id"])
 
 
-def passages(run: Path, wanted: Iterable[str], size: int) -> list[Passage]:
-    """Cut the run's contracts with the wanted titles into passages of about `size` characters."""
+def passages(run: Path, wanted: Iterable[str], size: int, overlap: float = 0.0) -> list[Passage]:
+    """Cut the run's contracts with the wanted titles into passages of about `size` characters, as `passages.cut`."""
     keep = set(wanted)
     return [p for r in runs.read_jsonl(run / "contracts.jsonl") if r["title"] in keep
-            for p in cut(r["text"], contract=r["title"], size=size)]
+            for p in cut(r["text"], contract=r["title"], size=size, overlap=overlap)]
+
+
+def remember(iteration: runs.Iteration, rows: Sequence[Row]) -> list[Row]:
+    """Return rows with those that earlier iterations learned from, and keep them in retriever/rows.jsonl for later ones.
+
+    What is cheap to fit anew (relevance feedback, clause classifier) then forgets nothing of the stream.
+    """
+    before = iteration.previous.path("retriever", "rows.jsonl") if iteration.previous else None
+    known = runs.read_jsonl(before) if before and before.is_file() else []
+    kept = {row["id"]: row for row in [*known, *rows]}
+    runs.write_jsonl(iteration.path("retriever", "rows.jsonl"), kept.values())
+    return list(kept.values())
 
 
 def with_passages(run: Path, predictions: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -149,10 +161,14 @@ def read_rows(iteration: runs.Iteration, *names: str) -> list[Row]:
     return rows
 
 
+def held_out(records: Iterable[dict[str, Any]]) -> set[str]:
+    """Return the titles of the dev and test contracts; none where every contract is in every split."""
+    return {r["title"] for r in records if r["split"] in ("dev", "test")}
+
+
 def assert_no_leak(rows: Iterable[Row], records: Iterable[dict[str, Any]]) -> None:
     """Raise InputError if a row meant for compile, training or preferences comes from a dev or test contract."""
-    held_out = {r["title"] for r in records if r["split"] in ("dev", "test")}
-    leaked = sorted({row["contract"] for row in rows} & held_out)
+    leaked = sorted({row["contract"] for row in rows} & held_out(records))
     if leaked:
         raise InputError(f"Contract '{leaked[0]}' is held out, but its rows are among the training data "
                          f"({len(leaked)} such contracts): delete data/ of this iteration and run 01_data_prep again.")

@@ -26,11 +26,8 @@ ORDER = ("rag", "rag_compiled", "incumbent", "sft", "dpo", "orpo")  # of systems
 def fingerprint(program: ContractQA, lm: dspy.LM) -> str:
     """Return the name of what answers: LM (with its weights' hash), generation settings, passages, search and prompt."""
     settings = {k: lm.kwargs.get(k) for k in ("max_tokens", "temperature", "seed")}
-    found = program.retriever
-    search = [found.mode, found.feedback_weight, found.feedback.spans if found.feedback_weight else None,
-              [[p.contract, p.start, p.text] for p in found.passages], found.embedder.key if found.embedder else None]
     prompt = [program.k, program.predict.signature.instructions, [dict(d) for d in program.predict.demos]]
-    return value_hash([lm.model, settings, search, prompt])[:16]
+    return value_hash([lm.model, settings, program.retriever.key, prompt])[:16]
 
 
 def predict(program: ContractQA, lm: dspy.LM, rows: Sequence[dict[str, Any]], path: Path, *, system: str, split: str,

@@ -43,17 +43,19 @@ def run(
     iterations: int = 1,
     run_dir: str | Path | None = None,
     until: str | None = None,
+    skip: Sequence[str] = (),
     overrides: Sequence[str] = (),
     notebooks_dir: str | Path | None = None,
     log: Callable[[str], object] = print,
 ) -> dict[str, object]:
     """Run iterations 1 to `iterations` of a preset; `until` names the last stage of the last iteration.
 
+    skip: stages to leave out, whose outputs no later stage of this call needs; a later call runs them.
     Stages that are done with the same notebook code, parameters and inputs are skipped. Returns {"run_dir",
     "steps"}; a step is {"iteration", "stage", "state": "done" | "skipped", "seconds"}. Raises InputError for
     bad input (before anything runs, where that can be known), StageFailed if a notebook fails.
     """
-    _check_request(iterations, until)
+    _check_request(iterations, until, *skip)
     root = runs.root()
     notebooks = Path(notebooks_dir).absolute() if notebooks_dir else root / "notebooks"
     chosen = params.absolute_paths(params.load(preset, overrides, notebooks))
@@ -67,17 +69,18 @@ def run(
         job = _Job(root, folder, short, notebooks, by_notebook, values, Hashes(folder), log)
         steps = []
         for number in range(1, iterations + 1):
-            steps += _run_iteration(job, number, until if number == iterations else None)
+            steps += _run_iteration(job, number, until if number == iterations else None, skip)
     return {"run_dir": str(folder), "steps": steps}
 
 
-def _check_request(iterations: int, until: str | None) -> None:
+def _check_request(iterations: int, *named: str | None) -> None:
     names = [stage.name for stage in STAGES]
     if not isinstance(iterations, int) or isinstance(iterations, bool) or iterations < 1:
         raise InputError(f"Invalid number of iterations {iterations!r}: give a whole number from 1.")
-    if until is not None and until not in names:
-        hint = params.nearest(until, names)
-        raise InputError(f"Invalid stage {until!r}{hint}: choose one of {', '.join(names)}.")
+    for stage in named:
+        if stage is not None and stage not in names:
+            hint = params.nearest(stage, names)
+            raise InputError(f"Invalid stage {stage!r}{hint}: choose one of {', '.join(names)}.")
 
 
 def _relative(folder: Path, root: Path) -> str:
@@ -85,13 +88,14 @@ def _relative(folder: Path, root: Path) -> str:
     return folder.relative_to(root).as_posix() if folder.is_relative_to(root) else str(folder)
 
 
-def _run_iteration(job: _Job, number: int, until: str | None) -> list[dict]:
+def _run_iteration(job: _Job, number: int, until: str | None, skip: Sequence[str]) -> list[dict]:
     iteration = runs.open_iteration(job.run, number)
     manifest, steps = Manifest(iteration), []
     for stage in STAGES:
-        state, seconds = _run_stage(job, iteration, manifest, stage)
-        job.hashes.save()
-        steps.append({"iteration": number, "stage": stage.name, "state": state, "seconds": seconds})
+        if stage.name not in skip:
+            state, seconds = _run_stage(job, iteration, manifest, stage)
+            job.hashes.save()
+            steps.append({"iteration": number, "stage": stage.name, "state": state, "seconds": seconds})
         if stage.name == until:
             break
     return steps

@@ -22,7 +22,8 @@ SET_BY_LOOP = {
     "evaluated": "the loop sets it for each stage",
     "decide": "the loop sets it for each stage",
 }
-PATHS = ("cuad", "contracts_folder", "data_dir", "model", "embedder", "published")
+PATHS = ("cuad", "contracts_folder", "data_dir", "model", "embedder", "reranker", "published",
+         "own_questions")
 KEYWORDS = ("", "sample", "auto")
 INTERACTIVE = ("In", "Out", "exit", "quit", "open", "get_ipython")
 

@@ -1,8 +1,9 @@
-"""Measure a retriever on rows with gold spans, and choose its mode and feedback weight on dev."""
+"""Measure a retriever on rows with gold spans, and choose its settings on dev under a budget of prompt tokens."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import lru_cache, partial
 from itertools import product
 from typing import TYPE_CHECKING, Any
 
@@ -11,8 +12,10 @@ from cuadft.matching import retrieved_share
 
 if TYPE_CHECKING:
     from cuadft.contracts import Row
+    from cuadft.passages import Passage
     from cuadft.retriever import Hit, Retriever
 
+MEASURES = ("hit", "char_recall", "char_precision")
 WEIGHTS = (0.0, 0.3, 0.5, 0.7, 0.85)
 
 
@@ -39,6 +42,12 @@ def evaluate(
     retriever's feedback does not hold (dev, test): it leaves only a named contract's own out. Raises InputError if no
     row is answerable, a contract isn't in the retriever, or a k is below 1.
     """
+    rows = _answerable(retriever, rows, ks)
+    found = _found(retriever, rows, max(ks), within=within, titled=titled)
+    return [_record(row, hits, k) for row, hits in zip(rows, found, strict=True) for k in ks]
+
+
+def _answerable(retriever: Retriever, rows: Iterable[Row], ks: Sequence[int]) -> list[Row]:
     rows = [row for row in rows if row["answers"]]
     if not rows:
         raise InputError("No answerable row to measure retrieval on: give rows that have gold spans")
@@ -46,10 +55,11 @@ def evaluate(
         raise InputError(f"Invalid ks {tuple(ks)}: give numbers of passages from 1, such as 1, 2, 3, 5")
     if unknown := {row["contract"] for row in rows} - {passage.contract for passage in retriever.passages}:
         raise InputError(f"Unknown contract {min(unknown)!r}: the retriever holds no passage of it, build it again")
-    queries = [_query(row, within, titled) for row in rows]
-    distinct = list(dict.fromkeys(queries))
-    found = dict(zip(distinct, retriever.search_many(distinct, k=max(ks)), strict=True))
-    return [_record(row, found[query], k) for row, query in zip(rows, queries, strict=True) for k in ks]
+    return rows
+
+
+def _found(retriever: Retriever, rows: Sequence[Row], k: int, *, within: bool, titled: bool) -> list[list[Hit]]:
+    return retriever.search_many([_query(row, within, titled) for row in rows], k=k)
 
 
 def _query(row: Row, within: bool, titled: bool) -> tuple[str, str | None]:
@@ -89,6 +99,77 @@ def tune(
     table = []
     for mode, weight in candidates:
         records = evaluate(retriever.configured(mode=mode, feedback_weight=weight), rows, (k,))
-        mean = {name: sum(r[name] for r in records) / len(records) for name in ("hit", "char_recall")}
-        table.append({"mode": mode, "feedback_weight": weight, **mean, "n": len(records)})
+        means = _means(records, ("hit", "char_recall"))
+        table.append({"mode": mode, "feedback_weight": weight, **means, "n": len(records)})
     return sorted(table, key=lambda t: (-t["hit"], -t["char_recall"], t["feedback_weight"]))
+
+
+def search_table(
+    retrievers: Mapping[tuple[int, float], Retriever],
+    rows: Iterable[Row],
+    *,
+    ks: Sequence[int],
+    token_count: Callable[[str], int],
+    budget: int,
+    modes: Sequence[str] = ("fusion",),
+    feedback_weights: Sequence[float] = (0.0,),
+    dense_weights: Sequence[float] = (0.5,),
+    classifier_weights: Sequence[float] = (0.0,),
+    reranks: Sequence[int] = (0,),
+) -> list[dict[str, Any]]:
+    """Measure every combination of settings on rows, dev rows in earnest; return one record each, best first.
+
+    retrievers: one for each (passage size in characters, overlap); their weights are varied by `configured`, and the
+    resulting settings stand in the record under the names that it takes. A weight that a mode doesn't use isn't
+    varied. Further in a record: passage_chars, overlap, k; prompt_tokens, the mean over the rows of what the k
+    passages cost as `cuadft.program.render` writes them, by `token_count` of each; hit@1; hit, char_recall and
+    char_precision at k; n (rows); within_budget (prompt_tokens <= budget).
+
+    Best is what is within the budget, then the larger sum of hit and char_recall at k, then of hit@1, then the fewer
+    prompt tokens: the most gold text that the budget buys. Raises InputError as `evaluate`, and on no retrievers.
+    """
+    if not retrievers:
+        raise InputError("No retriever to choose from: give one for each passage size and overlap")
+    rows, table = list(rows), []
+    for (size, overlap), retriever in retrievers.items():
+        asked = _answerable(retriever, rows, ks)
+        cost = lru_cache(maxsize=None)(partial(_cost, token_count))
+        for settings in _combinations(modes, feedback_weights, dense_weights, classifier_weights, reranks):
+            found = _found(retriever.configured(**settings), asked, max(ks), within=True, titled=False)
+            first = _means([_record(row, hits, 1) for row, hits in zip(asked, found, strict=True)], ("hit",))["hit"]
+            for k in ks:
+                means = _means([_record(row, hits, k) for row, hits in zip(asked, found, strict=True)], MEASURES)
+                tokens = sum(cost(hit.passage) for hits in found for hit in hits[:k]) / len(found)
+                place = {"passage_chars": size, "overlap": overlap, "k": k}
+                table.append(place | settings | {"prompt_tokens": tokens, "hit@1": first, **means, "n": len(asked),
+                                                 "within_budget": tokens <= budget})  # fmt: skip
+    return sorted(table, key=_preference)
+
+
+def _combinations(
+    modes: Sequence[str], feedback: Sequence[float], dense: Sequence[float], classifier: Sequence[float],
+    reranks: Sequence[int],
+) -> list[dict[str, Any]]:  # fmt: skip
+    """Return the distinct settings: BM25 alone is a dense weight of 0, embeddings alone of 1."""
+    made = {}
+    for mode, f, d, c, depth in product(modes, feedback, dense, classifier, reranks):
+        d = {"bm25": 0.0, "dense": 1.0}.get(mode, d)
+        made[mode, f, d, c, depth] = {"mode": mode, "feedback_weight": f, "dense_weight": d, "classifier_weight": c,
+                                      "rerank": depth}  # fmt: skip
+    return list(made.values())
+
+
+def _cost(token_count: Callable[[str], int], passage: Passage) -> int:
+    from cuadft.program import render
+    from cuadft.retriever import Hit
+
+    return token_count(render([Hit(passage, 0.0)]) + "\n")
+
+
+def _means(records: Sequence[dict[str, Any]], names: Sequence[str]) -> dict[str, float]:
+    return {name: sum(record[name] for record in records) / len(records) for name in names}
+
+
+def _preference(record: dict[str, Any]) -> tuple:
+    gained = round(record["hit"] + record["char_recall"], 9)
+    return not record["within_budget"], -gained, -record["hit@1"], record["prompt_tokens"]

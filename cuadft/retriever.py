@@ -1,223 +1,155 @@
-"""Find the passages of a contract that answer a question: words (BM25), embeddings (FAISS), or both.
-
-Every search is exact: a contract has about a hundred passages, so nothing is gained by an approximate index.
-"""
+"""Find the passages of a contract that answer a question: by words (BM25), embeddings (FAISS) and clause classes."""
 
 from __future__ import annotations
 
 import copy
-import os
 import threading
-from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
+from cuadft import saved_retriever
 from cuadft.errors import InputError
-from cuadft.files import read_json, read_jsonl, write_json, write_jsonl
-from cuadft.lexical import Lexical, words
+from cuadft.files import value_hash
+from cuadft.index import Index
 from cuadft.passages import Passage
-from cuadft.retrieval import evaluate, tune
+from cuadft.ranking import Hit, Ranking, standardised
+from cuadft.retrieval import evaluate, search_table, tune
 from cuadft.rocchio import Feedback
 
 if TYPE_CHECKING:
-    import faiss
-
+    from cuadft.classifier import ClauseClassifier
     from cuadft.embedder import Embedder
 
-__all__ = ["Feedback", "Hit", "MODES", "Retriever", "evaluate", "tune"]
+__all__ = ["Feedback", "Hit", "MODES", "Retriever", "evaluate", "search_table", "standardised", "tune"]
 
 MODES = ("fusion", "dense", "bm25")
-_DECIMALS = 5  # scores that differ by rounding only count as equal, so that ties go to the earlier passage
-
-
-@dataclass(frozen=True)
-class Hit:
-    """A passage that a search found; compare its score (BM25, cosine or fused) within one search only."""
-
-    passage: Passage
-    score: float
+WEIGHTS = {"feedback_weight": 0.0, "dense_weight": 0.5, "classifier_weight": 0.0}
 
 
 class Retriever:
     """Search over passages, all or one contract's. Safe to call from many threads."""
 
     def __init__(
-        self,
-        passages: Sequence[Passage],
-        embedder: Embedder | None,
-        *,
-        mode: str = "fusion",
-        feedback: Feedback | None = None,
-        feedback_weight: float = 0.0,
-    ):
-        """Index passages for BM25 now, for embeddings when a mode first needs them (bm25 embeds no passage).
+        self, passages: Sequence[Passage], embedder: Embedder | None, *, mode: str = "fusion",
+        feedback: Feedback | None = None, feedback_weight: float = 0.0, dense_weight: float = 0.5,
+        classifier: ClauseClassifier | None = None, classifier_weight: float = 0.0,
+        reranker: Any = None, rerank: int = 0, contract_weight: float = 0.0, cutting: tuple[int, float] | None = None,
+    ):  # fmt: skip
+        """Index passages for BM25 now, for embeddings and classes when they are first needed.
 
-        feedback_weight, 0 to 1: share of the relevance feedback in the query, in both indexes. Raises
-        InputError on no passages, unknown mode, weight out of range or without feedback, missing embedder.
+        A passage's score is (1 - c) z(s) + c z(its score for the class that the question asks for), with
+        c = classifier_weight, 0 for a question of no known class. s is BM25 or the cosine, or in mode "fusion"
+        (1 - d) z(BM25) + d z(cosine) with d = dense_weight; z standardises over the passages searched.
+        feedback_weight: share of the relevance feedback in the query, for BM25 and for the cosine. All weights are
+        from 0 to 1. reranker: has the `predict` of sentence-transformers' CrossEncoder; it orders the best `rerank`
+        passages. contract_weight: what z(BM25 of the contract's title and opening) adds in a search over all contracts,
+        where only the question can tell which is meant. cutting: the size and overlap with which passages were cut,
+        kept for contracts that come later.
+
+        Raises InputError on no passages, an unknown mode, a weight out of range or without what it weighs.
         """
-        if not passages:
-            raise InputError("A retriever needs passages, got none: check that the contracts have text")
-        self.passages, self.embedder, self.feedback = list(passages), embedder, feedback
-        self._contracts: dict[str, list[int]] = {}
-        for n, passage in enumerate(self.passages):
-            self._contracts.setdefault(passage.contract, []).append(n)
-        self._lexical = Lexical([passage.text for passage in self.passages])
-        self._lock, self._shared = threading.Lock(), {}
-        self._configure(mode, feedback_weight)
+        self.embedder, self.feedback, self.classifier, self.reranker = embedder, feedback, classifier, reranker
+        self.cutting = tuple(cutting) if cutting else None
+        self._lock, self._shared = threading.Lock(), {"index": Index(passages, embedder)}
+        weights = (feedback_weight, dense_weight, classifier_weight)
+        self._configure(mode=mode, rerank=rerank, contract_weight=contract_weight, **dict(zip(WEIGHTS, weights)))
 
     def __deepcopy__(self, memo: dict) -> Retriever:
         return self  # DSPy copies a program with all it holds
 
-    def configured(self, *, mode: str | None = None, feedback_weight: float | None = None) -> Retriever:
-        """Return a retriever over the same indexes with another mode or weight."""
+    @property
+    def passages(self) -> list[Passage]:
+        """All passages, contract after contract."""
+        return self._shared["index"].passages
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The mode, the weights and the number of reranked passages, as `configured` takes them."""
+        return {name: getattr(self, name) for name in ("mode", *WEIGHTS, "rerank", "contract_weight")}
+
+    @property
+    def key(self) -> str:
+        """The SHA-256 of all that the results of a search depend on, but for a reranker's weights."""
+        parts = [self.settings, self._shared["index"].key, self.embedder and self.embedder.key]
+        parts += [self.feedback and self.feedback.spans, self.classifier and self.classifier.key]
+        return value_hash(parts)
+
+    def configured(
+        self, *, mode: str | None = None, feedback_weight: float | None = None, dense_weight: float | None = None,
+        classifier_weight: float | None = None, rerank: int | None = None, contract_weight: float | None = None,
+    ) -> Retriever:  # fmt: skip
+        """Return a retriever over the same indexes with another mode, other weights or another reranking depth."""
         other = copy.copy(self)
-        weight = self.feedback_weight if feedback_weight is None else feedback_weight
-        other._configure(mode or self.mode, weight)
+        weights = dict(zip(WEIGHTS, (feedback_weight, dense_weight, classifier_weight)))
+        given = {"mode": mode, **weights, "rerank": rerank, "contract_weight": contract_weight}
+        other._configure(**self.settings | {name: value for name, value in given.items() if value is not None})
         return other
 
-    def _configure(self, mode: str, weight: float) -> None:
+    def _configure(self, *, mode: str, rerank: int, contract_weight: float, **weights: float) -> None:
         if mode not in MODES:
             raise InputError(f"Invalid retrieval mode {mode!r}: choose {', '.join(MODES)}")
-        if not 0 <= weight <= 1:
-            raise InputError(f"Invalid feedback_weight {weight!r}: give a number from 0 to 1")
-        if weight and self.feedback is None:
-            raise InputError(f"feedback_weight {weight} without feedback: give Feedback.from_rows(...), or 0")
-        if self.embedder is None and (weight or mode != "bm25"):
-            raise InputError(f"Mode {mode!r} with feedback_weight {weight} needs an embedder, got None: "
+        for name, weight in weights.items():
+            if not 0 <= weight <= 1:
+                raise InputError(f"Invalid {name} {weight!r}: give a number from 0 to 1")
+        feedback_weight = weights["feedback_weight"]
+        if feedback_weight and self.feedback is None:
+            given = f"feedback_weight {feedback_weight}"
+            raise InputError(f"{given} without feedback: give Feedback.from_rows(...), or 0")
+        if weights["classifier_weight"] and self.classifier is None:
+            given = f"classifier_weight {weights['classifier_weight']}"
+            raise InputError(f"{given} without classifier: give ClauseClassifier.fit(...), or 0")
+        if rerank < 0 or rerank != int(rerank) or (rerank and self.reranker is None):
+            raise InputError(f"Invalid rerank {rerank!r}: give a number of passages from 0, and a reranker unless 0")
+        if self.embedder is None and (feedback_weight or mode != "bm25"):
+            raise InputError(f"Mode {mode!r} with feedback_weight {feedback_weight} needs an embedder, got None: "
                              "give one, or choose mode 'bm25' with feedback_weight 0")  # fmt: skip
-        self.mode, self.feedback_weight = mode, weight
+        if not 0 <= contract_weight < float("inf"):
+            raise InputError(f"Invalid contract_weight {contract_weight!r}: give a number from 0")
+        self.mode, self.rerank, self.contract_weight = mode, int(rerank), contract_weight
+        self.feedback_weight, self.dense_weight, self.classifier_weight = (weights[name] for name in WEIGHTS)
+
+    def add(self, passages: Sequence[Passage]) -> None:
+        """Take in new contracts, here and in all that `configured` made; only their passages are embedded.
+
+        Raises InputError if a contract is held already.
+        """
+        with self._lock:
+            self._shared["index"] = self._shared["index"].extended(passages)
 
     def search(self, query: str, *, contract: str | None = None, k: int = 3) -> list[Hit]:
         """Return the best k passages (fewer if there are fewer), best first; ties go to the earlier passage.
 
-        contract: search inside this one only. Raises InputError on an empty query, unknown contract or k < 1.
+        No two share a character: where passages overlap, the better one stands for both. contract: search inside
+        this one only. Raises InputError on an empty query, unknown contract or k < 1.
         """
         return self.search_many([(query, contract)], k=k)[0]
 
     def search_many(self, queries: Sequence[tuple[str, str | None]], k: int = 3) -> list[list[Hit]]:
-        """Run `search` for (query, contract) pairs; the queries are embedded together."""
+        """Run `search` for (query, contract) pairs; what equal questions have in common is computed once."""
         if k < 1:
             raise InputError(f"Invalid k {k!r}: give 1 or more")
+        index = self._shared["index"]  # this one to the end, whatever `add` does meanwhile
         for query, contract in queries:
-            self._check(query, contract)
-        vectors = [None] * len(queries)
-        if queries and (self.mode != "bm25" or self.feedback_weight):
-            vectors = self.embedder.encode([query for query, _ in queries])
-        return [self._search(q, vector, contract, k) for (q, contract), vector in zip(queries, vectors)]
-
-    def _check(self, query: str, contract: str | None) -> None:
-        if not query.strip():
-            raise InputError(f"Empty query (contract {contract!r}): give the question's text")
-        if contract is not None and contract not in self._contracts:
-            known = f"{len(self._contracts)} contracts, such as {next(iter(self._contracts))!r}"
-            raise InputError(f"Unknown contract {contract!r}: the retriever holds {known}")
-
-    def _search(self, query: str, vector: np.ndarray | None, contract: str | None, k: int) -> list[Hit]:
-        inside = np.arange(len(self.passages)) if contract is None else np.array(self._contracts[contract])
-        relevant = self.feedback.relevant(vector, without=contract) if self.feedback_weight else None
-        scores = []
-        if self.mode != "dense":
-            scores.append(self._lexical.scores(self._terms(query, relevant))[inside])
-        if self.mode != "bm25":
-            scores.append(self._dense(vector, relevant, inside))
-        total = scores[0] if len(scores) == 1 else sum(map(standardised, scores))
-        return [Hit(self.passages[inside[n]], float(total[n])) for n in _ranking(total)[:k]]
-
-    def _terms(self, query: str, relevant: np.ndarray | None) -> dict[str, float]:
-        """Return the query's words with weights that add up to 1, the feedback's share in them included."""
-        own = Counter(words(query))
-        extra = self.feedback.terms(relevant) if relevant is not None else {}
-        weight = self.feedback_weight if extra else 0.0
-        terms = {term: (1 - weight) * n / own.total() for term, n in own.items()}
-        for term, share in extra.items():
-            terms[term] = terms.get(term, 0.0) + weight * share
-        return terms
-
-    def _dense(self, vector: np.ndarray, relevant: np.ndarray | None, inside: np.ndarray) -> np.ndarray:
-        """Return the cosine of every passage of `inside`, in its order, through an exact FAISS search."""
-        import faiss
-
-        if relevant is not None:
-            vector = self.feedback.moved(vector, relevant, self.feedback_weight)
-        only = faiss.SearchParameters(sel=faiss.IDSelectorBatch(inside))
-        scores, found = self._index().search(vector[None], len(inside), params=only)
-        return scores[0][np.argsort(found[0])]  # `inside` ascends
-
-    def _index(self) -> faiss.IndexFlatIP:
-        import faiss
-
-        with self._lock:
-            if "index" not in self._shared:
-                vectors = self.embedder.encode([passage.text for passage in self.passages])
-                index = faiss.IndexFlatIP(vectors.shape[1])
-                index.add(vectors)
-                self._shared["index"] = index
-            return self._shared["index"]
+            if not query.strip():
+                raise InputError(f"Empty query (contract {contract!r}): give the question's text")
+            index.rows(contract)
+        ranking = Ranking(self, index, queries)
+        found = {(query, contract): hits for query, contract, hits in ranking.best(k)}
+        return [list(found[query, contract]) for query, contract in queries]
 
     def save(self, folder: Path | str) -> None:
-        """Write settings.json, passages.jsonl and, where used, index.faiss and the feedback; no pickle."""
-        folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "settings.json").unlink(missing_ok=True)  # written last: a killed save can't be loaded
-        if self.mode != "bm25":
-            import faiss
-
-            faiss.write_index(self._index(), str(folder / ".index.faiss.tmp"))
-            os.replace(folder / ".index.faiss.tmp", folder / "index.faiss")
-        if self.feedback is not None:
-            self.feedback.save(folder)
-        write_jsonl(folder / "passages.jsonl", [asdict(passage) for passage in self.passages])
-        settings = {"mode": self.mode, "feedback_weight": self.feedback_weight}
-        settings |= {"feedback": self.feedback is not None, "embedder": self.embedder and self.embedder.key}
-        write_json(folder / "settings.json", settings)
+        """Write settings.json, passages.jsonl and, where used, index.faiss, feedback and classifier; no pickle."""
+        saved_retriever.save(self, self._shared["index"], Path(folder))
 
     @classmethod
-    def load(cls, folder: Path | str, embedder: Embedder | None) -> Retriever:
-        """Return the retriever that `save` wrote, with equal results; embeds no passage.
+    def load(cls, folder: Path | str, embedder: Embedder | None, *, reranker: Any = None) -> Retriever:
+        """Return the retriever that `save` wrote, with equal results; embeds no passage that is embedded already.
 
-        Raises InputError if the folder is incomplete or was made with another embedding model.
+        An index of other passages or of another embedding model is left aside with a warning, and the passages are
+        embedded again. Raises InputError if the folder is incomplete, or needs a reranker and none is given.
         """
-        folder = Path(folder)
-        settings = read_json(folder / "settings.json")
-        key = embedder.key if embedder else None
-        if settings["embedder"] and key != settings["embedder"]:
-            made = f"made with embedding model {settings['embedder']}, got {key}"
-            raise InputError(f"The retriever in '{folder}' was {made}: give that model, or build it again")
-        retriever = cls(
-            [Passage(**record) for record in read_jsonl(folder / "passages.jsonl")],
-            embedder,
-            mode=settings["mode"],
-            feedback=Feedback.load(folder, embedder) if settings["feedback"] else None,
-            feedback_weight=settings["feedback_weight"],
-        )
-        if settings["mode"] != "bm25":
-            retriever._shared["index"] = _read_index(folder / "index.faiss", len(retriever.passages))
+        parts, index = saved_retriever.load(Path(folder), embedder)
+        retriever = cls(index.passages[:1], embedder, reranker=reranker, **parts)
+        retriever._shared["index"] = index
         return retriever
-
-
-def standardised(scores: np.ndarray) -> np.ndarray:
-    """Return scores less their mean, over their standard deviation; zeros if all are equal.
-
-    Fusion adds two such lists. Bruch, Gai and Ingber (2023), "An analysis of fusion functions for hybrid
-    retrieval", find that adding normalised scores beats reciprocal rank fusion; on CUAD it did, too.
-    """
-    centred = scores - scores.mean()
-    return centred / max(float(scores.std()), 1e-9)
-
-
-def _ranking(scores: np.ndarray) -> np.ndarray:
-    return np.argsort(-np.round(scores, _DECIMALS), kind="stable")
-
-
-def _read_index(path: Path, expected: int) -> faiss.IndexFlatIP:
-    import faiss
-
-    index = faiss.read_index(str(path)) if path.is_file() else None
-    if index is None or index.ntotal != expected:
-        found = f"holds {index.ntotal} vectors" if index else "is missing"
-        raise InputError(f"{path} {found}, expected {expected} vectors: build the retriever again")
-    return index

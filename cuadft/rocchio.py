@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 import random
 import threading
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,6 +21,8 @@ from cuadft.files import read_jsonl, write_jsonl
 from cuadft.lexical import words
 
 if TYPE_CHECKING:
+    from scipy.sparse import csr_matrix
+
     from cuadft.contracts import Row
     from cuadft.embedder import Embedder
 
@@ -31,7 +32,7 @@ EMBEDDED = 25  # spans of a question that are embedded; the words of all of them
 AWAY = 0.5  # weight of the other questions' centroid against that of the relevant spans
 TERMS = 100
 _LONGEST = 1500  # characters of a span; a sentence encoder reads about as many
-_SPANS, _VECTORS = "feedback.jsonl", "feedback.npy"
+SPANS, VECTORS = "feedback.jsonl", "feedback.npy"
 
 
 class Feedback:
@@ -46,9 +47,11 @@ class Feedback:
         self._question_vectors = embedder.encode(questions)
         number = {question: n for n, question in enumerate(questions)}
         self._owner = np.array([number[span["question"]] for span in self.spans])
-        self._contract = np.array([span["contract"] for span in self.spans])
-        self._words = [set(words(span["text"])) for span in self.spans]
-        self._frequency = Counter(word for found in self._words for word in found)
+        names = {span["contract"]: None for span in spans}
+        self._number = {name: n for n, name in enumerate(names)}
+        self._contract = np.array([self._number[span["contract"]] for span in self.spans])
+        self._words, self._holds = _incidence([span["text"] for span in self.spans])
+        self._idf = math.log(len(self.spans)) - np.log(np.asarray(self._holds.sum(axis=0)).ravel())
         self._has_vector = _first(self._owner, EMBEDDED)
         self._lock = threading.Lock()
 
@@ -78,8 +81,13 @@ class Feedback:
         query: unit vector of shape (d,). Spans of the contract `without` are left out, so that a
         train contract can't retrieve its own gold.
         """
-        near = np.flatnonzero(self._question_vectors @ query >= SAME_QUESTION)
-        return np.isin(self._owner, near) & (self._contract != without)
+        near = self._question_vectors @ query >= SAME_QUESTION
+        return near[self._owner] & (self._contract != self._number.get(without, -1))
+
+    def contracts(self, relevant: np.ndarray) -> set[str]:
+        """Return the contracts of a mask's spans: for any other one, leaving its spans out changes nothing."""
+        held = set(self._contract[relevant].tolist())
+        return {name for name, n in self._number.items() if n in held}
 
     def moved(self, query: np.ndarray, relevant: np.ndarray, weight: float) -> np.ndarray:
         """Return the unit vector of (1 - w) q + w (r - 0.5 n), or the query itself if no span is relevant.
@@ -107,32 +115,47 @@ class Feedback:
         A word weighs (share of relevant spans that hold it) * log(spans / spans that hold it): its mean
         TF-IDF, with binary counts. The best 100 of the words that two relevant spans or more hold.
         """
-        found = Counter(word for n in np.flatnonzero(relevant) for word in self._words[n])
-        weights = {
-            word: count * math.log(len(self.spans) / self._frequency[word])
-            for word, count in found.items()
-            if count > 1
-        }
-        best = sorted((-weight, word) for word, weight in weights.items() if weight > 0)[:TERMS]
-        total = -sum(weight for weight, _ in best)
-        return {word: -weight / total for weight, word in best}
+        found = relevant.astype(np.float64) @ self._holds
+        weights = np.where(found > 1, found * self._idf, 0)
+        best = np.argsort(-weights, kind="stable")[:TERMS]  # the words are sorted
+        best = best[weights[best] > 1e-12]
+        return dict(zip((self._words[n] for n in best), (weights[best] / weights[best].sum()).tolist()))
 
     def save(self, folder: Path) -> None:
         """Write feedback.jsonl and, once the spans are embedded, feedback.npy into an existing folder."""
-        (folder / _VECTORS).unlink(missing_ok=True)
+        (folder / VECTORS).unlink(missing_ok=True)
         if self._vectors is not None:
-            np.save(folder / _VECTORS, self._vectors, allow_pickle=False)
-        write_jsonl(folder / _SPANS, self.spans)
+            np.save(folder / VECTORS, self._vectors, allow_pickle=False)
+        write_jsonl(folder / SPANS, self.spans)
 
     @classmethod
-    def load(cls, folder: Path, embedder: Embedder) -> Feedback:
-        """Return what `save` wrote; raises InputError if the two files don't belong together."""
-        path, spans = folder / _VECTORS, read_jsonl(folder / _SPANS)
-        vectors = np.load(path, allow_pickle=False) if path.is_file() else None
-        feedback = cls(spans, embedder, span_vectors=vectors)
-        if feedback._vectors is not None and len(feedback._vectors) != feedback._has_vector.sum():
-            raise InputError(f"{folder / _SPANS} and {_VECTORS} differ in length: build the retriever again")
+    def load(cls, folder: Path, embedder: Embedder, *, vectors: bool = True) -> Feedback:
+        """Return what `save` wrote; with vectors=False the spans are embedded anew when `moved` needs them.
+
+        Raises InputError if there are no spans, or if the two files don't belong together.
+        """
+        path, spans = folder / VECTORS, read_jsonl(folder / SPANS)
+        found = np.load(path, allow_pickle=False) if vectors and path.is_file() else None
+        try:
+            feedback = cls(spans, embedder, span_vectors=found)
+        except (KeyError, ValueError) as error:
+            message = f"{folder / SPANS} holds no gold spans ({error!r}): build the retriever again"
+            raise InputError(message) from error
+        if found is not None and len(found) != feedback._has_vector.sum():
+            raise InputError(f"{folder / SPANS} and {VECTORS} differ in length: build the retriever again")
         return feedback
+
+
+def _incidence(texts: Sequence[str]) -> tuple[list[str], csr_matrix]:
+    """Return the words of n texts, sorted, and which text holds which: 1.0 or 0, of shape (n, words)."""
+    from scipy.sparse import csr_matrix
+
+    found = [set(words(text)) for text in texts]
+    vocabulary = sorted(set().union(*found))
+    number = {word: n for n, word in enumerate(vocabulary)}
+    columns = [number[word] for held in found for word in held]
+    ends = np.cumsum([0, *map(len, found)])
+    return vocabulary, csr_matrix((np.ones(len(columns)), columns, ends), shape=(len(texts), len(vocabulary)))
 
 
 def _first(owners: np.ndarray, most: int) -> np.ndarray:

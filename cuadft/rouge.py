@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from rouge_score.tokenize import tokenize
 
@@ -44,7 +44,7 @@ def rouge_l(a: Sequence[str], b: Sequence[str]) -> float:
 
 
 class Known:
-    """Texts to be compared with; `find` tells whether a new text is near one of them."""
+    """Texts to be compared with; `near` and `find` tell which of them a new text is near."""
 
     def __init__(self, texts: Iterable[str] = ()):
         """Take the first texts; `add` takes more."""
@@ -63,7 +63,11 @@ class Known:
         self._tokens.append(found)
 
     def find(self, text: str, limit: float) -> tuple[str, float] | None:
-        """Return a known text with ROUGE-L F >= limit and that value, or None if there is none.
+        """Return a known text with ROUGE-L F >= limit and that value, or None if there is none."""
+        return next(self.near(text, limit), None)
+
+    def near(self, text: str, limit: float) -> Iterator[tuple[str, float]]:
+        """Yield every known text with ROUGE-L F >= limit and that value.
 
         Texts that share most tokens come first, those that share too few for `limit` never: the number of
         shared tokens bounds the common subsequence from above.
@@ -75,8 +79,7 @@ class Known:
         bounds = {n: 2 * count / (len(found) + len(self._tokens[n])) for n, count in shared.items()}
         for n in sorted((n for n, bound in bounds.items() if bound >= limit), key=lambda n: (-bounds[n], n)):
             if (score := rouge_l(self._tokens[n], found)) >= limit:
-                return self._texts[n], score
-        return None
+                yield self._texts[n], score
 
 
 def _numbered(sequence: Sequence[str]) -> Iterable[tuple[str, int]]:

@@ -80,12 +80,13 @@ class Stage:
 
 STAGES = (
     Stage(
-        "data_prep", "01_data_prep.ipynb", ("later:contracts.jsonl", "prev:data/train.jsonl"),
-        ("first:contracts.jsonl", "data/*"), external=("cuad", "contracts_folder"),
+        "data_prep", "01_data_prep.ipynb", ("later:contracts.jsonl", "prev:data/train.jsonl", "prev:data/synthetic.jsonl"),
+        ("first:contracts.jsonl", "data/*"), external=("cuad", "contracts_folder", "own_questions"),
     ),
     Stage(
         "rag_compile", "02_rag_compile.ipynb",
-        (*TRAINED_ON, "data/dev.jsonl", "data/synthetic.jsonl", *INCUMBENT), ("retriever/**/*", "program/*"),
+        ("run:contracts.jsonl", "data/*.jsonl", "prev:retriever/**/*", *INCUMBENT),
+        ("retriever/**/*", "program/*"),
     ),
     Stage(
         "inference_rag", "03_batch_inference.ipynb", (*ANSWERED, *INCUMBENT), ("predictions/{system}.*",),

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import shutil
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import dspy
 
-from cuadft import models, program, runs
+from cuadft import corpus, models, program, runs
 from cuadft.embedder import Embedder
 from cuadft.errors import InputError
 from cuadft.local_lm import LocalEngine
@@ -16,6 +18,7 @@ from cuadft.program import ContractQA
 from cuadft.retriever import Retriever
 
 PROGRAMS = ("rag", "rag_compiled")
+MODELS = "models.json"  # in a retriever's folder: how its embedder computes, and its reranker
 TIMEOUT = 120  # seconds that an API may take for one answer; LiteLLM's own limit is 100 minutes
 
 
@@ -28,12 +31,54 @@ class System:
     lm: dspy.LM
 
 
+def own_embedder(iteration: runs.Iteration) -> Path | None:
+    """Return the folder of the embedder that this iteration's retriever searches with, if it is a fine-tuned one."""
+    folder = iteration.path("retriever", "embedder")
+    return folder if (folder / "modules.json").is_file() else None
+
+
 def load_retriever(iteration: runs.Iteration, embedder: str) -> Retriever:
-    """Return the retriever that 02_rag_compile saved; raises InputError if it has not run."""
+    """Return the retriever that 02_rag_compile saved, with the fine-tuned embedder and the reranker that it has.
+
+    Raises InputError if 02_rag_compile has not run.
+    """
     folder = iteration.path("retriever")
     if not (folder / "settings.json").is_file():
         raise InputError(f"The retriever is missing in {folder}: run 02_rag_compile of this iteration first.")
-    return Retriever.load(folder, Embedder(models.find(embedder), cache_dir=models.cache_dir()))
+    used = runs.read_json(folder / MODELS) if (folder / MODELS).is_file() else {}
+    path = own_embedder(iteration) or models.find(embedder)
+    embed = Embedder(path, cache_dir=models.cache_dir(), dtype=used.get("dtype", "float32"))
+    return Retriever.load(folder, embed, reranker=load_reranker(used.get("reranker", "")))
+
+
+def load_reranker(name: str) -> Any:
+    """Return sentence-transformers' CrossEncoder of a model folder or hub id, None for ""."""
+    if not name:
+        return None
+    from sentence_transformers import CrossEncoder
+
+    return CrossEncoder(str(models.find(name)))
+
+
+def save_retriever(retriever: Retriever, iteration: runs.Iteration, *, reranker: str = "") -> None:
+    """Write the retriever into the iteration, with its embedder unless that is a model's own folder, and its reranker."""
+    folder, own = iteration.path("retriever"), iteration.path("retriever", "embedder")
+    before = own_embedder(iteration.previous) if iteration.previous else None
+    if retriever.embedder.path == before:
+        shutil.rmtree(own, ignore_errors=True)
+        shutil.copytree(before, own)
+    elif retriever.embedder.path != own:
+        shutil.rmtree(own, ignore_errors=True)
+    used = {"dtype": retriever.embedder.dtype, "reranker": reranker if retriever.rerank else ""}
+    runs.write_json(folder / MODELS, used)
+    retriever.save(folder)
+
+
+def take_in(retriever: Retriever, run: Path, wanted: Iterable[str]) -> None:
+    """Add those of the wanted contracts of a run that the retriever does not hold, cut as its own were."""
+    new = set(wanted) - {passage.contract for passage in retriever.passages}
+    if new:
+        retriever.add(corpus.passages(run, new, *retriever.cutting))
 
 
 def build(iteration: runs.Iteration, names: Sequence[str], *, model: str, embedder: str, rag_lm: str = "",

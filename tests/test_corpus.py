@@ -198,3 +198,18 @@ def test_rows_are_read_from_all_names_or_the_notebook_is_named(tmp_path):
     assert corpus.read_rows(iteration, "train", "synthetic") == [{"id": "a"}, {"id": "b"}]
     with pytest.raises(InputError, match="run 01_data_prep"):
         corpus.read_rows(iteration, "train", "dev")
+
+
+def test_what_earlier_iterations_learned_from_is_remembered_once(tmp_path):
+    first, second = runs.Iteration(tmp_path, 1), runs.Iteration(tmp_path, 2)
+    assert corpus.remember(first, [{"id": "a", "x": 1}, {"id": "b"}]) == [{"id": "a", "x": 1}, {"id": "b"}]
+    both = [{"id": "a", "x": 2}, {"id": "b"}, {"id": "c"}]  # a replayed row comes once, as it is now
+    assert corpus.remember(second, [{"id": "a", "x": 2}, {"id": "c"}]) == both
+    assert corpus.remember(second, [{"id": "a", "x": 2}, {"id": "c"}]) == both  # running it again adds nothing
+
+
+def test_overlapping_passages_cover_a_contract_more_than_once(tmp_path):
+    text = "One sentence ends here. " * 40
+    runs.write_jsonl(tmp_path / "contracts.jsonl", [{"title": "a", "text": text}])
+    plain, twice = (corpus.passages(tmp_path, ["a"], 200, overlap) for overlap in (0.0, 0.5))
+    assert sum(len(p.text) for p in plain) == len(text) < 1.5 * len(text) < sum(len(p.text) for p in twice)

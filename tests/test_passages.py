@@ -9,7 +9,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from cuadft.errors import InputError
-from cuadft.passages import cut, locate_words, overlapping
+from cuadft.passages import cut, locate_words, overlapping, shares
 
 NASTY = st.text(
     alphabet=st.sampled_from("aZ9.!? \n\t\r\u00a0\u2028\u200b”)(é漢😀\u0301"), max_size=400
@@ -37,6 +37,39 @@ def test_no_word_is_cut_where_blanks_are_within_reach(words: list[str], size: in
     passages = cut(" ".join(words), size=size)
     for before, after in pairwise(passages):
         assert before.text.endswith(" ") or after.text.startswith(" ")
+
+
+@settings(max_examples=200, deadline=None)
+@given(NASTY, st.integers(4, 120), st.sampled_from([0.25, 0.33, 0.5, 0.67, 0.75]))
+@example("word " * 500, 100, 0.5)
+def test_overlapping_passages_cover_the_text_and_repeat_the_share_asked_for(text: str, size: int, overlap: float) -> None:
+    passages = cut(text, contract="A", size=size, overlap=overlap)
+    pieces = {0.25: 4, 0.33: 3, 0.5: 2, 0.67: 3, 0.75: 4}[overlap]
+    whole = cut(text, size=size // pieces)
+    assert [p.index for p in passages] == list(range(len(passages)))
+    assert {n for p in passages for n in range(p.start, p.end)} == set(range(len(text)))
+    for passage in passages:
+        assert text[passage.start : passage.end] == passage.text
+        assert 0 < len(passage.text) <= 1.25 * size
+        held = [piece for piece in whole if piece.start >= passage.start and piece.end <= passage.end]
+        assert "".join(piece.text for piece in held) == passage.text and len(held) == min(pieces, len(whole))
+    step = round(pieces * (1 - overlap))
+    for before, after in list(pairwise(passages))[:-1]:  # the last one is a full one, whatever it repeats
+        assert sum(piece.start >= before.start and piece.end <= after.start for piece in whole) == step
+
+
+def test_passages_that_overlap_by_half_lie_side_by_side_in_two_rows() -> None:
+    passages = cut("aaaa bbbb cccc dddd eeee ", size=10, overlap=0.5)
+    assert [p.text for p in passages] == ["aaaa bbbb ", "bbbb cccc ", "cccc dddd ", "dddd eeee "]
+    assert cut("aaaa bbbb ", size=10, overlap=0.5)[0].text == "aaaa bbbb "
+
+
+@pytest.mark.parametrize("overlap", [-0.5, 0.1, 0.9, 1, float("nan")])
+def test_an_overlap_that_pieces_cannot_make_is_refused(overlap: float) -> None:
+    with pytest.raises(InputError, match="Invalid passage overlap .* choose 0, 0.25"):
+        cut("text", overlap=overlap)
+    with pytest.raises(InputError, match="Invalid passage size 1 with overlap 0.5"):
+        cut("text", size=1, overlap=0.5)
 
 
 def test_empty_text_has_no_passages_and_size_must_be_positive() -> None:
@@ -75,12 +108,20 @@ def test_overlapping_names_every_passage_that_shares_a_character() -> None:
     assert overlapping(passages, [{"text": "", "start": 7}]) == []
 
 
+def test_a_share_is_of_the_span_or_of_the_passage_whichever_is_more() -> None:
+    passages = cut("aaaa bbbb cccc dddd ", size=5)
+    # characters 3 to 12: 2 of passage 0's 5 (of the span 2 / 9), all of passage 1, 2 of passage 2's 5
+    assert shares(passages, [{"text": "a bbbb cc", "start": 3}]) == {0: 2 / 5, 1: 1.0, 2: 2 / 5}
+    # two spans in passage 0: 1 of 1 character, and 2 of 4; the better one counts; 2 of 4 also in passage 1
+    assert shares(passages, [{"text": "a", "start": 0}, {"text": "a bb", "start": 3}]) == {0: 1.0, 1: 0.5}
+
+
 @settings(max_examples=60, deadline=None)
-@given(st.text("ab .\n", min_size=1, max_size=120), st.data())
-def test_overlapping_agrees_with_the_characters(text: str, data: st.DataObject) -> None:
+@given(st.text("ab .\n", min_size=1, max_size=120), st.sampled_from([0, 0.5, 0.75]), st.data())
+def test_overlapping_agrees_with_the_characters(text: str, overlap: float, data: st.DataObject) -> None:
     start = data.draw(st.integers(0, len(text) - 1))
     end = data.draw(st.integers(start + 1, len(text)))
-    passages = cut(text, size=10)
+    passages = cut(text, size=10, overlap=overlap)
     expected = [p.index for p in passages if set(range(p.start, p.end)) & set(range(start, end))]
     assert overlapping(passages, [{"text": text[start:end], "start": start}]) == expected
 

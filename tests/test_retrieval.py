@@ -6,7 +6,9 @@ from hypothesis import strategies as st
 from small import passages_of
 
 from cuadft.errors import InputError
-from cuadft.retrieval import evaluate, tune
+from cuadft.passages import cut
+from cuadft.program import render
+from cuadft.retrieval import evaluate, search_table, tune
 from cuadft.retriever import Retriever
 
 WORDS = ["fee", "law", "audit", "notice", "term"]
@@ -83,6 +85,58 @@ def test_tune_takes_rows_and_candidates_in_the_order_of_their_hits():
         {"mode": "bm25", "feedback_weight": 0.0, "hit": 1.0, "char_recall": 1.0, "n": 1}]  # fmt: skip
 
 
+# The search table
+
+
+TEXT = "fee fee term. law notice. audit of all fees and of the law. fee. term term. law of a state. notice. "
+ASKED = [("audit", TEXT.index("audit"), 31), ("term", TEXT.index("term term"), 9), ("law", 14, 10)]
+
+
+def table(**options):
+    retrievers = {(size, overlap): Retriever(cut(TEXT, contract="A", size=size, overlap=overlap), None, mode="bm25")
+                  for size, overlap in ((20, 0.0), (40, 0.5))}  # fmt: skip
+    rows = [row("A", word, [(start, start + length)]) for word, start, length in ASKED] + [row("A", "none", [])]
+    settings = {"ks": (1, 2), "token_count": lambda text: len(text.split()), "budget": 12, "modes": ["bm25"]} | options
+    return retrievers, rows, search_table(retrievers, rows, **settings)
+
+
+def test_the_table_holds_each_setting_once_with_its_measures_and_prompt_tokens():
+    retrievers, rows, records = table()
+    assert len(records) == 4 and {(r["passage_chars"], r["overlap"], r["k"]) for r in records} == {
+        (20, 0.0, 1), (20, 0.0, 2), (40, 0.5, 1), (40, 0.5, 2)}  # fmt: skip
+    for record in records:
+        found = retrievers[record["passage_chars"], record["overlap"]]
+        at = {k: [r for r in evaluate(found, rows, (1, 2)) if r["k"] == k] for k in (1, 2)}
+        for name in ("hit", "char_recall", "char_precision"):
+            assert record[name] == pytest.approx(sum(r[name] for r in at[record["k"]]) / 3)
+        assert record["hit@1"] == pytest.approx(sum(r["hit"] for r in at[1]) / 3) and record["n"] == 3
+        prompts = [render(found.search(r["question"], contract="A", k=record["k"])) for r in rows[:3]]
+        assert record["prompt_tokens"] == pytest.approx(sum(len(prompt.split()) for prompt in prompts) / 3)
+        assert record["within_budget"] == (record["prompt_tokens"] <= 12)
+        found.configured(**{name: record[name] for name in found.settings if name in record})  # each record can be applied
+
+
+def test_the_best_setting_is_the_most_gold_text_that_the_budget_buys():
+    for budget in (0, 6, 12, 1000):
+        _, _, records = table(budget=budget)
+        inside = [r for r in records if r["prompt_tokens"] <= budget]
+        assert [r["within_budget"] for r in records] == [True] * len(inside) + [False] * (4 - len(inside))
+        gained = [r["hit"] + r["char_recall"] for r in records]
+        for part in (gained[: len(inside)], gained[len(inside) :]):
+            assert part == sorted(part, reverse=True)
+    # equal gains: the cheaper prompt comes first
+    _, _, records = table(budget=1000, ks=(3, 4), modes=["bm25", "bm25"])
+    assert len(records) == 4
+    for one, two in zip(records, records[1:]):
+        if (one["hit"] + one["char_recall"], one["hit@1"]) == (two["hit"] + two["char_recall"], two["hit@1"]):
+            assert one["prompt_tokens"] <= two["prompt_tokens"]
+
+
+def test_a_weight_is_varied_only_where_it_is_used():
+    _, _, records = table(dense_weights=[0.2, 0.8], ks=(1,))
+    assert [r["dense_weight"] for r in records] == [0.0, 0.0]
+
+
 def test_bad_input_is_named():
     found = bm25({"A": ["fee fee. "]})
     with pytest.raises(InputError, match="No answerable row"):
@@ -92,3 +146,7 @@ def test_bad_input_is_named():
     for within in (True, False):  # over all contracts it would be no error, but a miss
         with pytest.raises(InputError, match="Unknown contract 'Z'"):
             evaluate(found, [row("Z", "fee", [(0, 3)])], within=within)
+    with pytest.raises(InputError, match="No retriever to choose from"):
+        search_table({}, [row("A", "fee", [(0, 3)])], ks=(1,), token_count=len, budget=9)
+    with pytest.raises(InputError, match="No answerable row"):
+        search_table({(20, 0.0): found}, [], ks=(1,), token_count=len, budget=9)

@@ -1,23 +1,16 @@
-"""Properties of the embedder's cache, of search and of relevance feedback, with a bag of words as encoder."""
+"""Properties of search and of relevance feedback, with a bag of words as encoder."""
 
 import copy
-import os
-import sqlite3
-import zlib
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import numpy as np
 import pytest
+from bag_of_words import make_embedder
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from small import passages_of
 
-from cuadft import models
-from cuadft.embedder import Embedder
 from cuadft.errors import InputError
-from cuadft.lexical import words
-from cuadft.passages import cut
 from cuadft.retriever import MODES, Feedback, Retriever, standardised, tune
 
 QUESTION = "Cap On Liability: Is there a limit on damages?"
@@ -25,38 +18,9 @@ LAW = "Governing Law: Which state's law governs the contract?"
 WORDS = ["fee", "liable", "aggregate", "exceed", "law", "state", "term", "notice", "audit", "royalty"]
 
 
-class BagOfWords:
-    """Stand in for a SentenceTransformer: one of 64 dimensions per word."""
-
-    def __init__(self):
-        self.calls = []
-
-    def encode(self, texts, **_):
-        self.calls.append(list(texts))
-        vectors = np.zeros((len(texts), 64), np.float32)
-        for row, text in zip(vectors, texts):
-            row[0] = 0.01
-            for word in words(text):
-                row[1 + zlib.crc32(word.encode()) % 63] += 1
-        return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
-
-    def get_embedding_dimension(self):
-        return 64
-
-
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     return tmp_path_factory.mktemp("embedder")
-
-
-def make_embedder(folder: Path, weights: bytes = b"one", **options) -> Embedder:
-    model = folder / f"model-{weights.decode()}"
-    model.mkdir(parents=True, exist_ok=True)
-    (model / "modules.json").write_text("[]")
-    (model / "model.safetensors").write_bytes(weights)
-    embedder = Embedder(model, cache_dir=folder / "cache", **options)
-    embedder._model = BagOfWords()
-    return embedder
 
 
 CONTRACTS = {
@@ -85,80 +49,6 @@ def train_rows():
 def retriever(folder):
     embedder = make_embedder(folder)
     return Retriever(passages_of(CONTRACTS), embedder, feedback=Feedback.from_rows(train_rows(), embedder))
-
-
-# Embedder
-
-
-def test_a_second_encode_embeds_nothing(tmp_path):
-    first = make_embedder(tmp_path)
-    vectors = first.encode(["law", "fee", "law"])
-    assert (first.embedded, first.cached) == (2, 0)  # "law" counts once
-    second = make_embedder(tmp_path)
-    assert np.array_equal(second.encode(["law", "fee", "law"]), vectors)
-    assert (second.embedded, second.cached, second._model.calls) == (0, 2, [])
-
-
-def test_vectors_are_float32_of_unit_length_in_the_order_of_the_texts(tmp_path):
-    embedder = make_embedder(tmp_path, batch_size=2)
-    texts = ["a long text about the law of Ohio", "fee", "notice of audit", "\udc80 broken", ""]
-    vectors = embedder.encode(texts)
-    assert vectors.dtype == np.float32 and vectors.shape == (5, 64)
-    assert np.allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-6)
-    assert all(np.array_equal(embedder.encode([text])[0], vector) for text, vector in zip(texts, vectors))
-    assert embedder.encode([]).shape == (0, 64)
-
-
-def test_batches_hold_texts_of_like_length(tmp_path):
-    embedder = make_embedder(tmp_path, batch_size=2)
-    embedder.encode(["xxxx", "x", "xxx", "xx"])
-    assert embedder._model.calls == [["x", "xx"], ["xxx", "xxxx"]]
-
-
-def test_other_weights_use_another_cache(tmp_path):
-    make_embedder(tmp_path).encode(["law"])
-    other = make_embedder(tmp_path, b"two")
-    other.encode(["law"])
-    assert (other.embedded, other.cached) == (1, 0)
-
-
-def test_a_killed_run_keeps_the_batches_it_finished(tmp_path):
-    embedder = make_embedder(tmp_path, batch_size=1)
-    encode = embedder._model.encode
-
-    def die_at_third(texts, **options):
-        if len(embedder._model.calls) == 2:
-            raise KeyboardInterrupt
-        return encode(texts, **options)
-
-    embedder._model.encode = die_at_third
-    with pytest.raises(KeyboardInterrupt):
-        embedder.encode(["a", "bb", "ccc"])
-    again = make_embedder(tmp_path)
-    again.encode(["a", "bb", "ccc"])
-    assert (again.embedded, again.cached) == (1, 2)
-
-
-def test_two_embedders_may_write_the_same_cache_together(tmp_path):
-    texts = [f"{word} {n}" for word in WORDS for n in range(10)]
-    pair = [make_embedder(tmp_path, batch_size=3) for _ in range(2)]
-    with ThreadPoolExecutor(2) as pool:
-        one, two = pool.map(lambda embedder: embedder.encode(texts), pair)
-    assert np.array_equal(one, two)
-    with sqlite3.connect(pair[0]._cache) as database:
-        assert database.execute("SELECT count(*) FROM vectors").fetchone() == (100,)
-
-
-def test_embedder_errors_say_what_to_do(tmp_path):
-    with pytest.raises(InputError, match="No embedding model in .* modules.json"):
-        Embedder(tmp_path, cache_dir=tmp_path)
-    embedder = make_embedder(tmp_path)
-    with pytest.raises(InputError, match="wrap it in a list"):
-        embedder.encode("law")
-    embedder._cache.parent.mkdir(parents=True, exist_ok=True)
-    embedder._cache.write_bytes(b"no database" * 100)
-    with pytest.raises(InputError, match="delete that file"):
-        embedder.encode(["law"])
 
 
 # Search
@@ -238,6 +128,12 @@ def test_bad_input_is_refused(retriever):
         Retriever(retriever.passages, retriever.embedder, feedback_weight=0.5)
     with pytest.raises(InputError, match="needs an embedder"):
         Retriever(retriever.passages, None)
+    with pytest.raises(InputError, match="Invalid dense_weight -1"):
+        retriever.configured(dense_weight=-1)
+    with pytest.raises(InputError, match="classifier_weight 0.5 without classifier"):
+        retriever.configured(classifier_weight=0.5)
+    with pytest.raises(InputError, match="Invalid rerank 3.*a reranker"):
+        retriever.configured(rerank=3)
     with pytest.raises(InputError, match="needs passages"):
         Retriever([], None, mode="bm25")
     assert retriever.search_many([]) == []
@@ -256,17 +152,6 @@ def test_a_loaded_retriever_gives_equal_results_and_embeds_no_passage(retriever,
     texts = {text for call in fresh._model.calls for text in call}
     assert not texts & {passage.text for passage in retriever.passages}
     assert not list((tmp_path / "retriever").glob("*.pkl"))
-
-
-def test_a_retriever_of_another_model_or_a_torn_one_is_refused(retriever, tmp_path):
-    retriever.save(tmp_path)
-    with pytest.raises(InputError, match="made with embedding model"):
-        Retriever.load(tmp_path, make_embedder(tmp_path, b"two"))
-    (tmp_path / "index.faiss").unlink()
-    with pytest.raises(InputError, match="index.faiss is missing"):
-        Retriever.load(tmp_path, retriever.embedder)
-    with pytest.raises(InputError, match="settings.json"):
-        Retriever.load(tmp_path / "nothing", retriever.embedder)
 
 
 def test_threads_get_the_results_of_one_thread(folder, retriever):
@@ -322,6 +207,18 @@ def test_rocchio_moves_towards_relevant_spans_and_away_from_the_others(folder):
     assert np.array_equal(feedback.moved(query, feedback._owner == 9, 0.5), query)
 
 
+@pytest.mark.parametrize("mode", MODES)
+def test_many_queries_together_find_what_each_finds_alone(folder, mode):
+    embedder = make_embedder(folder)
+    spans = train_rows() + [row("A", QUESTION, [{"text": "the fee is due monthly", "start": 0}])]
+    found = Retriever(passages_of(CONTRACTS), embedder, mode=mode, feedback=Feedback.from_rows(spans, embedder))
+    found = found.configured(feedback_weight=0.6)
+    queries = [(question, name) for name in ("A", None, "B", "A") for question in (QUESTION, LAW, "fee", QUESTION)]
+    assert found.search_many(queries, k=4) == [found.search(query, contract=name, k=4) for query, name in queries]
+    # A's own clause is among those that move the question, and is left out inside A only
+    assert found.search(QUESTION, contract="A")[0].passage.index == 1
+
+
 def test_terms_weigh_share_times_inverse_frequency(folder):
     spans = [{"question": "q1", "contract": str(n), "text": "liable fee"} for n in range(2)]
     spans += [{"question": "q2", "contract": str(n), "text": "law fee"} for n in range(2)]
@@ -360,22 +257,16 @@ def test_tune_puts_the_best_setting_first_and_measures_all(retriever):
     )
 
 
-# The real encoder, where its weights are already here
-
-
-def real_model() -> str | None:
-    kept = models.cache_dir() / "models" / "sentence-transformers--all-MiniLM-L6-v2"
-    return os.environ.get("CUADFT_TEST_EMBEDDER") or (str(kept) if kept.is_dir() else None)
-
-
-@pytest.mark.skipif(
-    real_model() is None, reason="no MiniLM weights: set CUADFT_TEST_EMBEDDER or run `cuadft fetch`"
-)
-def test_minilm_finds_a_clause_that_shares_no_word_with_the_question(tmp_path):
-    text = "Either side may walk away upon thirty days' notice. Invoices are payable in euros every quarter. "
-    found = Retriever(
-        cut(text, contract="A", size=50), Embedder(real_model(), cache_dir=tmp_path), mode="dense"
-    )
-    assert (
-        "walk away" in found.search("How can the contract be terminated?", contract="A", k=1)[0].passage.text
-    )
+def test_over_all_contracts_the_one_that_the_question_names_comes_first():
+    clause = "This Agreement is governed by the laws of Ohio."
+    texts = {f"{name.upper()}CORP_EX-10": [f"AGREEMENT between {name} Corporation and Other Inc.", "Fees.", clause]
+             for name in ("Acme", "Binder", "Copper")}  # fmt: skip
+    retriever = Retriever(passages_of(texts), None, mode="bm25")
+    query = "Which law governs the agreement with Copper?"
+    assert len({hit.passage.contract for hit in retriever.search(query, k=3)}) > 1
+    weighed = retriever.configured(contract_weight=1.0)
+    assert {hit.passage.contract for hit in weighed.search(query, k=3)} == {"COPPERCORP_EX-10"}
+    for contract in texts:  # where the contract is given, its name changes nothing
+        assert weighed.search(query, contract=contract) == retriever.search(query, contract=contract)
+    with pytest.raises(InputError, match="Invalid contract_weight -1"):
+        retriever.configured(contract_weight=-1)

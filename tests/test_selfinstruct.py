@@ -15,8 +15,12 @@ from cuadft.errors import InputError
 from cuadft.metrics import NO_CLAUSE
 from cuadft.passages import Passage
 from cuadft.program import PlainAdapter
+from cuadft.question_prompts import AskAboutClause, call
 from cuadft.rouge import Known, rouge_l, tokens
-from cuadft.selfinstruct import REASONS, call, counts, filter, generate
+from cuadft.screening import REASONS
+from cuadft.selfinstruct import counts, filter, generate
+from cuadft.selfinstruct import table as table_of
+from cuadft.templates import from_rows
 
 LAW = "This Agreement shall be governed by the laws of the State of Ohio."
 FILLER = "The parties meet every quarter in Columbus to review the progress of the joint marketing work. " * 3
@@ -59,13 +63,14 @@ def candidate(question, **other):
         "id": "T__Governing Law~s1", "seed": SEED["id"], "kind": "rephrase", "contract": "T",
         "contract_type": "Marketing", "category": "Governing Law", "seed_question": SEED["question"],
         "clause": LAW, "answers": SEED["answers"], "passage": PASSAGES["T"][1].text,
-        "start": PASSAGES["T"][1].start, "raw": question, "question": question, "error": None,
+        "start": PASSAGES["T"][1].start, "raw": question, "question": question, "error": None, "style": "lawyer",
+        "expect": "gold",
     } | other  # fmt: skip
 
 
 def ask_candidate(question):
     return candidate(question, kind="ask", seed="T__passage 0", id="T__passage 0~s1", seed_question="",
-                     category="Other", answers=[],
+                     category="Other", answers=[], expect="quotation",
                      clause=FILLER, passage=PASSAGES["T"][0].text, start=0)  # fmt: skip
 
 
@@ -81,7 +86,7 @@ def run_filter(candidates, *answers, **options):
 def test_candidates_keep_their_seed_and_the_raw_text():
     with scripted(
         {"questions": '["1. Which law applies?", "\'Whose law rules?\'"]'},
-        {"question": "Where do they meet?"},
+        {"questions": '["Where do they meet?"]'},
     ):
         made = generate([SEED], PASSAGES, rephrase=1, ask=1, seed=7)
     assert [(c["kind"], c["id"], c["raw"], c["question"]) for c in made] == [
@@ -107,7 +112,7 @@ def test_questions_come_from_one_item_a_line_of_plain_text():
 
 
 def test_a_failed_call_is_a_counted_candidate():
-    with scripted({"nonsense": "x"}, {"question": "Where do the parties meet?"}):
+    with scripted({"nonsense": "x"}, {"questions": '["Where do the parties meet?"]'}):
         made = generate([SEED], PASSAGES, rephrase=1, ask=1, seed=7)
     assert made[0]["error"].startswith("AdapterParseError") and made[1]["error"] is None
     accepted, rejected = run_filter(made[:1])
@@ -120,9 +125,32 @@ def test_ask_seeds_are_passages_without_a_gold_span_and_seeds_are_answerable_cua
         SEED | {"id": "n", "answers": [], "is_impossible": True},
         SEED | {"id": "s", "source": "synthetic"},
     ]
-    with scripted(*[{"questions": '["Which law applies?"]'}], *[{"question": "Where do they meet?"}]):
+    with scripted(*[{"questions": '["Which law applies?"]'}], *[{"questions": '["Where do they meet?"]'}]):
         made = generate(rows, PASSAGES, rephrase=9, ask=9, seed=7)
     assert [(c["kind"], c["seed"]) for c in made] == [("rephrase", SEED["id"]), ("ask", "T__passage 0")]
+
+
+def test_absent_seeds_carry_the_passages_nearest_to_the_new_question_and_styles_take_turns():
+    rows = [SEED] + [SEED | {"id": f"T__{c}", "category": c, "answers": [], "is_impossible": True} for c in "ab"]
+    with scripted({"questions": '["whose laws govern Ohio"]'}, {"questions": '["Who meets to review the marketing?"]'}):
+        made = generate(rows, PASSAGES, rephrase=0, ask=0, absent=2, seed=7, styles=("keyword", "user"))
+    assert [c["style"] for c in made] == ["keyword", "user"]
+    assert [(c["kind"], c["expect"], c["answers"]) for c in made] == [("absent", "refusal", [])] * 2
+    assert made[0]["passage"].startswith(PASSAGES["T"][1].text) and made[1]["passage"].startswith(PASSAGES["T"][0].text)
+
+
+def test_over_the_rounds_a_category_is_asked_for_in_every_style():
+    rows = [SEED | {"id": f"{c}{n}", "category": c} for c in "abc" for n in range(3)]
+    with scripted(*[{"questions": '["Which law applies?"]'}] * 9):
+        made = generate(rows, PASSAGES, rephrase=9, ask=0, seed=7)
+    assert {(c["category"], c["style"]) for c in made} == {(c, s) for c in "abc" for s in ("user", "keyword", "lawyer")}
+
+
+def test_an_unknown_style_and_passages_of_a_held_out_contract_are_refused():
+    with pytest.raises(InputError, match="'poet'"):
+        generate([SEED], PASSAGES, rephrase=1, ask=0, seed=7, styles=("poet",))
+    with pytest.raises(InputError, match="Passages of the dev or test contract 'X'"):
+        generate([SEED], PASSAGES | {"X": []}, rephrase=1, ask=0, seed=7, held_out={"X"})
 
 
 def test_a_passage_with_a_gold_span_is_never_asked_about():
@@ -157,12 +185,10 @@ def test_missing_lm_and_missing_passages_are_named():
 
 
 def test_replies_keep_the_order_of_the_inputs_under_threads():
-    from cuadft.selfinstruct import AskAboutClause
-
-    lm = DummyLM({f"clause number {n}x": {"question": f"Question {n}?"} for n in range(20)})
+    lm = DummyLM({f"clause number {n}x": {"questions": f'["Question {n}?"]'} for n in range(20)})
     with dspy.context(lm=lm, adapter=dspy.ChatAdapter()):
         replies = call(AskAboutClause, [{"clause": f"clause number {n}x"} for n in range(20)], threads=4)
-    assert replies == [(f"Question {n}?", None) for n in range(20)]
+    assert replies == [([f"Question {n}?"], None) for n in range(20)]
 
 
 # Filters
@@ -209,10 +235,70 @@ def test_a_rephrasing_of_an_earlier_candidate_is_a_duplicate_but_of_a_rejected_o
     assert [c["reason"] for c in rejected] == ["drift", "drift", "duplicate"]
 
 
-def test_the_same_question_on_another_contract_is_no_duplicate():
-    other = candidate(GOOD, contract="U", id="U~s1")
-    accepted, _ = run_filter([candidate(GOOD), other], LAW, LAW)
+def test_the_same_question_on_another_contract_is_a_duplicate_only_about_the_same_clause():
+    texas = "The courts of Texas apply the law of Texas to this deal and to all that follows from it."
+    other = candidate(GOOD, contract="U", id="U~s1", answers=[{"text": texas, "start": 0}], passage=texas)
+    copy = candidate(GOOD, contract="V", id="V~s1")
+    accepted, rejected = run_filter([candidate(GOOD), other, copy], LAW, texas)
     assert [row["contract"] for row in accepted] == ["T", "U"]
+    assert (rejected[0]["reason"], rejected[0]["step"]) == ("duplicate", "duplicate")
+    assert "on the same clause of T" in rejected[0]["detail"]
+
+
+def test_a_question_accepted_in_an_earlier_iteration_is_a_duplicate():
+    earlier = [SEED | {"id": "T__Governing Law~s9", "question": GOOD, "source": "synthetic"}]
+    accepted, rejected = run_filter([candidate(GOOD)], earlier=earlier)
+    assert accepted == [] and rejected[0]["reason"] == "duplicate"
+
+
+def test_earlier_rows_of_a_held_out_contract_are_refused():
+    with pytest.raises(InputError, match="'X'"):
+        run_filter([], earlier=[SEED | {"contract": "X"}])
+
+
+def test_official_questions_of_dev_and_test_are_no_overlap_where_train_rows_ask_the_same():
+    official = "Governing Law: Which state's law governs the contract?"  # on T: a duplicate; on a new contract: fine
+    held_out = [HELD_OUT | {"question": official}]
+    new = ask_candidate(official) | {"contract": "new"}
+    accepted, _ = run_filter([new], "every quarter in Columbus", held_out_rows=held_out)
+    assert [row["contract"] for row in accepted] == ["new"]
+
+
+@pytest.mark.parametrize(("answer", "reason"), [(NO_CLAUSE, None), ("in Columbus", "answerable")])
+def test_a_question_for_an_absent_clause_is_kept_only_if_the_lm_refuses(answer, reason):
+    absent = candidate(GOOD, kind="absent", answers=[], clause="", expect="refusal")
+    accepted, rejected = run_filter([absent], answer)
+    assert [c["reason"] for c in rejected] == ([reason] if reason else [])
+    rows = [(row["is_impossible"], row["answers"], row["source"]) for row in accepted]
+    assert rows == [(True, [], "synthetic")][: not reason]
+
+
+def test_templates_pass_without_a_language_model_and_keep_their_rows():
+    rows = [SEED | {"id": "T__Governing Law~t1", "question": "governing law state", "source": "template"},
+            SEED | {"id": "T__Governing Law~t2", "question": "weather in the state", "source": "template"}]
+    with dspy.context(lm=None):
+        accepted, rejected = filter(from_rows(rows, [SEED]), [SEED], embedder=Encoder())
+    assert accepted == rows[:1] and rejected[0]["reason"] == "drift"
+    with pytest.raises(InputError, match="belongs to no train row"):
+        from_rows([rows[0] | {"id": "Q__Parties~t1"}], [SEED])
+
+
+@pytest.mark.parametrize(
+    ("question", "detail"),
+    [
+        ("governing law", None),
+        ("Yes, the law of Ohio governs", "a sentence"),
+        ("the contract is governed by Ohio law", "a sentence"),
+        ("one two three four five six seven eight nine ten eleven twelve thirteen", "13 keywords"),
+        ("governing law.", "question mark"),
+    ],
+)
+def test_keywords_are_a_format_of_their_own(question, detail):
+    _, rejected = run_filter([candidate(question, style="keyword")], LAW)
+    assert [c["reason"] for c in rejected] == (["format"] if detail else [])
+    assert all(detail in c["detail"] for c in rejected)
+    _, rejected = run_filter([candidate(question)], LAW)  # another style was wanted
+    assert [c["reason"] for c in rejected] == ["format"]
 
 
 @pytest.mark.parametrize("answer", [NO_CLAUSE, "The fee is due within thirty days of the invoice."])
@@ -259,6 +345,7 @@ def test_every_candidate_is_counted_once():
     assert {r["outcome"]: r["n"] for r in table if r["n"]} == {"accepted": 1, "format": 2, "duplicate": 1}
     assert sum(r["share"] for r in table) == pytest.approx(1)
     assert counts([], [])[0] == {"outcome": "accepted", "n": 0, "share": 0.0}
+    assert sum(r["rejected"] for r in table_of(accepted, rejected)) == 3
 
 
 # ROUGE-L

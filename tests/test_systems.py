@@ -167,3 +167,48 @@ def test_promoted_weights_that_are_gone_are_named(run, build, embedder):
     second = prepare(decide(run, system="sft", weights="iter-01/adapters/sft"), embedder, k=1)
     with pytest.raises(InputError, match="'incumbent' has no weights in .*iter-01/adapters/sft"):
         build(second, ["incumbent"])
+
+
+def searched(retriever):
+    return [[hit.passage for hit in retriever.search("audit the other party", contract="c", k=2)]]
+
+
+def test_a_fine_tuned_embedder_travels_with_its_retriever_and_through_iterations_that_keep_it(embedder, tmp_path, monkeypatch):
+    monkeypatch.setenv("CUADFT_CACHE", str(tmp_path / "cache"))
+    first = runs.Iteration(tmp_path / "run", 1)
+    second, third = runs.Iteration(first.run, 2), runs.Iteration(first.run, 3)
+    own = shutil.copytree(embedder, first.path("retriever", "embedder"))
+    (own / "config.json").write_text('{"another": "model"}')
+    retriever = Retriever(cut(TEXT, contract="c", size=40), Embedder(own, cache_dir=tmp_path), mode="bm25", cutting=(40, 0.0))
+    systems.save_retriever(retriever, first)
+    kept = systems.load_retriever(first, "no-such-model")
+    assert kept.embedder.path == own and searched(kept) == searched(retriever)
+    systems.save_retriever(kept, second)  # the gate kept it: the weights are copied, not referred to
+    shutil.rmtree(own)
+    again = systems.load_retriever(second, "no-such-model")
+    assert again.embedder.key == retriever.embedder.key and searched(again) == searched(retriever)
+    assert systems.own_embedder(second) == second.path("retriever", "embedder")
+    # an iteration that searches with the base model keeps no weights of an earlier attempt
+    shutil.copytree(embedder, third.path("retriever", "embedder"))
+    systems.save_retriever(Retriever(retriever.passages, Embedder(embedder, cache_dir=tmp_path), mode="bm25"), third)
+    assert systems.own_embedder(third) is None
+    assert systems.load_retriever(third, str(embedder)).embedder.path == embedder.resolve()
+
+
+def test_the_number_format_of_the_vectors_is_kept(embedder, tmp_path, monkeypatch):
+    monkeypatch.setenv("CUADFT_CACHE", str(tmp_path / "cache"))
+    iteration = runs.Iteration(tmp_path / "run", 1)
+    embed = Embedder(embedder, cache_dir=tmp_path, dtype="bfloat16")
+    systems.save_retriever(Retriever(cut(TEXT, contract="c", size=40), embed, mode="bm25"), iteration)
+    assert systems.load_retriever(iteration, str(embedder)).embedder.dtype == "bfloat16"
+
+
+def test_new_contracts_are_taken_in_as_the_others_were_cut(embedder, tmp_path):
+    records = [{"title": title, "text": TEXT, "split": "train"} for title in "cde"]
+    runs.write_jsonl(tmp_path / "contracts.jsonl", records)
+    retriever = Retriever(cut(TEXT, contract="c", size=40, overlap=0.5), None, mode="bm25", cutting=(40, 0.5))
+    systems.take_in(retriever, tmp_path, {"c", "e"})
+    held = {title: [p.text for p in retriever.passages if p.contract == title] for title in "cde"}
+    assert held["c"] == held["e"] and held["d"] == []
+    systems.take_in(retriever, tmp_path, {"c", "e"})  # nothing new: nothing changes
+    assert len(retriever.passages) == 2 * len(held["c"])

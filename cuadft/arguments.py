@@ -1,0 +1,135 @@
+"""The options of the command line: what each command of `cuadft` takes, with its help."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Mapping
+
+from cuadft import __version__
+
+ROLES = ("question", "reference", "answer", "system", "contract")  # columns of an answer file that an option can name
+_Commands = argparse._SubParsersAction
+
+
+def parser(handlers: Mapping[str, Callable[[argparse.Namespace], None]]) -> argparse.ArgumentParser:
+    """Return the parser of all commands; the parsed `command` is the handler of the command's name."""
+    parser = argparse.ArgumentParser(
+        prog="cuadft", description="Fine-tune small language models for contract review on CUAD."
+    )
+    parser.add_argument("--version", action="version", version=f"cuadft {__version__}")
+    shared = argparse.ArgumentParser(add_help=False)
+    shared.add_argument("--debug", action="store_true", help="show the full traceback of an error")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    adders = (_add_run, _add_status, _add_score, _add_retrieval, _add_ablate, _add_fetch, _add_params)
+    for add in adders:
+        command = add(commands, shared)
+        command.set_defaults(command=handlers[command.prog.rpartition(" ")[2]])
+    return parser
+
+
+def _add_run(commands: _Commands, shared: argparse.ArgumentParser) -> argparse.ArgumentParser:
+    command = commands.add_parser(
+        "run", parents=[shared], help="run a preset's notebooks in order; resume where a run stopped"
+    )
+    command.add_argument("preset", metavar="PRESET", help="a YAML file, or the name of one in params/")
+    command.add_argument(
+        "--iterations", type=int, default=1, metavar="N", help="rounds of the loop (default 1)"
+    )
+    command.add_argument("--run-dir", metavar="D", help="run folder (default runs/<name of the preset>)")
+    command.add_argument("--until", metavar="STAGE", help="stop after this stage of the last iteration")
+    command.add_argument(
+        "--set", action="append", default=[], metavar="NAME=VALUE", help="set a parameter (repeatable)"
+    )
+    return command
+
+
+def _add_status(commands: _Commands, shared: argparse.ArgumentParser) -> argparse.ArgumentParser:
+    command = commands.add_parser(
+        "status", parents=[shared], help="show a run's stages, scores and decisions"
+    )
+    command.add_argument("run_dir", metavar="D", help="run folder")
+    return command
+
+
+def _add_score(commands: _Commands, shared: argparse.ArgumentParser) -> argparse.ArgumentParser:
+    command = commands.add_parser(
+        "score", parents=[shared], help="score any file of questions, references and answers",
+        description="Score answer files (CSV, JSON lines): scoreboard, paired tests, figure, report and rows.",
+    )  # fmt: skip
+    add = command.add_argument
+    add("predictions", nargs="*", metavar="PREDICTIONS", help="files with question, reference and answer; a file's "
+        "name is the system's, unless a column names it")  # fmt: skip
+    add("--judge", default="offline", metavar="ID", help="offline (default), or a LiteLLM id such as openai/gpt-4o")
+    add("--votes", type=int, default=1, metavar="N", help="verdicts of an LLM judge per answer, the majority counts")
+    add("--published", default="", metavar="DIR", help="a folder of published answers, to score and compare as well")
+    add("--out", default="scores", metavar="DIR", help="folder of the results (default scores/)")
+    for role in ROLES:
+        add(f"--{role}", default="", metavar="COLUMN", help=f"column of the {role} (default: found by its name)")
+    add("--verdict", default="", metavar="COLUMN", help="column of others' verdicts, to check the judge by")
+    add("--n-resamples", type=int, default=2000, metavar="N", help="bootstrap resamples (default 2000)")
+    add("--confidence", type=float, default=0.95, metavar="P", help="level of the intervals (default 0.95)")
+    add("--seed", type=int, default=7, metavar="N", help="seed of the bootstrap (default 7)")
+    add("--embedder", metavar="ID", default="", help="sentence-transformers model for the offline judge: slower, a "
+        "little more exact (default none)")
+    return command
+
+
+def _add_ablate(commands: _Commands, shared: argparse.ArgumentParser) -> argparse.ArgumentParser:
+    command = commands.add_parser(
+        "ablate", parents=[shared], help="run a preset with two values of one parameter and compare",
+        description="Run a preset's first iteration with either value of a parameter, all else equal, and report the "
+        "paired differences on the test split.",
+    )  # fmt: skip
+    add = command.add_argument
+    add("preset", metavar="PRESET", help="a YAML file, or the name of one in params/")
+    add("name", metavar="NAME", help="the parameter to vary, such as use_synthetic")
+    add("values", nargs=2, metavar="VALUE", help="its two values, such as false true; the second less the first")
+    add("--run-dir", metavar="D", help="folder of both runs and of the report (default runs/<name of the preset>)")
+    add("--until", default="inference_sft", metavar="STAGE", help="last stage (default inference_sft); rag_compile "
+        "compares retrieval only")  # fmt: skip
+    add("--set", action="append", default=[], metavar="NAME=VALUE", help="set a parameter in both (repeatable)")
+    add("--n-resamples", type=int, default=2000, metavar="N", help="bootstrap resamples (default 2000)")
+    add("--confidence", type=float, default=0.95, metavar="P", help="level of the intervals (default 0.95)")
+    return command
+
+
+def _add_retrieval(commands: _Commands, shared: argparse.ArgumentParser) -> argparse.ArgumentParser:
+    command = commands.add_parser(
+        "retrieval", parents=[shared], help="measure a saved retriever on the contracts of a file",
+        description="Measure a saved retriever, searching each question in its contract. Contracts that it was "
+        "trained or tuned on are left out and named.",
+    )  # fmt: skip
+    add = command.add_argument
+    add("retriever", metavar="FOLDER", help="a retriever/ folder that notebook 02 saved")
+    add("--cuad", required=True, metavar="FILE", help="contracts in CUAD's layout (zip or JSON), sample or auto")
+    add("--only-contracts", nargs="+", default=[], metavar="TITLE", help="titles, or a file with one title a line")
+    add("--include-trained", action="store_true", help="measure also contracts that it was trained or tuned on")
+    add("--embedder", default="", metavar="ID", help="embedding model (default: the folder's own, else MiniLM)")
+    add("--reranker", default="", metavar="ID", help="cross-encoder, for a retriever that was saved with one")
+    add("--model", default="", metavar="ID", help="model whose tokens are counted (default SmolLM2-135M)")
+    add("--passage-chars", type=int, metavar="N", help="size of new contracts' passages (default: as saved)")
+    add("--overlap", type=float, metavar="S", help="share by which they overlap (default: as saved)")
+    add("--out", default="", metavar="CSV", help="write the table there, and the rows beside it")
+    add("--n-resamples", type=int, default=2000, metavar="N", help="bootstrap resamples (default 2000)")
+    add("--confidence", type=float, default=0.95, metavar="P", help="level of the intervals (default 0.95)")
+    return command
+
+
+def _add_fetch(commands: _Commands, shared: argparse.ArgumentParser) -> argparse.ArgumentParser:
+    command = commands.add_parser(
+        "fetch", parents=[shared], help="download CUAD and model weights (without options: both)"
+    )
+    command.add_argument("--cuad", action="store_true", help="the CUAD contracts, from Zenodo")
+    command.add_argument(
+        "--models", nargs="*", metavar="ID", help="model weights (default: the quick start's)"
+    )
+    command.add_argument("--data-dir", metavar="D", help="folder for CUAD (default data/ in the project)")
+    return command
+
+
+def _add_params(commands: _Commands, shared: argparse.ArgumentParser) -> argparse.ArgumentParser:
+    command = commands.add_parser(
+        "params", parents=[shared], help="list the parameters that a preset may set"
+    )
+    command.add_argument("name", nargs="?", metavar="NAME", help="show this one only")
+    return command

@@ -1,0 +1,190 @@
+"""Recognise clauses: for each category a linear model over a passage's words and its place in the contract.
+
+CUAD asks the same questions of every contract, so that the train split holds hundreds of passages that answer
+each: enough to learn the answer's own wording, which the question's never shows. Fitting takes seconds.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from cuadft.errors import InputError
+from cuadft.files import read_json, value_hash, write_bytes, write_json
+from cuadft.matcher import Matcher
+from cuadft.passages import Passage, shares
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_matrix
+
+    from cuadft.contracts import Row
+    from cuadft.embedder import Embedder
+
+FOLDS = 4
+LEAST = 5  # contracts with a clause from which its category gets a model
+ENOUGH = 0.4  # share of a span in the passage, or of the passage in a span, that makes the passage an example
+NEGATIVES = 6000  # passages of other clauses that a model is fitted on, at most
+FEATURES = 120_000
+STRENGTH = 100.0  # scikit-learn's C; 20 to 100 make no difference on dev contracts
+NEAR = 1500  # characters over which the nearness to the contract's start or end fades
+PLACES = 4
+_SETTINGS, _WEIGHTS = "classifier.json", "classifier.safetensors"
+
+
+class ClauseClassifier:
+    """One model per category and fold; a contract's passages are scored by the folds that have not seen it.
+
+    That keeps the ranking of train contracts, which fine-tuning learns from, as imperfect as that of new ones.
+    """
+
+    def __init__(
+        self, categories: Sequence[str], vocabulary: Mapping[str, int], idf: np.ndarray, weights: np.ndarray,
+        fold_of: Mapping[str, int], matcher: Matcher,
+    ):  # fmt: skip
+        """Take weights of shape (folds, len(vocabulary) + 5, len(categories)): words, places, bias."""
+        self.categories, self.matcher, self.fold_of = list(categories), matcher, dict(fold_of)
+        self._vocabulary, self._idf = dict(vocabulary), idf
+        self._weights = weights.astype(np.float16).astype(np.float32)  # as saved, so that loading changes no ranking
+        weighed = hashlib.sha256(self._weights.tobytes()).hexdigest()
+        self.key = value_hash([self.categories, self.fold_of, weighed, self.matcher.known, self.matcher.least])
+
+    @classmethod
+    def fit(
+        cls, rows: Sequence[Row], passages: Sequence[Passage], matcher: Matcher, *, folds: int = FOLDS,
+        strength: float = STRENGTH, least: int = LEAST, seed: int = 7,
+    ) -> ClauseClassifier:  # fmt: skip
+        """Fit on train rows and all passages of their contracts; generated questions (`source` not "cuad") are left out.
+
+        folds: at most; one contract a fold if there are fewer. A category with a clause in fewer than `least` contracts
+        gets no model. Raises InputError if none is left, on a single contract, and if `folds` is below 2.
+        """
+        rows = [row for row in rows if row["source"] == "cuad"]  # others name one answer, no contract's every answer
+        names = sorted({row["contract"] for row in rows})
+        if folds < 2 or len(names) < 2:
+            raise InputError(f"A clause classifier needs 2 folds and 2 train contracts, got {folds} and {len(names)}: "
+                             "give more, or do without it (classifier_weights [0.0])")  # fmt: skip
+        folds = min(folds, len(names))
+        labels, categories = _labels(rows, passages, least)
+        order = np.random.default_rng(seed).permutation(len(names))
+        fold_of = {names[n]: int(place) % folds for place, n in enumerate(order)}
+        words = _vectoriser()
+        found = words.fit_transform([passage.text for passage in passages])
+        features = _features(found, passages)
+        fold = np.array([fold_of.get(passage.contract, -1) for passage in passages])
+        weights = np.stack([_fit(features[fold != n], labels[fold != n], strength, seed) for n in range(folds)])
+        vocabulary = {word: int(n) for word, n in words.vocabulary_.items()}
+        return cls(categories, vocabulary, words.idf_.astype(np.float32), weights, fold_of, matcher)
+
+    def match(self, questions: Sequence[str]) -> list[int | None]:
+        """Return the class that each question asks for, None for a question like none of those known."""
+        number = {category: n for n, category in enumerate(self.categories)}
+        return [number.get(category) for category in self.matcher.match(questions)]
+
+    def classify(self, passages: Sequence[Passage]) -> np.ndarray:
+        """Return decision values, float32 of shape (n, number of classes); give all passages of a contract.
+
+        Places are measured by the contract's last passage. An unseen contract gets the mean over the folds.
+        """
+        if not len(passages):
+            return np.zeros((0, len(self.categories)), np.float32)
+        words = _vectoriser(vocabulary=self._vocabulary, idf=self._idf)
+        features = _features(words.transform([passage.text for passage in passages]), passages)
+        fold = np.array([self.fold_of.get(passage.contract, -1) for passage in passages])
+        scores = np.zeros((len(passages), len(self.categories)), np.float32)
+        for n, weights in enumerate([*self._weights, self._weights.mean(axis=0)]):
+            own = fold == (n if n < len(self._weights) else -1)
+            scores[own] = features[own] @ weights
+        return scores
+
+    def save(self, folder: Path) -> None:
+        """Write classifier.json and classifier.safetensors (half precision) into an existing folder."""
+        from safetensors.numpy import save
+
+        (folder / _SETTINGS).unlink(missing_ok=True)  # written last: a killed save can't be loaded
+        write_bytes(folder / _WEIGHTS, save({"weights": self._weights.astype(np.float16), "idf": self._idf}))
+        self.matcher.save(folder)
+        words = sorted(self._vocabulary, key=self._vocabulary.__getitem__)
+        write_json(folder / _SETTINGS, {"categories": self.categories, "fold_of": self.fold_of, "vocabulary": words})
+
+    @classmethod
+    def load(cls, folder: Path, embedder: Embedder | None) -> ClauseClassifier:
+        """Return what `save` wrote; raises InputError if the files are incomplete or don't belong together."""
+        from safetensors import SafetensorError
+        from safetensors.numpy import load_file
+
+        settings = read_json(folder / _SETTINGS)
+        try:
+            arrays = load_file(folder / _WEIGHTS)
+            weights, idf, words = arrays["weights"].astype(np.float32), arrays["idf"], settings["vocabulary"]
+            whole = weights.shape[1:] == (len(words) + PLACES + 1, len(settings["categories"])) and len(idf) == len(words)
+        except (OSError, KeyError, SafetensorError) as error:
+            raise InputError(f"{folder / _WEIGHTS} can't be read ({error}): build the retriever again") from error
+        if not whole:
+            raise InputError(f"{folder / _WEIGHTS} and {_SETTINGS} don't belong together: build the retriever again")
+        vocabulary = {word: n for n, word in enumerate(words)}
+        matcher = Matcher.load(folder, embedder)
+        return cls(settings["categories"], vocabulary, idf, weights, settings["fold_of"], matcher)
+
+
+def _vectoriser(*, vocabulary: Mapping[str, int] | None = None, idf: np.ndarray | None = None):  # noqa: ANN202
+    from sklearn.feature_extraction.text import TfidfVectorizer
+
+    made = TfidfVectorizer(ngram_range=(1, 2), min_df=1 if vocabulary else 3, max_features=FEATURES, sublinear_tf=True,
+                           strip_accents="unicode", dtype=np.float32, vocabulary=vocabulary)  # fmt: skip
+    if vocabulary:
+        made.idf_ = idf
+    return made
+
+
+def _features(words: csr_matrix, passages: Sequence[Passage]) -> csr_matrix:
+    """Return words and places side by side: share of the contract before, nearness to its start and its end, 1."""
+    from scipy.sparse import csr_matrix, hstack
+
+    length = Counter()
+    for passage in passages:
+        length[passage.contract] = max(length[passage.contract], passage.end)
+    start = np.array([passage.start for passage in passages], np.float32)
+    whole = np.array([length[passage.contract] for passage in passages], np.float32)
+    rest = np.maximum(whole - [passage.end for passage in passages], 0)
+    place = np.c_[start == 0, start / whole, np.exp(-start / NEAR), np.exp(-rest / NEAR)] / 2
+    return hstack([words, csr_matrix(np.c_[place, np.ones(len(passages))].astype(np.float32))]).tocsr()
+
+
+def _labels(rows: Sequence[Row], passages: Sequence[Passage], least: int) -> tuple[np.ndarray, list[str]]:
+    """Return int8 labels (n passages, categories): 1 an example, 0 none, -1 neither (it holds a bit of a span)."""
+    contracts = Counter(category for category, _ in {(r["category"], r["contract"]) for r in rows if r["answers"]})
+    categories = sorted(category for category, n in contracts.items() if n >= least)
+    if not categories:
+        raise InputError(f"No category has a clause in {least} contracts or more: give more train contracts, or do "
+                         "without a clause classifier (classifier_weights [0.0])")  # fmt: skip
+    column = {category: n for n, category in enumerate(categories)}
+    place, own = {}, {}
+    for n, passage in enumerate(passages):
+        own.setdefault(passage.contract, []).append(passage)
+        place[passage.contract, passage.index] = n
+    labels = np.zeros((len(passages), len(categories)), np.int8)
+    for row in rows:
+        if row["answers"] and row["category"] in column:
+            for index, share in shares(own.get(row["contract"], []), row["answers"]).items():
+                labels[place[row["contract"], index], column[row["category"]]] = 1 if share >= ENOUGH else -1
+    return labels, categories
+
+
+def _fit(features: csr_matrix, labels: np.ndarray, strength: float, seed: int) -> np.ndarray:
+    """Return the weights of one fold, (features, categories); zeros for a category that the fold never sees."""
+    from sklearn.linear_model import LogisticRegression
+
+    draw, weights = np.random.default_rng(seed), np.zeros((features.shape[1], labels.shape[1]), np.float32)
+    for n in range(labels.shape[1]):
+        positive, negative = np.flatnonzero(labels[:, n] == 1), np.flatnonzero(labels[:, n] == 0)
+        if len(positive) and len(negative):
+            kept = np.r_[positive, draw.permutation(negative)[:NEGATIVES]]
+            model = LogisticRegression(C=strength, class_weight="balanced", solver="liblinear", fit_intercept=False,
+                                       random_state=seed)  # fmt: skip
+            weights[:, n] = model.fit(features[kept], labels[kept, n]).coef_[0]
+    return weights
