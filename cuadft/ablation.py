@@ -71,11 +71,9 @@ def run(
         (folder / stale).unlink(missing_ok=True)
 
     def go(which: int, last: str) -> None:
-        own, value = (first, second)[which], values[which]
-        loop.run(
-            preset, run_dir=own.run, until=last, skip=SKIPPED, overrides=[*overrides, f"{name}={value}"],
-            log=lambda line: log(f"{name}={value} {line}"),
-        )  # fmt: skip
+        own, given = (first, second)[which], f"{name}={values[which]}"
+        loop.run(preset, run_dir=own.run, until=last, skip=SKIPPED, overrides=[*overrides, given],
+                 log=lambda line: log(f"{given} {line}"))  # fmt: skip
 
     _run_both(go, first, second, name, values, until, log)
     arms = [ablation_report.Arm(value, each) for value, each in zip(values, (first, second))]

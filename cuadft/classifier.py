@@ -21,6 +21,7 @@ from cuadft.passages import Passage, shares
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
+    from sklearn.feature_extraction.text import TfidfVectorizer
 
     from cuadft.contracts import Row
     from cuadft.embedder import Embedder
@@ -58,10 +59,12 @@ class ClauseClassifier:
         cls, rows: Sequence[Row], passages: Sequence[Passage], matcher: Matcher, *, folds: int = FOLDS,
         strength: float = STRENGTH, least: int = LEAST, seed: int = 7,
     ) -> ClauseClassifier:  # fmt: skip
-        """Fit on train rows and all passages of their contracts; generated questions (`source` not "cuad") are left out.
+        """Fit on train rows and all passages of their contracts; rows of a `source` other than "cuad" are left out.
 
-        folds: at most; one contract a fold if there are fewer. A category with a clause in fewer than `least` contracts
-        gets no model. Raises InputError if none is left, on a single contract, and if `folds` is below 2.
+        A contract serves as example only for the categories that it has a row of: where it was never asked, nobody
+        knows what it lacks. folds: at most; one contract a fold if there are fewer. A category with a clause in fewer
+        than `least` contracts gets no model. Raises InputError if none is left, on a single contract, on passages
+        that share no words, and if `folds` is below 2.
         """
         rows = [row for row in rows if row["source"] == "cuad"]  # others name one answer, no contract's every answer
         names = sorted({row["contract"] for row in rows})
@@ -69,13 +72,13 @@ class ClauseClassifier:
             raise InputError(f"A clause classifier needs 2 folds and 2 train contracts, got {folds} and {len(names)}: "
                              "give more, or do without it (classifier_weights [0.0])")  # fmt: skip
         folds = min(folds, len(names))
-        labels, categories = _labels(rows, passages, least)
         order = np.random.default_rng(seed).permutation(len(names))
         fold_of = {names[n]: int(place) % folds for place, n in enumerate(order)}
+        passages = [passage for passage in passages if passage.contract in fold_of]
+        labels, categories = _labels(rows, passages, least)
         words = _vectoriser()
-        found = words.fit_transform([passage.text for passage in passages])
-        features = _features(found, passages)
-        fold = np.array([fold_of.get(passage.contract, -1) for passage in passages])
+        features = _features(_counted(words, passages), passages)
+        fold = np.array([fold_of[passage.contract] for passage in passages])
         weights = np.stack([_fit(features[fold != n], labels[fold != n], strength, seed) for n in range(folds)])
         vocabulary = {word: int(n) for word, n in words.vocabulary_.items()}
         return cls(categories, vocabulary, words.idf_.astype(np.float32), weights, fold_of, matcher)
@@ -121,17 +124,18 @@ class ClauseClassifier:
         try:
             arrays = load_file(folder / _WEIGHTS)
             weights, idf, words = arrays["weights"].astype(np.float32), arrays["idf"], settings["vocabulary"]
-            whole = weights.shape[1:] == (len(words) + PLACES + 1, len(settings["categories"])) and len(idf) == len(words)
-        except (OSError, KeyError, SafetensorError) as error:
+            categories, fold_of = settings["categories"], settings["fold_of"]
+            whole = weights.shape[1:] == (len(words) + PLACES + 1, len(categories)) and len(idf) == len(words)
+        except (OSError, KeyError, TypeError, SafetensorError) as error:
             raise InputError(f"{folder / _WEIGHTS} can't be read ({error}): build the retriever again") from error
         if not whole:
             raise InputError(f"{folder / _WEIGHTS} and {_SETTINGS} don't belong together: build the retriever again")
         vocabulary = {word: n for n, word in enumerate(words)}
         matcher = Matcher.load(folder, embedder)
-        return cls(settings["categories"], vocabulary, idf, weights, settings["fold_of"], matcher)
+        return cls(categories, vocabulary, idf, weights, fold_of, matcher)
 
 
-def _vectoriser(*, vocabulary: Mapping[str, int] | None = None, idf: np.ndarray | None = None):  # noqa: ANN202
+def _vectoriser(*, vocabulary: Mapping[str, int] | None = None, idf: np.ndarray | None = None) -> TfidfVectorizer:
     from sklearn.feature_extraction.text import TfidfVectorizer
 
     made = TfidfVectorizer(ngram_range=(1, 2), min_df=1 if vocabulary else 3, max_features=FEATURES, sublinear_tf=True,
@@ -139,6 +143,14 @@ def _vectoriser(*, vocabulary: Mapping[str, int] | None = None, idf: np.ndarray 
     if vocabulary:
         made.idf_ = idf
     return made
+
+
+def _counted(words: TfidfVectorizer, passages: Sequence[Passage]) -> csr_matrix:
+    try:
+        return words.fit_transform([passage.text for passage in passages])
+    except ValueError as error:  # scikit-learn's way to say that no word is left
+        raise InputError("The train contracts' passages share no words: check that the contracts have text, or do "
+                         "without a clause classifier (classifier_weights [0.0])") from error  # fmt: skip
 
 
 def _features(words: csr_matrix, passages: Sequence[Passage]) -> csr_matrix:
@@ -149,29 +161,35 @@ def _features(words: csr_matrix, passages: Sequence[Passage]) -> csr_matrix:
     for passage in passages:
         length[passage.contract] = max(length[passage.contract], passage.end)
     start = np.array([passage.start for passage in passages], np.float32)
-    whole = np.array([length[passage.contract] for passage in passages], np.float32)
+    whole = np.array([max(length[passage.contract], 1) for passage in passages], np.float32)
     rest = np.maximum(whole - [passage.end for passage in passages], 0)
     place = np.c_[start == 0, start / whole, np.exp(-start / NEAR), np.exp(-rest / NEAR)] / 2
     return hstack([words, csr_matrix(np.c_[place, np.ones(len(passages))].astype(np.float32))]).tocsr()
 
 
 def _labels(rows: Sequence[Row], passages: Sequence[Passage], least: int) -> tuple[np.ndarray, list[str]]:
-    """Return int8 labels (n passages, categories): 1 an example, 0 none, -1 neither (it holds a bit of a span)."""
+    """Return int8 labels (n passages, categories): 1 an example, 0 none, -1 neither.
+
+    Neither is a passage that holds a bit of a span, and one of a contract that has no row of the category.
+    """
     contracts = Counter(category for category, _ in {(r["category"], r["contract"]) for r in rows if r["answers"]})
     categories = sorted(category for category, n in contracts.items() if n >= least)
     if not categories:
         raise InputError(f"No category has a clause in {least} contracts or more: give more train contracts, or do "
                          "without a clause classifier (classifier_weights [0.0])")  # fmt: skip
     column = {category: n for n, category in enumerate(categories)}
-    place, own = {}, {}
+    own: dict[str, dict[int, int]] = {}  # by contract, where the passage of an index stands
     for n, passage in enumerate(passages):
-        own.setdefault(passage.contract, []).append(passage)
-        place[passage.contract, passage.index] = n
-    labels = np.zeros((len(passages), len(categories)), np.int8)
-    for row in rows:
-        if row["answers"] and row["category"] in column:
-            for index, share in shares(own.get(row["contract"], []), row["answers"]).items():
-                labels[place[row["contract"], index], column[row["category"]]] = 1 if share >= ENOUGH else -1
+        own.setdefault(passage.contract, {})[passage.index] = n
+    labels = np.full((len(passages), len(categories)), -1, np.int8)
+    asked = [row for row in rows if row["category"] in column and row["contract"] in own]
+    for row in asked:
+        labels[list(own[row["contract"]].values()), column[row["category"]]] = 0
+    for row in asked:
+        place = own[row["contract"]]
+        for index, share in shares([passages[n] for n in place.values()], row["answers"]).items():
+            cell = place[index], column[row["category"]]
+            labels[cell] = 1 if share >= ENOUGH else labels[cell] or -1
     return labels, categories
 
 

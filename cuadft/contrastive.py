@@ -65,14 +65,8 @@ def finetune(
         if not (work / "before.json").is_file():
             write_json(work / "before.json", watch(load(start)) if evaluate else {})
         rate = {} if _finished(work, steps) else _train(start, triples, plan, work, settings, watch)
-        last = Path(last_checkpoint(work))
-        state = read_json(last / STATE)
-        best = state["best_global_step"] if evaluate else state["global_step"]
-        record = {"key": key, "steps": state["global_step"], "best_step": best,
-                  "examples": sum(map(len, plan[: state["global_step"]])), "dtype": str(best_dtype()).split(".")[1],
-                  **rate, "before": read_json(work / "before.json"), "best": _metrics(state["log_history"], best),
-                  "history": state["log_history"], "settings": settings}  # fmt: skip
-        _export(last.with_name(f"checkpoint-{best}"), out, record)
+        record = {"key": key} | _record(work, plan, rate, settings)
+        _export(work / f"checkpoint-{record['best_step']}", out, record)
     shutil.rmtree(work)
     return record
 
@@ -116,6 +110,18 @@ def _train(start: Path, triples: Sequence[Mapping[str, Any]], plan: Sequence[Seq
     passages = 2 * sum(map(len, plan[done : trainer.state.global_step]))
     return {"seconds": round(seconds, 1), "passages_per_second": round(passages / seconds, 1),
             "evaluation_seconds": round(watch.seconds, 1)}  # fmt: skip
+
+
+def _record(work: Path, plan: Sequence[Sequence[int]], rate: Mapping[str, Any],
+            settings: Mapping[str, Any]) -> dict[str, Any]:  # fmt: skip
+    """Return what the last checkpoint says of the training."""
+    state = read_json(Path(last_checkpoint(work)) / STATE)
+    done = state["global_step"]
+    best = state["best_global_step"] if settings["metric"] else done
+    return {"steps": done, "best_step": best, "examples": sum(map(len, plan[:done])),
+            "dtype": str(best_dtype()).split(".")[1], **rate, "before": read_json(work / "before.json"),
+            "best": _metrics(state["log_history"], best), "history": state["log_history"],
+            "settings": dict(settings)}  # fmt: skip
 
 
 def _metrics(history: Iterable[Mapping[str, Any]], step: int) -> dict[str, float]:

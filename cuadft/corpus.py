@@ -130,7 +130,9 @@ def remember(iteration: runs.Iteration, rows: Sequence[Row]) -> list[Row]:
     """
     before = iteration.previous.path("retriever", "rows.jsonl") if iteration.previous else None
     known = runs.read_jsonl(before) if before and before.is_file() else []
-    kept = {row["id"]: row for row in [*known, *rows]}
+    held = {record["title"] for record in runs.read_jsonl(iteration.run / "contracts.jsonl")}
+    # an id of a generated question returns with other words; a plain contract may have been taken away
+    kept = {(row["id"], row["question"]): row for row in [*known, *rows] if row["contract"] in held}
     runs.write_jsonl(iteration.path("retriever", "rows.jsonl"), kept.values())
     return list(kept.values())
 

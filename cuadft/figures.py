@@ -127,15 +127,15 @@ def _p_value(p: float) -> str:
     return "" if math.isnan(p) else "  p < 0.001" if p < 0.001 else f"  p = {p:.3f}"
 
 
-def loss_curve(log_history: Sequence[Mapping[str, Any]]) -> Figure:
-    """Return training (and, if logged, evaluation) loss against the step; log_history: a TRL trainer's."""
+def loss_curve(log_history: Sequence[Mapping[str, Any]], *, unit: str = "nats per token") -> Figure:
+    """Return training (and, if logged, evaluation) loss against the step; log_history: a trainer's, unit: of the loss."""
     figure = Figure()
     axes = figure.subplots()
     drawn = line(axes, log_history, "loss", label="train", color=BLUE, linestyle="-", marker=".")
     drawn += line(axes, log_history, "eval_loss", label="dev", color=VERMILION, linestyle="--", marker="o")
     if not drawn:
         return empty(figure)
-    axes.set(xlabel="Optimiser step", ylabel="Loss (nats per token)")
+    axes.set(xlabel="Optimiser step", ylabel=f"Loss ({unit})")
     axes.legend(frameon=False, fontsize=8)
     plain(axes)
     return figure

@@ -61,11 +61,6 @@ class Index:
             self._key = digest.hexdigest()
         return self._key
 
-    @property
-    def contracts(self) -> list[str]:
-        """The contracts that are held, in order."""
-        return list(self._rows)
-
     def rows(self, contract: str | None) -> slice:
         """Return where a contract's passages stand, all passages for None; raises InputError if it isn't held."""
         if contract is None:

@@ -69,9 +69,13 @@ class Matcher:
 
     @classmethod
     def load(cls, folder: Path, embedder: Embedder | None) -> Matcher:
-        """Return what `save` wrote."""
+        """Return what `save` wrote; raises InputError on anything else."""
         saved = read_json(folder / _FILE)
-        return cls(saved["known"], embedder, least=saved["least"])
+        try:
+            return cls(saved["known"], embedder, least=saved["least"])
+        except (AttributeError, KeyError, TypeError) as error:
+            message = f"{folder / _FILE} holds no known questions ({error!r}): build the retriever again"
+            raise InputError(message) from error
 
 
 def _folded(question: str) -> str:

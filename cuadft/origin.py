@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 NOTE = "origin.json"
 TRAINED, TUNED = "trained on", "settings chosen on"
-DATA = {"dev": TUNED, "synthetic": TRAINED, "train": TRAINED}  # an iteration's files of rows
+DATA = {"dev": TUNED, "dev_clauses": TUNED, "synthetic": TRAINED, "train": TRAINED}  # an iteration's files of rows
 SHINGLE, CONTAINMENT = 8, 0.5  # as those of the splits
 
 

@@ -1,15 +1,17 @@
 """A user's own seed questions from a file, placed in the training contracts so that they pass the same filters.
 
-Columns question, contract, category, answer; all but the first may be empty. With an answer, its words are found in
-the contract (named, or the only one that holds them) or it is the refusal sentence. Without: a category takes its
-annotated clauses, those of the contract named or of a few drawn; a question that names neither is taken for the
-category whose question is nearest, if one is near; else its answer has to be quoted from the passage most like it.
+Columns question, contract, category, answer; all but the first may be empty. The contract may also be named by its
+full title in the question. With an answer, its words are found in the contract (named, or the only one that holds
+them) or it is the refusal sentence. Without: a category takes its annotated clauses, those of the contract named
+or of a few drawn; a question that names neither is taken for the category whose question is nearest, if one is near;
+else its answer has to be quoted from the passage most like it.
 """
 
 from __future__ import annotations
 
 import difflib
 import random
+import warnings
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +22,7 @@ from cuadft.errors import InputError
 from cuadft.matcher import Matcher
 from cuadft.metrics import is_refusal
 from cuadft.passages import Passage, locate_words
+from cuadft.rouge import tokens
 from cuadft.seeds import MADE, NEAREST, Candidate, Finder, from_passage, from_row, stretch
 from cuadft.tables import Record
 
@@ -27,7 +30,7 @@ if TYPE_CHECKING:
     from cuadft.embedder import Embedder
 
 COLUMNS = ("question", "contract", "category", "answer")
-ALIASES = {"contracttitle": "contract", "title": "contract"}
+ALIASES = {"contracttitle": "contract", "contractname": "contract", "title": "contract"}
 PER_QUESTION = 3  # contracts that a question of a category alone is asked of
 SAME_CATEGORY = 0.4  # cosine with an official question from which a question is taken for one of that category
 
@@ -39,18 +42,30 @@ class _Unplaced(Exception):
 def read(path: str | Path) -> list[Record]:
     """Return the rows of a CSV, JSON-lines or JSON file, each with the text of all COLUMNS ("" where there is none).
 
-    Other columns are left out. Raises InputError if the file can't be read or has no column 'question'.
+    Case and punctuation of the columns' names don't matter; of two columns for the same thing, the first that is not
+    empty counts. Other columns are left out with a warning. Raises InputError if the file can't be read or has no
+    column 'question'.
     """
-    records, asked = [], False
+    records, seen = [], {}
     for record in tables.read(path):
-        named = {categories.key(str(name)): value for name, value in record.values.items()}
-        values = {ALIASES.get(name, name): value for name, value in named.items()}
-        asked |= "question" in values
-        records.append(Record(record.where, {name: _text(values.get(name)) for name in COLUMNS}))
-    if not asked:
+        values = dict.fromkeys(COLUMNS, "")
+        for name, value in record.values.items():
+            column = _column(str(name))
+            seen[str(name)] = column
+            if column in values and not values[column]:
+                values[column] = _text(value)
+        records.append(Record(record.where, values))
+    if "question" not in seen.values():
         raise InputError(f"{path} has no column 'question': name its columns {', '.join(COLUMNS)}; all but the first "
                          "may be left out.")  # fmt: skip
+    if others := [name for name, column in seen.items() if column not in COLUMNS]:
+        told = f"columns left out: {', '.join(others)} (those read: {', '.join(COLUMNS)})"
+        warnings.warn(f"{path}: {told}", stacklevel=2)
     return records
+
+
+def _column(name: str) -> str:
+    return ALIASES.get(categories.key(name), categories.key(name))
 
 
 def _text(value: Any) -> str:
@@ -74,6 +89,8 @@ class OwnQuestions:
         self._passages = {title: own for title, own in passages.items() if own}
         self._held_out = {categories.key(title) for title in held_out}
         self._titles = {categories.key(title): title for title in self._passages}
+        self._worded = {_worded(title): title for title in (*self._passages, *held_out) if len(tokens(title)) > 1}
+        self._texts: dict[str, str] = {}
         self._types = {row["contract"]: row["contract_type"] for row in train_rows}
         known = {row["question"]: row["category"] for row in self._rows}
         self._matcher = Matcher(known, embedder, least=SAME_CATEGORY) if known else None
@@ -97,9 +114,10 @@ class OwnQuestions:
         return made
 
     def _place(self, given: Mapping[str, str]) -> list[Candidate]:
+        contract = self._contract(given["contract"] or self._titled(given["question"]))
+        category = self._category(given["category"])
         if not given["question"]:
             return [self._unplaced(given)]  # the step "format" says that it is empty
-        contract, category = self._contract(given["contract"]), self._category(given["category"])
         if is_refusal(given["answer"]):
             return [self._refused(given["question"], contract, category)]
         if given["answer"]:
@@ -110,8 +128,19 @@ class OwnQuestions:
                     | ({} if guess else {"expect": ""}) for row in self._drawn(rows, given["question"])]  # fmt: skip
         if not (best := self._finder.best(given["question"], contract or None, 1)):
             raise _Unplaced("there is no text of a training contract to find an answer in")
-        own = from_passage(best[0], self._types.get(best[0].contract, ""))
-        return [own | {"category": category or own["category"]}]
+        return [self._of_passage(best[0], category)]
+
+    def _of_passage(self, passage: Passage, category: str | None) -> Candidate:
+        own = from_passage(passage, self._types.get(passage.contract, ""))
+        if category is None:
+            return own
+        return own | {"category": category, "seed_question": f"{category}: {categories.CATEGORIES[category]}"}
+
+    def _titled(self, question: str) -> str:
+        """Return the title that a question names in full, dev or test first; "" if it names none or several."""
+        found = [title for words, title in self._worded.items() if words in _worded(question)]
+        held_out = [title for title in found if categories.key(title) in self._held_out]
+        return (held_out or found)[0] if held_out or len(found) == 1 else ""
 
     def _contract(self, title: str) -> str:
         if not title or title in self._passages:
@@ -156,12 +185,12 @@ class OwnQuestions:
         if gold and gold[0]["answers"]:
             words = gold[0]["answers"][0]["text"][:100]
             raise _Unplaced(f"the answer says there is no such clause, but {category} is annotated: {words}")
-        own = from_passage(self._finder.best(question, contract, 1)[0], self._types.get(contract, ""))
-        return own | {"category": category or own["category"], "clause": "", "expect": ""}
+        own = self._of_passage(self._finder.best(question, contract, 1)[0], category)
+        return own | {"clause": "", "expect": ""}
 
     def _answered(self, answer: str, contract: str, category: str | None) -> Candidate:
         found = []
-        for title in [contract] if contract else self._passages:
+        for title in [contract] if contract else self._holding(answer):
             text, shift = stretch(self._passages[title])
             if place := locate_words(answer, text):
                 found.append((title, place[0] + shift, text[slice(*place)]))
@@ -171,12 +200,28 @@ class OwnQuestions:
             raise _Unplaced(f"the answer {answer[:100]!r} {where}")
         title, start, words = found[0]
         holding = [p for p in self._passages[title] if p.start < start + len(words) and start < p.end]
-        own = from_passage(holding[0], self._types.get(title, ""))
         text, begin = stretch(holding)
-        return own | {"category": category or own["category"], "clause": words, "passage": text, "start": begin,
-                      "answers": [{"text": words, "start": start}], "expect": ""}  # fmt: skip
+        return self._of_passage(holding[0], category) | {
+            "clause": words, "passage": text, "start": begin, "expect": "",
+            "answers": [{"text": words, "start": start}],
+        }  # fmt: skip
+
+    def _holding(self, answer: str) -> list[str]:
+        """Return the contracts with the answer's letters in a row, blanks and case aside: a fast first look."""
+        if not self._texts:
+            self._texts = {title: _squeezed(stretch(own)[0]) for title, own in self._passages.items()}
+        return [title for title, text in self._texts.items() if _squeezed(answer) in text]
 
     def _unplaced(self, given: Mapping[str, str]) -> Candidate:
         own = {name: given[name] for name in ("contract", "category")}
         blank = dict.fromkeys(("contract_type", "seed_question", "clause", "passage", "expect"), "")
         return own | blank | {"answers": [], "start": 0}
+
+
+def _worded(text: str) -> str:
+    """Return the words of a text between blanks, so that one text's words are looked for in another's."""
+    return f" {' '.join(tokens(text))} "
+
+
+def _squeezed(text: str) -> str:
+    return "".join(text.split()).casefold()

@@ -157,4 +157,4 @@ def _cased(word: str, place: int, formal: bool) -> str:
     initials = formal and len(letters) < 4 and letters.casefold() not in _SHORT  # IBM Corp., but Tom Watson
     if initials or "." in word.strip(".") or not re.search(r"[AEIOUY]", letters):
         return word
-    return "-".join(part[:1] + part[1:].casefold() for part in word.split("-"))
+    return re.sub(r"[^-/]+", lambda part: part[0][:1] + part[0][1:].casefold(), word)

@@ -47,9 +47,9 @@ def paraphrases(
     """Return `per_row` rows for each official question: same contract and answers, asked in other words.
 
     Their id is "<row id>~t<n>" (n from 1), their source "template"; unanswerable rows stay unanswerable. The styles
-    take turns, so rows get them evenly. Only rows of source "cuad" and one of the 41 categories are rephrased: any
-    other question may ask for less than its category. Raises InputError for an unknown style or part, or if a style
-    has too few phrasings.
+    take turns, so rows get them evenly. Only rows of source "cuad" with the question of one of the 41 categories
+    ("Insurance: Is there ...") are rephrased: any other may ask for less than its category. Raises InputError for
+    an unknown style or part, or if a style has too few phrasings.
     """
     if per_row < 1 or not styles:
         given = f"Invalid per_row {per_row!r} with styles {list(styles)!r}"
@@ -57,7 +57,7 @@ def paraphrases(
     made = []
     for row in rows:
         category = match(row["category"])
-        if row["source"] == "cuad" and category is not None:
+        if row["source"] == "cuad" and category is not None and row["question"].startswith(f"{category}: "):
             texts = _mixed(category, styles, per_row, f"{seed}|{row['id']}", part)
             made += [_asked(row, text, f"{row['id']}~t{n}") for n, text in enumerate(texts, start=1)]
     return made

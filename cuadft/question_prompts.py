@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import ast
+import json
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from typing import Any
 
 import dspy
-from dspy.utils.exceptions import DSPyError
+from dspy.utils.exceptions import AdapterParseError, DSPyError
 
 from cuadft.errors import InputError, brief
 from cuadft.metrics import NO_CLAUSE
 from cuadft.worked import DEMOS
 
-__all__ = ["AskAboutClause", "RephraseAbsent", "RephraseQuestion", "Reply", "RoundTrip", "call"]
+__all__ = ["AskAboutClause", "RephraseAbsent", "RephraseQuestion", "Reply", "RoundTrip", "call", "listed"]
 
 Reply = tuple[Any, str | None]
+_FENCE = re.compile(r"\A```\w*\s*|\s*```\Z")
+_FIELD = re.compile(r"\[\[ ## \w+ ## \]\]")  # DSPy's mark of a field
+_NUMBERED = re.compile(r"\s*(?:\(?\d{1,2}[.)]|[-*•])\s+\S")
 
 
 class RephraseQuestion(dspy.Signature):
@@ -73,7 +79,8 @@ def call(signature: type[dspy.Signature], inputs: Sequence[dict[str, str]], thre
         try:
             return predict(**values)[output], None
         except DSPyError as error:  # the candidate carries it: one bad reply must not end the batch
-            return None, brief(error)
+            found = _rescued(error) if signature.output_fields[output].annotation == list[str] else []
+            return (found, None) if found else (None, brief(error))
 
     hold: Callable = getattr(getattr(lm, "engine", None), "expect", lambda calls: nullcontext())
     # timeout=0: DSPy would otherwise send a slow batch's last calls a second time
@@ -84,3 +91,39 @@ def call(signature: type[dspy.Signature], inputs: Sequence[dict[str, str]], thre
         with hold(len(batch)):
             replies += pool(batch)
     return replies
+
+
+def listed(reply: str | Sequence[str]) -> list[str]:
+    """Return a reply's questions: the texts of a JSON or Python list (fenced or in an object), else its lines."""
+    text = reply if isinstance(reply, str) else "\n".join(map(str, reply))
+    loaded = _loaded(text)
+    found = text.splitlines() if loaded is None else _texts(loaded)
+    return [question for question in found if question.strip()]
+
+
+def _rescued(error: DSPyError) -> list[str]:
+    """Return the questions of a reply that the adapter can't read, if it holds a list of them."""
+    reply = _FIELD.sub("", str(error.lm_response or "")) if isinstance(error, AdapterParseError) else ""
+    numbered = [line for line in reply.splitlines() if _NUMBERED.match(line)]
+    return listed(reply) if isinstance(_loaded(reply), list | dict) else numbered
+
+
+def _loaded(text: str) -> Any:
+    """Return the JSON or Python value that a text is, None if it is neither."""
+    for parse in (json.loads, ast.literal_eval):
+        try:
+            return parse(_FENCE.sub("", text.strip()))
+        except (ValueError, SyntaxError, RecursionError, MemoryError):
+            continue  # not of this form
+    return None
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """Yield the texts in lists and objects, in order."""
+    if isinstance(value, Mapping):
+        value = list(value.values())
+    if isinstance(value, list | tuple):
+        for item in value:
+            yield from _texts(item)
+    elif value is not None:
+        yield str(value)

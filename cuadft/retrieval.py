@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from cuadft.retriever import Hit, Retriever
 
 MEASURES = ("hit", "char_recall", "char_precision")
-WEIGHTS = (0.0, 0.3, 0.5, 0.7, 0.85)
 
 
 def evaluate(
@@ -76,32 +75,6 @@ def _record(row: Row, hits: Sequence[Hit], k: int) -> dict[str, Any]:
     measured = {"hit": float(recall > 0), "char_recall": recall, "char_precision": precision}
     names = {name: row[name] for name in ("id", "contract", "category")}
     return names | {"k": k} | measured | {"wrong_contract": 1 - len(own) / len(best)}
-
-
-def tune(
-    retriever: Retriever,
-    rows: Iterable[Row],
-    candidates: Sequence[tuple[str, float]] | None = None,
-    *,
-    k: int = 1,
-) -> list[dict[str, Any]]:
-    """Measure each (mode, feedback weight) on rows, dev rows in earnest; return one record each, best first.
-
-    Record: mode, feedback_weight, hit, char_recall (both at k, means over rows), n. Best by hit, then
-    char_recall, then the smaller weight; apply it with `retriever.configured`.
-    candidates: every mode with the weights 0, 0.3, 0.5, 0.7 and 0.85 unless given; only 0 without feedback.
-    """
-    from cuadft.retriever import MODES
-
-    rows = list(rows)
-    if candidates is None:
-        candidates = list(product(MODES, WEIGHTS if retriever.feedback is not None else WEIGHTS[:1]))
-    table = []
-    for mode, weight in candidates:
-        records = evaluate(retriever.configured(mode=mode, feedback_weight=weight), rows, (k,))
-        means = _means(records, ("hit", "char_recall"))
-        table.append({"mode": mode, "feedback_weight": weight, **means, "n": len(records)})
-    return sorted(table, key=lambda t: (-t["hit"], -t["char_recall"], t["feedback_weight"]))
 
 
 def search_table(

@@ -62,9 +62,9 @@ def measure(
 
     cuad: a file or folder for `contracts.locate`. only: titles, or files with one title a line. Contracts that the
     retriever does not hold are cut with its own size and overlap, unless given, and added to it in memory; the folder
-    stays as it is. embedder, reranker: for `models.find`; a fine-tuned embedder inside the retriever's folder is
-    found by itself. model: whose tokens the passages of a prompt are counted in. Left out, and named, are those that
-    it was trained or tuned on and those that share half their wording with one, unless `include_trained`.
+    stays as it is. embedder, reranker: for `models.find`; without them, those that the folder holds or names. model:
+    whose tokens the passages of a prompt are counted in. Left out, and named, are those that it was trained or tuned
+    on and those that share half their wording with one, unless `include_trained`.
     Raises InputError for unreadable input, unknown titles, another text under a held title, and if nothing is left.
     """
     stats.check(n_resamples, confidence)
@@ -72,12 +72,9 @@ def measure(
     wanted = _contracts(cuad, only)
     retriever = _load(folder, embedder, reranker)
     left_out = {} if include_trained else _left_out(folder, retriever, wanted)
-    measured = [c for c in wanted if c.title not in left_out]
     for line in _told(wanted, left_out, include_trained):
         log(line)
-    if not measured:
-        raise InputError(f"All {len(wanted)} contracts were left out: name others, or measure them as well with "
-                         "--include-trained.")  # fmt: skip
+    measured = _measured(wanted, left_out)
     started = time.monotonic()
     log(_add(retriever, measured, size, overlap))
     rows = [row for contract in measured for row in contract.rows if row["answers"]]
@@ -88,6 +85,13 @@ def measure(
     frame[TOKENS] = _prompt_tokens(retriever, rows, model)
     table = _table(frame, n_resamples, confidence)
     return Measured(_name(retriever), table, frame, left_out, seconds, confidence)
+
+
+def _measured(wanted: Sequence[Contract], left_out: dict[str, str]) -> list[Contract]:
+    if measured := [c for c in wanted if c.title not in left_out]:
+        return measured
+    raise InputError(f"All {len(wanted)} contracts were left out: name others, or measure them as well with "
+                     "--include-trained.")  # fmt: skip
 
 
 def _contracts(cuad: str, only: Sequence[str]) -> list[Contract]:
@@ -106,27 +110,24 @@ def _lines(path: str) -> list[str]:
 
 
 def _load(folder: Path, embedder: str, reranker: str) -> Retriever:
+    """Load a retriever from any folder, with what it was saved with, and without an embedder if it needs none."""
     from cuadft.embedder import Embedder
     from cuadft.retriever import Retriever
+    from cuadft.systems import MODELS, load_reranker
 
     if not (folder / "settings.json").is_file():
         raise InputError(f"No retriever in {folder} (no settings.json): give a folder that 02_rag_compile saved.")
-    own = sorted(path.parent for path in folder.glob("*/modules.json"))
-    embed = None
-    if embedder or own or _embeds(files.read_json(folder / "settings.json")):
-        path = own[0] if own and not embedder else models.find(embedder or EMBEDDER)
-        embed = Embedder(path, cache_dir=models.cache_dir())
-    return Retriever.load(folder, embed, reranker=_cross_encoder(reranker) if reranker else None)
+    used = files.read_json(folder / MODELS) if (folder / MODELS).is_file() else {}
+    own, embed = folder / "embedder", None
+    tuned = (own / "modules.json").is_file()
+    if embedder or tuned or _embeds(files.read_json(folder / "settings.json")):
+        path = own if tuned and not embedder else models.find(embedder or EMBEDDER)
+        embed = Embedder(path, cache_dir=models.cache_dir(), dtype=used.get("dtype", "float32"))
+    return Retriever.load(folder, embed, reranker=load_reranker(reranker or used.get("reranker", "")))
 
 
 def _embeds(settings: dict[str, Any]) -> bool:
     return settings.get("mode") != "bm25" or any(settings.get(name) for name in ("feedback", "classifier"))
-
-
-def _cross_encoder(name: str) -> Any:
-    from sentence_transformers import CrossEncoder
-
-    return CrossEncoder(str(models.find(name)))
 
 
 def _left_out(folder: Path, retriever: Retriever, wanted: Iterable[Contract]) -> dict[str, str]:

@@ -71,6 +71,8 @@ def decide(old: Retriever, old_k: int, new: Retriever, new_k: int, rows: Sequenc
     frames = [measure({"it": it}, rows, [k], split="dev") for it, k in ((old, old_k), (new, new_k))]
     delta = compare.paired_delta(*frames, metric="char_recall", n_resamples=n_resamples, seed=seed, confidence=confidence)
     better = bool(delta.low > 0)
-    reason = (f"{'promoted' if better else 'kept'}: the new retriever against the promoted one on dev: {delta.value:+.3f} "
-              f"char_recall, {confidence:.0%} interval [{delta.low:+.3f}, {delta.high:+.3f}]")  # fmt: skip
+    bounds = (f"{confidence:.0%} interval [{delta.low:+.3f}, {delta.high:+.3f}]" if delta.low == delta.low else
+              f"too few contracts to test ({delta.n_clusters}): raise dev_contracts")  # fmt: skip
+    reason = (f"{'promoted' if better else 'kept'}: the new retriever against the promoted one on dev: "
+              f"{delta.value:+.3f} char_recall, {bounds}")  # fmt: skip
     return {"promoted": better, "delta": stats.as_columns(delta), "reason": reason}

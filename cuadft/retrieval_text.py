@@ -10,8 +10,7 @@ from cuadft.pooled import counted
 from cuadft.retrieval_report import TOKENS, K
 
 if TYPE_CHECKING:
-    from cuadft.pooled import counted
-from cuadft.retrieval_report import Measured
+    from cuadft.retrieval_report import Measured
 
 LABELS = {"hit@1": "Hit at 1", f"hit@{K}": f"Hit at {K}", f"char_recall@{K}": f"Character recall at {K}",
           f"char_precision@{K}": f"Character precision at {K}", TOKENS: f"Prompt tokens at {K}"}  # fmt: skip

@@ -14,14 +14,14 @@ from cuadft.files import value_hash
 from cuadft.index import Index
 from cuadft.passages import Passage
 from cuadft.ranking import Hit, Ranking, standardised
-from cuadft.retrieval import evaluate, search_table, tune
+from cuadft.retrieval import evaluate, search_table
 from cuadft.rocchio import Feedback
 
 if TYPE_CHECKING:
     from cuadft.classifier import ClauseClassifier
     from cuadft.embedder import Embedder
 
-__all__ = ["Feedback", "Hit", "MODES", "Retriever", "evaluate", "search_table", "standardised", "tune"]
+__all__ = ["Feedback", "Hit", "MODES", "Retriever", "evaluate", "search_table", "standardised"]
 
 MODES = ("fusion", "dense", "bm25")
 WEIGHTS = {"feedback_weight": 0.0, "dense_weight": 0.5, "classifier_weight": 0.0}

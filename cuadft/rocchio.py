@@ -53,6 +53,7 @@ class Feedback:
         self._words, self._holds = _incidence([span["text"] for span in self.spans])
         self._idf = math.log(len(self.spans)) - np.log(np.asarray(self._holds.sum(axis=0)).ravel())
         self._has_vector = _first(self._owner, EMBEDDED)
+        self._sums: np.ndarray | None = None
         self._lock = threading.Lock()
 
     @classmethod
@@ -95,18 +96,24 @@ class Feedback:
         r and n are the centroids, at unit length, of the relevant spans and of the other questions' spans:
         Rocchio (1971), as in Manning, Raghavan and Schuetze (2008), section 9.1.1, equation 9.3.
         """
-        has, others = self._has_vector, ~np.isin(self._owner, self._owner[relevant])
+        has = self._has_vector
         if not weight or not (relevant & has).any():
             return query
-        vectors = self._span_vectors()
-        target = _centroid(vectors[relevant[has]]) - AWAY * _centroid(vectors[others[has]])
+        vectors, others = self._span_vectors(), np.ones(len(self._question_vectors))
+        others[self._owner[relevant]] = 0
+        target = _unit(vectors[relevant[has]].mean(axis=0)) - AWAY * _unit(others @ self._sums)
         return _unit((1 - weight) * query + weight * target)
 
     def _span_vectors(self) -> np.ndarray:
+        """Return the spans' vectors, and have their sum for each question ready: many moves add those up."""
         with self._lock:
             if self._vectors is None:
                 texts = [span["text"] for span, has in zip(self.spans, self._has_vector) if has]
                 self._vectors = self._embedder.encode(texts)
+            if self._sums is None:
+                sums = np.zeros((len(self._question_vectors), self._vectors.shape[1]))
+                np.add.at(sums, self._owner[self._has_vector], self._vectors)
+                self._sums = sums
             return self._vectors
 
     def terms(self, relevant: np.ndarray) -> dict[str, float]:
@@ -115,11 +122,12 @@ class Feedback:
         A word weighs (share of relevant spans that hold it) * log(spans / spans that hold it): its mean
         TF-IDF, with binary counts. The best 100 of the words that two relevant spans or more hold.
         """
-        found = relevant.astype(np.float64) @ self._holds
-        weights = np.where(found > 1, found * self._idf, 0)
+        found = np.asarray(self._holds[np.flatnonzero(relevant)].sum(axis=0)).ravel()
+        common = np.flatnonzero(found > 1)
+        weights = found[common] * self._idf[common]
         best = np.argsort(-weights, kind="stable")[:TERMS]  # the words are sorted
         best = best[weights[best] > 1e-12]
-        return dict(zip((self._words[n] for n in best), (weights[best] / weights[best].sum()).tolist()))
+        return dict(zip((self._words[n] for n in common[best]), (weights[best] / weights[best].sum()).tolist()))
 
     def save(self, folder: Path) -> None:
         """Write feedback.jsonl and, once the spans are embedded, feedback.npy into an existing folder."""
@@ -161,10 +169,6 @@ def _incidence(texts: Sequence[str]) -> tuple[list[str], csr_matrix]:
 def _first(owners: np.ndarray, most: int) -> np.ndarray:
     """Return a mask of the first `most` entries of each owner."""
     return np.array([np.count_nonzero(owners[:n] == owner) < most for n, owner in enumerate(owners)])
-
-
-def _centroid(vectors: np.ndarray) -> np.ndarray:
-    return _unit(vectors.mean(axis=0)) if len(vectors) else np.float32(0)
 
 
 def _unit(vector: np.ndarray) -> np.ndarray:

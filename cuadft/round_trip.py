@@ -12,6 +12,7 @@ from cuadft.question_prompts import RoundTrip, call
 from cuadft.screening import QUOTE, Verdict
 from cuadft.seeds import Candidate
 
+_AROUND = " .\"'“”‘’"  # what a language model puts around a quotation
 Outcome = tuple[Verdict | None, list[dict[str, Any]]]  # verdict, answers of the row if it is None
 
 
@@ -47,8 +48,9 @@ def _against_gold(candidate: Candidate, answer: str, min_f1: float) -> Outcome:
 
 
 def _quotation(candidate: Candidate, answer: str, min_f1: float) -> Outcome:
-    span = locate_words(answer, candidate["passage"])
-    if not span or len(answer.split()) < QUOTE:
+    passage = candidate["passage"]
+    span = locate_words(answer, passage) or locate_words(answer.strip(_AROUND), passage)
+    if not span or len(passage[slice(*span)].split()) < QUOTE:
         return ("unanswerable", f"not a quotation of {QUOTE} words or more: {answer[:200]}"), []
     start, end = span
-    return None, [{"text": candidate["passage"][start:end], "start": candidate["start"] + start}]
+    return None, [{"text": passage[start:end], "start": candidate["start"] + start}]

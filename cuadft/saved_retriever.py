@@ -50,10 +50,11 @@ def load(folder: Path, embedder: Embedder | None) -> tuple[dict[str, Any], Index
             index.restore(folder, made)
         if settings.get("feedback"):
             parts["feedback"] = _feedback(folder, settings["feedback"], embedder)
+        holds_classifier = settings["classifier"]
     except (AttributeError, KeyError, TypeError) as error:
         message = f"'{folder}' holds no retriever that this version saved ({error!r}): build it again"
         raise InputError(message) from error
-    if settings["classifier"]:
+    if holds_classifier:
         from cuadft.classifier import ClauseClassifier
 
         parts["classifier"] = ClauseClassifier.load(folder / CLASSIFIER, embedder)

@@ -21,7 +21,7 @@ Candidate = dict[str, Any]
 MADE = ("synthetic", "template", "own")  # sources of rows that were made here, which seed nothing further
 ASK_FROM = 200  # characters; shorter passages are headings, page numbers and signature lines
 ASK_CATEGORY = "Other"  # no CUAD category stands behind a question about an unlabelled passage
-_MADE_MARK = re.compile(r"(~[a-z]\d+)+\Z")
+_MADE_MARK = re.compile(r"(~t\d+(~c\d+)?|~[cos]\d+)\Z")  # of one making: a made row seeds no other
 NEAREST = 2  # passages in which an absent clause is looked for
 
 

@@ -11,6 +11,7 @@ After Self-Instruct (Wang et al., 2023).
 
 from __future__ import annotations
 
+import itertools
 import random
 import re
 from collections import Counter
@@ -22,7 +23,7 @@ from cuadft.contracts import Row
 from cuadft.errors import InputError
 from cuadft.passages import Passage
 from cuadft.program import clean
-from cuadft.question_prompts import AskAboutClause, RephraseAbsent, RephraseQuestion, call
+from cuadft.question_prompts import AskAboutClause, RephraseAbsent, RephraseQuestion, call, listed
 from cuadft.seeds import NEAREST, Candidate, Finder, check_train
 from cuadft.worked import STYLES
 from cuadft.yields import by_source, counts, remark, side_by_side, table
@@ -96,11 +97,11 @@ def _inputs(seed: Candidate) -> dict[str, str]:
 
 def _candidates(seed: Candidate, reply: Any, error: str | None) -> list[Candidate]:
     """Return one candidate per different question of a reply, or one that carries the error."""
-    items = [reply] if isinstance(reply, str) else list(dict.fromkeys(reply or []))  # small models run in circles
+    items = list(dict.fromkeys(listed(reply or "")))  # small models run in circles
     if not items and error is None:
         error = "The reply holds no question"
     return [
-        seed | {"id": f"{seed['seed']}~s{n}", "raw": str(item), "question": tidy(str(item)), "error": error}
+        seed | {"id": f"{seed['seed']}~s{n}", "raw": item, "question": tidy(item), "error": error}
         for n, item in enumerate(items or [""], 1)
     ]
 
@@ -112,10 +113,10 @@ def _looked_up(candidate: Candidate, finder: Finder) -> Candidate:
 
 
 def tidy(text: str) -> str:
-    """Fold blanks, drop a list mark ("1.", "-") and quotation marks around the whole."""
-    text = " ".join(text.split())
-    text = re.sub(r"^(\d+[.):]|[-*•])(\s+|$)", "", text)
-    return text.strip("\"'“” ")
+    """Fold blanks, drop a list mark ("1.", "(1)", "Q1:", "-") and quotation or emphasis marks around the whole."""
+    text = " ".join(text.split()).strip("*` ")
+    text = re.sub(r"^(\(?\d+[.):]|Q(uestion)?\s*\d+[.):]|[-•])(\s+|$)", "", text, flags=re.IGNORECASE)
+    return text.strip("\"'“”‘’*` ")
 
 
 def filter(  # noqa: A001
@@ -133,7 +134,8 @@ def filter(  # noqa: A001
     """Return (rows to train on, rejected candidates with `step`, `reason`, `detail`): every candidate is in one.
 
     The steps are screening.STEPS, in order; of two near-duplicates the first candidate is kept. held_out_texts:
-    title -> text of dev and test contracts. earlier: rows accepted in earlier iterations. Call it inside
+    title -> text of dev and test contracts. earlier: rows accepted in earlier iterations; where one has a candidate's
+    id, the accepted row takes the next free number. Call it inside
     dspy.context(lm=..., adapter=...); without candidates that an LM must confirm, none is needed.
     Raises InputError if a row or candidate comes from a held-out contract.
     """
@@ -152,6 +154,7 @@ def filter(  # noqa: A001
     outcomes = round_trip.check([candidate for _, candidate in left], min_f1=min_f1, threads=threads)
     rejected += [(n, _rejected(c, "round trip", *v)) for (n, c), (v, _) in zip(left, outcomes) if v is not None]
     accepted = [_row(c, answers) for (_, c), (verdict, answers) in zip(left, outcomes) if verdict is None]
+    accepted = _numbered_on(accepted, {row["id"] for row in [*train_rows, *earlier]})
     return accepted, [candidate for _, candidate in sorted(rejected, key=lambda pair: pair[0])]
 
 
@@ -163,3 +166,16 @@ def _row(candidate: Candidate, answers: list[dict[str, Any]]) -> Row:
     own = {name: candidate[name] for name in ("id", "contract", "contract_type", "category", "question")}
     source = candidate["kind"] if candidate["kind"] in ("template", "own") else "synthetic"
     return Row(**own, answers=answers, is_impossible=not answers, source=source)
+
+
+def _numbered_on(rows: Sequence[Row], taken: Collection[str]) -> list[Row]:
+    """Give each row whose id is taken the next free number: another iteration may have drawn the same seed."""
+    used, named = set(taken), []
+    for row in rows:
+        name = row["id"]
+        if name in used:
+            stem, number = re.fullmatch(r"(.*?)(\d*)", name, re.DOTALL).groups()
+            name = next(n for n in (f"{stem}{k}" for k in itertools.count(int(number or 1))) if n not in used)
+        used.add(name)
+        named.append(Row(**{**row, "id": name}))
+    return named

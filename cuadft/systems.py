@@ -10,12 +10,13 @@ from typing import Any
 
 import dspy
 
-from cuadft import corpus, models, program, runs
+from cuadft import corpus, models, origin, program, runs
 from cuadft.embedder import Embedder
 from cuadft.errors import InputError
 from cuadft.local_lm import LocalEngine
 from cuadft.program import ContractQA
 from cuadft.retriever import Retriever
+from cuadft.saved_retriever import SETTINGS
 
 PROGRAMS = ("rag", "rag_compiled")
 MODELS = "models.json"  # in a retriever's folder: how its embedder computes, and its reranker
@@ -60,10 +61,21 @@ def load_reranker(name: str) -> Any:
     return CrossEncoder(str(models.find(name)))
 
 
-def save_retriever(retriever: Retriever, iteration: runs.Iteration, *, reranker: str = "") -> None:
-    """Write the retriever into the iteration, with its embedder unless that is a model's own folder, and its reranker."""
+def reranker_of(iteration: runs.Iteration) -> str:
+    """Return the name of the reranker that an iteration's retriever was saved with, "" for none."""
+    named = iteration.path("retriever", MODELS)
+    return runs.read_json(named)["reranker"] if named.is_file() else ""
+
+
+def save_retriever(retriever: Retriever, iteration: runs.Iteration, *, reranker: str = "", trained: Iterable[str] = (),
+                   tuned: Iterable[str] = ()) -> None:
+    """Write the retriever into the iteration, with its embedder unless that is a model's own folder, and its reranker.
+
+    trained, tuned: titles of the contracts that it learned from and that its settings were chosen on.
+    """
     folder, own = iteration.path("retriever"), iteration.path("retriever", "embedder")
     before = own_embedder(iteration.previous) if iteration.previous else None
+    (folder / SETTINGS).unlink(missing_ok=True)  # a kill from here on leaves nothing that could be loaded
     if retriever.embedder.path == before:
         shutil.rmtree(own, ignore_errors=True)
         shutil.copytree(before, own)
@@ -71,12 +83,19 @@ def save_retriever(retriever: Retriever, iteration: runs.Iteration, *, reranker:
         shutil.rmtree(own, ignore_errors=True)
     used = {"dtype": retriever.embedder.dtype, "reranker": reranker if retriever.rerank else ""}
     runs.write_json(folder / MODELS, used)
+    origin.write(folder, trained=trained, tuned=tuned)
     retriever.save(folder)
 
 
 def take_in(retriever: Retriever, run: Path, wanted: Iterable[str]) -> None:
-    """Add those of the wanted contracts of a run that the retriever does not hold, cut as its own were."""
+    """Add those of the wanted contracts of a run that the retriever does not hold, cut as its own were.
+
+    Raises InputError if it doesn't say how they were cut.
+    """
     new = set(wanted) - {passage.contract for passage in retriever.passages}
+    if new and retriever.cutting is None:
+        raise InputError(f"The retriever lacks {min(new)!r} and does not say how its passages were cut: run 02_rag_compile "
+                         "of the iteration before again")
     if new:
         retriever.add(corpus.passages(run, new, *retriever.cutting))
 

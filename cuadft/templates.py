@@ -17,12 +17,14 @@ def candidates(
     """Return `per_row` paraphrases of each train row; a share of them names its contract, for search over all.
 
     contracts: all of the run, with their texts: a name must not fit two of them; where few contracts have a name, the
-    share is smaller. per_row 0 gives none. Answers stay, and unanswerable rows stay unanswerable.
+    share is smaller. Rows of wording.TOLD name none. per_row 0 gives none. Answers stay, and unanswerable rows
+    stay unanswerable.
     """
     made = phrasings.paraphrases(train_rows, per_row=per_row, seed=seed) if per_row else []
     rng = random.Random(seed)
     names = wording.names(contracts) if named_share else {}
-    nameable = [n for n, row in enumerate(made) if row["contract"] in names]
+    untold = [n for n, row in enumerate(made) if row["category"] not in wording.TOLD]
+    nameable = [n for n in untold if made[n]["contract"] in names]
     drawn = set(rng.sample(nameable, min(round(named_share * len(made)), len(nameable))))
     rows = []
     for n, row in enumerate(made):

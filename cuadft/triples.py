@@ -55,7 +55,8 @@ def triples(
         if found := negatives.pick(row, labels, options, rng):
             made.append(_example(row, query, positive, *found, labels))
     if not made:
-        raise InputError("No passage looks like an answer without being one: give contracts of more than one passage")
+        raise InputError("No passage looks like an answer without being one: give contracts of more than one passage, "
+                         "or leave the embedder as it is (embedder_steps 0)")  # fmt: skip
     return made
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from small import passages_of
 
-from cuadft.classifier import ClauseClassifier
+from cuadft.classifier import ClauseClassifier, _labels
 from cuadft.errors import InputError
 from cuadft.matcher import Matcher
 from cuadft.passages import Passage, shares
@@ -67,7 +67,7 @@ def test_a_saved_classifier_scores_alike(tmp_path):
     classifier, (_, passages) = fitted(), corpus()
     classifier.save(tmp_path)
     back = ClauseClassifier.load(tmp_path, None)
-    assert np.allclose(back.classify(passages), classifier.classify(passages), atol=0.02)  # half precision
+    assert np.array_equal(back.classify(passages), classifier.classify(passages)) and back.key == classifier.key
     assert back.match(["Audit?"]) == [0] and back.fold_of == classifier.fold_of
 
 
@@ -82,12 +82,46 @@ def test_files_of_two_classifiers_are_not_mixed(tmp_path):
     (tmp_path / "classifier.safetensors").write_bytes(b"torn")
     with pytest.raises(InputError, match="can't be read"):
         ClauseClassifier.load(tmp_path, None)
+    fitted().save(tmp_path)
+    (tmp_path / "questions.json").write_text('{"least": 0.5}')
+    with pytest.raises(InputError, match="holds no known questions"):
+        ClauseClassifier.load(tmp_path, None)
 
 
 def test_generated_questions_label_nothing():
     rows, passages = corpus()
     extra = [row | {"source": "template", "category": "Other"} for row in rows]
     assert ClauseClassifier.fit(rows + extra, passages, MATCHER, folds=2, least=2).categories == ["Audit", "Law"]
+
+
+def test_a_contract_that_was_not_asked_for_a_category_says_nothing_of_it():
+    rows, passages = corpus()
+    fit = ClauseClassifier.fit(rows, passages, MATCHER, folds=2, least=2)
+    texts = {"unlabelled": [AUDIT[0], LAW[0], "zyx zyx zyx"]}  # as the contracts of `contracts_folder`
+    generated = [rows[0] | {"id": "g", "contract": "unlabelled", "source": "synthetic"}]
+    assert ClauseClassifier.fit(rows + generated, passages + passages_of(texts), MATCHER, folds=2, least=2).key == fit.key
+    asked = [row for row in rows if (row["contract"], row["category"]) != ("c1", "Law")]  # c1 has the clause, unasked
+    labels, categories = _labels(asked, passages, 2)
+    of = {p.contract: labels[[n for n, q in enumerate(passages) if q.contract == p.contract]] for p in passages}
+    assert categories == ["Audit", "Law"]
+    assert of["c1"].tolist() == [[0, -1], [1, -1], [0, -1], [0, -1]]
+    assert of["c3"].tolist() == [[0, 0], [1, 0], [0, 0], [0, 1]] and of["c2"][:, 1].tolist() == [0, 0, 0, 0]
+
+
+def test_a_passage_that_answers_one_of_two_questions_on_a_clause_is_an_example():
+    rows, passages = corpus()
+    whole = rows[0]["answers"][0]
+    bit = whole | {"text": "x" * 200, "start": whole["start"] + len(whole["text"]) - 2}  # two characters of the passage
+    for twice in ([rows[0], rows[0] | {"answers": [bit]}], [rows[0] | {"answers": [bit]}, rows[0]]):
+        labels, _ = _labels(twice, passages[:4], 1)
+        assert labels[:2, 0].tolist() == [0, 1]
+
+
+def test_contracts_without_words_are_refused():
+    rows, passages = corpus()
+    blank = [Passage(p.contract, p.index, p.start, p.end, "-" * len(p.text)) for p in passages]
+    with pytest.raises(InputError, match="share no words: .*do without"):
+        ClauseClassifier.fit(rows, blank, MATCHER, folds=2, least=2)
 
 
 def test_rare_categories_get_no_model_and_too_little_data_is_refused():

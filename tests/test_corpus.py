@@ -202,10 +202,16 @@ def test_rows_are_read_from_all_names_or_the_notebook_is_named(tmp_path):
 
 def test_what_earlier_iterations_learned_from_is_remembered_once(tmp_path):
     first, second = runs.Iteration(tmp_path, 1), runs.Iteration(tmp_path, 2)
-    assert corpus.remember(first, [{"id": "a", "x": 1}, {"id": "b"}]) == [{"id": "a", "x": 1}, {"id": "b"}]
-    both = [{"id": "a", "x": 2}, {"id": "b"}, {"id": "c"}]  # a replayed row comes once, as it is now
-    assert corpus.remember(second, [{"id": "a", "x": 2}, {"id": "c"}]) == both
-    assert corpus.remember(second, [{"id": "a", "x": 2}, {"id": "c"}]) == both  # running it again adds nothing
+    runs.write_jsonl(tmp_path / "contracts.jsonl", [{"title": "t"}, {"title": "u"}])
+    a, old, b, new, c = ({"id": i, "question": q, "contract": t, "x": x} for i, q, t, x in
+                         (("a", "A?", "t", 1), ("b~s1", "old?", "t", 1), ("b", "B?", "u", 1), ("b~s1", "new?", "t", 1),
+                          ("c", "C?", "t", 1)))  # fmt: skip
+    assert corpus.remember(first, [a, old, b]) == [a, old, b]
+    both = [a | {"x": 2}, old, b, new, c]  # a replayed row comes once, as it is now; other words are another question
+    assert corpus.remember(second, [a | {"x": 2}, new, c]) == both
+    assert corpus.remember(second, [a | {"x": 2}, new, c]) == both  # running it again adds nothing
+    runs.write_jsonl(tmp_path / "contracts.jsonl", [{"title": "t"}])  # "u" was a plain contract, taken away
+    assert corpus.remember(second, [c]) == [a, old, c]
 
 
 def test_overlapping_passages_cover_a_contract_more_than_once(tmp_path):

@@ -115,6 +115,14 @@ def test_a_lost_or_altered_output_is_made_again(project, name):
     assert path.read_bytes() == before and go()[0] == []
 
 
+def test_a_stage_left_out_is_run_by_a_later_call(project):
+    ran, _ = go(until="inference_sft", skip=["inference_rag"])
+    assert ran == [name for name in NAMES[: NAMES.index("inference_sft") + 1] if name != "inference_rag"]
+    assert go(until="inference_sft")[0] == ["inference_rag"]
+    with pytest.raises(InputError, match="Invalid stage 'inference_rog'"):
+        go(skip=["inference_rog"])
+
+
 def test_answers_given_under_other_settings_are_not_resumed(project):
     go(until="inference_rag")
     assert go("top_k=5", until="inference_rag")[0] == ["inference_rag"]

@@ -101,6 +101,19 @@ def test_splits_are_drawn_once_and_share_no_group(smoke: Path) -> None:
     assert len(trained[0]) == 6 and len(trained[1]) == 8 and len(trained[0] & trained[1]) == 2
 
 
+def test_the_next_iteration_goes_on_from_the_promoted_retriever_and_forgets_no_contract(smoke: Path) -> None:
+    first, second = (smoke / f"iter-{n:02d}" / "retriever" for n in (1, 2))
+    learned = [{row["contract"] for row in rows_of(folder / "rows.jsonl")} for folder in (first, second)]
+    assert learned[0] < learned[1] and len(learned[1]) == 12  # 6 contracts of each iteration
+    decision = json.loads((smoke / "iter-02" / "metrics" / "retriever_decision.json").read_text())
+    assert decision["promoted"] == (decision["delta"]["low"] > 0)
+    weights = [file.read_bytes() for folder in (first, second) for file in folder.glob("embedder/model.safetensors")]
+    assert decision["promoted"] or weights in ([], weights[:1] * 2)  # what is kept is copied
+    with (smoke / "iter-02" / "metrics" / "retrieval.csv").open() as file:
+        measured = {row["retriever"] for row in csv.DictReader(file)}
+    assert {"BM25", "MiniLM", "fusion", "fine-tuned", "chosen", "chosen, other words"} <= measured
+
+
 def test_nothing_from_dev_or_test_contracts_reaches_training(smoke: Path) -> None:
     frozen = rows_of(smoke / "contracts.jsonl")
     held_out = {c["title"]: c["text"] for c in frozen if c["split"] != "train"}
@@ -108,7 +121,10 @@ def test_nothing_from_dev_or_test_contracts_reaches_training(smoke: Path) -> Non
     only_held_out = set().union(*(shingles(tokens(text), SHINGLE) for text in held_out.values())) - known
     for iteration in (smoke / "iter-01", smoke / "iter-02"):
         used = [*rows_of(iteration / "data" / "train.jsonl"), *rows_of(iteration / "data" / "synthetic.jsonl"),
-                *rows_of(iteration / "preferences.jsonl"), *rows_of(iteration / "retriever" / "feedback.jsonl")]
+                *rows_of(iteration / "preferences.jsonl"), *rows_of(iteration / "retriever" / "feedback.jsonl"),
+                *rows_of(iteration / "retriever" / "rows.jsonl")]
+        folds = json.loads((iteration / "retriever" / "classifier" / "classifier.json").read_text())["fold_of"]
+        assert folds and not set(folds) & set(held_out)
         assert used and not {row["contract"] for row in used} & set(held_out)
         compiled = json.loads((iteration / "program" / "rag_compiled.json").read_text())["state"]["predict"]["demos"]
         texts = [demo["passages"] + demo["answer"] for demo in compiled]

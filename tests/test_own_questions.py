@@ -44,6 +44,7 @@ def run(candidates, *answers):
         return filter(candidates, TRAIN_ROWS, embedder=Encoder(), held_out_texts={HELD_OUT: TEXTS[HELD_OUT]})
 
 
+@pytest.mark.filterwarnings("ignore:.*columns left out")
 @pytest.mark.parametrize(("name", "content"), [
     ("own.csv", "Question,Contract title,other\nWho may audit?,Acme,x\nWhen?,,\n"),
     ("own.csv", "\ufeffQUESTION;title\nWho may audit?;Acme\nWhen?;\n"),
@@ -55,6 +56,13 @@ def test_files_of_every_kind_give_the_same_records(tmp_path, name, content):
     values = [record.values for record in read(tmp_path / name)]
     assert values == [{"question": "Who may audit?", "contract": "Acme", "category": "", "answer": ""},
                       {"question": "When?", "contract": "", "category": "", "answer": ""}]  # fmt: skip
+
+
+def test_of_two_columns_for_one_thing_the_filled_one_counts_and_unknown_ones_are_named(tmp_path):
+    (tmp_path / "own.csv").write_text("contract,title,question,Answers\nAcme,,Who may audit?,x\n,Acme,Who may audit?,y\n")
+    with pytest.warns(UserWarning, match="columns left out: Answers .those read: question"):
+        records = read(tmp_path / "own.csv")
+    assert [record.values["contract"] for record in records] == ["Acme", "Acme"]
 
 
 def test_a_file_without_questions_is_refused(tmp_path):
@@ -126,6 +134,26 @@ def test_a_question_like_no_category_is_answered_by_a_quotation():
     assert TEXTS[TITLES[2]][answer["start"] :].startswith("within thirty days")
     _, rejected = run([made], "in ninety days or so")
     assert [c["reason"] for c in rejected] == ["unanswerable"]
+
+
+def test_a_row_without_a_question_that_names_a_held_out_contract_is_only_rejected():
+    accepted, rejected = run(own(contract=HELD_OUT))
+    assert accepted == [] and [c["reason"] for c in rejected] == ["reference"]
+
+
+def test_a_title_in_the_question_names_the_contract():
+    (made,) = own(question=f"Under the {TITLES[0]}, is one side allowed to audit the other?", category="Audit Rights")
+    assert made["contract"] == TITLES[0] and made["answers"]
+    accepted, rejected = run(own(question=f"Under the {HELD_OUT.lower()}, who may audit?", category="Audit Rights"))
+    assert accepted == [] and "held out for dev or test" in rejected[0]["detail"]
+    both = own(question=f"Do the {TITLES[0]} and the {TITLES[1]} allow audits?", category="Audit Rights")
+    assert len(both) == 3  # as if none were named
+
+
+def test_a_question_whose_answer_is_a_refusal_is_compared_with_its_category_not_with_a_passage():
+    made = own(question="Is there a right to audit?", contract=TITLES[1], category="Audit Rights", answer=NO_CLAUSE)
+    ((row,), rejected) = run(made)
+    assert rejected == [] and row["is_impossible"] and row["source"] == "own"
 
 
 @pytest.mark.parametrize(("question", "reason"), [

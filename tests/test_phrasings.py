@@ -69,7 +69,7 @@ def test_no_phrasing_takes_the_side_of_one_party():
                                               r"|ceases|qualified|limited|excused|remain|may a party|does not"),
         ("Joint Ip Ownership", r"joint|share|both|co-own|together|common|equal|half"),
         ("Notice Period To Terminate Renewal", r"notice|ahead|advance|deadline|before|early|by when|last chance|limit"),
-        ("Affiliate License-Licensor", r"licensor|company granting|granting party"),
+        ("Affiliate License-Licensor", r"licensor|company granting|grantor"),
         ("Affiliate License-Licensee", r"licensee"),
         ("Expiration Date", r"expir|end|run|lapse|force|until|last|good for|before any renewal|prior to"),
     ],
@@ -142,7 +142,8 @@ def test_changing_a_paraphrase_leaves_the_row_as_it_was():
 
 
 def test_questions_other_than_the_official_ones_are_not_rephrased():
-    others = [ROWS[0] | {"source": "synthetic"}, ROWS[0] | {"source": "template"}, ROWS[0] | {"category": "Other"}]
+    others = [ROWS[0] | {"source": "synthetic"}, ROWS[0] | {"source": "template"}, ROWS[0] | {"category": "Other"},
+              ROWS[0] | {"question": "Does the law of Ohio govern the warranty?"}]
     assert paraphrases(others, per_row=2, seed=0) == []
 
 

@@ -8,7 +8,7 @@ from small import passages_of
 from cuadft.errors import InputError
 from cuadft.passages import cut
 from cuadft.program import render
-from cuadft.retrieval import evaluate, search_table, tune
+from cuadft.retrieval import evaluate, search_table
 from cuadft.retriever import Retriever
 
 WORDS = ["fee", "law", "audit", "notice", "term"]
@@ -77,12 +77,6 @@ def test_measures_are_those_of_legalbench_rag(texts, spans, question, within):
         assert record["char_precision"] == pytest.approx(len(gold & got) / len(got))
         assert record["hit"] == bool(gold & got)
         assert record["wrong_contract"] == pytest.approx(sum(p.contract != contract for p in hits) / len(hits))
-
-
-def test_tune_takes_rows_and_candidates_in_the_order_of_their_hits():
-    found = bm25({"A": ["fee fee. ", "audit. "]})
-    assert tune(found, [row("A", "audit", [(9, 14)])], [("bm25", 0.0)]) == [
-        {"mode": "bm25", "feedback_weight": 0.0, "hit": 1.0, "char_recall": 1.0, "n": 1}]  # fmt: skip
 
 
 # The search table

@@ -4,9 +4,10 @@ import csv
 import json
 
 import pytest
+from bag_of_words import make_embedder
 from small import retriever as small_retriever
 
-from cuadft import cli, contracts, files, origin, retrieval_report, retrieval_text
+from cuadft import cli, contracts, files, origin, retrieval_report, retrieval_text, systems
 from cuadft.errors import InputError
 from cuadft.passages import cut
 from cuadft.retriever import Retriever
@@ -88,6 +89,28 @@ def test_a_folder_away_from_its_run_knows_what_it_was_trained_on(saved, tmp_path
     moved = saved.rename(tmp_path / "moved")
     done, _ = measure(moved, cuad(tmp_path / "c.json", *map(document, SAMPLE)))
     assert done.left_out == {SAMPLE[0].title: origin.TRAINED, SAMPLE[1].title: origin.TUNED}
+
+
+def test_a_retriever_is_measured_with_the_precision_and_the_reranker_that_it_was_saved_with(saved, tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(systems, "load_reranker", lambda name: asked.append(name))
+    make_embedder(tmp_path).path.rename(saved / "embedder")
+    (tmp_path / "leftover").mkdir()
+    (tmp_path / "leftover" / "modules.json").write_text("[]")
+    (tmp_path / "leftover").rename(saved / ".embedder-new")  # of an export that was killed
+    assert retrieval_report._load(saved, "", "").embedder.dtype == "float32"
+    files.write_json(saved / systems.MODELS, {"dtype": "bfloat16", "reranker": "some/cross-encoder"})
+    embedder = retrieval_report._load(saved, "", "").embedder
+    assert (embedder.path, embedder.dtype) == (saved / "embedder", "bfloat16")
+    retrieval_report._load(saved, "", "another")
+    assert asked == ["", "some/cross-encoder", "another"]
+
+
+def test_contracts_that_settings_were_chosen_on_are_known_also_without_a_note(saved, tmp_path):
+    clauses = saved.parent / "data" / "dev_clauses.jsonl"
+    files.write_jsonl(clauses, [{"contract": SAMPLE[2].title}])
+    done, _ = measure(saved, cuad(tmp_path / "c.json", *map(document, SAMPLE[:4])))
+    assert done.left_out[SAMPLE[2].title] == origin.TUNED and SAMPLE[3].title not in done.left_out
 
 
 def test_the_saved_folder_stays_as_it_is(saved, tmp_path):

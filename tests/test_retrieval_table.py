@@ -62,3 +62,5 @@ def test_the_gate_promotes_what_finds_more_and_keeps_what_does_not():
     assert not retrieval_table.decide(GOOD, 1, BAD, 1, rows(), n_resamples=400)["promoted"]
     # two contracts are too few to tell, however large the difference
     assert not retrieval_table.decide(BAD, 1, GOOD, 1, rows()[:4], n_resamples=400)["promoted"]
+    one = retrieval_table.decide(BAD, 1, GOOD, 1, rows()[:2], n_resamples=400)
+    assert not one["promoted"] and "too few contracts to test (1): raise dev_contracts" in one["reason"]

@@ -15,10 +15,10 @@ from cuadft.errors import InputError
 from cuadft.metrics import NO_CLAUSE
 from cuadft.passages import Passage
 from cuadft.program import PlainAdapter
-from cuadft.question_prompts import AskAboutClause, call
+from cuadft.question_prompts import AskAboutClause, call, listed
 from cuadft.rouge import Known, rouge_l, tokens
 from cuadft.screening import REASONS
-from cuadft.selfinstruct import counts, filter, generate
+from cuadft.selfinstruct import counts, filter, generate, tidy
 from cuadft.selfinstruct import table as table_of
 from cuadft.templates import from_rows
 
@@ -109,6 +109,39 @@ def test_questions_come_from_one_item_a_line_of_plain_text():
     with dspy.context(lm=dspy.LM("local/test", engine=Engine(), cache=False), adapter=PlainAdapter()):
         made = generate([SEED], PASSAGES, rephrase=1, ask=0, seed=7)
     assert [c["question"] for c in made] == ["Which law applies?", "Whose courts decide?"]
+
+
+@pytest.mark.parametrize("reply", [
+    '["Which law applies?", "Whose law rules?"]', '```json\n["Which law applies?",\n "Whose law rules?"]\n```',
+    "['Which law applies?', 'Whose law rules?']", '{"questions": [{"question": "Which law applies?"}, "Whose law rules?"]}',
+    "Which law applies?\n\nWhose law rules?", ["Which law applies?", "Whose law rules?"],
+])  # fmt: skip
+def test_questions_are_read_from_a_reply_of_any_form(reply):
+    assert listed(reply) == ["Which law applies?", "Whose law rules?"]
+
+
+@given(st.text(max_size=80))
+def test_any_reply_gives_questions_or_none(reply):
+    assert all(question.strip() for question in listed(reply))
+
+
+@pytest.mark.parametrize("marked", ["1. {}", "(2) {}", "3) {}", "Q1: {}", "Question 2. {}", "- {}", "* {}", "**{}**",
+                                    "**4. {}**", '"{}"', "`{}`"])  # fmt: skip
+def test_marks_around_a_question_are_dropped(marked):
+    assert tidy(marked.format("Which law applies?")) == "Which law applies?"
+    assert tidy("2.5% of what?") == "2.5% of what?"
+
+
+@pytest.mark.parametrize(("reply", "found"), [("1. Which law applies?\n2. Whose law rules?", 2), ('["Which law applies?"]', 1),
+                                              ("I am sorry.", 0)])  # fmt: skip
+def test_a_list_outside_the_adapters_format_is_read_and_anything_else_fails(reply, found):
+    class Plain(DummyLM):
+        def __call__(self, *args, **kwargs):
+            return [reply]
+
+    with dspy.context(lm=Plain([]), adapter=dspy.ChatAdapter()):
+        ((questions, error),) = call(AskAboutClause, [{"clause": "x"}], threads=1)
+    assert len(questions or []) == found and (error is None) == bool(found)
 
 
 def test_a_failed_call_is_a_counted_candidate():
@@ -251,6 +284,12 @@ def test_a_question_accepted_in_an_earlier_iteration_is_a_duplicate():
     assert accepted == [] and rejected[0]["reason"] == "duplicate"
 
 
+def test_an_id_that_an_earlier_iteration_took_is_numbered_on():
+    earlier = [SEED | {"id": f"T__Governing Law~s{n}", "question": f"Is there a {n}th law?"} for n in (1, 2)]
+    accepted, _ = run_filter([candidate(GOOD), candidate("Whose courts decide, and by what rules?")], LAW, LAW, earlier=earlier)
+    assert [row["id"] for row in accepted] == ["T__Governing Law~s3", "T__Governing Law~s4"]
+
+
 def test_earlier_rows_of_a_held_out_contract_are_refused():
     with pytest.raises(InputError, match="'X'"):
         run_filter([], earlier=[SEED | {"contract": "X"}])
@@ -301,6 +340,14 @@ def test_keywords_are_a_format_of_their_own(question, detail):
     assert [c["reason"] for c in rejected] == ["format"]
 
 
+def test_a_contracts_name_does_not_make_keywords_too_many():
+    asked = "governing law state, the 2010 maintenance agreement between Magellan Terminals Holdings and Omega Refining"
+    accepted, _ = run_filter([candidate(asked, style="any")], LAW)
+    assert [row["question"] for row in accepted] == [asked]
+    _, rejected = run_filter([candidate(f"{asked} {asked}", style="any")])
+    assert "1 to 25 wanted" in rejected[0]["detail"]
+
+
 @pytest.mark.parametrize("answer", [NO_CLAUSE, "The fee is due within thirty days of the invoice."])
 def test_a_question_that_the_lm_cannot_answer_from_its_clause_is_unanswerable(answer):
     _, rejected = run_filter([candidate(GOOD)], answer)
@@ -321,9 +368,10 @@ def test_an_accepted_rephrasing_is_a_full_row_with_the_seeds_gold():
     assert accepted == [SEED | {"id": "T__Governing Law~s1", "question": GOOD, "source": "synthetic"}]
 
 
-def test_an_accepted_new_question_has_a_quotation_with_exact_offsets():
+@pytest.mark.parametrize("answer", ["every   quarter in COLUMBUS", "“every quarter in Columbus.”"])
+def test_an_accepted_new_question_has_a_quotation_with_exact_offsets(answer):
     accepted, _ = run_filter(
-        [ask_candidate("How often do both sides get together?")], "every   quarter in COLUMBUS"
+        [ask_candidate("How often do both sides get together?")], answer
     )
     (row,) = accepted
     (answer,) = row["answers"]
@@ -332,7 +380,7 @@ def test_an_accepted_new_question_has_a_quotation_with_exact_offsets():
     assert (row["category"], row["is_impossible"], row["source"]) == ("Other", False, "synthetic")
 
 
-@pytest.mark.parametrize("answer", ["quarter", "they meet monthly in Cleveland", NO_CLAUSE])
+@pytest.mark.parametrize("answer", ["quarter", '"in Columbus ."', "they meet monthly in Cleveland", NO_CLAUSE])
 def test_an_answer_that_is_no_quotation_makes_a_new_question_unanswerable(answer):
     _, rejected = run_filter([ask_candidate("How often do both sides get together?")], answer)
     assert [c["reason"] for c in rejected] == ["unanswerable"]

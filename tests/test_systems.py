@@ -212,3 +212,40 @@ def test_new_contracts_are_taken_in_as_the_others_were_cut(embedder, tmp_path):
     assert held["c"] == held["e"] and held["d"] == []
     systems.take_in(retriever, tmp_path, {"c", "e"})  # nothing new: nothing changes
     assert len(retriever.passages) == 2 * len(held["c"])
+    retriever.cutting = None
+    with pytest.raises(InputError, match="lacks 'd' and does not say how its passages were cut"):
+        systems.take_in(retriever, tmp_path, {"c", "d"})
+
+
+def test_a_save_that_is_killed_leaves_no_mixture_of_two_retrievers(embedder, tmp_path, monkeypatch):
+    monkeypatch.setenv("CUADFT_CACHE", str(tmp_path / "cache"))
+    iteration = runs.Iteration(tmp_path / "run", 1)
+    own = shutil.copytree(embedder, iteration.path("retriever", "embedder"))
+    passages = cut(TEXT, contract="c", size=40)
+    systems.save_retriever(Retriever(passages, Embedder(own, cache_dir=tmp_path), mode="bm25"), iteration)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(shutil, "rmtree", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
+        systems.save_retriever(Retriever(passages, Embedder(embedder, cache_dir=tmp_path), mode="bm25"), iteration)
+    with pytest.raises(InputError, match="retriever is missing"):
+        systems.load_retriever(iteration, str(embedder))
+
+
+def test_a_cross_encoder_puts_the_best_passages_in_its_order_also_after_loading(embedder, tmp_path, monkeypatch):
+    import tiny_embedder
+    from sentence_transformers import CrossEncoder
+
+    monkeypatch.setenv("CUADFT_CACHE", str(tmp_path / "cache"))
+    bert = tiny_embedder.make(tmp_path / "bert", [TEXT]).parent / "bert"
+    CrossEncoder(str(bert), num_labels=1, device="cpu").save_pretrained(str(tmp_path / "cross"))
+    reranker = systems.load_reranker(str(tmp_path / "cross"))
+    iteration = runs.Iteration(tmp_path / "run", 1)
+    retriever = Retriever(cut(TEXT, contract="c", size=40), Embedder(embedder, cache_dir=tmp_path), mode="bm25",
+                          reranker=reranker, rerank=3)  # fmt: skip
+    found = [hit.passage.text for hit in retriever.search("audit the other party", contract="c", k=3)]
+    best = retriever.configured(rerank=0).search("audit the other party", contract="c", k=3)
+    scores = reranker.predict([("audit the other party", hit.passage.text) for hit in best])
+    assert found == [best[n].passage.text for n in scores.argsort()[::-1]]
+    systems.save_retriever(retriever, iteration, reranker=str(tmp_path / "cross"))
+    again = systems.load_retriever(iteration, str(embedder))
+    assert [hit.passage.text for hit in again.search("audit the other party", contract="c", k=3)] == found
+    assert systems.load_reranker("") is None

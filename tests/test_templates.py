@@ -62,7 +62,20 @@ def test_they_pass_the_filter_as_template_rows_without_a_language_model():
     assert {row["is_impossible"] for row in accepted} == {True, False}
 
 
+def test_rows_whose_category_the_name_tells_are_paraphrased_without_it():
+    dated = [TRAIN[0] | {"id": f"{TITLE[ROWS[0]['contract']]}__{n}", "category": "Agreement Date",
+                         "question": "Agreement Date: The date of the contract"} for n in range(9)]  # fmt: skip
+    made = candidates([*TRAIN, *dated], CONTRACTS, per_row=2, named_share=1.0, seed=7)
+    assert Counter(seed_of(c["id"]) for c in made) == dict.fromkeys([row["id"] for row in [*TRAIN, *dated]], 2)
+    assert not [c for c in made if "~c" in c["id"] and c["category"] == "Agreement Date"]
+
+
+def test_ids_of_a_users_file_may_end_like_made_ones():
+    (made,) = candidates([TRAIN[0] | {"id": "clause~t1"}], CONTRACTS, per_row=1, seed=7)
+    assert made["seed"] == "clause~t1"
+
+
 @pytest.mark.parametrize(("name", "seed"), [("X__Parties~t2~c1", "X__Parties"), ("X~1__Parties", "X~1__Parties"),
-                                            ("X__passage 3~s12", "X__passage 3")])  # fmt: skip
+                                            ("X__passage 3~s12", "X__passage 3"), ("X~t1~t2", "X~t1")])  # fmt: skip
 def test_a_made_id_leads_back_to_its_seed(name, seed):
     assert seed_of(name) == seed

@@ -115,6 +115,7 @@ def test_reading_parties_from_any_text_ends_and_stays_inside_it(text):
     [
         ("ADAMS GOLF, LTD.", "Adams Golf"), ("IBM Corp.", "IBM"), ("The Boxlot Company", "Boxlot"),
         ("MARVELL OF OHIO LLC", "Marvell of Ohio"), ("E.PIPHANY, INC.", "E.PIPHANY"), ("WOMEN.COM, L.L.C.", "Women.com"),
+        ("A-B/BRIDGE TRANSFER CO.", "A-B/Bridge Transfer"),
     ],
 )  # fmt: skip
 def test_a_party_is_spoken_of_without_its_legal_form(full, said):
