@@ -135,7 +135,7 @@ def _copy(source: Iteration, target: Iteration, stages: Sequence[Stage]) -> list
     """Copy what finished stages wrote, with their records: the loop finds them unchanged. Return their names."""
     done, copied = Manifest(source).stages, []
     with lock(target.run):
-        for stage in stages:
+        for stage in (stage for stage in stages if stage.name not in SKIPPED):
             record, manifest = done.get(stage.name, {}), Manifest(target)
             known = manifest.stages.get(stage.name, {})
             if record.get("status") != "done":

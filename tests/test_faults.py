@@ -55,9 +55,9 @@ def test_an_empty_contract_is_named(tmp_path: Path) -> None:
 
 
 def test_every_wrong_key_of_a_preset_is_listed_before_anything_starts(tmp_path: Path) -> None:
-    (tmp_path / "wrong.yaml").write_text("model: tiny\ntrain_contract: 3\nk: many\noptimizer: mip\n")
+    (tmp_path / "wrong.yaml").write_text("model: tiny\ntrain_contract: 3\ncompile_rows: many\noptimizer: mip\n")
     done = run(tmp_path / "wrong.yaml", "--run-dir", tmp_path / "run")
-    refused(done, "did you mean 'train_contracts'?", "k: got 'many'", "bootstrap|bootstrap_random_search|mipro")
+    refused(done, "did you mean 'train_contracts'?", "compile_rows: got 'many'", "bootstrap|bootstrap_random_search|mipro")
     assert not (tmp_path / "run").exists()
 
 
