@@ -30,7 +30,7 @@ class Matcher:
         if not known:
             raise InputError("A matcher needs known questions, got none: give questions with their categories")
         self.known, self._embedder, self.least = {_folded(q): category for q, category in known.items()}, embedder, least
-        self._categories, self._vectors = np.array(list(self.known.values())), None
+        self._categories, self._vectors = list(self.known.values()), None
         self._long: list[str] | None = None
 
     def match(self, questions: Sequence[str]) -> list[str | None]:
