@@ -164,7 +164,9 @@ def retrieval(curve: pd.DataFrame) -> Figure:
     if not len(curve):
         return empty(figure)
     both = figure.subplots(1, 2)
-    for name, style in styles(list(curve["retriever"].unique())).items():
+    names = list(curve["retriever"].unique())
+    looks = list(SYSTEM_STYLE.values()) if len(names) <= len(SYSTEM_STYLE) else list(styles(names).values())
+    for name, style in zip(names, looks):
         part = curve[curve["retriever"] == name].sort_values("k")
         for axes, column in zip(both, ("hit", "char_recall"), strict=True):
             axes.plot(part["k"], part[column], label=name, markersize=5, **style)
@@ -172,7 +174,7 @@ def retrieval(curve: pd.DataFrame) -> Figure:
         axes.set(xlabel="Passages retrieved, k", ylabel=f"{label} (share)", ylim=(0, 1.03))
         axes.set_xticks(sorted(curve["k"].unique()))
     figure.legend(
-        *both[0].get_legend_handles_labels(), loc="outside upper center", ncols=4, frameon=False, fontsize=8
+        *both[0].get_legend_handles_labels(), loc="outside upper center", ncols=5, frameon=False, fontsize=8
     )
     plain(*both)
     return figure
