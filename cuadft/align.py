@@ -1,126 +1,173 @@
-"""Preference pairs from gold spans and AI feedback, and alignment of the SFT adapter by DPO or ORPO (TRL)."""
+"""Alignment of the SFT adapter with TRL's own trainers: from preference pairs, from thumbs, or online from a reward."""
 
 from __future__ import annotations
 
 import os
 import random
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import dspy
-
+from cuadft import online
 from cuadft.errors import InputError
-from cuadft.finetune import Tuning, common_settings, load_trainable, run_training, tokenizer
-from cuadft.inference import predict
+from cuadft.finetune import Tuning, common_settings, load_trainable, lora_config, tokenizer
 from cuadft.models import weights_hash
-from cuadft.program import ContractQA, target
-from cuadft.ratings import Judge
+from cuadft.rewards import Reward
+from cuadft.training import run_training
 
-METHODS = ("dpo", "orpo")
-
-
-def draw_rows(rows: Sequence[dict[str, Any]], *, size: int, impossible_share: float, seed: int) -> list[dict[str, Any]]:
-    """Draw the training rows to sample candidates for, `impossible_share` of them unanswerable."""
-    mixed = random.Random(seed).sample(list(rows), len(rows))
-    impossible = [r for r in mixed if r["is_impossible"]]
-    answerable = [r for r in mixed if not r["is_impossible"]]
-    take = min(len(impossible), round(size * impossible_share))
-    return impossible[:take] + answerable[:size - take]
+PAIRED = ("dpo", "orpo", "orpo_base")
+METHODS = (*PAIRED, "kto", *online.METHODS)
+LOSSES = ("sigmoid", "hinge", "ipo", "exo_pair", "nca_pair", "robust", "bco_pair", "sppo_hard", "aot", "aot_unpaired",
+          "apo_zero", "apo_down", "discopop", "sft", "sigmoid_norm")  # fmt: skip
+TRL = "1.16.0"  # the release whose experimental trainers are known to work here
 
 
-def sample_candidates(program: ContractQA, lm: dspy.LM, rows: Sequence[dict[str, Any]], folder: Path, *, n: int,
-                      temperature: float, batch_size: int = 16) -> list[dict[str, Any]]:
-    """Return n + 1 predictions a row: the greedy answer and n sampled ones, each kept on disk as it is made."""
-    settings = [(0.0, 0)] + [(temperature, seed) for seed in range(1, n + 1)]
-    return [p for heat, seed in settings
-            for p in predict(program, lm.copy(temperature=heat, seed=seed), rows, folder / f"candidates.{seed}.jsonl",
-                             system=f"candidate {seed}", split="train", batch_size=batch_size)]
+@dataclass(frozen=True)
+class Settings:
+    """Say how a method learns; each reads the part that concerns it.
 
-
-def preference_pairs(program: ContractQA, candidates: Sequence[dict[str, Any]], judge: Judge, *,
-                     margin: float = 0.3) -> list[dict[str, Any]]:
-    """Return pairs {"id", "contract", "prompt", "chosen", "rejected", "source", "chosen_score", "rejected_score"}.
-
-    Source "gold": the gold words against the worst candidate, if the judge puts it below 1 - margin.
-    Source "ai": the best against the worst candidate, if the judge's scores differ by `margin`. Candidates whose
-    generation or judgement failed make no pair.
+    beta: weight of the preference term, against the reference in DPO and KTO, against the likelihood in ORPO. dpo_loss:
+    TRL's loss types, added up. nll_weight: weight of the chosen answer's likelihood in DPO (RPO, Pang et al. 2024).
+    online: how answers are sampled for RLOO, GRPO and PPO.
     """
-    ratings = judge.rate(candidates)
-    by_row: dict[str, list[tuple[float, str, dict[str, Any]]]] = {}
-    for row, score, error in zip(candidates, ratings["judge_score"], ratings["judge_error"], strict=True):
-        if row["error"] is None and not error and score == score:
-            by_row.setdefault(row["id"], []).append((float(score), row["answer"], row))
-    pairs = []
-    for scored in by_row.values():
-        best, worst = max(scored, key=lambda s: s[0]), min(scored, key=lambda s: s[0])
-        row = worst[2]
-        hits = program.retriever.search(row["question"], contract=row["contract"], k=program.k)
-        gold = target(row, hits)
-        if gold is not None and worst[0] < 1 - margin and gold != worst[1]:
-            pairs.append(_pair(program, row, hits, (1.0, gold), worst, "gold"))
-        if best[0] - worst[0] >= margin and best[1] not in (worst[1], gold):
-            pairs.append(_pair(program, row, hits, best, worst, "ai"))
-    return pairs
+
+    beta: float = 0.1
+    dpo_loss: tuple[str, ...] = ("sigmoid",)
+    nll_weight: float = 0.0
+    online: online.Sampling = online.Sampling()
 
 
-def _pair(program: ContractQA, row: dict[str, Any], hits: Sequence[Any], chosen: Sequence[Any], rejected: Sequence[Any],
-          source: str) -> dict[str, Any]:
-    *prompt, better = program.messages(row["question"], hits, chosen[1])
-    *_, worse = program.messages(row["question"], hits, rejected[1])
-    return {"id": row["id"], "contract": row["contract"], "prompt": prompt, "chosen": [better], "rejected": [worse],
-            "source": source, "chosen_score": chosen[0], "rejected_score": rejected[0]}
+def train(method: str, base: Path, base_id: str, data: Sequence[dict[str, Any]], out: Path, *, tuning: Tuning, sft: Path,
+          settings: Settings | None = None, reward: Reward | None = None) -> list[dict[str, Any]]:
+    """Align the SFT adapter by a method and write the new adapter to `out`; returns the trainer's log history.
 
-
-def train_preference(method: str, base: Path, base_id: str, pairs: Sequence[dict[str, Any]], out: Path, *, tuning: Tuning,
-                     sft: Path, beta: float = 0.1) -> list[dict[str, Any]]:
-    """Align the SFT adapter on preference pairs and write the new adapter to `out`; returns TRL's log history.
-
-    "dpo": Rafailov et al. 2023, with the SFT model as reference. "orpo": Hong et al. 2024, without a reference.
-    Resumes as train_sft does.
+    data: what the method learns from. "dpo" (Rafailov et al. 2023, the SFT model as reference), "orpo" (Hong et al. 2024,
+    without a reference) and "orpo_base" (the same from the base model, without SFT): preference pairs. "kto" (Ethayarajh
+    et al. 2024): unpaired answers with a label. "rloo" (Ahmadian et al. 2024), "grpo" (Shao et al. 2024) and "ppo" (see
+    `ppo`): prompts with what `reward` needs (see `rewards.prompts`). Resumes as train_sft does.
     """
     if method not in METHODS:
         raise InputError(f"Unknown align method '{method}': choose among {', '.join(METHODS)}.")
-    if not pairs:
-        raise InputError("There are no preference pairs: sample more rows (preference_rows) or lower preference_margin.")
+    if not data:
+        raise InputError(f"There is nothing for {method} to learn from: sample more rows (preference_rows) or lower "
+                         "preference_margin.")
     if not sft.is_dir():
         raise InputError(f"The SFT adapter is missing: {sft} does not exist. Run 04_fine_tune of this iteration first.")
+    settings = settings or Settings()
+    start = None if method == "orpo_base" else sft
+    if method in online.METHODS and reward is None:
+        raise InputError(f"{method} needs a reward: pass rewards.function(judge) as `reward`.")
 
     def build(work: Path) -> Any:
-        return _trainer(method, load_trainable(base, sft, tuning), base, pairs, common_settings(work, tuning), beta)
+        model, common = load_trainable(base, start, tuning), common_settings(work, tuning)
+        if method in online.METHODS:
+            return online.trainer(method, model, tokenizer(base), data, reward, common, settings.online)
+        return BUILDERS[method](model, tokenizer(base), data, common, settings, tuning)
 
-    return run_training(build, out, base=base, base_id=base_id,
-                        identity=[method, list(pairs), repr(tuning), beta, weights_hash(sft)])
+    identity = [method, list(data), repr(tuning), repr(settings), reward.__name__ if method in online.METHODS else "",
+                weights_hash(sft) if start else ""]
+    return run_training(build, out, base=base, base_id=base_id, identity=identity, ids=[row["id"] for row in data])
 
 
 def keep_sft(sft: Path, outs: Sequence[Path]) -> None:
-    """Put a copy of the SFT weights in each folder of `outs`: what alignment yields when there are no pairs."""
+    """Put a copy of the SFT weights in each folder of `outs`: what alignment yields when there is nothing to learn from."""
     for out in outs:
         shutil.rmtree(out, ignore_errors=True)
         shutil.copytree(sft, out.with_name(f".{out.name}-new"), dirs_exist_ok=True)
         os.replace(out.with_name(f".{out.name}-new"), out)
 
 
-def _trainer(method: str, model: Any, base: Path, pairs: Sequence[dict[str, Any]], settings: dict[str, Any],
-             beta: float) -> Any:
-    from datasets import Dataset
+def learns_from(method: str) -> str:
+    """Return what a method learns from: "pairs", "answers" (unpaired, with a label) or "prompts" (online)."""
+    return "pairs" if method in PAIRED else "answers" if method == "kto" else "prompts"
 
-    data = Dataset.from_list([{key: p[key] for key in ("prompt", "chosen", "rejected")} for p in pairs])
-    words = tokenizer(base)
-    if method == "dpo":
-        from trl import DPOConfig, DPOTrainer
 
-        # No reference model is given: TRL then freezes a copy of the adapter as it is now, which is the SFT model.
-        config = DPOConfig(**settings, beta=beta, max_length=None, precompute_ref_log_probs=True)
-        trainer = DPOTrainer(model=model, args=config, train_dataset=data, processing_class=words)
-        if len(trainer.train_dataset) != len(pairs):
-            raise InputError(f"TRL kept {len(trainer.train_dataset)} of {len(pairs)} preference pairs.")
-        return trainer
-    os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
-    from trl.experimental.orpo import ORPOConfig, ORPOTrainer
+def teaches(method: str, data: Sequence[dict[str, Any]]) -> bool:
+    """Say whether a method can learn from the data: there is some, and for KTO good as well as bad answers."""
+    return bool(data) and (method != "kto" or len({row["label"] for row in data}) == 2)
 
+
+def budget(tuning: Tuning, rows: int, steps: int) -> Tuning:
+    """Return the tuning with an equal number of optimiser steps for every method; 0: what its epochs give for `rows`."""
+    a_step = tuning.batch_size * tuning.accumulation
+    return replace(tuning, steps=steps or max(1, round(tuning.epochs * rows / a_step)))
+
+
+def _dpo(model: Any, words: Any, pairs: Sequence[dict], common: dict, settings: Settings, tuning: Tuning) -> Any:
+    from trl import DPOConfig, DPOTrainer
+
+    if unknown := [name for name in settings.dpo_loss if name not in LOSSES]:
+        raise InputError(f"Unknown dpo_loss '{unknown[0]}': choose among {', '.join(LOSSES)}.")
+    losses = [*settings.dpo_loss, *["sft"] * (settings.nll_weight > 0)]
+    weights = [1.0] * len(settings.dpo_loss) + [settings.nll_weight] * (settings.nll_weight > 0)
+    # No reference model is given: TRL then freezes a copy of the adapter as it is now, which is the SFT model.
+    config = DPOConfig(**common, beta=settings.beta, max_length=None, precompute_ref_log_probs=True, loss_type=losses,
+                       loss_weights=weights)
+    trainer = DPOTrainer(model=model, args=config, train_dataset=_dataset(pairs, "chosen", "rejected"),
+                         processing_class=words)
+    _all_kept(trainer, pairs)
+    return trainer
+
+
+def _kto(model: Any, words: Any, rows: Sequence[dict], common: dict, settings: Settings, tuning: Tuning) -> Any:
+    from trl import KTOConfig, KTOTrainer
+
+    good = sum(row["label"] for row in rows)
+    if not 0 < good < len(rows):
+        raise InputError(f"kto needs good and bad answers: {good} of {len(rows)} are good. Sample more rows (preference_rows).")
+    # the rarer label weighs more, so that both sides pull alike (Ethayarajh et al. 2024, section 4.1)
+    odds = good / (len(rows) - good)
+    weights = {"desirable_weight": max(1.0, 1 / odds), "undesirable_weight": max(1.0, odds)}
+    # an answer is one sequence, a pair two: a step sees as many answers as one of the paired methods
+    config = KTOConfig(**common | {"per_device_train_batch_size": 2 * tuning.batch_size}, beta=settings.beta, max_length=None,
+                       precompute_ref_log_probs=True, **weights)
+    mixed = random.Random(tuning.seed).sample(list(rows), len(rows))  # TRL takes them in their order, good beside bad
+    trainer = KTOTrainer(model=model, args=config, train_dataset=_dataset(mixed, "completion", "label"),
+                         processing_class=words)
+    _all_kept(trainer, rows)
+    return trainer
+
+
+def _orpo(model: Any, words: Any, pairs: Sequence[dict], common: dict, settings: Settings, tuning: Tuning) -> Any:
+    config_of, trainer_of = experimental_orpo()
     longest = max(len(words.apply_chat_template(p["prompt"] + p[side], return_dict=False))
                   for p in pairs for side in ("chosen", "rejected"))
-    config = ORPOConfig(**settings, beta=beta, max_length=longest + 8, remove_unused_columns=False)
-    return ORPOTrainer(model=model, args=config, train_dataset=data, processing_class=words)
+    config = config_of(**common, beta=settings.beta, max_length=longest + 8, remove_unused_columns=False)
+    return trainer_of(model=model, args=config, train_dataset=_dataset(pairs, "chosen", "rejected"), processing_class=words)
+
+
+def _orpo_base(model: Any, words: Any, pairs: Sequence[dict], common: dict, settings: Settings, tuning: Tuning) -> Any:
+    if tuning.mode != "full":
+        from peft import get_peft_model
+
+        model = get_peft_model(model, lora_config(tuning, model.config))
+    return _orpo(model, words, pairs, common, settings, tuning)
+
+
+BUILDERS: dict[str, Callable[..., Any]] = {"dpo": _dpo, "orpo": _orpo, "orpo_base": _orpo_base, "kto": _kto}
+
+
+def experimental_orpo() -> tuple[type, type]:
+    """Return TRL's ORPOConfig and ORPOTrainer; raises InputError that names the release if they have moved."""
+    os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
+    try:
+        from trl.experimental.orpo import ORPOConfig, ORPOTrainer
+    except ImportError as error:
+        import trl
+
+        raise InputError(f"ORPO is experimental in TRL, and TRL {trl.__version__} has no trl.experimental.orpo ({error}): "
+                         f"pip install trl=={TRL}, or leave orpo out of align_methods.") from error
+    return ORPOConfig, ORPOTrainer
+
+
+def _dataset(rows: Sequence[dict], *columns: str) -> Any:
+    from datasets import Dataset
+
+    return Dataset.from_list([{name: row[name] for name in ("prompt", *columns)} for row in rows])
+
+
+def _all_kept(trainer: Any, rows: Sequence[dict]) -> None:
+    if len(trainer.train_dataset) != len(rows):  # TRL drops what it finds too long without a word
+        raise InputError(f"TRL kept {len(trainer.train_dataset)} of {len(rows)} rows: their prompts are too long.")

@@ -20,7 +20,8 @@ def parser(handlers: Mapping[str, Callable[[argparse.Namespace], None]]) -> argp
     shared = argparse.ArgumentParser(add_help=False)
     shared.add_argument("--debug", action="store_true", help="show the full traceback of an error")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    adders = (_add_run, _add_status, _add_score, _add_retrieval, _add_ablate, _add_fetch, _add_params)
+    adders = (_add_run, _add_status, _add_score, _add_retrieval, _add_ablate, _add_fetch, _add_feedback,
+              _add_params)
     for add in adders:
         command = add(commands, shared)
         command.set_defaults(command=handlers[command.prog.rpartition(" ")[2]])
@@ -124,6 +125,24 @@ def _add_fetch(commands: _Commands, shared: argparse.ArgumentParser) -> argparse
         "--models", nargs="*", metavar="ID", help="model weights (default: the quick start's)"
     )
     command.add_argument("--data-dir", metavar="D", help="folder for CUAD (default data/ in the project)")
+    return command
+
+
+def _add_feedback(commands: _Commands, shared: argparse.ArgumentParser) -> argparse.ArgumentParser:
+    command = commands.add_parser(
+        "feedback", parents=[shared], help="take verdicts on answers from a file, or write them to one",
+        description="Import people's verdicts on pairs of answers into a run's feedback.sqlite, or export what is there. "
+        "Only training questions are taken; held-out ones are refused, duplicates and contradictions reported.",
+    )  # fmt: skip
+    add = command.add_argument
+    add("action", choices=("import", "export"), help="read FILE into the run's store, or write it")
+    add("file", metavar="FILE", help="CSV, JSON lines or JSON")
+    add("--run", required=True, metavar="D", help="run folder")
+    add("--format", default="auto", choices=("auto", "trl", "kto", "labelstudio", "aws", "raw"), help="layout of FILE: "
+        "auto (default; export: trl), TRL's preference pairs, thumbs for KTO (import: trl reads them), Label Studio's "
+        "pairwise comparisons, the AWS sample's answers (import only), or all that was said")  # fmt: skip
+    add("--annotator", default="", metavar="NAME", help="import: who gave the verdicts of rows that name nobody")
+    add("--contract", default="", metavar="TITLE", help="import: the contract of rows that name none")
     return command
 
 

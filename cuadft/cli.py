@@ -1,4 +1,4 @@
-"""The command line: `cuadft run | status | score | retrieval | ablate | fetch | params`."""
+"""The command line: `cuadft run | status | score | retrieval | ablate | fetch | feedback | params`."""
 
 from __future__ import annotations
 
@@ -135,6 +135,27 @@ def _fetch(arguments: argparse.Namespace) -> None:
             print(f"{name}: {path}")
 
 
+def _feedback(arguments: argparse.Namespace) -> None:
+    from cuadft import exchange, labelstudio
+
+    if arguments.action == "import":
+        done = exchange.import_file(
+            arguments.file,
+            arguments.run,
+            file_format="trl" if arguments.format == "kto" else arguments.format,
+            annotator=arguments.annotator,
+            contract=arguments.contract,
+        )
+        print(done.text())
+        return
+    if arguments.annotator or arguments.contract:
+        raise InputError("--annotator and --contract belong to import: leave them out of an export.")
+    counts = exchange.export_file(arguments.file, arguments.run, file_format=arguments.format)
+    print(f"{arguments.file}: {', '.join(f'{count} {name}' for name, count in counts.items())}")
+    if arguments.format == "labelstudio":
+        print(f"Labelling interface of the project:\n{labelstudio.CONFIG}")
+
+
 def _params(arguments: argparse.Namespace) -> None:
     from cuadft import params, runs
 
@@ -152,7 +173,7 @@ def _params(arguments: argparse.Namespace) -> None:
 
 HANDLERS = {
     "run": _run, "status": _status, "score": _score, "retrieval": _retrieval, "ablate": _ablate, "fetch": _fetch,
-    "params": _params,
+    "feedback": _feedback, "params": _params,
 }  # fmt: skip
 
 if __name__ == "__main__":

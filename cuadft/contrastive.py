@@ -14,8 +14,8 @@ from cuadft import models, progress
 from cuadft.batches import schedule
 from cuadft.errors import InputError
 from cuadft.files import read_json, value_hash, write_json, write_text
-from cuadft.finetune import last_checkpoint
 from cuadft.generator import best_dtype
+from cuadft.training import last_checkpoint
 from cuadft.triple_trainer import Watched, load, make
 
 if TYPE_CHECKING:

@@ -20,7 +20,9 @@ from cuadft.metrics import METRICS
 # Okabe & Ito (2008), "Color Universal Design": told apart with the common forms of colour blindness.
 BLACK, ORANGE, SKY, GREEN = "#000000", "#E69F00", "#56B4E9", "#009E73"
 BLUE, VERMILION, PURPLE, GREY = "#0072B2", "#D55E00", "#CC79A7", "#999999"
-WINE, OLIVE = "#882255", "#999933"  # Tol's muted scheme, for the systems beyond
+# Tol's muted scheme and ColorBrewer's brown, for the systems beyond: still apart for common forms of colour blindness.
+WINE, OLIVE, INDIGO, ROSE = "#882255", "#999933", "#332288", "#CC6677"
+FOREST, SAND, BROWN = "#117733", "#DDCC77", "#A65628"
 SYSTEM_STYLE: dict[str, dict[str, str]] = {
     "rag": {"color": BLACK, "marker": "o", "linestyle": "-"},
     "rag_compiled": {"color": SKY, "marker": "s", "linestyle": "--"},
@@ -28,11 +30,16 @@ SYSTEM_STYLE: dict[str, dict[str, str]] = {
     "sft": {"color": BLUE, "marker": "^", "linestyle": "-"},
     "dpo": {"color": GREEN, "marker": "v", "linestyle": "--"},
     "orpo": {"color": VERMILION, "marker": "P", "linestyle": "-."},
+    "orpo_base": {"color": BROWN, "marker": "p", "linestyle": ":"},
+    "kto": {"color": PURPLE, "marker": "h", "linestyle": "-"},
+    "rloo": {"color": INDIGO, "marker": "d", "linestyle": "--"},
+    "grpo": {"color": OLIVE, "marker": "*", "linestyle": "-."},
+    "ppo": {"color": WINE, "marker": "X", "linestyle": ":"},
 }
 SPARE = [
     {"color": color, "marker": marker, "linestyle": line}
     for marker, line in (("X", "-"), ("<", "--"), (">", "-."), ("*", ":"))
-    for color in (PURPLE, GREY, WINE, OLIVE)
+    for color in (GREY, ROSE, FOREST, SAND)
 ]
 UNITS = {"contract": "contracts", "question": "questions, not contracts"}  # what a bootstrap resampled
 

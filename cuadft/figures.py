@@ -15,7 +15,6 @@ import pandas as pd
 
 from cuadft.drawing import (
     BLUE,
-    GREEN,
     GREY,
     SYSTEM_STYLE,
     VERMILION,
@@ -35,7 +34,7 @@ from cuadft.drawing import (
 )
 
 __all__ = [
-    "SYSTEM_STYLE", "Figure", "benchmark", "deltas", "loss_curve", "panels", "retrieval", "reward_margins", "styles",
+    "SYSTEM_STYLE", "Figure", "benchmark", "deltas", "loss_curve", "panels", "retrieval", "styles",
 ]  # fmt: skip
 UNKNOWN, UNTOLD = "an unknown size", "How large a difference must be to be told apart here is unknown"
 PANELS = ("f1", "f1_answerable", "false_answer", "false_refusal")
@@ -138,23 +137,6 @@ def loss_curve(log_history: Sequence[Mapping[str, Any]], *, unit: str = "nats pe
     axes.set(xlabel="Optimiser step", ylabel=f"Loss ({unit})")
     axes.legend(frameon=False, fontsize=8)
     plain(axes)
-    return figure
-
-
-def reward_margins(log_history: Sequence[Mapping[str, Any]]) -> Figure:
-    """Return the reward margin and accuracy of chosen over rejected answers against the step (DPO, ORPO)."""
-    figure = Figure(5, 4)
-    top, bottom = figure.subplots(2, 1, sharex=True)
-    style = {"color": GREEN, "marker": "o", "markersize": 3}
-    drawn = line(top, log_history, "rewards/margins", **style)
-    drawn += line(bottom, log_history, "rewards/accuracies", **style)
-    if not drawn:
-        return empty(figure)
-    top.axhline(0, color=GREY, linewidth=1, zorder=0)
-    bottom.axhline(0.5, color=GREY, linewidth=1, zorder=0)
-    top.set_ylabel("Reward margin\n(chosen − rejected)")
-    bottom.set(xlabel="Optimiser step", ylabel="Share of pairs\nranked right", ylim=(-0.05, 1.05))
-    plain(top, bottom)
     return figure
 
 

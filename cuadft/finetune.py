@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import os
 import random
-import shutil
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cuadft import models, progress, runs
+from cuadft import models
 from cuadft.errors import InputError
-from cuadft.files import value_hash
 from cuadft.local_lm import best_dtype
 from cuadft.program import ContractQA, target
+from cuadft.training import run_training
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -24,7 +22,6 @@ if TYPE_CHECKING:
 
 MODES = ("lora", "qlora", "full")
 LINEAR = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
-CHECKPOINT = ("trainer_state.json", "optimizer.pt", "scheduler.pt", "rng_state.pth")  # the first is written last
 
 
 @dataclass(frozen=True)
@@ -32,6 +29,7 @@ class Tuning:
     """Say how to tune: `mode` (lora, qlora, full), LoRA shape, and the schedule shared by SFT and alignment.
 
     lora_layers: tune only this many last layers (0: all), which spares the backward pass through the others.
+    steps: optimiser steps in all; 0 leaves their number to `epochs`.
     """
 
     mode: str = "lora"
@@ -44,6 +42,7 @@ class Tuning:
     accumulation: int = 1
     save_steps: int = 10
     seed: int = 7
+    steps: int = 0
 
 
 def prompt_completions(program: ContractQA, rows: Sequence[dict[str, Any]], *, size: int, impossible_share: float,
@@ -95,53 +94,7 @@ def train_sft(base: Path, base_id: str, rows: Sequence[dict[str, Any]], out: Pat
     if not rows:
         raise InputError("There are no rows to train on: take more training contracts (train_contracts) or more passages (k).")
     identity = [list(rows), repr(tuning), models.weights_hash(start) if start else None]
-    return run_training(build, out, base=base, base_id=base_id, identity=identity)
-
-
-def run_training(build: Callable[[Path], Any], out: Path, *, base: Path, base_id: str, identity: list[Any]) -> list[dict]:
-    """Run a TRL trainer to its end with resume, then put its weights in `out` in one step; returns the log history.
-
-    `identity` is what the training depends on: checkpoints and results of another identity are discarded.
-    """
-    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
-    base_hash = models.weights_hash(base)
-    key = value_hash([identity, base_hash])
-    if (out / "training.json").is_file() and runs.read_json(out / "training.json")["key"] == key:
-        return runs.read_json(out / "training.json")["log_history"]
-    work = out.with_name(f".{out.name}-work")
-    if work.exists() and (not (work / "key").is_file() or (work / "key").read_text() != key):
-        shutil.rmtree(work)
-    runs.write_text(work / "key", key)
-    with progress.quiet(), completions_only():
-        trainer = build(work)
-        progress.watch(trainer, out.name)
-        trainer.train(resume_from_checkpoint=last_checkpoint(work))
-    scratch = out.with_name(f".{out.name}-new")
-    shutil.rmtree(scratch, ignore_errors=True)
-    _save(trainer, scratch, base_id)
-    runs.write_json(scratch / "base.json", {"model": base_id, "sha256": base_hash})
-    runs.write_json(scratch / "training.json", {"key": key, "log_history": trainer.state.log_history})
-    shutil.rmtree(out, ignore_errors=True)
-    os.replace(scratch, out)
-    shutil.rmtree(work)
-    return trainer.state.log_history
-
-
-@contextmanager
-def completions_only() -> Iterator[None]:
-    """Let TRL project only the completions' positions through the LM head, on CPU as it does on GPU.
-
-    TRL's fused head scores every position where Triton is missing, prompts included: half of a step's time here. A test
-    compares the losses.
-    """
-    from trl.trainer import utils
-
-    before = utils._use_triton  # decides in this module on nothing but which positions are scored
-    utils._use_triton = lambda device: True
-    try:
-        yield
-    finally:
-        utils._use_triton = before
+    return run_training(build, out, base=base, base_id=base_id, identity=identity, ids=[r["id"] for r in rows])
 
 
 def count_tokens(base: Path, rows: Sequence[dict[str, Any]]) -> pd.DataFrame:
@@ -162,7 +115,8 @@ def common_settings(work: Path, tuning: Tuning) -> dict[str, Any]:
     return {"output_dir": str(work), "use_cpu": not cuda, "bf16": cuda and torch.cuda.is_bf16_supported(),
             "gradient_checkpointing": cuda, "per_device_train_batch_size": tuning.batch_size,
             "gradient_accumulation_steps": tuning.accumulation, "learning_rate": tuning.learning_rate,
-            "num_train_epochs": tuning.epochs, "lr_scheduler_type": "cosine", "warmup_steps": 2, "seed": tuning.seed,
+            "num_train_epochs": tuning.epochs, "max_steps": tuning.steps or -1, "lr_scheduler_type": "cosine",
+            "warmup_steps": 2, "seed": tuning.seed,
             "logging_steps": 1, "save_strategy": "steps", "save_steps": tuning.save_steps, "save_total_limit": 2,
             "report_to": "none", "disable_tqdm": bool(os.environ.get("CUADFT_PLAIN"))}
 
@@ -209,24 +163,3 @@ def tokenizer(base: Path) -> Any:
     from transformers import AutoTokenizer
 
     return AutoTokenizer.from_pretrained(base)
-
-
-def last_checkpoint(work: Path) -> str | None:
-    """Return the newest checkpoint that was written whole; a kill can leave a part of one."""
-    whole = [p for p in work.glob("checkpoint-*") if all((p / name).exists() for name in CHECKPOINT)
-             and any(p.glob("*model.safetensors")) and (p / CHECKPOINT[0]).read_text().endswith("}\n")]
-    return str(max(whole, key=lambda p: int(p.name.split("-")[1]))) if whole else None
-
-
-def _save(trainer: Any, folder: Path, base_id: str) -> None:
-    from peft import PeftModel
-
-    model = trainer.accelerator.unwrap_model(trainer.model)
-    if isinstance(model, PeftModel):
-        model.peft_config["default"].base_model_name_or_path = base_id  # not its folder, another one on every machine
-        model.save_pretrained(folder, selected_adapters=["default"], save_embedding_layers=False)
-        (folder / "README.md").unlink(missing_ok=True)
-    else:
-        model.config.use_cache = True  # gradient checkpointing turns it off
-        trainer.save_model(str(folder))
-        (folder / "training_args.bin").unlink(missing_ok=True)  # holds folders of this machine

@@ -20,7 +20,7 @@ from cuadft.progress import bar
 ASKED = ("contract", "question", "answers", "is_impossible")
 
 
-ORDER = ("rag", "rag_compiled", "incumbent", "sft", "dpo", "orpo")  # of systems, in tables and figures
+ORDER = ("rag", "rag_compiled", "incumbent", "sft", "dpo", "orpo", "orpo_base", "kto", "rloo", "grpo", "ppo")  # in tables
 
 
 def fingerprint(program: ContractQA, lm: dspy.LM) -> str:

@@ -112,7 +112,7 @@ def build(iteration: runs.Iteration, names: Sequence[str], *, model: str, embedd
     for name, (_, weights) in found.items():
         if weights is not None and not _whole(weights):
             raise InputError(f"System '{name}' has no weights in {weights}: run 04_fine_tune (for sft) or 06_align (for "
-                             "dpo, orpo) of this iteration first, or leave it out of `systems`.")
+                             "aligned ones) of this iteration first, or leave it out of `systems`.")
     adapters = {n: w for n, (_, w) in found.items() if w is not None and (w / "adapter_config.json").is_file()}
     engine = None
     if any(w is None or n in adapters for n, (_, w) in found.items()) and not (rag_lm and not adapters):

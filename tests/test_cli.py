@@ -7,7 +7,7 @@ import pytest
 from tiny_project import make_project, run_in_process
 
 import cuadft
-from cuadft import cli, loop
+from cuadft import cli, loop, runs
 from cuadft.errors import InputError
 
 PACKAGE = str(Path(cuadft.__file__).parents[1])
@@ -147,6 +147,49 @@ def test_score_passes_its_options_on(project, capsys, monkeypatch):
     assert given["columns"] == {"question": "", "reference": "", "answer": "a", "system": "", "contract": "c"}
     assert cli.main(["score", "x.csv", "--embedder", "./m"]) == 2
     assert given["embedder"] == "./m" and (given["judge"], given["n_resamples"]) == ("offline", 2000)
+
+
+def feedback_run(folder):
+    """Make a run with one training and one test contract, of one question each."""
+    rows = {
+        split: {"id": f"{split}__Law", "contract": split, "category": "Law", "question": "Law: Which law governs?"}
+        for split in ("train", "test")
+    }
+    runs.write_jsonl(folder / "contracts.jsonl", [{"title": s, "split": s, "text": s} for s in rows])
+    for split, row in rows.items():
+        runs.write_jsonl(folder / "iter-01" / "data" / f"{split}.jsonl", [row])
+
+
+def test_feedback_goes_in_and_out_and_a_second_import_adds_nothing(project, capsys):
+    feedback_run(project / "runs" / "r")
+    rows = ["contract,question,chosen,rejected", "Train,which law governs?,Ohio,Texas", "test,Which law governs?,Ohio,Maine"]
+    (project / "in.csv").write_text("\n".join(rows))
+    assert cli.main(["feedback", "import", "in.csv", "--run", "runs/r", "--annotator", "anna"]) == 0
+    out = capsys.readouterr().out
+    assert "in.csv (trl): 2 rows, 1 stored, 0 duplicates, 1 refused (held out), 0 left out" in out and "row 2" in out
+    assert cli.main(["feedback", "export", "out.jsonl", "--run", "runs/r", "--format", "kto"]) == 0
+    assert capsys.readouterr().out == "out.jsonl: 1 judgements, 2 rows, 0 without a preference\n"
+    assert cli.main(["feedback", "import", "out.jsonl", "--run", "runs/r", "--format", "kto"]) == 0
+    assert "0 stored, 1 duplicates" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["import", "none.csv", "--run", "runs/r"], "No file none.csv"),
+        (["import", "in.csv", "--run", "runs/none"], "No run in"),
+        (["import", "in.csv", "--run", "runs/r", "--contract", "trian"], "nearest: ['train'"),
+        (["export", "out.csv", "--run", "runs/r"], "There is no feedback"),
+        (["export", "out.csv", "--run", "runs/r", "--annotator", "a"], "belong to import"),
+    ],
+)
+def test_bad_feedback_commands_are_one_message_and_code_2(project, capsys, arguments, message):
+    feedback_run(project / "runs" / "r")
+    (project / "in.csv").write_text("id,chosen,rejected\ntrain__Law,Ohio,Texas\n")
+    assert cli.main(["feedback", *arguments]) == 2
+    captured = capsys.readouterr()
+    assert captured.err.startswith("error: ") and message in captured.err and captured.err.count("\n") == 1
+    assert not (project / "out.csv").exists() and not (project / "runs" / "r" / "feedback.sqlite").exists()
 
 
 def test_help_and_import_are_light(tmp_path):

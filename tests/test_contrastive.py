@@ -14,8 +14,8 @@ from cuadft import contrastive, triple_trainer
 from cuadft.contrastive import RECORD, finetune
 from cuadft.dev_hits import DevHits
 from cuadft.errors import InputError
-from cuadft.finetune import last_checkpoint
 from cuadft.passages import cut
+from cuadft.training import last_checkpoint
 from cuadft.triples import triples
 
 PASSAGES = {title: cut(text, contract=title, size=100) for title, text in small.TEXTS.items()}

@@ -48,10 +48,6 @@ def curve():
     return pd.DataFrame(rows)
 
 
-def margins():
-    return [{"rewards/margins": 0.1 * i, "rewards/accuracies": 0.5, "step": i} for i in range(4)]
-
-
 def texts(figure):
     figure.draw_without_rendering()
     return " ".join(" ".join(t.get_text().split()) for t in figure.findobj(lambda artist: hasattr(artist, "get_text")))
@@ -69,7 +65,6 @@ CASES = {
     "deltas": lambda: figures.deltas(delta_table()),
     "deltas of one contract": lambda: figures.deltas(delta_table(p_holm=[np.nan] * 2, detectable=[np.nan] * 2)),
     "loss": lambda: figures.loss_curve(LOG),
-    "margins": lambda: figures.reward_margins(margins()),
     "retrieval": lambda: figures.retrieval(curve()),
 }
 EMPTY = {
@@ -77,7 +72,6 @@ EMPTY = {
     "panels": lambda: figures.panels(board([])),
     "deltas": lambda: figures.deltas(delta_table(0)),
     "loss": lambda: figures.loss_curve([{"train_loss": 1.5, "step": 2}]),
-    "margins": lambda: figures.reward_margins([]),
     "retrieval": lambda: figures.retrieval(curve().iloc[:0]),
 }
 

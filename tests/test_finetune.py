@@ -13,11 +13,12 @@ import pytest
 import small
 import torch
 
-from cuadft import finetune, models, runs
+from cuadft import finetune, models, runs, training
 from cuadft.errors import InputError
-from cuadft.finetune import Tuning, completions_only, count_tokens, last_checkpoint, prompt_completions, train_sft
+from cuadft.finetune import Tuning, count_tokens, prompt_completions, train_sft
 from cuadft.local_lm import LocalEngine
 from cuadft.metrics import NO_CLAUSE
+from cuadft.training import completions_only, last_checkpoint
 
 SHORT = Tuning(lora_r=2, lora_alpha=4, batch_size=8, epochs=1, save_steps=100)  # 2 steps
 LONG = replace(SHORT, batch_size=4, epochs=2, save_steps=2, learning_rate=2e-2)  # 8 steps
@@ -245,7 +246,7 @@ def test_other_arguments_discard_old_checkpoints_and_results(finished, tmp_path)
 
 
 def whole_checkpoint(folder: Path) -> Path:
-    for name in (*finetune.CHECKPOINT, "adapter_model.safetensors"):
+    for name in (*training.CHECKPOINT, "adapter_model.safetensors"):
         runs.write_text(folder / name, "{}\n")
     return folder
 
@@ -253,7 +254,7 @@ def whole_checkpoint(folder: Path) -> Path:
 def test_a_checkpoint_that_was_not_written_whole_is_passed_over(tmp_path):
     assert last_checkpoint(tmp_path) is None
     good = [whole_checkpoint(tmp_path / f"checkpoint-{n}") for n in (2, 10)]
-    for number, name in enumerate((*finetune.CHECKPOINT, "adapter_model.safetensors")):
+    for number, name in enumerate((*training.CHECKPOINT, "adapter_model.safetensors")):
         (whole_checkpoint(tmp_path / f"checkpoint-{20 + number}") / name).unlink()
     (whole_checkpoint(tmp_path / "checkpoint-40") / "trainer_state.json").write_text('{"global_st')
     (tmp_path / "checkpoint-50").mkdir()

@@ -1,0 +1,81 @@
+"""Online RL from the SFT adapter: RLOO and GRPO with TRL's trainers, PPO with `ppo`, on answers sampled as it learns."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from cuadft.errors import InputError
+from cuadft.rewards import Reward
+
+METHODS = ("rloo", "grpo", "ppo")
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """Say how answers are sampled: `generations` of a prompt in RLOO and GRPO (PPO needs one), and how far they may go.
+
+    kl: weight of the penalty for leaving the SFT model, in nats. Every step learns from two answers for each pair that an
+    offline method would see, so that equal steps mean equal numbers of answers.
+    """
+
+    generations: int = 4
+    temperature: float = 1.0
+    max_tokens: int = 48
+    kl: float = 0.05
+
+
+def trainer(method: str, model: Any, words: Any, rows: Sequence[dict[str, Any]], reward: Reward, common: dict[str, Any],
+            sampling: Sampling) -> Any:
+    """Return the trainer of an online method; raises InputError if its batch does not hold whole groups of answers."""
+    from datasets import Dataset
+
+    answers = 2 * common["per_device_train_batch_size"]
+    settings = common | {"per_device_train_batch_size": answers}
+    if common["max_steps"] < 1:
+        raise InputError(f"{method} needs a number of steps, not {common['max_steps']}: give Tuning.steps (see align.budget).")
+    if method == "ppo":
+        return _ppo(model, words, rows, reward, settings, sampling)
+    if sampling.generations < 2 or answers % sampling.generations:
+        raise InputError(f"{method} compares answers to the same question, and {answers} answers a step (2 x align_batch_size) "
+                         f"are no whole groups of {sampling.generations} (online_generations): choose a number from 2 that "
+                         "divides them.")
+    prompts = answers // sampling.generations * settings["gradient_accumulation_steps"] * settings["max_steps"]
+    data = Dataset.from_list(passes(rows, prompts, seed=settings["seed"]))
+    return _grouped(method, model, words, data, reward, settings, sampling)
+
+
+def passes(rows: Sequence[dict[str, Any]], size: int, *, seed: int) -> list[dict[str, Any]]:
+    """Return `size` rows: the given ones shuffled, again and again.
+
+    One long pass instead of several: TRL's sampler would begin a later pass in another order after a resume.
+    """
+    draw, made = random.Random(seed), []
+    while len(made) < size:
+        made += draw.sample(list(rows), len(rows))
+    return made[:size]
+
+
+def _grouped(method: str, model: Any, words: Any, data: Any, reward: Reward, settings: dict[str, Any],
+             sampling: Sampling) -> Any:
+    from trl import GRPOConfig, GRPOTrainer, RLOOConfig, RLOOTrainer
+
+    config_of, trainer_of = (RLOOConfig, RLOOTrainer) if method == "rloo" else (GRPOConfig, GRPOTrainer)
+    config = config_of(**settings, num_generations=sampling.generations, temperature=sampling.temperature,
+                       max_completion_length=sampling.max_tokens, beta=sampling.kl, top_k=0, shuffle_dataset=False)
+    return trainer_of(model=model, args=config, train_dataset=data, processing_class=words, reward_funcs=reward)
+
+
+def _ppo(model: Any, words: Any, rows: Sequence[dict[str, Any]], reward: Reward, settings: dict[str, Any],
+         sampling: Sampling) -> Any:
+    from cuadft.ppo import PPOSettings, PPOTrainer
+
+    size = settings["per_device_train_batch_size"] * settings["gradient_accumulation_steps"]
+    # one pass over each answer, as the other methods make; its minibatches still leave the policy that sampled it
+    ppo = PPOSettings(kl_coef=sampling.kl, rollout=size, steps=settings["max_steps"], epochs=1,
+                      max_new_tokens=sampling.max_tokens, temperature=sampling.temperature,
+                      checkpointing=settings["gradient_checkpointing"])
+    return PPOTrainer(model, words, list(rows), reward, ppo, settings["output_dir"],
+                      learning_rate=settings["learning_rate"], seed=settings["seed"], save_steps=settings["save_steps"])

@@ -1,0 +1,66 @@
+"""Properties of the online reward: it is the judge's or the metric's score of the answer that inference would give."""
+
+import math
+
+import pandas as pd
+import pytest
+import small
+
+from cuadft import rewards
+from cuadft.errors import InputError
+from cuadft.inference import predict
+from cuadft.metrics import NO_CLAUSE
+from cuadft.offline import OfflineJudge
+
+ROW = small.ROWS[1]
+GOLD = ROW["answers"][0]["text"]
+
+
+def completion(text):
+    return [{"role": "assistant", "content": text}]
+
+
+def rewarded(judge, texts, row=ROW):
+    n = len(texts)
+    return rewards.function(judge)(prompts=[[]] * n, completions=[completion(t) for t in texts], question=[row["question"]] * n,
+                                   answers=[row["answers"]] * n, id=["x"] * n)  # fmt: skip
+
+
+def test_the_metric_gives_the_experts_words_one_and_a_refusal_nothing():
+    assert rewarded(None, [GOLD, NO_CLAUSE, "", "  "]) == [1.0, 0.0, 0.0, 0.0]
+    assert rewarded(None, [NO_CLAUSE, GOLD], small.ROWS[0]) == [1.0, 0.0]
+
+
+def test_the_judges_reward_is_its_score_of_the_same_row():
+    texts = [GOLD, NO_CLAUSE, "something else entirely", ""]
+    rows = [ROW | {"answer": t or None, "error": None} for t in texts]
+    assert rewarded(OfflineJudge(), texts) == pytest.approx(OfflineJudge().rate(rows)["judge_score"].tolist())
+
+
+def test_a_failed_judgement_is_no_reward_and_not_a_bad_one():
+    class Down:
+        def rate(self, rows):
+            return pd.DataFrame({"judge_score": [math.nan, 0.5]})
+
+    assert rewarded(Down(), ["a", "b"]) == [None, 0.5]
+
+
+def test_prompts_are_those_of_inference_and_leave_out_what_the_passages_lack(tmp_path):
+    program = small.program()
+    lost = ROW | {"id": "lost", "answers": [{"text": "nowhere", "start": 10**6}]}
+    script = small.Script(lambda m: "x")
+    made = rewards.prompts(program, [ROW, lost, small.ROWS[0]])
+    assert [p["id"] for p in made] == [ROW["id"], small.ROWS[0]["id"]]
+    assert {"prompt", *rewards.COLUMNS} == set(made[0])
+    predict(program, script.lm(), [ROW, small.ROWS[0]], tmp_path / "p.jsonl", system="s", split="train")
+    assert sorted(map(str, script.calls)) == sorted(str(p["prompt"]) for p in made)
+
+
+def test_rows_whose_answers_differ_teach_and_some_others_stay():
+    rows = [{"id": name} for name in "abcdef"]
+    scores = {"a": [1.0, 1.0], "b": [0.0, 1.0], "c": [0.2], "d": [0.5, 0.4], "e": [], "f": [0.0, 0.0]}
+    assert [row["id"] for row in rewards.telling(rows, scores)] == ["b", "d", "a"]  # 2 differ, half as many others
+    assert [row["id"] for row in rewards.telling(rows, scores, others=9)] == ["b", "d", "a", "c", "e", "f"]
+    assert [row["id"] for row in rewards.telling(rows[:1], scores)] == ["a"]
+    with pytest.raises(InputError, match="'d'"):
+        rewards.telling(rows, {name: scores[name] for name in "abc"})
