@@ -51,8 +51,8 @@ def train(method: str, base: Path, base_id: str, data: Sequence[dict[str, Any]],
     if method not in METHODS:
         raise InputError(f"Unknown align method '{method}': choose among {', '.join(METHODS)}.")
     if not data:
-        raise InputError(f"There is nothing for {method} to learn from: sample more rows (preference_rows) or lower "
-                         "preference_margin.")
+        raise InputError(f"There is nothing for {method} to learn from: sample more rows (preference_rows), lower "
+                         "preference_margin or raise length_tolerance.")
     if not sft.is_dir():
         raise InputError(f"The SFT adapter is missing: {sft} does not exist. Run 04_fine_tune of this iteration first.")
     settings = settings or Settings()
@@ -84,6 +84,17 @@ def learns_from(method: str) -> str:
     return "pairs" if method in PAIRED else "answers" if method == "kto" else "prompts"
 
 
+def check(methods: Sequence[str], tuning: Tuning, sampling: online.Sampling) -> None:
+    """Raise InputError for what some method will refuse, before the first of them trains."""
+    for method in methods:
+        if method not in METHODS:
+            raise InputError(f"Unknown align method '{method}': choose among {', '.join(METHODS)}.")
+        if method == "ppo" and tuning.mode == "full":
+            raise InputError("ppo trains a LoRA adapter: use finetune_mode lora or qlora, or leave ppo out of align_methods.")
+        if method in ("rloo", "grpo"):
+            online.whole_groups(method, 2 * tuning.batch_size, sampling)
+
+
 def teaches(method: str, data: Sequence[dict[str, Any]]) -> bool:
     """Say whether a method can learn from the data: there is some, and for KTO good as well as bad answers."""
     return bool(data) and (method != "kto" or len({row["label"] for row in data}) == 2)
@@ -100,11 +111,13 @@ def _dpo(model: Any, words: Any, pairs: Sequence[dict], common: dict, settings: 
 
     if unknown := [name for name in settings.dpo_loss if name not in LOSSES]:
         raise InputError(f"Unknown dpo_loss '{unknown[0]}': choose among {', '.join(LOSSES)}.")
+    pairs = _seen(pairs, tuning.batch_size, tuning)
     losses = [*settings.dpo_loss, *["sft"] * (settings.nll_weight > 0)]
     weights = [1.0] * len(settings.dpo_loss) + [settings.nll_weight] * (settings.nll_weight > 0)
     # No reference model is given: TRL then freezes a copy of the adapter as it is now, which is the SFT model.
+    # EXO's target gives the rejected answer 1e-3 (Ji et al. 2024); without any its loss is infinite
     config = DPOConfig(**common, beta=settings.beta, max_length=None, precompute_ref_log_probs=True, loss_type=losses,
-                       loss_weights=weights)
+                       loss_weights=weights, label_smoothing=1e-3 if "exo_pair" in losses else 0.0)
     trainer = DPOTrainer(model=model, args=config, train_dataset=_dataset(pairs, "chosen", "rejected"),
                          processing_class=words)
     _all_kept(trainer, pairs)
@@ -115,16 +128,19 @@ def _kto(model: Any, words: Any, rows: Sequence[dict], common: dict, settings: S
     from trl import KTOConfig, KTOTrainer
 
     good = sum(row["label"] for row in rows)
-    if not 0 < good < len(rows):
+    if not teaches("kto", rows):
         raise InputError(f"kto needs good and bad answers: {good} of {len(rows)} are good. Sample more rows (preference_rows).")
+    given, rows = rows, _seen(rows, 2 * tuning.batch_size, tuning)  # mixed: TRL takes them in their order
+    if not teaches("kto", rows):  # the few that are seen are all of one kind
+        rows[-1] = next(row for row in given if row["label"] != rows[0]["label"])
+    good = sum(row["label"] for row in rows)
     # the rarer label weighs more, so that both sides pull alike (Ethayarajh et al. 2024, section 4.1)
     odds = good / (len(rows) - good)
     weights = {"desirable_weight": max(1.0, 1 / odds), "undesirable_weight": max(1.0, odds)}
     # an answer is one sequence, a pair two: a step sees as many answers as one of the paired methods
     config = KTOConfig(**common | {"per_device_train_batch_size": 2 * tuning.batch_size}, beta=settings.beta, max_length=None,
                        precompute_ref_log_probs=True, **weights)
-    mixed = random.Random(tuning.seed).sample(list(rows), len(rows))  # TRL takes them in their order, good beside bad
-    trainer = KTOTrainer(model=model, args=config, train_dataset=_dataset(mixed, "completion", "label"),
+    trainer = KTOTrainer(model=model, args=config, train_dataset=_dataset(rows, "completion", "label"),
                          processing_class=words)
     _all_kept(trainer, rows)
     return trainer
@@ -141,7 +157,9 @@ def _orpo(model: Any, words: Any, pairs: Sequence[dict], common: dict, settings:
 def _orpo_base(model: Any, words: Any, pairs: Sequence[dict], common: dict, settings: Settings, tuning: Tuning) -> Any:
     if tuning.mode != "full":
         from peft import get_peft_model
+        from transformers import set_seed
 
+        set_seed(tuning.seed)  # the trainer does so only later, and the new adapter begins at random
         model = get_peft_model(model, lora_config(tuning, model.config))
     return _orpo(model, words, pairs, common, settings, tuning)
 
@@ -160,6 +178,12 @@ def experimental_orpo() -> tuple[type, type]:
         raise InputError(f"ORPO is experimental in TRL, and TRL {trl.__version__} has no trl.experimental.orpo ({error}): "
                          f"pip install trl=={TRL}, or leave orpo out of align_methods.") from error
     return ORPOConfig, ORPOTrainer
+
+
+def _seen(rows: Sequence[dict], a_step: int, tuning: Tuning) -> list[dict]:
+    """Return the rows in random order, no more than the steps will see: the reference is run on each beforehand."""
+    size = min(len(rows), a_step * tuning.accumulation * tuning.steps or len(rows))
+    return random.Random(tuning.seed).sample(list(rows), size)
 
 
 def _dataset(rows: Sequence[dict], *columns: str) -> Any:

@@ -72,8 +72,8 @@ def series(history: History, *, beta: float | None = None, method: str = "this m
     """
     if isinstance(history, (str, Mapping)) or not all(isinstance(entry, Mapping) for entry in history):
         raise InputError(f"Invalid log of {method}: expected a trainer's log_history, a list with one mapping a step.")
-    if beta is not None and not beta > 0:
-        raise InputError(f"Invalid beta {beta!r}: give the positive beta of training, or none.")
+    if beta is not None and not beta >= 0:
+        raise InputError(f"Invalid beta {beta!r}: give the beta of training, from 0, or none.")
     found: dict[str, dict[int, float]] = {key: {} for key in ("rewards/chosen", *SHOWN)}
     length = math.nan
     for entry in (e for e in history if _number(e.get("step"))):
@@ -82,7 +82,7 @@ def series(history: History, *, beta: float | None = None, method: str = "this m
             if _number(entry.get(key)):  # a step logged twice, as after a resumption, counts once
                 per_token = key == "kl" and not math.isnan(length)
                 found[key][int(entry["step"])] = float(entry[key]) * (length if per_token else 1.0)
-    if beta is not None and _unit(history) == "answer":
+    if beta and _unit(history) == "answer":  # of a beta of 0 all rewards are 0 and tell nothing
         found["shift"] = {step: value / beta for step, value in found["rewards/chosen"].items()}
     return {key: sorted(points.items()) for key, points in found.items() if points}
 

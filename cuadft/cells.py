@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from datetime import UTC, datetime
 from typing import Any
 
@@ -15,6 +16,11 @@ class Refused(Exception):
     def __init__(self, reason: str, *, held_out: bool = False) -> None:
         super().__init__(reason)
         self.held_out = held_out
+
+
+def column(name: str) -> str:
+    """Return a column's name as it is looked up, whatever its case and punctuation: "Answer A" is "answer_a"."""
+    return re.sub(r"[\W_]+", "_", name.casefold()).strip("_")
 
 
 def text(value: Any, name: str = "value") -> str:

@@ -81,6 +81,7 @@ def import_file(path: str | Path, run: str | Path, *, file_format: str = "auto",
 def export_file(path: str | Path, run: str | Path, *, file_format: str = "auto") -> Counter[str]:
     """Write what holds of the run's feedback to a file; returns counts: judgements, rows, without a preference.
 
+    All verdicts are written; a fourth count says on how many pairs of answers, if on any, they contradict each other.
     Formats as in `exports.rows`; "auto" is "trl". Raises InputError where there is no feedback, or for a name that
     does not end in .csv, .jsonl or .json (Label Studio's tasks: .json only).
     """
@@ -94,7 +95,14 @@ def export_file(path: str | Path, run: str | Path, *, file_format: str = "auto")
     made = [exports.rows([judgement], file_format) for judgement in judgements]
     rows = exports.rows(judgements, file_format)
     exports.write(path, rows, file_format)
-    return Counter({"judgements": len(judgements), "rows": len(rows), "without a preference": made.count([])})
+    winners: dict[Any, set[str]] = defaultdict(set)
+    for judgement in judgements:
+        winners[_pair(judgement)].add(_winner(judgement))
+    opposed = sum(len(preferred - {""}) > 1 for preferred in winners.values())
+    counts = Counter({"judgements": len(judgements), "rows": len(rows), "without a preference": made.count([])})
+    if opposed:
+        counts["pairs with contradictory verdicts"] = opposed
+    return counts
 
 
 def _judgement(vote: Vote | LeftOut, training: TrainingRows, contract: str, annotator: str, path: Path) -> Vote | LeftOut:
@@ -120,18 +128,24 @@ class _Seen:
 
     def __init__(self, ever: Iterable[Mapping[str, Any]], now: Iterable[Mapping[str, Any]]) -> None:
         self._uids: set[str] = set()
-        self._said: dict[tuple[Any, ...], list[dict[str, str]]] = defaultdict(list)
+        self._said: dict[tuple[Any, ...], list[Mapping[str, Any]]] = defaultdict(list)
         self._winners: dict[tuple[str, frozenset[str]], list[tuple[str, str, str]]] = defaultdict(list)
+        self._systems: dict[tuple[str, frozenset[str]], list[dict[str, str]]] = defaultdict(list)  # in the store
         for judgement in ever:
             self._keep(judgement)
+            named = _systems(judgement)
+            if any(named.values()) and named not in self._systems[_pair(judgement)]:
+                self._systems[_pair(judgement)].append(named)
         for judgement in now:
             self._win(judgement, "the store")
 
     def is_new(self, vote: Vote, done: Imported) -> bool:
-        """Tell whether a vote has not been given before; notes duplicates and contradictions in `done`."""
+        """Tell whether a vote has not been given before; notes duplicates and contradictions in `done`.
+
+        A new vote that names no systems gets those that the store knows, so that annotators are seen to judge one pair.
+        """
         judgement = vote.values
-        systems = _systems(judgement)
-        if judgement["uid"] in self._uids or any(_alike(systems, other) for other in self._said[_said(judgement)]):
+        if judgement["uid"] in self._uids or any(_adds_nothing(judgement, to) for to in self._said[_said(judgement)]):
             done.duplicates.append(vote.where)
             return False
         pair, winner = _pair(judgement), _winner(judgement)
@@ -140,6 +154,9 @@ class _Seen:
                 own = "; the later verdict counts" if who == judgement["annotator"] else ""
                 done.contradictions.append(f"{vote.where} ({judgement['annotator']}) prefers the other answer than {where} "
                                            f"({who}) on {judgement['id']!r}{own}")  # fmt: skip
+        known = self._systems[pair]
+        if len(known) == 1 and not any(_systems(judgement).values()):
+            judgement |= {f"system_{side}": known[0][_fold(judgement[f"answer_{side}"])] for side in "ab"}
         self._keep(judgement)
         self._win(judgement, vote.where)
         return True
@@ -147,7 +164,7 @@ class _Seen:
     def _keep(self, judgement: Mapping[str, Any]) -> None:
         self._uids.add(judgement["uid"])
         if judgement["revokes"] is None:
-            self._said[_said(judgement)].append(_systems(judgement))
+            self._said[_said(judgement)].append(judgement)
 
     def _win(self, judgement: Mapping[str, Any], where: str) -> None:
         if winner := _winner(judgement):
@@ -155,9 +172,8 @@ class _Seen:
 
 
 def _said(judgement: Mapping[str, Any]) -> tuple[Any, ...]:
-    """Return what makes two judgements one: who, which answers, the verdict on them, the correction and the span."""
-    verdict = _winner(judgement) or judgement["verdict"]
-    return (judgement["annotator"], *_pair(judgement), verdict, judgement["edited"], str(judgement["span"]))
+    """Return what makes two judgements one: who, which answers, and the verdict on them."""
+    return judgement["annotator"], *_pair(judgement), _winner(judgement) or judgement["verdict"]
 
 
 def _pair(judgement: Mapping[str, Any]) -> tuple[str, frozenset[str]]:
@@ -178,9 +194,14 @@ def _systems(judgement: Mapping[str, Any]) -> dict[str, str]:
     return {_fold(judgement[f"answer_{side}"]): judgement[f"system_{side}"] for side in "ab"}
 
 
-def _alike(systems: Mapping[str, str], others: Mapping[str, str]) -> bool:
-    """Tell whether two records can mean the same systems; many files name none."""
-    return all(name == others[answer] or not name or not others[answer] for answer, name in systems.items())
+def _adds_nothing(judgement: Mapping[str, Any], known: Mapping[str, Any]) -> bool:
+    """Tell whether a judgement of equal `_said` has no other correction and span, and can mean the same systems.
+
+    Many files name no systems and keep neither corrections nor spans: these take nothing of what is known.
+    """
+    systems, others = _systems(judgement), _systems(known)
+    more = any(judgement[name] not in (None, known[name]) for name in ("edited", "span"))
+    return not more and all(name == others[answer] or not name or not others[answer] for answer, name in systems.items())
 
 
 def _fold(text: str) -> str:

@@ -116,7 +116,8 @@ def common_settings(work: Path, tuning: Tuning) -> dict[str, Any]:
             "gradient_checkpointing": cuda, "per_device_train_batch_size": tuning.batch_size,
             "gradient_accumulation_steps": tuning.accumulation, "learning_rate": tuning.learning_rate,
             "num_train_epochs": tuning.epochs, "max_steps": tuning.steps or -1, "lr_scheduler_type": "cosine",
-            "warmup_steps": 2, "seed": tuning.seed,
+            "warmup_steps": min(2, tuning.steps // 4) if tuning.steps else 2,  # a first step at rate 0 must not be the only one
+            "seed": tuning.seed,
             "logging_steps": 1, "save_strategy": "steps", "save_steps": tuning.save_steps, "save_total_limit": 2,
             "report_to": "none", "disable_tqdm": bool(os.environ.get("CUADFT_PLAIN"))}
 

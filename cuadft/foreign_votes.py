@@ -7,7 +7,6 @@ sample's answers beside the experts' references) and "raw" (our own judgements).
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -86,8 +85,10 @@ def detect(records: Sequence[tables.Record], columns: Sequence[str]) -> str:
 
 
 def _plain(record: tables.Record, path: Path) -> tables.Record:
-    """Return a record with a short `where`, folded column names, and its CSV cells without our apostrophes."""
-    values = {re.sub(r"[\W_]+", "_", name.casefold()).strip("_"): value for name, value in record.values.items()}
+    """Return a record with a short `where`, folded names (also of a task's data), and CSV cells without our apostrophes."""
+    values = {cells.column(name): value for name, value in record.values.items()}
+    if isinstance(values.get("data"), dict):
+        values["data"] = {cells.column(name): value for name, value in values["data"].items()}
     if path.suffix.lower() not in tables.JSON_SUFFIXES:
         values = {name: spreadsheet.unquote(value) if isinstance(value, str) else value for name, value in values.items()}
     return tables.Record(record.where.removeprefix(f"{path}, "), values)
@@ -123,8 +124,8 @@ def _joined(votes: Sequence[Vote | LeftOut]) -> list[Vote | LeftOut]:
 
 
 def _asked(thumb: dict[str, Any]) -> tuple[Any, ...]:
-    pair = thumb.pop("pair", None)
-    return (thumb["annotator"], *([pair] if pair else [thumb[k] for k in ("id", "contract", "question", "prompt_question")]))
+    pair = thumb.pop("pair", None)  # says more than the prompt, but joins no answers to different questions
+    return (thumb["annotator"], thumb["id"], thumb["contract"], thumb["question"], pair or ("", thumb["prompt_question"]))
 
 
 def _pairs(thumbs: Sequence[Vote]) -> list[Vote]:

@@ -12,14 +12,16 @@ import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
-from cuadft.cells import Refused, moment, seconds
+from cuadft.cells import Refused, column, moment, seconds
 from cuadft.judgements import pair_key
 from cuadft.tables import Record
+from cuadft.training_rows import question_of
 
 SIDES = {"left": "a", "right": "b"}
 OTHER_VERDICTS = {"tie": "tie", "equal": "tie", "same": "tie", "both": "tie", "neither": "both_wrong",
                   "bothwrong": "both_wrong", "bothbad": "both_wrong", "skip": "skip"}  # fmt: skip
 NO_ANSWERS = ("system", "model", "name", "score", "id", "rating", "time", "span", "spans")
+LIKELY = ("answer", "response", "text", "output", "completion")  # names of answers, before others that come in twos
 LATER = {"a": "b", "1": "2", "left": "right"}
 TEXTS = ("comment", "edited")
 ABOUT = ("id", "question_id", "contract", "contract_title", "question", "annotator", "time")
@@ -50,7 +52,8 @@ def votes(record: Record) -> Iterator[dict[str, Any]]:
         yield _flat(values)
         return
     meta = values["meta"] if isinstance(values.get("meta"), dict) else {}
-    systems = {name: str(meta.get(name) or values["data"].get(name) or "") for name in ("system_a", "system_b")}
+    shared = {name: str(meta.get(name) or values["data"].get(name) or "") for name in ("system_a", "system_b")}
+    shared |= _asked(values["data"])
     if not annotations:
         yield {"left_out": "nobody has annotated the task"}
     for number, annotation in enumerate(annotations, 1):
@@ -59,7 +62,7 @@ def votes(record: Record) -> Iterator[dict[str, Any]]:
             yield part | {"left_out": "its annotation is no object"}
         else:
             found = _annotated(annotation)
-            yield part | ({} if "left_out" in found else _answers(values["data"], found.pop("shown"))) | systems | found
+            yield part | ({} if "left_out" in found else _answers(values["data"], found.pop("shown"))) | shared | found
 
 
 def _annotated(annotation: Mapping[str, Any]) -> dict[str, Any]:
@@ -91,7 +94,7 @@ def _flat(values: Mapping[str, Any]) -> dict[str, Any]:
         return {"left_out": SKIPPED}
     if len(found) != 1:
         return {"left_out": f"it selects {' and '.join(sorted(found))} at once" if found else UNDECIDED}
-    texts = {name: values[name] for name in TEXTS if isinstance(values.get(name), str)}
+    texts = _asked(values) | {name: _lines(values[name]) for name in TEXTS if values.get(name)}
     texts |= {name: str(values.get(name) or "") for name in ("system_a", "system_b")}
     return {"answer_a": values[answers[0]], "answer_b": values[answers[1]], "verdict": found.pop(),
             "annotator": _who(values.get("annotator"))} | texts  # fmt: skip
@@ -99,16 +102,35 @@ def _flat(values: Mapping[str, Any]) -> dict[str, Any]:
 
 def _selected(value: Any) -> str:
     """Return "a" for the left answer, "b" for the right one, "" for anything else; a cell may hold JSON."""
-    if isinstance(value, str) and value.lstrip()[:1] in ("{", "["):
-        try:
-            value = json.loads(value)
-        except (ValueError, RecursionError):
-            return ""
+    value = _loaded(value)
     if isinstance(value, list) and len(value) == 1:
         value = value[0]
     if isinstance(value, dict):
         value = value.get("selected")
     return SIDES.get(value.strip().casefold(), "") if isinstance(value, str) else ""
+
+
+def _lines(value: Any) -> str:
+    """Return what was written into a TextArea: text, or where there are several lines {"text": [...]} or a list."""
+    given = _loaded(value)
+    parts = given if isinstance(given, list) else [given]
+    parts = [part.get("text") if isinstance(part, dict) else part for part in parts]
+    lines = [line for part in parts for line in (part if isinstance(part, list) else [part])]
+    return "\n".join(lines) if all(isinstance(line, str) for line in lines) else str(value)
+
+
+def _loaded(cell: Any) -> Any:
+    """Return the JSON list or object that a text may hold, else the value itself."""
+    try:
+        return json.loads(cell) if isinstance(cell, str) and cell.lstrip()[:1] in ("{", "[") else cell
+    except (ValueError, RecursionError):
+        return cell
+
+
+def _asked(values: Mapping[str, Any]) -> dict[str, str]:
+    """Return the question of a task that shows a prompt, as Label Studio's templates for language models do."""
+    prompt = values.get("prompt")
+    return {"prompt_question": question_of(prompt), "prompt_text": prompt} if isinstance(prompt, str) else {}
 
 
 def _other(value: Any) -> str:
@@ -131,13 +153,13 @@ def _answers(data: Mapping[str, Any], shown: str) -> dict[str, str]:
 
 def _sides(data: Mapping[str, Any], shown: str) -> tuple[str, str]:
     """Return the names of the left and the right text: the two that the tag names, else two such as text1 and text2."""
-    named = [name.strip() for name in shown.split(",")]
-    pairs = [(named[0], named[1])] if len(named) == 2 else []
+    named, pairs = [column(name) for name in shown.split(",")], []
     for name in data:
-        found = _FIRST.fullmatch(str(name).casefold())
+        found = _FIRST.fullmatch(name)
         if found and not set(found[1].split("_")) & set(NO_ANSWERS):
             pairs.append((name, f"{name[: len(name) - len(found[2])]}{LATER[found[2]]}"))
-    for left, right in pairs:
+    pairs.sort(key=lambda pair: not pair[0].startswith(LIKELY))
+    for left, right in [(named[0], named[1]), *pairs] if len(named) == 2 else pairs:
         texts = [data.get(left), data.get(right)]
         if all(isinstance(text, str) and text.strip() for text in texts):
             return left, right

@@ -74,12 +74,23 @@ class Ledger:
         try:
             fcntl.flock(folder, fcntl.LOCK_EX)
             if not self.made():
+                self._check_alone()
                 self._fill(part)
                 os.replace(part, self.path)
                 os.fsync(folder)
         finally:
             os.close(folder)
             part.unlink(missing_ok=True)
+
+    def _check_alone(self) -> None:
+        """Raise InputError beside the log of a store that was deleted: SQLite would mix its rows into the new one."""
+        log = self._log()
+        if log.exists() and log.stat().st_size:
+            raise InputError(f"{log} holds rows of a feedback store that is gone: put {self.path.name} back beside it, or, to "
+                             "begin a new one, move the log away.")
+
+    def _log(self) -> Path:
+        return self.path.with_name(f"{self.path.name}-wal")
 
     def _fill(self, part: Path) -> None:
         with closing(self._connect(part, "mode=rwc")) as db:
@@ -96,7 +107,7 @@ class Ledger:
 
     def _at_rest(self) -> str:
         """Return how to open a file in a folder that can't be written, where SQLite can keep no lock."""
-        log = self.path.with_name(f"{self.path.name}-wal")
+        log = self._log()
         if log.exists() and log.stat().st_size:
             raise InputError(f"{self.path} has rows in {log.name} that can't be read in a read-only folder: copy both "
                              "files to a folder that you may write.")  # fmt: skip

@@ -38,13 +38,18 @@ def trainer(method: str, model: Any, words: Any, rows: Sequence[dict[str, Any]],
         raise InputError(f"{method} needs a number of steps, not {common['max_steps']}: give Tuning.steps (see align.budget).")
     if method == "ppo":
         return _ppo(model, words, rows, reward, settings, sampling)
+    whole_groups(method, answers, sampling)
+    prompts = answers // sampling.generations * settings["gradient_accumulation_steps"] * settings["max_steps"]
+    data = Dataset.from_list(passes(rows, prompts, seed=settings["seed"]))
+    return _grouped(method, model, words, data, reward, settings, sampling)
+
+
+def whole_groups(method: str, answers: int, sampling: Sampling) -> None:
+    """Raise InputError if the answers of a step are no whole groups of answers to one question."""
     if sampling.generations < 2 or answers % sampling.generations:
         raise InputError(f"{method} compares answers to the same question, and {answers} answers a step (2 x align_batch_size) "
                          f"are no whole groups of {sampling.generations} (online_generations): choose a number from 2 that "
                          "divides them.")
-    prompts = answers // sampling.generations * settings["gradient_accumulation_steps"] * settings["max_steps"]
-    data = Dataset.from_list(passes(rows, prompts, seed=settings["seed"]))
-    return _grouped(method, model, words, data, reward, settings, sampling)
 
 
 def passes(rows: Sequence[dict[str, Any]], size: int, *, seed: int) -> list[dict[str, Any]]:

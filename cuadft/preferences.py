@@ -46,7 +46,8 @@ def pairs(program: ContractQA, candidates: Sequence[Mapping[str, Any]], *, judge
     answer of the model within NEAR of the best is chosen rather than the expert's words. ai: by the judge's score, one
     pair a question. Scores of a pair differ by `margin` or more; the answers of a pair that people judged, with
     whatever result, are not set against each other by another source. What gold and judge see differently makes no gold
-    pair. length_tolerance: largest distance from 0 of the pairs' mean log(chosen / rejected characters), inf for any.
+    pair. length_tolerance: largest distance from 0 of the mean log(chosen / rejected characters) of gold and ai
+    pairs, inf for any; what people chose is never dropped for its length.
     Raises InputError on settings out of range, "ai" without judge, and records that are none.
     """
     if not 0 <= margin <= 1 or not length_tolerance >= 0:
@@ -54,6 +55,7 @@ def pairs(program: ContractQA, candidates: Sequence[Mapping[str, Any]], *, judge
                          "tolerance from 0 (inf: any length).")
     material = gather(program, candidates, judge=judge, sources=sources, feedback=feedback, rows=rows)
     groups: list[list[Choice]] = []
+    people: list[Choice] = []
     for id_, question in material.questions.items():
         human, rulings = material.choices[id_], material.rulings[id_]
         ranked = [_allowed(_gold(question, margin), rulings) if "gold" in sources else [],
@@ -62,8 +64,10 @@ def pairs(program: ContractQA, candidates: Sequence[Mapping[str, Any]], *, judge
         material.counts["superseded"] += max(0, len(found) - 1)
         if not found and question.answers:
             material.counts["one answer only" if len(question.answers) == 1 else "no clear difference"] += 1
-        groups += [[choice] for choice in human] if human else found[:1]
+        people += human
+        groups += [] if human else found[:1]
     kept, dropped = match(groups, lambda choice: log_ratio(choice.chosen, choice.rejected), length_tolerance)
+    kept = people + kept
     material.counts["dropped for length"] = len(dropped)
     material.counts.update(choice.source for choice in kept)
     return [_pair(program, choice) for choice in kept], +material.counts

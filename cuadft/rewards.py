@@ -30,9 +30,15 @@ def function(judge: Judge | None = None) -> Reward:
                 for completion, question, spans in zip(completions, columns["question"], columns["answers"], strict=True)]
         if judge is None:
             return [token_f1(row["answer"], golds(row)) for row in rows]
-        return [None if math.isnan(score) else float(score) for score in judge.rate(rows)["judge_score"]]
+        rated = judge.rate(rows)
+        scores = [None if math.isnan(score) else float(score) for score in rated["judge_score"]]
+        if rows and all(score is None for score in scores):
+            raise InputError(f"The judge failed on all {len(rows)} answers of a step ({rated['judge_error'].iloc[0]}): nothing "
+                             "can be learned without it. Run again when it is back: training goes on from its checkpoint.")
+        return scores
 
-    reward.__name__ = "gold" if judge is None else "judge"  # under which TRL logs it
+    # under which TRL logs it, and by which align.train tells rewards apart; the offline judge is "judge" alone
+    reward.__name__ = "gold" if judge is None else f"judge {judge.name}".removesuffix(" offline")
     return reward
 
 
@@ -61,10 +67,12 @@ def telling(rows: Sequence[dict[str, Any]], scores: Mapping[str, Sequence[float]
     """Return the rows whose sampled answers differ in score, with `others` times as many of the rest; all if none differ.
 
     scores: row id -> scores of its candidates. Where all answers are alike no method learns anything (DAPO, Yu et al.
-    2025, section 3.2); some such rows stay, so that what is right already has a say.
+    2025, section 3.2); some such rows stay, so that what is right already has a say. A failed judgement (NaN) tells
+    nothing.
     """
     if unknown := [row["id"] for row in rows if row["id"] not in scores]:
         raise InputError(f"There are no candidates of question {unknown[0]!r}: sample answers of every row first.")
-    differ = [row for row in rows if len(set(scores[row["id"]])) > 1]
-    alike = [row for row in rows if len(set(scores[row["id"]])) <= 1]
+    distinct = {id_: {score for score in given if not math.isnan(score)} for id_, given in scores.items()}
+    differ = [row for row in rows if len(distinct[row["id"]]) > 1]
+    alike = [row for row in rows if len(distinct[row["id"]]) <= 1]
     return differ + alike[:round(others * len(differ))] if differ else alike

@@ -33,7 +33,8 @@ class TrainingRows:
         self.held_out = corpus.held_out(records)
         self._titles = {_fold(record["title"]): record["title"] for record in records}
         folders = sorted(run.glob("iter-*/data"), reverse=True)
-        self.by_id = _first(row for row in _rows(folders, "train") if row["contract"] not in self.held_out)
+        self.by_id = _first(row for row in _rows(folders, "train")
+                            if row["contract"] in self.texts and row["contract"] not in self.held_out)
         self._held_ids = {row["id"] for row in _rows(folders, "dev", "test") if row["contract"] in self.held_out}
         self._asked: dict[tuple[str, str], dict[str, dict[str, Any]]] = defaultdict(dict)
         for row in self.by_id.values():
@@ -93,6 +94,7 @@ class TrainingRows:
     def _check_words(self, vote: Mapping[str, Any], contract: str) -> None:
         """Raise Refused if lines of the prompt, or long quotes as answers, stand only in a held-out contract."""
         quotes = [vote.get(name) or "" for name in ("answer_a", "answer_b", "edited")]
+        quotes += [line for quote in quotes if isinstance(quote, str) for line in quote.splitlines()]
         for message in vote["prompt"] if isinstance(vote.get("prompt"), list) else []:
             quotes += _CUT.split(str(message.get("content", "")) if isinstance(message, dict) else "")
         quotes += _CUT.split(vote.get("prompt_text") or "")

@@ -21,6 +21,17 @@ def tiny() -> Path:
     return models.find("tiny")
 
 
+@pytest.fixture(scope="session")
+def smoke(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the folder of two smoke iterations, run once for all tests."""
+    from commands import cuadft
+
+    run = tmp_path_factory.mktemp("runs") / "smoke"
+    done = cuadft("run", "params/smoke.yaml", "--iterations", 2, "--run-dir", run)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return run
+
+
 @pytest.fixture(autouse=True)
 def dspy_settings():
     """Undo what a test configures in DSPy."""

@@ -91,8 +91,9 @@ def trainer(method, tiny, data, sft, work, monkeypatch, **settings):
 
 
 def in_order(method, data):
-    """Return the data in the order in which the trainer holds them: KTO's, which TRL does not shuffle, are mixed before."""
-    return random.Random(TUNING.seed).sample(data[method], len(data[method])) if method == "kto" else data[method]
+    """Return the data in the order in which the trainer holds them: mixed, since TRL does not shuffle KTO's."""
+    mixed = random.Random(TUNING.seed).sample(data[method], len(data[method]))
+    return mixed if method in ("dpo", "kto") else data[method]
 
 
 def steps_of(history):
@@ -183,7 +184,16 @@ def test_orpo_from_the_base_model_does_not_read_the_sft_adapter(data, sft, tiny,
     assert any(bool((weight != 0).any()) for name, weight in old.named_parameters() if "lora_B" in name)
 
 
-@pytest.mark.parametrize("loss", ["hinge", "ipo", "robust", "apo_zero", "sigmoid_norm"])
+def test_a_fresh_adapter_begins_as_the_seed_says(data, sft, tiny, tmp_path, monkeypatch):
+    found = []
+    for seed in (7, 7, 8):
+        torch.manual_seed(len(found))  # whatever was drawn before
+        made = trainer("orpo_base", tiny, data, sft, tmp_path, monkeypatch, tuning=replace(TUNING, seed=seed))
+        found.append(next(w.detach().clone() for name, w in made.model.named_parameters() if "lora_A" in name))
+    assert torch.equal(found[0], found[1]) and not torch.equal(found[0], found[2])
+
+
+@pytest.mark.parametrize("loss", ["hinge", "ipo", "exo_pair", "robust", "apo_zero", "sigmoid_norm"])
 def test_dpo_takes_the_loss_variants_of_trl(loss, data, sft, tiny, tmp_path):
     settings = replace(SETTINGS, dpo_loss=(loss,))
     history = steps_of(run("dpo", tiny, data, sft, tmp_path / loss, replace(TUNING, steps=2), settings=settings))
@@ -223,7 +233,7 @@ def pad_is_eos(tiny, tmp_path_factory):
 @pytest.mark.parametrize("method", PAIRED)
 def test_the_prompt_tokens_are_those_of_inference_and_carry_no_loss(method, data, sft, tiny, tmp_path, monkeypatch):
     engine, made = LocalEngine(tiny), trainer(method, tiny, data, sft, tmp_path, monkeypatch)
-    for pair, row in zip(data[method], made.train_dataset):
+    for pair, row in zip(in_order(method, data), made.train_dataset):
         prompt = engine.tokenize(pair["prompt"])
         assert row["prompt_ids" if method == "dpo" else "prompt_input_ids"] == prompt
         for side in ("chosen", "rejected"):
@@ -257,6 +267,20 @@ def test_every_method_trains_where_padding_is_the_end_mark(method, data, sft, ti
         patch.setattr(models, "base_hash", lambda folder: None)
         history = steps_of(run(method, pad_is_eos, data, sft, tmp_path / method, replace(TUNING, steps=2)))
     assert len(history) == 2 and all(math.isfinite(entry.get("loss", 0.0)) for entry in history)
+
+
+@pytest.mark.parametrize("method, a_step", [("dpo", 2), ("kto", 4)])
+def test_no_more_rows_are_prepared_than_the_steps_see(method, a_step, data, sft, tiny, tmp_path, monkeypatch):
+    made = trainer(method, tiny, data, sft, tmp_path, monkeypatch, tuning=replace(TUNING, steps=1))
+    assert len(made.train_dataset) == a_step < len(data[method])
+
+
+def test_kto_gets_good_and_bad_answers_however_few_the_steps_see(answers, sft, tiny, tmp_path, monkeypatch):
+    rows = [row for row in answers if row["label"]] * 5 + [row for row in answers if not row["label"]][:1]  # 20 to 1
+    for seed in range(3):
+        tuning = replace(TUNING, steps=1, seed=seed)
+        made = trainer("kto", tiny, {"kto": rows}, sft, tmp_path, monkeypatch, tuning=tuning)
+        assert set(made.train_dataset["label"]) == {True, False} and len(made.train_dataset) == 4
 
 
 # --- repeating and resuming

@@ -150,11 +150,16 @@ def test_method_that_logs_nothing_is_named():
 
 @pytest.mark.parametrize("history, beta, message", [
     ({"log_history": []}, None, "Invalid log of dpo: expected a trainer's log_history"),
-    (["step"], None, "Invalid log of dpo"), (dpo(), 0.0, "Invalid beta 0.0"), (dpo(), math.nan, "Invalid beta nan"),
+    (["step"], None, "Invalid log of dpo"), (dpo(), -0.1, "Invalid beta -0.1"), (dpo(), math.nan, "Invalid beta nan"),
 ])  # fmt: skip
 def test_what_is_no_log_is_refused(history, beta, message):
     with pytest.raises(InputError, match=message):
         alignment_figure.training({"dpo": history}, beta=beta)
+
+
+def test_a_beta_of_0_which_training_allows_is_drawn_without_the_change_against_sft():
+    assert "Chosen answers against SFT" not in titles(alignment_figure.training({"dpo": dpo()}, beta=0.0))
+    assert alignment_figure.collapse(dpo(), beta=0.0)["measured"] == "other answers, first against last steps"
 
 
 def test_collapse_is_measured_on_the_same_answers_where_there_is_a_reference():

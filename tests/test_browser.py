@@ -220,6 +220,39 @@ def test_five_pairs_by_keyboard_then_reload_and_run_again(notebook):
     assert [row["verdict"] for row in Store(folder / "feedback.sqlite").judgements()][-1] == "skip"
 
 
+def test_notebook_06_asks_people_and_keeps_their_verdicts(chromium, lab, smoke):
+    folder, address = lab
+    shutil.copytree(smoke, folder / "smoke")
+    made = nbformat.read(smoke / "iter-02" / "executed" / "align.ipynb", as_version=4)
+    for cell in made.cells:
+        cell["source"] = cell["source"].replace(str(smoke), str(folder / "smoke"))
+        if cell["cell_type"] == "code":
+            cell["outputs"], cell["execution_count"] = [], None
+    nbformat.write(made, folder / "06_align.ipynb")
+    page = chromium.new_page(viewport={"width": 1200, "height": 1000})
+    page.set_default_timeout(2 * PATIENCE)
+    for visit in (1, 2):
+        page.goto(f"{address}/lab/tree/06_align.ipynb?token=test&reset")
+        page.wait_for_selector("text=Python 3 (ipykernel) | Idle")
+        page.click("text=Run >> nth=0")
+        page.click("text=Run All Cells >> nth=0")
+        page.locator(f"{WIDGET} input").click()
+        page.keyboard.type("anna")
+        page.keyboard.press("Enter")
+        if visit == 1:
+            shows(page, "0 done")
+            for number, key in enumerate("abtwa", 1):
+                page.keyboard.press(key)
+                shows(page, f"{number} done")
+    shows(page, "5 done")
+    rows = Store(folder / "smoke" / "feedback.sqlite").judgements()
+    kinds = ["one is better" if row["verdict"] in ("a", "b") else row["verdict"] for row in rows]
+    assert kinds == ["one is better", "one is better", "tie", "both_wrong", "one is better"]
+    training = {json.loads(line)["id"] for line in (smoke / "iter-02" / "data" / "train.jsonl").read_text().splitlines()}
+    assert {row["id"] for row in rows} <= training
+    page.close()
+
+
 def test_contract_is_text_and_a_selection_becomes_contract_offsets(notebook):
     page, folder = begin(notebook, "ben")
     pane = page.locator(f"{WIDGET} .passages")

@@ -10,13 +10,14 @@ from small import ROWS, TEXTS
 from cuadft import exchange, exports, foreign_votes, runs, spreadsheet, trl_rows
 from cuadft.cells import Refused
 from cuadft.errors import InputError
-from cuadft.feedback import Store
+from cuadft.feedback import Store, pair_key
 from cuadft.tables import Record
 
 TRAIN, OTHER, DEV, TEST = TEXTS
 SPLITS = {TRAIN: "train", OTHER: "train", DEV: "dev", TEST: "test"}
 LAW, AUDIT, CAP, RENEWAL = (row["question"] for row in ROWS[:4])
 LAW_ID = f"{TRAIN}__Governing Law"
+SHOWN = " ".join(TEXTS[DEV][20:150].split())
 
 
 @pytest.fixture
@@ -129,6 +130,17 @@ def test_two_thumbs_down_are_both_wrong(run):
         ("both_wrong", "x", "y"), ("both_wrong", "z", "")}  # fmt: skip
 
 
+def test_thumbs_of_different_questions_are_never_joined(run):
+    thumb = {"annotator": "anna", "pair": "1"}
+    rows = [thumb | {"id": LAW_ID, "completion": "Ohio", "label": True},
+            thumb | {"id": f"{TRAIN}__Renewal Term", "completion": "two years", "label": False},
+            thumb | {"id": f"{DEV}__Governing Law", "completion": "Nevada", "label": False}]  # fmt: skip
+    done = imported(run, rows)
+    assert [(one.where, one.held_out) for one in done.left_out] == [("line 3", True)]
+    assert {(j["id"], j["answer_a"], j["answer_b"]) for j in stored(run)} == {
+        (LAW_ID, "Ohio", ""), (f"{TRAIN}__Renewal Term", "two years", "")}  # fmt: skip
+
+
 def test_pairs_that_no_person_preferred_are_left_out(run):
     done = imported(run, [pair(source="ai"), pair(source="gold"), pair(source="human")])
     assert done.stored == 1 and [one.reason for one in done.left_out] == [
@@ -196,6 +208,41 @@ def test_flat_exports_are_read(run, name, selected):
     assert preferred(run) == {("4", LAW_ID, "Texas", "Ohio")}
 
 
+@pytest.mark.parametrize(
+    "data",
+    [
+        {"prompt": LAW, "answer1": "Ohio", "answer2": "Texas"},  # Label Studio's template for preferences on an LM's answers
+        {"question": LAW, "answerA": "Ohio", "answerB": "Texas"},
+        {"Question": LAW, "Answer A": "Ohio", "Answer B": "Texas"},
+        {"question": LAW, "textLeft": "Ohio", "textRight": "Texas"},
+        {"question": LAW, "party_a": "Acme", "party_b": "Binder", "response_a": "Ohio", "response_b": "Texas"},
+    ],
+)
+@pytest.mark.parametrize("name", ["p.json", "min.json"])
+def test_question_and_answers_are_found_under_the_names_that_templates_give(run, data, name):
+    flat = {"annotator": 1, "annotation_id": 7, "lead_time": 1.0, "pw": {"selected": "right"}} | data
+    rows = {"p.json": {"data": data, "annotations": [annotation("right")]}, "min.json": flat}
+    assert imported(run, [rows[name]], name, contract=TRAIN).left_out == []
+    assert preferred(run) == {("1", LAW_ID, "Texas", "Ohio")}
+
+
+def test_a_prompt_that_quotes_a_held_out_contract_refuses_its_task(run):
+    data = {"prompt": f"{SHOWN}\nQuestion: {LAW}", "answer1": "Ohio", "answer2": "Texas"}
+    done = imported(run, [{"data": data, "annotations": [annotation()]}], "p.json", contract=TRAIN)
+    assert [one.held_out for one in done.left_out] == [True]
+
+
+@pytest.mark.parametrize("edited", ["Ohio,\nnot Texas", {"text": ["Ohio,", "not Texas"]}, ["Ohio,", "not Texas"]])
+@pytest.mark.parametrize("name", ["min.json", "min.csv"])
+def test_a_correction_of_several_lines_is_read_from_flat_exports(run, edited, name):
+    if name == "min.csv" and not isinstance(edited, str):
+        edited = json.dumps(edited)
+    row = {"id": 5, "annotator": 4, "annotation_id": 7, "lead_time": 6.7, "contract": TRAIN, "question": LAW, "pw": "left",
+           "text1": "Ohio", "text2": "Texas", "edited": edited}  # fmt: skip
+    imported(run, [row], name)
+    assert stored(run)[0]["edited"] == "Ohio,\nnot Texas"
+
+
 # The AWS sample
 
 
@@ -223,7 +270,6 @@ def test_aws_files_with_an_index_and_older_names_are_read(run):
 # No held-out contract, no wrong question
 
 
-SHOWN = " ".join(TEXTS[DEV][20:150].split())
 
 @pytest.mark.parametrize(
     "row",
@@ -233,6 +279,7 @@ SHOWN = " ".join(TEXTS[DEV][20:150].split())
         pair(id="", contract=TEST, question=LAW),
         pair(contract=DEV.lower()),  # the id says a training contract
         pair(chosen=TEXTS[TEST][30:200]),
+        pair(chosen=f"The contract says:\n{SHOWN}\nSo it is Nevada."),
         pair(prompt=[{"role": "user", "content": f"<passage>{SHOWN}</passage> Question: {LAW}"}], chosen=OHIO, rejected=TEXAS),
         pair(prompt=f"Context: {SHOWN}\nQuestion: {LAW}"),
     ],
@@ -294,6 +341,37 @@ def test_duplicates_are_found_within_a_file_and_with_the_answers_turned_round(ru
     done = imported(run, [pair(), pair(chosen=" Ohio ")])
     assert (done.stored, done.duplicates) == (1, ["line 2"])
     assert imported(run, [turned], "raw.jsonl").duplicates == ["line 1"]
+
+
+def test_a_file_that_keeps_no_spans_takes_none_from_the_store(run):
+    base = {"annotator": "anna", "id": LAW_ID, "contract": TRAIN, "question": LAW, "answer_a": "Ohio", "answer_b": "Texas"}
+    Store(run / exchange.STORE).add(base | {"verdict": "a", "span": [3, 9]})
+    exchange.export_file(run.parent / "o.jsonl", run)
+    assert exchange.import_file(run.parent / "o.jsonl", run).duplicates == ["line 1"]
+    assert stored(run)[0]["span"] == [3, 9]
+    corrected = base | {"verdict": "a", "edited": "Ohio law", "shown_first": "a"}
+    assert imported(run, [corrected], "raw.jsonl").stored == 1  # says more than before
+
+
+def test_a_vote_without_systems_meets_those_of_the_notebook_on_the_same_answers(run):
+    base = {"annotator": "anna", "id": LAW_ID, "contract": TRAIN, "question": LAW, "answer_a": "Ohio", "answer_b": "Texas"}
+    Store(run / exchange.STORE).add(base | {"verdict": "a", "system_a": "sft", "system_b": "rag"})
+    imported(run, [pair(annotator="bob", chosen="Texas", rejected="Ohio")])
+    assert len({pair_key(judgement) for judgement in stored(run)}) == 1
+    assert {(j["system_a"], j["system_b"], j["verdict"]) for j in stored(run)} == {("sft", "rag", "a"), ("sft", "rag", "b")}
+
+
+def test_an_export_says_on_how_many_pairs_verdicts_contradict_each_other(run):
+    imported(run, [pair(), pair(annotator="bob", chosen="Texas", rejected="Ohio"), pair(annotator="zoe", rejected="Maine")])
+    counts = exchange.export_file(run.parent / "o.jsonl", run)
+    assert counts == {"judgements": 3, "rows": 3, "without a preference": 0, "pairs with contradictory verdicts": 1}
+
+
+def test_rows_of_a_contract_that_the_run_no_longer_has_are_left_out(run):
+    gone = ROWS[0] | {"id": "Gone__Governing Law", "contract": "Gone"}
+    runs.write_jsonl(run / "iter-02" / "data" / "train.jsonl", [gone])
+    done = imported(run, [pair(id=gone["id"], chosen="x" * 80), pair()])
+    assert (done.stored, [one.where for one in done.left_out]) == (1, ["line 1"])
 
 
 def test_contradictions_name_rows_and_annotators_and_the_later_own_verdict_counts(run):

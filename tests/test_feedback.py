@@ -208,6 +208,21 @@ def test_an_empty_file_becomes_a_store(store):
     assert len(store.judgements()) == 1
 
 
+def test_the_log_of_a_deleted_store_does_not_get_into_a_new_one(store):
+    store.add(record(0))
+    reader = sqlite3.connect(store.path)  # a connection that a killed process left open: the log stays
+    reader.execute("SELECT * FROM judgement").fetchall()
+    store.add(record(1))
+    store.path.unlink()
+    with pytest.raises(InputError, match="-wal holds rows of a feedback store that is gone"):
+        store.add(record(2))
+    assert not store.path.exists()
+    reader.close()
+    store.path.with_name(f"{store.path.name}-wal").unlink(missing_ok=True)
+    store.add(record(2))
+    assert [row["id"] for row in store.judgements()] == ["q2"]
+
+
 def test_a_damaged_store_says_so(store):
     store.add_many([record(n, comment="x" * 500) for n in range(200)])
     content = bytearray(store.path.read_bytes())

@@ -4,35 +4,19 @@ from __future__ import annotations
 
 import csv
 import json
-import os
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
+from commands import ROOT, cuadft
 
 from cuadft import params, runs
 from cuadft.declarations import declared
 from cuadft.rouge import shingles, tokens
 from cuadft.screening import SHINGLE
 
-ROOT = Path(__file__).parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("0*.ipynb"))
-SYSTEMS = ("rag", "rag_compiled", "sft", "dpo", "orpo")
-
-
-def cuadft(*arguments: object) -> subprocess.CompletedProcess:
-    command = [sys.executable, "-m", "cuadft.cli", *map(str, arguments)]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=os.environ | {"HF_HUB_OFFLINE": "1"})
-
-
-@pytest.fixture(scope="module")
-def smoke(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    run = tmp_path_factory.mktemp("runs") / "smoke"
-    done = cuadft("run", "params/smoke.yaml", "--iterations", 2, "--run-dir", run)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return run
+SYSTEMS = ("rag", "rag_compiled", "sft", "dpo", "orpo", "kto", "rloo", "ppo")
 
 
 def rows_of(path: Path) -> list[dict]:

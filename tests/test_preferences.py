@@ -290,3 +290,10 @@ def test_bad_settings_are_refused(settings, message):
 def test_a_candidate_that_is_no_prediction_is_refused():
     with pytest.raises(InputError, match="has no 'answer'"):
         pairs(small.program(), [ROW], judge=None, sources=("gold",))
+
+
+def test_what_people_chose_is_not_dropped_for_its_length():
+    rows, scores = candidates(ROW, WRONG, CLOSE), {WRONG: 0.0, CLOSE: 1.0}
+    found, counts = pairs(small.program(), rows, judge=Marks(scores), feedback=[vote("anna", "a", GOLD * 3, "x")],
+                          length_tolerance=0.0)  # fmt: skip
+    assert [p["source"] for p in found] == ["human"] and not counts["dropped for length"]

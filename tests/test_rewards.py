@@ -39,10 +39,22 @@ def test_the_judges_reward_is_its_score_of_the_same_row():
 
 def test_a_failed_judgement_is_no_reward_and_not_a_bad_one():
     class Down:
+        name = "down"
+
         def rate(self, rows):
             return pd.DataFrame({"judge_score": [math.nan, 0.5]})
 
     assert rewarded(Down(), ["a", "b"]) == [None, 0.5]
+
+
+def test_rewards_of_other_judges_have_other_names():
+    class Model(OfflineJudge):
+        def __init__(self, name):
+            super().__init__()
+            self.name = name
+
+    judges = (None, OfflineJudge(), Model("openai/a"), Model("openai/b"))
+    assert [rewards.function(judge).__name__ for judge in judges] == ["gold", "judge", "judge openai/a", "judge openai/b"]
 
 
 def test_prompts_are_those_of_inference_and_leave_out_what_the_passages_lack(tmp_path):
@@ -62,5 +74,8 @@ def test_rows_whose_answers_differ_teach_and_some_others_stay():
     assert [row["id"] for row in rewards.telling(rows, scores)] == ["b", "d", "a"]  # 2 differ, half as many others
     assert [row["id"] for row in rewards.telling(rows, scores, others=9)] == ["b", "d", "a", "c", "e", "f"]
     assert [row["id"] for row in rewards.telling(rows[:1], scores)] == ["a"]
+    failed = {name: [math.nan, math.nan, 0.5] for name in "abcdef"}
+    assert [row["id"] for row in rewards.telling(rows, scores | {"b": failed["b"]})] == ["d"]  # unknown is not different
+    assert rewards.telling(rows, failed) == rows
     with pytest.raises(InputError, match="'d'"):
         rewards.telling(rows, {name: scores[name] for name in "abc"})
