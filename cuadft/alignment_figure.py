@@ -15,6 +15,7 @@ from typing import Any
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
 
 from cuadft.drawing import GREY, Figure, empty, foot, plain, styles
 from cuadft.errors import InputError
@@ -152,6 +153,7 @@ def _compare(axes: Axes, key: str, logs: Mapping[str, Mapping[str, Any]], look: 
     if rest is not None:
         axes.axhline(rest, color=GREY, linewidth=1, zorder=0)
     axes.set(xlabel="Training step", ylabel=label)
+    axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
     if key == "rewards/accuracies":
         axes.set_ylim(-0.05, 1.05)
     plain(axes)
@@ -163,6 +165,7 @@ def _sides(axes: Axes, method: str, log: Mapping[str, Any], color: str, unit: st
             _draw(axes, log[key], color=color, linestyle=line)
     axes.set_title(f"Log-probability, {shorten(method, LONGEST)}", fontsize=9)
     axes.set(xlabel="Training step", ylabel=f"Nats per {unit}")
+    axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
     plain(axes)
 
 
@@ -182,6 +185,7 @@ def _explain(figure: Figure, histories: Mapping[str, History], logs: Mapping[str
         "Pale: single steps; line: moving mean over a tenth of the steps." * any(
             len(log.get(key, [])) >= SMOOTHED for log in logs.values() for key in SHOWN),
         "ORPO's rewards are per token and have no reference: compare directions, not heights." * (len(with_margins) > 1),
+        "KL: rloo logs the plain log ratio, which can be negative." * ("kl" in drawn.get("rloo", {})),
         f"Left out: {odd} logged value{'s' * (odd != 1)} that {'is' if odd == 1 else 'are'} no number." * (odd > 0),
         f"Nothing logged: {', '.join(m for m in logs if m not in drawn)}." * (len(drawn) < len(logs)),
     ]

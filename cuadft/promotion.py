@@ -46,7 +46,8 @@ def comparisons(systems: Sequence[str]) -> list[tuple[str, str]]:
     """Return the (baseline, system) pairs worth a paired test: each against rag, and each aligned one against sft."""
     base = "rag" if "rag" in systems else next(iter(systems), None)
     pairs = [(base, s) for s in systems if s != base]
-    return pairs + [("sft", s) for s in systems if "sft" in systems and s not in (*PROGRAMS, "incumbent", "sft", base)]
+    more = [("sft", s) for s in systems if "sft" in systems and s not in (*PROGRAMS, "incumbent", "sft", base)]
+    return list(dict.fromkeys(pairs + more))  # without rag, sft is the base already
 
 
 def _means(frame: pd.DataFrame, metric: str) -> pd.Series:

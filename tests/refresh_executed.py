@@ -27,6 +27,8 @@ def clean(notebook: dict) -> dict:
         for output in cell.get("outputs", []):
             if "metadata" in output:
                 output["metadata"] = {}
+            # a widget without its kernel shows an error instead of the text beside it
+            output.get("data", {}).pop("application/vnd.jupyter.widget-view+json", None)
     text = json.dumps(notebook, indent=1, ensure_ascii=False)
     return json.loads(text.replace(str(ROOT), ".").replace(str(Path.home()), "~"))
 

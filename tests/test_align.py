@@ -366,6 +366,16 @@ def test_a_batch_that_holds_no_whole_groups_is_refused(generations, data, sft, t
         run("rloo", tiny, data, sft, tmp_path / "out", reward=None)
 
 
+@pytest.mark.parametrize("methods, tuning, generations, message", [
+    (["dpo", "ppp"], TUNING, 2, "'ppp': choose among"), (["dpo", "ppo"], replace(TUNING, mode="full"), 2, "LoRA adapter"),
+    (["dpo", "grpo"], TUNING, 3, "whole groups of 3"),
+])  # fmt: skip
+def test_what_a_later_method_would_refuse_is_said_before_the_first_trains(methods, tuning, generations, message):
+    with pytest.raises(InputError, match=message):
+        align.check(methods, tuning, replace(SAMPLING, generations=generations))
+    align.check(METHODS, TUNING, SAMPLING)
+
+
 def test_an_unknown_dpo_loss_is_refused(data, sft, tiny, tmp_path):
     with pytest.raises(InputError, match="dpo_loss 'sigmund'"):
         run("dpo", tiny, data, sft, tmp_path / "out", settings=replace(SETTINGS, dpo_loss=("sigmund",)))

@@ -137,6 +137,7 @@ def test_comparisons_pair_each_with_rag_and_aligned_ones_with_sft():
         ("rag", "rag_compiled"), ("rag", "sft"), ("rag", "dpo"), ("sft", "dpo")]
     assert comparisons(["rag", "incumbent", "sft"]) == [("rag", "incumbent"), ("rag", "sft")]
     assert comparisons(["rag"]) == [] == comparisons([])
+    assert comparisons(["sft", "dpo", "kto"]) == [("sft", "dpo"), ("sft", "kto")]  # each once: Holm counts them
 
 
 def test_the_best_by_a_metric_of_counts_is_the_best_ratio_of_sums(first):

@@ -57,6 +57,17 @@ def test_rewards_of_other_judges_have_other_names():
     assert [rewards.function(judge).__name__ for judge in judges] == ["gold", "judge", "judge openai/a", "judge openai/b"]
 
 
+def test_a_judge_that_fails_on_every_answer_of_a_step_stops_the_training():
+    class Dead:
+        name = "dead"
+
+        def rate(self, rows):
+            return pd.DataFrame({"judge_score": [math.nan] * len(rows), "judge_error": ["no route to host"] * len(rows)})
+
+    with pytest.raises(InputError, match="all 2 answers.*no route to host"):
+        rewarded(Dead(), ["a", "b"])
+
+
 def test_prompts_are_those_of_inference_and_leave_out_what_the_passages_lack(tmp_path):
     program = small.program()
     lost = ROW | {"id": "lost", "answers": [{"text": "nowhere", "start": 10**6}]}
