@@ -222,17 +222,19 @@ def test_five_pairs_by_keyboard_then_reload_and_run_again(notebook):
 
 def test_notebook_06_asks_people_and_keeps_their_verdicts(chromium, lab, smoke):
     folder, address = lab
+    for part in ("notebooks", "params"):  # a project of its own, so that nothing here is written to
+        shutil.copytree(Path(__file__).parents[1] / part, folder / part)
     shutil.copytree(smoke, folder / "smoke")
     made = nbformat.read(smoke / "iter-02" / "executed" / "align.ipynb", as_version=4)
     for cell in made.cells:
         cell["source"] = cell["source"].replace(str(smoke), str(folder / "smoke"))
         if cell["cell_type"] == "code":
             cell["outputs"], cell["execution_count"] = [], None
-    nbformat.write(made, folder / "06_align.ipynb")
+    nbformat.write(made, folder / "notebooks" / "06_align.ipynb")
     page = chromium.new_page(viewport={"width": 1200, "height": 1000})
     page.set_default_timeout(2 * PATIENCE)
     for visit in (1, 2):
-        page.goto(f"{address}/lab/tree/06_align.ipynb?token=test&reset")
+        page.goto(f"{address}/lab/tree/notebooks/06_align.ipynb?token=test&reset")
         page.wait_for_selector("text=Python 3 (ipykernel) | Idle")
         page.click("text=Run >> nth=0")
         page.click("text=Run All Cells >> nth=0")

@@ -266,7 +266,7 @@ def test_a_kill_between_training_and_saving_repeats_no_step(finished, monkeypatc
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(finetune, "_save", killed)
+        patch.setattr(training, "_save", killed)
         train(tmp_path / "sft", replace(SHORT, save_steps=2))
     assert not (tmp_path / "sft").exists()
     from trl import SFTTrainer

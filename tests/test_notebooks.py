@@ -165,7 +165,7 @@ def test_a_missing_adapter_is_named_with_the_notebook_that_makes_it(smoke: Path,
     import papermill
     from papermill.exceptions import PapermillExecutionError
 
-    values = params.load(ROOT / "params" / "smoke.yaml", [], ROOT / "notebooks") | {"run_dir": str(smoke), "systems": ["kto"]}
-    with pytest.raises(PapermillExecutionError, match=r"System 'kto' has no weights in .*06_align"):
+    values = params.load(ROOT / "params" / "smoke.yaml", [], ROOT / "notebooks") | {"run_dir": str(smoke), "systems": ["grpo"]}
+    with pytest.raises(PapermillExecutionError, match=r"System 'grpo' has no weights in .*06_align"):
         papermill.execute_notebook(str(ROOT / "notebooks" / "03_batch_inference.ipynb"), str(tmp_path / "out.ipynb"),
                                    parameters=values, cwd=str(ROOT), kernel_name="python3", progress_bar=False)
