@@ -242,7 +242,7 @@ def test_notebook_06_asks_people_and_keeps_their_verdicts(chromium, lab, smoke):
         page.keyboard.type("anna")
         page.keyboard.press("Enter")
         if visit == 1:
-            shows(page, "0 done")
+            page.wait_for_selector(f"{WIDGET} .answer")  # the kernel answers when the cells below are done
             for number, key in enumerate("abtwa", 1):
                 page.keyboard.press(key)
                 shows(page, f"{number} done")
