@@ -15,6 +15,7 @@ from cuadft.errors import InputError
 from cuadft.finetune import Tuning, common_settings, load_trainable, lora_config, tokenizer
 from cuadft.models import weights_hash
 from cuadft.rewards import Reward
+from cuadft.thumbs import weights
 from cuadft.training import run_training
 
 PAIRED = ("dpo", "orpo", "orpo_base")
@@ -113,11 +114,11 @@ def _dpo(model: Any, words: Any, pairs: Sequence[dict], common: dict, settings: 
         raise InputError(f"Unknown dpo_loss '{unknown[0]}': choose among {', '.join(LOSSES)}.")
     pairs = _seen(pairs, tuning.batch_size, tuning)
     losses = [*settings.dpo_loss, *["sft"] * (settings.nll_weight > 0)]
-    weights = [1.0] * len(settings.dpo_loss) + [settings.nll_weight] * (settings.nll_weight > 0)
+    shares = [1.0] * len(settings.dpo_loss) + [settings.nll_weight] * (settings.nll_weight > 0)
     # No reference model is given: TRL then freezes a copy of the adapter as it is now, which is the SFT model.
     # EXO's target gives the rejected answer 1e-3 (Ji et al. 2024); without any its loss is infinite
     config = DPOConfig(**common, beta=settings.beta, max_length=None, precompute_ref_log_probs=True, loss_type=losses,
-                       loss_weights=weights, label_smoothing=1e-3 if "exo_pair" in losses else 0.0)
+                       loss_weights=shares, label_smoothing=1e-3 if "exo_pair" in losses else 0.0)
     trainer = DPOTrainer(model=model, args=config, train_dataset=_dataset(pairs, "chosen", "rejected"),
                          processing_class=words)
     _all_kept(trainer, pairs)
@@ -127,19 +128,16 @@ def _dpo(model: Any, words: Any, pairs: Sequence[dict], common: dict, settings: 
 def _kto(model: Any, words: Any, rows: Sequence[dict], common: dict, settings: Settings, tuning: Tuning) -> Any:
     from trl import KTOConfig, KTOTrainer
 
-    good = sum(row["label"] for row in rows)
     if not teaches("kto", rows):
-        raise InputError(f"kto needs good and bad answers: {good} of {len(rows)} are good. Sample more rows (preference_rows).")
+        raise InputError(f"kto needs good and bad answers: {sum(row['label'] for row in rows)} of {len(rows)} are good. Sample "
+                         "more rows (preference_rows).")
     given, rows = rows, _seen(rows, 2 * tuning.batch_size, tuning)  # mixed: TRL takes them in their order
     if not teaches("kto", rows):  # the few that are seen are all of one kind
         rows[-1] = next(row for row in given if row["label"] != rows[0]["label"])
-    good = sum(row["label"] for row in rows)
-    # the rarer label weighs more, so that both sides pull alike (Ethayarajh et al. 2024, section 4.1)
-    odds = good / (len(rows) - good)
-    weights = {"desirable_weight": max(1.0, 1 / odds), "undesirable_weight": max(1.0, odds)}
+    desirable, undesirable = weights(rows)
     # an answer is one sequence, a pair two: a step sees as many answers as one of the paired methods
     config = KTOConfig(**common | {"per_device_train_batch_size": 2 * tuning.batch_size}, beta=settings.beta, max_length=None,
-                       precompute_ref_log_probs=True, **weights)
+                       precompute_ref_log_probs=True, desirable_weight=desirable, undesirable_weight=undesirable)
     trainer = KTOTrainer(model=model, args=config, train_dataset=_dataset(rows, "completion", "label"),
                          processing_class=words)
     _all_kept(trainer, rows)

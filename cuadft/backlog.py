@@ -17,7 +17,7 @@ from typing import Any
 
 from cuadft.answer_scores import is_refusal, token_f1
 from cuadft.errors import InputError
-from cuadft.feedback import Store, pair_key
+from cuadft.feedback import pair_key
 from cuadft.files import value_hash
 from cuadft.matching import normalise
 
@@ -59,12 +59,6 @@ def tasks(candidates: Sequence[Mapping[str, Any]], *, scores: Mapping[str, Seque
     rows = [(row, {name: _number(values[n]) for name, values in scores.items()}) for n, row in enumerate(candidates)]
     pairs = list(_pairs(rows, frozenset(judged), frozenset(disputed), seed))
     return [_task(pair, texts[pair.first[0]["contract"]]) for pair in _spread(pairs, size)]
-
-
-def next_of(tasks: Sequence[Mapping[str, Any]], store: Store, annotator: str) -> Mapping[str, Any] | None:
-    """Return the first task that an annotator has neither judged nor skipped, None if all are done."""
-    done = store.done(annotator)
-    return next((task for task in tasks if pair_key(task) not in done), None)
 
 
 def likeness(one: Mapping[str, Any], other: Mapping[str, Any]) -> float:

@@ -13,6 +13,7 @@ from cuadft import corpus, runs
 from cuadft.categories import CATEGORIES, key
 from cuadft.cells import Refused
 from cuadft.errors import InputError
+from cuadft.rulings import fold
 
 LONG_QUOTE = 60  # characters from which words that stand in one contract only tell where they were taken from
 _DETAILS = re.compile(r"\bDetails:\s*(.+)\Z", re.DOTALL)  # CUAD's own wording: 'Highlight the parts ... Details: ...'
@@ -31,7 +32,7 @@ class TrainingRows:
         records = runs.read_jsonl(run / "contracts.jsonl")
         self.texts = {record["title"]: _words(record["text"]) for record in records}
         self.held_out = corpus.held_out(records)
-        self._titles = {_fold(record["title"]): record["title"] for record in records}
+        self._titles = {fold(record["title"]): record["title"] for record in records}
         folders = sorted(run.glob("iter-*/data"), reverse=True)
         self.by_id = _first(row for row in _rows(folders, "train")
                             if row["contract"] in self.texts and row["contract"] not in self.held_out)
@@ -45,13 +46,13 @@ class TrainingRows:
 
     def title(self, contract: str) -> str | None:
         """Return the run's title of a contract, whatever its white space and case; None if the run has none such."""
-        return self._titles.get(_fold(contract))
+        return self._titles.get(fold(contract))
 
     def known_title(self, contract: str) -> str:
         """Return the run's title of a contract; raises InputError, with the nearest titles, if it has none such."""
         if title := self.title(contract):
             return title
-        near = [self._titles[name] for name in get_close_matches(_fold(contract), self._titles, n=3, cutoff=0.4)]
+        near = [self._titles[name] for name in get_close_matches(fold(contract), self._titles, n=3, cutoff=0.4)]
         raise InputError(f"The run has no contract {contract!r}: give the title as in contracts.jsonl"
                          f"{f' (nearest: {near})' if near else ''}.")
 
@@ -84,7 +85,7 @@ class TrainingRows:
         if title in self.held_out:
             raise Refused("its contract is held out (dev or test)", held_out=True)
         found = list(self._asked.get((title, key(_bare(question))), {}).values())
-        exact = [row for row in found if _fold(row["question"]) == _fold(question)]
+        exact = [row for row in found if fold(row["question"]) == fold(question)]
         if len(found) > 1 and len(exact) != 1:
             raise Refused(f"its question fits {len(found)} training questions on the contract")
         if not found:
@@ -141,10 +142,6 @@ def _first(rows: Iterable[dict[str, Any]]) -> dict[str, dict[str, Any]]:
     return found
 
 
-def _fold(text: str) -> str:
-    return " ".join(text.casefold().split())
-
-
 def _words(text: str) -> str:
     # as prompts show it: white space folded, "<" set apart; case is kept out of the comparison
-    return _fold(text.replace("<", " < "))
+    return fold(text.replace("<", " < "))

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cuadft.backlog import _merged, likeness, next_of, tasks
+from cuadft.backlog import _merged, likeness, tasks
 from cuadft.errors import InputError
-from cuadft.feedback import Store, pair_key
+from cuadft.feedback import pair_key
 from cuadft.metrics import NO_CLAUSE
 
 TEXT = "This Agreement is governed by the law of Ohio. Invoices are paid within thirty days. " * 20
@@ -148,12 +148,3 @@ def test_what_does_not_fit_is_refused(change, message):
     rows = change.pop("rows", two(0))
     with pytest.raises(InputError, match=message):
         ask(rows, change.pop("scores", {}), **change)
-
-
-def test_the_next_task_is_the_first_that_the_annotator_has_not_seen(tmp_path):
-    found, store = ask([*two(0), *two(1)]), Store(tmp_path / "feedback.sqlite")
-    kept = ("id", "contract", "question", "answer_a", "answer_b", "system_a", "system_b")
-    for n in range(2):
-        assert next_of(found, store, "anna") == found[n]
-        store.add({key: found[n][key] for key in kept} | {"annotator": "anna", "verdict": ["skip", "tie"][n]})
-    assert next_of(found, store, "anna") is None and next_of(found, store, "ben") == found[0]
