@@ -5,10 +5,10 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup weights quickstart smoke test lint lab lock executed clean
+.PHONY: help setup weights quickstart smoke test test-faults lint lab lock executed clean
 
 help:  ## list the targets
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 $(READY): requirements.lock pyproject.toml
 	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) is missing: install Python 3.11, or run make PYTHON=/path/to/python3.11"; exit 2; }
@@ -33,6 +33,9 @@ smoke: $(READY)  ## two iterations of the plumbing on a random model
 test: $(READY) weights  ## lint, unit and property tests, all notebooks on the smoke preset
 	$(BIN)/ruff check cuadft tests notebooks
 	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest
+
+test-faults: $(READY) weights  ## kills, full disks and damaged files on the smoke preset: about an hour on 2 cores
+	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest tests/faults --durations=0
 
 lint: $(READY)  ## ruff on package, tests and notebooks
 	$(BIN)/ruff check cuadft tests notebooks

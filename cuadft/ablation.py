@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING
 
 from cuadft import ablation_report, declarations, files, loop, params, runs
 from cuadft.errors import InputError
-from cuadft.manifest import Manifest, lock
+from cuadft.holder import lock
+from cuadft.manifest import Manifest
 from cuadft.runs import Iteration
 from cuadft.stages import STAGES, Stage
 

@@ -104,7 +104,7 @@ def _retrieval(iteration: Iteration) -> tuple[dict[str, pd.DataFrame], list[str]
     records = _read_records(path)
     if "split" in records:
         records = records[records["split"] == "test"]
-    held_out = corpus.titles(runs.read_jsonl(iteration.run / "contracts.jsonl"), "test")
+    held_out = corpus.titles(corpus.records(iteration.run, iteration.number), "test")
     records = records[records["contract"].isin(held_out)]
     if records.empty:
         return {}, [f"Retrieval is not compared: {path} holds no record on a test contract."]

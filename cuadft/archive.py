@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import csv
 import io
-import zipfile
-import zlib
 from pathlib import PurePosixPath
 
-from cuadft import titles
+from cuadft import titles, zips
 from cuadft.categories import key
 from cuadft.errors import InputError
 
 JSON_NAME, TYPES_NAME, PDF_FOLDER = "CUAD_v1.json", "contract_types.csv", "full_contract_pdf"
-_BAD_ZIP = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, ValueError)
 
 
 def open_cuad(raw: bytes, name: str) -> tuple[bytes, str, dict[str, str]]:
@@ -21,27 +18,17 @@ def open_cuad(raw: bytes, name: str) -> tuple[bytes, str, dict[str, str]]:
 
     Types come from contract_types.csv beside the JSON, else from the folders of the PDFs. Raises InputError.
     """
-    try:
-        with zipfile.ZipFile(io.BytesIO(raw)) as archive:
-            names = archive.namelist()
-            inside = sorted(
-                (n for n in names if PurePosixPath(n).name == JSON_NAME), key=lambda n: (n.count("/"), n)
-            )
-            if not inside:
-                found = ", ".join(names[:5]) or "nothing"
-                raise InputError(f"{name} holds no {JSON_NAME} (found: {found}); give CUAD's own zip")
-            text = archive.read(inside[0])
-            table = str(PurePosixPath(inside[0]).with_name(TYPES_NAME))
-            types = _folder_types(names)
-            if table in names:
-                types |= type_table(archive.read(table), f"{name}: {table}")
-    except InputError:
-        raise
-    except _BAD_ZIP as error:
-        raise InputError(
-            f"{name} is not a complete zip archive ({error}); delete it and fetch it again,"
-            " or set cuad to another file"
-        ) from error
+    with zips.opened(raw, name) as archive:
+        names = archive.namelist()
+        inside = sorted((n for n in names if PurePosixPath(n).name == JSON_NAME), key=lambda n: (n.count("/"), n))
+        if not inside:
+            found = ", ".join(names[:5]) or "nothing"
+            raise InputError(f"{name} holds no {JSON_NAME} (found: {found}); give CUAD's own zip")
+        text = zips.member(archive, inside[0], name)
+        table = str(PurePosixPath(inside[0]).with_name(TYPES_NAME))
+        types = _folder_types(names)
+        if table in names:
+            types |= type_table(zips.member(archive, table, name), f"{name}: {table}")
     return text, f"{name}: {inside[0]}", types
 
 

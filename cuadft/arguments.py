@@ -11,7 +11,7 @@ ROLES = ("question", "reference", "answer", "system", "contract")  # columns of 
 _Commands = argparse._SubParsersAction
 
 
-def parser(handlers: Mapping[str, Callable[[argparse.Namespace], None]]) -> argparse.ArgumentParser:
+def parser(handlers: Mapping[str, Callable[[argparse.Namespace], int | None]]) -> argparse.ArgumentParser:
     """Return the parser of all commands; the parsed `command` is the handler of the command's name."""
     parser = argparse.ArgumentParser(
         prog="cuadft", description="Fine-tune small language models for contract review on CUAD."
@@ -20,8 +20,8 @@ def parser(handlers: Mapping[str, Callable[[argparse.Namespace], None]]) -> argp
     shared = argparse.ArgumentParser(add_help=False)
     shared.add_argument("--debug", action="store_true", help="show the full traceback of an error")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    adders = (_add_run, _add_status, _add_score, _add_retrieval, _add_ablate, _add_fetch, _add_feedback,
-              _add_params)
+    adders = (_add_run, _add_status, _add_promote, _add_rollback, _add_verify, _add_score, _add_retrieval, _add_ablate,
+              _add_fetch, _add_feedback, _add_params)
     for add in adders:
         command = add(commands, shared)
         command.set_defaults(command=handlers[command.prog.rpartition(" ")[2]])
@@ -49,6 +49,42 @@ def _add_status(commands: _Commands, shared: argparse.ArgumentParser) -> argpars
         "status", parents=[shared], help="show a run's stages, scores and decisions"
     )
     command.add_argument("run_dir", metavar="D", help="run folder")
+    return command
+
+
+def _add_promote(commands: _Commands, shared: argparse.ArgumentParser) -> argparse.ArgumentParser:
+    command = commands.add_parser(
+        "promote", parents=[shared], help="make a system the champion by hand",
+        description="Make a system of a decided iteration the champion that the next iteration starts from. The gate's "
+        "decision stays as it is; the choice, with its reason, goes into the run's history.",
+    )  # fmt: skip
+    add = command.add_argument
+    add("run_dir", metavar="D", help="run folder")
+    add("system", metavar="SYSTEM", help="rag, rag_compiled, retriever, or a folder of adapters such as sft")
+    add("--reason", required=True, metavar="TEXT", help="why, for the history")
+    add("--iteration", type=int, metavar="N", help="whose system it is (default: the newest that has decided)")
+    return command
+
+
+def _add_rollback(commands: _Commands, shared: argparse.ArgumentParser) -> argparse.ArgumentParser:
+    command = commands.add_parser(
+        "rollback", parents=[shared], help="go back to the champion before the present one",
+        description="Make the champion before the present one the champion again; a second call goes back two steps.",
+    )  # fmt: skip
+    command.add_argument("run_dir", metavar="D", help="run folder")
+    command.add_argument("--reason", required=True, metavar="TEXT", help="why, for the history")
+    return command
+
+
+def _add_verify(commands: _Commands, shared: argparse.ArgumentParser) -> argparse.ArgumentParser:
+    command = commands.add_parser(
+        "verify", parents=[shared], help="compute all hashes of a run again; show where an artefact comes from",
+        description="Name what is changed, missing, stale, unfinished or unaccounted for in a run folder; exit code 0 only "
+        "if nothing is. With ARTEFACT: print its chain back to the contracts, and check that chain alone.",
+    )  # fmt: skip
+    command.add_argument("run_dir", metavar="RUN", help="run folder")
+    command.add_argument("artefact", nargs="?", default="", metavar="ARTEFACT", help="a file or folder of the run, such as "
+                         "iter-02/adapters/sft or scoreboard.csv")  # fmt: skip
     return command
 
 

@@ -21,7 +21,7 @@ from cuadft.feedback import pair_key
 from cuadft.files import value_hash
 from cuadft.matching import normalise
 
-HELD_OUT = ("dev", "test")
+HELD_OUT = ("dev", "test", "slice", "slices")  # splits of predictions
 DOUBT = 0.5  # weight of answers that no score tells apart, against 1 for scores that contradict each other
 FLOOR = 0.01  # priority of a pair on which all agree, so that it still takes its turn
 AROUND = 300  # characters shown on each side of a cited span that no passage holds
@@ -53,7 +53,7 @@ def tasks(candidates: Sequence[Mapping[str, Any]], *, scores: Mapping[str, Seque
     A pair's priority is 1 if it is disputed, plus the smaller of the two gaps where two scores rank the answers
     oppositely, plus DOUBT * (1 - mean gap) * (1 - likeness of the answers, see `likeness`). Each pair taken of a contract
     or category lowers the rest of it: priority / ((1 + of the contract) * (1 + of the category)). Equal input and seed
-    give equal tasks. Raises InputError on candidates of dev or test, scores that do not fit, and unknown contracts.
+    give equal tasks. Raises InputError on candidates of a held-out split, scores that do not fit, and unknown contracts.
     """
     _check(candidates, scores, texts, size)
     rows = [(row, {name: _number(values[n]) for name, values in scores.items()}) for n, row in enumerate(candidates)]

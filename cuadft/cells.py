@@ -11,7 +11,7 @@ from cuadft.judgements import AHEAD
 
 
 class Refused(Exception):
-    """Say why a row of a file can't be taken; `held_out` marks those of dev and test contracts."""
+    """Say why a row of a file can't be taken; `held_out` marks those of held-out contracts."""
 
     def __init__(self, reason: str, *, held_out: bool = False) -> None:
         super().__init__(reason)

@@ -1,21 +1,23 @@
-"""The command line: `cuadft run | status | score | retrieval | ablate | fetch | feedback | params`."""
+"""The command line: what each command of `cuadft` does, as a thin call into the package."""
 
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from cuadft.arguments import ROLES, parser
-from cuadft.errors import InputError
+from cuadft.errors import InputError, redact
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; return 0, 2 for bad input or files, 1 for a failed stage, 130 for an interruption."""
-    arguments = parser(HANDLERS).parse_args(argv)
+    """Run one command; return 0, 2 for bad input, 1 for a failed stage or check, 3 for an incomplete run, 130 interrupted."""
+    arguments, code = parser(HANDLERS).parse_args(argv), 0
     try:
-        arguments.command(arguments)
+        code = arguments.command(arguments) or 0
         sys.stdout.flush()
     except BrokenPipeError:
         # the reader (head, less) has closed: nothing more to say, also not at exit
@@ -31,17 +33,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         if not isinstance(error, StageFailed):
             raise
         return _complain(error, arguments.debug, code=1)
-    return 0
+    return code
 
 
 def _complain(error: Exception, debug: bool, *, code: int) -> int:
     if debug:
-        traceback.print_exception(error)
-    print(f"error: {error}", file=sys.stderr)
+        print(redact("".join(traceback.format_exception(error))), end="", file=sys.stderr)
+    print(f"error: {redact(str(error))}", file=sys.stderr)
     return code
 
 
-def _run(arguments: argparse.Namespace) -> None:
+def _run(arguments: argparse.Namespace) -> int:
     from cuadft import loop
 
     done = loop.run(
@@ -53,12 +55,51 @@ def _run(arguments: argparse.Namespace) -> None:
         log=lambda line: print(line, flush=True),
     )
     print(f"Run folder: {done['run_dir']} (see `cuadft status {done['run_dir']}`)")
+    lacking = [step for step in done["steps"] if step["state"] == "incomplete"]
+    for step in lacking:
+        print(f"Incomplete: {step['stage']} of iteration {step['iteration']}: {step['reason']}")
+    if lacking:
+        print("What could be done is done. When the endpoint is back, the same command makes up for the rest.")
+    return 3 if lacking else 0
 
 
 def _status(arguments: argparse.Namespace) -> None:
     from cuadft import loop
 
     print(loop.status(arguments.run_dir))
+
+
+def _verify(arguments: argparse.Namespace) -> int:
+    from cuadft import verify, verify_text
+
+    verdict = verify.check(arguments.run_dir, arguments.artefact)
+    print(verify_text.text(verdict))
+    return 1 if verdict.findings else 0
+
+
+def _promote(arguments: argparse.Namespace) -> None:
+    from cuadft import by_hand
+
+    line = by_hand.promote(arguments.run_dir, arguments.system, reason=arguments.reason, iteration=arguments.iteration)
+    _changed(arguments.run_dir, line)
+
+
+def _rollback(arguments: argparse.Namespace) -> None:
+    from cuadft import by_hand
+
+    _changed(arguments.run_dir, by_hand.rollback(arguments.run_dir, reason=arguments.reason))
+
+
+def _changed(run_dir: str, line: Mapping[str, Any]) -> None:
+    from cuadft import runs
+    from cuadft.champion import label
+
+    print(f"Champion: {label(line['to'])} (before: {label(line['from'])}). The next iteration starts from it.")
+    if (runs.resolve(run_dir) / "trackers").is_dir() or "MLFLOW_TRACKING_URI" in os.environ:
+        from cuadft import trackers
+
+        for shown in trackers.follow(run_dir).to_dict("records"):
+            print(f"{shown['tracker']}: {shown['error'] or 'shows it too'}")
 
 
 def _score(arguments: argparse.Namespace) -> None:
@@ -172,8 +213,9 @@ def _params(arguments: argparse.Namespace) -> None:
 
 
 HANDLERS = {
-    "run": _run, "status": _status, "score": _score, "retrieval": _retrieval, "ablate": _ablate, "fetch": _fetch,
-    "feedback": _feedback, "params": _params,
+    "run": _run, "status": _status, "promote": _promote, "rollback": _rollback, "verify": _verify,
+    "score": _score, "retrieval": _retrieval, "ablate": _ablate, "fetch": _fetch, "feedback": _feedback,
+    "params": _params,
 }  # fmt: skip
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from cuadft.champion import NOT_TRAINED
 from cuadft.errors import InputError
 from cuadft.metrics import WEIGHTS, weights
 from cuadft.resampling import Studentised, studentise
@@ -96,6 +97,14 @@ def paired_deltas(
     table = pd.DataFrame(rows, columns=[c for c in COLUMNS if c != "p_holm"])
     table["p_holm"] = table.groupby("metric", sort=False)["p"].transform(holm) if rows else []
     return table[COLUMNS]
+
+
+def comparisons(systems: Sequence[str]) -> list[tuple[str, str]]:
+    """Return the (baseline, system) pairs worth a paired test: each against rag, and each aligned one against sft."""
+    base = "rag" if "rag" in systems else next(iter(systems), None)
+    pairs = [(base, s) for s in systems if s != base]
+    more = [("sft", s) for s in systems if "sft" in systems and s not in (*NOT_TRAINED, "sft", base)]
+    return list(dict.fromkeys(pairs + more))  # without rag, sft is the base already
 
 
 def holm(p_values: Sequence[float]) -> np.ndarray:

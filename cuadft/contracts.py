@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypedDict
 
-from cuadft import archive, squad, titles
+from cuadft import archive, squad, titles, zips
 from cuadft.categories import CATEGORIES, key
 from cuadft.errors import InputError
 
@@ -73,11 +73,11 @@ def locate(cuad: str, data_dir: Path) -> Path:
     if cuad == "sample":
         return sample_path()
     if cuad == "auto":
-        if found := _in_folder(data_dir):
+        if found := in_folder(data_dir):
             return found
         return fetch.cuad_from_zenodo(data_dir)
     path = runs.resolve(Path(cuad).expanduser()) if cuad else Path()
-    found = _in_folder(path) if cuad and path.is_dir() else path
+    found = in_folder(path) if cuad and path.is_dir() else path
     if not cuad or found is None or not found.is_file():
         raise InputError(
             f"Invalid cuad {cuad!r}: no {JSON_NAME} or {ZIP_NAME} there; give 'sample', 'auto', a"
@@ -87,7 +87,8 @@ def locate(cuad: str, data_dir: Path) -> Path:
     return found
 
 
-def _in_folder(folder: Path) -> Path | None:
+def in_folder(folder: Path) -> Path | None:
+    """Return the file of CUAD in a folder, None if there is none."""
     candidates = (folder / ZIP_NAME, folder / "CUAD_v1" / JSON_NAME, folder / JSON_NAME)
     return next((path for path in candidates if path.is_file()), None)
 
@@ -100,7 +101,7 @@ def read(path: str | Path) -> list[Contract]:
     """
     path = Path(path)
     try:
-        raw = path.read_bytes()
+        raw = zips.read_file(path)
     except OSError as error:
         raise InputError(
             f"Cannot read {path} ({error.strerror}); give a zip or JSON file of contracts"

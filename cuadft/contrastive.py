@@ -58,6 +58,7 @@ def finetune(
     identity = [[dict(triple) for triple in triples], settings, getattr(evaluate, "key", None)]
     key = value_hash([identity, models.weights_hash(start)])
     if resume and (out / RECORD).is_file() and read_json(out / RECORD)["key"] == key:
+        shutil.rmtree(out.with_name(f".{out.name}-work"), ignore_errors=True)  # a kill at the very end leaves it
         return read_json(out / RECORD)
     work = _work_folder(out, key, keep=resume)
     with _silent():

@@ -1,4 +1,4 @@
-"""The contracts of a run and their splits (contracts.jsonl), drawn once, and the rows that each iteration asks."""
+"""The contracts of a run and their splits (contracts.jsonl, and what arrived later), and the rows that each iteration asks."""
 
 from __future__ import annotations
 
@@ -9,12 +9,13 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from cuadft import runs, splits
+from cuadft import arrived, runs, splits
 from cuadft.contracts import Contract, Row
 from cuadft.errors import InputError
 from cuadft.passages import Passage, cut
 
 SPLITS = ("train", "dev", "test")
+HELD_OUT = ("dev", "test", "slice")  # nothing is learned from these; "slice" is held out of a slice of the stream
 PLAIN = "plain"  # contracts without annotations
 
 
@@ -41,18 +42,31 @@ def freeze(run: Path, contracts: Sequence[Contract], *, dev: int, test: int, see
     return records
 
 
+def records(run: Path, upto: int | None = None) -> list[dict[str, Any]]:
+    """Return the records of contracts.jsonl, then those that arrived in iterations 1 to `upto` (None: in any).
+
+    A record that arrived has "arrived", the number of its iteration; it takes the place of an unannotated contract of
+    its title.
+    """
+    later = arrived.records(run, upto)
+    annotated = {r["title"] for r in later}
+    first = runs.read_jsonl(run / "contracts.jsonl")
+    return [r for r in first if r["title"] not in annotated] + later
+
+
 def add_plain(run: Path, contracts: Sequence[Contract]) -> list[dict[str, Any]]:
     """Add contracts without annotations (for self-instruct only) to contracts.jsonl; return all its records.
 
-    Raises InputError if one shares text or filer with a dev or test contract.
+    Raises InputError if one has the title of an annotated contract, or shares text or filer with a held-out one.
     """
     path = run / "contracts.jsonl"
     records = [r for r in runs.read_jsonl(path) if r["split"] != PLAIN]
-    held_out = [r for r in records if r["split"] in ("dev", "test")]
-    known = {r["title"] for r in records}
+    annotated = records + arrived.records(run)
+    apart = [r for r in annotated if r["split"] in HELD_OUT]
+    known = {r["title"] for r in annotated}
     new = [c for c in contracts if c.title not in known]
-    groups = splits.groups([*new, *(Contract.from_record(r) for r in held_out)]) if new else {}
-    taken = {groups[r["title"]]: r["title"] for r in held_out if groups}
+    groups = splits.groups([*new, *(Contract.from_record(r) for r in apart)]) if new else {}
+    taken = {groups[r["title"]]: r["title"] for r in apart if groups}
     for contract in contracts:
         if contract.title in known or groups[contract.title] in taken:
             other = taken.get(groups.get(contract.title), contract.title)
@@ -88,10 +102,10 @@ def select(contracts: Sequence[Contract], *, only: Sequence[str] = (), max_chara
 
 
 def titles(records: Iterable[dict[str, Any]], split: str) -> list[str]:
-    """Return the titles of the contracts in a split."""
-    if split not in SPLITS:
-        raise InputError(f"Invalid split '{split}': choose {', '.join(SPLITS)}.")
-    return [r["title"] for r in records if r["split"] in (split, "all")]
+    """Return the titles of the contracts in a split: train, dev, test or slice."""
+    if split not in (*SPLITS, *HELD_OUT):
+        raise InputError(f"Invalid split '{split}': choose {', '.join(dict.fromkeys((*SPLITS, *HELD_OUT)))}.")
+    return [r["title"] for r in records if r["split"] == split or (r["split"] == "all" and split in SPLITS)]
 
 
 def rows_of(contracts: Iterable[Contract], wanted: Sequence[str]) -> list[Row]:
@@ -119,7 +133,7 @@ def spread(rows: Sequence[Row], size: int, *, seed: int) -> list[Row]:
 def passages(run: Path, wanted: Iterable[str], size: int, overlap: float = 0.0) -> list[Passage]:
     """Cut the run's contracts with the wanted titles into passages of about `size` characters, as `passages.cut`."""
     keep = set(wanted)
-    return [p for r in runs.read_jsonl(run / "contracts.jsonl") if r["title"] in keep
+    return [p for r in records(run) if r["title"] in keep
             for p in cut(r["text"], contract=r["title"], size=size, overlap=overlap)]
 
 
@@ -130,16 +144,18 @@ def remember(iteration: runs.Iteration, rows: Sequence[Row]) -> list[Row]:
     """
     before = iteration.previous.path("retriever", "rows.jsonl") if iteration.previous else None
     known = runs.read_jsonl(before) if before and before.is_file() else []
-    held = {record["title"] for record in runs.read_jsonl(iteration.run / "contracts.jsonl")}
-    # an id of a generated question returns with other words; a plain contract may have been taken away
-    kept = {(row["id"], row["question"]): row for row in [*known, *rows] if row["contract"] in held}
+    texts = {record["title"]: record.get("text", "") for record in records(iteration.run, iteration.number)}
+    # an id of a generated question returns with other words; a plain contract may have been taken away, or have come
+    # back with annotations and a text that was read otherwise
+    kept = {(row["id"], row["question"]): row for row in [*known, *rows] if row["contract"] in texts
+            and all(texts[row["contract"]].startswith(a["text"], a["start"]) for a in row.get("answers", ()))}
     runs.write_jsonl(iteration.path("retriever", "rows.jsonl"), kept.values())
     return list(kept.values())
 
 
 def with_passages(run: Path, predictions: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return predictions with the text of the passages that were sent, as `passage`, from the run's contracts.jsonl."""
-    texts = {record["title"]: record["text"] for record in runs.read_jsonl(run / "contracts.jsonl")}
+    """Return predictions with the text of the passages that were sent, as `passage`, from the run's contracts."""
+    texts = {record["title"]: record["text"] for record in records(run)}
     return [p | {"passage": "\n\n".join(texts[p["contract"]][s["start"]:s["end"]] for s in p.get("passages") or [])}
             for p in predictions]
 
@@ -164,12 +180,12 @@ def read_rows(iteration: runs.Iteration, *names: str) -> list[Row]:
 
 
 def held_out(records: Iterable[dict[str, Any]]) -> set[str]:
-    """Return the titles of the dev and test contracts; none where every contract is in every split."""
-    return {r["title"] for r in records if r["split"] in ("dev", "test")}
+    """Return the titles of the dev, test and slice contracts; none where every contract is in every split."""
+    return {r["title"] for r in records if r["split"] in HELD_OUT}
 
 
 def assert_no_leak(rows: Iterable[Row], records: Iterable[dict[str, Any]]) -> None:
-    """Raise InputError if a row meant for compile, training or preferences comes from a dev or test contract."""
+    """Raise InputError if a row meant for compile, training or preferences comes from a held-out contract."""
     leaked = sorted({row["contract"] for row in rows} & held_out(records))
     if leaked:
         raise InputError(f"Contract '{leaked[0]}' is held out, but its rows are among the training data "

@@ -22,11 +22,12 @@ BLACK, ORANGE, SKY, GREEN = "#000000", "#E69F00", "#56B4E9", "#009E73"
 BLUE, VERMILION, PURPLE, GREY = "#0072B2", "#D55E00", "#CC79A7", "#999999"
 # Tol's muted scheme and ColorBrewer's brown, for the systems beyond: still apart for common forms of colour blindness.
 WINE, OLIVE, INDIGO, ROSE = "#882255", "#999933", "#332288", "#CC6677"
-FOREST, SAND, BROWN = "#117733", "#DDCC77", "#A65628"
+FOREST, SAND, BROWN, SLATE = "#117733", "#DDCC77", "#A65628", "#5D6D7E"
 SYSTEM_STYLE: dict[str, dict[str, str]] = {
     "rag": {"color": BLACK, "marker": "o", "linestyle": "-"},
     "rag_compiled": {"color": SKY, "marker": "s", "linestyle": "--"},
     "incumbent": {"color": ORANGE, "marker": "D", "linestyle": "-."},
+    "retriever": {"color": SLATE, "marker": "H", "linestyle": ":"},
     "sft": {"color": BLUE, "marker": "^", "linestyle": "-"},
     "dpo": {"color": GREEN, "marker": "v", "linestyle": "--"},
     "orpo": {"color": VERMILION, "marker": "P", "linestyle": "-."},

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from cuadft import model_folder
 from cuadft.errors import InputError
 from cuadft.files import file_hash, value_hash
 from cuadft.models import weights_hash
@@ -139,7 +140,8 @@ class Embedder:
             from sentence_transformers import SentenceTransformer
 
             options = {"dtype": self.dtype}
-            self._model = SentenceTransformer(str(self.path), device=self.device, model_kwargs=options)
+            self._model = SentenceTransformer(str(self.path), device=self.device, model_kwargs=options,
+                                              trust_remote_code=False)  # fmt: skip
         return self._model
 
     @contextmanager
@@ -160,6 +162,7 @@ class Embedder:
 
 def _fingerprint(folder: Path, dtype: str) -> str:
     """Return the SHA-256 of a model folder's weights, tokenizer and settings, its modules' included, and dtype."""
+    model_folder.checked(folder)
     files = [path for path in sorted(folder.rglob("*")) if path.name in SETTINGS]
     files += sorted(folder.glob("*/*.safetensors"))
     hashes = {path.relative_to(folder).as_posix(): file_hash(path) for path in files}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import re
 import time
@@ -14,6 +15,8 @@ from cuadft.errors import InputError
 ZENODO = "https://zenodo.org"
 RECORD = "/api/records/4595826"
 CUAD_FILE = "CUAD_v1.zip"
+LARGEST = 1 << 31  # bytes of a download whose size nobody told
+LARGEST_RECORD = 1 << 20  # bytes of Zenodo's description of a record; CUAD's has some thousand
 _BLOCK = 1 << 14  # what a broken connection can cost at most
 _RETRIED = frozenset((408, 425, 429, 500, 502, 503, 504))
 
@@ -41,17 +44,29 @@ def _json(url: str, *, advice: str, pause: float, attempts: int = 3, timeout: fl
     for attempt in range(attempts):
         time.sleep(pause * attempt)
         try:
-            reply = requests.get(url, timeout=timeout)
-            if reply.status_code == 200:
-                return reply.json()
-            reason = f"status {reply.status_code}"
-            if reply.status_code not in _RETRIED:
-                break
+            with requests.get(url, timeout=timeout, stream=True) as reply:
+                if reply.status_code == 200:
+                    return json.loads(_start(reply))
+                reason = f"status {reply.status_code}"
+                if reply.status_code not in _RETRIED:
+                    break
         except requests.RequestException as error:
             reason = _plain(error)
+        except ValueError as error:
+            reason = f"no JSON: {_plain(error)}"
     raise InputError(
         f"No answer to be had from {url} ({reason}); check the network and run again, or {advice}"
     )
+
+
+def _start(reply: Any) -> bytes:
+    """Return a reply's first `LARGEST_RECORD` bytes."""
+    found = b""
+    for block in reply.iter_content(_BLOCK):
+        found += block
+        if len(found) > LARGEST_RECORD:
+            break
+    return found[:LARGEST_RECORD]
 
 
 def _entry(record: Any, url: str, advice: str) -> tuple[str, int, str]:
@@ -188,6 +203,10 @@ def _append(reply: Any, part: Path, start: int, total: int | None) -> None:
         for block in reply.iter_content(_BLOCK):
             file.write(block)
             bar.update(len(block))
+            if file.tell() > (limit := LARGEST if total is None else total):  # the rest could fill the disk
+                part.unlink()
+                raise InputError(f"{name} is damaged: its server sends more than the {limit:,} bytes expected; run again,"
+                                 " or fetch the file yourself")  # fmt: skip
     if total is not None and _length(part) < total:
         raise _Interrupted("the connection ended early")
 

@@ -8,7 +8,8 @@ import json
 import math
 import os
 import uuid
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -27,6 +28,7 @@ def write_bytes(path: str | Path, content: bytes) -> None:
     part = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
     try:
         with open(part, "wb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)  # tells a write that goes on from what a kill left: see remove_leftovers
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
@@ -110,6 +112,27 @@ def value_hash(value: object) -> str:
 def is_leftover(path: Path) -> bool:
     """Tell whether a file is the temporary part of a write that was killed."""
     return path.name.startswith(".") and path.name.endswith(".tmp")
+
+
+def remove_leftovers(folder: str | Path) -> int:
+    """Delete the temporary parts of killed writes below a folder, but none that is being written; return how many."""
+    removed = 0
+    for path in Path(folder).rglob(".*.tmp*"):  # SQLite's carry an ending of its own after .tmp
+        # FileNotFoundError: finished meanwhile; BlockingIOError: at work (see `write_bytes`, and `ledger` for its files)
+        with suppress(FileNotFoundError, BlockingIOError), _opened(path.parent if ".sqlite." in path.name else path) as held:
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            path.unlink()
+            removed += 1
+    return removed
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[int]:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
 
 
 def _sha256(path: Path) -> str:

@@ -151,7 +151,7 @@ def load_trainable(base: Path, start: Path | None, tuning: Tuning) -> PreTrained
             load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True,
             bnb_4bit_compute_dtype=torch.bfloat16)
     source = start if start and tuning.mode == "full" else base
-    model = AutoModelForCausalLM.from_pretrained(source, **settings)
+    model = AutoModelForCausalLM.from_pretrained(source, trust_remote_code=False, **settings)
     if not start or tuning.mode == "full":
         return model
     model = PeftModel.from_pretrained(model, start, is_trainable=True)
@@ -163,4 +163,4 @@ def tokenizer(base: Path) -> Any:
     """Return the base model's tokenizer."""
     from transformers import AutoTokenizer
 
-    return AutoTokenizer.from_pretrained(base)
+    return AutoTokenizer.from_pretrained(base, trust_remote_code=False)

@@ -45,7 +45,7 @@ class Vote:
 
 @dataclass(frozen=True)
 class LeftOut:
-    """Say which row of a file makes no judgement, and why; `held_out` marks those of dev and test contracts."""
+    """Say which row of a file makes no judgement, and why; `held_out` marks those of held-out contracts."""
 
     where: str
     reason: str

@@ -63,7 +63,7 @@ class Generator:
             if self._tokenizer is None:
                 from transformers import AutoTokenizer
 
-                self._tokenizer = AutoTokenizer.from_pretrained(self.path)
+                self._tokenizer = AutoTokenizer.from_pretrained(self.path, trust_remote_code=False)
             return self._tokenizer
 
     @property
@@ -122,7 +122,7 @@ class Generator:
         logging.disable_progress_bar()
         dtype = best_dtype() if self.dtype == "auto" else getattr(torch, self.dtype)
         device = "cuda" if torch.cuda.is_available() else "cpu"
-        model = AutoModelForCausalLM.from_pretrained(self.path, dtype=dtype).to(device)
+        model = AutoModelForCausalLM.from_pretrained(self.path, dtype=dtype, trust_remote_code=False).to(device)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)  # PEFT reads a name that transformers will drop
             for i, (name, folder) in enumerate(self.adapters.items()):

@@ -71,15 +71,19 @@ def download(model: str) -> Path:
     return _checked(folder, model)
 
 
-def cached(model: str) -> Path | None:
-    """Return the folder of a model that the hub's own cache holds whole, None if it does not; asks no network."""
+def cached(model: str, *, check: bool = True) -> Path | None:
+    """Return the folder of a model that the hub's own cache holds whole, None if it does not; asks no network.
+
+    check: read the weights, and raise InputError if they are not those that the hub gave.
+    """
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 
     try:
-        return _checked(Path(snapshot_download(model, local_files_only=True, **FILES)), model)
+        folder = Path(snapshot_download(model, local_files_only=True, **FILES))
     except (LocalEntryNotFoundError, HFValidationError):
         return None
+    return _checked(folder, model) if check else folder
 
 
 def _checked(folder: Path, model: str) -> Path:

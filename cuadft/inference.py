@@ -11,16 +11,16 @@ from typing import Any
 import dspy
 
 from cuadft import runs
+from cuadft.champion import ORDER, simplicity
 from cuadft.errors import brief
 from cuadft.files import value_hash
 from cuadft.local_lm import LocalEngine
 from cuadft.program import ContractQA, PlainAdapter
 from cuadft.progress import bar
 
+__all__ = ["ORDER", "fingerprint", "predict", "read", "read_all", "same_row"]
+
 ASKED = ("contract", "question", "answers", "is_impossible")
-
-
-ORDER = ("rag", "rag_compiled", "incumbent", "sft", "dpo", "orpo", "orpo_base", "kto", "rloo", "grpo", "ppo")  # in tables
 
 
 def fingerprint(program: ContractQA, lm: dspy.LM) -> str:
@@ -69,9 +69,8 @@ def read(path: Path) -> list[dict[str, Any]]:
 
 def read_all(folder: Path, systems: Sequence[str] = ()) -> list[dict[str, Any]]:
     """Return the predictions of all systems in a folder of `<system>.<split>.jsonl` files, simple systems first."""
-    def place(path: Path) -> tuple[int, str]:
-        system = path.name.split(".")[0]
-        return (ORDER.index(system) if system in ORDER else len(ORDER), path.name)
+    def place(path: Path) -> tuple[tuple[int, str], str]:
+        return simplicity(path.name.split(".")[0]), path.name
 
     wanted = [p for p in Path(folder).glob("*.jsonl") if not systems or p.name.split(".")[0] in systems]
     return [row for path in sorted(wanted, key=place) for row in read(path)]
@@ -106,7 +105,7 @@ def _answer(program: ContractQA, lm: dspy.LM, rows: Sequence[dict[str, Any]], th
 
     # timeout=0: DSPy would otherwise send a slow batch's last rows a second time
     pool = dspy.Parallel(num_threads=threads, max_errors=len(rows) + 1, disable_progress_bar=True, timeout=0)
-    with dspy.context(lm=lm, adapter=PlainAdapter()), hold:
+    with dspy.context(lm=lm, adapter=PlainAdapter(), track_usage=True), hold:
         results = pool([(ask, (i,)) for i in range(len(rows))])
     seconds = (time.perf_counter() - started) / len(rows)
     return [_prediction(row, result, failures.get(i), seconds)
@@ -119,4 +118,11 @@ def _prediction(row: dict[str, Any], result: Any, error: Exception | None, secon
         for h in result.hits]
     return row | {"answer": None if result is None else result.answer, "spans": [] if result is None else result.spans,
                   "passages": passages, "error": None if error is None else brief(error),
-                  "seconds": round(seconds, 4)}
+                  "seconds": round(seconds, 4), "prompt_tokens": _prompt_tokens(result)}
+
+
+def _prompt_tokens(result: Any) -> int | None:
+    """Return the tokens of the prompts behind an answer, as the LM counts them; None if it didn't say."""
+    used = (result.get_lm_usage() or {}).values() if result is not None else ()
+    counts = [usage["prompt_tokens"] for usage in used if usage.get("prompt_tokens")]
+    return sum(counts) if counts else None

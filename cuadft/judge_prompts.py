@@ -13,6 +13,8 @@ from typing import Any, Literal, NamedTuple
 import dspy
 from dspy.utils.exceptions import AdapterParseError
 
+from cuadft.marks import quoted
+
 LONGEST_REASON = 500  # characters
 
 GRADE = """Grade an answer to a question about a contract against a lawyer's reference.
@@ -91,13 +93,8 @@ def _described(field: Any, text: str) -> Any:
 
 
 def fenced(fields: Mapping[str, str]) -> dict[str, str]:
-    """Return the fields between <<< and >>>; none can close its fence or forge one of DSPy's field headers."""
-    return {name: f"<<<\n{_broken_up(text)}\n>>>" for name, text in fields.items()}
-
-
-def _broken_up(text: str) -> str:
-    text = text.encode("utf-8", "replace").decode()  # a lone surrogate (some PDFs yield them) can't be sent
-    return re.sub(r"<{2,}|>{2,}|\[{2,}|\]{2,}", lambda run: " ".join(run[0]), text)
+    """Return the fields between <<< and >>>; none can close its fence, end a chat turn or forge a field header of DSPy."""
+    return {name: f"<<<\n{quoted(text)}\n>>>" for name, text in fields.items()}
 
 
 MARKS = r"[\s*_`\"'“”‘’#<>()\[\]{}.,:;=–—-]"

@@ -12,12 +12,14 @@ from collections.abc import Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cuadft import models
 from cuadft.errors import InputError
 from cuadft.generator import Continuation, Generator, best_dtype
+from cuadft.marks import without
 
 if TYPE_CHECKING:
     import dspy
@@ -66,15 +68,19 @@ class LocalEngine:
             self.add_adapter(name, folder)
 
     def add_adapter(self, name: str, folder: Path) -> None:
-        """Register a LoRA adapter folder under a name; raises InputError if it is missing or of another base."""
+        """Register a LoRA adapter folder under a name; raises InputError if it is missing, damaged or of another base."""
         folder = Path(folder)
         if not (folder / "adapter_config.json").is_file():
             raise InputError(f"Adapter '{name}' is missing: {folder} holds no adapter_config.json. Run 04_fine_tune (or "
                              "06_align) of this iteration first.")
         own = models.base_hash(folder)
-        if own and own != self._hash:
+        if own is None:  # with tensors of equal shapes, nothing else would show in its answers
+            raise InputError(f"Adapter '{name}' in {folder} does not say what it was trained on: train it again or, if it is "
+                             f'of {self.path.name}, write {{"sha256": "{self._hash}"}} into {folder / "base.json"}.')
+        if own != self._hash:
             raise InputError(f"Adapter '{name}' in {folder} was trained on other base weights ({own[:12]}) than those of "
                              f"{self.path.name} ({self._hash[:12]}): train it again or restore the model.")
+        models.check_readable(folder)
         self._names = {full: known for full, known in self._names.items() if known != name}
         self._names[f"{self._base}+{name}-{models.weights_hash(folder)[:12]}"] = name
         self.generator.add_adapter(name, folder)
@@ -148,8 +154,18 @@ class LocalEngine:
                         usage=Usage(input_tokens=len(call.tokens), output_tokens=used))
 
     def tokenize(self, messages: list[dict[str, str]]) -> list[int]:
-        """Return the prompt tokens of chat messages, up to and with the assistant's header."""
-        return self.tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
+        """Return the prompt tokens of chat messages, up to and with the assistant's header.
+
+        No special token comes from the messages themselves: written out in one, it is text like any other.
+        """
+        plain = [message | {"content": without(message["content"], self._special)} for message in messages]
+        return self.tokenizer.apply_chat_template(plain, add_generation_prompt=True, return_dict=False)
+
+    @cached_property
+    def _special(self) -> list[str]:
+        added = [token.content for token in self.tokenizer.added_tokens_decoder.values() if token.special]
+        tokens = {token for token in (*added, *self.tokenizer.all_special_tokens) if len(token) > 2}
+        return sorted(tokens, key=len, reverse=True)
 
     def _call(self, request: Any) -> _Call:
         messages = [{"role": "system", "content": request.system}] if request.system else []

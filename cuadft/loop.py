@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from cuadft import params, progress, runs, stages
-from cuadft.declarations import Parameter, cells, declared
-from cuadft.errors import InputError
-from cuadft.manifest import Hashes, Manifest, lock
+from cuadft import memory, params, provenance, runs, stages, trackers, usage
+from cuadft.declarations import Parameter, declared
+from cuadft.errors import InputError, redact
+from cuadft.execution import execute_notebook, stopped_early
+from cuadft.hashes import Hashes
+from cuadft.holder import lock
+from cuadft.manifest import Manifest
 from cuadft.overview import duration, status
 from cuadft.runs import Iteration
 from cuadft.stages import STAGES, Stage
 
+# how the system, SQLite and compiled libraries say that a disk is full
+NO_ROOM = ("No space left on device", "Disk quota exceeded", "database or disk is full", "os error 28")
 __all__ = ["STAGES", "Stage", "StageFailed", "run", "status"]
 
 
@@ -34,6 +39,7 @@ class _Job:
     declared: Mapping[str, Mapping[str, Parameter]]
     values: Mapping[str, object]
     hashes: Hashes
+    hold: int
     log: Callable[[str], object]
 
 
@@ -51,22 +57,24 @@ def run(
     """Run iterations 1 to `iterations` of a preset; `until` names the last stage of the last iteration.
 
     skip: stages to leave out, whose outputs no later stage of this call needs; a later call runs them.
-    Stages that are done with the same notebook code, parameters and inputs are skipped. Returns {"run_dir",
-    "steps"}; a step is {"iteration", "stage", "state": "done" | "skipped", "seconds"}. Raises InputError for
-    bad input (before anything runs, where that can be known), StageFailed if a notebook fails.
+    Stages that are done with the same notebook code, parameters and inputs are skipped. One that lacks answers of
+    an endpoint is incomplete: the loop goes on, and the next call makes up for it. Returns {"run_dir", "steps"}; a
+    step is {"iteration", "stage", "state": "done" | "skipped" | "incomplete", "seconds", "reason"}. Raises InputError
+    for bad input (before anything runs, where that can be known), StageFailed if a notebook fails.
     """
     _check_request(iterations, until, *skip)
     root = runs.root()
     notebooks = Path(notebooks_dir).absolute() if notebooks_dir else root / "notebooks"
     chosen = params.absolute_paths(params.load(preset, overrides, notebooks))
+    trackers.check(chosen.get("report_to", []))
     defaults = {name: parameter.default for name, parameter in declared(notebooks).items()}
     by_notebook = stages.require(notebooks, STAGES)
     named = chosen.pop("run_dir", root / "runs" / params.preset_file(preset).stem)
     folder = runs.resolve(run_dir or named)
-    with lock(folder):
+    with lock(folder) as held:
         runs.describe(folder, preset=str(preset))
         values, short = defaults | chosen, _relative(folder, root)
-        job = _Job(root, folder, short, notebooks, by_notebook, values, Hashes(folder), log)
+        job = _Job(root, folder, short, notebooks, by_notebook, values, Hashes(folder), held.descriptor, log)
         steps = []
         for number in range(1, iterations + 1):
             steps += _run_iteration(job, number, until if number == iterations else None, skip)
@@ -95,7 +103,8 @@ def _run_iteration(job: _Job, number: int, until: str | None, skip: Sequence[str
         if stage.name not in skip:
             state, seconds = _run_stage(job, iteration, manifest, stage)
             job.hashes.save()
-            steps.append({"iteration": number, "stage": stage.name, "state": state, "seconds": seconds})
+            reason = manifest.stages[stage.name]["error"] if state == "incomplete" else None
+            steps.append({"iteration": number, "stage": stage.name, "state": state, "seconds": seconds, "reason": reason})
         if stage.name == until:
             break
     return steps
@@ -119,19 +128,33 @@ def _run_stage(job: _Job, iteration: Iteration, manifest: Manifest, stage: Stage
     if not manifest.resumable(stage, fingerprint) and (removed := manifest.clear(stage, job.values)):
         job.log(f"{title} removed {removed} files of an earlier run with other code, parameters or inputs")
     job.log(title)
-    started = time.monotonic()
-    manifest.start(stage, parameters, fingerprint, inputs)
+    made_by = provenance.made_by(job.notebooks / stage.notebook, parameters) | {"environment": runs.environment(job.run)}
+    manifest.start(stage, parameters, fingerprint, inputs, job.hashes, made_by)
     defaults = {name: known[name].default for name in parameters if name not in set_here}
     given = {name: value for name, value in parameters.items() if name in set_here or value != defaults[name]}
-    try:
-        _run_notebook(job, iteration, stage, given)
-    except BaseException as error:
-        manifest.fail(stage, "interrupted" if isinstance(error, KeyboardInterrupt) else str(error))
-        raise
-    manifest.finish(stage, job.values, job.hashes)
-    seconds = time.monotonic() - started
-    job.log(f"{title} done in {duration(seconds)}")
-    return "done", seconds
+    seconds = _run_recorded(job, iteration, manifest, stage, given)
+    entry = manifest.stages[stage.name]
+    job.log(f"{title} {entry['status']} in {duration(seconds)}" + (f": {entry['error']}" if entry["error"] else ""))
+    return entry["status"], seconds
+
+
+def _run_recorded(job: _Job, iteration: Iteration, manifest: Manifest, stage: Stage, given: dict[str, object]) -> float:
+    """Run a stage's notebook and record how it ended; return the seconds it took."""
+    started = time.monotonic()
+    usage.take_note(iteration)  # one that a kill or a person's own run of a notebook left
+    with memory.watch() as peak:
+        try:
+            _run_notebook(job, iteration, stage, given)
+        except BaseException as error:
+            text = "interrupted" if isinstance(error, KeyboardInterrupt) else redact(str(error))
+            with suppress(OSError):  # on a full disk the record stays "running", which counts as interrupted
+                manifest.fail(stage, text, peak_memory_mb=peak.mb)
+            raise
+    made_from = provenance.made_from(manifest.stages[stage.name]["parameters"], job.hashes, job.root)
+    note = usage.take_note(iteration)
+    made_from |= {"endpoints": note.get("endpoints", {}), "error": note.get("incomplete") or None}
+    manifest.finish(stage, job.values, job.hashes, peak_memory_mb=peak.mb, **made_from)
+    return time.monotonic() - started
 
 
 def _run_notebook(job: _Job, iteration: Iteration, stage: Stage, parameters: dict[str, object]) -> None:
@@ -142,8 +165,8 @@ def _run_notebook(job: _Job, iteration: Iteration, stage: Stage, parameters: dic
     source, target = job.notebooks / stage.notebook, iteration.path("executed", f"{stage.name}.ipynb")
     where = f"stage {stage.name} of iteration {iteration.number}, executed notebook: {target}"
     try:
-        execute_notebook(source, target, parameters, job.root, job.log)
-        problem = _not_executed(target)
+        execute_notebook(source, target, parameters, job.root, job.log, hold=job.hold)
+        problem = stopped_early(target)
     except PapermillExecutionError as error:
         if error.ename == "InputError":
             raise InputError(f"{error.evalue}\n  ({where})") from error
@@ -152,52 +175,11 @@ def _run_notebook(job: _Job, iteration: Iteration, stage: Stage, parameters: dic
         raise InputError(f"No Jupyter kernel python3: pip install ipykernel\n  ({where})") from error
     except RuntimeError as error:  # nbclient's DeadKernelError, or a kernel that never answered
         problem = f"{type(error).__name__}: {error} (a killed kernel often means: out of memory)"
+    if problem and any(sign in problem for sign in NO_ROOM):
+        raise InputError(f"{problem}\n  ({where})\n  Make room on the disk; the same command then goes on from this stage.")
     if problem:
         raise StageFailed(
             f"{problem}\n  ({where})\n"
             f"  The executed copy holds the traceback. To debug, open {source.name} in Jupyter with the\n"
             f"  parameters injected there; after the repair, the same command goes on from this stage."
         )
-
-
-def execute_notebook(
-    source: Path, target: Path, parameters: dict[str, object], root: Path, log: Callable[[str], None] = print
-) -> None:
-    """Run one notebook with papermill in the project root; `target` is kept up to date, also on failure."""
-    import papermill
-
-    target.parent.mkdir(parents=True, exist_ok=True)
-    # papermill fills {names} in paths
-    paths = [str(path).replace("{", "{{").replace("}", "}}") for path in (source, target)]
-    # the kernel's own log would mix with the loop's lines; errors of cells are kept in the executed copy
-    quiet = {"progress_bar": False, "extra_arguments": ["--IPKernelApp.log_level=50"]}
-    options = {"kernel_name": "python3", "cwd": str(root), "start_timeout": 180, **quiet}
-    os.environ["CUADFT_PLAIN"] = "1"  # kernels inherit it: whole lines instead of bars, here and in the executed copy
-    papermill.execute_notebook(*paths, parameters=parameters, stdout_file=_Relay(log), **options)
-
-
-class _Relay:
-    """A file for papermill that passes a notebook's progress lines on and drops its other output."""
-
-    def __init__(self, log: Callable[[str], None]):
-        self.log = log
-
-    def write(self, text: str) -> None:
-        for line in text.splitlines():
-            if line.startswith(progress.MARK):
-                self.log(f"    {line}")
-
-    def flush(self) -> None:
-        """Do nothing: each line is passed on at once."""
-
-
-def _not_executed(target: Path) -> str | None:
-    """Return what stopped a notebook early without an error: `sys.exit(0)` in a cell looks like success."""
-    for number, cell in enumerate(cells(target), 1):
-        if (
-            cell["cell_type"] == "code"
-            and "".join(cell["source"]).strip()
-            and cell["execution_count"] is None
-        ):
-            return f"The notebook stopped early: cell {number} was not executed (sys.exit in a cell above?)"
-    return None

@@ -1,51 +1,28 @@
-"""What an iteration has done: the manifest, hash cache and lock that make an interrupted run resumable."""
+"""What an iteration has done: the manifest that makes an interrupted run resumable."""
 
 from __future__ import annotations
 
-import fcntl
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from datetime import UTC, datetime
-from pathlib import Path
 
 from cuadft import files
 from cuadft.errors import InputError
-from cuadft.runs import Iteration, unwritable
+from cuadft.hashes import Hashes
+from cuadft.runs import Iteration
 from cuadft.stages import SHARED, SHARED_FOLDERS, STAGES, Stage
 
-
-class Hashes:
-    """File hashes of one run folder, remembered by size and modification time in .hashes.json."""
-
-    def __init__(self, run: Path):
-        self.path = run / ".hashes.json"
-        self.changed = False
-        try:
-            known = files.read_json(self.path)
-        except InputError:
-            known = {}  # only a cache: worth nothing if damaged
-        self.known = known if isinstance(known, dict) else {}
-
-    def __call__(self, path: Path) -> str:
-        stat = path.stat()
-        state = [stat.st_size, stat.st_mtime_ns]
-        entry = self.known.get(str(path))
-        if not entry or entry[:2] != state:
-            entry = self.known[str(path)] = [*state, files.file_hash(path)]
-            self.changed = True
-        return entry[2]
-
-    def save(self) -> None:
-        """Write the cache if it has grown; forget files that are gone."""
-        if self.changed:
-            kept = {path: entry for path, entry in self.known.items() if Path(path).exists()}
-            files.write_json(self.path, kept)
-            self.changed = False
+ATTEMPT = ("started", "seconds", "status", "peak_memory_mb", "code", "endpoints")  # kept of an attempt that ended early
 
 
 class Manifest:
-    """The record of an iteration's stages: status, time, parameters, fingerprint, input and output hashes."""
+    """The record of an iteration's stages: what made each, of what, when, how long, and what it wrote.
+
+    An entry has the keys status ("running", "done", "failed", ...), started (UTC), seconds, peak_memory_mb (see `memory`),
+    notebook, code, versions, environment (its key in run.json), seeds, parameters, fingerprint, inputs and outputs (path
+    or parameter name -> SHA-256), weights (model -> SHA-256), contracts (file -> SHA-256), error, and earlier: the attempts
+    that this one took up. Entries of older versions lack some.
+    """
 
     def __init__(self, iteration: Iteration):
         self.iteration = iteration
@@ -53,10 +30,18 @@ class Manifest:
         self.stages: dict[str, dict] = {}
         self._began = time.monotonic()
         if self.path.exists():
+            self.stages = self._read()
+
+    def _read(self) -> dict[str, dict]:
+        """Return the stages' entries; one that is damaged counts as missing, so that its stage runs again."""
+        try:
             content = files.read_json(self.path)
-            if not isinstance(content, dict) or not isinstance(content.get("stages"), dict):
-                raise InputError(f"{self.path} is no manifest: delete it to run the iteration again.")
-            self.stages = content["stages"]
+        except InputError as error:
+            raise InputError(f"{error}\n  Without {self.path} the iteration's stages run again: you may delete it.") from error
+        if not isinstance(content, dict) or not isinstance(content.get("stages"), dict):
+            raise InputError(f"{self.path} is no manifest: delete it to run the iteration again.")
+        entries = content["stages"].items()
+        return {name: entry for name, entry in entries if isinstance(entry, dict) and isinstance(entry.get("outputs"), dict)}
 
     def unchanged(self, stage: Stage, fingerprint: str, hashes: Hashes) -> bool:
         """Tell whether the stage is done with this fingerprint and its outputs are as it left them."""
@@ -75,33 +60,45 @@ class Manifest:
         entry = self.stages.get(stage.name, {})
         return entry.get("fingerprint") == fingerprint and entry.get("status") != "done"
 
-    def start(self, stage: Stage, parameters: Mapping, fingerprint: str, inputs: Mapping[str, str]) -> None:
-        """Record that the stage starts now."""
+    def start(
+        self, stage: Stage, parameters: Mapping, fingerprint: str, inputs: Mapping[str, str], hashes: Hashes,
+        made_by: Mapping[str, object],
+    ) -> None:  # fmt: skip
+        """Record that the stage starts now; `made_by` says what code runs, on what (see `provenance`)."""
+        before = self.stages.get(stage.name, {})
         started = datetime.now(UTC).isoformat(timespec="seconds")
-        entry = {"status": "running", "started": started, "seconds": None, "parameters": dict(parameters)}
-        entry |= {"fingerprint": fingerprint, "inputs": dict(inputs), "outputs": {}, "error": None}
+        entry = {"status": "running", "started": started, "seconds": None, "peak_memory_mb": None, **made_by}
+        entry |= {"parameters": dict(parameters), "fingerprint": fingerprint, "inputs": dict(inputs)}
+        entry |= {"outputs": {}, "error": None, "shared_before": self._shared(hashes)}
+        if before.get("fingerprint") == fingerprint and before.get("status") != "done":
+            entry["earlier"] = [*before.get("earlier", []), {key: before.get(key) for key in ATTEMPT}]
+            entry["shared_before"] = before.get("shared_before", entry["shared_before"])
         self.stages[stage.name] = entry
         self._began = time.monotonic()
         self._save()
 
-    def finish(self, stage: Stage, values: Mapping, hashes: Hashes) -> None:
-        """Record a success with the hashes of the stage's outputs."""
-        run = self.iteration.run
-        outputs = {name: hashes(run / name) for name in stage.files(stage.writes, self.iteration, values)}
-        others = self._kept_by_others(stage)
-        for name in stage.files(SHARED, self.iteration, values):
-            if others.get(name) != hashes(run / name):
-                outputs[name] = hashes(run / name)
-        self._end(stage, "done", {"outputs": outputs})
+    def finish(self, stage: Stage, values: Mapping, hashes: Hashes, **more: object) -> None:
+        """Record a success with the hashes of the stage's outputs, and `more`: peak memory, weights, contracts.
 
-    def fail(self, stage: Stage, error: str) -> None:
-        """Record a failure."""
-        self._end(stage, "failed", {"error": error})
+        With an `error` in `more` the stage is incomplete: it keeps its outputs, and a later call runs it again.
+        """
+        run = self.iteration.run
+        written = stage.files((*stage.writes, *stage.keeps), self.iteration, values)
+        outputs = {name: hashes(run / name) for name in written}
+        before, others = self.stages[stage.name].pop("shared_before", {}), self._recorded(but=stage)
+        shared = self._shared(hashes).items()
+        outputs |= {name: found for name, found in shared if before.get(name) != found or (name, found) not in others}
+        self._end(stage, "incomplete" if more.get("error") else "done", {"outputs": outputs, **more})
+
+    def fail(self, stage: Stage, error: str, **more: object) -> None:
+        """Record a failure, and `more`."""
+        self._end(stage, "failed", {"error": error, **more})
 
     def clear(self, stage: Stage, values: Mapping) -> int:
-        """Delete the stage's outputs and its record; return the number of files deleted."""
+        """Delete the stage's outputs, but what it keeps, and its record; return the number of files deleted."""
         names = set(self.stages.pop(stage.name, {}).get("outputs", {}))
         names |= set(stage.files(stage.writes, self.iteration, values))
+        names -= set(stage.files(stage.keeps, self.iteration, values))
         present = [self.iteration.run / name for name in names if (self.iteration.run / name).is_file()]
         for path in present:
             path.unlink()
@@ -115,51 +112,30 @@ class Manifest:
         self._save()
 
     def _shared_with_later(self, stage: Stage, name: str) -> bool:
-        """Tell whether the same notebook, run again later, may have rewritten it (evaluate's tables)."""
-        twins = [other.name for other in _after(stage) if other.notebook == stage.notebook]
-        return name.split("/")[1] in SHARED_FOLDERS and any(twin in self.stages for twin in twins)
+        later = [other for other in _after(stage) if other.name in self.stages]
+        return any(may_rewrite(other, self.stages[other.name], stage, name) for other in later)
 
-    def _kept_by_others(self, stage: Stage) -> dict[str, str]:
-        """Return the outputs of other notebooks and of later stages: shared ones stay theirs if unchanged."""
-        kept: dict[str, str] = {}
-        for other in STAGES:
-            if other.notebook != stage.notebook or other in _after(stage):
-                kept |= self.stages.get(other.name, {}).get("outputs", {})
-        return kept
+    def _shared(self, hashes: Hashes) -> dict[str, str]:
+        """Return the hashes of the files in the folders that no stage owns."""
+        run = self.iteration.run
+        return {name: hashes(run / name) for name in STAGES[0].files(SHARED, self.iteration, {})}
+
+    def _recorded(self, *, but: Stage) -> set[tuple[str, str]]:
+        return {item for name, entry in self.stages.items() if name != but.name for item in entry["outputs"].items()}
 
     def _save(self) -> None:
         files.write_json(self.path, {"iteration": self.iteration.number, "stages": self.stages})
 
 
+def may_rewrite(later: Stage, entry: Mapping, stage: Stage, name: str) -> bool:
+    """Tell whether a later stage with this entry has written a shared file of `stage` again, or may have begun to.
+
+    Such are evaluate's tables, which the second evaluation replaces, and the verdicts of a judge.
+    """
+    begun = entry.get("status") != "done" and (later.notebook == stage.notebook or name in entry.get("shared_before", {}))
+    return any(name.split("/")[1:2] == [folder] for folder in SHARED_FOLDERS) and (begun or name in entry["outputs"])
+
+
 def _after(stage: Stage) -> tuple[Stage, ...]:
     names = [known.name for known in STAGES]
     return STAGES[names.index(stage.name) + 1 :]
-
-
-@contextmanager
-def lock(run: Path) -> Iterator[None]:
-    """Hold a run folder for one process; the system lets go of it when the process ends, however it ends."""
-    try:
-        run.mkdir(parents=True, exist_ok=True)
-        file = open(run / ".lock", "a", encoding="utf-8")  # noqa: SIM115
-    except OSError as error:
-        raise unwritable(run, error) from error
-    with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            message = f"Another `cuadft run` works in {run}: wait for it, or choose another --run-dir."
-            raise InputError(message) from None
-        yield
-
-
-def is_locked(run: Path) -> bool:
-    """Tell whether a process holds the run folder now."""
-    if not (run / ".lock").is_file():
-        return False
-    with open(run / ".lock", encoding="utf-8") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-    return False

@@ -56,7 +56,8 @@ WEIGHTS: dict[str, tuple[str, ...]] = {  # metrics of counts -> the columns whos
 }
 KEYS = ("system", "split", "id", "contract", "contract_type", "category", "source", "question", "is_impossible")
 COUNTS = ("span_tp", "span_fp", "span_fn")
-SCORED = [*KEYS, "answer", "seed", "failed", "refused", *COUNTS, *(m for m in METRICS if m not in JUDGED)]
+SCORED = [*KEYS, "answer", "seed", "failed", "refused", "prompt_tokens", "slice", *COUNTS,
+          *(m for m in METRICS if m not in JUDGED)]  # fmt: skip
 REQUIRED = ("system", "split", "id", "contract", "category", "is_impossible", "answers", "answer", "error")
 REMEMBERED = 4096  # gold spans kept prepared: systems answer the same questions in the same order
 PARTIES = "Parties"  # the category whose names CUAD's script also finds inside a longer span
@@ -66,8 +67,8 @@ def score(predictions: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     """Return one scored row per prediction (see `METRICS`); metrics that do not apply to a row are NaN.
 
     Columns: the prediction's own `KEYS`, answer and seed (0 unless given); failed and refused (bool; an answer
-    without any word that counts refuses, as in SQuAD 2.0); CUAD's counts span_tp, span_fp and span_fn (int); every
-    metric.
+    without any word that counts refuses, as in SQuAD 2.0); prompt_tokens, and slice, the number of the slice of the
+    stream (float; NaN where the prediction names none); CUAD's counts span_tp, span_fp and span_fn (int); every metric.
 
     f1, em: SQuAD 2.0's, best over the gold spans; f1_all: against all of them as one bag; rouge_l: best over them.
     On a row without clause all four are 1 for a refusal and 0 otherwise. span_*: `spans.counts` of the answer's
@@ -93,7 +94,7 @@ def score(predictions: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
         rows.append(row)
     frame = pd.DataFrame(rows, columns=SCORED)
     types = {"is_impossible": bool, "failed": bool, "refused": bool} | dict.fromkeys(("seed", *COUNTS), int)
-    return frame.astype(types | {name: float for name in METRICS if name in frame})
+    return frame.astype(types | {name: float for name in ("prompt_tokens", "slice", *METRICS) if name in frame})
 
 
 def weights(frame: pd.DataFrame, metric: str) -> np.ndarray:
@@ -122,6 +123,7 @@ def _score_one(p: Mapping[str, Any], prepare: Callable[[str], Text]) -> dict[str
         "seed": 0 if _missing(p.get("seed")) else p["seed"],
         "failed": failed,
         "refused": refused,
+        **{name: math.nan if _missing(p.get(name)) else p[name] for name in ("prompt_tokens", "slice")},
         **_answer(compared, answerable=bool(gold)),
         **_spans(answer, refused, gold, substring=p["category"] == PARTIES),
         **_abstention(failed, refused, answerable=bool(gold)),

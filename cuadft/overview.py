@@ -5,9 +5,11 @@ from __future__ import annotations
 import csv
 from pathlib import Path
 
-from cuadft import runs
+from cuadft import runs, usage
+from cuadft.champion import BY_HAND, GATE, decided, decided_iterations, history, label
 from cuadft.errors import InputError
-from cuadft.manifest import Manifest, is_locked
+from cuadft.holder import is_locked
+from cuadft.manifest import Manifest
 from cuadft.runs import Iteration
 from cuadft.stages import STAGES
 
@@ -23,6 +25,7 @@ def status(run_dir: str | Path) -> str:
         iteration = Iteration(run, number)
         lines += ["", f"iteration {number}", *_stages(iteration, running), *_scores(iteration)]
         lines += _decision(iteration)
+    lines += _history(run)
     return "\n".join(lines)
 
 
@@ -45,7 +48,9 @@ def _stages(iteration: Iteration, running: bool) -> list[str]:
         took = "" if seconds is None else duration(seconds)
         error = (entry.get("error") or "").split("\n")[0]
         lines.append(f"  {stage.label:<22}{state:<13}{took:>8}  {error}".rstrip())
-    return lines
+    attempts = [attempt for entry in recorded.values() for attempt in (entry, *entry.get("earlier", []))]
+    used = usage.total(row for attempt in attempts for row in (attempt.get("endpoints") or {}).values())
+    return [*lines, *(f"  {usage.line(row)}" for row in used)]
 
 
 def _scores(iteration: Iteration) -> list[str]:
@@ -77,4 +82,24 @@ def _decision(iteration: Iteration) -> list[str]:
     if not isinstance(decision, dict):
         raise InputError(f"{path} is no decision: run the stage evaluate again.")
     incumbent, promoted, reason = (decision.get(key) for key in ("incumbent", "promoted", "reason"))
-    return [f"  incumbent {incumbent}, promoted {promoted}: {reason}"]
+    name = label(promoted) if isinstance(promoted, dict) and "system" in promoted else promoted
+    lines = [f"  incumbent {incumbent}, promoted {name}: {reason}"]
+    if iteration.path(BY_HAND).is_file():
+        by_hand = runs.read_json(iteration.path(BY_HAND))
+        lines.append(f"  by hand ({by_hand.get('action')}): {label(decided(iteration))}: {by_hand.get('reason')}")
+    return lines
+
+
+def _history(run: Path) -> list[str]:
+    """Return the champion's history, and who is champion now."""
+    lines = []
+    for line in history(run):
+        who = "gate" if line["action"] in GATE else "hand"
+        change = label(line["to"]) if line["action"] == "kept" else f"{label(line['from'])} -> {label(line['to'])}"
+        what = f"iteration {line['iteration']}  by {who}  {line['action']:<9} {change}"
+        lines.append(f"  {line['time']}  {what}: {line['reason']}")
+    if not lines:
+        return []
+    numbers = decided_iterations(run)
+    now = [f"  champion now: {label(decided(Iteration(run, numbers[-1])))}"] if numbers else []
+    return ["", "champion", *lines, *now]

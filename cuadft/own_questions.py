@@ -78,13 +78,13 @@ class OwnQuestions:
     def __init__(self, train_rows: Sequence[Row], passages: Mapping[str, Sequence[Passage]], *,
                  held_out: Collection[str] = (), embedder: Embedder | None = None, per_question: int = PER_QUESTION,
                  seed: int = 7):  # fmt: skip
-        """Take rows and passages of train contracts; held_out: titles of dev and test contracts.
+        """Take rows and passages of train contracts; held_out: titles of held-out contracts.
 
         embedder: to recognise the category of a question that names neither category nor contract; None: it is only
         looked for by its words. Raises InputError if a row or passage comes from a held-out contract.
         """
         if leaked := sorted({*passages, *(row["contract"] for row in train_rows)} & set(held_out)):
-            raise InputError(f"Rows or passages of dev or test contract {leaked[0]!r}: give train contracts only.")
+            raise InputError(f"Rows or passages of held-out contract {leaked[0]!r}: give train contracts only.")
         self._rows = [row for row in train_rows if row["source"] not in MADE]
         self._passages = {title: own for title, own in passages.items() if own}
         self._held_out = {categories.key(title) for title in held_out}
@@ -137,7 +137,7 @@ class OwnQuestions:
         return own | {"category": category, "seed_question": f"{category}: {categories.CATEGORIES[category]}"}
 
     def _titled(self, question: str) -> str:
-        """Return the title that a question names in full, dev or test first; "" if it names none or several."""
+        """Return the title that a question names in full, held-out ones first; "" if it names none or several."""
         found = [title for words, title in self._worded.items() if words in _worded(question)]
         held_out = [title for title in found if categories.key(title) in self._held_out]
         return (held_out or found)[0] if held_out or len(found) == 1 else ""
@@ -148,7 +148,7 @@ class OwnQuestions:
         if found := self._titles.get(categories.key(title)):
             return found
         if categories.key(title) in self._held_out:
-            raise _Unplaced(f"contract {title!r} is held out for dev or test: no training question may come from it")
+            raise _Unplaced(f"contract {title!r} is held out (dev, test or slice): no training question may come from it")
         near = difflib.get_close_matches(title, list(self._passages), 1, 0.4)
         hint = f" (nearest: {near[0]!r})" if near else ""
         count = f"{len(self._passages)} training contracts of this iteration"

@@ -23,7 +23,7 @@ SET_BY_LOOP = {
     "decide": "the loop sets it for each stage",
 }
 PATHS = ("cuad", "contracts_folder", "data_dir", "model", "embedder", "reranker", "published",
-         "own_questions")
+         "own_questions", "arrivals_folder")
 KEYWORDS = ("", "sample", "auto")
 INTERACTIVE = ("In", "Out", "exit", "quit", "open", "get_ipython")
 

@@ -17,13 +17,13 @@ from dspy.utils.exceptions import AdapterParseError
 
 from cuadft import runs
 from cuadft.errors import InputError
+from cuadft.marks import broken
 from cuadft.metrics import NO_CLAUSE, token_f1
 from cuadft.passages import Passage, locate_words
 from cuadft.retriever import Hit, Retriever
 
 OPTIMIZERS = ("bootstrap", "bootstrap_random_search", "mipro")
 BULLET = re.compile(r"\A\s*(?:[-*•]|\(?\d{1,3}[.)])(?:\s+|$)")  # a bullet or a number of a list, not "3 years" or "2.5%"
-MARK = re.compile(r"<(?=[^\s\d<=])")  # the start of a tag or of a chat model's special token
 
 
 class AnswerFromContract(dspy.Signature):
@@ -67,7 +67,7 @@ class PlainAdapter(dspy.ChatAdapter):
                                          missing_field_message: str | None = None) -> str:
         """Return the output field's value as it is, but for marks that would end the turn."""
         value = outputs.get(_only_field(signature), missing_field_message)
-        return MARK.sub("< ", "\n".join(map(str, value)) if isinstance(value, list) else str(value))
+        return broken("\n".join(map(str, value)) if isinstance(value, list) else str(value))
 
     def parse(self, signature: type[dspy.Signature], completion: str) -> dict[str, Any]:
         """Take the whole completion as the output field; raises AdapterParseError if it is empty or ill-typed."""
@@ -98,7 +98,7 @@ def render(hits: Sequence[Hit]) -> str:
 
 def clean(text: str) -> str:
     """Fold white space and break up marks that a tokenizer or a prompt would take as structure."""
-    return MARK.sub("< ", " ".join(text.split()))
+    return broken(" ".join(text.split()))
 
 
 class ContractQA(dspy.Module):

@@ -13,6 +13,7 @@ import dspy
 from dspy.utils.exceptions import AdapterParseError, DSPyError
 
 from cuadft.errors import InputError, brief
+from cuadft.marks import quoted
 from cuadft.metrics import NO_CLAUSE
 from cuadft.worked import DEMOS
 
@@ -77,7 +78,7 @@ def call(signature: type[dspy.Signature], inputs: Sequence[dict[str, str]], thre
 
     def attempt(values: dict[str, str]) -> Reply:
         try:
-            return predict(**values)[output], None
+            return predict(**{name: quoted(text) for name, text in values.items()})[output], None
         except DSPyError as error:  # the candidate carries it: one bad reply must not end the batch
             found = _rescued(error) if signature.output_fields[output].annotation == list[str] else []
             return (found, None) if found else (None, brief(error))

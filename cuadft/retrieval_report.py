@@ -195,7 +195,7 @@ def _prompt_tokens(retriever: Retriever, rows: Sequence[dict[str, Any]], model: 
 
     from cuadft.program import render
 
-    tokenizer = AutoTokenizer.from_pretrained(models.find(model or MODEL))
+    tokenizer = AutoTokenizer.from_pretrained(models.find(model or MODEL), trust_remote_code=False)
     found = retriever.search_many([(row["question"], row["contract"]) for row in rows], k=K)
     return [len(ids) for ids in tokenizer([render(hits) for hits in found], add_special_tokens=False)["input_ids"]]
 

@@ -63,8 +63,8 @@ def decide(old: Retriever, old_k: int, new: Retriever, new_k: int, rows: Sequenc
            seed: int = 7, confidence: float = 0.95) -> dict[str, Any]:  # fmt: skip
     """Decide on dev rows whether a new retriever replaces the promoted one: {"promoted", "delta", "reason"}.
 
-    Both send their own number of passages. The rule is that of `promotion.decide`: the paired interval of the
-    difference in char_recall must lie above zero. Raises InputError if no row is answerable.
+    Both send their own number of passages. The rule is that of the gate's clause of improvement: the paired interval of
+    the difference in char_recall must lie above zero. Raises InputError if no row is answerable.
     """
     if not any(row["answers"] for row in rows):
         raise InputError("No answerable dev row to decide on: raise dev_rows or dev_contracts")

@@ -68,11 +68,11 @@ def telling(rows: Sequence[dict[str, Any]], scores: Mapping[str, Sequence[float]
 
     scores: row id -> scores of its candidates. Where all answers are alike no method learns anything (DAPO, Yu et al.
     2025, section 3.2); some such rows stay, so that what is right already has a say. A failed judgement (NaN) tells
-    nothing.
+    nothing; a row without any other is left out.
     """
     if unknown := [row["id"] for row in rows if row["id"] not in scores]:
         raise InputError(f"There are no candidates of question {unknown[0]!r}: sample answers of every row first.")
     distinct = {id_: {score for score in given if not math.isnan(score)} for id_, given in scores.items()}
     differ = [row for row in rows if len(distinct[row["id"]]) > 1]
-    alike = [row for row in rows if len(distinct[row["id"]]) <= 1]
+    alike = [row for row in rows if len(distinct[row["id"]]) == 1]
     return differ + alike[:round(others * len(differ))] if differ else alike

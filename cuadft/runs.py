@@ -5,34 +5,30 @@ The safe ways to read and write those files come from `cuadft.files` and are off
 
 from __future__ import annotations
 
-import platform
-import subprocess
+import errno
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from importlib import metadata
 from pathlib import Path
 
+from cuadft import provenance
 from cuadft.errors import InputError
 from cuadft.files import (
     append_jsonl,
     file_hash,
     read_json,
     read_jsonl,
+    value_hash,
     write_json,
     write_jsonl,
     write_text,
 )
 
 __all__ = [
-    "Iteration", "append_jsonl", "describe", "file_hash", "open_iteration", "read_json", "read_jsonl",
+    "Iteration", "append_jsonl", "describe", "environment", "file_hash", "open_iteration", "read_json", "read_jsonl",
     "resolve", "root", "unwritable", "write_json", "write_jsonl", "write_text",
 ]  # fmt: skip
 
 FOLDERS = ("data", "retriever", "program", "predictions", "adapters", "metrics", "figures", "executed")
-PACKAGES = (
-    "cuadft", "torch", "transformers", "trl", "peft", "dspy",
-    "sentence-transformers", "faiss-cpu", "papermill",
-)  # fmt: skip
 
 
 def root() -> Path:
@@ -96,31 +92,34 @@ def open_iteration(run_dir: str | Path, iteration: int) -> Iteration:
 def unwritable(folder: Path, error: OSError) -> InputError:
     """Return the error that says why a run folder can't be used."""
     reason = f"{error.filename or folder}: {error.strerror}"
-    return InputError(f"Can't write to run folder {folder} ({reason}): choose another run folder.")
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        advice = "make room on its disk; the same command then goes on where this one stopped"
+    else:
+        advice = "choose another run folder, or make this one writable; the same command then goes on"
+    return InputError(f"Can't write to run folder {folder} ({reason}): {advice}.")
 
 
 def describe(run: Path, *, preset: str | None) -> None:
-    """Write run.json: name, creation time, preset, versions of Python and main packages, git commit.
+    """Write run.json: name, creation time, preset, versions, commit and machine of the latest call, environments of all.
 
-    A call on an existing run keeps its creation time.
+    A call on an existing run keeps its creation time and its environments.
     """
-    versions = {}
-    for package in PACKAGES:
-        try:
-            versions[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            versions[package] = None
-    created = datetime.now(UTC).isoformat(timespec="seconds")
-    if (run / "run.json").exists():
-        created = read_json(run / "run.json").get("created", created)
-    record = {"name": run.name, "created": created, "preset": preset, "python": platform.python_version()}
-    write_json(run / "run.json", record | {"versions": versions, "git_commit": _git_commit()})
+    before = read_json(run / "run.json") if (run / "run.json").exists() else {}
+    created = before.get("created", datetime.now(UTC).isoformat(timespec="seconds"))
+    versions, code = provenance.versions(), provenance.code()
+    record = {"name": run.name, "created": created, "preset": preset, "python": versions.pop("python"), "versions": versions}
+    record |= {"git_commit": code["commit"], "git_dirty": code["dirty"], "machine": provenance.machine()}
+    write_json(run / "run.json", record | {"environments": before.get("environments", {})})
 
 
-def _git_commit() -> str | None:
-    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return done.stdout.strip() if done.returncode == 0 else None
+def environment(run: Path) -> str:
+    """Return the key of this process's environment in run.json, where it is added if it is new.
+
+    An environment is all installed packages, Python and machine: too long for the record of every stage.
+    """
+    found = provenance.environment()
+    key, record = value_hash(found)[:12], read_json(run / "run.json")
+    if key not in record.setdefault("environments", {}):
+        record["environments"][key] = found
+        write_json(run / "run.json", record)
+    return key

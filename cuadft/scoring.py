@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cuadft import answers, files, metrics, pooled, score_report, stats
+from cuadft import answers, files, metrics, pooled, score_report, stats, usage
 from cuadft.errors import InputError
 from cuadft.pooled import counted
 
@@ -142,6 +142,8 @@ def _rated(pool: pooled.Pool, judge: str, folder: Path, votes: int, embedder: st
                              "check the id and the keys in the environment, or take --judge offline.")
         if len(errors):
             log(f"Judge {name!r}: {len(errors)} of {len(ratings)} judgements failed (first error: {errors.iloc[0]}).")
+        for row in usage.table({name: getattr(rater, "lm", None)}).to_dict("records"):
+            log(usage.line(row))
         frame[SCORES.get(name, "judge_score")] = ratings["judge_score"]
     return frame.assign(judge=rater.name).join(ratings.drop(columns="judge_score"))
 

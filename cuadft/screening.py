@@ -29,7 +29,7 @@ STEPS = {
               f"(to {NAMED} in templates and own questions); no placeholder or role mark, no {SHINGLE} words in a "
               "row of the clause",
     "drift": "cosine of at least {min_similarity} with the seed's question or clause (without one: with the passage)",
-    "overlap": f"no {SHINGLE} words in a row of a dev or test contract, ROUGE-L under {MAX_ROUGE} with its questions "
+    "overlap": f"no {SHINGLE} words in a row of a held-out contract, ROUGE-L under {MAX_ROUGE} with its questions "
                "but for those that training contracts are asked, too",
     "duplicate": f"ROUGE-L under {MAX_ROUGE} with every question on the same contract or on a near-identical clause "
                  "(of the same category, if the label is certain)",
@@ -62,7 +62,7 @@ def judges(
 ) -> dict[str, Judge]:
     """Return the steps before the round trip: name -> function from candidates to (reason, detail) or None each.
 
-    foreign_questions, foreign_texts: of dev and test contracts; a question that train rows ask in the same words is
+    foreign_questions, foreign_texts: of held-out contracts; a question that train rows ask in the same words is
     not foreign. earlier: rows accepted in earlier iterations, which a new question must not repeat either.
     """
     asked = Asked([*train_rows, *earlier])
@@ -138,9 +138,9 @@ def _foreign(candidates: Sequence[Candidate], foreign: Known, texts: Collection[
     for question in (c["question"] for c in candidates):
         run = min((run for run in shingles(tokens(question), SHINGLE) if run in copied), default=None)
         if near := foreign.find(question, MAX_ROUGE):
-            verdicts.append(("overlap", f"ROUGE-L {near[1]:.2f} with a dev or test question: {near[0]}"))
+            verdicts.append(("overlap", f"ROUGE-L {near[1]:.2f} with a held-out question: {near[0]}"))
         else:
-            verdicts.append(("overlap", f"words of a dev or test contract: {' '.join(run)}") if run else None)
+            verdicts.append(("overlap", f"words of a held-out contract: {' '.join(run)}") if run else None)
     return verdicts
 
 

@@ -26,11 +26,11 @@ NEAREST = 2  # passages in which an absent clause is looked for
 
 
 def check_train(rows: Iterable[Mapping[str, Any]], held_out: Collection[str]) -> None:
-    """Raise InputError if a row or candidate comes from a dev or test contract (titles `held_out`)."""
+    """Raise InputError if a row or candidate comes from a held-out contract (titles `held_out`)."""
     held_out = set(held_out)
     leaks = sorted({row["contract"] for row in rows} & held_out)
     if leaks:
-        raise InputError(f"{len(leaks)} contracts of dev or test among the train rows, such as {leaks[0]!r}: "
+        raise InputError(f"{len(leaks)} held-out contracts among the train rows, such as {leaks[0]!r}: "
                          "pass rows of the train split only")  # fmt: skip
 
 

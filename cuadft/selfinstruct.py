@@ -52,12 +52,12 @@ def generate(
 
     Call it inside dspy.context(lm=..., adapter=...). `train_rows` must hold all rows of a contract, or
     labelled passages pass for unlabelled ones. The rows take turns over `styles`. A call that fails gives one
-    candidate with `error` set, which `filter` counts. held_out: titles of dev and test contracts. Raises InputError
+    candidate with `error` set, which `filter` counts. held_out: titles of held-out contracts. Raises InputError
     if a row comes from one of them, if passages are missing, if a style is unknown, or if no LM is configured.
     """
     check_train(train_rows, held_out)
     if leaked := sorted(set(passages_by_contract) & set(held_out)):
-        raise InputError(f"Passages of the dev or test contract {leaked[0]!r}: give those of train contracts only.")
+        raise InputError(f"Passages of the held-out contract {leaked[0]!r}: give those of train contracts only.")
     if missing := sorted({row["contract"] for row in train_rows} - set(passages_by_contract)):
         raise InputError(f"No passages of contract {missing[0]!r} and {len(missing) - 1} more: cut them first")
     if not styles or (unknown := sorted(set(styles) - set(STYLES))):
@@ -134,7 +134,7 @@ def filter(  # noqa: A001
     """Return (rows to train on, rejected candidates with `step`, `reason`, `detail`): every candidate is in one.
 
     The steps are screening.STEPS, in order; of two near-duplicates the first candidate is kept. held_out_texts:
-    title -> text of dev and test contracts. earlier: rows accepted in earlier iterations; where one has a candidate's
+    title -> text of held-out contracts. earlier: rows accepted in earlier iterations; where one has a candidate's
     id, the accepted row takes the next free number. Call it inside
     dspy.context(lm=..., adapter=...); without candidates that an LM must confirm, none is needed.
     Raises InputError if a row or candidate comes from a held-out contract.

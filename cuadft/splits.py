@@ -1,4 +1,4 @@
-"""Group contracts that leak into one another, split whole groups, and stream the train contracts.
+"""Group contracts that leak into one another, and split whole groups.
 
 Two contracts belong together when one holds half of the other's wording, or when one company filed both.
 """
@@ -68,7 +68,7 @@ def split(
                 f"Contract {title!r} is in no group; pass the result of groups() for these contracts"
             )
         members[groups[title]].append(title)
-    pool = sorted(members.values(), key=lambda titles: _order(seed, titles[0]))
+    pool = sorted(members.values(), key=lambda titles: order(seed, titles[0]))
     counts = _possible([len(titles) for titles in pool], dev, test)
     shares = Counter(types.values())
     result = dict.fromkeys(sorted(types), "train")
@@ -79,7 +79,7 @@ def split(
     return result
 
 
-def _order(seed: int | str, title: str) -> str:
+def order(seed: int | str, title: str) -> str:
     """Return a sorting key that shuffles titles by seed; a title keeps its place when others come or go."""
     return hashlib.sha256(f"{seed}:{title}".encode()).hexdigest()
 
@@ -153,24 +153,3 @@ def _choose(
     while wanted:
         take(next(filter(fits, sorted(left, key=gain, reverse=True))))
     return chosen, left
-
-
-def stream(train_titles: Sequence[str], *, iteration: int, size: int, replay: float, seed: int) -> list[str]:
-    """Return one iteration's train contracts: the next `size` of a seeded order, then replayed ones.
-
-    Iterations count from 1; `size` 0 means all. Replayed are round(replay * size) contracts (half up) of
-    earlier iterations, or as many as there are. The order wraps round when used up. Raises InputError.
-    """
-    if iteration < 1 or size < 0 or not 0 <= replay <= 1:
-        raise InputError(
-            f"Invalid iteration {iteration}, size {size} or replay {replay}: give iteration >= 1, size >= 0"
-            " (0 means all), replay from 0 to 1"
-        )
-    order = sorted(set(train_titles), key=lambda title: _order(seed, title))
-    if size == 0 or size >= len(order):
-        return order
-    first = (iteration - 1) * size
-    new = [order[place % len(order)] for place in range(first, first + size)]
-    seen = order[: min(first, len(order))]
-    older = sorted(set(seen) - set(new), key=lambda title: _order(f"{seed}:{iteration}", title))
-    return new + older[: int(replay * size + 0.5)]

@@ -1,8 +1,9 @@
 """The stages of one iteration: their notebooks, what they read and write, and the fingerprint of all that.
 
 File patterns are globs in the iteration's folder. A prefix puts them elsewhere: `run:` in the run folder,
-`first:` the same in iteration 1 only, `later:` the same from iteration 2, `prev:` in the iteration before.
-`{system}` stands for each of the stage's systems.
+`first:` the same in iteration 1 only, `later:` the same from iteration 2, `prev:` in the iteration before, `before:` in all
+before, `past:` in those and in this one, `champion:` is what the iteration before left as champion. `{system}` stands for each
+of the stage's systems.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from cuadft.champion import promoted
 from cuadft.declarations import Parameter, cells, in_notebook
 from cuadft.errors import InputError
 from cuadft.files import file_hash, is_leftover
@@ -22,18 +24,22 @@ from cuadft.runs import Iteration
 # several notebooks put files here, so no stage owns the whole folder
 SHARED_FOLDERS = ("metrics", "figures")
 SHARED = tuple(f"{folder}/**/*" for folder in SHARED_FOLDERS)
-INCUMBENT = ("prev:decision.json", "prev:program/*", "prev:adapters/**/*")
-TRAINED_ON = ("run:contracts.jsonl", "data/train.jsonl")
-ANSWERED = ("run:contracts.jsonl", "data/dev.jsonl", "data/test.jsonl", "retriever/**/*", "program/*")
+VERDICTS = ("metrics/verdicts.jsonl",)  # paid for: not lost when a stage is cleared
+DECIDED = ("prev:decision.json", "prev:by_hand.json")
+INCUMBENT = (*DECIDED, "champion:")
+FROM_2 = ("incumbent", "retriever")  # systems that the first iteration does not have
+CONTRACTS = ("run:contracts.jsonl", "past:arrived.jsonl")
+TRAINED_ON = (*CONTRACTS, "data/train.jsonl")
+ANSWERED = (*CONTRACTS, "data/dev.jsonl", "data/test.jsonl", "data/slices.jsonl", "retriever/**/*", "program/*")
 
 
 @dataclass(frozen=True)
 class Stage:
     """One run of one notebook.
 
-    `systems` may hold "align_methods" (stands for that parameter's items) and "incumbent" (from iteration 2);
-    the notebook gets them in the parameter that `pass_systems` names. `external` names the parameters that hold
-    the user's own files.
+    `systems` may hold "align_methods" (stands for that parameter's items), and "incumbent" and "retriever" (from
+    iteration 2); the notebook gets them in the parameter that `pass_systems` names. `external` names the parameters that
+    hold the user's own files; `keeps` what the stage writes once and no later attempt may delete.
     """
 
     name: str
@@ -44,6 +50,7 @@ class Stage:
     pass_systems: str = ""
     decide: bool | None = None
     external: tuple[str, ...] = ()
+    keeps: tuple[str, ...] = ()
 
     @property
     def label(self) -> str:
@@ -55,7 +62,7 @@ class Stage:
         for name in self.systems:
             if name == "align_methods":
                 names += values.get("align_methods", [])
-            elif name != "incumbent" or iteration.previous:
+            elif name not in FROM_2 or iteration.previous:
                 names.append(name)
         return names
 
@@ -72,25 +79,26 @@ class Stage:
         for pattern in patterns:
             systems = self.systems_of(iteration, values) if "{system}" in pattern else [""]
             for system in systems:
-                place = _place(pattern.replace("{system}", system), iteration)
-                found |= set(iteration.run.glob(place)) if place else set()
+                for place in _places(pattern.replace("{system}", system), iteration):
+                    found |= set(iteration.run.glob(place))
         kept = [path for path in found if path.is_file() and not is_leftover(path)]
         return sorted(path.relative_to(iteration.run).as_posix() for path in kept)
 
 
 STAGES = (
     Stage(
-        "data_prep", "01_data_prep.ipynb", ("later:contracts.jsonl", "prev:data/train.jsonl", "prev:data/synthetic.jsonl"),
-        ("first:contracts.jsonl", "data/*"), external=("cuad", "contracts_folder", "own_questions"),
+        "data_prep", "01_data_prep.ipynb",
+        ("later:contracts.jsonl", "prev:data/train.jsonl", "prev:data/synthetic.jsonl", "before:arrived.jsonl"),
+        ("first:contracts.jsonl", "data/*"), external=("cuad", "contracts_folder", "own_questions"), keeps=("arrived.jsonl",),
     ),
     Stage(
         "rag_compile", "02_rag_compile.ipynb",
-        ("run:contracts.jsonl", "data/*.jsonl", "prev:retriever/**/*", *INCUMBENT),
+        (*CONTRACTS, "data/*.jsonl", "prev:retriever/rows.jsonl", *INCUMBENT),
         ("retriever/**/*", "program/*"),
     ),
     Stage(
         "inference_rag", "03_batch_inference.ipynb", (*ANSWERED, *INCUMBENT), ("predictions/{system}.*",),
-        systems=("rag", "rag_compiled", "incumbent"), pass_systems="systems",
+        systems=("rag", "rag_compiled", *FROM_2), pass_systems="systems",
     ),
     Stage(
         "fine_tune", "04_fine_tune.ipynb",
@@ -103,20 +111,21 @@ STAGES = (
     ),
     Stage(
         "evaluate_sft", "05_evaluate.ipynb", ("predictions/{system}.*",),
-        systems=("rag", "rag_compiled", "incumbent", "sft"), pass_systems="evaluated", decide=False,
-        external=("published",),
+        systems=("rag", "rag_compiled", *FROM_2, "sft"), pass_systems="evaluated", decide=False,
+        external=("published",), keeps=VERDICTS,
     ),
     Stage(
         "align", "06_align.ipynb", (*TRAINED_ON, "program/*", "retriever/**/*", "adapters/sft/**/*"),
-        ("preferences.jsonl", "adapters/{system}/**/*"), systems=("align_methods",),
+        ("preferences.jsonl", "preferences/*", "adapters/{system}/**/*"), systems=("align_methods",),
+        keeps=VERDICTS,
     ),
     Stage(
         "inference_aligned", "03_batch_inference.ipynb", (*ANSWERED, "adapters/{system}/**/*"),
         ("predictions/{system}.*",), systems=("align_methods",), pass_systems="systems",
     ),
     Stage(
-        "evaluate", "05_evaluate.ipynb", ("predictions/*", "prev:decision.json"),
-        ("scoreboard.csv", "decision.json"), decide=True, external=("published",),
+        "evaluate", "05_evaluate.ipynb", ("predictions/*", *DECIDED, "prev:metrics/stream.csv"),
+        ("scoreboard.csv", "decision.json"), decide=True, external=("published",), keeps=VERDICTS,
     ),
 )  # fmt: skip
 
@@ -151,19 +160,32 @@ def input_hashes(
 
 
 def fingerprint(notebook: Path, values: Mapping[str, object], inputs: Mapping[str, str]) -> str:
-    """Return the SHA-256 of a notebook's code cells, parameter values (without run_dir) and input hashes."""
+    """Return the SHA-256 of a notebook's code cells, parameter values (without folders) and input hashes."""
     sources = ["".join(cell["source"]) for cell in cells(notebook) if cell.get("cell_type") == "code"]
-    values = {name: value for name, value in values.items() if name != "run_dir"}
+    # what arrived is frozen in the run, so that the folder it came from may move
+    values = {name: value for name, value in values.items() if name not in ("run_dir", "arrivals_folder")}
     # external inputs count by content: the same contracts under another path change nothing
     values = {name: value for name, value in values.items() if name not in inputs}
     content = json.dumps([sources, values, dict(inputs)], sort_keys=True)
     return hashlib.sha256(content.encode()).hexdigest()
 
 
-def _place(pattern: str, iteration: Iteration) -> str | None:
+def _places(pattern: str, iteration: Iteration) -> list[str]:
+    """Return the globs, relative to the run folder, that a pattern stands for in an iteration."""
     prefix, _, rest = pattern.rpartition(":")
-    if (prefix == "first" and iteration.previous) or (prefix in ("later", "prev") and not iteration.previous):
-        return None
+    before = [f"iter-{number:02d}" for number in range(1, iteration.number)]
+    if prefix == "champion":
+        return _champion(iteration) if before else []
     if prefix in ("run", "first", "later"):
-        return rest
-    return f"{(iteration.previous if prefix == 'prev' else iteration).dir.name}/{rest}"
+        return [] if (prefix == "first" and before) or (prefix == "later" and not before) else [rest]
+    folders = {"prev": before[-1:], "before": before, "past": [*before, iteration.dir.name], "": [iteration.dir.name]}
+    return [f"{folder}/{rest}" for folder in folders[prefix]]
+
+
+def _champion(iteration: Iteration) -> list[str]:
+    """Return the globs of what the iteration before left as champion; none as long as it has not decided."""
+    if not iteration.previous.path("decision.json").is_file():
+        return []
+    place = promoted(iteration)
+    folders = [f"{place[part]}/**/*" for part in ("weights", "retriever") if place.get(part)]
+    return [*folders, place["program"]] if place.get("program") else folders

@@ -3,24 +3,29 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import dspy
 
-from cuadft import corpus, models, origin, program, runs
+from cuadft import champion, corpus, models, origin, program, runs
+from cuadft.champion import PROGRAMS, promoted
 from cuadft.embedder import Embedder
+from cuadft.endpoint import remote
 from cuadft.errors import InputError
 from cuadft.local_lm import LocalEngine
 from cuadft.program import ContractQA
 from cuadft.retriever import Retriever
 from cuadft.saved_retriever import SETTINGS
 
-PROGRAMS = ("rag", "rag_compiled")
+__all__ = ["PROGRAMS", "System", "build", "champion_folder", "champion_retriever", "load_reranker", "load_retriever",
+           "own_embedder", "promoted", "remote", "reranker_of", "save_retriever", "start_weights", "take_in"]  # fmt: skip
+
+DATA = ("train", "dev", "test", "slices")  # files whose rows a system may be asked
 MODELS = "models.json"  # in a retriever's folder: how its embedder computes, and its reranker
-TIMEOUT = 120  # seconds that an API may take for one answer; LiteLLM's own limit is 100 minutes
+_Parts = tuple[Path, Path | None, Path]
 
 
 @dataclass(frozen=True)
@@ -32,10 +37,9 @@ class System:
     lm: dspy.LM
 
 
-def own_embedder(iteration: runs.Iteration) -> Path | None:
-    """Return the folder of the embedder that this iteration's retriever searches with, if it is a fine-tuned one."""
-    folder = iteration.path("retriever", "embedder")
-    return folder if (folder / "modules.json").is_file() else None
+def own_embedder(folder: Path) -> Path | None:
+    """Return the folder of the embedder that a retriever's folder holds, if it searches with a fine-tuned one."""
+    return folder / "embedder" if (folder / "embedder" / "modules.json").is_file() else None
 
 
 def load_retriever(iteration: runs.Iteration, embedder: str) -> Retriever:
@@ -43,11 +47,31 @@ def load_retriever(iteration: runs.Iteration, embedder: str) -> Retriever:
 
     Raises InputError if 02_rag_compile has not run.
     """
-    folder = iteration.path("retriever")
-    if not (folder / "settings.json").is_file():
-        raise InputError(f"The retriever is missing in {folder}: run 02_rag_compile of this iteration first.")
+    return _load(iteration.path("retriever"), embedder)
+
+
+def champion_folder(iteration: runs.Iteration) -> Path | None:
+    """Return the folder of the retriever that the champion of a later iteration searches with, None in the first."""
+    if iteration.previous is None:
+        return None
+    kept = promoted(iteration)["retriever"]
+    return iteration.run / kept if kept else iteration.previous.path("retriever")
+
+
+def champion_retriever(iteration: runs.Iteration, embedder: str) -> Retriever | None:
+    """Return the champion's retriever, from which 02_rag_compile of a later iteration starts; None in the first.
+
+    It holds the contracts of its own iteration: `take_in` adds others. Raises InputError if it is gone.
+    """
+    folder = champion_folder(iteration)
+    return _load(folder, embedder) if folder else None
+
+
+def _load(folder: Path, embedder: str) -> Retriever:
+    if not (folder / SETTINGS).is_file():
+        raise InputError(f"The retriever is missing in {folder}: run 02_rag_compile of that iteration first.")
     used = runs.read_json(folder / MODELS) if (folder / MODELS).is_file() else {}
-    path = own_embedder(iteration) or models.find(embedder)
+    path = own_embedder(folder) or models.find(embedder)
     embed = Embedder(path, cache_dir=models.cache_dir(), dtype=used.get("dtype", "float32"))
     return Retriever.load(folder, embed, reranker=load_reranker(used.get("reranker", "")))
 
@@ -58,13 +82,12 @@ def load_reranker(name: str) -> Any:
         return None
     from sentence_transformers import CrossEncoder
 
-    return CrossEncoder(str(models.find(name)))
+    return CrossEncoder(str(models.find(name)), trust_remote_code=False)
 
 
-def reranker_of(iteration: runs.Iteration) -> str:
-    """Return the name of the reranker that an iteration's retriever was saved with, "" for none."""
-    named = iteration.path("retriever", MODELS)
-    return runs.read_json(named)["reranker"] if named.is_file() else ""
+def reranker_of(folder: Path) -> str:
+    """Return the name of the reranker that a retriever's folder was saved with, "" for none."""
+    return runs.read_json(folder / MODELS)["reranker"] if (folder / MODELS).is_file() else ""
 
 
 def save_retriever(retriever: Retriever, iteration: runs.Iteration, *, reranker: str = "", trained: Iterable[str] = (),
@@ -73,14 +96,12 @@ def save_retriever(retriever: Retriever, iteration: runs.Iteration, *, reranker:
 
     trained, tuned: titles of the contracts that it learned from and that its settings were chosen on.
     """
-    folder, own = iteration.path("retriever"), iteration.path("retriever", "embedder")
-    before = own_embedder(iteration.previous) if iteration.previous else None
+    folder, own, used = iteration.path("retriever"), iteration.path("retriever", "embedder"), retriever.embedder.path
     (folder / SETTINGS).unlink(missing_ok=True)  # a kill from here on leaves nothing that could be loaded
-    if retriever.embedder.path == before:
+    if used != own:
         shutil.rmtree(own, ignore_errors=True)
-        shutil.copytree(before, own)
-    elif retriever.embedder.path != own:
-        shutil.rmtree(own, ignore_errors=True)
+        if used.parent.parent.parent == iteration.run:  # an earlier iteration's: each keeps what it needs
+            shutil.copytree(used, own)
     used = {"dtype": retriever.embedder.dtype, "reranker": reranker if retriever.rerank else ""}
     runs.write_json(folder / MODELS, used)
     origin.write(folder, trained=trained, tuned=tuned)
@@ -101,50 +122,50 @@ def take_in(retriever: Retriever, run: Path, wanted: Iterable[str]) -> None:
 
 
 def build(iteration: runs.Iteration, names: Sequence[str], *, model: str, embedder: str, rag_lm: str = "",
-          tuned_program: str = "rag", max_tokens: int = 64, batch_size: int = 16) -> list[System]:
+          tuned_program: str = "rag", max_tokens: int = 64, batch_size: int = 16,
+          asked: Iterable[str] | None = None) -> list[System]:
     """Return the named systems of an iteration, all local ones on one base model in memory.
 
-    "rag" and "rag_compiled" run on `rag_lm` (a LiteLLM id; "" for the local model); "incumbent" is what the
-    iteration before promoted; any other name is a folder in adapters/. Raises InputError for what is missing.
+    "rag" and "rag_compiled" run on `rag_lm` (a LiteLLM id; "" for the local model); "incumbent" is the champion, with
+    its own program, weights and retriever; "retriever" is the champion with this iteration's retriever; any other name
+    is a folder in adapters/. asked: titles of the contracts that will be asked (None: those of all data rows), which the
+    champion's retriever takes in. Raises InputError for what is missing.
     """
-    retriever = load_retriever(iteration, embedder)
     found = {name: _parts(iteration, name, tuned_program) for name in names}
-    for name, (_, weights) in found.items():
+    for name, (_, weights, _) in found.items():
         if weights is not None and not _whole(weights):
             raise InputError(f"System '{name}' has no weights in {weights}: run 04_fine_tune (for sft) or 06_align (for "
                              "aligned ones) of this iteration first, or leave it out of `systems`.")
-    adapters = {n: w for n, (_, w) in found.items() if w is not None and (w / "adapter_config.json").is_file()}
-    engine = None
-    if any(w is None or n in adapters for n, (_, w) in found.items()) and not (rag_lm and not adapters):
+    retrievers = {folder: _load(folder, embedder) for folder in dict.fromkeys(place for _, _, place in found.values())}
+    for folder, retriever in retrievers.items():
+        if folder != iteration.path("retriever"):
+            take_in(retriever, iteration.run, _titles(iteration) if asked is None else asked)
+    lms = _models(found, model=model, rag_lm=rag_lm, max_tokens=max_tokens, batch_size=batch_size)
+    return [System(name, program.load(path, retrievers[folder]), lms[name]) for name, (path, _, folder) in found.items()]
+
+
+def _models(found: Mapping[str, _Parts], *, model: str, rag_lm: str, max_tokens: int, batch_size: int) -> dict[str, dspy.LM]:
+    """Return each system's LM: an adapter on the one base in memory, a whole model of its own, `rag_lm` or the base."""
+    adapters = {n: w for n, (_, w, _) in found.items() if w is not None and (w / "adapter_config.json").is_file()}
+    engine, lms = None, {}
+    if any(w is None or n in adapters for n, (_, w, _) in found.items()) and not (rag_lm and not adapters):
         engine = LocalEngine(models.find(model), adapters=adapters, batch_size=batch_size)
-    built = []
-    for name, (path, weights) in found.items():
+    for name, (_, weights, _) in found.items():
         if name in adapters:
-            lm = engine.lm(name, max_tokens=max_tokens)
+            lms[name] = engine.lm(name, max_tokens=max_tokens)
         elif weights is not None:  # a fully fine-tuned model
-            lm = LocalEngine(weights, batch_size=batch_size).lm(max_tokens=max_tokens)
+            lms[name] = LocalEngine(weights, batch_size=batch_size).lm(max_tokens=max_tokens)
         elif rag_lm:
-            lm = remote(rag_lm, max_tokens=max_tokens)
+            lms[name] = remote(rag_lm, max_tokens=max_tokens)
         else:
-            lm = engine.lm(max_tokens=max_tokens)
-        built.append(System(name, program.load(path, retriever), lm))
-    return built
+            lms[name] = engine.lm(max_tokens=max_tokens)
+    return lms
 
 
-def remote(lm: str, **settings: object) -> dspy.LM:
-    """Return a dspy.LM for a LiteLLM id ("bedrock/...", "openai/..."); keys come from the environment only."""
-    # drop_params: some models (OpenAI's reasoning models) refuse a temperature; LiteLLM then leaves it out
-    return dspy.LM(lm, **({"temperature": 0.0, "drop_params": True, "timeout": TIMEOUT} | settings))
-
-
-def promoted(iteration: runs.Iteration) -> dict[str, str | None]:
-    """Return what the iteration before promoted: {"system", "program", "weights"}, paths relative to the run folder."""
-    before = iteration.previous
-    if before is None:
-        return {"system": "rag", "program": None, "weights": None}
-    if not before.path("decision.json").is_file():
-        raise InputError(f"{before.path('decision.json')} is missing: finish iteration {before.number} (05_evaluate) first.")
-    return runs.read_json(before.path("decision.json"))["promoted"]
+def _titles(iteration: runs.Iteration) -> set[str]:
+    """Return the contracts of the iteration's data rows."""
+    paths = [iteration.path("data", f"{name}.jsonl") for name in DATA]
+    return {row["contract"] for path in paths if path.is_file() for row in runs.read_jsonl(path)}
 
 
 def start_weights(iteration: runs.Iteration) -> Path | None:
@@ -153,15 +174,11 @@ def start_weights(iteration: runs.Iteration) -> Path | None:
     return iteration.run / weights if weights else None
 
 
-def _parts(iteration: runs.Iteration, name: str, tuned_program: str) -> tuple[Path, Path | None]:
-    """Return a system's program file and weights folder (None: base model)."""
-    if name in PROGRAMS:
-        return iteration.path("program", f"{name}.json"), None
-    if name == "incumbent":
-        best = promoted(iteration)
-        saved = iteration.run / best["program"] if best["program"] else iteration.path("program", "rag.json")
-        return saved, iteration.run / best["weights"] if best["weights"] else None
-    return iteration.path("program", f"{tuned_program}.json"), iteration.path("adapters", name)
+def _parts(iteration: runs.Iteration, name: str, tuned_program: str) -> _Parts:
+    """Return a system's program file, weights folder (None: base model) and retriever folder."""
+    found = champion.place(iteration, name, tuned_program)
+    saved, weights, folder = ((iteration.run / found[part] if found[part] else None) for part in champion.PARTS[1:])
+    return saved or iteration.path("program", "rag.json"), weights, folder or iteration.path("retriever")
 
 
 def _whole(weights: Path) -> bool:

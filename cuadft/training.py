@@ -26,9 +26,10 @@ def run_training(build: Callable[[Path], Any], out: Path, *, base: Path, base_id
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     base_hash = models.weights_hash(base)
     key = value_hash([identity, base_hash])
-    if (out / "training.json").is_file() and runs.read_json(out / "training.json")["key"] == key:
-        return runs.read_json(out / "training.json")["log_history"]
     work = out.with_name(f".{out.name}-work")
+    if (out / "training.json").is_file() and runs.read_json(out / "training.json")["key"] == key:
+        shutil.rmtree(work, ignore_errors=True)  # a kill at the very end leaves it
+        return runs.read_json(out / "training.json")["log_history"]
     if work.exists() and (not (work / "key").is_file() or (work / "key").read_text() != key):
         shutil.rmtree(work)
     runs.write_text(work / "key", key)

@@ -26,17 +26,17 @@ class TrainingRows:
     """The training questions of a run folder, of all its iterations, newest first."""
 
     def __init__(self, run: Path) -> None:
-        """Read contracts.jsonl and each iteration's data/; raises InputError if the run has no training rows."""
+        """Read the run's contracts and each iteration's data/; raises InputError if the run has no training rows."""
         if not (run / "contracts.jsonl").is_file():
             raise InputError(f"No run in {run} (it has no contracts.jsonl): name a run folder, as --run runs/quickstart.")
-        records = runs.read_jsonl(run / "contracts.jsonl")
+        records = corpus.records(run)
         self.texts = {record["title"]: _words(record["text"]) for record in records}
         self.held_out = corpus.held_out(records)
         self._titles = {fold(record["title"]): record["title"] for record in records}
         folders = sorted(run.glob("iter-*/data"), reverse=True)
         self.by_id = _first(row for row in _rows(folders, "train")
                             if row["contract"] in self.texts and row["contract"] not in self.held_out)
-        self._held_ids = {row["id"] for row in _rows(folders, "dev", "test") if row["contract"] in self.held_out}
+        self._held_ids = {row["id"] for row in _rows(folders, "dev", "test", "slices") if row["contract"] in self.held_out}
         self._asked: dict[tuple[str, str], dict[str, dict[str, Any]]] = defaultdict(dict)
         for row in self.by_id.values():
             for wording in _wordings(row):
@@ -66,7 +66,7 @@ class TrainingRows:
         title = self.title(contract) if contract else None
         of_id = self.title(given_id.partition("__")[0])
         if given_id in self._held_ids or {title, of_id} & self.held_out:
-            raise Refused("its contract is held out (dev or test)", held_out=True)
+            raise Refused("its contract is held out (dev, test or slice)", held_out=True)
         row = self.by_id.get(given_id)
         if row is None:
             row = self._by_question(vote, contract, title or (None if contract else default_contract))
@@ -83,7 +83,7 @@ class TrainingRows:
             raise Refused(f"the run has no contract {contract!r}" if contract else
                           "neither a known id nor a contract is given (see --contract)")  # fmt: skip
         if title in self.held_out:
-            raise Refused("its contract is held out (dev or test)", held_out=True)
+            raise Refused("its contract is held out (dev, test or slice)", held_out=True)
         found = list(self._asked.get((title, key(_bare(question))), {}).values())
         exact = [row for row in found if fold(row["question"]) == fold(question)]
         if len(found) > 1 and len(exact) != 1:
@@ -103,7 +103,7 @@ class TrainingRows:
             if len(text) < LONG_QUOTE or text in self.texts[contract]:
                 continue
             if any(text in self.texts[title] for title in self.held_out):
-                raise Refused("it quotes a held-out contract (dev or test)", held_out=True)
+                raise Refused("it quotes a held-out contract (dev, test or slice)", held_out=True)
 
 
 def question_of(prompt: str) -> str:

@@ -47,7 +47,7 @@ def load(folder: Path) -> SentenceTransformer:
     """Load a sentence-transformers folder, never from the hub."""
     from sentence_transformers import SentenceTransformer
 
-    return SentenceTransformer(str(folder), local_files_only=True)
+    return SentenceTransformer(str(folder), local_files_only=True, trust_remote_code=False)
 
 
 def make(start: Path, triples: Sequence[Mapping[str, Any]], plan: Sequence[Sequence[int]], work: Path,

@@ -39,7 +39,7 @@ def triples(
     the question, in the row's contract or in others; it touches no gold span of the category, repeats none word for
     word, and comes from no other contract that isn't labelled for the category. phrasings: other words for a
     category's official question. Unanswerable rows give no example, but say that their contract lacks the clause.
-    held_out: titles of dev and test contracts. Raises InputError on a row of theirs, on rows without passages or
+    held_out: titles of held-out contracts. Raises InputError on a row of theirs, on rows without passages or
     answers, and where no negative is found. Mined negatives: Xiong et al. (2021), "Approximate Nearest Neighbor
     Negative Contrastive Learning for Dense Text Retrieval", section 4.
     """
@@ -63,7 +63,7 @@ def triples(
 def _check(rows: Sequence[Row], passages: Mapping[str, Sequence[Passage]], retrievers: Sequence[Retriever],
            held_out: Collection[str], per_category: int) -> None:  # fmt: skip
     if leaked := sorted({row["contract"] for row in rows} & set(held_out)):
-        some = f"{len(leaked)} contracts of dev or test, such as {leaked[0]!r}"
+        some = f"{len(leaked)} held-out contracts, such as {leaked[0]!r}"
         raise InputError(f"Among the training rows are {some}: train on rows of the train split only")
     if missing := sorted({row["contract"] for row in rows if row["answers"]} - set(passages)):
         lacking = f"{len(missing)} contracts of the rows have no passages, such as {missing[0]!r}"

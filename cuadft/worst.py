@@ -16,7 +16,7 @@ from zlib import crc32
 
 import pandas as pd
 
-from cuadft import runs
+from cuadft import corpus
 from cuadft.diagnosis import FAULTS, classify, describe
 from cuadft.errors import InputError
 from cuadft.excerpts import Line, Page, Piece, excerpt, shorten
@@ -92,11 +92,11 @@ def _rank(row: Mapping[str, Any], metric: str, seen: Counter[tuple[str, str]]) -
 
 
 def texts(run: Path, examples: Sequence[Example]) -> dict[str, str]:
-    """Return the texts of the examples' contracts, by title, from the run's contracts.jsonl."""
+    """Return the texts of the examples' contracts, by title, from the run's contracts."""
     wanted = {e.prediction["contract"] for e in examples}
     if not wanted:
         return {}
-    return {r["title"]: r["text"] for r in runs.read_jsonl(Path(run) / "contracts.jsonl") if r["title"] in wanted}
+    return {r["title"]: r["text"] for r in corpus.records(Path(run)) if r["title"] in wanted}
 
 
 def show(examples: Sequence[Example], texts: Mapping[str, str], *, around: int = 160,

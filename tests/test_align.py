@@ -264,7 +264,7 @@ def test_only_the_answers_tokens_are_scored_also_where_padding_is_the_end_mark(m
 @pytest.mark.parametrize("method", METHODS)
 def test_every_method_trains_where_padding_is_the_end_mark(method, data, sft, tiny, pad_is_eos, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
-        patch.setattr(models, "base_hash", lambda folder: None)
+        patch.setattr(models, "base_hash", lambda folder: models.weights_hash(pad_is_eos))
         history = steps_of(run(method, pad_is_eos, data, sft, tmp_path / method, replace(TUNING, steps=2)))
     assert len(history) == 2 and all(math.isfinite(entry.get("loss", 0.0)) for entry in history)
 

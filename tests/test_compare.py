@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cuadft.compare import COLUMNS, detectable, holm, paired_delta, paired_deltas
+from cuadft.compare import COLUMNS, comparisons, detectable, holm, paired_delta, paired_deltas
 from cuadft.errors import InputError
 from cuadft.resampling import studentise
 
@@ -252,3 +252,11 @@ def test_detectable_difference_by_hand():
     assert detectable(0.1, 10**6) == pytest.approx(0.28, abs=1e-3)  # 1.96 + 0.84, as for the normal distribution
     assert detectable(0.1, 20, power=0.9) > detectable(0.1, 20) > detectable(0.1, 20, confidence=0.9)
     assert all(math.isnan(detectable(*bad)) for bad in ((0.0, 20), (math.nan, 20), (0.1, 1)))
+
+
+def test_comparisons_pair_each_with_rag_and_aligned_ones_with_sft():
+    assert comparisons(["rag", "rag_compiled", "sft", "dpo"]) == [
+        ("rag", "rag_compiled"), ("rag", "sft"), ("rag", "dpo"), ("sft", "dpo")]  # fmt: skip
+    assert comparisons(["rag", "incumbent", "retriever", "sft"]) == [("rag", "incumbent"), ("rag", "retriever"), ("rag", "sft")]
+    assert comparisons(["rag"]) == [] == comparisons([])
+    assert comparisons(["sft", "dpo", "kto"]) == [("sft", "dpo"), ("sft", "kto")]  # each once: Holm counts them

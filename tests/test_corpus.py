@@ -84,7 +84,7 @@ def test_an_unknown_split_unit_is_refused(tmp_path):
 
 
 def test_titles_of_an_unknown_split_are_refused(tmp_path):
-    with pytest.raises(InputError, match="'validation': choose train, dev, test"):
+    with pytest.raises(InputError, match="'validation': choose train, dev, test, slice"):
         corpus.titles(freeze(tmp_path), "validation")
 
 
@@ -132,6 +132,22 @@ def test_rows_of_a_held_out_contract_are_caught(tmp_path, split):
     title = corpus.titles(records, split)[0]
     with pytest.raises(InputError, match=f"'{title}' is held out"):
         corpus.assert_no_leak([*fine, corpus.rows_of(CONTRACTS, [title])[0]], records)
+
+
+def test_slice_contracts_are_held_out_like_dev_and_test(tmp_path):
+    records = [r | {"split": "slice", "slice": 1} if r["title"] == "c0" else r for r in freeze(tmp_path)]
+    runs.write_jsonl(tmp_path / "contracts.jsonl", records)
+    assert corpus.held_out(records) == {r["title"] for r in records if r["split"] != "train"}
+    assert corpus.titles(records, "slice") == ["c0"] and "c0" not in corpus.titles(records, "train")
+    with pytest.raises(InputError, match="'c0' is held out"):
+        corpus.assert_no_leak(CONTRACTS[0].rows, records)
+    assert freeze(tmp_path) == records  # the mark stays in later iterations
+    with pytest.raises(InputError, match="of contracts_folder repeats 'c0'"):
+        corpus.add_plain(tmp_path, [contract("mine", CONTRACTS[0].text + " End.")])
+
+
+def test_without_a_split_unit_no_contract_is_in_a_slice_of_its_own(tmp_path):
+    assert corpus.titles(freeze(tmp_path, split_unit="none"), "slice") == []
 
 
 # --- select
@@ -212,6 +228,19 @@ def test_what_earlier_iterations_learned_from_is_remembered_once(tmp_path):
     assert corpus.remember(second, [a | {"x": 2}, new, c]) == both  # running it again adds nothing
     runs.write_jsonl(tmp_path / "contracts.jsonl", [{"title": "t"}])  # "u" was a plain contract, taken away
     assert corpus.remember(second, [c]) == [a, old, c]
+
+
+def test_a_row_whose_answer_is_no_longer_in_the_text_is_forgotten(tmp_path):
+    first, second = runs.Iteration(tmp_path, 1), runs.Iteration(tmp_path, 2)
+    row = {"id": "a~1", "question": "A?", "contract": "t", "answers": [{"text": "law", "start": 4}]}
+    runs.write_jsonl(tmp_path / "contracts.jsonl", [{"title": "t", "text": "The law."}])
+    assert corpus.remember(first, [row]) == [row]
+    runs.write_jsonl(tmp_path / "contracts.jsonl", [{"title": "t", "text": "Any law."}])
+    assert corpus.remember(second, []) == [row]
+    runs.write_jsonl(tmp_path / "contracts.jsonl", [{"title": "t", "text": "Its law is: law."}])
+    assert corpus.remember(second, []) == [row]
+    runs.write_jsonl(tmp_path / "contracts.jsonl", [{"title": "t", "text": "This law."}])
+    assert corpus.remember(second, []) == []
 
 
 def test_overlapping_passages_cover_a_contract_more_than_once(tmp_path):

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import small
 
-from cuadft import inference, runs
+from cuadft import inference, metrics, runs
 from cuadft.errors import InputError
 from cuadft.local_lm import LocalEngine
 from cuadft.passages import cut
@@ -69,6 +69,29 @@ def test_results_follow_the_rows_and_carry_their_evidence(tmp_path):
         assert {key: p[key] for key in row} == row and p["error"] is None and p["system"] == "s" and p["split"] == "dev"
         assert " ".join(text[last["start"]:last["end"]].split()) == p["answer"] and len(p["passages"]) == 2
         assert " ".join(text[slice(*p["spans"][-1])].split()) == p["answer"]
+
+
+def test_the_tokens_of_the_prompt_are_counted_as_the_model_counts_them(tiny, tmp_path):
+    engine, program = LocalEngine(tiny, dtype="float32"), small.program()
+    made = run(tmp_path / "p.jsonl", engine.lm(max_tokens=2), small.ROWS[:3], program)
+    for p in made:
+        hits = program.retriever.search(p["question"], contract=p["contract"], k=program.k)
+        assert p["prompt_tokens"] == len(engine.tokenize(program.messages(p["question"], hits, "x")[:-1]))
+    scored = metrics.score(inference.read(tmp_path / "p.jsonl"))
+    assert list(scored["prompt_tokens"]) == [p["prompt_tokens"] for p in made]
+
+
+def test_unknown_tokens_are_none_and_older_predictions_can_still_be_read(tmp_path):
+    silent = small.Script(lambda m: "")  # a reply that fails: there is no answer to count for
+    assert {p["prompt_tokens"] for p in run(tmp_path / "p.jsonl", silent.lm(), small.ROWS[:2])} == {None}
+    old = [{k: v for k, v in p.items() if k != "prompt_tokens"} for p in inference.read(tmp_path / "p.jsonl")]
+    runs.write_jsonl(tmp_path / "p.jsonl", old)
+    assert metrics.score(inference.read(tmp_path / "p.jsonl"))["prompt_tokens"].isna().all()
+    working = small.Script(small.first_clause)
+    made = run(tmp_path / "q.jsonl", working.lm(), small.ROWS[:2])
+    runs.write_jsonl(tmp_path / "q.jsonl", [{k: v for k, v in p.items() if k != "prompt_tokens"} for p in made])
+    run(tmp_path / "q.jsonl", working.lm(), small.ROWS[:2])
+    assert len(working.calls) == 2  # nothing is asked again for its tokens
 
 
 def test_a_run_that_was_killed_goes_on_to_equal_results(tiny, tmp_path):

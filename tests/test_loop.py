@@ -13,7 +13,7 @@ from tiny_project import make_project, run_in_process
 import cuadft
 from cuadft import loop, runs
 from cuadft.errors import InputError
-from cuadft.manifest import is_locked, lock
+from cuadft.holder import is_locked, lock
 
 NAMES = [stage.name for stage in loop.STAGES]
 PACKAGE = str(Path(cuadft.__file__).parents[1])
@@ -172,7 +172,7 @@ def test_a_second_iteration_reads_the_first_and_keeps_the_frozen_split(project):
     assert (project / "runs/tiny/contracts.jsonl").read_bytes() == frozen
     assert "contracts.jsonl" in manifest(project, iteration=2)["data_prep"]["inputs"]
     assert manifest(project, iteration=2)["inference_rag"]["parameters"]["systems"] == [
-        "rag", "rag_compiled", "incumbent",
+        "rag", "rag_compiled", "incumbent", "retriever",
     ]  # fmt: skip
 
 
@@ -256,7 +256,7 @@ def test_status_shows_states_scores_and_decision(project):
     go()
     text = loop.status("runs/tiny")
     assert "0.400 [0.250, 0.500]  n=2" in text and "0.500  n=2" in text
-    assert "incumbent rag, promoted False: no gain" in text
+    assert "incumbent rag, promoted sft of iteration 1: a gain" in text
     with pytest.raises(InputError, match="No run in"):
         loop.status("runs/none")
 

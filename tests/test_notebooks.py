@@ -65,7 +65,7 @@ def test_two_iterations_score_all_systems_on_all_test_questions(smoke: Path) -> 
     for number in (1, 2):
         with (smoke / f"iter-{number:02d}" / "scoreboard.csv").open() as file:
             board = [row for row in csv.DictReader(file) if row["split"] == "test" and row["metric"] == "f1"]
-        assert {row["system"] for row in board} == {*SYSTEMS, *(["incumbent"] if number == 2 else [])}
+        assert {row["system"] for row in board} == {*SYSTEMS, *(["incumbent", "retriever"] if number == 2 else [])}
         # smoke.yaml: 16 test questions, 4 from each of 4 contracts; none fails with the tiny model
         assert {(row["n"], row["n_contracts"], row["failed"]) for row in board} == {("16", "4", "0")}
         assert all(0 <= float(row["low"]) <= float(row["value"]) <= float(row["high"]) <= 1 for row in board)
@@ -81,14 +81,48 @@ def test_splits_are_drawn_once_and_share_no_group(smoke: Path) -> None:
         first, second = ((smoke / f"iter-{n:02d}" / "data" / f"{split}.jsonl").read_text() for n in (1, 2))
         assert first == second
     trained = [{r["contract"] for r in rows_of(smoke / f"iter-{n:02d}" / "data" / "train.jsonl")} for n in (1, 2)]
-    # 6 new contracts an iteration, and in the second round(0.25 * 6) = 2 replayed ones
-    assert len(trained[0]) == 6 and len(trained[1]) == 8 and len(trained[0] & trained[1]) == 2
+    # slices of 8 and 7 contracts, one of each held out; in the second iteration round(0.25 * 6) = 2 replayed ones
+    assert len(trained[0]) == 7 and len(trained[1]) == 8 and len(trained[0] & trained[1]) == 2
 
 
-def test_the_next_iteration_goes_on_from_the_promoted_retriever_and_forgets_no_contract(smoke: Path) -> None:
+def test_contract_types_arrive_one_after_another_and_each_slice_is_asked_from_then_on(smoke: Path) -> None:
+    frozen = {c["title"]: c for c in rows_of(smoke / "contracts.jsonl")}
+    new = [{r["contract"] for r in rows_of(smoke / f"iter-{n:02d}" / "data" / "train.jsonl")} for n in (1, 2)]
+    first, second = ({frozen[title]["contract_type"] for title in titles} for titles in (new[0], new[1] - new[0]))
+    assert not first & second
+    for number, kinds in ((1, first), (2, second)):
+        rows = rows_of(smoke / f"iter-{number:02d}" / "data" / "slices.jsonl")
+        assert {row["slice"] for row in rows} == set(range(1, number + 1))
+        assert all(frozen[row["contract"]]["slice"] == row["slice"] for row in rows)
+        assert {frozen[row["contract"]]["contract_type"] for row in rows if row["slice"] == number} <= kinds
+        for system in ("rag", "sft"):
+            answered = rows_of(smoke / f"iter-{number:02d}" / "predictions" / f"{system}.slices.jsonl")
+            assert [row["id"] for row in answered] == [row["id"] for row in rows]
+
+
+def test_the_report_on_the_stream_covers_every_iteration_and_its_figures_are_drawn(smoke: Path) -> None:
+    with (smoke / "iter-02" / "metrics" / "stream.csv").open() as file:
+        cells = {(row["iteration"], row["slice"]) for row in csv.DictReader(file) if row["system"] == "sft"}
+    assert cells == {("1", "0"), ("1", "1"), ("2", "0"), ("2", "1"), ("2", "2")}  # slice 0 is the test set
+    for name in ("iterations", "slices_champion", "slices_sft"):
+        assert (smoke / "iter-02" / "figures" / f"{name}.png").stat().st_size > 5_000
+    drift = [runs.read_json(smoke / f"iter-{n:02d}" / "data" / "drift.json") for n in (1, 2)]
+    assert drift[0]["p"] is None and 0 < drift[1]["p"] <= 1 and (drift[1]["n_incoming"], drift[1]["n_reference"]) == (6, 7)
+
+
+def test_the_gate_names_the_clause_that_decided_and_the_history_keeps_every_decision(smoke: Path) -> None:
+    for number in (1, 2):
+        decision = json.loads((smoke / f"iter-{number:02d}" / "decision.json").read_text())
+        clauses = {clause["clause"] for candidate in decision["candidates"] for clause in candidate["clauses"]}
+        assert decision["decided_by"] in clauses and decision["rule"]["metric"] == "f1"
+    lines = rows_of(smoke / "history.jsonl")
+    assert [line["iteration"] for line in lines] == [1, 2] and all(line["reason"] for line in lines)
+
+
+def test_the_next_iteration_goes_on_from_the_champions_retriever_and_forgets_no_contract(smoke: Path) -> None:
     first, second = (smoke / f"iter-{n:02d}" / "retriever" for n in (1, 2))
     learned = [{row["contract"] for row in rows_of(folder / "rows.jsonl")} for folder in (first, second)]
-    assert learned[0] < learned[1] and len(learned[1]) == 12  # 6 contracts of each iteration
+    assert learned[0] < learned[1] and len(learned[1]) == 13  # 7 and 6 new contracts
     decision = json.loads((smoke / "iter-02" / "metrics" / "retriever_decision.json").read_text())
     assert decision["promoted"] == (decision["delta"]["low"] > 0)
     weights = [file.read_bytes() for folder in (first, second) for file in folder.glob("embedder/model.safetensors")]
@@ -98,7 +132,7 @@ def test_the_next_iteration_goes_on_from_the_promoted_retriever_and_forgets_no_c
     assert {"BM25", "MiniLM", "fusion", "fine-tuned", "chosen", "chosen, other words"} <= measured
 
 
-def test_nothing_from_dev_or_test_contracts_reaches_training(smoke: Path) -> None:
+def test_nothing_from_held_out_contracts_reaches_training(smoke: Path) -> None:
     frozen = rows_of(smoke / "contracts.jsonl")
     held_out = {c["title"]: c["text"] for c in frozen if c["split"] != "train"}
     known = set().union(*(shingles(tokens(c["text"]), SHINGLE) for c in frozen if c["split"] == "train"))

@@ -87,8 +87,8 @@ def test_titles_and_categories_match_whatever_case_and_punctuation():
 
 
 @pytest.mark.parametrize(("values", "detail"), [
-    ({"contract": HELD_OUT}, "held out for dev or test"),
-    ({"contract": HELD_OUT.lower(), "answer": "four years"}, "held out for dev or test"),
+    ({"contract": HELD_OUT}, "held out (dev, test or slice)"),
+    ({"contract": HELD_OUT.lower(), "answer": "four years"}, "held out (dev, test or slice)"),
     ({"contract": "Acme Distribution Agremeent"}, f"nearest: '{TITLES[0]}'"),
     ({"category": "Audit Right"}, "nearest: Audit Rights"),
     ({"contract": TITLES[0], "answer": "four score dollars"}, "does not stand in"),
@@ -145,7 +145,7 @@ def test_a_title_in_the_question_names_the_contract():
     (made,) = own(question=f"Under the {TITLES[0]}, is one side allowed to audit the other?", category="Audit Rights")
     assert made["contract"] == TITLES[0] and made["answers"]
     accepted, rejected = run(own(question=f"Under the {HELD_OUT.lower()}, who may audit?", category="Audit Rights"))
-    assert accepted == [] and "held out for dev or test" in rejected[0]["detail"]
+    assert accepted == [] and "held out (dev, test or slice)" in rejected[0]["detail"]
     both = own(question=f"Do the {TITLES[0]} and the {TITLES[1]} allow audits?", category="Audit Rights")
     assert len(both) == 3  # as if none were named
 

@@ -10,8 +10,8 @@ import pytest
 import small
 
 from cuadft import inference
+from cuadft.endpoint import Patience, remote
 from cuadft.judges import LMJudge
-from cuadft.systems import TIMEOUT, remote
 
 KEY = "sk-not-a-real-key"
 ROW = {"question": "Q?", "answers": [{"text": "ten days", "start": 0}], "answer": "ten", "error": None}
@@ -78,8 +78,8 @@ def test_an_api_that_fails_leaves_counted_errors_without_the_key(chat, tmp_path)
 
 
 def test_an_api_that_never_answers_is_not_waited_for_forever():
-    assert remote("openai/some-model").kwargs["timeout"] == TIMEOUT
-    assert remote("openai/some-model", timeout=5).kwargs["timeout"] == 5
+    assert remote("openai/some-model").engine.patience == Patience()
+    assert remote("openai/some-model", timeout=5, num_retries=1).engine.patience == Patience(timeout=5, retries=1)
 
 
 def test_a_judge_reads_typed_verdicts_and_counts_the_unreadable(chat):

@@ -83,10 +83,11 @@ def test_rows_whose_answers_differ_teach_and_some_others_stay():
     rows = [{"id": name} for name in "abcdef"]
     scores = {"a": [1.0, 1.0], "b": [0.0, 1.0], "c": [0.2], "d": [0.5, 0.4], "e": [], "f": [0.0, 0.0]}
     assert [row["id"] for row in rewards.telling(rows, scores)] == ["b", "d", "a"]  # 2 differ, half as many others
-    assert [row["id"] for row in rewards.telling(rows, scores, others=9)] == ["b", "d", "a", "c", "e", "f"]
+    assert [row["id"] for row in rewards.telling(rows, scores, others=9)] == ["b", "d", "a", "c", "f"]  # of e nothing is known
     assert [row["id"] for row in rewards.telling(rows[:1], scores)] == ["a"]
     failed = {name: [math.nan, math.nan, 0.5] for name in "abcdef"}
     assert [row["id"] for row in rewards.telling(rows, scores | {"b": failed["b"]})] == ["d"]  # unknown is not different
     assert rewards.telling(rows, failed) == rows
+    assert rewards.telling(rows, dict.fromkeys("abcdef", [math.nan])) == []  # a judge that is down
     with pytest.raises(InputError, match="'d'"):
         rewards.telling(rows, {name: scores[name] for name in "abc"})

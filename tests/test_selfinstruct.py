@@ -182,7 +182,7 @@ def test_over_the_rounds_a_category_is_asked_for_in_every_style():
 def test_an_unknown_style_and_passages_of_a_held_out_contract_are_refused():
     with pytest.raises(InputError, match="'poet'"):
         generate([SEED], PASSAGES, rephrase=1, ask=0, seed=7, styles=("poet",))
-    with pytest.raises(InputError, match="Passages of the dev or test contract 'X'"):
+    with pytest.raises(InputError, match="Passages of the held-out contract 'X'"):
         generate([SEED], PASSAGES | {"X": []}, rephrase=1, ask=0, seed=7, held_out={"X"})
 
 
@@ -241,7 +241,7 @@ def test_replies_keep_the_order_of_the_inputs_under_threads():
         (SEED["question"], "duplicate", "ROUGE-L 1.00"),
         ("Governing Law: Which law governs the whole contract?", "duplicate", SEED["question"]),
         ("What weather clause protects the festival?", "drift", "cosine 0.00"),
-        ("Does a party have the right to audit the books?", "overlap", "dev or test question"),
+        ("Does a party have the right to audit the books?", "overlap", "held-out question"),
     ],
 )
 def test_each_fault_is_rejected_with_its_reason(question, reason, detail):
@@ -257,7 +257,7 @@ def test_words_of_a_held_out_contract_are_an_overlap():
     assert rejected[0]["reason"] == "overlap"
     assert (
         rejected[0]["detail"]
-        == "words of a dev or test contract: keep for seven years true and complete books"
+        == "words of a held-out contract: keep for seven years true and complete books"
     )
 
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from cuadft.contracts import Contract, read
 from cuadft.errors import InputError
-from cuadft.splits import groups, split, stream
+from cuadft.splits import groups, split
 
 CUAD = Path(os.environ.get("CUADFT_CUAD") or Path(__file__).parents[2] / "shared" / "cuad" / "CUAD_v1.zip")
 
@@ -154,28 +154,6 @@ def test_splits_that_cannot_be_are_refused() -> None:
             split(two, groups(two), dev=dev, test=test, seed=0)
     with pytest.raises(InputError, match="in no group"):
         split(two, {}, dev=1, test=0, seed=0)
-
-
-def test_the_stream_goes_through_all_contracts_before_it_repeats() -> None:
-    names = [f"c{n}" for n in range(10)]
-    rounds = [stream(names, iteration=k, size=4, replay=0, seed=1) for k in (1, 2, 3)]
-    assert len(set(rounds[0] + rounds[1])) == 8
-    # The third round takes the last two, then wraps round to the first two.
-    assert set(rounds[0] + rounds[1] + rounds[2][:2]) == set(names) and rounds[2][2:] == rounds[0][:2]
-    assert rounds == [stream(names[::-1], iteration=k, size=4, replay=0, seed=1) for k in (1, 2, 3)]
-    assert sorted(stream(names, iteration=5, size=0, replay=0.5, seed=1)) == sorted(names)
-
-
-def test_replay_adds_only_contracts_seen_before() -> None:
-    names = [f"c{n}" for n in range(20)]
-    first = stream(names, iteration=1, size=4, replay=0.5, seed=1)
-    second = stream(names, iteration=2, size=4, replay=0.5, seed=1)
-    third = stream(names, iteration=3, size=5, replay=0.5, seed=1)
-    assert len(first) == 4  # nothing seen yet
-    assert len(second) == 6 and set(second[4:]) <= set(first)  # 0.5 * 4 = 2 replayed
-    assert len(third) == len(set(third)) == 8  # 0.5 * 5 = 2.5, half up 3 replayed
-    with pytest.raises(InputError, match="iteration 0"):
-        stream(names, iteration=0, size=1, replay=0, seed=1)
 
 
 @pytest.mark.skipif(not CUAD.is_file(), reason="CUAD_v1.zip not here; set CUADFT_CUAD")

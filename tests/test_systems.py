@@ -8,6 +8,7 @@ import pytest
 
 from cuadft import models, program, runs, systems
 from cuadft.embedder import Embedder
+from cuadft.endpoint import Endpoint
 from cuadft.errors import InputError
 from cuadft.local_lm import LocalEngine
 from cuadft.passages import cut
@@ -119,7 +120,7 @@ def test_a_remote_model_runs_rag_and_no_local_weights_are_loaded(run, build, ada
     absent = str(tmp_path / "absent")
     rag, compiled = build(run, ["rag", "rag_compiled"], model=absent, rag_lm="openai/some-model", max_tokens=9)
     assert rag.lm.model == compiled.lm.model == "openai/some-model"
-    assert isinstance(rag.lm.engine, str)  # DSPy's own way to a provider
+    assert isinstance(rag.lm.engine, Endpoint)
     assert rag.lm.kwargs["temperature"] == 0.0 and rag.lm.kwargs["max_tokens"] == 9
     shutil.copytree(adapter, run.path("adapters", "sft"))
     rag, sft = build(run, ["rag", "sft"], rag_lm="openai/some-model")
@@ -131,7 +132,6 @@ def test_a_remote_model_runs_rag_and_no_local_weights_are_loaded(run, build, ada
 # --- the incumbent
 
 def test_the_first_incumbent_is_plain_rag_on_the_base(run, build, tiny):
-    assert systems.promoted(run) == {"system": "rag", "program": None, "weights": None}
     assert systems.start_weights(run) is None
     (incumbent,) = build(run, ["incumbent"])
     assert incumbent.lm.model == LocalEngine(tiny).model_name() and incumbent.program.k == 1
@@ -139,7 +139,8 @@ def test_the_first_incumbent_is_plain_rag_on_the_base(run, build, tiny):
 
 def test_a_promoted_adapter_comes_back_with_the_program_of_its_iteration(run, build, embedder, adapter):
     shutil.copytree(adapter, run.path("adapters", "sft"))
-    second = decide(run, system="sft", program="iter-01/program/rag_compiled.json", weights="iter-01/adapters/sft")
+    second = decide(run, system="sft", program="iter-01/program/rag_compiled.json", weights="iter-01/adapters/sft",
+                    retriever="iter-01/retriever")  # fmt: skip
     prepare(second, embedder, k=5)
     shutil.copytree(adapter, second.path("adapters", "sft"))
     incumbent, rag, sft = build(second, ["incumbent", "rag", "sft"])
@@ -147,6 +148,56 @@ def test_a_promoted_adapter_comes_back_with_the_program_of_its_iteration(run, bu
     assert models.weights_hash(adapter)[:12] in incumbent.lm.model and incumbent.lm.model != rag.lm.model
     assert [s.program.k for s in (incumbent, rag, sft)] == [2, 5, 5]
     assert systems.start_weights(second) == run.path("adapters", "sft")
+
+
+OTHER = "Each party pays its own taxes."
+
+
+def with_other_retriever(run, embedder, **promoted):
+    """Return iteration 2, whose retriever cuts larger passages and whose data ask about a contract d that it holds."""
+    second = decide(run, retriever="iter-01/retriever", **promoted)
+    prepare(second, embedder, k=5)
+    passages = [p for title, text in (("c", TEXT), ("d", OTHER)) for p in cut(text, contract=title, size=400)]
+    Retriever(passages, Embedder(embedder, cache_dir=run.run), mode="bm25").save(second.path("retriever"))
+    runs.write_jsonl(run.run / "contracts.jsonl", [{"title": "c", "text": TEXT}, {"title": "d", "text": OTHER},
+                                                   {"title": "e", "text": OTHER}])  # fmt: skip
+    runs.write_jsonl(second.path("data", "dev.jsonl"), [{"contract": "c"}, {"contract": "d"}])
+    settings = runs.read_json(run.path("retriever", "settings.json")) | {"cutting": [40, 0.0]}
+    runs.write_json(run.path("retriever", "settings.json"), settings)
+    return second
+
+
+def test_the_champion_searches_with_its_own_retriever_which_takes_in_what_is_asked(run, build, embedder, adapter):
+    shutil.copytree(adapter, run.path("adapters", "sft"))
+    second = with_other_retriever(run, embedder, system="sft", program="iter-01/program/rag_compiled.json",
+                                  weights="iter-01/adapters/sft")  # fmt: skip
+    found = {s.name: s for s in build(second, ["incumbent", "retriever", "rag"])}
+    sizes = {name: max(len(p.text) for p in s.program.retriever.passages) for name, s in found.items()}
+    assert sizes["incumbent"] < 60 < sizes["retriever"] == sizes["rag"]
+    assert {p.contract for p in found["incumbent"].program.retriever.passages} == {"c", "d"}
+    # the new retriever is tried with all else as the champion has it
+    assert [found[name].program.k for name in ("incumbent", "retriever", "rag")] == [2, 2, 5]
+    hashes = {name: models.weights_hash(adapter)[:12] in s.lm.model for name, s in found.items()}
+    assert hashes == {"incumbent": True, "retriever": True, "rag": False}
+    assert found["retriever"].program.retriever is found["rag"].program.retriever  # once in memory
+    assert found["incumbent"].lm.model != found["rag"].lm.model
+    (asked,) = build(second, ["incumbent"], asked={"c"})
+    assert {p.contract for p in asked.program.retriever.passages} == {"c"}
+
+
+def test_a_later_iteration_starts_from_the_champions_retriever(run, embedder, monkeypatch, tmp_path):
+    monkeypatch.setenv("CUADFT_CACHE", str(tmp_path / "cache"))
+    assert systems.champion_retriever(run, str(embedder)) is None
+    second = with_other_retriever(run, embedder)
+    third = decide(second, retriever="iter-01/retriever")  # what iteration 2 found was not promoted
+    kept = systems.champion_retriever(third, str(embedder))
+    assert kept.cutting == (40, 0.0) and systems.champion_folder(third) == run.path("retriever")
+    assert systems.reranker_of(systems.champion_folder(third)) == ""
+    older = decide(second)  # a decision that names no retriever
+    assert systems.champion_folder(older) == second.path("retriever")
+    shutil.rmtree(run.path("retriever"))
+    with pytest.raises(InputError, match="retriever is missing in .*iter-01/retriever"):
+        systems.champion_retriever(decide(second, retriever="iter-01/retriever"), str(embedder))
 
 
 def test_a_promoted_program_comes_back_on_the_base(run, build, embedder):
@@ -176,7 +227,7 @@ def searched(retriever):
 def test_a_fine_tuned_embedder_travels_with_its_retriever_and_through_iterations_that_keep_it(embedder, tmp_path, monkeypatch):
     monkeypatch.setenv("CUADFT_CACHE", str(tmp_path / "cache"))
     first = runs.Iteration(tmp_path / "run", 1)
-    second, third = runs.Iteration(first.run, 2), runs.Iteration(first.run, 3)
+    second, third = runs.Iteration(first.run, 2), runs.Iteration(first.run, 4)
     own = shutil.copytree(embedder, first.path("retriever", "embedder"))
     (own / "config.json").write_text('{"another": "model"}')
     retriever = Retriever(cut(TEXT, contract="c", size=40), Embedder(own, cache_dir=tmp_path), mode="bm25", cutting=(40, 0.0))
@@ -187,11 +238,13 @@ def test_a_fine_tuned_embedder_travels_with_its_retriever_and_through_iterations
     shutil.rmtree(own)
     again = systems.load_retriever(second, "no-such-model")
     assert again.embedder.key == retriever.embedder.key and searched(again) == searched(retriever)
-    assert systems.own_embedder(second) == second.path("retriever", "embedder")
+    assert systems.own_embedder(second.path("retriever")) == second.path("retriever", "embedder")
+    # also from two iterations before, where the champion's retriever lies if none since was better
+    systems.save_retriever(again, third)
+    assert systems.load_retriever(third, "no-such-model").embedder.path == third.path("retriever", "embedder")
     # an iteration that searches with the base model keeps no weights of an earlier attempt
-    shutil.copytree(embedder, third.path("retriever", "embedder"))
     systems.save_retriever(Retriever(retriever.passages, Embedder(embedder, cache_dir=tmp_path), mode="bm25"), third)
-    assert systems.own_embedder(third) is None
+    assert systems.own_embedder(third.path("retriever")) is None
     assert systems.load_retriever(third, str(embedder)).embedder.path == embedder.resolve()
 
 

@@ -1,4 +1,4 @@
-"""Properties of training examples: positives answer, negatives don't, and nothing of dev or test is among them."""
+"""Properties of training examples: positives answer, negatives don't, and nothing held out is among them."""
 
 from collections import Counter
 
@@ -120,7 +120,7 @@ def test_no_other_contract_without_labels_gives_a_negative():
 
 
 def test_rows_of_held_out_contracts_are_refused():
-    with pytest.raises(InputError, match="1 contracts of dev or test, such as 'Binder"):
+    with pytest.raises(InputError, match="1 held-out contracts, such as 'Binder"):
         made(held_out=["Binder Distribution Agreement", "Unknown"])
 
 

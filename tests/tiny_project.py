@@ -50,7 +50,9 @@ BODIES = {
         '    board = "system,split,metric,value,low,high,n\\n"\n'
         '    board += "rag,test,f1,0.4,0.25,0.5,2\\nsft,test,f1,0.5,,,2\\n"\n'
         '    runs.write_text(it.path("scoreboard.csv"), board)\n'
-        '    choice = {"incumbent": "rag", "promoted": False, "reason": "no gain"}\n'
+        '    here = it.dir.name\n'
+        '    best = {"system": "sft", "program": f"{here}/program/rag.json", "weights": f"{here}/adapters/sft"}\n'
+        '    choice = {"incumbent": "rag", "promoted": best | {"retriever": f"{here}/retriever"}, "reason": "a gain"}\n'
         '    runs.write_json(it.path("decision.json"), choice)',
     ),
     "06_align": (
@@ -84,7 +86,7 @@ def make_project(folder: Path, preset: str = "questions: 5\n") -> Path:
     return folder
 
 
-def run_in_process(source: Path, target: Path, parameters: dict, root: Path, log=print) -> None:
+def run_in_process(source: Path, target: Path, parameters: dict, root: Path, log=print, **_: object) -> None:
     """Stand in for papermill: run the cells here, keep the executed copy, raise papermill's own error."""
     from papermill.exceptions import PapermillExecutionError
 
