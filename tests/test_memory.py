@@ -55,9 +55,6 @@ def test_processes_at_the_same_time_add_up_and_their_children_count() -> None:
 
 
 def test_nothing_seen_is_none_not_zero(monkeypatch, tmp_path) -> None:
-    with memory.watch() as alone:
-        pass
-    assert alone.mb is None
     monkeypatch.setattr(memory, "PROC", tmp_path / "none")
     with memory.watch(interval=0.01) as peak:
         process = holding(1)

@@ -335,6 +335,7 @@ def test_it_runs_as_the_other_methods_do_and_its_adapter_loads_beside_the_sft_on
     monkeypatch.setenv("CUADFT_PLAIN", "1")
     sft, out, tuning = tmp_path / "sft", tmp_path / "ppo", Tuning(lora_r=4)
     peft_model(tiny).save_pretrained(sft)
+    runs.write_json(sft / "base.json", {"sha256": models.weights_hash(tiny)})
 
     def train():
         return run_training(lambda work: trainer(tiny, work, model=load_trainable(tiny, sft, tuning)), out, base=tiny,
