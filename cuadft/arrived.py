@@ -48,6 +48,14 @@ def taken(iteration: runs.Iteration) -> list[dict[str, Any]]:
     return found
 
 
+def refuse(iteration: runs.Iteration) -> None:
+    """Raise InputError if contracts have arrived so far: only the stream "arrivals" knows what to do with them."""
+    if found := lines(iteration.run, iteration.number):
+        first = path(runs.Iteration(iteration.run, found[0]["arrived"]))
+        raise InputError(f"{len(found)} contracts arrived in this run ({first}): keep stream arrivals, or take a new run "
+                         "folder for another stream.")
+
+
 def left_out(iteration: runs.Iteration) -> list[dict[str, Any]]:
     """Return title, file, reason and detail of what was left out in this iteration."""
     return [each for each in _read(iteration) if "reason" in each]

@@ -80,6 +80,16 @@ def record(iteration: runs.Iteration, decision: Mapping[str, Any]) -> bool:
     return True
 
 
+def in_force(iteration: runs.Iteration) -> str:
+    """Return a sentence on the choice by hand that overrules this iteration's gate, "" if there is none."""
+    path = iteration.path(BY_HAND)
+    if not path.is_file():
+        return ""
+    chosen, name = runs.read_json(path), label(_record(path))
+    return (f"Overruled by hand ({chosen.get('action')}, {chosen.get('time')}): the next iteration starts from {name}, "
+            f"because: {chosen.get('reason')}. `cuadft promote` or `cuadft rollback` changes that.")
+
+
 def history(run: Path) -> list[Record]:
     """Return the lines of history.jsonl, oldest first: {"time", "iteration", "action", "from", "to", "reason"}."""
     path = run / HISTORY

@@ -83,6 +83,12 @@ class ClauseClassifier:
         vocabulary = {word: int(n) for word, n in words.vocabulary_.items()}
         return cls(categories, vocabulary, words.idf_.astype(np.float32), weights, fold_of, matcher)
 
+    @staticmethod
+    def learnable(rows: Sequence[Row], *, least: int = LEAST) -> bool:
+        """Tell whether `fit` can learn from these rows: two contracts, and a category with a clause in `least` of them."""
+        rows = [row for row in rows if row["source"] == "cuad"]
+        return len({row["contract"] for row in rows}) > 1 and bool(_learned(rows, least))
+
     def match(self, questions: Sequence[str]) -> list[int | None]:
         """Return the class that each question asks for, None for a question like none of those known."""
         number = {category: n for n, category in enumerate(self.categories)}
@@ -167,13 +173,18 @@ def _features(words: csr_matrix, passages: Sequence[Passage]) -> csr_matrix:
     return hstack([words, csr_matrix(np.c_[place, np.ones(len(passages))].astype(np.float32))]).tocsr()
 
 
+def _learned(rows: Sequence[Row], least: int) -> list[str]:
+    """Return the categories that have a clause in `least` contracts or more."""
+    contracts = Counter(category for category, _ in {(r["category"], r["contract"]) for r in rows if r["answers"]})
+    return sorted(category for category, n in contracts.items() if n >= least)
+
+
 def _labels(rows: Sequence[Row], passages: Sequence[Passage], least: int) -> tuple[np.ndarray, list[str]]:
     """Return int8 labels (n passages, categories): 1 an example, 0 none, -1 neither.
 
     Neither is a passage that holds a bit of a span, and one of a contract that has no row of the category.
     """
-    contracts = Counter(category for category, _ in {(r["category"], r["contract"]) for r in rows if r["answers"]})
-    categories = sorted(category for category, n in contracts.items() if n >= least)
+    categories = _learned(rows, least)
     if not categories:
         raise InputError(f"No category has a clause in {least} contracts or more: give more train contracts, or do "
                          "without a clause classifier (classifier_weights [0.0])")  # fmt: skip

@@ -61,13 +61,15 @@ def add_plain(run: Path, contracts: Sequence[Contract]) -> list[dict[str, Any]]:
     """
     path = run / "contracts.jsonl"
     records = [r for r in runs.read_jsonl(path) if r["split"] != PLAIN]
+    later = {r["title"] for r in arrived.records(run)}  # an annotated contract takes the place of the plain one
     annotated = records + arrived.records(run)
     apart = [r for r in annotated if r["split"] in HELD_OUT]
     known = {r["title"] for r in annotated}
+    checked = [c for c in contracts if c.title not in later]
     new = [c for c in contracts if c.title not in known]
     groups = splits.groups([*new, *(Contract.from_record(r) for r in apart)]) if new else {}
     taken = {groups[r["title"]]: r["title"] for r in apart if groups}
-    for contract in contracts:
+    for contract in checked:
         if contract.title in known or groups[contract.title] in taken:
             other = taken.get(groups.get(contract.title), contract.title)
             raise InputError(f"Contract '{contract.title}' of contracts_folder repeats '{other}', which is annotated or held "

@@ -83,7 +83,7 @@ def _stands(prediction: dict[str, Any], row: dict[str, Any]) -> bool:
 
 def same_row(prediction: dict[str, Any], row: dict[str, Any]) -> bool:
     """Say whether a prediction answers this very row, which may have changed under its id."""
-    return all(prediction[key] == row[key] for key in ASKED)
+    return prediction.get("slice") == row.get("slice") and all(prediction[key] == row[key] for key in ASKED)
 
 
 def _answer(program: ContractQA, lm: dspy.LM, rows: Sequence[dict[str, Any]], threads: int) -> list[dict[str, Any]]:

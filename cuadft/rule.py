@@ -45,6 +45,11 @@ class Rule:
 
     @classmethod
     def of(cls, parameters: Mapping[str, Any]) -> Rule:
-        """Return the rule of a notebook's parameters: those whose names start with gate_."""
+        """Return the rule of a notebook's parameters: those whose names start with gate_.
+
+        Raises InputError also if it is to go by an LLM judge and `judge_lm` names none.
+        """
+        if parameters.get("gate_metric") == "judge_score" and parameters.get("judge_lm") == "":
+            raise InputError("gate_metric judge_score needs a judge: set judge_lm, or take reference_score, the offline one.")
         names = {f"gate_{field.name}": field.name for field in fields(cls)}
         return cls(**{names[key]: value for key, value in parameters.items() if key in names})

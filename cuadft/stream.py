@@ -85,12 +85,18 @@ def _by_type(pool: Sequence[_Record], size: int, seed: int) -> list[list[str]]:
     return found
 
 
-def hold_out(records: Sequence[_Record], parts: Sequence[Sequence[str]], *, contracts: int, seed: int) -> list[_Record]:
+def hold_out(records: Sequence[_Record], parts: Sequence[Sequence[str]], *, contracts: int, seed: int,
+             anew: bool = False) -> list[_Record]:
     """Return the records with `contracts` of each slice moved to the split "slice" and marked with their slice's number.
 
-    Whole groups only, so that no training contract resembles one of them, and at most half of a slice. Those that are
-    marked already stay as they are, and so do slices that have some.
+    Whole groups only, so that no training contract resembles one of them; at most half of a slice, and two at least or
+    none, since one contract has no interval. Those that are marked already stay as they are, and so do slices that have
+    some; `anew` draws all of those afresh that did not arrive later. Raises InputError on fewer than two `contracts`.
     """
+    if contracts == 1 or contracts < 0:
+        raise InputError(f"Invalid slice_contracts {contracts}: give 0, or 2 or more; one contract has no interval.")
+    if anew:
+        records = [_undone(record) for record in records]
     group_of = {r["title"]: r["group"] for r in records}
     members: dict[int, list[str]] = defaultdict(list)
     for record in records:
@@ -99,15 +105,23 @@ def hold_out(records: Sequence[_Record], parts: Sequence[Sequence[str]], *, cont
     held = {r["title"]: r["slice"] for r in records if r["split"] == HELD}
     free = {r["title"] for r in records if r["split"] == "train"}
     for part in parts:
-        wanted = 0 if any(t in held for t in part) else min(contracts, len(part) // 2)
+        wanted, drawn = 0 if any(t in held for t in part) else min(contracts, len(part) // 2), []
         for group in dict.fromkeys(group_of[t] for t in sorted(part, key=lambda t: order(f"{seed}:{HELD}", t))):
             whole = members[group]
             # a group with members elsewhere (in other slices, or trained on before) would take those away, too
-            if wanted >= len(whole) and all(t in free and t in part for t in whole):
-                held |= {t: number[t] for t in whole}
-                free -= set(whole)
+            if group >= 0 and wanted >= len(whole) and all(t in free and t in part for t in whole):
+                drawn += whole
                 wanted -= len(whole)
+        if len(drawn) > 1:
+            held |= {t: number[t] for t in drawn}
+            free -= set(drawn)
     return [r | {"split": HELD, "slice": held[r["title"]]} if r["title"] in held else r for r in records]
+
+
+def _undone(record: _Record) -> _Record:
+    if record["split"] != HELD or "arrived" in record:
+        return record
+    return {key: value for key, value in record.items() if key != "slice"} | {"split": "train"}
 
 
 def portion(parts: Sequence[Sequence[str]], held: Collection[str], *, iteration: int, replay: float, reservoir: int = 0,

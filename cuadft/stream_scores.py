@@ -15,6 +15,7 @@ from typing import Any
 import pandas as pd
 
 from cuadft import runs
+from cuadft.champion import BY_HAND, decided, promoted, same
 from cuadft.errors import InputError
 from cuadft.metrics import METRICS, weights
 
@@ -49,7 +50,7 @@ def collect(frame: pd.DataFrame, iteration: runs.Iteration, decision: Mapping[st
                          "value": own[metric], "weight": weights(own, metric), "metric": metric}
                         | {name: own[name] for name in ("split", "system", "contract", "id", "is_impossible")})  # fmt: skip
     before = iteration.previous.path("metrics", "stream.csv") if iteration.previous else None
-    parts = [read(before), rows] if before and before.is_file() else [rows]
+    parts = [_as_chosen(read(before), iteration.previous), rows] if before and before.is_file() else [rows]
     if others := sorted(set(parts[0]["metric"]) - {metric}):
         warnings.warn(f"Earlier scores are {', '.join(others)}, not {metric}: they are left out", stacklevel=2)
         parts[0] = parts[0][parts[0]["metric"] == metric]
@@ -65,6 +66,18 @@ def read(path: Path) -> pd.DataFrame:
         return found.astype({"iteration": int, "slice": int, "champion": bool, "value": float})[COLUMNS]
     except (OSError, ValueError, KeyError) as error:
         raise InputError(f"{path} is no history of scores ({error}): run that iteration's 05_evaluate again.") from error
+
+
+def _as_chosen(history: pd.DataFrame, iteration: runs.Iteration) -> pd.DataFrame:
+    """Return the history with the iteration's champion marked that was chosen by hand, if one was; none if it is older."""
+    if not iteration.path(BY_HAND).is_file():
+        return history
+    chosen = decided(iteration)
+    name = champion(iteration, {"promoted": chosen})
+    if name == START and not same(chosen, promoted(iteration)):
+        name = None
+    own = history["iteration"] == iteration.number
+    return history.assign(champion=history["champion"].where(~own, history["system"] == name))
 
 
 def champion(iteration: runs.Iteration, decision: Mapping[str, Any] | None) -> str | None:

@@ -134,8 +134,11 @@ def build(iteration: runs.Iteration, names: Sequence[str], *, model: str, embedd
     found = {name: _parts(iteration, name, tuned_program) for name in names}
     for name, (_, weights, _) in found.items():
         if weights is not None and not _whole(weights):
-            raise InputError(f"System '{name}' has no weights in {weights}: run 04_fine_tune (for sft) or 06_align (for "
-                             "aligned ones) of this iteration first, or leave it out of `systems`.")
+            by_hand = "choose another champion with `cuadft promote` or `cuadft rollback`"
+            advice = (by_hand if name in ("incumbent", "retriever") else
+                      "run 04_fine_tune (for sft) or 06_align (for aligned ones) of this iteration first, or leave it out of "
+                      "`systems`")
+            raise InputError(f"System '{name}' has no weights in {weights}: {advice}.")
     retrievers = {folder: _load(folder, embedder) for folder in dict.fromkeys(place for _, _, place in found.values())}
     for folder, retriever in retrievers.items():
         if folder != iteration.path("retriever"):

@@ -369,9 +369,18 @@ def test_a_plain_contract_gives_way_to_its_annotated_form(place):
     assert titles(take(place, 1)) == ["mine"]
     mine, = (r for r in corpus.records(place[0]) if r["title"] == "mine")
     assert mine["text"].endswith("Cleaned.") and mine["split"] == "train"
-    with pytest.raises(InputError, match="of contracts_folder repeats 'mine', which is annotated"):
-        corpus.add_plain(place[0], [Contract("mine", words("m"))])
+    before = (place[0] / "contracts.jsonl").read_bytes()
+    corpus.add_plain(place[0], [Contract("mine", words("m"))])  # it may stay in contracts_folder
+    assert (place[0] / "contracts.jsonl").read_bytes() == before
+    assert [r["split"] for r in corpus.records(place[0]) if r["title"] == "mine"] == ["train"]
     assert len(corpus.add_plain(place[0], [])) == 8
+
+
+def test_a_run_that_took_arrivals_refuses_another_stream(place):
+    drop(place[1], "a.json", entry("one"))
+    take(place, 1)
+    with pytest.raises(InputError, match="1 contracts arrived.*keep stream arrivals"):
+        arrived.refuse(runs.Iteration(place[0], 2))
 
 
 def test_feedback_is_taken_on_arrivals_but_not_on_those_held_out(place):

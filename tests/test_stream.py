@@ -61,7 +61,8 @@ def test_the_filing_year_is_that_of_the_title(title: str, year: str) -> None:
     assert stream.filing_year(title) == year
 
 
-@given(made, st.sampled_from(stream.STREAMS[:3]), st.integers(2, 12), st.integers(0, 4), st.integers(0, 9))
+@given(made, st.sampled_from(stream.STREAMS[:3]), st.integers(2, 12), st.sampled_from([0, 2, 3, 4]),
+       st.integers(0, 9))
 def test_held_out_contracts_share_no_group_with_training_and_leave_half_of_a_slice(pool, kind, size, held, seed) -> None:
     parts = stream.slices(pool, stream=kind, size=size, seed=seed)
     marked = stream.hold_out(pool, parts, contracts=held, seed=seed)
@@ -69,9 +70,18 @@ def test_held_out_contracts_share_no_group_with_training_and_leave_half_of_a_sli
     assert not {r["group"] for r in out.values()} & {r["group"] for r in marked if r["split"] == "train"}
     for number, part in enumerate(parts, 1):
         mine = [t for t in part if t in out]
-        assert len(mine) <= min(held, len(part) // 2) and all(out[t]["slice"] == number for t in mine)
+        assert len(mine) != 1 and len(mine) <= min(held, len(part) // 2) and all(out[t]["slice"] == number for t in mine)
     assert stream.slices(marked, stream=kind, size=size, seed=seed) == parts  # later iterations see the same slices
     assert stream.hold_out(marked, parts, contracts=held, seed=seed) == marked
+    again = stream.hold_out(marked, parts, contracts=held, seed=seed, anew=True)
+    assert [(r["title"], r["split"]) for r in again] == [(r["title"], r["split"]) for r in marked]
+    none = stream.hold_out(marked, parts, contracts=0, seed=seed, anew=True)
+    assert all(r["split"] == "train" and "slice" not in r for r in none)
+
+
+def test_what_training_questions_were_written_on_before_is_never_held_out() -> None:
+    pool = [r | {"group": -1, "arrived": 2} for r in records(6)]
+    assert stream.hold_out(pool, stream.slices(pool, stream="random", size=0, seed=1), contracts=2, seed=1) == pool
 
 
 @given(made, st.integers(1, 12), st.floats(0, 1), st.integers(0, 9), st.integers(0, 9))
@@ -115,6 +125,7 @@ def test_what_arrived_later_is_a_slice_of_its_own() -> None:
 
 @pytest.mark.parametrize("call", [
     lambda: stream.slices([], stream="by_year", size=0, seed=1), lambda: stream.slices([], stream="random", size=-1, seed=1),
+    lambda: stream.hold_out([], [], contracts=1, seed=1), lambda: stream.hold_out([], [], contracts=-2, seed=1),
     lambda: stream.portion([["a"]], (), iteration=0, replay=0, seed=1),
     lambda: stream.portion([["a"]], (), iteration=1, replay=1.5, seed=1),
     lambda: stream.portion([["a"]], (), iteration=1, replay=0, reservoir=-1, seed=1),
@@ -130,8 +141,8 @@ def test_slice_rows_come_from_held_out_contracts_of_the_slices_so_far(tmp_path) 
     drawn = splits.split(found, groups, dev=3, test=4, seed=7)
     pool = [c.record(group=groups[c.title], split=drawn[c.title]) for c in found]
     runs.write_jsonl(tmp_path / "contracts.jsonl", pool)
-    parts = stream.slices(pool, stream="by_type", size=6, seed=7)
-    marked = stream.keep(runs.Iteration(tmp_path, 1), stream.hold_out(pool, parts, contracts=1, seed=7))
+    parts = stream.slices(pool, stream="by_type", size=8, seed=7)
+    marked = stream.keep(runs.Iteration(tmp_path, 1), stream.hold_out(pool, parts, contracts=2, seed=7))
     assert runs.read_jsonl(tmp_path / "contracts.jsonl") == marked
     rows = stream.slice_rows(found, marked, upto=2, size=4, seed=7)
     held = {r["title"]: r["slice"] for r in marked if r["split"] == "slice"}
