@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from cuadft import online
+from cuadft import online, runs
 from cuadft.errors import InputError
 from cuadft.finetune import Tuning, common_settings, load_trainable, lora_config, tokenizer
 from cuadft.models import weights_hash
@@ -69,7 +69,11 @@ def train(method: str, base: Path, base_id: str, data: Sequence[dict[str, Any]],
 
     identity = [method, list(data), repr(tuning), repr(settings), reward.__name__ if method in online.METHODS else "",
                 weights_hash(sft) if start else ""]
-    return run_training(build, out, base=base, base_id=base_id, identity=identity, ids=[row["id"] for row in data])
+    lacked = getattr(reward, "unknown", 0)
+    history = run_training(build, out, base=base, base_id=base_id, identity=identity, ids=[row["id"] for row in data])
+    if getattr(reward, "unknown", 0) > lacked:  # the judge was away for some answers: a stage that runs again learns anew
+        runs.write_json(out / "training.json", runs.read_json(out / "training.json") | {"key": ""})
+    return history
 
 
 def keep_sft(sft: Path, outs: Sequence[Path]) -> None:

@@ -10,15 +10,33 @@ from typing import Any
 
 from dspy import lm15
 
+from cuadft.replies import Replies
 from cuadft.usage import Usage
 
 GRACE = 0.5  # seconds more than LiteLLM's own limit, which ends a mere silence
 
 
-def attempt(request: lm15.Request, timeout: float, client: Mapping[str, Any], usage: Usage) -> lm15.Response:
+def kept(request: lm15.Request, replies: Replies) -> lm15.Response | None:
+    """Return the reply that was kept of this very request, None if there is none."""
+    from dspy.clients._litellm import get_litellm
+    from dspy.clients.lm15_boundary import response_value
+
+    found = replies.find(_asked(request))
+    return None if found is None else response_value(get_litellm(feature="endpoints").ModelResponse(**found), "chat", request)
+
+
+def _asked(request: lm15.Request) -> dict[str, Any]:
+    from dspy.clients.lm15_boundary import request_kwargs
+
+    return {"model": request.model} | request_kwargs(request, "chat")
+
+
+def attempt(request: lm15.Request, timeout: float, client: Mapping[str, Any], usage: Usage,
+            replies: Replies | None = None) -> lm15.Response:  # fmt: skip
     """Send a request once and return the reply; raises an lm15 error for whatever goes wrong.
 
-    timeout: seconds for the whole reply. client: settings of the connection, such as api_key and api_base.
+    timeout: seconds for the whole reply. client: settings of the connection, such as api_key and api_base. replies: where
+    a good reply is kept.
     """
     from dspy.clients._litellm import get_litellm
     from dspy.clients.engines.litellm_errors import litellm_errors
@@ -38,6 +56,8 @@ def attempt(request: lm15.Request, timeout: float, client: Mapping[str, Any], us
         raise lm15.ProviderError(f"{type(error).__name__}: {error}") from error
     usage.reply(raw)
     _check(raw)
+    if replies:
+        replies.keep(_asked(request), raw.model_dump(mode="json"))
     return response_value(raw, "chat", request)
 
 

@@ -16,6 +16,7 @@ import random
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -24,9 +25,10 @@ from dspy import lm15
 from dspy.clients.backend_selection import CLIENT_KEYS
 from dspy.utils.exceptions import LMError
 
-from cuadft.attempt import attempt, retry_after
+from cuadft.attempt import attempt, kept, retry_after
 from cuadft.breaker import Breaker
 from cuadft.errors import redact
+from cuadft.replies import Replies
 from cuadft.usage import Usage
 
 AGAIN = (lm15.RateLimitError, lm15.TimeoutError, lm15.ServerError, lm15.TransportError)  # may pass with time
@@ -58,9 +60,12 @@ class Endpoint:
     """An engine for dspy.LM that calls a LiteLLM id, with patience; `usage` counts, `breaker` guards."""
 
     def __init__(self, model: str, patience: Patience = Patience(), *, sleep: Callable[[float], None] = time.sleep,
-                 **client: Any) -> None:  # fmt: skip
-        """client: api_key, api_base and other settings of the connection, where the environment doesn't give them."""
-        self.patience, self.client, self.sleep = patience, client, sleep
+                 replies: Replies | None = None, **client: Any) -> None:  # fmt: skip
+        """replies: where they are kept and looked for.
+
+        client: api_key, api_base and other settings of the connection, where the environment doesn't give them.
+        """
+        self.patience, self.client, self.sleep, self.replies = patience, client, sleep, replies
         self.where = f"{model}{_host(model, client)}"
         self.usage, self.breaker = Usage(model), Breaker(patience.give_up, patience.pause)
 
@@ -72,12 +77,14 @@ class Endpoint:
 
         The errors have no cause: a traceback of what LiteLLM raised may show the key.
         """
+        if self.replies and (known := kept(request, self.replies)):
+            return known
         self._check_open()
         retries = 0
         while True:
             self.sleep(self.breaker.held())
             try:
-                response = attempt(request, self.patience.timeout, self.client, self.usage)
+                response = attempt(request, self.patience.timeout, self.client, self.usage, self.replies)
             except AGAIN as error:
                 asked = retry_after(error)
                 # open: so many other calls failed meanwhile that this one need not go through all its attempts
@@ -130,9 +137,10 @@ class Endpoint:
         return short
 
 
-def remote(lm: str, *, patience: Patience = Patience(), **settings: Any) -> dspy.LM:
+def remote(lm: str, *, patience: Patience = Patience(), replies: str | Path | None = None, **settings: Any) -> dspy.LM:
     """Return a dspy.LM for a LiteLLM id ("bedrock/...", "openai/..."); keys come from the environment only.
 
+    replies: a file that keeps the replies, and answers what was asked before.
     settings: DSPy's (temperature, max_tokens, cache), those of the connection, `timeout` and `num_retries`.
     """
     patience = replace(patience, timeout=settings.pop("timeout", patience.timeout),
@@ -140,7 +148,8 @@ def remote(lm: str, *, patience: Patience = Patience(), **settings: Any) -> dspy
     client = {name: settings.pop(name) for name in CLIENT_KEYS & settings.keys()}
     # uncached: DSPy's cache on disk is made of pickles, and a run keeps its answers itself
     settings = {"temperature": 0.0, "cache": False} | settings
-    return dspy.LM(lm, engine=Endpoint(lm, patience, **client), num_retries=0, **settings)
+    engine = Endpoint(lm, patience, replies=Replies(replies) if replies else None, **client)
+    return dspy.LM(lm, engine=engine, num_retries=0, **settings)
 
 
 def _host(model: str, client: dict[str, Any]) -> str:

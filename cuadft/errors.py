@@ -17,7 +17,7 @@ LONGEST = 500  # characters kept of an error, which may quote a whole reply
 SHORTEST_SECRET = 8  # characters; shorter values are words
 _LINE = 16  # characters from which one line of a secret of several lines (a private key) is a secret too
 _USER = re.compile(r"(?<=://)([^\s/@:'\"<>\\]*)(?::([^\s/@'\"<>\\]*))?@")
-_QUERY = re.compile(r"([?&;]([\w.%-]+)=)([^\s&;#'\"<>\\]+)")
+_QUERY = re.compile(r"([?&]([\w.%-]+)=)([^\s&;#'\"<>\\]+)")
 _HEADER = re.compile(r"\b(Bearer|Basic)\s+[\w.~+/=-]{8,}", re.IGNORECASE)
 _SIGNED = re.compile(r"sig$|signature|auth|^code$", re.IGNORECASE)  # further names in the query of an address
 

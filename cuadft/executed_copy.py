@@ -34,7 +34,8 @@ def _cleaned(value: Any) -> Any:
     if isinstance(value, str):
         return redact(value)
     if isinstance(value, list):
-        if value and all(isinstance(line, str) for line in value):  # lines of one text: a secret may hold a line's end
+        whole = all(isinstance(line, str) and (line.endswith("\n") or line is value[-1]) for line in value)
+        if value and whole:  # lines of one text: a secret may hold a line's end
             joined = "".join(value)
             return value if redact(joined) == joined else redact(joined).splitlines(keepends=True)
         return [_cleaned(item) for item in value]

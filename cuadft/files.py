@@ -185,7 +185,8 @@ def _decode(content: bytes, path: str | Path) -> str:
     try:
         return content.decode("utf-8")
     except UnicodeDecodeError as error:
-        raise InputError(f"{path} is not UTF-8 text (byte {error.start}): write it again.") from None
+        message = f"{path} is not UTF-8 text (byte {error.start}): repair or delete it, then run the stage again."
+        raise InputError(message) from None
 
 
 def _loads(text: str, where: str) -> object:

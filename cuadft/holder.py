@@ -14,7 +14,7 @@ import signal
 import socket
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
@@ -58,7 +58,8 @@ def lock(run: Path) -> Iterator[Hold]:
             files.remove_leftovers(run)
             yield Hold(run, file.fileno())
         except OSError as error:
-            if error.errno not in UNWRITABLE:
+            elsewhere = error.filename and not Path(os.fsdecode(error.filename)).absolute().is_relative_to(run.absolute())
+            if error.errno not in UNWRITABLE or (elsewhere and error.errno in (errno.EACCES, errno.EPERM)):
                 raise
             raise unwritable(run, error) from error
 
@@ -83,7 +84,8 @@ def _take(run: Path, file: TextIO) -> None:
             raise InputError(f"A run in {run} was killed ({who}), but what it started still works there and can't be ended "
                              "from here: end its kernel (ipykernel_launcher), then repeat the command.")  # fmt: skip
         for pid in _heirs(run, holder["pid"]):
-            os.kill(pid, signal.SIGKILL)
+            with suppress(ProcessLookupError):  # it has just ended by itself
+                os.kill(pid, signal.SIGKILL)
         time.sleep(0.05)
 
 
@@ -109,7 +111,7 @@ def _dead(run: Path, holder: Mapping) -> bool:
     if holder.get("host") != socket.gethostname():
         return False
     if (PROC / "self" / "fdinfo").is_dir():
-        return holder["pid"] not in _locking(run)
+        return holder["pid"] not in _locking(run) and not _hidden(holder["pid"])
     try:
         os.kill(holder["pid"], 0)
     except ProcessLookupError:
@@ -130,14 +132,27 @@ def _locking(run: Path) -> dict[int, int]:
     """Return, by /proc, the processes that share in the lock, each with the one that took it (0 if that is gone)."""
     wanted, found = (run / FILE).stat(), {}
     for process in PROC.iterdir() if PROC.is_dir() else ():
-        if process.name.isdigit():
-            try:
-                for link in (process / "fd").iterdir():
-                    if os.path.samestat(link.stat(), wanted) and (owner := _owner(process / "fdinfo" / link.name)) is not None:
-                        found[int(process.name)] = owner
-            except OSError:
-                continue  # ended meanwhile, or another user's
+        for link in _links(process) if process.name.isdigit() else ():
+            with suppress(OSError):  # closed, or ended meanwhile
+                if os.path.samestat(link.stat(), wanted) and (owner := _owner(process / "fdinfo" / link.name)) is not None:
+                    found[int(process.name)] = owner
     return found
+
+
+def _links(process: Path) -> list[Path]:
+    try:
+        return list((process / "fd").iterdir())
+    except OSError:
+        return []  # ended meanwhile, or another user's
+
+
+def _hidden(pid: int) -> bool:
+    """Tell whether a process is there, but another user's, whose open files can't be seen."""
+    try:
+        os.scandir(PROC / str(pid) / "fd").close()
+    except OSError as error:
+        return isinstance(error, PermissionError)
+    return False
 
 
 def _owner(info: Path) -> int | None:

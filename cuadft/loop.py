@@ -20,7 +20,8 @@ from cuadft.runs import Iteration
 from cuadft.stages import STAGES, Stage
 
 # how the system, SQLite and compiled libraries say that a disk is full
-NO_ROOM = ("No space left on device", "Disk quota exceeded", "database or disk is full", "os error 28")
+NO_ROOM = ("No space left on device", "Disk quota exceeded", "database or disk is full", "os error 28",
+           "inline_container.cc", "PytorchStreamWriter failed")  # torch.save's own
 __all__ = ["STAGES", "Stage", "StageFailed", "run", "status"]
 
 

@@ -98,8 +98,9 @@ def _prepare(run: Path) -> None:
     """Make the run's own database, whole or not at all; put one aside that is damaged or came from another folder."""
     path = _database(run)
     path.parent.mkdir(parents=True, exist_ok=True)
-    if path.is_file() and not _usable(path, _artifacts(_own(run))):
-        os.replace(path, path.with_suffix(".db.old"))
+    if path.is_file() and not _usable(path, run.name, _artifacts(_own(run))):
+        taken = sum(1 for _ in path.parent.glob(f"{path.stem}.db.old*"))
+        os.replace(path, path.with_suffix(f".db.old{taken or ''}"))
     if not path.exists():
         with tempfile.TemporaryDirectory() as folder:
             part = Path(folder, "mlflow.db")
@@ -107,11 +108,11 @@ def _prepare(run: Path) -> None:
             files.write_bytes(path, part.read_bytes())
 
 
-def _usable(path: Path, artifacts: str | None) -> bool:
-    """Tell whether the database is whole, and its experiments' files lie beside it (they don't once a folder was moved)."""
+def _usable(path: Path, name: str, artifacts: str | None) -> bool:
+    """Tell whether the database is whole, and the run's files lie beside it (they don't once a folder was moved)."""
     try:
         with closing(sqlite3.connect(path)) as connection:
-            places = connection.execute("SELECT artifact_location FROM experiments WHERE experiment_id != 0").fetchall()
+            places = connection.execute("SELECT artifact_location FROM experiments WHERE name = ?", (name,)).fetchall()
             whole = connection.execute("PRAGMA quick_check").fetchone() == ("ok",)
     except sqlite3.DatabaseError as error:
         if isinstance(error, sqlite3.OperationalError) and "locked" in str(error):

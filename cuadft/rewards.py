@@ -32,11 +32,13 @@ def function(judge: Judge | None = None) -> Reward:
             return [token_f1(row["answer"], golds(row)) for row in rows]
         rated = judge.rate(rows)
         scores = [None if math.isnan(score) else float(score) for score in rated["judge_score"]]
+        reward.unknown += scores.count(None)
         if rows and all(score is None for score in scores):
             raise InputError(f"The judge failed on all {len(rows)} answers of a step ({rated['judge_error'].iloc[0]}): nothing "
                              "can be learned without it. Run again when it is back: training goes on from its checkpoint.")
         return scores
 
+    reward.unknown = 0  # answers without a reward so far
     # under which TRL logs it, and by which align.train tells rewards apart; the offline judge is "judge" alone
     reward.__name__ = "gold" if judge is None else f"judge {judge.name}".removesuffix(" offline")
     return reward

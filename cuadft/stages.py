@@ -89,7 +89,8 @@ STAGES = (
     Stage(
         "data_prep", "01_data_prep.ipynb",
         ("later:contracts.jsonl", "prev:data/train.jsonl", "prev:data/synthetic.jsonl", "before:arrived.jsonl"),
-        ("first:contracts.jsonl", "data/*"), external=("cuad", "contracts_folder", "own_questions"), keeps=("arrived.jsonl",),
+        ("first:contracts.jsonl", "data/*"), external=("cuad", "contracts_folder", "own_questions"),
+        keeps=("arrived.jsonl", "replies.jsonl"),
     ),
     Stage(
         "rag_compile", "02_rag_compile.ipynb",

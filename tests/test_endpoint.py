@@ -206,6 +206,27 @@ def test_a_breaker_is_open_only_after_as_many_failures_in_a_row(events):
             breaker.succeeded() if event == "ok" else breaker.failed("x")
 
 
+def test_replies_that_are_kept_are_not_asked_for_again_and_failures_are_not_kept(tmp_path):
+    def asked(server):
+        lm = remote("openai/some-model", patience=Patience(timeout=5, retries=0, give_up=9), api_base=server.url,
+                    replies=tmp_path / "replies.jsonl")  # fmt: skip
+        found = []
+        for words in ("one?", "two?", "three?"):
+            try:
+                found.append(lm(words)[0])
+            except Exception as error:
+                found.append(type(error).__name__)
+        return found, lm.engine.usage.row()
+
+    with faulty.serve(["first", faulty.status(500), "third"]) as server:
+        found, used = asked(server)
+        assert (found[0], found[2], used["failed"], len(server.seen)) == ("first", "third", 1, 3)
+    with faulty.serve(["second"]) as server:
+        found, used = asked(server)
+        assert found == ["first", "second", "third"] and len(server.seen) == used["calls"] == 1
+    assert KEY not in (tmp_path / "replies.jsonl").read_text()
+
+
 def test_copies_of_an_lm_share_counts_and_breaker():
     lm = remote("openai/some-model", temperature=0.5)
     for made in (lm.copy(temperature=1.0, rollout_id=1), copy.deepcopy(lm), copy.copy(lm)):

@@ -20,7 +20,7 @@ from cuadft.manifest import Manifest
 RERUNS = int(os.environ.get("CUADFT_FAULTS_RERUNS", 10))  # of the whole loop, each after damage to FILES files
 FILES = 4
 WAYS = ("cut", "empty", "flip")
-UNREAD = {".lock", ".hashes.json", "run.json"}  # renewed by every call
+UNREAD = {".lock", ".hashes.json", "run.json", "history.jsonl"}  # renewed by every call; a log that no stage reads
 LEDGER = "manifest.json"  # holds times and other things that no stage depends on
 
 
