@@ -19,7 +19,7 @@ from typing import Any
 from urllib.parse import quote, unquote
 
 from cuadft import champion, files, registry
-from cuadft.snapshot import Snapshot, origin
+from cuadft.snapshot import Snapshot, identity, origin
 from cuadft.trackers import store
 
 KEY, DIGEST, NOTE = "cuadft.key", "cuadft.digest", "mlflow.note.content"
@@ -55,7 +55,8 @@ def exists(run: Path) -> bool:
         _try(uri)
         client = _client(uri)
         experiment = client.get_experiment_by_name(run.name)
-        return bool(experiment) and bool(client.search_runs([experiment.experiment_id], max_results=1))
+        mine = f"tags.`{KEY}` LIKE '{identity(run)}%'"
+        return bool(experiment) and bool(client.search_runs([experiment.experiment_id], filter_string=mine, max_results=1))
 
 
 def address(run: Path) -> str:

@@ -24,7 +24,7 @@ def follow(client: Any, run: Path, snapshots: Sequence[Snapshot], run_ids: Mappi
 
     run_ids: the MLflow run of each iteration. Where nothing was ever promoted, there is no version and no alias.
     """
-    name, present = model_name(run), None
+    name, present = model_name(client, run), None
     for one in snapshots:
         promoted = one.decision.get("promoted") if one.gate_promoted else None
         for record, reason in ((promoted, one.decision.get("reason")), (one.by_hand, "chosen by hand")):
@@ -38,14 +38,19 @@ def follow(client: Any, run: Path, snapshots: Sequence[Snapshot], run_ids: Mappi
     return present
 
 
-def model_name(run: Path) -> str:
-    """Return the registered model's name: the run's, without the signs that MLflow does not take."""
-    return re.sub(r"[/:'\"%]", "-", run.name)
+def model_name(client: Any, run: Path) -> str:
+    """Return the registered model's name: the run's, without the signs that MLflow does not take.
+
+    Another run folder of that name may have it already in a common store; then a part of this one's identity follows.
+    """
+    name = re.sub(r"[/:'\"%]", "-", run.name)
+    owners = {version.tags.get(RUN) for version in client.search_model_versions(f"name = '{name}'")}
+    return name if not owners or identity(run) in owners else f"{name}-{identity(run)[:6]}"
 
 
 def _version(client: Any, run: Path, record: champion.Record, run_id: str, description: str) -> str:
     """Return the number of a champion's version; made anew if its weights changed, or its MLflow run was replaced."""
-    name, tags = model_name(run), _tags(run, record)
+    name, tags = model_name(client, run), _tags(run, record)
     if not any(model.name == name for model in client.search_registered_models()):
         client.create_registered_model(name, description=f"Champions of the run {run.name}: see the tags for their files.")
     for version in client.search_model_versions(f"name = '{name}'"):
@@ -81,7 +86,7 @@ def _iteration(record: champion.Record) -> int | None:
 
 def _withdraw(client: Any, run: Path) -> None:
     """Take the alias off a version of this run, that another evaluation no longer promotes."""
-    name = model_name(run)
+    name = model_name(client, run)
     number = client.get_registered_model(name).aliases.get(ALIAS)
     if number and client.get_model_version(name, number).tags.get(RUN) == identity(run):
         client.delete_registered_model_alias(name, ALIAS)

@@ -266,11 +266,13 @@ def test_run_folders_meet_in_one_store_and_keep_their_runs_apart(tmp_path, datab
     shutil.copy(database, shared)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{shared}")
     for side in ("a", "b"):
-        one = decide(tmp_path / side / "run", 1, {"rag": 0.2})
+        one = decide(tmp_path / side / "run", 1, {"rag": 0.2, "sft": 0.6}, promoted=place(1))
         files.write_json(one.run / "run.json", {"created": side})
         assert report(one, "mlflow").iloc[0]["error"] == "" and not (one.run / "trackers").exists()
     with sqlite3.connect(shared) as connection:
         assert connection.execute("SELECT COUNT(*) FROM runs").fetchone() == (2,)
+        names = [name for (name,) in connection.execute("SELECT name FROM registered_models ORDER BY name")]
+    assert names[0] == "run" and len(names) == 2 and names[1].startswith("run-")  # each has a champion of its own
     assert (tmp_path / "store" / "mlflow-artifacts").is_dir()
 
 
