@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 from cuadft import executed_copy, progress
 from cuadft.declarations import cells
 
+HEARTBEAT = 5.0  # seconds that a kernel's heartbeat may take to end
+
 if TYPE_CHECKING:
     from jupyter_client import AsyncKernelManager
 
@@ -30,8 +32,7 @@ def execute_notebook(
     # the kernel's own log would mix with the loop's lines; errors of cells are kept in the executed copy
     quiet = {"progress_bar": False, "extra_arguments": ["--IPKernelApp.log_level=50"]}
     options = {"kernel_name": "python3", "cwd": str(root), "start_timeout": 180, **quiet}
-    if hold is not None:
-        options["kernel_manager_class"] = _holding(hold)
+    options["kernel_manager_class"] = _manager(hold)
     executed_copy.watch(target)
     os.environ["CUADFT_PLAIN"] = "1"  # kernels inherit it: whole lines instead of bars, here and in the executed copy
     papermill.execute_notebook(*paths, parameters=parameters, stdout_file=_Relay(log), **options)
@@ -46,15 +47,30 @@ def stopped_early(target: Path) -> str | None:
     return None
 
 
-def _holding(descriptor: int) -> type[AsyncKernelManager]:
-    """Return a kernel manager whose kernels inherit a descriptor."""
-    from jupyter_client import AsyncKernelManager
+def _manager(descriptor: int | None) -> type[AsyncKernelManager]:
+    """Return a kernel manager whose kernels inherit a descriptor, and whose clients always come to an end."""
+    from jupyter_client import AsyncKernelClient, AsyncKernelManager
+    from jupyter_client.channels import HBChannel
 
-    class Holding(AsyncKernelManager):
+    class Heartbeat(HBChannel):
+        def stop(self) -> None:
+            # Jupyter's own waits without limit for a thread that may wait for a kernel that is gone, and hangs the loop
+            self._running = False
+            self._exit.set()
+            self.join(timeout=HEARTBEAT)
+            self.close()
+
+    class Manager(AsyncKernelManager):
         async def start_kernel(self, **settings: object) -> None:
-            await super().start_kernel(**settings, pass_fds=(descriptor,))
+            held = {} if descriptor is None else {"pass_fds": (descriptor,)}
+            await super().start_kernel(**settings, **held)
 
-    return Holding
+        def client(self, **settings: object) -> AsyncKernelClient:
+            made = super().client(**settings)
+            made.hb_channel_class = Heartbeat
+            return made
+
+    return Manager
 
 
 class _Relay:

@@ -1,17 +1,20 @@
+import asyncio
 import json
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
 import nbformat
 import pytest
+from jupyter_client.channels import HBChannel
 from tiny_project import make_project, run_in_process
 
 import cuadft
-from cuadft import loop, runs
+from cuadft import execution, loop, runs
 from cuadft.errors import InputError
 from cuadft.holder import is_locked, lock
 
@@ -309,3 +312,21 @@ def test_a_preset_may_name_its_run_folder(project):
     (project / "params" / "tiny.yaml").write_text("run_dir: runs/elsewhere\n")
     go()
     assert (project / "runs" / "elsewhere" / "iter-01").is_dir()
+
+
+def test_a_heartbeat_that_never_ends_does_not_hold_the_loop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def forever(self) -> None:
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(HBChannel, "_async_run", forever)  # as one that waits for a kernel that is gone
+    monkeypatch.setattr(execution, "HEARTBEAT", 0.2)
+    cell = nbformat.v4.new_code_cell("answer = 41 + 1\nanswer")
+    nbformat.write(nbformat.v4.new_notebook(cells=[cell]), tmp_path / "in.ipynb")
+    ended = threading.Event()
+
+    def work() -> None:
+        execution.execute_notebook(tmp_path / "in.ipynb", tmp_path / "out.ipynb", {}, tmp_path)
+        ended.set()
+
+    threading.Thread(target=work, daemon=True).start()
+    assert ended.wait(60) and '"42"' in (tmp_path / "out.ipynb").read_text()
