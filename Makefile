@@ -34,7 +34,7 @@ test: $(READY) weights  ## lint, unit and property tests, all notebooks on the s
 	$(BIN)/ruff check cuadft tests notebooks
 	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest
 
-test-faults: $(READY) weights  ## kills, full disks and damaged files on the smoke preset: about an hour on 2 cores
+test-faults: $(READY) weights  ## kills, full disks, damaged files and keys on the smoke preset: about an hour on 2 cores
 	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest tests/faults --durations=0
 
 lint: $(READY)  ## ruff on package, tests and notebooks
