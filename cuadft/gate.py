@@ -44,12 +44,7 @@ def decide(
                          f"with systems including '{incumbent}' and splits including 'dev'.")
     settings = {"n_resamples": n_resamples, "seed": seed, "confidence": confidence}
     first = clauses.improvements(before, parts, rule, **settings)
-    wanted = _earlier(rows, iteration)
-    candidates = []
-    for name in sorted(parts, key=champion.simplicity):
-        made = [first[name][0], clauses.slices(before, parts[name], rule, wanted, **settings),
-                clauses.categories(before, parts[name], rule, **settings), *clauses.ceilings(parts[name], rule, **settings)]
-        candidates.append({"system": name, "score": _mean(parts[name], rule.metric), "clauses": made})
+    candidates = _tested(before, parts, first, rule, _earlier(rows, iteration), **settings)
     best, decided_by = _choice(candidates)
     delta = first[best["system"]][1] if best else None
     won = best is not None and decided_by is None
@@ -63,6 +58,17 @@ def decide(
     }  # fmt: skip
     decision = _plain(decision)
     return decision | {"reason": reason(decision)}
+
+
+def _tested(before: pd.DataFrame, parts: Mapping[str, pd.DataFrame], first: Mapping[str, Any], rule: Rule, wanted: list[int],
+            **settings: Any) -> list[dict[str, Any]]:  # fmt: skip
+    """Return each candidate with its mean and its clauses, simple systems first; first: those of the improvement."""
+    candidates = []
+    for name in sorted(parts, key=champion.simplicity):
+        made = [first[name][0], clauses.slices(before, parts[name], rule, wanted, **settings),
+                clauses.categories(before, parts[name], rule, **settings), *clauses.ceilings(parts[name], rule, **settings)]
+        candidates.append({"system": name, "score": _mean(parts[name], rule.metric), "clauses": made})
+    return candidates
 
 
 def _prepared(frame: pd.DataFrame, number: int, metric: str) -> pd.DataFrame:
