@@ -32,7 +32,7 @@ def test_no_file_of_a_smoke_run_with_a_faulty_endpoint_holds_a_key(tmp_path: Pat
         env |= {"CUADFT_CACHE": os.environ.get("CUADFT_CACHE", str(Path.home() / ".cache" / "cuadft"))}
         done = subprocess.run(command, cwd=ROOT, env=os.environ | env, capture_output=True, text=True, timeout=1800)
     basic = base64.b64encode(f"someone:{PASSWORD}".encode()).decode()  # what is sent instead of the key
-    assert done.returncode in (0, 1, 2, 3) and len(server.seen) >= 10, done.stdout + done.stderr
+    assert done.returncode in (0, 3) and len(server.seen) >= 10, done.stdout + done.stderr
     assert any((basic if in_address else KEY) in (seen[2] or "") for seen in server.seen), done.stdout + done.stderr
     files = [path for path in tmp_path.rglob("*") if path.is_file()]  # the run, and what libraries leave at home
     assert len(files) > 30
