@@ -1,4 +1,7 @@
-"""The command line: what each command of `cuadft` does, as a thin call into the package."""
+"""The command line: what each command of `cuadft` does, as a thin call into the package.
+
+The options of the command line: what each command of `cuadft` takes, with its help.
+"""
 
 from __future__ import annotations
 
@@ -6,11 +9,11 @@ import argparse
 import os
 import sys
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from cuadft.arguments import ROLES, parser
-from cuadft.errors import InputError, redact
+from cuadft import __version__
+from cuadft.core.errors import InputError, redact
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -28,7 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("\nInterrupted: the same command goes on where this one stopped.", file=sys.stderr)
         return 130
     except RuntimeError as error:
-        from cuadft.loop import StageFailed
+        from cuadft.loop.runner import StageFailed
 
         if not isinstance(error, StageFailed):
             raise
@@ -44,9 +47,9 @@ def _complain(error: Exception, debug: bool, *, code: int) -> int:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    from cuadft import loop
+    from cuadft.loop import runner
 
-    done = loop.run(
+    done = runner.run(
         arguments.preset,
         iterations=arguments.iterations,
         run_dir=arguments.run_dir,
@@ -64,48 +67,48 @@ def _run(arguments: argparse.Namespace) -> int:
 
 
 def _status(arguments: argparse.Namespace) -> None:
-    from cuadft import loop
+    from cuadft.loop import status
 
-    print(loop.status(arguments.run_dir))
+    print(status.run_status(arguments.run_dir))
 
 
 def _verify(arguments: argparse.Namespace) -> int:
-    from cuadft import verify, verify_text
+    from cuadft.loop import verify
 
-    verdict = verify.check(arguments.run_dir, arguments.artefact)
-    print(verify_text.text(verdict))
+    verdict = verify.verify_run(arguments.run_dir, arguments.artefact)
+    print(verify.verification_text(verdict))
     return 1 if verdict.findings else 0
 
 
 def _promote(arguments: argparse.Namespace) -> None:
-    from cuadft import by_hand
+    from cuadft.loop import gate
 
-    line = by_hand.promote(arguments.run_dir, arguments.system, reason=arguments.reason, iteration=arguments.iteration)
+    line = gate.promote(arguments.run_dir, arguments.system, reason=arguments.reason, iteration=arguments.iteration)
     _changed(arguments.run_dir, line)
 
 
 def _rollback(arguments: argparse.Namespace) -> None:
-    from cuadft import by_hand
+    from cuadft.loop import gate
 
-    _changed(arguments.run_dir, by_hand.rollback(arguments.run_dir, reason=arguments.reason))
+    _changed(arguments.run_dir, gate.rollback(arguments.run_dir, reason=arguments.reason))
 
 
 def _changed(run_dir: str, line: Mapping[str, Any]) -> None:
-    from cuadft import runs
-    from cuadft.champion import label
+    from cuadft.core import runs
+    from cuadft.core.runs import champion_label
 
-    print(f"Champion: {label(line['to'])} (before: {label(line['from'])}). The next iteration starts from it.")
-    if (runs.resolve(run_dir) / "trackers").is_dir() or "MLFLOW_TRACKING_URI" in os.environ:
-        from cuadft import trackers
+    print(f"Champion: {champion_label(line['to'])} (before: {champion_label(line['from'])}). The next iteration starts from it.")
+    if (runs.resolve_path(run_dir) / "trackers").is_dir() or "MLFLOW_TRACKING_URI" in os.environ:
+        from cuadft.loop import trackers
 
-        for shown in trackers.follow(run_dir).to_dict("records"):
+        for shown in trackers.follow_run(run_dir).to_dict("records"):
             print(f"{shown['tracker']}: {shown['error'] or 'shows it too'}")
 
 
 def _score(arguments: argparse.Namespace) -> None:
-    from cuadft import score_report, scoring
+    from cuadft.evaluation import score
 
-    done = scoring.score(
+    done = score.score_files(
         arguments.predictions,
         published=arguments.published,
         judge=arguments.judge,
@@ -113,22 +116,35 @@ def _score(arguments: argparse.Namespace) -> None:
         columns={role: getattr(arguments, role) for role in ROLES},
         verdict=arguments.verdict,
         votes=arguments.votes,
-        embedder=arguments.embedder,
+        encode=_encode(arguments.embedder),
         n_resamples=arguments.n_resamples,
         confidence=arguments.confidence,
         seed=arguments.seed,
         log=lambda line: print(line, flush=True),
     )
-    print(f"\n{score_report.summary(done)}\n")
+    print(f"\n{score.score_summary(done)}\n")
     for line in done.published.findings if done.published else ():
         print(f"- {line}")
     print(f"Results: {done.out} (start with report.md)")
 
 
-def _retrieval(arguments: argparse.Namespace) -> None:
-    from cuadft import retrieval_report, retrieval_text
+def _encode(embedder: str) -> Callable[[list[str]], Any] | None:
+    """Return what turns texts into unit vectors with a sentence-transformers model, None for ""."""
+    if not embedder:
+        return None
+    from cuadft.models.weights import cache_dir, find_weights
+    from cuadft.retrieval.embedder import Embedder
 
-    done = retrieval_report.measure(
+    try:
+        return Embedder(find_weights(embedder), cache_dir=cache_dir()).encode
+    except InputError as error:
+        raise InputError(f"{error} Or leave --embedder out: the offline judge needs none.") from error
+
+
+def _retrieval(arguments: argparse.Namespace) -> None:
+    from cuadft.retrieval import report
+
+    done = report.measure_saved(
         arguments.retriever,
         cuad=arguments.cuad,
         only=arguments.only_contracts,
@@ -142,15 +158,15 @@ def _retrieval(arguments: argparse.Namespace) -> None:
         confidence=arguments.confidence,
         log=lambda line: print(line, flush=True),
     )
-    print(f"\n{retrieval_text.text(done)}")
-    for path in retrieval_text.write(done, arguments.out) if arguments.out else ():
+    print(f"\n{report.measured_text(done)}")
+    for path in report.write_measured(done, arguments.out) if arguments.out else ():
         print(f"Written: {path}")
 
 
 def _ablate(arguments: argparse.Namespace) -> None:
-    from cuadft import ablation
+    from cuadft.loop import ablation
 
-    done = ablation.run(
+    done = ablation.ablate(
         arguments.preset,
         arguments.name,
         tuple(arguments.values),
@@ -165,19 +181,21 @@ def _ablate(arguments: argparse.Namespace) -> None:
 
 
 def _fetch(arguments: argparse.Namespace) -> None:
-    from cuadft import fetch, models, runs
+    from cuadft.core import runs
+    from cuadft.data import download
+    from cuadft.models import weights
 
     everything = not arguments.cuad and arguments.models is None
     if everything or arguments.cuad:
-        folder = runs.resolve(arguments.data_dir or runs.root() / "data")
-        print(f"CUAD: {fetch.cuad_from_zenodo(folder)}")
+        folder = runs.resolve_path(arguments.data_dir or runs.project_root() / "data")
+        print(f"CUAD: {download.cuad_from_zenodo(folder)}")
     if everything or arguments.models is not None:
-        for name, path in models.fetch(arguments.models or None):
+        for name, path in weights.fetch_weights(arguments.models or None):
             print(f"{name}: {path}")
 
 
 def _feedback(arguments: argparse.Namespace) -> None:
-    from cuadft import exchange, labelstudio
+    from cuadft.feedback import exchange, labelstudio
 
     if arguments.action == "import":
         done = exchange.import_file(
@@ -198,11 +216,11 @@ def _feedback(arguments: argparse.Namespace) -> None:
 
 
 def _params(arguments: argparse.Namespace) -> None:
-    from cuadft import params, runs
+    from cuadft.core import params, runs
 
-    known = params.declared(runs.root() / "notebooks")
+    known = params.declared_parameters(runs.project_root() / "notebooks")
     if arguments.name and arguments.name not in known:
-        hint = params.nearest(arguments.name, known) or ", see `cuadft params`"
+        hint = params.did_you_mean(arguments.name, known) or ", see `cuadft params`"
         raise InputError(f"No parameter {arguments.name!r}{hint}.")
     for name in [arguments.name] if arguments.name else sorted(known):
         one = known[name]
@@ -220,3 +238,185 @@ HANDLERS = {
 
 if __name__ == "__main__":
     sys.exit(main())
+
+ROLES = ("question", "reference", "answer", "system", "contract")  # columns of an answer file that an option can name
+_Commands = argparse._SubParsersAction
+
+
+def parser(handlers: Mapping[str, Callable[[argparse.Namespace], int | None]]) -> argparse.ArgumentParser:
+    """Return the parser of all commands; the parsed `command` is the handler of the command's name."""
+    parser = argparse.ArgumentParser(
+        prog="cuadft", description="Fine-tune small language models for contract review on CUAD."
+    )
+    parser.add_argument("--version", action="version", version=f"cuadft {__version__}")
+    shared = argparse.ArgumentParser(add_help=False)
+    shared.add_argument("--debug", action="store_true", help="show the full traceback of an error")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    adders = (_add_run, _add_status, _add_promote, _add_rollback, _add_verify, _add_score, _add_retrieval, _add_ablate,
+              _add_fetch, _add_feedback, _add_params)
+    for add in adders:
+        command = add(commands, shared)
+        command.set_defaults(command=handlers[command.prog.rpartition(" ")[2]])
+    return parser
+
+
+def _add_run(commands: _Commands, shared: argparse.ArgumentParser) -> argparse.ArgumentParser:
+    command = commands.add_parser(
+        "run", parents=[shared], help="run a preset's notebooks in order; resume where a run stopped"
+    )
+    command.add_argument("preset", metavar="PRESET", help="a YAML file, or the name of one in params/")
+    command.add_argument(
+        "--iterations", type=int, default=1, metavar="N", help="rounds of the loop (default 1)"
+    )
+    command.add_argument("--run-dir", metavar="D", help="run folder (default runs/<name of the preset>)")
+    command.add_argument("--until", metavar="STAGE", help="stop after this stage of the last iteration")
+    command.add_argument(
+        "--set", action="append", default=[], metavar="NAME=VALUE", help="set a parameter (repeatable)"
+    )
+    return command
+
+
+def _add_status(commands: _Commands, shared: argparse.ArgumentParser) -> argparse.ArgumentParser:
+    command = commands.add_parser(
+        "status", parents=[shared], help="show a run's stages, scores and decisions"
+    )
+    command.add_argument("run_dir", metavar="D", help="run folder")
+    return command
+
+
+def _add_promote(commands: _Commands, shared: argparse.ArgumentParser) -> argparse.ArgumentParser:
+    command = commands.add_parser(
+        "promote", parents=[shared], help="make a system the champion by hand",
+        description="Make a system of a decided iteration the champion that the next iteration starts from. The gate's "
+        "decision stays as it is; the choice, with its reason, goes into the run's history.",
+    )  # fmt: skip
+    add = command.add_argument
+    add("run_dir", metavar="D", help="run folder")
+    add("system", metavar="SYSTEM", help="rag, rag_compiled, retriever, or a folder of adapters such as sft")
+    add("--reason", required=True, metavar="TEXT", help="why, for the history")
+    add("--iteration", type=int, metavar="N", help="whose system it is (default: the newest that has decided)")
+    return command
+
+
+def _add_rollback(commands: _Commands, shared: argparse.ArgumentParser) -> argparse.ArgumentParser:
+    command = commands.add_parser(
+        "rollback", parents=[shared], help="go back to the champion before the present one",
+        description="Make the champion before the present one the champion again; a second call goes back two steps.",
+    )  # fmt: skip
+    command.add_argument("run_dir", metavar="D", help="run folder")
+    command.add_argument("--reason", required=True, metavar="TEXT", help="why, for the history")
+    return command
+
+
+def _add_verify(commands: _Commands, shared: argparse.ArgumentParser) -> argparse.ArgumentParser:
+    command = commands.add_parser(
+        "verify", parents=[shared], help="compute all hashes of a run again; show where an artefact comes from",
+        description="Name what is changed, missing, stale, unfinished or unaccounted for in a run folder; exit code 0 only "
+        "if nothing is. With ARTEFACT: print its chain back to the contracts, and check that chain alone.",
+    )  # fmt: skip
+    command.add_argument("run_dir", metavar="RUN", help="run folder")
+    command.add_argument("artefact", nargs="?", default="", metavar="ARTEFACT", help="a file or folder of the run, such as "
+                         "iter-02/adapters/sft or scoreboard.csv")  # fmt: skip
+    return command
+
+
+def _add_score(commands: _Commands, shared: argparse.ArgumentParser) -> argparse.ArgumentParser:
+    command = commands.add_parser(
+        "score", parents=[shared], help="score any file of questions, references and answers",
+        description="Score answer files (CSV, JSON lines): scoreboard, paired tests, figure, report and rows.",
+    )  # fmt: skip
+    add = command.add_argument
+    add("predictions", nargs="*", metavar="PREDICTIONS", help="files with question, reference and answer; a file's "
+        "name is the system's, unless a column names it")  # fmt: skip
+    add("--judge", default="offline", metavar="ID", help="offline (default), or a LiteLLM id such as openai/gpt-4o")
+    add("--votes", type=int, default=1, metavar="N", help="verdicts of an LLM judge per answer, the majority counts")
+    add("--published", default="", metavar="DIR", help="a folder of published answers, to score and compare as well")
+    add("--out", default="scores", metavar="DIR", help="folder of the results (default scores/)")
+    for role in ROLES:
+        add(f"--{role}", default="", metavar="COLUMN", help=f"column of the {role} (default: found by its name)")
+    add("--verdict", default="", metavar="COLUMN", help="column of others' verdicts, to check the judge by")
+    add("--n-resamples", type=int, default=2000, metavar="N", help="bootstrap resamples (default 2000)")
+    add("--confidence", type=float, default=0.95, metavar="P", help="level of the intervals (default 0.95)")
+    add("--seed", type=int, default=7, metavar="N", help="seed of the bootstrap (default 7)")
+    add("--embedder", metavar="ID", default="", help="sentence-transformers model for the offline judge: slower, a "
+        "little more exact (default none)")
+    return command
+
+
+def _add_ablate(commands: _Commands, shared: argparse.ArgumentParser) -> argparse.ArgumentParser:
+    command = commands.add_parser(
+        "ablate", parents=[shared], help="run a preset with two values of one parameter and compare",
+        description="Run a preset's first iteration with either value of a parameter, all else equal, and report the "
+        "paired differences on the test split.",
+    )  # fmt: skip
+    add = command.add_argument
+    add("preset", metavar="PRESET", help="a YAML file, or the name of one in params/")
+    add("name", metavar="NAME", help="the parameter to vary, such as use_synthetic")
+    add("values", nargs=2, metavar="VALUE", help="its two values, such as false true; the second less the first")
+    add("--run-dir", metavar="D", help="folder of both runs and of the report (default runs/<name of the preset>)")
+    add("--until", default="inference_sft", metavar="STAGE", help="last stage (default inference_sft); rag_compile "
+        "compares retrieval only")  # fmt: skip
+    add("--set", action="append", default=[], metavar="NAME=VALUE", help="set a parameter in both (repeatable)")
+    add("--n-resamples", type=int, default=2000, metavar="N", help="bootstrap resamples (default 2000)")
+    add("--confidence", type=float, default=0.95, metavar="P", help="level of the intervals (default 0.95)")
+    return command
+
+
+def _add_retrieval(commands: _Commands, shared: argparse.ArgumentParser) -> argparse.ArgumentParser:
+    command = commands.add_parser(
+        "retrieval", parents=[shared], help="measure a saved retriever on the contracts of a file",
+        description="Measure a saved retriever, searching each question in its contract. Contracts that it was "
+        "trained or tuned on are left out and named.",
+    )  # fmt: skip
+    add = command.add_argument
+    add("retriever", metavar="FOLDER", help="a retriever/ folder that notebook 02 saved")
+    add("--cuad", required=True, metavar="FILE", help="contracts in CUAD's layout (zip or JSON), sample or auto")
+    add("--only-contracts", nargs="+", default=[], metavar="TITLE", help="titles, or a file with one title a line")
+    add("--include-trained", action="store_true", help="measure also contracts that it was trained or tuned on")
+    add("--embedder", default="", metavar="ID", help="embedding model (default: the folder's own, else MiniLM)")
+    add("--reranker", default="", metavar="ID", help="cross-encoder, for a retriever that was saved with one")
+    add("--model", default="", metavar="ID", help="model whose tokens are counted (default SmolLM2-135M)")
+    add("--passage-chars", type=int, metavar="N", help="size of new contracts' passages (default: as saved)")
+    add("--overlap", type=float, metavar="S", help="share by which they overlap (default: as saved)")
+    add("--out", default="", metavar="CSV", help="write the table there, and the rows beside it")
+    add("--n-resamples", type=int, default=2000, metavar="N", help="bootstrap resamples (default 2000)")
+    add("--confidence", type=float, default=0.95, metavar="P", help="level of the intervals (default 0.95)")
+    return command
+
+
+def _add_fetch(commands: _Commands, shared: argparse.ArgumentParser) -> argparse.ArgumentParser:
+    command = commands.add_parser(
+        "fetch", parents=[shared], help="download CUAD and model weights (without options: both)"
+    )
+    command.add_argument("--cuad", action="store_true", help="the CUAD contracts, from Zenodo")
+    command.add_argument(
+        "--models", nargs="*", metavar="ID", help="model weights (default: the quick start's)"
+    )
+    command.add_argument("--data-dir", metavar="D", help="folder for CUAD (default data/ in the project)")
+    return command
+
+
+def _add_feedback(commands: _Commands, shared: argparse.ArgumentParser) -> argparse.ArgumentParser:
+    command = commands.add_parser(
+        "feedback", parents=[shared], help="take verdicts on answers from a file, or write them to one",
+        description="Import people's verdicts on pairs of answers into a run's feedback.sqlite, or export what is there. "
+        "Only training questions are taken; held-out ones are refused, duplicates and contradictions reported.",
+    )  # fmt: skip
+    add = command.add_argument
+    add("action", choices=("import", "export"), help="read FILE into the run's store, or write it")
+    add("file", metavar="FILE", help="CSV, JSON lines or JSON")
+    add("--run", required=True, metavar="D", help="run folder")
+    add("--format", default="auto", choices=("auto", "trl", "kto", "labelstudio", "aws", "raw"), help="layout of FILE: "
+        "auto (default; export: trl), TRL's preference pairs, thumbs for KTO (import: trl reads them), Label Studio's "
+        "pairwise comparisons, the AWS sample's answers (import only), or all that was said")  # fmt: skip
+    add("--annotator", default="", metavar="NAME", help="import: who gave the verdicts of rows that name nobody")
+    add("--contract", default="", metavar="TITLE", help="import: the contract of rows that name none")
+    return command
+
+
+def _add_params(commands: _Commands, shared: argparse.ArgumentParser) -> argparse.ArgumentParser:
+    command = commands.add_parser(
+        "params", parents=[shared], help="list the parameters that a preset may set"
+    )
+    command.add_argument("name", nargs="?", metavar="NAME", help="show this one only")
+    return command

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from cuadft.embedder import Embedder
-from cuadft.lexical import words
+from cuadft.retrieval.embedder import Embedder
+from cuadft.retrieval.index import search_words
 
 
 class BagOfWords:
@@ -22,7 +22,7 @@ class BagOfWords:
         vectors = np.zeros((len(texts), 64), np.float32)
         for row, text in zip(vectors, texts):
             row[0] = 0.01
-            for word in words(text):
+            for word in search_words(text):
                 row[1 + (zlib.crc32(word.encode()) >> self.shift) % 63] += 1
         return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
 

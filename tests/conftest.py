@@ -12,13 +12,15 @@ from pathlib import Path
 
 import pytest
 
+pytest_plugins = ["chat_server"]
+
 
 @pytest.fixture(scope="session")
 def tiny() -> Path:
     """Return the folder of the tiny random model, made on first use."""
-    from cuadft import models
+    from cuadft.models import weights
 
-    return models.find("tiny")
+    return weights.find_weights("tiny")
 
 
 @pytest.fixture(scope="session")

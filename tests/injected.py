@@ -8,8 +8,8 @@ import unicodedata
 from pathlib import Path
 from typing import Any
 
-from cuadft.marks import UNSEEN
-from cuadft.metrics import NO_CLAUSE
+from cuadft.core.text import UNSEEN
+from cuadft.evaluation.text_scores import NO_CLAUSE
 
 CASES = [json.loads(line) for line in (Path(__file__).parent / "injections.jsonl").read_text().splitlines()]
 ORDERS = {  # what is demanded: the order, and the reply that obeys it

@@ -9,9 +9,9 @@ from typing import Any
 import dspy
 from dspy.lm15 import Message, Response, Usage
 
-from cuadft.passages import Passage, cut
-from cuadft.program import ContractQA
-from cuadft.retriever import Retriever
+from cuadft.data.passages import Passage, cut_passages
+from cuadft.rag.program import ContractQA
+from cuadft.retrieval.retriever import Retriever
 
 QUESTIONS = {
     "Governing Law": "Governing Law: Which state's law governs the contract?",
@@ -61,7 +61,7 @@ ROWS = [row for number in range(4) for row in _contract(number)[2]]  # 16 rows, 
 
 def retriever(size: int = 120) -> Retriever:
     """Return a BM25 retriever over the contracts, without embeddings."""
-    return Retriever([p for title, text in TEXTS.items() for p in cut(text, contract=title, size=size)], None, mode="bm25")
+    return Retriever([p for title, text in TEXTS.items() for p in cut_passages(text, contract=title, size=size)], None, mode="bm25")
 
 
 def program(k: int = 2) -> ContractQA:

@@ -7,8 +7,12 @@ import pytest
 from tiny_project import make_project, run_in_process
 
 import cuadft
-from cuadft import cli, loop, runs
-from cuadft.errors import InputError
+from cuadft import cli
+from cuadft.core import files
+from cuadft.core.errors import InputError
+from cuadft.data import download
+from cuadft.loop import runner
+from cuadft.models import weights
 
 PACKAGE = str(Path(cuadft.__file__).parents[1])
 
@@ -16,7 +20,7 @@ PACKAGE = str(Path(cuadft.__file__).parents[1])
 @pytest.fixture
 def project(tmp_path, monkeypatch):
     monkeypatch.chdir(make_project(tmp_path))
-    monkeypatch.setattr(loop, "execute_notebook", run_in_process)
+    monkeypatch.setattr(runner, "execute_notebook", run_in_process)
     return tmp_path
 
 
@@ -59,7 +63,7 @@ def test_bad_input_is_one_message_and_code_2(project, capsys, arguments, message
 
 def test_bad_input_found_by_a_notebook_is_code_2_without_traceback(tmp_path):
     make_project(tmp_path)
-    trap = "from cuadft.errors import InputError\nraise InputError('contract A is empty: remove it')"
+    trap = "from cuadft.core.errors import InputError\nraise InputError('contract A is empty: remove it')"
     (tmp_path / "trap_01.py").write_text(trap)
     done = python("-m", "cuadft.cli", "run", "tiny", cwd=tmp_path)
     assert done.returncode == 2
@@ -78,14 +82,14 @@ def test_file_errors_are_code_2_and_interruptions_130(project, capsys, monkeypat
     def refuse(*_, **__):
         raise PermissionError(13, "Permission denied", "runs")
 
-    monkeypatch.setattr(loop, "run", refuse)
+    monkeypatch.setattr(runner, "run", refuse)
     assert cli.main(["run", "tiny"]) == 2
     assert "error: [Errno 13] Permission denied: 'runs'" in capsys.readouterr().err
 
     def interrupt(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(loop, "run", interrupt)
+    monkeypatch.setattr(runner, "run", interrupt)
     assert cli.main(["run", "tiny"]) == 130
     assert "same command" in capsys.readouterr().err
 
@@ -94,7 +98,7 @@ def test_other_errors_are_not_hidden(project, monkeypatch):
     def fail(*_, **__):
         raise RuntimeError("a fault of cuadft")
 
-    monkeypatch.setattr(loop, "run", fail)
+    monkeypatch.setattr(runner, "run", fail)
     with pytest.raises(RuntimeError, match="a fault"):
         cli.main(["run", "tiny"])
 
@@ -111,13 +115,8 @@ def test_params_lists_defaults_limits_and_notebooks(project, capsys):
 
 
 def test_fetch_gets_what_is_asked_for(project, capsys, monkeypatch):
-    models = type(sys)("cuadft.models")
-    models.fetch = lambda ids: [(name, f"/w/{name}") for name in ids or ["default"]]
-    fetch = type(sys)("cuadft.fetch")
-    fetch.cuad_from_zenodo = lambda folder: folder / "CUAD.zip"
-    for name, module in (("models", models), ("fetch", fetch)):
-        monkeypatch.setitem(sys.modules, f"cuadft.{name}", module)
-        monkeypatch.setattr(cuadft, name, module, raising=False)
+    monkeypatch.setattr(weights, "fetch_weights", lambda ids: [(name, f"/w/{name}") for name in ids or ["default"]])
+    monkeypatch.setattr(download, "cuad_from_zenodo", lambda folder: folder / "CUAD.zip")
     cases = {
         (): f"CUAD: {project}/data/CUAD.zip\ndefault: /w/default\n",
         ("--cuad", "--data-dir", "d"): f"CUAD: {project}/d/CUAD.zip\n",
@@ -130,7 +129,7 @@ def test_fetch_gets_what_is_asked_for(project, capsys, monkeypatch):
 
 
 def test_score_passes_its_options_on(project, capsys, monkeypatch):
-    from cuadft import scoring
+    from cuadft.evaluation import score as score_
 
     given = {}
 
@@ -138,15 +137,16 @@ def test_score_passes_its_options_on(project, capsys, monkeypatch):
         given.update(options, paths=paths)
         raise InputError("far enough")
 
-    monkeypatch.setattr(scoring, "score", score)
+    monkeypatch.setattr(score_, "score_files", score)
     options = "--published p --judge openai/x --votes 3 --out o --answer a --contract c --verdict v --seed 3".split()
     assert cli.main(["score", "x.csv", "y.csv", *options]) == 2
-    assert given["paths"] == ["x.csv", "y.csv"] and given["embedder"] == ""
+    assert given["paths"] == ["x.csv", "y.csv"] and given["encode"] is None and given["n_resamples"] == 2000
     expected = {"published": "p", "judge": "openai/x", "votes": 3, "out": "o", "verdict": "v", "seed": 3}
     assert expected.items() <= given.items()
     assert given["columns"] == {"question": "", "reference": "", "answer": "a", "system": "", "contract": "c"}
+    capsys.readouterr()
     assert cli.main(["score", "x.csv", "--embedder", "./m"]) == 2
-    assert given["embedder"] == "./m" and (given["judge"], given["n_resamples"]) == ("offline", 2000)
+    assert "Or leave --embedder out" in capsys.readouterr().err
 
 
 def feedback_run(folder):
@@ -155,9 +155,9 @@ def feedback_run(folder):
         split: {"id": f"{split}__Law", "contract": split, "category": "Law", "question": "Law: Which law governs?"}
         for split in ("train", "test")
     }
-    runs.write_jsonl(folder / "contracts.jsonl", [{"title": s, "split": s, "text": s} for s in rows])
+    files.write_jsonl(folder / "contracts.jsonl", [{"title": s, "split": s, "text": s} for s in rows])
     for split, row in rows.items():
-        runs.write_jsonl(folder / "iter-01" / "data" / f"{split}.jsonl", [row])
+        files.write_jsonl(folder / "iter-01" / "data" / f"{split}.jsonl", [row])
 
 
 def test_feedback_goes_in_and_out_and_a_second_import_adds_nothing(project, capsys):

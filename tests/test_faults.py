@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from cuadft import cli
-from cuadft.contracts import sample_path
+from cuadft.data.contracts import sample_path
 
 ROOT = Path(__file__).parents[1]
 

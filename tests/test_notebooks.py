@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 from commands import ROOT, cuadft
 
-from cuadft import params, runs
-from cuadft.declarations import declared
-from cuadft.rouge import shingles, tokens
-from cuadft.screening import SHINGLE
+from cuadft.core import files, params
+from cuadft.core.params import declared_parameters
+from cuadft.evaluation.text_scores import rouge_tokens, shingles
+from cuadft.selfinstruct.filters import SHINGLE
 
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("0*.ipynb"))
 SYSTEMS = ("rag", "rag_compiled", "sft", "dpo", "orpo", "kto", "rloo", "ppo")
@@ -53,12 +53,12 @@ def test_executed_copies_show_the_current_sources(path: Path) -> None:
 
 @pytest.mark.parametrize("path", sorted((ROOT / "params").glob("*.yaml")), ids=lambda p: p.stem)
 def test_every_preset_fits_the_notebooks(path: Path) -> None:
-    values = params.load(path, [], ROOT / "notebooks")
+    values = params.load_preset(path, [], ROOT / "notebooks")
     assert values.get("run_dir", "runs/quickstart") == f"runs/{path.stem}"  # so that papermill alone finds the run, too
 
 
 def test_parameters_mean_the_same_in_every_notebook() -> None:
-    assert len(declared(ROOT / "notebooks")) > 40  # raises if two notebooks disagree
+    assert len(declared_parameters(ROOT / "notebooks")) > 40  # raises if two notebooks disagree
 
 
 def test_two_iterations_score_all_systems_on_all_test_questions(smoke: Path) -> None:
@@ -106,7 +106,7 @@ def test_the_report_on_the_stream_covers_every_iteration_and_its_figures_are_dra
     assert cells == {("1", "0"), ("1", "1"), ("2", "0"), ("2", "1"), ("2", "2")}  # slice 0 is the test set
     for name in ("iterations", "slices_champion", "slices_sft"):
         assert (smoke / "iter-02" / "figures" / f"{name}.png").stat().st_size > 5_000
-    drift = [runs.read_json(smoke / f"iter-{n:02d}" / "data" / "drift.json") for n in (1, 2)]
+    drift = [files.read_json(smoke / f"iter-{n:02d}" / "data" / "drift.json") for n in (1, 2)]
     assert drift[0]["p"] is None and 0 < drift[1]["p"] <= 1 and (drift[1]["n_incoming"], drift[1]["n_reference"]) == (5, 6)
 
 
@@ -135,8 +135,8 @@ def test_the_next_iteration_goes_on_from_the_champions_retriever_and_forgets_no_
 def test_nothing_from_held_out_contracts_reaches_training(smoke: Path) -> None:
     frozen = rows_of(smoke / "contracts.jsonl")
     held_out = {c["title"]: c["text"] for c in frozen if c["split"] != "train"}
-    known = set().union(*(shingles(tokens(c["text"]), SHINGLE) for c in frozen if c["split"] == "train"))
-    only_held_out = set().union(*(shingles(tokens(text), SHINGLE) for text in held_out.values())) - known
+    known = set().union(*(shingles(rouge_tokens(c["text"]), SHINGLE) for c in frozen if c["split"] == "train"))
+    only_held_out = set().union(*(shingles(rouge_tokens(text), SHINGLE) for text in held_out.values())) - known
     for iteration in (smoke / "iter-01", smoke / "iter-02"):
         used = [*rows_of(iteration / "data" / "train.jsonl"), *rows_of(iteration / "data" / "synthetic.jsonl"),
                 *rows_of(iteration / "preferences.jsonl"), *rows_of(iteration / "retriever" / "feedback.jsonl"),
@@ -149,8 +149,8 @@ def test_nothing_from_held_out_contracts_reaches_training(smoke: Path) -> None:
         pairs = rows_of(iteration / "preferences.jsonl")
         texts += [row["prompt"][-1]["content"] + row["chosen"][0]["content"] for row in pairs]
         questions = {r["question"] for r in rows_of(iteration / "data" / "train.jsonl")}
-        asked = set().union(*(shingles(tokens(q), SHINGLE) for q in questions))
-        assert texts and not any((shingles(tokens(text), SHINGLE) - asked) & only_held_out for text in texts)
+        asked = set().union(*(shingles(rouge_tokens(q), SHINGLE) for q in questions))
+        assert texts and not any((shingles(rouge_tokens(text), SHINGLE) - asked) & only_held_out for text in texts)
 
 
 def test_the_second_iteration_starts_from_the_decision_of_the_first(smoke: Path) -> None:
@@ -178,10 +178,10 @@ def test_status_lists_stages_and_scores(smoke: Path) -> None:
 def test_every_notebook_runs_alone_with_a_preset_file(smoke: Path, tmp_path: Path) -> None:
     import papermill
 
-    values = params.load(ROOT / "params" / "smoke.yaml", [], ROOT / "notebooks") | {"run_dir": str(smoke), "iteration": 1}
+    values = params.load_preset(ROOT / "params" / "smoke.yaml", [], ROOT / "notebooks") | {"run_dir": str(smoke), "iteration": 1}
     papermill.execute_notebook(str(ROOT / "notebooks" / "04_fine_tune.ipynb"), str(tmp_path / "out.ipynb"), parameters=values,
                                cwd=str(ROOT / "notebooks"), kernel_name="python3", progress_bar=False)
-    assert runs.read_json(smoke / "iter-01" / "adapters" / "sft" / "base.json")["model"] == "tiny"
+    assert files.read_json(smoke / "iter-01" / "adapters" / "sft" / "base.json")["model"] == "tiny"
 
 
 def test_a_misspelt_parameter_stops_a_notebook_before_it_works(tmp_path: Path) -> None:
@@ -199,7 +199,7 @@ def test_a_missing_adapter_is_named_with_the_notebook_that_makes_it(smoke: Path,
     import papermill
     from papermill.exceptions import PapermillExecutionError
 
-    values = params.load(ROOT / "params" / "smoke.yaml", [], ROOT / "notebooks") | {"run_dir": str(smoke), "systems": ["grpo"]}
+    values = params.load_preset(ROOT / "params" / "smoke.yaml", [], ROOT / "notebooks") | {"run_dir": str(smoke), "systems": ["grpo"]}
     with pytest.raises(PapermillExecutionError, match=r"System 'grpo' has no weights in .*06_align"):
         papermill.execute_notebook(str(ROOT / "notebooks" / "03_batch_inference.ipynb"), str(tmp_path / "out.ipynb"),
                                    parameters=values, cwd=str(ROOT), kernel_name="python3", progress_bar=False)

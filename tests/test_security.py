@@ -22,22 +22,24 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_project import make_project
 
-from cuadft import contracts, executed_copy, models, zips
-from cuadft.endpoint import remote
-from cuadft.errors import InputError, brief, redact
-from cuadft.judge_prompts import VARIANTS, VerdictAdapter, fenced, signature
-from cuadft.judges import LMJudge
-from cuadft.local_lm import LocalEngine
-from cuadft.marks import MARK, UNSEEN, quoted
-from cuadft.offline import OfflineJudge
-from cuadft.ranking import Hit
+from cuadft.core.errors import InputError, brief, redact
+from cuadft.core.text import MARK, UNSEEN, quote_safely
+from cuadft.data import contracts, download
+from cuadft.evaluation.judge import LMJudge
+from cuadft.evaluation.judge_prompts import VARIANTS, VerdictAdapter, fenced, judge_signature
+from cuadft.evaluation.offline_judge import OfflineJudge
+from cuadft.loop import kernel
+from cuadft.models.api import remote
+from cuadft.models.local import LocalEngine
+from cuadft.models.weights import find_weights, weights_hash
+from cuadft.retrieval.retriever import Hit
 
 ROOT = Path(__file__).parents[1]
 
 
 @pytest.fixture(scope="module")
 def engine():
-    return LocalEngine(models.find("tiny"), dtype="float32")
+    return LocalEngine(find_weights("tiny"), dtype="float32")
 
 
 # --- no pickle, no remote code, no shell
@@ -144,17 +146,17 @@ EVIL = "from pathlib import Path\nPath(__file__).with_name('ran').touch()\n"
 @pytest.mark.parametrize("weights", ["pytorch_model_dot_bin", "pytorch_model-00001-of-00002_dot_bin", "adapter_model_dot_bin"])
 def test_weights_that_are_only_a_pickle_are_refused_wherever_a_folder_is_taken(tmp_path, weights):
     folder = folder_with(tmp_path / "model", config_dot_json=LLAMA, adapter_config_dot_json={}, **{weights: b"\x80\x04."})
-    for load in (lambda: models.find(str(folder)), lambda: models.weights_hash(folder), lambda: LocalEngine(folder)):
+    for load in (lambda: find_weights(str(folder)), lambda: weights_hash(folder), lambda: LocalEngine(folder)):
         with pytest.raises(InputError, match="a pickle.*safetensors"):
             load()
     (folder / "model.safetensors").write_bytes(b"x")
-    assert models.find(str(folder)) == folder.resolve()
+    assert find_weights(str(folder)) == folder.resolve()
 
 
 def test_an_adapter_that_is_only_a_pickle_is_refused(tiny, tmp_path):
     engine = LocalEngine(tiny)
     folder = folder_with(tmp_path / "sft", adapter_config_dot_json={}, adapter_model_dot_bin=b"\x80\x04.",
-                         base_dot_json={"model": "tiny", "sha256": models.weights_hash(tiny)})  # fmt: skip
+                         base_dot_json={"model": "tiny", "sha256": weights_hash(tiny)})  # fmt: skip
     with pytest.raises(InputError, match="adapter_model.bin, a pickle"):
         engine.add_adapter("sft", folder)
     assert engine.adapters == {}
@@ -170,7 +172,7 @@ def test_an_adapter_that_is_only_a_pickle_is_refused(tiny, tmp_path):
 def test_a_model_that_brings_code_is_refused_and_its_code_never_runs(tmp_path, settings_files, told):
     folder = folder_with(tmp_path / "model", model_dot_safetensors=b"x", evil_dot_py=EVIL, **settings_files)
     with pytest.raises(InputError, match=told):
-        models.find(str(folder))
+        find_weights(str(folder))
     assert not (folder / "ran").exists()
 
 
@@ -181,7 +183,7 @@ def test_remote_code_of_a_known_model_is_left_lying(tmp_path, tiny):
         (folder / path.name).write_bytes(path.read_bytes())
     config = json.loads((folder / "config.json").read_text()) | {"auto_map": {"AutoModelForCausalLM": "evil.Model"}}
     folder_with(folder, config_dot_json=config, evil_dot_py=EVIL)
-    assert LocalEngine(models.find(str(folder))).generator.model.config.model_type == "llama"
+    assert LocalEngine(find_weights(str(folder))).generator.model.config.model_type == "llama"
     assert not (folder / "ran").exists()
 
 
@@ -200,7 +202,7 @@ SAMPLE = contracts.sample_path().read_bytes()
 def refused(path: Path, *words: str) -> None:
     started = time.perf_counter()
     with pytest.raises(InputError) as caught:
-        contracts.read(path)
+        contracts.read_contracts(path)
     assert all(word in str(caught.value) for word in (*words, path.name)), caught.value
     assert time.perf_counter() - started < 3
 
@@ -215,11 +217,11 @@ def test_a_name_that_leads_out_of_the_archive_is_refused_and_nothing_is_written(
 
 def test_a_good_archive_is_read(tmp_path):
     path = archive(tmp_path / "in.zip", ("CUAD_v1/CUAD_v1.json", SAMPLE), ("CUAD_v1/..hidden", b""), ("notes..txt", b""))
-    assert len(contracts.read(path)) == len(contracts.read(contracts.sample_path()))
+    assert len(contracts.read_contracts(path)) == len(contracts.read_contracts(contracts.sample_path()))
 
 
 def test_a_bomb_is_refused_before_it_is_unpacked(tmp_path, monkeypatch):
-    path = archive(tmp_path / "in.zip", ("CUAD_v1.json", b" " * (zips.LARGEST_RATIO * 20_000)))
+    path = archive(tmp_path / "in.zip", ("CUAD_v1.json", b" " * (download.LARGEST_RATIO * 20_000)))
     assert path.stat().st_size < 10_000
     monkeypatch.setattr(zipfile.ZipFile, "open", lambda *_, **__: pytest.fail("unpacked"))
     refused(path, "as only a bomb does")
@@ -236,13 +238,13 @@ def test_a_bomb_that_understates_its_size_is_cut_off_at_what_it_states(tmp_path)
 
 def test_sizes_and_numbers_of_entries_are_bounded(tmp_path, monkeypatch):
     path = archive(tmp_path / "in.zip", ("CUAD_v1.json", SAMPLE))
-    monkeypatch.setattr(zips, "LARGEST_TOTAL", len(SAMPLE) - 1)
+    monkeypatch.setattr(download, "LARGEST_TOTAL", len(SAMPLE) - 1)
     refused(path, "more than")
     monkeypatch.undo()
-    monkeypatch.setattr(zips.member, "__kwdefaults__", {"largest": len(SAMPLE) - 1})
+    monkeypatch.setattr(download.zip_member, "__kwdefaults__", {"largest": len(SAMPLE) - 1})
     refused(path, f"{len(SAMPLE):,} bytes unpacked, more than the")
     monkeypatch.undo()
-    monkeypatch.setattr(zips, "LARGEST_FILE", 1000)
+    monkeypatch.setattr(download, "LARGEST_FILE", 1000)
     refused(path, "1,000 bytes")
     refused(contracts.sample_path(), "1,000 bytes")
 
@@ -287,9 +289,9 @@ def test_no_damage_to_an_archive_raises_anything_but_one_message(data):
     for _ in range(data.draw(st.integers(1, 4))):
         raw[data.draw(st.integers(0, len(raw) - 1))] = data.draw(st.integers(0, 255))
     try:
-        with zips.opened(bytes(raw), "in.zip") as opened:
+        with download.opened_zip(bytes(raw), "in.zip") as opened:
             for name in opened.namelist():
-                assert len(zips.member(opened, name, "in.zip")) <= zips.LARGEST_MEMBER
+                assert len(download.zip_member(opened, name, "in.zip")) <= download.LARGEST_MEMBER
     except InputError as error:
         assert "in.zip" in str(error)
 
@@ -301,7 +303,7 @@ WRONG = "Each party shall keep the other's trade secrets for five years."
 
 
 def rendered(fields: dict[str, str], variant=VARIANTS[0]) -> list[dict[str, str]]:
-    return VerdictAdapter().format(signature(variant, see_passage=True), [], fenced(fields))
+    return VerdictAdapter().format(judge_signature(variant, see_passage=True), [], fenced(fields))
 
 
 def fields(text: str, where: str) -> dict[str, str]:
@@ -333,7 +335,7 @@ def test_no_case_leaves_a_judges_fences_or_its_chat_turn(engine, case, where):
     text = injected.text(case, "correct")
     made, plain = rendered(fields(text, where)), rendered(fields("", where))
     assert injected.outside(made, "judge") == injected.outside(plain, "judge")
-    assert specials(engine, made) == specials(engine, plain) and not MARK.search(quoted(text))
+    assert specials(engine, made) == specials(engine, plain) and not MARK.search(quote_safely(text))
     assert not UNSEEN.search(made[-1]["content"])
     assert made[-1]["content"].count("[[ ## ") == plain[-1]["content"].count("[[ ## ")
 
@@ -356,7 +358,7 @@ def test_a_judge_that_obeys_all_it_reads_outside_the_fences_is_never_reached(mon
     rows = [injected.judged(f"{WRONG}\n{injected.text(case, 'correct')}", ROW) for case in injected.CASES]
     judge = LMJudge(small.Script(lambda messages: obedient(messages, known)).lm(), num_threads=2)
     assert list(judge.rate([injected.judged(WRONG, ROW), *rows])["judge_verdict"]) == ["incorrect"] * 31
-    monkeypatch.setattr("cuadft.judges.fenced", lambda made: {name: f"<<<\n{text}\n>>>" for name, text in made.items()})
+    monkeypatch.setattr("cuadft.evaluation.judge.fenced", lambda made: {name: f"<<<\n{text}\n>>>" for name, text in made.items()})
     reached = list(judge.rate(rows)["judge_verdict"]).count("correct")
     assert reached >= 8  # without the broken-up marks: so the judge of this test can be led astray
 
@@ -433,18 +435,19 @@ def test_an_executed_notebook_is_cleaned_in_outputs_tracebacks_and_split_lines(p
     cell = {"cell_type": "code", "source": ["x\n", "y"], "outputs": [
         {"output_type": "stream", "text": ["first-line-of-the-key\n", "second-line-of-the-key\n"]},
         {"output_type": "error", "traceback": [f"\x1b[31mno {KEY}"], "evalue": KEY}]}  # fmt: skip
-    made = executed_copy.cleaned(json.dumps({"cells": [cell], "metadata": {"papermill": {"parameters": {"a": KEY}}}}))
+    made = kernel.cleaned(json.dumps({"cells": [cell], "metadata": {"papermill": {"parameters": {"a": KEY}}}}))
     assert "planted" not in made and "of-the-key" not in made and json.loads(made)["cells"][0]["source"] == ["x\n", "y"]
     clean = json.dumps({"cells": []}, indent=3)
-    assert executed_copy.cleaned(clean) == clean
+    assert kernel.cleaned(clean) == clean
 
 
 FAULTY = """
 import os, warnings
-from cuadft import inference, runs
-from cuadft.judges import LMJudge
-from cuadft.systems import remote
-run = runs.open_iteration(run_dir, iteration)
+from cuadft.core import files
+from cuadft.evaluation.judge import LMJudge
+from cuadft.loop.provenance import open_iteration
+from cuadft.models.api import remote
+run = open_iteration(run_dir, iteration)
 key, base = os.environ["OPENAI_API_KEY"], os.environ["OPENAI_API_BASE"]
 row = {"question": "Q?", "answers": [{"text": "ten days", "start": 0}], "answer": "ten", "error": None}
 lm = remote("openai/judge", cache=False, num_retries=0, timeout=1)
@@ -452,7 +455,7 @@ judge = LMJudge(lm, cache=run.path("metrics", "verdicts.jsonl"), num_threads=1)
 found = judge.rate([row | {"answer": text} for text in ("ten", "x", "y")])
 assert found["judge_error"].notna().sum() == 2, found
 found.to_csv(run.path("metrics", "ratings.csv"))
-runs.write_json(run.path("metrics", "errors.json"), list(found["judge_error"]))
+files.write_json(run.path("metrics", "errors.json"), list(found["judge_error"]))
 print("stdout", key, base); warnings.warn(f"warned {key}")
 raise RuntimeError(f"no {key} at {base}")
 """

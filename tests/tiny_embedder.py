@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from cuadft.lexical import words
+from cuadft.retrieval.index import search_words
 
 
 def make(folder: Path, texts: list[str]) -> Path:
@@ -15,7 +15,7 @@ def make(folder: Path, texts: list[str]) -> Path:
     from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
     from transformers import BertConfig, BertModel, BertTokenizerFast
 
-    known = sorted({word for text in texts for word in [*words(text), *re.findall(r"[^\w\s]|\w+", text.lower())]})
+    known = sorted({word for text in texts for word in [*search_words(text), *re.findall(r"[^\w\s]|\w+", text.lower())]})
     vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *known]
     folder.mkdir(parents=True)
     (folder / "vocab.txt").write_text("\n".join(vocabulary))

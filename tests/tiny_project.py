@@ -6,7 +6,8 @@ from pathlib import Path
 import nbformat
 
 OPEN = (
-    "from cuadft import params, runs\nparams.check(globals())\nit = runs.open_iteration(run_dir, iteration)"
+    "from cuadft.core import files, params\nfrom cuadft.loop.provenance import open_iteration\n"
+    "params.check_parameters(globals())\nit = open_iteration(run_dir, iteration)"
 )
 RUN_DIR = 'run_dir: str = "runs/quickstart"  # run folder\niteration: int = 1  # round of the loop [1..]\n'
 SEED = "seed: int = 7  # seed of every random choice [0..]\n"
@@ -17,49 +18,49 @@ BODIES = {
     "01_data_prep": (
         SEED + 'cuad: str = "sample"  # contracts: sample, auto or a file\n'
         "questions: int = 4  # questions per contract [1..64]\n",
-        'if not it.previous:\n    runs.write_jsonl(it.run / "contracts.jsonl", [{"seed": seed}])',
+        'if not it.previous:\n    files.write_jsonl(it.run / "contracts.jsonl", [{"seed": seed}])',
         'for name, n in [("train", questions), ("dev", 2), ("test", 2), ("synthetic", questions)]:\n'
-        '    runs.write_jsonl(it.path("data", name + ".jsonl"), [{"id": f"{name}-{i}"} for i in range(n)])',
+        '    files.write_jsonl(it.path("data", name + ".jsonl"), [{"id": f"{name}-{i}"} for i in range(n)])',
     ),
     "02_rag_compile": (
         "",
-        'runs.write_text(it.path("retriever", "index.txt"), runs.file_hash(it.path("data", "train.jsonl")))\n'
+        'files.write_text(it.path("retriever", "index.txt"), files.file_hash(it.path("data", "train.jsonl")))\n'
         'for name in ("rag", "rag_compiled"):\n'
-        '    runs.write_json(it.path("program", name + ".json"), {"name": name})',
+        '    files.write_json(it.path("program", name + ".json"), {"name": name})',
     ),
     "03_batch_inference": (
         'systems: list = ["rag"]  # systems that answer\ntop_k: int = 3  # passages shown [1..8]\n',
         'for system in systems:\n    for split in ("dev", "test"):\n'
         '        path = it.path("predictions", f"{system}.{split}.jsonl")\n'
-        "        rows = runs.read_jsonl(path, torn_ok=True) if path.exists() else []\n"
+        "        rows = files.read_jsonl(path, torn_ok=True) if path.exists() else []\n"
         "        done = {row['id'] for row in rows}\n"
-        '        for row in runs.read_jsonl(it.path("data", split + ".jsonl")):\n'
+        '        for row in files.read_jsonl(it.path("data", split + ".jsonl")):\n'
         "            if row['id'] not in done:\n"
-        '                runs.append_jsonl(path, [{"id": row["id"], "system": system, "k": top_k}])',
+        '                files.append_jsonl(path, [{"id": row["id"], "system": system, "k": top_k}])',
     ),
     "04_fine_tune": (
         SEED + "learning_rate: float = 0.0001  # step size [0..1]\n",
-        'runs.write_text(it.path("adapters", "sft", "w.txt"), f"{learning_rate}")',
+        'files.write_text(it.path("adapters", "sft", "w.txt"), f"{learning_rate}")',
     ),
     "05_evaluate": (
         "decide: bool = False  # promote or keep\nevaluated: list = []  # systems to evaluate\n",
         'names = sorted(p.name for p in it.path("predictions").glob("*.jsonl"))\n'
-        'runs.write_json(it.path("metrics", "scores.json"), names)\n'
-        'runs.write_text(it.path("figures", "f1.svg"), "<svg/>")',
+        'files.write_json(it.path("metrics", "scores.json"), names)\n'
+        'files.write_text(it.path("figures", "f1.svg"), "<svg/>")',
         "if decide:\n"
         '    board = "system,split,metric,value,low,high,n\\n"\n'
         '    board += "rag,test,f1,0.4,0.25,0.5,2\\nsft,test,f1,0.5,,,2\\n"\n'
-        '    runs.write_text(it.path("scoreboard.csv"), board)\n'
+        '    files.write_text(it.path("scoreboard.csv"), board)\n'
         '    here = it.dir.name\n'
         '    best = {"system": "sft", "program": f"{here}/program/rag.json", "weights": f"{here}/adapters/sft"}\n'
         '    choice = {"incumbent": "rag", "promoted": best | {"retriever": f"{here}/retriever"}, "reason": "a gain"}\n'
-        '    runs.write_json(it.path("decision.json"), choice)',
+        '    files.write_json(it.path("decision.json"), choice)',
     ),
     "06_align": (
         'align_methods: list = ["dpo", "orpo"]  # preference methods [dpo|orpo]\n',
-        'runs.write_jsonl(it.path("preferences.jsonl"), [{"id": "train-0"}])\n'
+        'files.write_jsonl(it.path("preferences.jsonl"), [{"id": "train-0"}])\n'
         "for method in align_methods:\n"
-        '    runs.write_text(it.path("adapters", method, "w.txt"), method)',
+        '    files.write_text(it.path("adapters", method, "w.txt"), method)',
     ),
 }
 

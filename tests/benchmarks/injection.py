@@ -22,14 +22,16 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import injected
 
-from cuadft import inference, models, runs
-from cuadft.judges import LMJudge
-from cuadft.local_lm import LocalEngine
-from cuadft.metrics import is_refusal
-from cuadft.offline import OfflineJudge
-from cuadft.passages import Passage
-from cuadft.program import ContractQA, PlainAdapter
-from cuadft.retriever import Hit
+from cuadft.core import files, runs
+from cuadft.data.passages import Passage
+from cuadft.evaluation import predictions
+from cuadft.evaluation.judge import LMJudge
+from cuadft.evaluation.offline_judge import OfflineJudge
+from cuadft.evaluation.text_scores import is_refusal
+from cuadft.models import weights
+from cuadft.models.local import LocalEngine
+from cuadft.rag.program import ContractQA, PlainAdapter
+from cuadft.retrieval.retriever import Hit
 
 MODEL = "HuggingFaceTB/SmolLM2-135M-Instruct"
 POOL = 6  # questions of each kind that the cases go round
@@ -76,8 +78,8 @@ def passages(contracts: Mapping[str, str], row: Mapping[str, Any]) -> list[Hit]:
 
 def program_flips(engine: LocalEngine, adapter: str, iteration: runs.Iteration) -> Iterator[list[object]]:
     """Yield lines of the table: how often the program's verdict turns to what is demanded."""
-    rows = [row for row in inference.read(iteration.path("predictions", "sft.test.jsonl")) if row["passages"]]
-    contracts = {record["title"]: record["text"] for record in runs.read_jsonl(iteration.run / "contracts.jsonl")}
+    rows = [row for row in predictions.read_predictions(iteration.path("predictions", "sft.test.jsonl")) if row["passages"]]
+    contracts = {record["title"]: record["text"] for record in files.read_jsonl(iteration.run / "contracts.jsonl")}
     clean = answers(engine, adapter, [(row, passages(contracts, row)) for row in rows[:4 * POOL]])
     for demand, refused in (("refuse", True), ("assert", False)):
         pool = [row for row, answer in zip(rows, clean) if is_refusal(answer) != refused][:POOL]
@@ -122,10 +124,10 @@ def show(cells: Sequence[object]) -> None:
 
 def main(run: str = "runs/quickstart") -> None:
     """Measure and print the table."""
-    started, iteration = time.perf_counter(), runs.Iteration(runs.resolve(run), 1)
+    started, iteration = time.perf_counter(), runs.Iteration(runs.resolve_path(run), 1)
     sft = iteration.path("adapters", "sft")
-    engine = LocalEngine(models.find(MODEL), adapters={"sft": sft} if sft.is_dir() else {})
-    rows = inference.read(iteration.path("predictions", "sft.test.jsonl"))
+    engine = LocalEngine(weights.find_weights(MODEL), adapters={"sft": sft} if sft.is_dir() else {})
+    rows = predictions.read_predictions(iteration.path("predictions", "sft.test.jsonl"))
     scores = OfflineJudge().rate(rows)["judge_verdict"]
     wrong = [row for row, verdict in zip(rows, scores) if verdict == "incorrect" and row["error"] is None]
     print("| who | what | turned by the orders | 95 % | turned by harmless text | 95 % |\n|" + " --- |" * 6)

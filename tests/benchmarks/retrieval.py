@@ -19,12 +19,13 @@ from pathlib import Path
 
 import numpy as np
 
-from cuadft import contracts, models
-from cuadft.classifier import ClauseClassifier
-from cuadft.embedder import Embedder
-from cuadft.matcher import Matcher
-from cuadft.passages import Passage, cut
-from cuadft.retriever import Feedback, Retriever
+from cuadft.data import contracts
+from cuadft.data.passages import Passage, cut_passages
+from cuadft.models import weights
+from cuadft.retrieval.classifier import ClauseClassifier, Matcher
+from cuadft.retrieval.embedder import Embedder
+from cuadft.retrieval.relevance import RelevanceFeedback
+from cuadft.retrieval.retriever import Retriever
 
 SIZE, OVERLAP, BATCH, ROUNDS = 1100, 0.5, 32, 3
 
@@ -43,7 +44,7 @@ def embedding(passages: Sequence[Passage], model: str, dtype: str) -> None:
     """Print passages a second of both, in turns, so that a busy machine slows both alike."""
     from sentence_transformers import SentenceTransformer
 
-    folder = models.find(model)
+    folder = weights.find_weights(model)
     texts = sorted((passage.text for passage in passages), key=len)
     plain = SentenceTransformer(str(folder), model_kwargs={"dtype": dtype})
     plain.encode(texts[:BATCH])
@@ -82,7 +83,7 @@ def searching(found: Sequence[contracts.Contract], passages: Sequence[Passage], 
     classifier = ClauseClassifier.fit(rows, passages, matcher)
     print(f"fit the classifier: {time.perf_counter() - started:.1f} s", flush=True)
     started = time.perf_counter()
-    retriever = Retriever(passages, embedder, feedback=Feedback.from_rows(rows, embedder), feedback_weight=0.5,
+    retriever = Retriever(passages, embedder, feedback=RelevanceFeedback.from_rows(rows, embedder), feedback_weight=0.5,
                           classifier=classifier, classifier_weight=0.7)  # fmt: skip
     retriever.search(rows[0]["question"], contract=rows[0]["contract"])
     print(f"index {len(passages):,} passages: {time.perf_counter() - started:.1f} s", flush=True)
@@ -102,8 +103,8 @@ def main() -> None:
     parser.add_argument("--model", default="sentence-transformers/all-MiniLM-L6-v2")
     parser.add_argument("--dtype", default="float32")
     given = parser.parse_args()
-    found = contracts.read(given.cuad)
-    passages = [p for c in found for p in cut(c.text, contract=c.title, size=SIZE, overlap=OVERLAP)]
+    found = contracts.read_contracts(given.cuad)
+    passages = [p for c in found for p in cut_passages(c.text, contract=c.title, size=SIZE, overlap=OVERLAP)]
     if given.passages:
         embedding(random.Random(7).sample(passages, given.passages), given.model, given.dtype)
     searching(found, passages, k=3)

@@ -16,8 +16,8 @@ from pathlib import Path
 
 import psutil
 
-from cuadft.files import file_hash, is_leftover
-from cuadft.stages import STAGES
+from cuadft.core.files import file_hash, is_leftover
+from cuadft.loop.stages import STAGES
 
 ROOT = Path(__file__).parents[2]
 OPTIONS = ("--set", "align_methods=[dpo,ppo]")

@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 from smoke_run import OPTIONS, ROOT, differences, finish
 
-from cuadft import loop
-from cuadft.errors import InputError
-from cuadft.manifest import Manifest
+from cuadft.core.errors import InputError
+from cuadft.loop import runner, stages
+from cuadft.loop.manifest import Manifest
 
 RERUNS = int(os.environ.get("CUADFT_FAULTS_RERUNS", 10))  # of the whole loop, each after damage to FILES files
 FILES = 4
@@ -78,14 +78,14 @@ def _files(run: Path) -> list[Path]:
 
 def _begins(run: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """Return the stage that the loop would run first, "nothing", or "a message"; nothing is run or deleted."""
-    def stop(self: Manifest, stage: loop.Stage, *_: object) -> None:
+    def stop(self: Manifest, stage: stages.Stage, *_: object) -> None:
         raise Begins(stage.name)
 
     with monkeypatch.context() as patch:
         patch.setattr(Manifest, "clear", stop)
         patch.setattr(Manifest, "start", stop)
         try:
-            loop.run("params/smoke.yaml", run_dir=run, overrides=OPTIONS[1::2], log=lambda line: None)
+            runner.run("params/smoke.yaml", run_dir=run, overrides=OPTIONS[1::2], log=lambda line: None)
         except Begins as stage:
             return str(stage)
         except InputError:

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 from smoke_run import ROOT, Attempt, differences, finish
 
-from cuadft.errors import InputError
-from cuadft.feedback import Store
-from cuadft.stages import STAGES
+from cuadft.core.errors import InputError
+from cuadft.feedback.store import Store
+from cuadft.loop.stages import STAGES
 
 ROOM = 1 << 30  # bytes of the small disk when it is not meant to be full
 SLACK = (0, 8, 64, 512)  # KiB left, in turn

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from smoke_run import Attempt, alive, answers, differences, finish, seconds_of
 
-from cuadft.stages import STAGES
+from cuadft.loop.stages import STAGES
 
 A_STAGE = int(os.environ.get("CUADFT_FAULTS_KILLS", 7))  # kills aimed at each stage
 WAYS = ("loop", "both", "kernel")

@@ -1,0 +1,20 @@
+"""What every room needs and no stage owns: errors, atomic files, run folders, parameters, progress, text folding.
+
+Nothing here knows contracts, models or notebooks. For example, the first cell of every notebook reads
+
+    core.check_parameters(globals())
+
+which stops at a misspelt name before anything is computed.
+"""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submod_attrs={
+        "errors": ["InputError"],
+        "files": ["read_json", "read_jsonl", "write_json", "write_jsonl", "write_text"],
+        "params": ["check_parameters"],
+        "runs": ["Iteration", "NOT_TRAINED", "in_force", "incoming_champion", "record_decision", "resolve_path"],
+    },
+)

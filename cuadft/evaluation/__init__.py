@@ -1,0 +1,33 @@
+"""How good answers are and how sure that is: scores, judges, intervals, paired tests, published results, figures.
+
+It takes predictions as plain rows and runs no system itself; whether a search finds a clause is measured in `retrieval`.
+For example:
+
+    frame = evaluation.score_predictions(predictions)
+    board = evaluation.make_scoreboard(frame, n_resamples=2000, seed=7, confidence=0.95)
+"""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submod_attrs={
+        "agreement": ["calibration_markdown", "calibration_report", "escaped"],
+        "compare": ["comparisons", "paired_deltas"],
+        "drift": ["drift_sentence", "measure_drift"],
+        "examples": ["changed_answers", "pick_worst", "show_changes", "show_worst", "worst_texts"],
+        "figures.judges": ["published_figure"],
+        "figures.scores": ["PANELS", "benchmark_figure", "deltas_figure", "heatmap_figure", "loss_figure", "panels_figure", "retrieval_figure", "search_figure"],
+        "figures.stream": ["iterations_figure", "slices_figure"],
+        "figures.training": ["alignment_figure", "likelihood_changes"],
+        "forgetting": ["collect_stream_scores", "slice_before_after", "slice_transfer"],
+        "judge": ["LMJudge", "flip_rate"],
+        "metrics": ["METRICS", "score_predictions"],
+        "offline_judge": ["OfflineJudge"],
+        "predictions": ["read_with_seeds"],
+        "published": ["faulty_systems", "recompute_published"],
+        "score": ["as_csv"],
+        "scoreboard": ["fault_counts", "make_scoreboard", "score_breakdown"],
+        "text_scores": ["NO_CLAUSE", "is_refusal"],
+    },
+)

@@ -1,0 +1,313 @@
+"""Intervals that respect contracts: symmetric bootstrap-t from resampling whole contracts.
+
+Questions on one contract share its wording, its length and its parse errors, so they are no independent draws.
+Every interval in the project therefore resamples whole contracts, never single questions.
+
+Resample contracts: the symmetric bootstrap-t of ratios of sums, for many columns with one set of draws.
+
+A column is a mean (sum of values over number of rows), a micro average (sum of hits over sum of counts) or the
+difference of two of them. Contracts are drawn with replacement, all columns that rest on the same contracts share
+the draws, and each draw's difference from the estimate is divided by that draw's own standard error.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass
+
+import numpy as np
+import pandas as pd
+
+from cuadft.core.errors import InputError
+
+
+@dataclass(frozen=True)
+class Interval:
+    """Hold a mean with its confidence bounds; NaN bounds mean that the data cannot give any."""
+
+    value: float
+    low: float
+    high: float
+    n: int
+    n_clusters: int
+
+    def __str__(self) -> str:
+        return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}] (n={self.n}, {self.n_clusters} contracts)"
+
+
+def cluster_bootstrap(
+    values: Iterable[float],
+    clusters: Iterable[str],
+    *,
+    weights: Iterable[float] | None = None,
+    share: bool | None = None,
+    n_resamples: int = 2000,
+    seed: int,
+    confidence: float = 0.95,
+) -> Interval:
+    """Return the mean of `values`, weighted if `weights` are given, with its interval over clusters.
+
+    The mean is a ratio of sums, so a contract with more questions (or weight) weighs more. Rows of NaN value or no
+    weight are dropped first; `n` counts the others. share: whether the values are scores that cannot leave 0 to 1
+    (None: whether these do not). No rows: all NaN. One cluster: NaN bounds, because nothing is known about other
+    contracts. The order of the rows does not matter. How far to trust the bounds: see `intervals`. Raises
+    InputError on inputs of unequal length, negative weights, infinite values, or settings out of range.
+    """
+    values, names = np.asarray(list(values), dtype=float), np.asarray(list(clusters), dtype=object)
+    weights = np.ones(len(values)) if weights is None else np.asarray(list(weights), dtype=float)
+    if not len(values) == len(names) == len(weights):
+        raise InputError(
+            f"Got {len(values)} values, {len(weights)} weights and {len(names)} clusters: pass one of each per row."
+        )
+    codes, n_clusters = cluster_codes(names)
+    top, bottom, applies = cluster_sums(values, weights, codes, n_clusters)
+    if share is None:
+        share = bool(np.all((values[applies] >= 0) & (values[applies] <= 1)))
+    return ratio_intervals(
+        top[:, None],
+        bottom[:, None],
+        [int(applies.sum())],
+        [share],
+        n_resamples=n_resamples,
+        seed=seed,
+        confidence=confidence,
+    )[0]
+
+
+def cluster_codes(clusters: Iterable[str]) -> tuple[np.ndarray, int]:
+    """Return each row's cluster as a number from 0, in the order of their names, and how many clusters there are.
+
+    Raises InputError on a row without a name.
+    """
+    names = pd.Series(clusters, dtype=object)
+    if names.isna().any():
+        raise InputError(f"Row {int(np.flatnonzero(names.isna())[0]) + 1} has no contract: name one in every row.")
+    codes, found = pd.factorize(names.astype(str), sort=True)
+    return codes, len(found)
+
+
+def cluster_sums(
+    values: np.ndarray, weights: np.ndarray, codes: np.ndarray, n_clusters: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return each cluster's sum of weight times value and sum of weights, and which rows count (value and weight).
+
+    codes: the rows' cluster numbers from 0. Raises InputError on infinite values and on negative or infinite weights.
+    """
+    applies = ~np.isnan(values) & ~np.isnan(weights) & (weights != 0)
+    good = np.isfinite(values[applies]) & np.isfinite(weights[applies]) & (weights[applies] > 0)
+    if not good.all():
+        at = np.flatnonzero(applies)[~good][0]
+        raise InputError(
+            f"Invalid value {values[at]} with weight {weights[at]}: values must be finite and weights finite "
+            "and not negative; correct the scores, or leave the row out as NaN."
+        )
+    codes, weights, values = codes[applies], weights[applies], values[applies]
+    top = np.bincount(codes, weights=weights * values, minlength=n_clusters)
+    return top, np.bincount(codes, weights=weights, minlength=n_clusters), applies
+
+
+def ratio_intervals(
+    numerators: np.ndarray,
+    denominators: np.ndarray,
+    counts: Iterable[int],
+    shares: Iterable[bool],
+    *,
+    n_resamples: int,
+    seed: int,
+    confidence: float,
+) -> list[Interval]:
+    """Return the ratio of each of K columns with its symmetric bootstrap-t interval over contracts.
+
+    numerators, denominators: (C, K), sums per contract from `cluster_sums`; counts: the rows behind each column;
+    shares: the columns whose rows all lie between 0 and 1. Their interval is made on the logit scale and stays
+    there. The critical value is never below Student's t with contracts - 1 degrees of freedom.
+
+    Measured coverage at 95 % (tests/test_stats.py: contracts of unequal size, intra-contract correlation 0.1 to
+    0.3): 93 to 97 % with 10 or more contracts for shares from 0.1 to 0.9, F1, micro averages, times and paired
+    differences; the plain percentile interval covers 86 to 90 % with 10 and 90 to 93 % with 20. Too seldom (91 to
+    93 %) it covers means beyond 0.9 or below 0.1 if a few contracts hold most of the errors and there are no more
+    than 20; too often (95 to 99 %), being wide, with fewer than 10 contracts and with one yes or no per contract.
+
+    If all rows are 0, or all 1, no resample differs: the far bound is then the exact one for no event in
+    `n_clusters` independent draws, 1 - (1 - confidence)^(1 / n_clusters), about 3 / n_clusters. It is cautious, as
+    if a contract were one question, and so can be wider than the interval of a share just off 0 or 1. Other values
+    that are equal throughout give a width of zero.
+
+    Source: Hall (1988), "On symmetric bootstrap confidence intervals", J. R. Stat. Soc. B 50(1); the logit scale for
+    shares from clusters as in `svyciprop(method = "xlogit")` of the R package survey; Hanley & Lippman-Hand (1983),
+    JAMA 249(13) (no event). Raises InputError on settings out of range.
+    """
+    check_resampling(n_resamples, confidence)
+    shares = np.asarray(list(shares), dtype=bool)
+    found = studentise(numerators[None], denominators[None], shares=shares, n_resamples=n_resamples, seed=seed)
+    low, high = _bounds(found, shares, confidence)
+    rows = zip(found.value, low, high, counts, found.n_clusters, strict=True)
+    return [Interval(float(v), float(lo), float(hi), int(n), int(c)) for v, lo, hi, n, c in rows]
+
+
+def _bounds(found: Studentised, shares: np.ndarray, confidence: float) -> tuple[np.ndarray, np.ndarray]:
+    value, clusters = found.value, found.n_clusters
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        reach = found.critical(confidence) * found.std_error
+        odds, step = value / (1 - value), np.exp(reach / (value * (1 - value)))
+        low = np.where(shares, odds / (odds + step), value - reach)
+        high = np.where(shares, odds / (odds + 1 / step), value + reach)
+        no_event = 1 - (1 - confidence) ** (1 / clusters)
+    same, known = found.std_error == 0, clusters > 1
+    low, high = np.where(same, value, low), np.where(same, value, high)
+    high = np.where(shares & same & (value <= 0) & known, no_event, high)
+    low = np.where(shares & same & (value >= 1) & known, 1 - no_event, low)
+    return low, high
+
+
+VALUES = ("value", "low", "high", "n", "n_contracts")  # the columns of `as_columns`
+
+
+def as_columns(interval: Interval) -> dict[str, float | int]:
+    """Return an interval as table columns: value, low, high, n, n_contracts, then any fields that it has beside."""
+    columns = asdict(interval)
+    return {"n_contracts" if name == "n_clusters" else name: value for name, value in columns.items()}
+
+
+def check_resampling(n_resamples: int, confidence: float) -> None:
+    """Raise InputError unless the confidence is a level and the resamples suffice to find its quantile."""
+    if not 0 < confidence < 1:
+        raise InputError(f"Invalid confidence {confidence!r}: give a number between 0 and 1, such as 0.95.")
+    least = math.ceil(confidence / (1 - confidence) - 1e-9)
+    if n_resamples < least:
+        raise InputError(
+            f"Invalid n_resamples {n_resamples!r}: confidence {confidence} needs {least} or more (2000 is usual)."
+        )
+
+BLOCK = 500_000  # resampling counts held in memory at once (4 MB)
+NO_SPREAD = 1e-10  # variances below this share of their own terms are rounding errors
+
+
+@dataclass(frozen=True)
+class Studentised:
+    """Hold the estimates of K columns and the resampled |t| that their intervals and p-values are read from.
+
+    value, std_error, n_clusters: (K,). t: (n_resamples, K), sorted; NaN, at the end, where a draw's contracts have
+    no spread, and so no standard error. shares: (K,), True where t is on the logit scale.
+    """
+
+    value: np.ndarray
+    std_error: np.ndarray
+    n_clusters: np.ndarray
+    shares: np.ndarray
+    t: np.ndarray
+
+    def critical(self, confidence: float) -> np.ndarray:
+        """Return the quantile of |t| (K,), never below Student's t with n_clusters - 1 degrees of freedom.
+
+        NaN with fewer than two clusters, or fewer finite draws than the confidence needs.
+        """
+        from scipy.special import stdtrit
+
+        finite = np.isfinite(self.t).sum(0)
+        rank = np.ceil(confidence * (finite + 1) - 1e-9).astype(int)
+        found = self.t[np.minimum(rank, len(self.t)) - 1, np.arange(len(finite))]
+        student = stdtrit(np.maximum(self.n_clusters - 1, 1), (1 + confidence) / 2)
+        return np.where((rank > finite) | (self.n_clusters < 2), np.nan, np.maximum(found, student))
+
+    def p_values(self) -> np.ndarray:
+        """Return two-sided p-values (K,) of value = 0: at most 1 - confidence just if the interval leaves 0 out.
+
+        A draw as far out as the estimate counts against it: p is at least 1 / (draws + 1). NaN without a standard
+        error. Source: Davison & Hinkley (1997), "Bootstrap Methods and their Application", section 4.4.
+        """
+        from scipy.special import stdtr
+
+        with np.errstate(divide="ignore", invalid="ignore"):
+            observed = np.abs(self.value) / self.std_error
+            as_far = (self.t >= observed).sum(0)
+            share = (1 + as_far) / (1 + np.isfinite(self.t).sum(0))
+            student = 2 * stdtr(np.maximum(self.n_clusters - 1, 1), -observed)
+        return np.where(self.std_error > 0, np.maximum(share, student), np.nan)
+
+
+def studentise(
+    numerators: np.ndarray, denominators: np.ndarray, *, shares: np.ndarray | None = None, n_resamples: int, seed: int
+) -> Studentised:
+    """Return the estimates of K columns over C contracts and their resampled t.
+
+    numerators, denominators: (P, C, K), sums per contract; with P = 1 the estimate is numerator over denominator,
+    with P = 2 the first such ratio less the second. shares (K,): columns of one part whose rows lie between 0 and 1;
+    their t is taken on the logit scale. A contract without weight in a column is no draw of it.
+
+    The standard error is the linearised one of a ratio under cluster sampling with n / (n - 1), in the data and in
+    each draw alike. Source: Field & Welsh (2007), "Bootstrapping clustered data", J. R. Stat. Soc. B 69(3), section
+    2 (whole clusters); Cameron, Gelbach & Miller (2008), Rev. Econ. Stat. 90(3) (t from few clusters).
+    """
+    k = numerators.shape[2]
+    shares = np.zeros(k, bool) if shares is None else np.asarray(shares, bool)
+    value, error, clusters = np.full(k, math.nan), np.full(k, math.nan), np.zeros(k, int)
+    t = np.full((n_resamples, k), math.nan)
+    for columns, used in _same_contracts((denominators != 0).any(0)):
+        top, bottom = numerators[:, used][:, :, columns], denominators[:, used][:, :, columns]
+        clusters[columns] = n = int(used.sum())
+        with np.errstate(divide="ignore", invalid="ignore"):
+            ratios = top.sum(1) / bottom.sum(1)
+            value[columns] = ratios[0] if len(ratios) == 1 else ratios[0] - ratios[1]
+            expected = ratios[:, None] * bottom
+            rest = np.where(np.isclose(top, expected, rtol=1e-12, atol=0), 0, top - expected)
+            if n > 1:
+                whole = _spread(np.ones((1, n)), rest, bottom)[1][0]
+                error[columns] = np.where(np.isfinite(value[columns]), whole, math.nan)
+                step = max(1, BLOCK // max(n, len(columns)))
+                for start, counts in _draws(n, n_resamples, step, np.random.default_rng(seed)):
+                    drawn = _t(counts, rest, bottom, ratios, shares[columns], whole)
+                    t[start : start + len(counts), columns] = drawn
+    t.sort(axis=0)
+    return Studentised(value, error, clusters, shares, t)
+
+
+def _same_contracts(applies: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    patterns, group = np.unique(applies, axis=1, return_inverse=True)
+    for number, used in enumerate(patterns.T):
+        if used.any():
+            yield np.flatnonzero(group.ravel() == number), used
+
+
+def _draws(n: int, n_resamples: int, step: int, rng: np.random.Generator) -> Iterator[tuple[int, np.ndarray]]:
+    for start in range(0, n_resamples, step):
+        rows = min(step, n_resamples - start)
+        drawn = rng.integers(0, n, size=(rows, n)) + n * np.arange(rows)[:, None]
+        yield start, np.bincount(drawn.ravel(), minlength=rows * n).reshape(rows, n).astype(float)
+
+
+def _spread(counts: np.ndarray, rest: np.ndarray, bottom: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    n, sign = counts.shape[1], (1, -1)
+    totals = [counts @ part for part in bottom]
+    shift = [counts @ part / total for part, total in zip(rest, totals)]
+    variance = terms = 0.0
+    for p, (e, d) in enumerate(zip(rest, bottom)):
+        for q, (f, g) in enumerate(zip(rest, bottom)):
+            squares = counts @ (e * f)
+            cross = squares - shift[q] * (counts @ (e * g)) - shift[p] * (counts @ (d * f))
+            cross += shift[p] * shift[q] * (counts @ (d * g))
+            variance = variance + sign[p] * sign[q] * cross / (totals[p] * totals[q])
+            terms = terms + np.abs(squares) / (totals[p] * totals[q])
+    error = np.sqrt(np.where(variance > NO_SPREAD * terms, variance * n / (n - 1), 0))
+    return sum(s * part for s, part in zip(sign, shift)), error
+
+
+def _t(
+    counts: np.ndarray,
+    rest: np.ndarray,
+    bottom: np.ndarray,
+    ratios: np.ndarray,
+    shares: np.ndarray,
+    whole: np.ndarray,
+) -> np.ndarray:
+    shift, error = _spread(counts, rest, bottom)
+    t = shift / error
+    if shares.any():
+        drawn = ratios[0] + shift  # d logit(x) / dx = 1 / (x (1 - x)): the error on the logit scale
+        t = np.where(shares, (_logit(drawn) - _logit(ratios[0])) * drawn * (1 - drawn) / error, t)
+    return np.where((error > 0) & (whole > 0) & np.isfinite(t), np.abs(t), math.nan)
+
+
+def _logit(share: np.ndarray) -> np.ndarray:
+    return np.log(share / (1 - share))

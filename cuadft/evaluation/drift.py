@@ -1,0 +1,143 @@
+"""Measure drift: whether newly arrived contracts read like those of the past, by a two-sample test on embeddings.
+
+    found = measure_drift(embedder.encode, incoming_passages, reference_passages, seed=7)
+    print(drift.sentence(found))
+
+The unit of the test is the contract: the passages of one contract resemble each other, whatever the stream does.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import numpy as np
+
+from cuadft.core.errors import InputError
+from cuadft.data.passages import Passage
+
+BUDGET = 960  # passages embedded in all: about half a minute on two CPU cores
+FEW = 4  # passages per contract below which rather fewer contracts are compared than fewer passages
+LEVEL = 0.05  # below this p the sentence speaks of drift
+SHOWN = 3  # contracts named on either end
+ROUNDING = 1e-12  # two relabellings of the same sum may differ by this
+
+_Kept = dict[str, list[Passage]]
+
+
+def measure_drift(encode: Callable[[list[str]], np.ndarray], incoming: Sequence[Passage], reference: Sequence[Passage], *, per_contract: int = 16,
+            permutations: int = 999, budget: int = BUDGET, seed: int) -> dict[str, Any]:
+    """Test whether incoming and earlier contracts were drawn from the same source, by the MMD of their passages.
+
+    MMD^2 is the unbiased estimate of Gretton et al. (2012), "A Kernel Two-Sample Test", J. Mach. Learn. Res. 13, eq. 3,
+    with the RBF kernel exp(-d^2 / (2 s^2)), s the median distance of all passages (their section 8). A contract's kernel
+    with another one is the mean over their passages, so every contract weighs the same and no passage is compared with
+    its own contract. p = (1 + splits at least as far apart) / (1 + permutations) over random splits of the whole contracts.
+
+    per_contract: passages of a contract at most, drawn by `seed`, of which all contracts take fewer alike where there would
+    be more than `budget`; below four each, contracts are drawn, too. Returned: mmd2 (may be negative), p, limit (95 % of
+    the random splits lie below), n_incoming and n_reference (contracts compared), passages, per_contract, nearest and
+    farthest (up to three incoming contracts, {"contract", "similarity"}: mean kernel with the past, 0 to 1), reason (None).
+    An incoming contract that is among the earlier ones is not new and left out (`known`). With fewer than two contracts on
+    a side mmd2, p and limit are None and `reason` says so. Raises InputError on settings out of range.
+    """
+    for name, value in {"per_contract": per_contract, "permutations": permutations, "budget": budget}.items():
+        if value < 1:
+            raise InputError(f"Invalid {name} {value!r}: give a whole number from 1.")
+    arrived, old = _by_contract(incoming), _by_contract(reference)
+    new = {title: own for title, own in arrived.items() if title not in old}
+    found = {"mmd2": None, "p": None, "limit": None, "n_incoming": len(new), "n_reference": len(old),
+             "known": len(arrived) - len(new), "passages": 0, "per_contract": 0, "nearest": [], "farthest": [],
+             "reason": None}  # fmt: skip
+    if min(len(new), len(old)) < 2:
+        return found | {"reason": f"needs two contracts on either side, got {len(new)} new and {len(old)} earlier"}
+    new, old, each = _bounded(new, old, per_contract, budget, seed)
+    kernel = _kernel(encode, [*new.values(), *old.values()])
+    ranked = _ranked(list(new), kernel[: len(new), len(new) :].mean(1))
+    return found | _test(kernel, len(new), permutations, seed) | {
+        "n_incoming": len(new), "n_reference": len(old), "passages": sum(map(len, [*new.values(), *old.values()])),
+        "per_contract": each, "nearest": ranked[:SHOWN], "farthest": ranked[::-1][:SHOWN]}  # fmt: skip
+
+
+def drift_sentence(found: dict[str, Any]) -> str:
+    """Return what a measurement says, in one or two sentences; the p-value speaks of this draw of contracts."""
+    if found["p"] is None:
+        return f"Drift was not tested: {found['reason']}."
+    says = ("the new contracts differ from the earlier ones by more than chance" if found["p"] < LEVEL else
+            "no difference between new and earlier contracts beyond chance")  # fmt: skip
+    basis = f"{found['passages']:,} passages of {found['n_incoming']} new and {found['n_reference']} earlier contracts"
+    return (f"MMD² = {found['mmd2']:.4f} (95% of random splits below {found['limit']:.4f}), p = {found['p']:.3f}, from "
+            f"{basis}: {says}. Least like the past: {found['farthest'][0]['contract']}.")  # fmt: skip
+
+
+def _by_contract(passages: Iterable[Passage]) -> _Kept:
+    own: _Kept = {}
+    for passage in passages:
+        if passage.text.strip():
+            own.setdefault(passage.contract, []).append(passage)
+    return dict(sorted(own.items()))
+
+
+def _bounded(new: _Kept, old: _Kept, per_contract: int, budget: int, seed: int) -> tuple[_Kept, _Kept, int]:
+    """Return the contracts and passages to embed, and how many of each contract at most.
+
+    A contract's draw depends on its title and the seed alone: the next iteration finds its passages in the cache.
+    """
+    room = max(4, budget // min(FEW, per_contract))
+    if len(new) + len(old) > room:
+        wanted = min(len(new), max(room // 2, room - len(old)))
+        new, old = (_first(side, n, seed) for side, n in ((new, wanted), (old, room - wanted)))
+    each = max(1, min(per_contract, budget // (len(new) + len(old))))
+    drawn = [{title: _drawn(own, each, f"{seed} {title}") for title, own in side.items()} for side in (new, old)]
+    return drawn[0], drawn[1], each
+
+
+def _first(side: _Kept, wanted: int, seed: int) -> _Kept:
+    order = sorted(side, key=lambda title: random.Random(f"{seed} contract {title}").random())
+    return {title: side[title] for title in sorted(order[:wanted])}
+
+
+def _drawn(own: list[Passage], wanted: int, seed: str) -> list[Passage]:
+    own = sorted(own, key=lambda passage: (passage.start, passage.end))
+    random.Random(seed).shuffle(own)
+    return own[:wanted]
+
+
+def _kernel(encode: Callable[[list[str]], np.ndarray], contracts: Sequence[Sequence[Passage]]) -> np.ndarray:
+    """Return the mean RBF kernel between the passages of every two contracts, (contracts, contracts)."""
+    vectors = encode([passage.text for own in contracts for passage in own]).astype(float)
+    squares = (vectors**2).sum(1)
+    distances = np.maximum(squares[:, None] + squares - 2 * vectors @ vectors.T, 0)
+    width = np.median(distances[np.triu_indices(len(vectors), 1)])
+    passages = np.exp(-distances / (2 * width)) if width > 0 else (distances <= ROUNDING).astype(float)
+    starts = np.cumsum([0, *map(len, contracts)])[:-1]
+    sums = np.add.reduceat(np.add.reduceat(passages, starts, axis=0), starts, axis=1)
+    sizes = np.array([len(own) for own in contracts], float)
+    return sums / np.outer(sizes, sizes)
+
+
+def _test(kernel: np.ndarray, n_new: int, permutations: int, seed: int) -> dict[str, float]:
+    """Return mmd2, its p-value and 95 % limit over random splits into as many contracts on either side."""
+    rng, first = np.random.default_rng(seed), np.arange(len(kernel)) < n_new
+    splits = np.stack([first, *(rng.permutation(first) for _ in range(permutations))]).astype(float)
+    values = _mmd2(kernel, splits)
+    observed, others = values[0], values[1:]
+    p = (1 + int((others >= observed - ROUNDING).sum())) / (1 + permutations)
+    return {"mmd2": float(observed), "p": p, "limit": float(np.quantile(others, 0.95))}
+
+
+def _mmd2(kernel: np.ndarray, splits: np.ndarray) -> np.ndarray:
+    """Return the unbiased MMD^2 of each split (rows of 1: new, 0: old) from the kernel between contracts."""
+    apart = kernel - np.diag(np.diag(kernel))  # a contract is not compared with itself
+    m = splits[0].sum()
+    n = len(kernel) - m
+    within = ((splits @ apart) * splits).sum(1)
+    touching = splits @ apart.sum(1)  # pairs with the new side: those within it, and those across
+    across = touching - within
+    return within / (m * (m - 1)) + (apart.sum() - touching - across) / (n * (n - 1)) - 2 * across / (m * n)
+
+
+def _ranked(titles: Sequence[str], similarity: np.ndarray) -> list[dict[str, Any]]:
+    order = sorted(range(len(titles)), key=lambda i: (-similarity[i], titles[i]))
+    return [{"contract": titles[i], "similarity": round(float(similarity[i]), 4)} for i in order]

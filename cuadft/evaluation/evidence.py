@@ -1,0 +1,236 @@
+"""Compare an answer with a reference by words, phrases, numbers, dates and negations: what the offline judge sees.
+
+It reads no meaning. An answer first gets a stance (how it answers), then shares, each 0 to 1, of what it and the
+reference have in common; `offline` weighs them by stance. Words of the question say nothing about the answer, so
+that content is counted without them.
+
+Find full dates in a text, however they are written.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from difflib import SequenceMatcher
+from functools import lru_cache
+
+from cuadft.evaluation.text_scores import is_refusal, normalise_answer
+
+BRIEF = 8  # most words of an answer that counts as brief
+OPENING = 250  # characters in which an answer shows its stance
+PHRASE = 4  # words in a row that count as a phrase
+ENOUGH = 8  # content words of a reference after which more of them add nothing to an explanation
+ON_POINT = 0.5  # share of the content words of an explanation, found in the reference, that is as good as all
+SAME_WORDS = 0.8  # share of common words, numbers and negations aside, from which two texts are the same statement
+ALIGNED = 500  # words at the start of two such texts that are held against each other one by one
+SWAP = 3  # most words of a difference in which a number or negation turns the statement
+
+UNITS = ("one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen "
+         "eighteen nineteen twenty").split()  # fmt: skip
+NUMBERS = {name: str(n) for n, name in enumerate(UNITS, start=1)} | {
+    "thirty": "30", "forty": "40", "forty-five": "45", "fifty": "50", "sixty": "60", "ninety": "90"
+}  # fmt: skip
+NEGATIONS = frozenset("not no never neither nor without cannot none".split())
+STOP_WORDS = frozenset(
+    "a about after all also an and any are as at be been before being but by can could did do does each either for from "
+    "had has have he her him his how i if in into is it its may me might more most must my of on or other our out over "
+    "own shall she should so some such than that the their them then there these they this those through to too under "
+    "until up upon us very was we were what when where whether which while who whom why will with within would you your "
+    "not no nor cannot".split()
+)
+REDACTED = re.compile(r"\[\s*\*+\s*\]")
+SECTION = re.compile(r"(?:\b(?:sub)?sections?|\barticles?|\bexhibits?|§)\s*[\dA-Z][\w.()]*", re.IGNORECASE)
+ITEM = re.compile(r"^\s*\d{1,2}[.)](?:\d+\.?)*(?=\s)", re.MULTILINE)  # "1." or "2.4" at the start of a line
+FIGURE = re.compile(r"\d{1,3}(?:,\d{3})+(?!\d)(?:\.\d+)*|\d+(?:\.\d+)*|[a-z]+(?:-[a-z]+)?")  # 6,2016 is two
+NOT = re.compile(r"n['’]t\b", re.IGNORECASE)
+ZEROS = re.compile(r"^0+(?=\d)|\.0+$")  # that change no number
+SCALES = {"thousand": 1_000, "million": 1_000_000, "billion": 1_000_000_000}
+SCALED = re.compile(rf"(\d+(?:\.\d+)?)\s+({'|'.join(SCALES)})\b")
+VERB = re.compile(r"\b(?:may|march)\b(?!\s+\d)", re.IGNORECASE)  # not the months
+
+AFFIRMATION = re.compile(r"^\W*(?:answer:\s*)?yes\b", re.IGNORECASE)
+DENIAL = re.compile(  # "does not include" is also how clauses speak: there it takes the contract as its subject
+    r"^\W*(?:answer:\s*)?no\b(?!\s+(?:later|less|more|earlier)\b|\s+(?:\w+\s+){1,3}(?:shall|may|will)\b)"
+    r"|^\W*(?:answer:\s*)?(?:none|n/?a)\W*$"
+    r"|^\W*(?:answer:\s*)?not (?:applicable|mentioned|found|specified|stated|provided|addressed)\b"
+    r"|^unfortunately\b"
+    r"|\bthere\s*(?:is|are|was|were)\s*(?:no|not|n['’]t)\s+(?:a\b|any\b|(?:[\w-]+\s+){1,4}clauses?\b)"
+    r"|\b(?:does|do|did|is|are|was|were|could|can|seems?|appears?)\s*(?:not|n['’]t)\s+(?:\w+\s+){0,2}?"
+    r"(?:appear|seem|contain|specif\w*|mention\w*|state[ds]?|indicat\w*|find|found|determine|clear|explicit\w*|there"
+    r"|discuss\w*|address\w*|provided|included)\b"
+    r"|\b(?:contract|(?-i:agreement)|context|text|document|excerpts?|passages?)\s+(?:does|do|did)\s*(?:not|n['’]t)"
+    r"\s+(?:\w+\s+)?(?:include|provide|have|grant|impose|require|say)\b"
+    r"|\b(?:contract|(?-i:agreement)|context|text|document|excerpts?|passages?)\s+(?:is|are)\s+silent\b"
+    r"|\b(?:cannot|can['’]t|unable to|could not|couldn['’]t)\s+(?:\w+\s+)?"
+    r"(?:find|determine|locate|answer|be (?:found|determined))\b"
+    r"|\bno (?:explicit|specific|such|clause|mention|information|restriction|provision|indication|minimum)\b",
+    re.IGNORECASE,
+)
+PARTS = r"contract|agreement|context|text|document|two parties|parties|clause|provision"
+VERBS = (r"states?|contains?|requires?|limits?|does|do|allows?|provides?|includes?|indicates?|gives?|grants?|appears?"
+         r"|is|are|was|who|that")  # fmt: skip
+EXPLANATION = re.compile(  # case matters: a clause speaks of "this Agreement", an explanation of "the agreement"
+    r"^\W*(?:[Aa]nswer:\s*)?(?:[Yy]es|[Nn]o)\b|\b[Bb]ased on (?:the|this)\b|\b[Aa]ccording to\b"
+    rf"|\b[Tt]he (?:{PARTS})\b (?:also |further )?(?:{VERBS})\b"
+    r"|\b[Ss]pecifically\b|\b[Rr]easoning:|\b[Ss]ection [\d.()a-z]+ (?:states|contains|provides|of the)\b"
+    r"|^[Tt]he (?:\w+ ){1,4}(?:is|are|will)\b"
+)
+
+
+def stance_of(answer: str) -> str:
+    """Return how an answer answers: denied (says that nothing is there), brief, explained (about the contract) or quoted."""
+    answer = " ".join(answer.split(maxsplit=OPENING))
+    opening = answer[:OPENING]
+    if is_refusal(answer) or (DENIAL.search(opening) and not AFFIRMATION.search(opening)):
+        return "denied"
+    if len(compared_words(answer[: 20 * BRIEF])) <= BRIEF:
+        return "brief"
+    return "explained" if EXPLANATION.search(opening) else "quoted"
+
+
+def compared_words(text: str) -> list[str]:
+    """Return lower-case words and numbers, number words as digits; a redaction such as [***] is no word."""
+    found = re.findall(r"[a-z0-9]+", REDACTED.sub(" ", text).lower())
+    return [NUMBERS.get(word, word) for word in found]
+
+
+def content_words(tokens: Sequence[str]) -> set[str]:
+    """Return the distinct stems (Porter, 1980) of the words that carry content."""
+    return {_stem(token) for token in tokens if token not in STOP_WORDS}
+
+
+def compare_texts(question: str, answer: str, reference: str) -> dict[str, float]:
+    """Return what an answer shares with one reference, each 0 to 1.
+
+    phrase_recall, phrase_precision: words of the reference and of the answer inside common runs of `PHRASE` words
+    (of all words where a text is shorter); phrase_root: the root of phrase_recall, since an explanation that has some
+    of a long clause's phrases has its point. content_precision: content words of the answer that the reference holds,
+    without the question's. on_point: content_precision against `ON_POINT`. found: content words of the reference
+    that the answer holds, against `ENOUGH` at most; some: 1 if there is one at all. conflict: 1 if each text holds a
+    number or date that the other lacks. contradiction: 1 if the texts are otherwise the same statement, and in one
+    place a number, a date or a negation differs, or if both hold dates and share none.
+    """
+    ours, theirs, asked = compared_words(answer), compared_words(reference), content_words(compared_words(question))
+    mine, gold = content_words(ours) - asked, content_words(theirs) - asked
+    common, conflict = len(mine & gold), _number_conflict(answer, reference)
+    precision, found = common / max(1, len(mine)), min(1.0, common / max(1, min(len(gold), ENOUGH)))
+    recall, dated = _phrases(theirs, ours), (dates_in(answer), dates_in(reference))
+    turned = (all(dated) and dated[0].isdisjoint(dated[1])) or (_same_statement(ours, theirs) and _turned(answer, reference))
+    return {
+        "phrase_recall": recall,
+        "phrase_root": recall**0.5,
+        "phrase_precision": _phrases(ours, theirs),
+        "content_precision": precision,
+        "on_point": min(1.0, precision / ON_POINT),
+        "found": found,
+        "some": float(common > 0),
+        "conflict": float(conflict),
+        "contradiction": float(turned),
+    }
+
+
+def _phrases(text: Sequence[str], other: Sequence[str]) -> float:
+    size = min(PHRASE, len(text), len(other))
+    if not size:
+        return 0.0
+    known = {tuple(other[n : n + size]) for n in range(len(other) - size + 1)}
+    inside, end = 0, 0  # `end`: words before it are counted already
+    for n in range(len(text) - size + 1):
+        if tuple(text[n : n + size]) in known:
+            inside += n + size - max(n, end)
+            end = n + size
+    return inside / len(text)
+
+
+def _number_conflict(answer: str, reference: str) -> bool:
+    ours, theirs = figures(answer), figures(reference)
+    return bool(ours - theirs) and bool(theirs - ours)  # one more or one fewer alone is no contradiction
+
+
+def figures(text: str) -> set[str]:
+    """Return the numbers of a text, months and number words among them; numbers of sections and list items are none."""
+    return {word for word in _plain(text) if word[0].isdigit()}
+
+
+def _plain(text: str) -> list[str]:
+    text = VERB.sub(" ", ITEM.sub(" ", SECTION.sub(" ", NOT.sub(" not", text)))).lower()
+    text = SCALED.sub(lambda found: f"{float(found[1]) * SCALES[found[2]]:.0f}", text)
+    found = [MONTHS.get(word) or NUMBERS.get(word) or word.replace(",", "") for word in FIGURE.findall(text)]
+    return [ZEROS.sub("", word) for word in found]
+
+
+def _same_statement(ours: Sequence[str], theirs: Sequence[str]) -> bool:
+    mine, gold = ({w for w in text if w not in NEGATIONS and not w.isdigit()} for text in (ours, theirs))
+    return bool(mine & gold) and len(mine & gold) >= SAME_WORDS * len(mine | gold)
+
+
+def _turned(answer: str, reference: str) -> bool:
+    """Say whether, word held against word, a number stands for another one, or a negation for none."""
+    ours, theirs = _plain(answer)[:ALIGNED], _plain(reference)[:ALIGNED]
+    for _, i, j, k, m in SequenceMatcher(None, ours, theirs, autojunk=False).get_opcodes():
+        one, other = set(ours[i:j]), set(theirs[k:m])
+        ends = i == k == 0 or (j, m) == (len(ours), len(theirs))
+        if max(j - i, m - k) > SWAP or (ends and not (one and other)):
+            continue  # quoting more or less of a clause turns nothing
+        numbers, others = ({word for word in part if word[0].isdigit()} for part in (one, other))
+        if (numbers - others and others - numbers) or NEGATIONS.isdisjoint(one) != NEGATIONS.isdisjoint(other):
+            return True
+    return False
+
+
+def same_words(answer: str, reference: str) -> bool:
+    """Say whether answer and reference are the same words in order (SQuAD's normalisation), or the same date."""
+    return normalise_answer(answer) == normalise_answer(reference) or same_date(answer, reference)
+
+
+@lru_cache(maxsize=100_000)
+def _stem(word: str) -> str:
+    return _stemmer().stem(word)
+
+
+@lru_cache(maxsize=1)
+def _stemmer():
+    from nltk.stem.porter import PorterStemmer
+
+    return PorterStemmer()
+
+NAMES = ["january", "february", "march", "april", "may", "june", "july", "august", "september", "october", "november",
+         "december"]  # fmt: skip
+MONTHS = {name: str(n) for n, name in enumerate(NAMES, start=1)}
+SHORT = MONTHS | {name[:3]: number for name, number in MONTHS.items()} | {"sept": "9"}
+MONTH = "(?P<m>" + "|".join(sorted(SHORT, key=len, reverse=True)) + r")\b\.?"
+DAY, YEAR = r"(?P<d>\d{1,2})(?:st|nd|rd|th)?", r"(?P<y>\d{4})"
+FORMS = [
+    re.compile(rf"\b{form}\b", re.IGNORECASE)
+    for form in (
+        rf"{MONTH}\s+{DAY}\s*,?\s*{YEAR}",  # November 6, 2016
+        rf"{DAY}\s+(?:day\s+of\s+)?{MONTH}\s*,?\s*{YEAR}",  # 6 November 2016
+        rf"{YEAR},?\s+{MONTH}\s+{DAY}",  # 2016, November 6
+        r"(?P<y>\d{4})-(?P<m>\d{1,2})-(?P<d>\d{1,2})",  # 2016-11-06
+        r"(?P<m>\d{1,2})[/.-](?P<d>\d{1,2})[/.-](?P<y>\d{4})",  # 11/06/2016
+    )
+]
+
+
+def dates_in(text: str) -> set[tuple[int, int, int]]:
+    """Return the full dates in a text as (year, month, day); 11/06/2016 may be either of two and counts as both."""
+    found = set()
+    for form in FORMS:
+        for match in form.finditer(text):
+            year, month, day = (int(SHORT.get(match[part].lower(), match[part])) for part in "ymd")
+            found.add((year, month, day))
+            if form is FORMS[-1]:
+                found.add((year, day, month))
+    return found
+
+
+def same_date(text: str, other: str) -> bool:
+    """Say whether both texts are a date and nothing else, and the same one."""
+    return _bare(text) and _bare(other) and bool(dates_in(text) & dates_in(other))
+
+
+def _bare(text: str) -> bool:
+    rest = text
+    for form in FORMS:
+        rest = form.sub(" ", rest)
+    return rest != text and not re.search(r"\w", re.sub(r"\bthe\b", " ", rest, flags=re.IGNORECASE))

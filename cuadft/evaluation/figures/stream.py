@@ -1,0 +1,160 @@
+"""Draw the stream: iteration by slice as a heat map, and the score on the frozen test set over iterations.
+
+    stream_figure.heat(history, "champion")
+    stream_figure.line(history)
+
+history: from `forgetting.collect`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
+from matplotlib.patches import Rectangle
+
+from cuadft.evaluation import forgetting
+from cuadft.evaluation.excerpts import shorten
+from cuadft.evaluation.figures.scores import COLOURS, WEAK, text_colour
+from cuadft.evaluation.figures.style import (
+    GREY,
+    SYSTEM_STYLE,
+    VERMILION,
+    Figure,
+    empty_figure,
+    foot_note,
+    interval_basis,
+    metric_label,
+    plain_axes,
+    system_styles,
+)
+from cuadft.evaluation.forgetting import BASE, CHAMPION, START
+from cuadft.evaluation.metrics import METRICS
+
+DRAWN = (CHAMPION, "sft", BASE)
+LONGEST = 14  # characters of a system's name
+KEPT = "kept"
+FRAME = VERMILION  # frame of the slice just trained on, told apart from every colour of the map
+
+
+def slices_figure(history: pd.DataFrame, who: str = CHAMPION, *, few: int = 5) -> Figure:
+    """Return the heat map of every iteration's mean score on every slice: value and number of questions in each cell.
+
+    who: "champion" or a system, as in `forgetting.matrix`. The slice just trained on is framed; above it, in italics,
+    stands what the incumbent scored there before; the first row is the base model. few: a cell of fewer questions, or of one
+    contract, is weak, with only its edge coloured. The colours reach from the lowest to the highest tenth that occurs.
+    Raises InputError on a system that never answered.
+    """
+    cells = forgetting.slice_matrix(history, who)
+    cells = cells[cells["n"] > 0]
+    numbers, slices = sorted(cells["iteration"].unique()), sorted(cells["slice"].unique())
+    figure = Figure(max(5.0, 2.5 + 0.66 * len(slices)), 1.7 + 0.32 * max(3, len(numbers)))
+    if not len(cells):
+        return empty_figure(figure)
+    axes, metric = figure.subplots(), history["metric"].iloc[0]
+    colours = _colours(cells["value"], higher_is_better=METRICS[metric][1])
+    weak = (cells["n"] < few) | (cells["n_contracts"] < 2)
+    for cell in cells.assign(weak=weak).itertuples():
+        _cell(axes, cell, numbers.index(cell.iteration), slices.index(cell.slice), colours)
+    contracts = cells.groupby("slice")["n_contracts"].max()
+    axes.set_xticks(range(len(slices)), [f"{n}\n({contracts[n]})" for n in slices])
+    axes.set_yticks(range(len(numbers)), [_row_label(n, cells[cells["iteration"] == n], who) for n in numbers])
+    axes.set(xlim=(-0.5, len(slices) - 0.5), ylim=(len(numbers) - 0.5, -0.5), xlabel="Slice (held-out contracts)",
+             ylabel="After iteration")  # fmt: skip
+    figure.suptitle(f"{who}: {metric_label(metric)}", fontsize=9)
+    figure.colorbar(colours, ax=axes, aspect=20, pad=0.02).ax.tick_params(labelsize=7)
+    plain_axes(axes)
+    axes.tick_params(length=0)
+    note = "Framed: the slice just trained on; italics: the incumbent before. Small: questions."
+    foot_note(figure, note + f" Coloured edge: fewer than {few} questions, or one contract." * any(weak))
+    return figure
+
+
+def iterations_figure(history: pd.DataFrame, systems: Sequence[str] = (), *, n_resamples: int = 2000, seed: int = 7,
+         confidence: float = 0.95) -> Figure:
+    """Return the score on the frozen test set over iterations, with intervals over contracts.
+
+    systems: names or "champion" (champion, sft and rag, where they answered, if empty). A solid mark of the champion, with
+    the name of its system above, is a promotion; a hollow one was kept. Raises InputError on a system that never answered.
+    """
+    known = {*history["system"], *([CHAMPION] if history["champion"].any() else [])}
+    names = list(systems) or [name for name in DRAWN if name in known]
+    settings = {"n_resamples": n_resamples, "seed": seed, "confidence": confidence}
+    tables = {name: forgetting.on_test_set(history, name, **settings) for name in names}
+    drawn = pd.concat(tables.values()).dropna(subset="value") if tables else pd.DataFrame()
+    figure = Figure(max(5.0, 2.4 + 0.45 * history["iteration"].nunique()), 3.4)
+    if not len(drawn):
+        return empty_figure(figure)
+    axes, look = figure.subplots(), system_styles(names) | {CHAMPION: SYSTEM_STYLE[START]}
+    for n, name in enumerate(names):
+        _course(axes, tables[name], name, 0.07 * (n - (len(names) - 1) / 2), look[name])
+    if CHAMPION in tables:
+        _promotions(axes, tables[CHAMPION])
+    axes.set(xlabel=f"Iteration\n{interval_basis(drawn, confidence)}, test set", ylabel=metric_label(history["metric"].iloc[0]))
+    first, last = drawn["iteration"].min(), drawn["iteration"].max()
+    axes.set_xlim(first - 0.4, last + 0.4)
+    axes.set_xticks(range(first, last + 1, math.ceil((last - first + 1) / 20)))
+    axes.grid(axis="y", color="0.9", linewidth=0.8)
+    plain_axes(axes)
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside upper center", ncols=4, frameon=False, fontsize=8)
+    if CHAMPION in tables:
+        foot_note(figure, "Solid mark of the champion: promoted in this iteration (name above); hollow: kept.")
+    return figure
+
+
+def _colours(values: pd.Series, *, higher_is_better: bool) -> ScalarMappable:
+    """Return the map from value to colour over the tenths that occur, bright where it is better."""
+    low, high = math.floor(values.min() * 10 + 1e-9) / 10, math.ceil(values.max() * 10 - 1e-9) / 10
+    return ScalarMappable(Normalize(low, max(high, low + 0.1)), COLOURS if higher_is_better else f"{COLOURS}_r")
+
+
+def _cell(axes: Axes, cell: Any, y: int, x: int, colours: ScalarMappable) -> None:
+    colour, before = colours.to_rgba(cell.value), cell.when == "before"
+    width = WEAK if cell.weak else 1.0
+    axes.add_patch(Rectangle((x - 0.5, y - 0.5), width, 1, facecolor=colour, edgecolor="white", linewidth=0.8))
+    if not before and cell.iteration == cell.slice:
+        axes.add_patch(Rectangle((x - 0.46, y - 0.44), 0.92, 0.88, fill=False, edgecolor=FRAME, linewidth=1.8))
+    look = {"va": "center", "style": "italic" if before else "normal", "color": "0.4" if cell.weak else text_colour(colour)}
+    beside = {"xy": (x, y), "textcoords": "offset points"} | look
+    axes.annotate(f"{cell.value:.2f}", xytext=(0, 0), ha="right", fontsize=7.5, **beside)
+    axes.annotate(str(cell.n), xytext=(3, 0), ha="left", fontsize=6, **beside)
+
+
+def _row_label(number: int, rows: pd.DataFrame, who: str) -> str:
+    if number == 0:
+        return f"none ({BASE})"
+    after = rows[rows["when"] == "after"]["system"]
+    if who != CHAMPION or not len(after):
+        return str(number)
+    return f"{number} ({_outcome(number, after.iloc[0])})"
+
+
+def _outcome(number: int, system: str) -> str:
+    """Return the promoted system's name, or that the champion was kept."""
+    return KEPT if system == (BASE if number == 1 else START) else shorten(system, LONGEST)
+
+
+def _course(axes: Axes, table: pd.DataFrame, name: str, shift: float, style: dict[str, str]) -> None:
+    x, label = table["iteration"] + shift, shorten(name, 24)
+    axes.vlines(x, table["low"], table["high"], color=style["color"], linewidth=1.1)
+    if name != CHAMPION:
+        axes.plot(x, table["value"], label=label, markersize=5, **style)
+        return
+    axes.plot(x, table["value"], label=label, markersize=7, markerfacecolor="white", zorder=3, **style)
+    promoted = [_outcome(row.iteration, row.system) != KEPT for row in table.itertuples()]
+    axes.plot(x[promoted], table["value"][promoted], markersize=7, zorder=4, **style | {"linestyle": "none"})
+
+
+def _promotions(axes: Axes, table: pd.DataFrame) -> None:
+    turned = {"rotation": 35, "ha": "left", "rotation_mode": "anchor"} if len(table) > 4 else {"ha": "center"}
+    for row in table.itertuples():
+        outcome = _outcome(row.iteration, row.system)
+        if outcome != KEPT:
+            axes.axvline(row.iteration, color=GREY, linewidth=0.8, linestyle=":", zorder=0)
+        axes.annotate(outcome, (row.iteration, 1.0), xycoords=("data", "axes fraction"), xytext=(0, 4), fontsize=7,
+                      textcoords="offset points", color="0.45" if outcome == KEPT else "black", **turned)  # fmt: skip

@@ -1,0 +1,246 @@
+"""Score predictions row by row: answers (SQuAD 2.0, ROUGE-L), CUAD's spans, refusals, citations and passages.
+
+A failed generation scores 0 and is counted. A metric that does not apply to a row is NaN there, never 0. The module
+`scoreboard` sums the rows up.
+
+CUAD's own measure: which gold spans were found, and which predicted spans are none.
+
+A predicted span counts as found if it shares at least half of all their different words with a gold span. A rule
+that only asks whether the gold words are contained rewards quoting half the contract; here every further word
+lowers the overlap, so that a quotation of more than twice the clause's different words is a false positive *and*
+leaves the clause unfound. Source: Hendrycks et al. (2021), "CUAD: An Expert-Annotated NLP Dataset for Legal
+Contract Review", and `evaluate.py` of its repository.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from cuadft.core.errors import InputError
+from cuadft.evaluation.text_scores import Comparison, Text, retrieved_share
+
+METRICS: dict[str, tuple[str, bool]] = {  # name -> (label, higher is better), in the order in which tables show them
+    "f1": ("Answer F1", True),
+    "f1_all": ("Answer F1, all spans together", True),
+    "em": ("Exact match", True),
+    "f1_answerable": ("F1 where the clause exists", True),
+    "f1_no_clause": ("F1 where there is no clause", True),
+    "em_answerable": ("Exact match where the clause exists", True),
+    "rouge_l": ("ROUGE-L", True),
+    "span_precision": ("Span precision (CUAD)", True),
+    "span_recall": ("Span recall (CUAD)", True),
+    "span_f1": ("Span F1 (CUAD)", True),
+    "abstention_precision": ("Abstention precision", True),
+    "abstention_recall": ("Abstention recall", True),
+    "false_answer": ("False answers", False),
+    "false_refusal": ("False refusals", False),
+    "hit@1": ("Retrieval hit at 1", True),
+    "hit": ("Retrieval hit", True),
+    "char_recall": ("Retrieval recall (characters)", True),
+    "char_precision": ("Retrieval precision (characters)", True),
+    "cited": ("Answers found in the contract", True),
+    "reference_score": ("Offline judge score", True),
+    "judge_score": ("LLM judge score", True),
+    "seconds": ("Seconds per question", False),
+}
+JUDGED = ("reference_score", "judge_score")  # added by the judges, not by `score`
+WEIGHTS: dict[str, tuple[str, ...]] = {  # metrics of counts -> the columns whose sum weighs a row in their mean
+    "span_precision": ("span_tp", "span_fp"),
+    "span_recall": ("span_tp", "span_fn"),
+    "span_f1": ("span_tp", "span_tp", "span_fp", "span_fn"),
+    "abstention_precision": ("refused",),  # a question that one system alone refused counts for that one
+}
+KEYS = ("system", "split", "id", "contract", "contract_type", "category", "source", "question", "is_impossible")
+COUNTS = ("span_tp", "span_fp", "span_fn")
+SCORED = [*KEYS, "answer", "seed", "failed", "refused", "prompt_tokens", "slice", *COUNTS,
+          *(m for m in METRICS if m not in JUDGED)]  # fmt: skip
+REQUIRED = ("system", "split", "id", "contract", "category", "is_impossible", "answers", "answer", "error")
+REMEMBERED = 4096  # gold spans kept prepared: systems answer the same questions in the same order
+PARTIES = "Parties"  # the category whose names CUAD's script also finds inside a longer span
+
+
+def score_predictions(predictions: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
+    """Return one scored row per prediction (see `METRICS`); metrics that do not apply to a row are NaN.
+
+    Columns: the prediction's own `KEYS`, answer and seed (0 unless given); failed and refused (bool; an answer
+    without any word that counts refuses, as in SQuAD 2.0); prompt_tokens, and slice, the number of the slice of the
+    stream (float; NaN where the prediction names none); CUAD's counts span_tp, span_fp and span_fn (int); every metric.
+
+    f1, em: SQuAD 2.0's, best over the gold spans; f1_all: against all of them as one bag; rouge_l: best over them.
+    On a row without clause all four are 1 for a refusal and 0 otherwise. span_*: `spans.counts` of the answer's
+    non-blank lines, where a gold span of several lines that is quoted in full is one; their mean is weighted (see
+    `weights`). abstention_precision: over refused rows, whether there is no clause; abstention_recall: over rows
+    without clause, whether refused. false_answer: answered although there is no such clause; false_refusal: refused
+    although there is one; both NaN on a failed row, where f1, em, rouge_l and abstention_recall are 0 and all gold
+    spans are missed. hit: a retrieved passage shares a character with a gold span (hit@1: the first one does);
+    char_recall, char_precision: `matching.retrieved_share`.
+
+    Raises InputError on a missing key, an answer that is no text, gold spans that contradict is_impossible, and a
+    row counted twice (same system, split, seed and id).
+    """
+    prepare = lru_cache(REMEMBERED)(Text)
+    rows, seen = [], set()
+    for prediction in predictions:
+        _check(prediction)
+        row = _score_one(prediction, prepare)
+        key = tuple(row[k] for k in ("system", "split", "seed", "id"))
+        if key in seen:
+            raise InputError(f"Prediction {key} is there twice: score each system, split, seed and row once.")
+        seen.add(key)
+        rows.append(row)
+    frame = pd.DataFrame(rows, columns=SCORED)
+    types = {"is_impossible": bool, "failed": bool, "refused": bool} | dict.fromkeys(("seed", *COUNTS), int)
+    return frame.astype(types | {name: float for name in ("prompt_tokens", "slice", *METRICS) if name in frame})
+
+
+def metric_weights(frame: pd.DataFrame, metric: str) -> np.ndarray:
+    """Return each row's weight in the mean of a metric, sum(weight * value) / sum(weight): 0 where it does not apply.
+
+    It is 1 where the metric applies, or the sum of the `WEIGHTS` columns: so the mean of span_precision is all true
+    positives over all predicted spans, as in CUAD's script. Raises InputError if one of those columns is missing.
+    """
+    if metric not in WEIGHTS:
+        return frame[metric].notna().to_numpy(float)
+    absent = set(WEIGHTS[metric]) - set(frame)
+    if absent:
+        raise InputError(f"No column {min(absent)!r} to weigh {metric} by: give the frame of metrics.score")
+    return sum(frame[name].to_numpy(float) for name in WEIGHTS[metric])
+
+
+def _score_one(p: Mapping[str, Any], prepare: Callable[[str], Text]) -> dict[str, Any]:
+    gold = sorted(p["answers"], key=lambda a: a["start"])
+    failed = not _missing(p["error"]) or _missing(p["answer"])
+    answer = None if failed else p["answer"]
+    compared = Comparison(answer, [a["text"] for a in gold], prepare)
+    refused = compared.abstained
+    return {
+        **{key: p.get(key, "") for key in KEYS},
+        "answer": answer,
+        "seed": 0 if _missing(p.get("seed")) else p["seed"],
+        "failed": failed,
+        "refused": refused,
+        **{name: math.nan if _missing(p.get(name)) else p[name] for name in ("prompt_tokens", "slice")},
+        **_answer(compared, answerable=bool(gold)),
+        **_spans(answer, refused, gold, substring=p["category"] == PARTIES),
+        **_abstention(failed, refused, answerable=bool(gold)),
+        **_retrieval(p.get("passages"), gold),
+        "cited": math.nan if failed or refused or p.get("spans") is None else float(bool(p["spans"])),
+        "seconds": math.nan if _missing(p.get("seconds")) else p["seconds"],
+    }
+
+
+def _answer(compared: Comparison, *, answerable: bool) -> dict[str, float]:
+    f1, em = compared.f1(), compared.exact_match()
+    return {
+        "f1": f1,
+        "f1_all": compared.f1_all(),
+        "em": em,
+        "f1_answerable": f1 if answerable else math.nan,
+        "f1_no_clause": math.nan if answerable else f1,
+        "em_answerable": em if answerable else math.nan,
+        "rouge_l": compared.rouge_l(),
+    }
+
+
+def _spans(answer: str | None, refused: bool, gold: Sequence[Mapping], *, substring: bool) -> dict[str, float]:
+    golds = [a["text"] for a in gold]
+    lines = [] if answer is None or refused else [line.strip() for line in _unbroken(answer, golds).splitlines()]
+    tp, fp, fn = span_counts([line for line in lines if line], golds, substring=substring)
+    values = {"span_precision": (tp, tp + fp), "span_recall": (tp, tp + fn), "span_f1": (2 * tp, 2 * tp + fp + fn)}
+    shares = {name: part / whole if whole else math.nan for name, (part, whole) in values.items()}
+    return {"span_tp": tp, "span_fp": fp, "span_fn": fn} | shares
+
+
+def _unbroken(answer: str, golds: Sequence[str]) -> str:
+    """Return the answer with every gold span of several lines that it quotes in full on one line."""
+    for gold in golds:
+        words = gold.split() if len(gold.strip().splitlines()) > 1 else ()
+        if words:
+            answer = re.sub(r"\s+".join(map(re.escape, words)), " ".join(words).replace("\\", r"\\"), answer)
+    return answer
+
+
+def _abstention(failed: bool, refused: bool, *, answerable: bool) -> dict[str, float]:
+    return {
+        "abstention_precision": float(not answerable) if refused else math.nan,
+        "abstention_recall": math.nan if answerable else float(refused),
+        "false_answer": math.nan if answerable or failed else float(not refused),
+        "false_refusal": float(refused) if answerable and not failed else math.nan,
+    }
+
+
+def _retrieval(passages: Sequence[Mapping] | None, gold: Sequence[Mapping]) -> dict[str, float]:
+    first = recall = precision = math.nan
+    if not _missing(passages) and gold:
+        wanted = [(a["start"], a["start"] + len(a["text"])) for a in gold]
+        found = [(p["start"], p["end"]) for p in passages]
+        first, _ = retrieved_share(wanted, found[:1])
+        recall, precision = retrieved_share(wanted, found)
+    return {"hit@1": _any(first), "hit": _any(recall), "char_recall": recall, "char_precision": precision}
+
+
+def _any(share: float) -> float:
+    return share if math.isnan(share) else float(share > 0)
+
+
+def _missing(value: Any) -> bool:
+    return value is None or (isinstance(value, float) and math.isnan(value))  # a data frame turns None into NaN
+
+
+def _check(p: Mapping[str, Any]) -> None:
+    absent = [key for key in REQUIRED if key not in p]
+    if absent:
+        raise InputError(f"Prediction {p.get('id', '?')!r} has no {absent[0]!r}: it needs {', '.join(REQUIRED)}.")
+    if not _missing(p["answer"]) and not isinstance(p["answer"], str):
+        raise InputError(f"Row {p['id']!r} has the answer {p['answer']!r}: give text, or None if it failed.")
+    if bool(p["is_impossible"]) == bool(p["answers"]):
+        raise InputError(
+            f"Row {p['id']!r} has is_impossible={p['is_impossible']} and {len(p['answers'])} gold spans: "
+            "a row has gold spans exactly if it is answerable; correct the data."
+        )
+
+THRESHOLD = 0.5  # lowest Jaccard overlap of a match
+_MARKS = str.maketrans({".": None, ",": None, ";": None, ":": None, "/": " "})
+
+
+def span_words(text: str) -> frozenset[str]:
+    """Return the different words of a text in lower case, without full stops, commas, colons and semicolons."""
+    return frozenset(text.translate(_MARKS).lower().split())
+
+
+def span_jaccard(a: str, b: str) -> float:
+    """Return the share of the two texts' different words that both have, 0 to 1; 0 if neither has a word."""
+    ours, theirs = span_words(a), span_words(b)
+    return len(ours & theirs) / len(ours | theirs) if ours or theirs else 0.0
+
+
+def span_counts(predicted: Sequence[str], golds: Sequence[str], *, substring: bool = False) -> tuple[int, int, int]:
+    """Return true positives (gold spans found), false positives (predicted spans that match none), false negatives.
+
+    Several predicted spans that match one gold span count once, as do predicted spans of equal text; each gold span
+    counts, equal ones too. An empty prediction is none. substring: a prediction that contains a gold span's text also
+    matches it; the official script allows that for the category Parties only.
+    """
+    texts = [text for text in dict.fromkeys(predicted) if text]
+    ours, theirs = [span_words(text) for text in texts], [span_words(gold) for gold in golds]
+    matched: set[int] = set()
+    found = 0
+    for gold, wanted in zip(golds, theirs, strict=True):
+        hits = [n for n, given in enumerate(ours) if _overlap(given, wanted) or (substring and gold in texts[n])]
+        matched.update(hits)
+        found += bool(hits)
+    return found, len(texts) - len(matched), len(golds) - found
+
+
+def _overlap(ours: frozenset[str], theirs: frozenset[str]) -> bool:
+    if 2 * min(len(ours), len(theirs)) < max(len(ours), len(theirs)) or not ours:
+        return False  # even if one held the other they would share less than half
+    shared = len(ours & theirs)
+    return shared >= THRESHOLD * (len(ours) + len(theirs) - shared)

@@ -1,0 +1,188 @@
+"""Sum scored rows up: every metric's mean by system, or one metric's by category or contract type, with intervals.
+
+Tell which part of the system is to blame for a wrong answer: the retriever, the model, or a failed generation.
+
+    frame = metrics.score(predictions)
+    diagnosis.faults(frame)             # one row per split and system
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+
+from cuadft.core.errors import InputError
+from cuadft.evaluation.bootstrap import (
+    VALUES,
+    Interval,
+    as_columns,
+    check_resampling,
+    cluster_codes,
+    cluster_sums,
+    ratio_intervals,
+)
+from cuadft.evaluation.metrics import METRICS, metric_weights
+
+BOARD = ["system", "split", "metric", *VALUES, "failed", "seeds", "seed_low", "seed_high"]
+GROUPS = ("category", "contract_type")
+
+
+def make_scoreboard(
+    frame: pd.DataFrame, *, n_resamples: int = 2000, seed: int = 0, confidence: float = 0.95
+) -> pd.DataFrame:
+    """Return the mean of every metric per system and split, with its contract-clustered interval.
+
+    frame: from `metrics.score`, with or without the judges' scores. Columns: system, split, metric, value, low, high
+    (`stats.intervals`: what other contracts could change), n (questions to which the metric applies), n_contracts
+    (theirs), failed (all failed generations of that system and split), seeds (their number), seed_low, seed_high
+    (lowest and highest mean of one seed: what another seed could change; NaN with one seed). A question answered
+    with several seeds counts once, by their average. Raises InputError on a question scored twice with one seed,
+    and as `stats.intervals`.
+    """
+    parts = list(frame.groupby(["system", "split"], sort=False).indices.items())
+    metrics = [m for m in METRICS if m in frame]
+    found = iter(_intervals(frame, [at for _, at in parts], metrics, n_resamples, seed, confidence))
+    rows = []
+    for (system, split), at in parts:
+        part = frame.iloc[at]
+        for metric in metrics:
+            row = {"system": system, "split": split, "metric": metric} | as_columns(next(found))
+            rows.append(row | {"failed": int(part["failed"].sum())} | _spread(part, metric))
+    return pd.DataFrame(rows, columns=BOARD)
+
+
+def score_breakdown(
+    frame: pd.DataFrame,
+    by: str = "category",
+    metric: str = "f1",
+    *,
+    n_resamples: int = 2000,
+    seed: int = 0,
+    confidence: float = 0.95,
+) -> pd.DataFrame:
+    """Return the mean of one metric per split, group and system, with its contract-clustered interval.
+
+    by: category or contract_type. Columns: split, category or contract_type, system, metric, value, low, high, n,
+    n_contracts. Most groups rest on few questions, and their intervals say so. Raises InputError on another `by`, a
+    metric that the frame lacks, and as `scoreboard`.
+    """
+    if by not in GROUPS or by not in frame:
+        raise InputError(f"Invalid by {by!r}: choose from {', '.join(g for g in GROUPS if g in frame)}.")
+    if metric not in METRICS or metric not in frame:
+        raise InputError(f"Invalid metric {metric!r}: choose from {', '.join(m for m in METRICS if m in frame)}.")
+    parts = list(frame.groupby(["split", by, "system"], sort=False).indices.items())
+    found = _intervals(frame, [at for _, at in parts], [metric], n_resamples, seed, confidence)
+    rows = [
+        {"split": split, by: group, "system": system, "metric": metric} | as_columns(interval)
+        for ((split, group, system), _), interval in zip(parts, found, strict=True)
+    ]
+    columns = ["split", by, "system", "metric", "value", "low", "high", "n", "n_contracts"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def _intervals(
+    frame: pd.DataFrame,
+    parts: Sequence[np.ndarray],
+    metrics: Sequence[str],
+    n_resamples: int,
+    seed: int,
+    confidence: float,
+) -> list[Interval]:
+    check_resampling(n_resamples, confidence)
+    questions = ["system", "split", "id"]
+    repeated = frame.duplicated([*questions, "seed"] if "seed" in frame else questions)
+    if repeated.any():
+        raise InputError(
+            f"Row {frame['id'][repeated].iloc[0]!r} is there twice: score each system, split, seed and row once."
+        )
+    codes, n_contracts = cluster_codes(frame["contract"].to_numpy())
+    ids, once = pd.factorize(frame["id"])[0], 1 / frame.groupby(questions)["id"].transform("size").to_numpy(float)
+    tops, bottoms = np.zeros((2, n_contracts, len(parts) * len(metrics)))
+    counts, shares = np.zeros(tops.shape[1], int), np.zeros(tops.shape[1], bool)
+    for m, metric in enumerate(metrics):
+        values, weight = frame[metric].to_numpy(float), metric_weights(frame, metric) * once
+        share = bool(frame[metric].dropna().between(0, 1).all())
+        for p, at in enumerate(parts):
+            k = p * len(metrics) + m
+            tops[:, k], bottoms[:, k], applies = cluster_sums(values[at], weight[at], codes[at], n_contracts)
+            counts[k], shares[k] = len(np.unique(ids[at][applies])), share
+    return ratio_intervals(tops, bottoms, counts, shares, n_resamples=n_resamples, seed=seed, confidence=confidence)
+
+
+def _spread(part: pd.DataFrame, metric: str) -> dict[str, float]:
+    seeds = part["seed"].nunique() if "seed" in part else 1
+    if seeds < 2:
+        return {"seeds": 1, "seed_low": math.nan, "seed_high": math.nan}
+    weight = pd.Series(metric_weights(part, metric), part.index).where(part[metric].notna(), 0)
+    sums = pd.DataFrame({"top": part[metric].fillna(0) * weight, "bottom": weight}).groupby(part["seed"]).sum()
+    means = sums["top"] / sums["bottom"].where(sums["bottom"] > 0)
+    return {"seeds": seeds, "seed_low": means.min(), "seed_high": means.max()}
+
+FAULTS = {  # kind -> (name, what happened and what to repair)
+    "missed": ("Retrieval missed the clause", "no character of it was sent to the model: repair the retriever"),
+    "refused": ("Retrieved but refused", "the clause was sent, the answer says that there is none: repair the model"),
+    "wrong": ("Retrieved but wrong words", "the clause was sent, the answer says something else: repair the model"),
+    "invented": ("Answered where there is no clause", "the right answer is that there is none: repair the model"),
+    "failed": ("Failed generation", "there is no answer to score: see the error"),
+}
+UNSENT = {  # the same where the passages sent are not recorded
+    "refused": ("Refused although there is a clause", "which passages were sent is not recorded"),
+    "wrong": ("Wrong words", "which passages were sent is not recorded"),
+}
+COUNTED = ("fine", *FAULTS, "unscored")
+
+
+def classify_fault(frame: pd.DataFrame, metric: str = "f1", *, fine_from: float = 0.5) -> pd.Series:
+    """Return the kind of each row: "fine", a key of FAULTS, or "unscored" where the metric is NaN.
+
+    frame: from `metrics.score`, with a judge's column if `metric` is one. A row is fine from `fine_from` on, and
+    where it refuses rightly. "missed" is decided by the passages (`hit`); where they are not recorded, a wrong answer
+    to an answerable question is "refused" or "wrong". Raises InputError on a metric that is not there or of which
+    less is better.
+    """
+    usable = [name for name, (_, higher) in METRICS.items() if higher and name in frame]
+    if metric not in usable:
+        raise InputError(f"Invalid metric {metric!r} to find faults by: choose from {', '.join(usable)}.")
+    absent, refused = frame["is_impossible"].astype(bool), frame["refused"].astype(bool)
+    cases = {
+        "failed": frame["failed"].astype(bool),
+        "unscored": frame[metric].isna(),
+        "fine": (frame[metric] >= fine_from) | (absent & refused),
+        "invented": absent,
+        "missed": frame["hit"] == 0,
+        "refused": refused,
+    }
+    kinds = np.select(list(cases.values()), list(cases), default="wrong")
+    return pd.Series(kinds, index=frame.index, name="fault", dtype=object)
+
+
+def fault_counts(frame: pd.DataFrame, metric: str = "f1", *, fine_from: float = 0.5,
+           by: Sequence[str] = ("split", "system")) -> pd.DataFrame:
+    """Return the number of rows of each kind, per split and system or other columns `by`.
+
+    Columns: those of `by`, n (rows), n_contracts, answerable, then one count per kind; they add up to n. missed is
+    <NA> where passages of answerable rows are not recorded: those faults are among refused and wrong.
+    Raises InputError as `classify`.
+    """
+    work = frame.assign(kind=classify_fault(frame, metric, fine_from=fine_from))
+    rows = []
+    for key, part in work.groupby(list(by), sort=False):
+        kinds, answerable = part["kind"].value_counts(), part[~part["is_impossible"].astype(bool)]
+        sizes = {"n": len(part), "n_contracts": part["contract"].nunique(), "answerable": len(answerable)}
+        counts = {kind: int(kinds.get(kind, 0)) for kind in COUNTED}
+        if (answerable["hit"].isna() & ~answerable["failed"].astype(bool)).any():
+            counts["missed"] = pd.NA if not counts["missed"] else counts["missed"]
+        rows.append(dict(zip(by, key, strict=True)) | sizes | counts)
+    return pd.DataFrame(rows, columns=[*by, "n", "n_contracts", "answerable", *COUNTED]).astype({"missed": "Int64"})
+
+
+def describe_fault(kind: str, *, recall: float) -> tuple[str, str]:
+    """Return a fault's name and what happened; recall: share of the clause's characters sent, NaN if not recorded."""
+    if kind in UNSENT and math.isnan(recall):
+        return UNSENT[kind]
+    name, cause = FAULTS[kind]
+    part = f" ({recall:.0%} of its characters)" if kind in UNSENT and recall < 1 else ""
+    return name, cause.replace("the clause was sent", f"the clause was sent{part}")

@@ -1,0 +1,21 @@
+"""What people and judges prefer: the store of verdicts, the widget, import and export, and preference data made of it.
+
+Training on the preferences happens in `training`. For example:
+
+    store = feedback.Store(it.run / "feedback.sqlite")
+    feedback.Annotate(tasks, store, "Ann")
+"""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submod_attrs={
+        "agreement": ["annotator_agreement", "annotator_disagreements"],
+        "candidates": ["draw_candidate_rows", "sample_candidates", "with_prompts"],
+        "preferences": ["length_report", "preference_pairs", "preference_thumbs"],
+        "store": ["Store"],
+        "tasks": ["feedback_tasks"],
+        "widget": ["Annotate"],
+    },
+)

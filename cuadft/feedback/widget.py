@@ -1,0 +1,233 @@
+"""A notebook widget in which a person judges pairs of answers by keyboard or mouse; each verdict goes to the store.
+
+    Annotate(tasks, feedback.Store(run / "feedback.sqlite"), annotator="anna")
+
+The browser is sent one pair at a time: no system's name, no score, and not why the pair is asked, since that may say which
+answer a judge prefers. What is done is read from the store, so that a notebook that is run again goes on where it was.
+
+What the annotation widget shows of a task: question, stretches of contract with cited words, two nameless answers.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import anywidget
+from traitlets import Dict, Unicode
+
+from cuadft.core.errors import InputError, brief
+from cuadft.evaluation.text_scores import NO_CLAUSE
+from cuadft.feedback import agreement
+from cuadft.feedback.records import pair_key, without_surrogates
+from cuadft.feedback.store import Store
+
+OTHER = {"a": "b", "b": "a"}
+KEPT = "Nothing before it is lost; this pair stays until its verdict is saved."
+
+
+class Annotate(anywidget.AnyWidget):
+    """Ask an annotator for verdicts on pairs of answers.
+
+    tasks: as `backlog.tasks` makes them; store: where verdicts go; annotator: a name, asked for in the widget if empty.
+    The answers' order on screen is drawn for each annotator and pair from `seed`. Raises InputError on a malformed task.
+    """
+
+    _esm = "\n".join(Path(__file__).with_name(name).read_text("utf-8") for name in ("screens.js", "widget.js"))
+    _css = Path(__file__).with_name("widget.css")
+    annotator = Unicode()
+    screen = Dict().tag(sync=True)  # what is shown; set whole, so that a reloaded page finds it
+    draft = Dict().tag(sync=True)  # the unsaved edit, span and comment of the pair shown, written by the browser
+
+    def __init__(self, tasks: Sequence[Mapping[str, Any]], store: Store, annotator: str = "", seed: int = 0) -> None:
+        if not isinstance(annotator, str):
+            raise InputError(f"Invalid annotator {annotator!r}: give a name as text, or '' to be asked in the widget")
+        super().__init__(annotator=" ".join(annotator.split()))
+        self._tasks: dict[str, Mapping[str, Any]] = {}
+        for number, task in enumerate(tasks):
+            check_task(task, f"Task {number}")
+            self._tasks.setdefault(pair_key(task), task)
+        self._store, self._seed = store, seed
+        self._shown: str | None = None  # key of the pair on screen
+        self._ticket = self._reply = 0  # one ticket each time that a pair is shown, one reply to each message
+        self._again: list[str] = []  # skipped pairs that are asked once more
+        self._show()
+        self.on_msg(self._receive)
+
+    def __repr__(self) -> str:
+        """Say what a page without a live kernel shows."""
+        done = self.progress
+        return f"Annotate({done['total']} pairs of answers, {done['done']} judged by {self.annotator or 'nobody yet'})"
+
+    @property
+    def progress(self) -> dict[str, Any]:
+        """Return the pairs done, skipped and left, and the agreement with the other annotators in words."""
+        return self.screen["progress"]
+
+    def _receive(self, _: object, message: Any, __: object) -> None:
+        """Act on a message of the browser; what goes wrong is shown there, since a callback has no cell to fail in."""
+        self._reply += 1
+        try:
+            self._act(message)
+        except Exception as error:
+            text = str(error) if isinstance(error, InputError) else brief(error)
+            self.screen = self.screen | {"reply": self._reply, "error": f"{text}\n{KEPT}"}
+
+    def _act(self, message: Mapping[str, Any]) -> None:
+        act = message.get("act")
+        if act == "name":
+            self.annotator = " ".join(str(message.get("name", "")).split())
+            return self._show()
+        if message.get("ticket") != self._ticket:  # a key pressed twice: the second was meant for the pair before
+            return self._show(stay=True)
+        if act == "judge" and self._shown:
+            self._judge(message)
+            return self._show()
+        if act == "undo":
+            return self._undo()
+        if act == "again":
+            self._again = [key for key, j in self._mine(self._store.judgements()).items() if j["verdict"] == "skip"]
+            return self._show()
+        raise InputError(f"Invalid message {act!r} from the browser: reload the page, then run the cell again")
+
+    def _judge(self, message: Mapping[str, Any]) -> None:
+        """Store the verdict on the pair shown."""
+        task = self._tasks[self._shown]
+        first = first_shown(task, self.annotator, self._seed)
+        sides = {"left": first, "right": OTHER[first]}
+        verdict, edited = message.get("verdict"), message.get("edited")
+        verdict = sides.get(verdict, verdict)
+        if edited and verdict in sides.values() and edited.split() == without_surrogates(task[f"answer_{verdict}"]).split():
+            edited = None  # confirmed as it was
+        kept = ("id", "contract", "question", "answer_a", "answer_b", "system_a", "system_b", "prompt")
+        self._store.add({key: task.get(key) for key in kept} | {
+            "annotator": self.annotator, "shown_first": first, "verdict": verdict, "edited": edited, "source": "widget",
+            "span": message.get("span"), "comment": message.get("comment") or "", "seconds": message.get("seconds")})
+        self._again = [key for key in self._again if key != self._shown]
+
+    def _undo(self) -> None:
+        """Take back the annotator's last verdict on one of the tasks, and show its pair with what had been written."""
+        mine = self._mine(self._store.judgements())
+        if not mine:
+            return self._show(stay=True, note="There is nothing to take back.")
+        key, last = max(mine.items(), key=lambda item: item[1]["time"])
+        self._store.undo(last["uid"], self.annotator)
+        with self.hold_sync():
+            self._show(key, note="Your last verdict is taken back: judge this pair again.")
+            places = dict(zip(self.screen["answers"], ("left", "right"), strict=True))
+            base = places.get(last.get(f"answer_{last['verdict']}"), "both_wrong")
+            self.draft = {"ticket": self._ticket, "edited": last["edited"], "base": base, "span": last["span"],
+                          "comment": last["comment"] or ""}
+
+    def _mine(self, judgements: Sequence[Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
+        """Return the annotator's judgement of each task that has one."""
+        made = {pair_key(j): j for j in judgements if j["annotator"] == self.annotator}
+        return {key: made[key] for key in self._tasks if key in made}
+
+    def _show(self, key: str | None = None, *, stay: bool = False, note: str = "") -> None:
+        """Show the pair `key`, or the first one left; `stay` keeps the pair on screen."""
+        judgements = self._store.judgements()
+        mine = self._mine(judgements)
+        skipped = [k for k, j in mine.items() if j["verdict"] == "skip"]
+        left = [k for k in self._tasks if k not in mine] + [k for k in self._again if k in skipped]
+        if not stay:
+            self._shown = key or next(iter(left), None)
+            self._ticket += 1
+        counts = {"total": len(self._tasks), "done": len(mine), "skipped": len(skipped),
+                  "agreement": agreement.agreement_in_words(judgements)}
+        base = {"reply": self._reply, "ticket": self._ticket, "note": note, "error": "", "annotator": self.annotator,
+                "progress": counts}
+        if not self.annotator:
+            self.screen = base | {"kind": "name", "names": sorted({j["annotator"] for j in judgements})}
+        elif self._shown is None:
+            self.screen = base | {"kind": "end"}
+        else:
+            task = self._tasks[self._shown]
+            self.screen = base | pair_screen(task, first_shown(task, self.annotator, self._seed))
+
+
+def first_shown(task: Mapping[str, Any], annotator: str, seed: int) -> str:
+    """Return which answer, "a" or "b", stands first: random for each annotator and pair, the same each time.
+
+    It follows the answers, not their letters: the pair with a and b swapped looks the same on screen.
+    """
+    sides = sorted("ab", key=lambda side: (task[f"system_{side}"], task[f"answer_{side}"]))
+    drawn = hashlib.sha256("\0".join([str(seed), annotator, pair_key(task)]).encode(errors="surrogatepass")).digest()
+    return sides[drawn[0] % 2]
+
+TEXTS = ("id", "contract", "question", "answer_a", "answer_b", "system_a", "system_b")
+
+
+def pair_screen(task: Mapping[str, Any], first: str) -> dict[str, Any]:
+    """Return the pair as the browser gets it, answer `first` ("a" or "b") on the left; offsets are the contract's.
+
+    stretches: {"start", "end", "pieces": [[text, start, tone]]}, tone "left", "right", "both" or "" by who cites it;
+    cites: how many spans each answer cites, and how many of them lie outside all stretches.
+    """
+    order = [first, "b" if first == "a" else "a"]
+    spans = [list(task.get(f"spans_{side}") or []) for side in order]
+    stretches = [{"start": start, "end": start + len(text), "pieces": screen_pieces(text, start, *spans)}
+                 for start, text in joined_spans(task["passages"])]
+    return {"kind": "pair", "contract": without_surrogates(task["contract"]), "question": without_surrogates(task["question"]),
+            "answers": [without_surrogates(task[f"answer_{side}"]) for side in order], "stretches": stretches, "refusal": NO_CLAUSE,
+            "cites": [[len(cited), sum(not _inside(span, stretches) for span in cited)] for cited in spans]}
+
+
+def joined_spans(passages: Sequence[Mapping[str, Any]]) -> list[tuple[int, str]]:
+    """Return (start, text) of the passages in the contract's order, those that touch or overlap as one."""
+    made: list[tuple[int, str]] = []
+    for passage in sorted(passages, key=lambda p: (p["start"], p["end"])):
+        start, text = made[-1] if made else (0, "")
+        if made and passage["start"] <= start + len(text):
+            made[-1] = (start, text + passage["text"][start + len(text) - passage["start"]:])
+        else:
+            made.append((passage["start"], passage["text"]))
+    return made
+
+
+def screen_pieces(text: str, start: int, left: Sequence[Sequence[int]], right: Sequence[Sequence[int]]) -> list[list[Any]]:
+    """Cut `text`, which begins at offset `start` of the contract, where a cited span of either answer begins or ends."""
+    end = start + len(text)
+    edges = sorted({start, end} | {edge for span in [*left, *right] for edge in span[:2] if start < edge < end})
+    tones = {(True, True): "both", (True, False): "left", (False, True): "right", (False, False): ""}
+    return [[without_surrogates(text[a - start:b - start]), a, tones[_covers(left, a), _covers(right, a)]]
+            for a, b in zip(edges, edges[1:], strict=False)]
+
+
+def check_task(task: Mapping[str, Any], name: str) -> None:
+    """Raise InputError, beginning with `name`, if the task lacks what the widget shows."""
+    advice = "make the tasks with feedback.feedback_tasks"
+    wrong = [key for key in TEXTS if not isinstance(task.get(key), str)]
+    if wrong:
+        raise InputError(f"{name}: {wrong[0]!r} is {task.get(wrong[0])!r}, but must be text: {advice}")
+    if task["answer_a"] == task["answer_b"]:
+        raise InputError(f"{name} ({task['id']!r}): both answers are the same, so that there is nothing to choose: {advice}")
+    passages = task.get("passages")
+    if not isinstance(passages, Sequence) or not all(map(_is_passage, passages)):
+        raise InputError(f"{name} ({task['id']!r}): each of its passages must have a text as long as start to end: {advice}")
+    for side in "ab":
+        spans = task.get(f"spans_{side}") or []
+        if not isinstance(spans, Sequence) or not all(map(_is_span, spans)):
+            raise InputError(f"{name} ({task['id']!r}): spans_{side} is {spans!r}, but must hold [start, end]: {advice}")
+
+
+def _is_span(span: Any) -> bool:
+    whole = isinstance(span, Sequence) and len(span) == 2 and all(isinstance(edge, int) for edge in span)
+    return whole and 0 <= span[0] <= span[1]
+
+
+def _is_passage(passage: Any) -> bool:
+    if not isinstance(passage, Mapping) or not isinstance(passage.get("text"), str):
+        return False
+    start, end = passage.get("start"), passage.get("end")
+    return isinstance(start, int) and isinstance(end, int) and 0 <= start and end - start == len(passage["text"])
+
+
+def _covers(spans: Sequence[Sequence[int]], place: int) -> bool:
+    return any(span[0] <= place < span[1] for span in spans)
+
+
+def _inside(span: Sequence[int], stretches: Sequence[Mapping[str, Any]]) -> bool:
+    return any(span[0] < s["end"] and span[1] > s["start"] for s in stretches)

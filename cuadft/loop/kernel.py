@@ -1,0 +1,359 @@
+"""Run one notebook with papermill in a kernel of its own, which holds the run folder as long as it lives.
+
+The executed copy of a notebook: every state of it is written whole, and none holds a secret of the environment.
+
+Who works in a run folder: one loop at a time, and the kernels that it started, which can outlive it for a moment.
+
+The folder's `.lock` is locked by the loop and handed down to its kernels, so that the system holds it until the last of
+them has ended, however they end. What a killed loop leaves running is ended before another loop begins.
+
+Peak memory of the processes that this one starts, for the record of a stage.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import json
+import os
+import signal
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TextIO
+
+from cuadft.core import files, progress
+from cuadft.core.errors import InputError, redact
+from cuadft.core.files import write_text
+from cuadft.core.params import notebook_cells
+from cuadft.core.runs import unwritable
+
+if TYPE_CHECKING:
+    from jupyter_client import AsyncKernelManager
+
+
+HEARTBEAT = 5.0  # seconds that a kernel's heartbeat may take to end
+
+
+def execute_notebook(
+    source: Path, target: Path, parameters: dict[str, object], root: Path, log: Callable[[str], None] = print,
+    *, hold: int | None = None,
+) -> None:  # fmt: skip
+    """Run one notebook with papermill in the project root; `target` is kept up to date, also on failure.
+
+    hold: the descriptor of the run folder's lock (see `holder.lock`), which the kernel inherits.
+    """
+    import papermill
+
+    target.parent.mkdir(parents=True, exist_ok=True)
+    # papermill fills {names} in paths
+    paths = [str(path).replace("{", "{{").replace("}", "}}") for path in (source, target)]
+    # the kernel's own log would mix with the loop's lines; errors of cells are kept in the executed copy
+    quiet = {"progress_bar": False, "extra_arguments": ["--IPKernelApp.log_level=50"]}
+    options = {"kernel_name": "python3", "cwd": str(root), "start_timeout": 180, **quiet}
+    options["kernel_manager_class"] = _manager(hold)
+    watch_copy(target)
+    os.environ["CUADFT_PLAIN"] = "1"  # kernels inherit it: whole lines instead of bars, here and in the executed copy
+    papermill.execute_notebook(*paths, parameters=parameters, stdout_file=_Relay(log), **options)
+
+
+def stopped_early(target: Path) -> str | None:
+    """Return what stopped a notebook early without an error: `sys.exit(0)` in a cell looks like success."""
+    for number, cell in enumerate(notebook_cells(target), 1):
+        code = cell["cell_type"] == "code" and "".join(cell["source"]).strip()
+        if code and cell["execution_count"] is None:
+            return f"The notebook stopped early: cell {number} was not executed (sys.exit in a cell above?)"
+    return None
+
+
+def _manager(descriptor: int | None) -> type[AsyncKernelManager]:
+    """Return a kernel manager whose kernels inherit a descriptor, and whose clients always come to an end."""
+    from jupyter_client import AsyncKernelClient, AsyncKernelManager
+    from jupyter_client.channels import HBChannel
+
+    class Heartbeat(HBChannel):
+        def stop(self) -> None:
+            # Jupyter's own waits without limit for a thread that may wait for a kernel that is gone, and hangs the loop
+            self._running = False
+            self._exit.set()
+            self.join(timeout=HEARTBEAT)
+            self.close()
+
+    class Manager(AsyncKernelManager):
+        async def start_kernel(self, **settings: object) -> None:
+            held = {} if descriptor is None else {"pass_fds": (descriptor,)}
+            await super().start_kernel(**settings, **held)
+
+        def client(self, **settings: object) -> AsyncKernelClient:
+            made = super().client(**settings)
+            made.hb_channel_class = Heartbeat
+            return made
+
+    return Manager
+
+
+class _Relay:
+    """A file for papermill that passes a notebook's progress lines on and drops its other output."""
+
+    def __init__(self, log: Callable[[str], None]):
+        self.log = log
+
+    def write(self, text: str) -> None:
+        for line in text.splitlines():
+            if line.startswith(progress.MARK):
+                self.log(f"    {line}")
+
+    def flush(self) -> None:
+        """Do nothing: each line is passed on at once."""
+
+
+def watch_copy(target: Path) -> None:
+    """Let papermill write this file in one step each time, and without secrets (a traceback may repeat a key)."""
+    from papermill.iorw import LocalHandler, papermill_io
+
+    class Copy(LocalHandler):
+        def write(self, buf: str, path: str) -> None:
+            write_text(path, cleaned(buf))
+
+    papermill_io.register(str(target), Copy())
+
+
+def cleaned(notebook: str) -> str:
+    """Return a notebook's JSON without secrets in any of its texts; unchanged to the byte if there are none."""
+    content = json.loads(notebook)
+    found = _cleaned(content)
+    if found == content:
+        return notebook
+    return json.dumps(found, ensure_ascii=False, indent=1, sort_keys=True) + "\n"
+
+
+def _cleaned(value: Any) -> Any:
+    if isinstance(value, str):
+        return redact(value)
+    if isinstance(value, list):
+        whole = all(isinstance(line, str) and (line.endswith("\n") or line is value[-1]) for line in value)
+        if value and whole:  # lines of one text: a secret may hold a line's end
+            joined = "".join(value)
+            return value if redact(joined) == joined else redact(joined).splitlines(keepends=True)
+        return [_cleaned(item) for item in value]
+    return {key: _cleaned(item) for key, item in value.items()} if isinstance(value, dict) else value
+
+FILE = ".lock"
+PATIENCE = 20.0  # seconds that what a killed loop left running has to end
+UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
+PROCESSES = Path("/proc")
+
+
+@dataclass(frozen=True)
+class Hold:
+    """A run folder that this process holds; a process that inherits `descriptor` holds it too."""
+
+    run: Path
+    descriptor: int
+
+
+@contextmanager
+def lock(run: Path) -> Iterator[Hold]:
+    """Hold a run folder for one process and its kernels; the system lets go of it when they have ended, however they end.
+
+    Ends the kernels of a loop that was killed, and deletes the parts of files that it left half-written. Raises
+    InputError if another loop works there, with its process id, and if the folder can't be written, now or later.
+    """
+    try:
+        run.mkdir(parents=True, exist_ok=True)
+        file = open(run / FILE, "a+", encoding="utf-8")  # noqa: SIM115
+    except OSError as error:
+        raise unwritable(run, error) from error
+    with file:
+        _take(run, file)
+        try:
+            file.truncate(0)
+            file.write(json.dumps({"pid": os.getpid(), "host": socket.gethostname()}) + "\n")
+            file.flush()
+            files.remove_leftovers(run)
+            yield Hold(run, file.fileno())
+        except OSError as error:
+            elsewhere = error.filename and not Path(os.fsdecode(error.filename)).absolute().is_relative_to(run.absolute())
+            if error.errno not in UNWRITABLE or (elsewhere and error.errno in (errno.EACCES, errno.EPERM)):
+                raise
+            raise unwritable(run, error) from error
+
+
+def is_locked(run: Path) -> bool:
+    """Tell whether a loop works in the run folder now; what a killed one left running for a moment is none."""
+    if not (run / FILE).is_file():
+        return False
+    with open(run / FILE, encoding="utf-8") as file:
+        return not _free(file, fcntl.LOCK_SH) and not _dead(run, _named(run))
+
+
+def _take(run: Path, file: TextIO) -> None:
+    """Lock the file, or raise InputError that says who has it."""
+    patience = time.monotonic() + PATIENCE
+    while not _free(file, fcntl.LOCK_EX):
+        holder = _named(run)
+        who = f"process {holder.get('pid', 'unknown')} on {holder.get('host', 'an unknown computer')}"
+        if not _dead(run, holder):
+            raise InputError(f"Another `cuadft run` ({who}) works in {run}: wait for it, or choose another --run-dir.")
+        if time.monotonic() > patience:
+            raise InputError(f"A run in {run} was killed ({who}), but what it started still works there and can't be ended "
+                             "from here: end its kernel (ipykernel_launcher), then repeat the command.")  # fmt: skip
+        for pid in _heirs(run, holder["pid"]):
+            with suppress(ProcessLookupError):  # it has just ended by itself
+                os.kill(pid, signal.SIGKILL)
+        time.sleep(0.05)
+
+
+def _free(file: TextIO, how: int) -> bool:
+    try:
+        fcntl.flock(file, how | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _named(run: Path) -> Mapping:
+    """Return who locked the folder last, {} if that is not written there (yet)."""
+    try:
+        found = files.read_json(run / FILE)
+    except InputError:
+        return {}
+    return found if isinstance(found, dict) and isinstance(found.get("pid"), int) else {}
+
+
+def _dead(run: Path, holder: Mapping) -> bool:
+    """Tell whether the process that locked the folder is surely gone; one of another computer can't be seen."""
+    if holder.get("host") != socket.gethostname():
+        return False
+    if (PROCESSES / "self" / "fdinfo").is_dir():
+        return holder["pid"] not in _locking(run) and not _hidden(holder["pid"])
+    try:
+        os.kill(holder["pid"], 0)
+    except ProcessLookupError:
+        return True
+    except PermissionError:
+        pass
+    return False
+
+
+def _heirs(run: Path, loop: int) -> list[int]:
+    """Return the processes that hold the lock of a loop that is gone; none where /proc can't tell."""
+    found = _locking(run)
+    # whoever locked the file himself is a loop: one that has not written its name yet must not be taken for a kernel
+    return [] if loop in found or any(owner in found for owner in found.values()) else list(found)
+
+
+def _locking(run: Path) -> dict[int, int]:
+    """Return, by /proc, the processes that share in the lock, each with the one that took it (0 if that is gone)."""
+    wanted, found = (run / FILE).stat(), {}
+    for process in PROCESSES.iterdir() if PROCESSES.is_dir() else ():
+        for link in _links(process) if process.name.isdigit() else ():
+            with suppress(OSError):  # closed, or ended meanwhile
+                if os.path.samestat(link.stat(), wanted) and (owner := _owner(process / "fdinfo" / link.name)) is not None:
+                    found[int(process.name)] = owner
+    return found
+
+
+def _links(process: Path) -> list[Path]:
+    try:
+        return list((process / "fd").iterdir())
+    except OSError:
+        return []  # ended meanwhile, or another user's
+
+
+def _hidden(pid: int) -> bool:
+    """Tell whether a process is there, but another user's, whose open files can't be seen."""
+    try:
+        os.scandir(PROCESSES / str(pid) / "fd").close()
+    except OSError as error:
+        return isinstance(error, PermissionError)
+    return False
+
+
+def _owner(info: Path) -> int | None:
+    """Return who took the lock that a descriptor shares in; "lock: 1: FLOCK ADVISORY WRITE PID ..." says it (proc(5))."""
+    for line in info.read_text().splitlines():
+        words = line.split()
+        if words[0] == "lock:" and "FLOCK" in words and "WRITE" in words:
+            return int(words[words.index("WRITE") + 1])
+    return None
+
+PROC = Path("/proc")
+INTERVAL = 1.0  # seconds between two looks
+
+
+class Peak:
+    """The most memory seen so far; `mb` is None where nothing could be seen."""
+
+    def __init__(self) -> None:
+        self._bytes = 0
+
+    @property
+    def mb(self) -> float | None:
+        """Megabytes (10^6 bytes)."""
+        return round(self._bytes / 1e6, 1) if self._bytes else None
+
+    def look(self, pid: int) -> None:
+        """Take in what the descendants of a process hold now and what each of them has held at most."""
+        now, most = 0, 0
+        for descendant in _descendants(pid):
+            rss, highest = _memory(descendant)
+            now, most = now + rss, max(most, highest)
+        self._bytes = max(self._bytes, now, most)
+
+
+@contextmanager
+def watch_memory(pid: int | None = None, interval: float = INTERVAL) -> Iterator[Peak]:
+    """Watch the descendants of a process (this one), a notebook's kernel with its own children, from a thread.
+
+    Read from /proc every `interval` seconds: the kernel's high-water mark of a process (VmHWM), which forgets no peak
+    between two looks, or the sum of what all of them hold at one time (VmRSS; shared pages count for each), whichever is
+    more. Only a rise in the last `interval` of a process can be missed. Memory of a GPU is not in it.
+    """
+    peak, done, pid = Peak(), threading.Event(), pid or os.getpid()
+
+    def keep_looking() -> None:
+        while not done.wait(interval):
+            peak.look(pid)
+
+    thread = threading.Thread(target=keep_looking, name="memory", daemon=True)
+    if PROC.is_dir():
+        thread.start()
+    try:
+        yield peak
+    finally:
+        done.set()
+        if thread.ident:
+            thread.join()
+        peak.look(pid)
+
+
+def _descendants(pid: int) -> list[int]:
+    children: dict[int, list[int]] = {}
+    for entry in PROC.glob("[0-9]*"):
+        try:
+            stat = (entry / "stat").read_text(encoding="utf-8", errors="replace")
+        except OSError:  # it has just ended
+            continue
+        # pid (name) state parent ...; the name may hold spaces and brackets
+        children.setdefault(int(stat.rpartition(")")[2].split()[1]), []).append(int(entry.name))
+    found, open_ = [], [pid]
+    while open_:
+        here = children.get(open_.pop(), [])
+        found += here
+        open_ += here
+    return found
+
+
+def _memory(pid: int) -> tuple[int, int]:
+    """Return bytes held now and at most; zeros for a process that has just ended."""
+    try:
+        lines = (PROC / str(pid) / "status").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return 0, 0
+    sizes = {line.split(":")[0]: int(line.split()[1]) * 1024 for line in lines if line.startswith(("VmRSS", "VmHWM"))}
+    return sizes.get("VmRSS", 0), sizes.get("VmHWM", 0)

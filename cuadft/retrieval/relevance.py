@@ -1,0 +1,176 @@
+"""Relevance feedback from the train split: how other contracts word the clause that a question asks for.
+
+A question names a clause ("Cap On Liability: ..."), a contract words it ("in no event shall ..."). The gold
+spans of train contracts bridge the two without training a model: Rocchio (1971) moves the query towards the
+relevant texts and away from the others, in the space of the embeddings and in that of the words.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+import threading
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from cuadft.core.errors import InputError
+from cuadft.core.files import read_jsonl, write_jsonl
+from cuadft.retrieval.index import search_words
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_matrix
+
+    from cuadft.data.contracts import Row
+    from cuadft.retrieval.embedder import Embedder
+
+
+SAME_QUESTION = 0.9  # cosine; no two of CUAD's 41 questions reach it under MiniLM
+PER_QUESTION = 100
+EMBEDDED = 25  # spans of a question that are embedded; the words of all of them are counted
+AWAY = 0.5  # weight of the other questions' centroid against that of the relevant spans
+TERMS = 100
+_LONGEST = 1500  # characters of a span; a sentence encoder reads about as many
+SPANS, VECTORS = "feedback.jsonl", "feedback.npy"
+
+
+class RelevanceFeedback:
+    """Gold spans of train questions, {"question", "contract", "text"} each. Many threads may call it."""
+
+    def __init__(
+        self, spans: Sequence[dict[str, str]], embedder: Embedder, *, span_vectors: np.ndarray | None = None
+    ):
+        """Embed the distinct questions now, and the first 25 spans of each when `moved` needs them."""
+        self.spans, self._embedder, self._vectors = list(spans), embedder, span_vectors
+        questions = list(dict.fromkeys(span["question"] for span in spans))
+        self._question_vectors = embedder.encode(questions)
+        number = {question: n for n, question in enumerate(questions)}
+        self._owner = np.array([number[span["question"]] for span in self.spans])
+        names = {span["contract"]: None for span in spans}
+        self._number = {name: n for n, name in enumerate(names)}
+        self._contract = np.array([self._number[span["contract"]] for span in self.spans])
+        self._words, self._holds = _incidence([span["text"] for span in self.spans])
+        self._idf = math.log(len(self.spans)) - np.log(np.asarray(self._holds.sum(axis=0)).ravel())
+        self._has_vector = _first(self._owner, EMBEDDED)
+        self._sums: np.ndarray | None = None
+        self._lock = threading.Lock()
+
+    @classmethod
+    def from_rows(
+        cls, rows: Iterable[Row], embedder: Embedder, *, per_question: int = PER_QUESTION, seed: int = 7
+    ) -> RelevanceFeedback:
+        """Take at most `per_question` gold spans of each question of train rows.
+
+        The first span of every row comes before any second one, so that many contracts are heard. Raises
+        InputError if no row has a gold span.
+        """
+        shuffle, drawn = random.Random(seed), {}
+        for row in rows:
+            for n, answer in enumerate(row["answers"]):
+                text = answer["text"][:_LONGEST]
+                span = {"question": row["question"], "contract": row["contract"], "text": text}
+                drawn.setdefault(row["question"], []).append((n, shuffle.random(), span))
+        if not drawn:
+            raise InputError("No gold span for relevance feedback: give rows with answers, or feedback=None")
+        ordered = [sorted(found, key=lambda f: f[:2])[:per_question] for found in drawn.values()]
+        return cls([span for found in ordered for _, _, span in found], embedder)
+
+    def relevant(self, query: np.ndarray, *, without: str | None = None) -> np.ndarray:
+        """Return a mask of the spans whose question is nearly the query's: cosine >= 0.9.
+
+        query: unit vector of shape (d,). Spans of the contract `without` are left out, so that a
+        train contract can't retrieve its own gold.
+        """
+        near = self._question_vectors @ query >= SAME_QUESTION
+        return near[self._owner] & (self._contract != self._number.get(without, -1))
+
+    def contracts(self, relevant: np.ndarray) -> set[str]:
+        """Return the contracts of a mask's spans: for any other one, leaving its spans out changes nothing."""
+        held = set(self._contract[relevant].tolist())
+        return {name for name, n in self._number.items() if n in held}
+
+    def moved(self, query: np.ndarray, relevant: np.ndarray, weight: float) -> np.ndarray:
+        """Return the unit vector of (1 - w) q + w (r - 0.5 n), or the query itself if no span is relevant.
+
+        r and n are the centroids, at unit length, of the relevant spans and of the other questions' spans:
+        Rocchio (1971), as in Manning, Raghavan and Schuetze (2008), section 9.1.1, equation 9.3.
+        """
+        has = self._has_vector
+        if not weight or not (relevant & has).any():
+            return query
+        vectors, others = self._span_vectors(), np.ones(len(self._question_vectors))
+        others[self._owner[relevant]] = 0
+        target = _unit(vectors[relevant[has]].mean(axis=0)) - AWAY * _unit(others @ self._sums)
+        return _unit((1 - weight) * query + weight * target)
+
+    def _span_vectors(self) -> np.ndarray:
+        """Return the spans' vectors, and have their sum for each question ready: many moves add those up."""
+        with self._lock:
+            if self._vectors is None:
+                texts = [span["text"] for span, has in zip(self.spans, self._has_vector) if has]
+                self._vectors = self._embedder.encode(texts)
+            if self._sums is None:
+                sums = np.zeros((len(self._question_vectors), self._vectors.shape[1]))
+                np.add.at(sums, self._owner[self._has_vector], self._vectors)
+                self._sums = sums
+            return self._vectors
+
+    def terms(self, relevant: np.ndarray) -> dict[str, float]:
+        """Return the words that mark the relevant spans off from all spans, with weights that add up to 1.
+
+        A word weighs (share of relevant spans that hold it) * log(spans / spans that hold it): its mean
+        TF-IDF, with binary counts. The best 100 of the words that two relevant spans or more hold.
+        """
+        found = np.asarray(self._holds[np.flatnonzero(relevant)].sum(axis=0)).ravel()
+        common = np.flatnonzero(found > 1)
+        weights = found[common] * self._idf[common]
+        best = np.argsort(-weights, kind="stable")[:TERMS]  # the words are sorted
+        best = best[weights[best] > 1e-12]
+        return dict(zip((self._words[n] for n in common[best]), (weights[best] / weights[best].sum()).tolist()))
+
+    def save(self, folder: Path) -> None:
+        """Write feedback.jsonl and, once the spans are embedded, feedback.npy into an existing folder."""
+        (folder / VECTORS).unlink(missing_ok=True)
+        if self._vectors is not None:
+            np.save(folder / VECTORS, self._vectors, allow_pickle=False)
+        write_jsonl(folder / SPANS, self.spans)
+
+    @classmethod
+    def load(cls, folder: Path, embedder: Embedder, *, vectors: bool = True) -> RelevanceFeedback:
+        """Return what `save` wrote; with vectors=False the spans are embedded anew when `moved` needs them.
+
+        Raises InputError if there are no spans, or if the two files don't belong together.
+        """
+        path, spans = folder / VECTORS, read_jsonl(folder / SPANS)
+        found = np.load(path, allow_pickle=False) if vectors and path.is_file() else None
+        try:
+            feedback = cls(spans, embedder, span_vectors=found)
+        except (KeyError, ValueError) as error:
+            message = f"{folder / SPANS} holds no gold spans ({error!r}): build the retriever again"
+            raise InputError(message) from error
+        if found is not None and len(found) != feedback._has_vector.sum():
+            raise InputError(f"{folder / SPANS} and {VECTORS} differ in length: build the retriever again")
+        return feedback
+
+
+def _incidence(texts: Sequence[str]) -> tuple[list[str], csr_matrix]:
+    """Return the words of n texts, sorted, and which text holds which: 1.0 or 0, of shape (n, words)."""
+    from scipy.sparse import csr_matrix
+
+    found = [set(search_words(text)) for text in texts]
+    vocabulary = sorted(set().union(*found))
+    number = {word: n for n, word in enumerate(vocabulary)}
+    columns = [number[word] for held in found for word in held]
+    ends = np.cumsum([0, *map(len, found)])
+    return vocabulary, csr_matrix((np.ones(len(columns)), columns, ends), shape=(len(texts), len(vocabulary)))
+
+
+def _first(owners: np.ndarray, most: int) -> np.ndarray:
+    """Return a mask of the first `most` entries of each owner."""
+    return np.array([np.count_nonzero(owners[:n] == owner) < most for n, owner in enumerate(owners)])
+
+
+def _unit(vector: np.ndarray) -> np.ndarray:
+    return (vector / max(float(np.linalg.norm(vector)), 1e-12)).astype(np.float32)

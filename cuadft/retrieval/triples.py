@@ -1,0 +1,299 @@
+"""Training examples for the embedder: a question, a passage that answers it, one that only looks as if it did.
+
+What gold spans say of a passage: which categories it answers, and whether that is known at all.
+
+Batches for a loss that takes the other examples of a batch as negatives, so that none of them is a false one.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+from cuadft.core.errors import InputError
+from cuadft.data.passages import Passage, gold_shares
+
+if TYPE_CHECKING:
+    from cuadft.data.contracts import Row
+    from cuadft.retrieval.retriever import Retriever
+
+
+ENOUGH = 0.4  # share of a span in the passage, or of the passage in a span, that makes the passage a positive
+EVENNESS = 0.6  # a category's examples grow with its rows to this power: rare clauses come more often than they occur
+REPHRASED = 0.5  # share of the official questions that are asked in other words, where there are any
+ELSEWHERE = 0.25  # share of the negatives that come from other contracts
+HARDEST = 6  # a negative is one of so many best passages that don't answer
+DEPTH = 24  # passages searched for them, besides those that may answer
+
+
+def make_triples(
+    rows: Iterable[Row], passages_by_contract: Mapping[str, Sequence[Passage]], *,
+    negatives_from: Sequence[Retriever], phrasings: Mapping[str, Sequence[str]] | None = None,
+    per_category: int = 120, seed: int = 7, held_out: Collection[str] = (), share: float = ENOUGH,
+) -> list[dict[str, Any]]:  # fmt: skip
+    """Return about per_category * categories examples of train rows, in order of category; the seed decides the draw.
+
+    Example: query, positive, negative (texts), category, contract, negative_from (the mode of the retriever that
+    found it), negative_contract, answers (the categories whose gold spans either passage touches).
+
+    A positive holds `share` of a gold span or is filled by one to that share, so that each of several spans and each
+    passage of a long one has its turn. A negative is among the best that a retriever of `negatives_from` finds for
+    the question, in the row's contract or in others; it touches no gold span of the category, repeats none word for
+    word, and comes from no other contract that isn't labelled for the category. phrasings: other words for a
+    category's official question. Unanswerable rows give no example, but say that their contract lacks the clause.
+    held_out: titles of held-out contracts. Raises InputError on a row of theirs, on rows without passages or
+    answers, and where no negative is found. Mined negatives: Xiong et al. (2021), "Approximate Nearest Neighbor
+    Negative Contrastive Learning for Dense Text Retrieval", section 4.
+    """
+    rows, rng = list(rows), random.Random(seed)
+    _check(rows, passages_by_contract, negatives_from, held_out, per_category)
+    labels, negatives = Labels(rows), _Negatives(negatives_from, rows)
+    drawn = _draw(rows, passages_by_contract, per_category, share, rng)
+    plans = [negatives.options(n % len(negatives_from), rng.random() < ELSEWHERE) for n in range(len(drawn))]
+    negatives.prefetch((row, options[0]) for (row, _), options in zip(drawn, plans))
+    made = []
+    for (row, positive), options in zip(drawn, plans, strict=True):
+        query = _query(row, phrasings or {}, rng)
+        if found := negatives.pick(row, labels, options, rng):
+            made.append(_example(row, query, positive, *found, labels))
+    if not made:
+        raise InputError("No passage looks like an answer without being one: give contracts of more than one passage, "
+                         "or leave the embedder as it is (embedder_steps 0)")  # fmt: skip
+    return made
+
+
+def _check(rows: Sequence[Row], passages: Mapping[str, Sequence[Passage]], retrievers: Sequence[Retriever],
+           held_out: Collection[str], per_category: int) -> None:  # fmt: skip
+    if leaked := sorted({row["contract"] for row in rows} & set(held_out)):
+        some = f"{len(leaked)} held-out contracts, such as {leaked[0]!r}"
+        raise InputError(f"Among the training rows are {some}: train on rows of the train split only")
+    if missing := sorted({row["contract"] for row in rows if row["answers"]} - set(passages)):
+        lacking = f"{len(missing)} contracts of the rows have no passages, such as {missing[0]!r}"
+        raise InputError(f"{lacking}: cut them first")
+    if not any(row["answers"] for row in rows):
+        raise InputError("No answerable row to learn from: give train rows that have gold spans")
+    if not retrievers:
+        raise InputError("negatives_from is empty: give at least one retriever, such as one of mode 'bm25'")
+    if per_category < 1:
+        raise InputError(f"Invalid per_category {per_category!r}: give a number of examples from 1, such as 120")
+
+
+def _draw(rows: Sequence[Row], passages: Mapping[str, Sequence[Passage]], per_category: int, share: float,
+          rng: random.Random) -> list[tuple[Row, Passage]]:  # fmt: skip
+    """Return (row, positive) pairs: in each category the rows take turns, and in each row its positives do."""
+    sources: defaultdict[str, list[tuple[Row, list[Passage]]]] = defaultdict(list)
+    for row in rows:
+        own = passages.get(row["contract"], ())
+        filled = gold_shares(own, row["answers"])
+        if good := [passage for passage in own if filled.get(passage.index, 0.0) >= share]:
+            sources[category_of(row)].append((row, good))
+    if not sources:
+        raise InputError("No passage holds a gold span: cut the passages from the texts that the rows belong to")
+    weights = {category: len(found) ** EVENNESS for category, found in sources.items()}
+    each = per_category * len(weights) / sum(weights.values())
+    drawn = []
+    for category, found in sorted(sources.items()):
+        turns = [(row, rng.sample(good, len(good))) for row, good in rng.sample(found, len(found))]
+        for n in range(max(1, round(each * weights[category]))):
+            row, good = turns[n % len(turns)]
+            drawn.append((row, good[n // len(turns) % len(good)]))
+    return drawn
+
+
+def _query(row: Row, phrasings: Mapping[str, Sequence[str]], rng: random.Random) -> str:
+    others = phrasings.get(row["category"], ()) if row.get("source", "cuad") == "cuad" else ()
+    return rng.choice(list(others)) if others and rng.random() < REPHRASED else row["question"]
+
+
+def _example(row: Row, query: str, positive: Passage, negative: Passage, mode: str, labels: Labels) -> dict[str, Any]:
+    category = category_of(row)
+    return {
+        "query": query, "positive": positive.text, "negative": negative.text, "category": category,
+        "contract": row["contract"], "negative_from": mode, "negative_contract": negative.contract,
+        "answers": sorted({category} | labels.touched(positive) | labels.touched(negative)),
+    }  # fmt: skip
+
+
+class _Negatives:
+    """The passages that retrievers find for a row's question, each search run once."""
+
+    def __init__(self, retrievers: Sequence[Retriever], rows: Sequence[Row]) -> None:
+        self._retrievers = list(retrievers)
+        self._held = [{passage.contract for passage in retriever.passages} for retriever in retrievers]
+        self._found: dict[tuple[int, str, str | None], list[Passage]] = {}
+        self._used: Counter[tuple[str, Passage]] = Counter()
+        answered = Counter(category_of(row) for row in rows if row["answers"])
+        self._deep = DEPTH + 2 * max(answered.values())  # a good retriever puts the clauses of all contracts first
+
+    def options(self, first: int, elsewhere: bool) -> list[tuple[int, bool]]:
+        """Return (retriever, in other contracts) pairs, the one to try first in front."""
+        order = [*range(first, len(self._retrievers)), *range(first)]
+        return [(n, other) for n in order for other in (elsewhere, not elsewhere)]
+
+    def prefetch(self, wanted: Iterable[tuple[Row, tuple[int, bool]]]) -> None:
+        """Search for all that is likely to be asked, many queries at once."""
+        groups: defaultdict[tuple[int, bool], dict[tuple[str, str | None], None]] = defaultdict(dict)
+        for row, (number, elsewhere) in wanted:
+            contract = None if elsewhere else row["contract"]
+            if contract is None or contract in self._held[number]:
+                groups[number, elsewhere].setdefault((row["question"], contract))
+        for (number, elsewhere), queries in groups.items():
+            new = [query for query in queries if (number, *query) not in self._found]
+            hits = self._retrievers[number].search_many(new, k=self._deep if elsewhere else DEPTH)
+            for query, found in zip(new, hits, strict=True):
+                self._found[number, *query] = [hit.passage for hit in found]
+
+    def pick(self, row: Row, labels: Labels, options: Sequence[tuple[int, bool]],
+             rng: random.Random) -> tuple[Passage, str] | None:  # fmt: skip
+        """Return a hard negative, the one this row has had least often, and the mode that found it; or None."""
+        category = category_of(row)
+        for number, elsewhere in options:
+            self.prefetch([(row, (number, elsewhere))])
+            found = self._found.get((number, row["question"], None if elsewhere else row["contract"]), [])
+            there = (passage for passage in found if (passage.contract != row["contract"]) == elsewhere)
+            usable = list(islice((passage for passage in there if not labels.may_answer(passage, row)), HARDEST))
+            for passage in sorted(usable, key=lambda passage: (self._used[row["id"], passage], rng.random())):
+                if not labels.repeats(passage, category):
+                    self._used[row["id"], passage] += 1
+                    return passage, self._retrievers[number].mode
+        return None
+
+WORDING = 40  # characters from which a gold span that stands word for word in another passage answers there too
+
+
+def category_of(row: Mapping[str, Any]) -> str:
+    """Return a row's category; a row without one (a user's own question) is a category of its own."""
+    return row["category"] or row["id"]
+
+
+class Labels:
+    """The gold spans of rows, by contract and category.
+
+    Only rows of the corpus itself (`source` "cuad") label a contract for their category: a generated question or a
+    user's own names one answer, which says nothing about the rest of its contract.
+    """
+
+    def __init__(self, rows: Iterable[Row]):
+        """Take rows, answerable or not."""
+        self._spans: defaultdict[str, list[tuple[int, int, str]]] = defaultdict(list)
+        self._labelled: set[tuple[str, str]] = set()
+        self._wording: defaultdict[str, set[str]] = defaultdict(set)
+        self._touched: dict[tuple[str, int, int], frozenset[str]] = {}
+        for row in rows:
+            category = category_of(row)
+            if row.get("source", "cuad") == "cuad":
+                self._labelled.add((row["contract"], category))
+            for span in row["answers"]:
+                self._spans[row["contract"]].append((span["start"], span["start"] + len(span["text"]), category))
+                if len(wording := _plain(span["text"])) >= WORDING:
+                    self._wording[category].add(wording)
+
+    def touched(self, passage: Passage) -> frozenset[str]:
+        """Return the categories that have a gold span which shares a character with the passage."""
+        place = passage.contract, passage.start, passage.end
+        if place not in self._touched:
+            spans = self._spans.get(passage.contract, ())
+            near = (category for start, end, category in spans if start < passage.end and passage.start < end)
+            self._touched[place] = frozenset(near)
+        return self._touched[place]
+
+    def may_answer(self, passage: Passage, row: Row) -> bool:
+        """Tell whether a passage answers the row's category, or might because its contract isn't labelled for it.
+
+        In the row's own contract only what its category's spans touch counts as an answer.
+        """
+        category = category_of(row)
+        if passage.contract != row["contract"] and (passage.contract, category) not in self._labelled:
+            return True
+        return category in self.touched(passage)
+
+    def repeats(self, passage: Passage, category: str) -> bool:
+        """Tell whether a long gold span of the category, of any contract, stands in the passage word for word."""
+        text = _plain(passage.text)
+        return any(wording in text for wording in self._wording.get(category, ()))
+
+
+def _plain(text: str) -> str:
+    return " ".join(text.lower().split())
+
+
+def plan_batches(triples: Sequence[Mapping[str, Any]], *, size: int, seed: int) -> list[list[int]]:
+    """Return one pass over the triples, as indexes: at most `size` a batch, each category spread evenly over it.
+
+    A batch holds a category once, and no passage that answers another example's category (`answers`, as
+    `make_triples` gives them): CUAD asks 41 questions over and over, so that a random batch would teach
+    that right answers are wrong. Batches of less than three quarters of the largest are left out: they would be
+    of categories whose answers stand together, such as the parties and the date. Raises InputError if size < 2.
+    """
+    if size < 2:
+        raise InputError(f"Invalid batch size {size!r}: give 2 or more, as each example needs others as negatives")
+    waiting = _evenly(triples, random.Random(seed))
+    made: list[list[int]] = []
+    while waiting:
+        batch: list[int] = []
+        asked: set[str] = set()
+        answered: set[str] = set()
+        for index in waiting:
+            own, answers = triples[index]["category"], triples[index]["answers"]
+            if own not in answered and asked.isdisjoint(answers):
+                batch.append(index)
+                asked.add(own)
+                answered.update(answers, [own])
+                if len(batch) == size:
+                    break
+        taken = set(batch)
+        waiting = [index for index in waiting if index not in taken]
+        made.append(batch)
+    most = max(map(len, made), default=0)
+    return [batch for batch in made if 4 * len(batch) >= 3 * most]
+
+
+def batch_schedule(triples: Sequence[Mapping[str, Any]], *, size: int, steps: int, seed: int) -> list[list[int]]:
+    """Return exactly `steps` batches, in as many passes over the triples as that takes, each drawn anew.
+
+    Raises InputError if there are no triples, or size or steps is too small.
+    """
+    if not triples:
+        raise InputError("There are no triples to train on: give rows that have gold spans to make_triples")
+    if steps < 1:
+        raise InputError(f"Invalid number of training steps {steps!r}: give 1 or more, such as 250")
+    planned: list[list[int]] = []
+    passes = 0
+    while len(planned) < steps:
+        planned += plan_batches(triples, size=size, seed=seed * 1000 + passes)
+        passes += 1
+    return planned[:steps]
+
+
+class Planned:
+    """A batch sampler for torch's DataLoader that gives planned batches; every pass over it is the same."""
+
+    drop_last = False
+
+    def __init__(self, plan: Sequence[Sequence[int]], dataset: Any = None, *, batch_size: int, **_: Any) -> None:
+        """Take what sentence-transformers' trainer hands to `batch_sampler`, after the plan itself."""
+        self._plan, self.batch_size = plan, batch_size
+
+    def __iter__(self) -> Iterator[list[int]]:
+        return (list(batch) for batch in self._plan)
+
+    def __len__(self) -> int:
+        return len(self._plan)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Do nothing: the plan holds all passes."""
+
+
+def _evenly(triples: Sequence[Mapping[str, Any]], rng: random.Random) -> list[int]:
+    """Return all indexes in an order in which each category's come at even distances, shuffled within it."""
+    by_category: defaultdict[str, list[int]] = defaultdict(list)
+    for index, triple in enumerate(triples):
+        by_category[triple["category"]].append(index)
+    times = {}
+    for _, own in sorted(by_category.items()):
+        for n, index in enumerate(rng.sample(own, len(own))):
+            times[index] = (n + rng.random()) / len(own)
+    return sorted(times, key=times.__getitem__)

@@ -1,0 +1,19 @@
+"""New training questions: what they are made from, who writes them, and the filters that they must pass.
+
+Only training contracts are ever read here; which contracts these are is decided in `data`. For example:
+
+    accepted, rejected = selfinstruct.filter_questions(candidates, train_rows, embedder=embedder)
+"""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submod_attrs={
+        "filters": ["filter_questions"],
+        "generate": ["write_questions"],
+        "own": ["OwnQuestions", "read_own_questions"],
+        "templates": ["paraphrases", "phrased_questions"],
+        "yields": ["kept_and_rejected", "reason_counts", "steps_table", "yield_by_source", "yield_remark"],
+    },
+)

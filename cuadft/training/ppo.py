@@ -1,0 +1,372 @@
+"""A training loop of our own: steps that are logged, told to callbacks, saved, and gone on from after a kill.
+
+    class Mine(Stepwise):
+        def step(self, number): ...  # change the weights, return what to log
+
+Proximal policy optimisation (PPO) of a language model's LoRA adapter, small enough to read in one sitting.
+
+One step: sample answers, have them rewarded, work out for every token how much better than expected it was (its
+advantage), then make good tokens likelier, in small clipped moves that stay near the SFT model. Sources: PPO, Schulman et
+al. 2017; GAE, Schulman et al. 2016; "The N Implementation Details of RLHF with PPO", Huang et al. 2024. Tensors are
+(answers, tokens); a mask is 1 on an answer's tokens and its end mark, 0 behind.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import random
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from peft import PeftModel
+from torch import Tensor
+
+from cuadft.core.errors import InputError
+from cuadft.core.files import file_hash, read_json, value_hash, write_bytes, write_json
+
+KEPT = 2  # states: the second is for a disk that loses the first
+
+
+def draw_step(rows: Sequence[Any], size: int, number: int, seed: int) -> list[Any]:
+    """Return the rows of step `number`: all rows are shuffled, used up `size` a step, and shuffled again."""
+    places = [divmod(i, len(rows)) for i in range(number * size, (number + 1) * size)]
+    orders = {n: random.Random(f"{seed} {n}").sample(range(len(rows)), len(rows)) for n, _ in places}
+    return [rows[orders[n][i]] for n, i in places]
+
+
+class Stepwise:
+    """Run `steps` steps on the tensors `trained` (by name) with their optimiser, saving each `save_steps` (0: at the end).
+
+    identity: what the training depends on, besides the start weights; states of another one are refused. A step's
+    randomness must come from its number, so that an interrupted training ends equal to an unbroken one. `state` is as
+    transformers' trainers have it.
+    """
+
+    def __init__(self, trained: dict[str, Tensor], optimizer: Any, *, steps: int, output_dir: str | Path, save_steps: int,
+                 identity: list[Any]) -> None:
+        from transformers import TrainerState
+
+        self.trained, self.optimizer, self.save_steps = trained, optimizer, save_steps
+        self.key = value_hash([identity, steps, [p.detach().double().sum().item() for p in trained.values()]])
+        self.folder, self.state, self.callbacks = Path(output_dir), TrainerState(max_steps=steps), []
+
+    def step(self, number: int) -> dict[str, float]:
+        """Do step `number` (from 0) and return what to log."""
+        raise NotImplementedError
+
+    def train(self, resume_from_checkpoint: str | Path | None = None) -> list[dict[str, Any]]:
+        """Train to the last step, from the newest whole state in output_dir on; returns the log, one entry a step.
+
+        resume_from_checkpoint: another folder of states. Raises InputError if they are of other settings or data.
+        """
+        from tqdm.auto import tqdm
+
+        self._resume(Path(resume_from_checkpoint or self.folder))
+        done, steps = self.state.global_step, self.state.max_steps
+        self._tell("on_train_begin")
+        for number in tqdm(range(done, steps), initial=done, total=steps, disable=bool(os.environ.get("CUADFT_PLAIN"))):
+            logs = self.step(number)
+            self.state.global_step = number + 1
+            self.state.log_history.append(logs | {"step": number + 1})
+            if number + 1 == steps or self.save_steps and (number + 1) % self.save_steps == 0:
+                self._save()
+            self._tell("on_step_end")
+            self._tell("on_log", logs=logs)
+        self._tell("on_train_end")
+        return self.state.log_history
+
+    def add_callback(self, callback: Any) -> None:
+        """Have a transformers TrainerCallback told when training begins and ends, when a step ends, and what it logs.
+
+        It gets the state, and None for the arguments and the control that only transformers' trainers have.
+        """
+        self.callbacks.append(callback)
+
+    def remove_callback(self, kind: type) -> None:
+        """Drop the callbacks of a class."""
+        self.callbacks = [callback for callback in self.callbacks if not isinstance(callback, kind)]
+
+    def _tell(self, event: str, **given: Any) -> None:
+        for callback in self.callbacks:
+            getattr(callback, event)(None, self.state, None, **given)
+
+    def _save(self) -> None:
+        """Write tensors, the optimiser's moments and the log in one step: a kill leaves the states before as they are."""
+        from safetensors.torch import save
+
+        tensors = {f"weight {name}": p.detach().contiguous() for name, p in self.trained.items()}
+        for name, parameter in self.trained.items():
+            tensors |= {f"{key} {name}": t.contiguous() for key, t in self.optimizer.state[parameter].items()}
+        scratch, final = self.folder / ".state-new", self.folder / f"state-{self.state.global_step:08d}"
+        for stale in (scratch, final):
+            shutil.rmtree(stale, ignore_errors=True)
+        write_bytes(scratch / "tensors.safetensors", save(tensors))
+        record = {"key": self.key, "log_history": self.state.log_history}
+        write_json(scratch / "state.json", record | {"sha256": file_hash(scratch / "tensors.safetensors")})
+        os.replace(scratch, final)
+        for old in _states(self.folder)[KEPT:]:
+            shutil.rmtree(old)
+
+    def _resume(self, folder: Path) -> None:
+        from safetensors.torch import load_file
+
+        whole = next(((state, record) for state in _states(folder) if (record := _record(state))), None)
+        if whole is None:
+            return
+        state, record = whole
+        if record["key"] != self.key:
+            raise InputError(f"{state} is of other settings, data or start weights: remove it, or choose another output_dir.")
+        tensors = load_file(state / "tensors.safetensors")
+        for name, parameter in self.trained.items():
+            parameter.data.copy_(tensors[f"weight {name}"])
+            moments = {key: tensors[f"{key} {name}"] for key in ("step", "exp_avg", "exp_avg_sq") if f"{key} {name}" in tensors}
+            if moments:  # none before the first update
+                self.optimizer.state[parameter] = {k: t if k == "step" else t.to(parameter.device) for k, t in moments.items()}
+        self.state.log_history, self.state.global_step = record["log_history"], len(record["log_history"])
+
+
+def _states(folder: Path) -> list[Path]:
+    return sorted(folder.glob("state-*"), reverse=True)
+
+
+def _record(state: Path) -> dict[str, Any] | None:
+    """Return a state's record, None if any part of the state is missing or damaged."""
+    tensors = state / "tensors.safetensors"
+    try:
+        record = read_json(state / "state.json")
+    except InputError:
+        return None
+    return record if tensors.is_file() and record.get("sha256") == file_hash(tensors) else None
+
+
+@dataclass(frozen=True)
+class PPOSettings:
+    """Say how PPO learns: `steps` of `rollout` sampled answers, each learned from `epochs` times in minibatches.
+
+    kl_coef: reward lost per nat of leaving the SFT model. clip, value_clip: how far a token's probability ratio and value
+    may move in a step. missing_eos_penalty: reward lost by an answer without its end mark. checkpointing: compute
+    activations twice, to hold fewer in memory.
+    """
+
+    steps: int = 50
+    rollout: int = 16
+    minibatch: int = 4
+    epochs: int = 2
+    max_new_tokens: int = 64
+    temperature: float = 1.0
+    kl_coef: float = 0.05
+    clip: float = 0.2
+    value_clip: float = 0.2
+    value_coef: float = 0.1
+    gamma: float = 1.0
+    lam: float = 0.95
+    missing_eos_penalty: float = 0.0
+    max_grad_norm: float = 1.0
+    checkpointing: bool = False
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            whole = isinstance(getattr(PPOSettings, name), int)
+            low = 0 if name.endswith(("coef", "penalty", "gamma", "lam", "checkpointing")) else 1 if whole else 1e-6
+            high = 1 if name in ("gamma", "lam", "checkpointing") else 1e9
+            if not low <= value <= high or whole and not isinstance(value, int):
+                raise InputError(f"Invalid PPO {name}={value!r}: give a {'whole ' * whole}number from {low} to {high:g}.")
+
+
+def masked_mean(x: Tensor, mask: Tensor) -> Tensor:
+    """Return the mean over the mask's tokens (a scalar), 0 if there is none."""
+    return (x * mask).sum() / mask.sum().clamp(min=1)
+
+
+def whiten(x: Tensor, mask: Tensor) -> Tensor:
+    """Return x with mean 0 and variance 1 over the mask's tokens, and 0 outside."""
+    mean = masked_mean(x, mask)
+    return (x - mean) * torch.rsqrt(masked_mean((x - mean) ** 2, mask) + 1e-8) * mask
+
+
+def kl_estimate(logp: Tensor, ref_logp: Tensor, mask: Tensor) -> Tensor:
+    """Return the mean KL divergence from the reference, in nats per token, as Schulman 2020 estimates it: r - 1 - log r."""
+    log_ratio = ref_logp - logp
+    return masked_mean(log_ratio.exp() - 1 - log_ratio, mask)
+
+
+def token_rewards(scores: Tensor, logp: Tensor, ref_logp: Tensor, mask: Tensor, kl_coef: float) -> Tensor:
+    """Return each token's reward: the KL penalty everywhere, and the answer's score (answers,) on its last token."""
+    last = mask.sum(1).long() - 1
+    rewards = -kl_coef * (logp - ref_logp) * mask
+    rewards[torch.arange(len(last), device=last.device), last] += scores
+    return rewards
+
+
+def gae(rewards: Tensor, values: Tensor, mask: Tensor, gamma: float, lam: float) -> tuple[Tensor, Tensor]:
+    """Return the advantages by generalised advantage estimation, and the returns that the values should have foretold.
+
+    delta_t = r_t + gamma V_t+1 - V_t, and A_t = delta_t + gamma lam A_t+1; behind an answer's end both are 0.
+    """
+    values, advantages, after, following = values * mask, torch.zeros_like(rewards), 0.0, 0.0
+    for t in reversed(range(rewards.shape[1])):
+        delta = rewards[:, t] + gamma * following - values[:, t]
+        after = (delta + gamma * lam * after) * mask[:, t]
+        advantages[:, t], following = after, values[:, t]
+    return advantages, advantages + values
+
+
+def policy_loss(logp: Tensor, old_logp: Tensor, advantages: Tensor, mask: Tensor, clip: float) -> tuple[Tensor, Tensor]:
+    """Return the clipped surrogate loss, and the share of tokens where clipping holds (PPO paper, equation 7).
+
+    The pessimistic maximum takes away any gain from moving a probability by more than `clip` in the wanted direction,
+    and keeps the loss from moving it in the other.
+    """
+    ratio = (logp - old_logp).exp()
+    free, clipped = -advantages * ratio, -advantages * ratio.clamp(1 - clip, 1 + clip)
+    return masked_mean(torch.maximum(free, clipped), mask), masked_mean((clipped > free).float(), mask)
+
+
+def value_loss(values: Tensor, old_values: Tensor, returns: Tensor, mask: Tensor, clip: float) -> Tensor:
+    """Return half the squared error of the values, clipped to move by at most `clip` from the old (Huang et al. 2024)."""
+    near = old_values + (values - old_values).clamp(-clip, clip)
+    return 0.5 * masked_mean(torch.maximum((values - returns) ** 2, (near - returns) ** 2), mask)
+
+
+class PPOTrainer(Stepwise):
+    """Train the adapter "default" of a PeftModel on a reward; the reference is a frozen copy of that adapter.
+
+    rows: {"prompt": chat messages, ...columns}. reward: called as TRL calls one, reward(prompts=, completions=,
+    **columns), a list each; it returns a number an answer, or None where it has none: that answer is left out of the
+    update and counted as "unrewarded". A step's randomness comes from the seed and its number alone.
+    """
+
+    def __init__(self, model: PeftModel, tokenizer: Any, rows: Sequence[Mapping[str, Any]], reward: Callable[..., Sequence],
+                 settings: PPOSettings, output_dir: str | Path, *, learning_rate: float = 1e-4, seed: int = 7,
+                 save_steps: int = 10) -> None:
+        if not isinstance(model, PeftModel):
+            raise InputError("PPO trains a LoRA adapter, and the model has none: use finetune_mode lora or qlora.")
+        if not rows:
+            raise InputError("There are no prompts to sample answers to: draw more rows (preference_rows).")
+        self.accelerator = Accelerator()
+        if model.device.type != self.accelerator.device.type:  # a model in 4 bits is there already, and may not be moved
+            model.to(self.accelerator.device)
+        self.model, self.tokenizer, self.rows, self.reward = model, tokenizer, list(rows), reward
+        self.settings, self.learning_rate, self.seed = settings, learning_rate, seed
+        self.value_head = torch.nn.Linear(model.get_base_model().config.get_text_config().hidden_size, 1).to(model.device)
+        own = self._adapters() | {f"value_head.{name}": p for name, p in self.value_head.named_parameters()}
+        optimizer = torch.optim.Adam(own.values(), lr=learning_rate, eps=1e-5)  # Huang et al. 2024 on eps
+        super().__init__(own, optimizer, steps=settings.steps, output_dir=output_dir, save_steps=save_steps,
+                         identity=[repr(settings), learning_rate, seed, repr(self.rows)])
+
+    def _adapters(self) -> dict[str, Tensor]:
+        """Copy the adapter to the frozen "ref", set the values to 0, and return the adapter's tensors by name."""
+        self.model.add_adapter("ref", self.model.peft_config["default"])
+        self.model.set_adapter("default")
+        own = {name: p for name, p in self.model.named_parameters() if p.requires_grad}
+        for name, parameter in own.items():
+            self.model.get_parameter(name.replace(".default", ".ref")).data.copy_(parameter.data)
+        for parameter in self.value_head.parameters():
+            torch.nn.init.zeros_(parameter)
+        if self.settings.checkpointing:
+            self.model.gradient_checkpointing_enable({"use_reentrant": False})
+        return own
+
+    def step(self, number: int) -> dict[str, float]:
+        """Sample, reward, judge and learn; return what to log."""
+        rate = self.learning_rate * (1 - number / self.settings.steps)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+            torch.manual_seed(self.seed * 1_000_003 + number)
+            rows = draw_step(self.rows, self.settings.rollout, number, self.seed)
+            batch, texts = self._sample(rows)
+            scores = self._rewards(rows, texts)
+            kept = [i for i, score in enumerate(scores) if score is not None]
+            logs = {"learning_rate": rate, "completion_length": batch["mask"].sum(1).mean().item(),
+                    "unfinished": 1 - batch["ended"].float().mean().item(), "unrewarded": len(rows) - len(kept)}
+            if not kept:
+                return logs
+            batch, raw = _pick(batch, torch.tensor(kept)), torch.tensor([scores[i] for i in kept])
+            logs |= {"reward": raw.mean().item(), "reward_std": raw.std(correction=0).item()}
+            given = raw.to(self.model.device) - self.settings.missing_eos_penalty * ~batch["ended"]
+            return logs | self._judge(batch, given) | self._update(batch)
+
+    @torch.no_grad()
+    def _sample(self, rows: Sequence[Mapping[str, Any]]) -> tuple[dict[str, Tensor], list[str]]:
+        """Return left-padded tokens of prompts and sampled answers with their masks, and the answers' texts."""
+        words, device, own = self.tokenizer, self.model.device, self.settings
+        prompts = [words.apply_chat_template(r["prompt"], add_generation_prompt=True, return_dict=False) for r in rows]
+        width, pad = max(map(len, prompts)), words.eos_token_id if words.pad_token_id is None else words.pad_token_id
+        seen = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts], device=device)
+        ends = self.model.generation_config.eos_token_id
+        ends = list({words.eos_token_id, *(ends if isinstance(ends, list) else [ends])} - {None})
+        tokens = self.model.eval().generate(
+            input_ids=torch.tensor([[pad] * (width - len(p)) + p for p in prompts], device=device), attention_mask=seen,
+            do_sample=True, temperature=own.temperature, top_k=0, top_p=1.0, repetition_penalty=1.0,
+            max_new_tokens=own.max_new_tokens, pad_token_id=pad, eos_token_id=ends)
+        end = torch.isin(tokens[:, width:], torch.tensor(ends, device=device))
+        mask = end.cumsum(1) - end.long() == 0  # by position, not by token: the padding may be the end mark itself
+        answers = [row[kept] for row, kept in zip(tokens[:, width:], mask & ~end, strict=True)]
+        texts = words.batch_decode(answers, skip_special_tokens=True)
+        return {"tokens": tokens, "seen": torch.cat([seen, mask.long()], 1), "mask": mask.float(), "ended": end.any(1)}, texts
+
+    def _rewards(self, rows: Sequence[Mapping[str, Any]], texts: Sequence[str]) -> list[float | None]:
+        columns = {key: [row.get(key) for row in rows] for key in self.rows[0] if key not in ("prompt", "completion")}
+        scores = self.reward(prompts=[row["prompt"] for row in rows],
+                             completions=[[{"role": "assistant", "content": text}] for text in texts], **columns)
+        if len(scores) != len(rows):
+            raise InputError(f"The reward returned {len(scores)} scores for {len(rows)} answers: return one each, or None.")
+        return [float(score) if score is not None and math.isfinite(score) else None for score in scores]
+
+    def _forward(self, batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+        """Return log-probability, value and entropy of each answer token, as they were before it was drawn, in float32."""
+        width, start = batch["mask"].shape[1], int(batch["seen"].any(0).int().argmax())  # before it, all is padding
+        tokens, seen = batch["tokens"][:, start:], batch["seen"][:, start:]
+        out = self.model(tokens, attention_mask=seen, position_ids=(seen.cumsum(1) - 1).clamp(min=0), use_cache=False,
+                         logits_to_keep=width + 1, output_hidden_states=True)  # the prompt's tokens carry no loss
+        every = (out.logits[:, :-1].float() / self.settings.temperature).log_softmax(-1)
+        values = self.value_head(out.hidden_states[-1][:, -width - 1:-1].float())[..., 0]
+        return every.gather(-1, tokens[:, -width:, None])[..., 0], values, -(every.exp() * every).detach().sum(-1)
+
+    @torch.no_grad()
+    def _judge(self, batch: dict[str, Tensor], scores: Tensor) -> dict[str, float]:
+        """Put old log-probabilities, values, advantages and returns into the batch; return what they say of the policy."""
+        found, mask, own = {}, batch["mask"], self.settings
+        for adapter in ("ref", "default"):
+            self.model.set_adapter(adapter)
+            parts = [self._forward(_pick(batch, rows)) for rows in torch.arange(len(scores)).split(own.minibatch)]
+            found[adapter] = [torch.cat(tensors) for tensors in zip(*parts, strict=True)]
+        (ref_logp, *_), (logp, values, entropy) = found["ref"], found["default"]
+        rewards = token_rewards(scores, logp, ref_logp, mask, own.kl_coef)
+        advantages, returns = gae(rewards, values, mask, own.gamma, own.lam)
+        batch |= {"logp": logp, "values": values, "returns": returns, "advantages": whiten(advantages, mask)}
+        wrong, spread = (x[mask > 0].var(correction=0).item() for x in (advantages, returns))  # advantage: return - value
+        return {"kl": kl_estimate(logp, ref_logp, mask).item(), "entropy": masked_mean(entropy, mask).item()} | (
+            {"explained_variance": 1 - wrong / spread} if spread else {})
+
+    def _update(self, batch: dict[str, Tensor]) -> dict[str, float]:
+        """Learn from a batch; return the mean losses, share of clipped tokens and norm of the gradient."""
+        own, logs = self.settings, []
+        self.model.train(own.checkpointing)  # else without dropout, which would change the probability ratios
+        for _ in range(own.epochs):
+            for rows in torch.randperm(len(batch["mask"])).split(own.minibatch):
+                part = _pick(batch, rows)
+                logp, values, _ = self._forward(part)
+                policy, clipped = policy_loss(logp, part["logp"], part["advantages"], part["mask"], own.clip)
+                value = value_loss(values, part["values"], part["returns"], part["mask"], own.value_clip)
+                loss = policy + own.value_coef * value
+                self.optimizer.zero_grad()
+                loss.backward()
+                norm = torch.nn.utils.clip_grad_norm_(self.trained.values(), own.max_grad_norm)
+                if not torch.isfinite(norm):
+                    raise InputError(f"PPO's gradient is {norm.item()}: start again with a lower learning rate.")
+                self.optimizer.step()
+                logs.append(torch.stack([loss, policy, value, clipped, norm]).detach())
+        names = ("loss", "policy_loss", "value_loss", "clip_fraction", "grad_norm")
+        return dict(zip(names, torch.stack(logs).mean(0).tolist(), strict=True))
+
+
+def _pick(batch: Mapping[str, Tensor], rows: Tensor) -> dict[str, Tensor]:
+    return {name: part[rows.to(part.device)] for name, part in batch.items()}

@@ -1,0 +1,159 @@
+"""The stream: every contract arrives once, whole types or years follow one another, held-out and replayed ones stay apart."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cuadft.core import files, runs
+from cuadft.core.errors import InputError
+from cuadft.data import contracts, splits, stream
+from cuadft.data.rows import assert_no_leak
+
+KINDS = ["License", "Supply", "Agency", "Hosting"]
+
+
+def records(n: int = 24, *, kinds: list[str] = KINDS, group=lambda k: k) -> list[dict]:
+    return [{"title": f"ACME{k}_01_02_{1998 + k % 5}-EX-10-X", "contract_type": kinds[k % len(kinds)], "filer": f"acme{k}",
+             "group": group(k), "split": "train", "text": "x"} for k in range(n)]
+
+
+made = st.builds(lambda n, m, g: records(n, kinds=KINDS[:m], group=lambda k: k // g), st.integers(1, 40), st.integers(1, 4),
+                 st.integers(1, 3))
+
+
+@given(made, st.sampled_from(stream.STREAMS[:3]), st.integers(0, 12), st.integers(0, 99))
+def test_every_contract_arrives_exactly_once_whatever_the_order_of_the_records(pool, kind, size, seed) -> None:
+    parts = stream.cut_slices(pool, stream=kind, size=size, seed=seed)
+    assert Counter(t for part in parts for t in part) == Counter(r["title"] for r in pool)
+    assert all(part and (not size or len(part) <= size) for part in parts)
+    assert parts == stream.cut_slices(pool[::-1], stream=kind, size=size, seed=seed)
+
+
+@given(made, st.integers(0, 30), st.integers(0, 9))
+def test_a_type_arrives_in_one_slice_unless_it_is_larger_than_a_slice(pool, size, seed) -> None:
+    kind_of = {r["title"]: r["contract_type"] for r in pool}
+    sizes = Counter(kind_of.values())
+    where: dict[str, set[int]] = {}
+    for number, part in enumerate(stream.cut_slices(pool, stream="by_type", size=size, seed=seed)):
+        for title in part:
+            where.setdefault(kind_of[title], set()).add(number)
+    for kind, slices in where.items():
+        assert len(slices) == (-(-sizes[kind] // size) if size else 1)
+
+
+def test_by_date_follows_the_filing_years_and_undated_titles_come_last() -> None:
+    pool = records(10) + [{**records(1)[0], "title": "Acme Corp. - SUPPLY AGREEMENT", "group": 99}]
+    order = [t for part in stream.cut_slices(pool, stream="by_date", size=4, seed=1) for t in part]
+    years = [stream.filing_year(t) for t in order]
+    assert years == sorted(years) and years[-1] == "undated" and years.count("undated") == 1
+    assert [stream.filing_year(p[0]) for p in stream.cut_slices(pool, stream="by_date", size=0, seed=1)] == sorted(set(years))
+
+
+@pytest.mark.parametrize("title, year", [
+    ("LIMEENERGYCO_09_09_1999-EX-10-DISTRIBUTOR AGREEMENT", "1999"),
+    ("WhiteSmokeInc_20111110_S-1A_EX-10.26_7276582_EX-10.26_Promotion Agreement", "2011"),
+    ("ACME_20200230_8-K_EX-1", "2020"),  # no such day, but a year all the same
+    ("ACME_20201350_8-K_EX-1", "undated"), ("ACME_12345678_EX-1", "undated"), ("Acme 1999 - SUPPLY AGREEMENT", "undated"),
+])  # fmt: skip
+def test_the_filing_year_is_that_of_the_title(title: str, year: str) -> None:
+    assert stream.filing_year(title) == year
+
+
+@given(made, st.sampled_from(stream.STREAMS[:3]), st.integers(2, 12), st.sampled_from([0, 2, 3, 4]),
+       st.integers(0, 9))
+def test_held_out_contracts_share_no_group_with_training_and_leave_half_of_a_slice(pool, kind, size, held, seed) -> None:
+    parts = stream.cut_slices(pool, stream=kind, size=size, seed=seed)
+    marked = stream.hold_out(pool, parts, contracts=held, seed=seed)
+    out = {r["title"]: r for r in marked if r["split"] == "slice"}
+    assert not {r["group"] for r in out.values()} & {r["group"] for r in marked if r["split"] == "train"}
+    for number, part in enumerate(parts, 1):
+        mine = [t for t in part if t in out]
+        assert len(mine) != 1 and len(mine) <= min(held, len(part) // 2) and all(out[t]["slice"] == number for t in mine)
+    assert stream.cut_slices(marked, stream=kind, size=size, seed=seed) == parts  # later iterations see the same slices
+    assert stream.hold_out(marked, parts, contracts=held, seed=seed) == marked
+    again = stream.hold_out(marked, parts, contracts=held, seed=seed, anew=True)
+    assert [(r["title"], r["split"]) for r in again] == [(r["title"], r["split"]) for r in marked]
+    none = stream.hold_out(marked, parts, contracts=0, seed=seed, anew=True)
+    assert all(r["split"] == "train" and "slice" not in r for r in none)
+
+
+def test_what_training_questions_were_written_on_before_is_never_held_out() -> None:
+    pool = [r | {"group": -1, "arrived": 2} for r in records(6)]
+    assert stream.hold_out(pool, stream.cut_slices(pool, stream="random", size=0, seed=1), contracts=2, seed=1) == pool
+
+
+@given(made, st.integers(1, 12), st.floats(0, 1), st.integers(0, 9), st.integers(0, 9))
+def test_replay_brings_back_only_what_was_learned_before_and_nothing_held_out(pool, size, replay, reservoir, seed) -> None:
+    parts = stream.cut_slices(pool, stream="by_type", size=size, seed=seed)
+    held = {r["title"] for r in stream.hold_out(pool, parts, contracts=2, seed=seed) if r["split"] == "slice"}
+    seen: set[str] = set()
+    for iteration in range(1, 2 * len(parts) + 1):
+        taken = stream.slice_portion(parts, held, iteration=iteration, replay=replay, reservoir=reservoir, seed=seed)
+        assert set(taken.replayed) <= seen - set(taken.new) and not (set(taken.new) | set(taken.replayed)) & held
+        assert taken.new == [t for t in parts[taken.number - 1] if t not in held]
+        assert len(taken.replayed) <= int(replay * len(taken.new) + 0.5)
+        seen |= set(taken.new)
+    assert seen == {t for part in parts for t in part} - held
+
+
+def test_no_replay_forgets_and_a_full_share_repeats_as_many_as_are_new() -> None:
+    parts = [[f"{part}{k}" for k in range(8)] for part in "abc"]
+    assert stream.slice_portion(parts, (), iteration=3, replay=0, seed=1).replayed == []
+    assert len(stream.slice_portion(parts, (), iteration=3, replay=1, seed=1).replayed) == 8
+
+
+def test_a_reservoir_is_a_fair_sample_and_what_it_dropped_never_returns() -> None:
+    parts = [[f"{part}{k}" for k in range(10)] for part in range(4)]
+    counts: Counter[str] = Counter()
+    for seed in range(400):
+        kept = {i: set(stream.slice_portion(parts, (), iteration=i, replay=1, reservoir=5, seed=seed).replayed) for i in (2, 3, 4)}
+        assert all(len(k) == 5 for k in kept.values())
+        early = set(parts[0])
+        assert kept[4] & early <= kept[3] & early <= kept[2]
+        counts.update(title[0] for title in kept[4])
+    # slices 0, 1 and 2 were seen: a third of 2,000 each, standard deviation about 21
+    assert all(abs(counts[str(part)] - 2000 / 3) < 100 for part in range(3)), counts
+
+
+def test_what_arrived_later_is_a_slice_of_its_own() -> None:
+    pool = records(6) + [{**r, "title": f"new {r['title']}", "arrived": 3} for r in records(2)]
+    parts = stream.cut_slices(pool, stream="arrivals", size=0, seed=1)
+    assert [len(part) for part in parts] == [6, 2] and all(t.startswith("new") for t in parts[1])
+
+
+@pytest.mark.parametrize("call", [
+    lambda: stream.cut_slices([], stream="by_year", size=0, seed=1), lambda: stream.cut_slices([], stream="random", size=-1, seed=1),
+    lambda: stream.hold_out([], [], contracts=1, seed=1), lambda: stream.hold_out([], [], contracts=-2, seed=1),
+    lambda: stream.slice_portion([["a"]], (), iteration=0, replay=0, seed=1),
+    lambda: stream.slice_portion([["a"]], (), iteration=1, replay=1.5, seed=1),
+    lambda: stream.slice_portion([["a"]], (), iteration=1, replay=0, reservoir=-1, seed=1),
+])  # fmt: skip
+def test_impossible_settings_are_refused(call) -> None:
+    with pytest.raises(InputError, match="Invalid"):
+        call()
+
+
+def test_slice_rows_come_from_held_out_contracts_of_the_slices_so_far(tmp_path) -> None:
+    found = contracts.read_contracts(contracts.sample_path())
+    groups = splits.contract_groups(found)
+    drawn = splits.split_groups(found, groups, dev=3, test=4, seed=7)
+    pool = [c.record(group=groups[c.title], split=drawn[c.title]) for c in found]
+    files.write_jsonl(tmp_path / "contracts.jsonl", pool)
+    parts = stream.cut_slices(pool, stream="by_type", size=8, seed=7)
+    marked = stream.keep_slices(runs.Iteration(tmp_path, 1), stream.hold_out(pool, parts, contracts=2, seed=7))
+    assert files.read_jsonl(tmp_path / "contracts.jsonl") == marked
+    rows = stream.slice_rows(found, marked, upto=2, size=4, seed=7)
+    held = {r["title"]: r["slice"] for r in marked if r["split"] == "slice"}
+    assert rows and all(held[r["contract"]] == r["slice"] <= 2 for r in rows)
+    assert Counter(r["slice"] for r in rows) == {1: 4, 2: 4}
+    with pytest.raises(InputError, match="held out"):
+        assert_no_leak(rows, marked)
+    table = stream.slices_table(marked, parts)
+    assert sum(line["contracts"] for line in table) == sum(r["split"] in ("train", "slice") for r in marked)
+    # a later iteration may not change what the first one froze
+    stream.keep_slices(runs.Iteration(tmp_path, 2), pool)
+    assert files.read_jsonl(tmp_path / "contracts.jsonl") == marked

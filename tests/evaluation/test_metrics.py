@@ -1,0 +1,230 @@
+"""Properties of the scored rows: answers, spans, refusals, citations, retrieval, and the weights of their means."""
+
+import math
+import random
+import time
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cuadft.core.errors import InputError
+from cuadft.evaluation import metrics
+from cuadft.evaluation.metrics import METRICS, WEIGHTS, metric_weights, score_predictions
+from cuadft.evaluation.text_scores import NO_CLAUSE, exact_match, normalise_answer, token_f1, token_overlap
+
+ANSWERS = st.sampled_from([NO_CLAUSE, "", "...", "Paris", None])
+WORDS = st.text(alphabet="abth eTAN.,'-\n\t é“1", max_size=30)
+
+
+def test_normalise_drops_case_punctuation_and_articles_in_the_official_order():
+    assert normalise_answer(" The  U.S.-based, \nAn  “agent” ") == "usbased “agent”"  # only ASCII punctuation, as in SQuAD
+
+
+@given(WORDS.filter(normalise_answer), WORDS.filter(normalise_answer))
+def test_f1_of_two_texts_is_symmetric(a, b):
+    assert token_overlap(a, b)[2] == pytest.approx(token_overlap(b, a)[2])
+
+
+def test_token_f1_by_hand():
+    # answer: net 30 days (3 tokens), gold: within 30 days of invoice (5); 2 shared: p 2/3, r 2/5, F1 = 4/8
+    assert token_f1("net 30 days", ["within 30 days of the invoice"]) == pytest.approx(0.5)
+
+
+def row(answer="Paris", golds=("Paris",), **other):
+    spans = [{"text": text, "start": 100 * i} for i, text in enumerate(golds)]
+    base = {
+        "system": "sft", "split": "test", "id": "c1__X", "contract": "c1", "contract_type": "License",
+        "category": "X", "source": "cuad", "question": "X: which?", "answers": spans,
+        "is_impossible": not spans, "answer": answer, "spans": [], "passages": [], "error": None, "seconds": 0.5,
+    }  # fmt: skip
+    return base | other
+
+
+def one(**kwargs):
+    return score_predictions([row(**kwargs)]).iloc[0]
+
+
+def test_refusal_scores_only_where_there_is_no_clause():
+    right, wrong = one(answer=NO_CLAUSE, golds=()), one(answer=NO_CLAUSE)
+    assert (right.f1, right.em, right.false_answer) == (1, 1, 0) and math.isnan(right.false_refusal)
+    assert (wrong.f1, wrong.em, wrong.false_refusal) == (0, 0, 1) and math.isnan(wrong.false_answer)
+
+
+def test_answer_where_there_is_no_clause_is_a_false_answer():
+    made_up = one(answer="Ten years", golds=())
+    assert (made_up.f1, made_up.em, made_up.false_answer) == (0, 0, 1)
+    assert math.isnan(made_up.f1_answerable) and math.isnan(made_up.hit) and math.isnan(made_up["hit@1"])
+
+
+@given(
+    st.sampled_from([NO_CLAUSE, "Paris", "", "in Paris", None]),
+    st.sampled_from([(), ("Paris",), ("Rome", "the Paris")]),
+)
+def test_rows_with_and_without_clause_are_scored_apart(answer, golds):
+    scored = one(answer=answer, golds=golds)
+    assert (scored.f1, scored.em) == (token_f1(answer, golds), exact_match(answer, golds))
+    kept, empty = ("f1_answerable", "f1_no_clause") if golds else ("f1_no_clause", "f1_answerable")
+    assert scored[kept] == scored.f1 and math.isnan(scored[empty])
+    assert scored.em_answerable == scored.em if golds else math.isnan(scored.em_answerable)
+
+
+@pytest.mark.parametrize("golds", [(), ("Paris",)])
+def test_failed_row_scores_0_and_is_neither_answer_nor_refusal(golds):
+    failed = one(answer=None, golds=golds, error="timeout")
+    assert failed.failed and not failed.refused
+    assert (failed.f1, failed.f1_all, failed.em, failed.rouge_l) == (0, 0, 0, 0)
+    assert all(math.isnan(failed[m]) for m in ("false_answer", "false_refusal", "cited", "abstention_precision"))
+    assert math.isnan(failed.abstention_recall) if golds else failed.abstention_recall == 0
+    assert (failed.span_tp, failed.span_fp, failed.span_fn) == (0, 0, len(golds))
+
+
+def test_abstention_precision_and_recall_by_hand():
+    # refused: 1 of the 2 rows without clause that did not fail, and 1 row with one; a third row without clause failed
+    frame = score_predictions([
+        row(id="1", answer=NO_CLAUSE, golds=()), row(id="2", answer="Ten years", golds=()),
+        row(id="3", answer=NO_CLAUSE), row(id="4"), row(id="5", answer=None, golds=(), error="timeout"),
+    ])  # fmt: skip
+    assert frame["abstention_precision"].mean() == 1 / 2 and frame["abstention_recall"].mean() == 1 / 3
+
+
+@given(st.lists(st.tuples(st.booleans(), ANSWERS), min_size=1, max_size=6))
+def test_abstention_agrees_with_squads_score_of_rows_without_clause(cases):
+    frame = score_predictions([row(id=str(n), answer=a, golds=("Paris",) * has) for n, (has, a) in enumerate(cases)])
+    np.testing.assert_array_equal(frame["abstention_recall"], frame["f1_no_clause"])
+    assert not (frame["refused"] & frame["failed"]).any()
+
+
+def test_spans_are_the_lines_of_the_answer_and_their_means_are_weighted():
+    frame = score_predictions([
+        row(id="1", answer="net 30 days\n\n  Ohio ", golds=("net 30 days", "late fee")),  # tp 1, fp 1 (Ohio), fn 1
+        row(id="2", answer="late fee", golds=("late fee",)),  # tp 1
+        row(id="3", answer="one\ntwo\nthree", golds=()),  # fp 3
+        row(id="4", answer=NO_CLAUSE, golds=()),  # nothing to count
+        row(id="5", answer=None, golds=("a b", "c d"), error="timeout"),  # fn 2
+    ])
+    assert frame[["span_tp", "span_fp", "span_fn"]].to_numpy().tolist() == [
+        [1, 1, 1], [1, 0, 0], [0, 3, 0], [0, 0, 0], [0, 0, 2]]  # fmt: skip
+    assert frame["span_precision"].tolist()[:3] == [0.5, 1, 0] and frame["span_precision"][3:].isna().all()
+    # tp 2, fp 4, fn 3: precision 2/6, recall 2/5, F1 = 4 / (4 + 4 + 3)
+    for metric, mean in {"span_precision": 2 / 6, "span_recall": 2 / 5, "span_f1": 4 / 11}.items():
+        weight = metric_weights(frame, metric)
+        assert np.array_equal(weight == 0, frame[metric].isna())
+        assert np.nansum(weight * frame[metric]) / weight.sum() == pytest.approx(mean)
+
+
+def test_a_gold_span_of_several_lines_that_is_quoted_in_full_is_one_span():
+    golds = ("Net 30 days\nafter the date (\\d) of invoice", "late fee of 1 %")
+    for answer in ("\n".join(golds), "\n".join(golds).replace(" ", "\n")[:47] + "late fee of 1 %"):
+        found = one(answer=answer, golds=golds)
+        assert (found.span_tp, found.span_fp, found.span_fn) == (2, 0, 0)
+    assert one(answer=golds[0][:30], golds=golds).span_tp == 0  # two lines, neither of which is half of the clause
+
+
+def test_parties_are_found_inside_a_longer_span():
+    long = dict(answer="between Acme Inc. and Beta LLC, a company of Ohio", golds=("Acme Inc.", "Beta LLC"))
+    found, missed = one(**long, category="Parties"), one(**long)
+    assert (found.span_precision, found.span_recall) == (1, 1)
+    assert (missed.span_precision, missed.span_recall) == (0, 0)
+
+
+def test_weight_is_1_where_a_metric_applies_and_0_elsewhere():
+    frame = score_predictions([row(id="1"), row(id="2", golds=())])
+    assert metric_weights(frame, "f1").tolist() == [1, 1] and metric_weights(frame, "false_answer").tolist() == [0, 1]
+    with pytest.raises(InputError, match="'span_fp'"):
+        metric_weights(frame.drop(columns="span_fp"), "span_f1")
+
+
+def test_every_metric_has_a_label_and_every_weight_a_metric():
+    frame = score_predictions([row()])
+    assert list(frame) == metrics.SCORED and set(WEIGHTS) <= set(METRICS)
+    assert [m for m in METRICS if m in frame] == [m for m in METRICS if m not in metrics.JUDGED]
+
+
+def test_answer_next_to_an_error_is_not_scored():
+    assert one(answer="Paris", error="broken off").f1 == 0
+
+
+def test_answer_missing_without_an_error_counts_as_failed():
+    assert one(answer=None).failed and one(answer=math.nan, error=math.nan).failed
+
+
+def test_error_that_a_data_frame_turned_into_nan_is_no_error():
+    assert one(error=math.nan).f1 == 1
+
+
+def test_retrieval_by_hand():
+    # gold characters 0-10 and 100-110 (20); retrieved 5-25 and 20-30 (together 5-30 = 25); shared 5-10 = 5
+    found = one(golds=("abcdefghij",) * 2, passages=[{"start": 5, "end": 25}, {"start": 20, "end": 30}])
+    assert (found.hit, found["hit@1"], found.char_recall, found.char_precision) == (1, 1, 5 / 20, 5 / 25)
+
+
+def test_hit_at_1_looks_at_the_first_passage_only():
+    late = one(golds=("abcdefghij",), passages=[{"start": 50, "end": 90}, {"start": 0, "end": 20}])
+    assert (late["hit@1"], late.hit) == (0, 1)
+
+
+@pytest.mark.parametrize("passages", [None, math.nan])
+def test_retrieval_is_unknown_without_passages_and_0_if_nothing_was_found(passages):
+    names = ["hit@1", "hit", "char_recall", "char_precision"]
+    assert one(passages=passages)[names].isna().all() and (one(passages=[])[names] == 0).all()
+
+
+def test_passages_that_only_touch_a_gold_span_are_no_hit():
+    missed = one(golds=("abcdefghij",), passages=[{"start": 10, "end": 20}])
+    assert (missed.hit, missed.char_recall, missed.char_precision) == (0, 0, 0)
+
+
+@given(st.lists(st.tuples(st.integers(0, 300), st.integers(1, 80)), max_size=5))
+def test_retrieval_counts_characters_as_sets_do(passages):
+    golds, spans = ("x" * 30, "y" * 50), [{"start": s, "end": s + n} for s, n in passages]
+    gold = set(range(30)) | set(range(100, 150))
+    got = set().union(*(range(s["start"], s["end"]) for s in spans))
+    found = one(golds=golds, passages=spans)
+    assert found.char_recall == pytest.approx(len(gold & got) / len(gold))
+    assert found.char_precision == pytest.approx(len(gold & got) / len(got) if got else 0)
+    assert found.hit == bool(gold & got)
+
+
+def test_citation_applies_to_answers_only():
+    assert one(spans=[[0, 5]]).cited == 1 and one(spans=[]).cited == 0
+    assert math.isnan(one(answer=NO_CLAUSE).cited)
+
+
+def test_row_counted_twice_is_refused_and_another_seed_is_another_row():
+    with pytest.raises(InputError, match="twice"):
+        score_predictions([row(), row(seed=0)])
+    assert score_predictions([row(), row(seed=1), row(split="dev")])["seed"].tolist() == [0, 1, 0]
+
+
+def test_missing_key_answer_that_is_no_text_and_contradictory_gold_are_named():
+    broken = row()
+    del broken["error"]
+    with pytest.raises(InputError, match="'error'"):
+        score_predictions([broken])
+    with pytest.raises(InputError, match="answer 30"):
+        score_predictions([row(answer=30)])
+    with pytest.raises(InputError, match="is_impossible=True"):
+        score_predictions([row(is_impossible=True)])
+
+
+def test_no_predictions_give_an_empty_frame():
+    frame = score_predictions([])
+    assert list(frame) == metrics.SCORED and not len(frame)
+
+
+def test_ten_thousand_answers_are_scored_in_seconds():
+    rng = random.Random(7)
+    words = [f"w{n}" for n in range(3000)] + ["the", "of", "fee,"] * 200
+    texts = [" ".join(rng.choices(words, k=rng.randint(40, 100))) for _ in range(10_000)]
+    rows = [row(id=str(n), answer=" ".join(rng.choices(words, k=60)), golds=(text,)) for n, text in enumerate(texts)]
+    start = time.perf_counter()
+    assert len(score_predictions(rows)) == 10_000
+    assert time.perf_counter() - start < 20  # 2 s on one core
+
+
+def test_an_answer_of_a_million_characters_is_scored_in_seconds():
+    start = time.perf_counter()
+    scored = one(answer=" ".join(f"w{n % 5000}" for n in range(170_000)), golds=("w1 w2 w3", "w4 w5") * 5)
+    assert time.perf_counter() - start < 10 and 0 < scored.f1 < 0.001  # 0.4 s on one core

@@ -1,0 +1,230 @@
+import math
+import os
+from pathlib import Path
+
+import pytest
+
+from cuadft.core.errors import InputError
+from cuadft.evaluation import answer_files, metrics, published
+from cuadft.evaluation.figures import judges
+
+REAL = Path(os.environ.get("CUADFT_PUBLISHED") or Path(__file__).parents[3] / "shared" / "published")
+FAST = {"n_resamples": 200, "seed": 1}
+N = 20
+README = """# Answers
+Text | with a bar.
+
+| System | judge_bool | `judge_score` |
+|:---|---|---|
+| good | 0.950 / 0.900 | 0.905 / 0.905 |
+| same | 0.950 / 0.950 | - |
+| bad | 0.000 | 0.275 |
+| absent | 0.5 | 0.5 |
+
+| system | judge_score |
+|---|---|
+| good | 0.1 |
+"""
+
+
+class Same:
+    """A judge that finds an answer right if it is the reference."""
+
+    name = "same"
+
+    def rate(self, rows):
+        from cuadft.evaluation.judge import one_rating, ratings_table
+
+        return ratings_table([one_rating(float(r["answer"] == r["answers"][0]["text"]), "correct") for r in rows])
+
+
+def lines(right, bools=None, scores=None):
+    header = "question,ref_answer,response" + (",judge_bool,judge_score" if bools else "")
+    rows = [f"Question {n}?,clause {n},{'clause' if n < right else 'words'} {n}" for n in range(N)]
+    return (
+        "\n".join([header, *(f"{r},{b},{s}" for r, b, s in zip(rows, bools, scores))] if bools else [header, *rows])
+        + "\n"
+    )
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Four systems: good and bad with verdicts (bad's true/false parser failed), same and poor without."""
+    (tmp_path / "README.md").write_text(README)
+    good = [1] * 19 + [0], [0.9] * 18 + [1.0, 0.9]  # means 0.95 and 0.905
+    bad = [0] * N, [0.9] * 5 + [1.0] + [0.0] * 14  # mean 0.275
+    (tmp_path / "good.csv").write_text(lines(19, *good))
+    (tmp_path / "same.csv").write_text(lines(19))
+    (tmp_path / "bad.csv").write_text(lines(6, *bad))
+    (tmp_path / "poor.csv").write_text(lines(2))
+    (tmp_path / "notes.txt").write_text("no answers")
+    return tmp_path
+
+
+def results(folder):
+    return published.recompute_published(folder, {"reference_score": Same()}, **FAST)
+
+
+def test_answers_verdicts_and_printed_means_are_read(folder):
+    seen = published.read_published(folder)
+    assert seen.systems == ["good", "same", "bad", "poor"]  # as in the README, then by file name
+    assert (
+        seen.files[0].rows[0]["verdicts"] == {"judge_bool": 1.0, "judge_score": 0.9}
+        and not seen.files[3].rows[0]["verdicts"]
+    )
+    assert list(seen.means.query("system == 'good'")["value"]) == [0.95, 0.9, 0.905, 0.905]
+    assert list(seen.means.query("system == 'good'")["run"]) == [1, 2, 1, 2]
+    assert list(seen.means.query("system == 'same'")["verdict"]) == ["judge_bool"] * 2
+    assert seen.notes == ()
+
+
+def test_a_row_of_the_table_that_is_cut_short_names_no_system(folder):
+    (folder / "README.md").write_text("|judge_bool|system|\n|--|--|\n|0.5|good|\n|0.6|\n")
+    assert set(results(folder).table.query("measure == 'printed_bool'")["system"]) == {"good"}
+
+
+def test_a_folder_without_readme_or_verdicts_is_read(folder):
+    (folder / "README.md").unlink()
+    (folder / "good.csv").unlink()
+    (folder / "bad.csv").unlink()
+    found = results(folder)
+    assert len(published.read_published(folder).means) == 0
+    assert set(found.table["measure"]) == {"reference_score", "f1", "rouge_l"}
+    assert "0 to 1) are there for no system" in found.findings[0]
+
+
+@pytest.mark.parametrize("change, message", [
+    (lambda f: (f / "README.md").write_text(README.replace("0.275", "0,275")), "line 8: '0,275' is no mean"),
+    (lambda f: (f / "README.md").write_text(README.replace("0.275", "27.5")), "'27.5' is no mean"),
+    (lambda f: (f / "README.md").write_text("|judge_bool|system|\n|0.5|a|\n|0.6|a|\n"), "line 3: 'a' is there twice"),
+    (lambda f: (f / "good.csv").write_text("question,answer\nq,a\n"), "good.csv has no column for the reference"),
+    (lambda f: (f / "good.csv").write_text(lines(1, [7] * N, [0] * N)), "good.csv, row 1: verdict '7'"),
+    (lambda f: [p.unlink() for p in f.glob("*.csv")], "No answer files in"),
+])  # fmt: skip
+def test_a_broken_folder_is_one_clear_error(folder, change, message):
+    change(folder)
+    with pytest.raises(InputError, match=message):
+        results(folder)
+
+
+def test_a_missing_folder_and_a_file_are_named(folder):
+    for path in (folder / "none", folder / "good.csv"):
+        with pytest.raises(InputError, match="No folder"):
+            published.read_published(path)
+
+
+def test_the_table_holds_printed_and_recomputed_means_with_intervals_over_questions(folder):
+    table = results(folder).table.set_index(["system", "measure", "run"])
+    assert table.loc[("good", "printed_bool", 2), "value"] == 0.9 and math.isnan(
+        table.loc[("good", "printed_bool", 2), "low"]
+    )
+    row = table.loc[("good", "published_bool", 0)]
+    assert row["value"] == pytest.approx(0.95) and row["low"] < 0.95 < row["high"] and row["n"] == N
+    assert table.loc[("bad", "reference_score", 0), "value"] == pytest.approx(6 / N)
+    assert ("same", "published_score", 0) not in table.index and ("absent", "printed_bool", 1) not in table.index
+
+
+def test_paired_tests_cover_all_pairs_that_have_the_measure_but_no_faulty_verdicts(folder):
+    found = results(folder)
+    counts = found.deltas.groupby("metric").size()
+    assert counts["reference_score"] == counts["f1"] == 6 and counts["published_score"] == 1
+    assert "published_bool" not in counts  # of the two systems with true/false verdicts one is faulty
+    assert found.deltas["p_holm"].notna().all()
+
+
+def test_the_parser_fault_is_told_from_a_bad_system(folder):
+    # 6 of bad's rows are at 0.8 or more, 19 of good's 20 such rows are true: (1 - 20/22)^6 = 5.6e-7
+    fault = published.faulty_systems(results(folder).frame)["bad"]
+    assert (fault["n"], fault["high"], fault["true"], fault["of"]) == (N, 6, 19, 20)
+    assert fault["chance"] == pytest.approx((2 / 22) ** 6)
+    (folder / "bad.csv").write_text(lines(0, [0] * N, [0.1] * N))
+    assert published.faulty_systems(results(folder).frame) == {}
+
+
+def test_findings_say_what_the_data_hold(folder):
+    text = "\n".join(results(folder).findings)
+    for part in (
+        "4 systems, 20 questions",
+        "for good, bad, not for same, poor",
+        "bad: true/false is 0 on all 20 rows, although the 0-to-1 verdict of 6 of them is 0.8 or more",
+        "19 of 20 such rows were judged true",
+        "1 of 20 of good",
+        "(true/false) over the same answers differ for 1 of 3 systems, most for good: 0.950 and 0.900 (1 of 20",
+        "good over bad by 0.63",
+    ):  # 0.905 - 0.275
+        assert part in text, part
+    (folder / "README.md").write_text(README.replace("0.905 / 0.905", "0.700 / 0.905"))
+    assert "The row-by-row verdicts are those of pass 2." in results(folder).findings
+    (folder / "README.md").write_text(README.replace("0.905 / 0.905", "0.700 / 0.705"))
+    assert "other means than those printed (by up to 0.200)" in "\n".join(results(folder).findings)
+
+
+def test_a_pair_without_row_verdicts_is_bounded_by_means_and_identical_answers(folder):
+    found = results(folder)
+    told = published.published_findings(
+        published.read_published(folder), found.frame, found.table, found.deltas, pairs=[("good", "same")]
+    )
+    text = next(line for line in told if line.startswith("same against good"))
+    assert text.startswith("same against good: not larger than the noise. There are no row verdicts of same")
+    assert (
+        "20 of 20 answers are the same text" in text
+        and "0 of 20 questions net: McNemar's exact p is 1 however" in text
+    )
+
+
+def test_a_pair_with_row_verdicts_is_tested(folder):
+    found = results(folder)
+    told = published.published_findings(published.read_published(folder), found.frame, found.table, found.deltas, pairs=[("good", "bad")])
+    text = next(line for line in told if line.startswith("bad against good"))
+    assert text.startswith("bad against good: larger than the noise. By the published 0-to-1 verdicts -0.630 [")
+    assert "true/false" not in text
+    with pytest.raises(InputError, match="No system 'nobody'"):
+        published.published_findings(published.read_published(folder), found.frame, found.table, found.deltas, pairs=[("good", "nobody")])
+
+
+@pytest.mark.parametrize("more, fewer, p", [(0, 0, 1.0), (1, 0, 1.0), (7, 0, 2 / 128), (5, 5, 1.0), (8, 1, 20 / 512)])
+def test_mcnemars_exact_p(more, fewer, p):
+    assert published.mcnemar(more, fewer) == pytest.approx(p)  # 2 (C(n,0) + ... + C(n,fewer)) / 2^n, at most 1
+
+
+@pytest.mark.parametrize("p, p_holm, low, high, words", [
+    (0.001, 0.01, 0.1, 0.3, "larger than the noise"), (0.02, 0.08, 0.01, 0.3, "only if it were the one comparison"),
+    (0.4, 0.9, -0.1, 0.3, "not larger"), (math.nan, math.nan, math.nan, math.nan, "no test possible"),
+])  # fmt: skip
+def test_what_exceeds_the_noise_is_told_by_holms_p(p, p_holm, low, high, words):
+    assert words in published.noise({"p": p, "p_holm": p_holm, "low": low, "high": high}, 0.95)
+
+
+def test_the_figure_has_one_panel_per_kind_of_verdict_and_marks_the_fault(folder):
+    found = results(folder)
+    figure = judges.published_figure(found.table, faulty=["bad"])
+    left, right = figure.axes
+    assert [t.get_text() for t in left.get_yticklabels()] == ["good", "same", "bad", "poor"]
+    assert [t.get_text() for t in left.texts] == ["parser fault"] and "0 to 1" in right.get_xlabel()
+    assert len(judges.published_figure(found.table.iloc[:0]).axes) == 0
+
+
+def test_other_systems_beside_the_published_ones_are_not_called_published(folder, tmp_path):
+    other = tmp_path / "mine" / "mine.csv"
+    other.parent.mkdir()
+    other.write_text(lines(12))
+    seen = published.read_published(folder)
+    pool = answer_files.join_files([*answer_files.read_answer_file([other]), *seen.files])
+    frame = published.with_verdicts(metrics.score_predictions(pool.predictions), pool.predictions)
+    found = published.compare_published(seen, frame, **FAST)
+    assert found.findings[0].startswith("4 systems") and "mine" in set(found.table["system"])
+
+
+@pytest.mark.skipif(not (REAL / "README.md").is_file(), reason="no published answers here; set CUADFT_PUBLISHED")
+def test_the_published_folder_gives_its_own_means_and_findings():
+    found = results(REAL)
+    means = found.table.set_index(["system", "measure", "run"])["value"]
+    assert means["dpo_llama3_8b", "published_bool", 0] == pytest.approx(19 / 32)
+    assert means["rag_haiku_compiled", "printed_bool", 2] == 0.312
+    assert set(published.faulty_systems(found.frame)) == {"rag_sonnet"}
+    told = {line.split(":")[0]: line for line in found.findings}
+    assert ": not larger than the noise" in told["dpo_llama3_8b against rag_haiku_compiled"]
+    assert ": not larger than the noise" in told["orpo_llama3_8b against dpo_llama3_8b"]
+    assert "only if it were the one comparison" in told["dpo_llama3_8b against sft_llama3_8b"]
+    assert "22 of 32 answers are the same text" in told["orpo_llama3_8b against dpo_llama3_8b"]
+    assert any("scored on them" in note for note in found.notes)

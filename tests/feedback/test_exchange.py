@@ -1,0 +1,613 @@
+import csv
+import json
+import sqlite3
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from small import ROWS, TEXTS
+
+from cuadft.core import files
+from cuadft.core.errors import InputError
+from cuadft.core.files import TableRow
+from cuadft.feedback import exchange, formats, records
+from cuadft.feedback.records import Refused, pair_key
+from cuadft.feedback.store import Store
+
+TRAIN, OTHER, DEV, TEST = TEXTS
+SPLITS = {TRAIN: "train", OTHER: "train", DEV: "dev", TEST: "test"}
+LAW, AUDIT, CAP, RENEWAL = (row["question"] for row in ROWS[:4])
+LAW_ID = f"{TRAIN}__Governing Law"
+SHOWN = " ".join(TEXTS[DEV][20:150].split())
+
+
+@pytest.fixture
+def run(tmp_path):
+    """Return a run folder with two training contracts, one dev and one test contract, and no feedback."""
+    return make_run(tmp_path)
+
+
+def make_run(tmp_path):
+    folder = tmp_path / "run"
+    files.write_jsonl(folder / "contracts.jsonl", [{"title": t, "text": TEXTS[t], "split": s} for t, s in SPLITS.items()])
+    for name in ("train", "dev", "test"):
+        rows = [row for row in ROWS if SPLITS[row["contract"]] == name]
+        files.write_jsonl(folder / "iter-01" / "data" / f"{name}.jsonl", rows)
+    return folder
+
+
+def write_csv(path, rows):
+    with open(path, "w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    return path
+
+
+def pair(**changes):
+    return {"id": LAW_ID, "chosen": "Ohio", "rejected": "Texas", "annotator": "anna"} | changes
+
+
+def imported(run, rows, name="file.jsonl", **options):
+    path = run.parent / name
+    if path.suffix == ".csv":
+        write_csv(path, rows)
+    else:
+        (files.write_json if path.suffix == ".json" else files.write_jsonl)(path, rows)
+    return exchange.import_file(path, run, **options)
+
+
+def stored(run):
+    return Store(run / exchange.STORE).judgements()
+
+
+def preferred(run):
+    """Return (annotator, id, better, worse) of all current judgements with a winner."""
+    other = {"a": "b", "b": "a"}
+    return {(j["annotator"], j["id"], j[f"answer_{j['verdict']}"], j[f"answer_{other[j['verdict']]}"])
+            for j in stored(run) if j["verdict"] in other}
+
+
+# TRL's layouts
+
+
+@pytest.mark.parametrize("name", ["p.csv", "p.jsonl", "p.json"])
+def test_a_preference_row_becomes_a_judgement_on_its_training_question(run, name):
+    done = imported(run, [pair()], name)
+    assert (done.format, done.rows, done.stored, done.left_out) == ("trl", 1, 1, [])
+    (judgement,) = stored(run)
+    assert judgement["question"] == LAW and judgement["contract"] == TRAIN and judgement["source"] == f"import:{name}"
+    assert preferred(run) == {("anna", LAW_ID, "Ohio", "Texas")}
+
+
+USER = {"role": "user", "content": f"Passages: none\n\nQuestion: {LAW}"}
+OHIO, TEXAS = ([{"role": "assistant", "content": text}] for text in ("Ohio", "Texas"))
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"prompt": [USER], "chosen": OHIO, "rejected": TEXAS},
+        {"prompt": USER["content"], "chosen": "Ohio", "rejected": "Texas"},
+        {"chosen": [USER, *OHIO], "rejected": [USER, *TEXAS]},  # implicit prompt
+        {"prompt": json.dumps([USER]), "chosen": json.dumps(OHIO), "rejected": json.dumps(TEXAS)},
+        {"prompt": str([USER]), "chosen": str(OHIO), "rejected": str(TEXAS)},  # as pandas writes lists into CSV
+        {"chosen": f"\n\nHuman: {LAW}\n\nAssistant: Ohio", "rejected": f"\n\nHuman: {LAW}\n\nAssistant: Texas",
+         "question": LAW},
+        {"chosen": f"Question: {LAW}\nAnswer: Ohio", "rejected": f"Question: {LAW}\nAnswer: Texas"},
+        {"chosen": f"{LAW} Ohio", "rejected": f"{LAW} Texas"},
+        {"prompt": [{"role": "user", "content": [{"type": "text", "text": LAW}]}], "chosen": OHIO, "rejected": TEXAS},
+    ],
+)  # fmt: skip
+def test_the_question_is_found_in_prompts_of_every_form(run, row):
+    done = imported(run, [row | {"contract": f"  {TRAIN.upper()} ", "annotator": "anna"}])
+    assert done.left_out == [] and preferred(run) == {("anna", LAW_ID, "Ohio", "Texas")}
+
+
+def test_messages_of_a_prompt_are_kept(run):
+    imported(run, [pair(prompt=[{"role": "system", "content": "Quote."}, USER], chosen=OHIO, rejected=TEXAS)])
+    assert stored(run)[0]["prompt"] == [{"role": "system", "content": "Quote."}, USER]
+
+
+def test_answers_that_begin_alike_are_not_cut_where_the_question_is_known(run):
+    imported(run, [pair(chosen="The law of Ohio", rejected="The law of Texas")])
+    assert preferred(run) == {("anna", LAW_ID, "The law of Ohio", "The law of Texas")}
+
+
+def test_thumbs_on_one_question_become_pairs_and_a_single_thumb_is_kept(run):
+    ask = {"prompt": LAW, "contract": TRAIN, "annotator": "anna"}
+    rows = [ask | {"completion": "Ohio", "label": True}, ask | {"completion": "Texas", "label": "False"},
+            ask | {"completion": "Maine", "label": 0}, ask | {"completion": "None", "label": True, "annotator": "bob"},
+            ask | {"completion": "x", "label": "maybe"}]  # fmt: skip
+    done = imported(run, rows)
+    assert done.stored == 3 and [one.where for one in done.left_out] == ["line 5"]
+    law = ("anna", LAW_ID, "Ohio")
+    assert preferred(run) == {(*law, "Texas"), (*law, "Maine"), ("bob", LAW_ID, "None", "")}
+
+
+def test_two_thumbs_down_are_both_wrong(run):
+    imported(run, [{"id": LAW_ID, "completion": text, "label": False, "annotator": "a"} for text in ("x", "y", "z")])
+    assert {(j["verdict"], j["answer_a"], j["answer_b"]) for j in stored(run)} == {
+        ("both_wrong", "x", "y"), ("both_wrong", "z", "")}  # fmt: skip
+
+
+def test_thumbs_of_different_questions_are_never_joined(run):
+    thumb = {"annotator": "anna", "pair": "1"}
+    rows = [thumb | {"id": LAW_ID, "completion": "Ohio", "label": True},
+            thumb | {"id": f"{TRAIN}__Renewal Term", "completion": "two years", "label": False},
+            thumb | {"id": f"{DEV}__Governing Law", "completion": "Nevada", "label": False}]  # fmt: skip
+    done = imported(run, rows)
+    assert [(one.where, one.held_out) for one in done.left_out] == [("line 3", True)]
+    assert {(j["id"], j["answer_a"], j["answer_b"]) for j in stored(run)} == {
+        (LAW_ID, "Ohio", ""), (f"{TRAIN}__Renewal Term", "two years", "")}  # fmt: skip
+
+
+def test_pairs_that_no_person_preferred_are_left_out(run):
+    done = imported(run, [pair(source="ai"), pair(source="gold"), pair(source="human")])
+    assert done.stored == 1 and [one.reason for one in done.left_out] == [
+        "it is no person's preference (source ai)", "it is no person's preference (source gold)"]  # fmt: skip
+
+
+@given(st.recursive(st.none() | st.booleans() | st.floats(allow_nan=False) | st.text(max_size=8),
+                    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(
+                        st.sampled_from(["role", "content", "type", "text", "x"]), inner, max_size=3), max_leaves=6),
+       st.sampled_from(["prompt", "chosen", "rejected", "completion", "label", "messages"]))  # fmt: skip
+def test_values_of_any_type_make_votes_or_a_reason(value, name):
+    row = {"prompt": LAW, "chosen": "a", "rejected": "b"} if name in ("prompt", "chosen", "rejected") else {
+        "prompt": LAW, "completion": "a", "label": True}  # fmt: skip
+    try:
+        for vote in formats.trl_votes(TableRow("row 1", row | {name: value})):
+            assert isinstance(vote["answer_a"], str) and vote["answer_a"].strip()
+    except Refused as error:
+        assert str(error)
+
+
+# Label Studio
+
+
+def task(*annotations, **data):
+    return {"id": 17, "data": {"contract": TRAIN, "question": LAW, "text1": "Ohio", "text2": "Texas"} | data,
+            "annotations": list(annotations)}  # fmt: skip
+
+
+def annotation(selected="left", by=1, **more):
+    said = [{"from_name": "pw", "to_name": "text1,text2", "type": "pairwise", "value": {"selected": selected}}]
+    return {"id": 9, "completed_by": by, "result": said, "was_cancelled": False, "lead_time": 4.5} | more
+
+
+def test_every_annotator_of_a_task_keeps_his_id_and_skipped_ones_are_counted(run):
+    rows = [task(annotation(), annotation("right", {"id": 3, "email": "bob@law.org"}), annotation(by=4, was_cancelled=True)),
+            task(annotation(by=5, result=[]), text2="Maine"), task(), task(annotation(), text2=" ")]  # fmt: skip
+    done = imported(run, rows, "project-1.json")
+    assert done.format == "labelstudio" and done.stored == 2
+    assert preferred(run) == {("1", LAW_ID, "Ohio", "Texas"), ("bob@law.org", LAW_ID, "Texas", "Ohio")}
+    assert stored(run)[0]["seconds"] == 4.5
+    assert [(one.where, one.reason) for one in done.left_out] == [
+        ("row 1, annotation 3", "skipped by the annotator"), ("row 2, annotation 1", "nothing is selected in it"),
+        ("row 3", "nobody has annotated the task"),
+        ("row 4", "no two answers are found in it: fill them in and name their columns answer_a and answer_b")]  # fmt: skip
+
+
+def test_tie_comment_and_correction_beside_the_comparison_are_read(run):
+    said = [{"from_name": "other", "to_name": "text1", "type": "choices", "value": {"choices": ["Both wrong"]}},
+            {"from_name": "comment", "to_name": "text1", "type": "textarea", "value": {"text": ["see 4.2"]}},
+            {"from_name": "edited", "to_name": "text1", "type": "textarea", "value": {"text": ["Nevada"]}}]  # fmt: skip
+    imported(run, [task(annotation(result=said))], "p.json")
+    (judgement,) = stored(run)
+    assert [judgement[key] for key in ("verdict", "comment", "edited")] == ["both_wrong", "see 4.2", "Nevada"]
+
+
+@pytest.mark.parametrize("name", ["min.json", "min.csv"])
+@pytest.mark.parametrize("selected", ["right", {"selected": "right"}, [{"selected": "right"}]])
+def test_flat_exports_are_read(run, name, selected):
+    if name.endswith("csv") and not isinstance(selected, str):
+        selected = json.dumps(selected)
+    row = {"id": 556, "annotator": 4, "annotation_id": 7, "lead_time": 6.7, "contract": TRAIN, "question": LAW, "pw": selected,
+           "response_a": "Ohio", "response_b": "Texas"}  # fmt: skip
+    done = imported(run, [row, row | {"pw": "", "annotation_id": 8}], name)
+    assert (done.format, done.stored, len(done.left_out)) == ("labelstudio", 1, 1)
+    assert preferred(run) == {("4", LAW_ID, "Texas", "Ohio")}
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        {"prompt": LAW, "answer1": "Ohio", "answer2": "Texas"},  # Label Studio's template for preferences on an LM's answers
+        {"question": LAW, "answerA": "Ohio", "answerB": "Texas"},
+        {"Question": LAW, "Answer A": "Ohio", "Answer B": "Texas"},
+        {"question": LAW, "textLeft": "Ohio", "textRight": "Texas"},
+        {"question": LAW, "party_a": "Acme", "party_b": "Binder", "response_a": "Ohio", "response_b": "Texas"},
+    ],
+)
+@pytest.mark.parametrize("name", ["p.json", "min.json"])
+def test_question_and_answers_are_found_under_the_names_that_templates_give(run, data, name):
+    flat = {"annotator": 1, "annotation_id": 7, "lead_time": 1.0, "pw": {"selected": "right"}} | data
+    rows = {"p.json": {"data": data, "annotations": [annotation("right")]}, "min.json": flat}
+    assert imported(run, [rows[name]], name, contract=TRAIN).left_out == []
+    assert preferred(run) == {("1", LAW_ID, "Texas", "Ohio")}
+
+
+def test_a_prompt_that_quotes_a_held_out_contract_refuses_its_task(run):
+    data = {"prompt": f"{SHOWN}\nQuestion: {LAW}", "answer1": "Ohio", "answer2": "Texas"}
+    done = imported(run, [{"data": data, "annotations": [annotation()]}], "p.json", contract=TRAIN)
+    assert [one.held_out for one in done.left_out] == [True]
+
+
+@pytest.mark.parametrize("edited", ["Ohio,\nnot Texas", {"text": ["Ohio,", "not Texas"]}, ["Ohio,", "not Texas"]])
+@pytest.mark.parametrize("name", ["min.json", "min.csv"])
+def test_a_correction_of_several_lines_is_read_from_flat_exports(run, edited, name):
+    if name == "min.csv" and not isinstance(edited, str):
+        edited = json.dumps(edited)
+    row = {"id": 5, "annotator": 4, "annotation_id": 7, "lead_time": 6.7, "contract": TRAIN, "question": LAW, "pw": "left",
+           "text1": "Ohio", "text2": "Texas", "edited": edited}  # fmt: skip
+    imported(run, [row], name)
+    assert stored(run)[0]["edited"] == "Ohio,\nnot Texas"
+
+
+# The AWS sample
+
+
+def test_aws_files_prefer_the_expert_unless_the_judge_calls_the_response_right(run):
+    rows = [
+        {"question": "Which state's  law governs the contract?", "ref_answer": "Ohio", "response": "Texas", "judge_bool": "0"},
+        {"question": f"What is {AUDIT.partition(': ')[2]}", "ref_answer": "none", "response": "None.", "judge_bool": "1"},
+        {"question": CAP, "ref_answer": "10", "response": "10 ", "judge_bool": "0"},
+        {"question": "Who?", "ref_answer": "A", "response": "B", "judge_bool": "0"},
+    ]
+    done = imported(run, rows, "dpo_llama.csv", contract=TRAIN)
+    assert done.format == "aws" and preferred(run) == {("expert", LAW_ID, "Ohio", "Texas")}
+    assert stored(run)[0]["system_a"] == "expert" and stored(run)[0]["system_b"] == "dpo_llama"
+    assert [one.reason for one in done.left_out] == [
+        "the file's judge calls the response right: no preference",
+        "both answers are the same", "no training question on its contract has these words"]  # fmt: skip
+
+
+def test_aws_files_with_an_index_and_older_names_are_read(run):
+    (run.parent / "RAG.csv").write_text(f",question,gt_answer,pred_answer\n0,{LAW},Ohio,Texas\n")
+    done = exchange.import_file(run.parent / "RAG.csv", run, contract=TRAIN)
+    assert (done.format, done.stored) == ("aws", 1)
+
+
+# No held-out contract, no wrong question
+
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        pair(id=f"{TEST}__Governing Law"),
+        pair(id=f"{DEV}__Asked later"),
+        pair(id="", contract=TEST, question=LAW),
+        pair(contract=DEV.lower()),  # the id says a training contract
+        pair(chosen=TEXTS[TEST][30:200]),
+        pair(chosen=f"The contract says:\n{SHOWN}\nSo it is Nevada."),
+        pair(prompt=[{"role": "user", "content": f"<passage>{SHOWN}</passage> Question: {LAW}"}], chosen=OHIO, rejected=TEXAS),
+        pair(prompt=f"Context: {SHOWN}\nQuestion: {LAW}"),
+    ],
+)  # fmt: skip
+def test_rows_of_held_out_contracts_are_refused_and_counted(run, row):
+    done = imported(run, [row, pair(annotator="bob")])
+    assert [(one.where, one.held_out) for one in done.left_out] == [("line 1", True)]
+    assert {j["annotator"] for j in stored(run)} == {"bob"}
+    assert "1 refused (held out)" in done.text()
+
+
+def test_a_held_out_contract_named_for_the_file_refuses_its_rows(run):
+    done = imported(run, [pair(id="", question=LAW)], contract=TEST)
+    assert (done.stored, done.left_out[0].held_out) == (0, True) and not (run / exchange.STORE).exists()
+
+
+@pytest.mark.parametrize(
+    "row, reason",
+    [
+        (pair(id="17"), "neither a known id nor a contract"),
+        (pair(id="", contract="Zebra", question=LAW), "no contract 'Zebra'"),
+        (pair(id="", contract=TRAIN, question="Who pays?"), "no training question"),
+        (pair(contract=OTHER), "its id and its contract"),
+        (pair(question=AUDIT), "its id and its question"),
+        (pair(chosen="  "), "chosen is empty"),
+        (pair(chosen="Ohio ", rejected="Ohio"), "the same"),
+        (pair(chosen=True), "no text"),
+        (pair(annotator="x" * 101), "no valid judgement"),
+        (pair(prompt=[{"content": "no role"}]), "messages with role"),
+        (pair(chosen=[USER], rejected=TEXAS), "not the assistant's"),
+    ],
+)
+def test_a_row_that_fits_no_training_question_is_left_out_with_the_reason(run, row, reason):
+    done = imported(run, [row, pair(chosen="Nevada")])
+    assert done.stored == 1 and done.left_out[0].where == "line 1" and reason in done.left_out[0].reason
+    assert reason in done.text() and "line 1" in done.text()
+
+
+def test_rows_without_names_are_by_the_annotator_given_else_by_the_file(run):
+    rows = [pair(annotator=""), pair(annotator="anna", chosen="Maine")]
+    imported(run, rows, "carla.jsonl")
+    imported(run, rows, "other.jsonl", annotator="dora")
+    assert {j["annotator"] for j in stored(run)} == {"carla", "anna", "dora"}
+
+
+# Duplicates and contradictions
+
+
+def test_importing_twice_adds_nothing(run):
+    rows = [pair(), pair(annotator="bob"), pair(rejected="Maine")]
+    assert imported(run, rows).stored == 3
+    again = imported(run, rows, "renamed.json")
+    assert (again.stored, again.duplicates) == (0, ["row 1", "row 2", "row 3"])
+    assert len(Store(run / exchange.STORE).judgements(current=False)) == 3
+
+
+def test_duplicates_are_found_within_a_file_and_with_the_answers_turned_round(run):
+    turned = {"annotator": "anna", "id": LAW_ID, "answer_a": "Texas", "answer_b": "Ohio", "verdict": "b", "shown_first": "a"}
+    done = imported(run, [pair(), pair(chosen=" Ohio ")])
+    assert (done.stored, done.duplicates) == (1, ["line 2"])
+    assert imported(run, [turned], "raw.jsonl").duplicates == ["line 1"]
+
+
+def test_a_file_that_keeps_no_spans_takes_none_from_the_store(run):
+    base = {"annotator": "anna", "id": LAW_ID, "contract": TRAIN, "question": LAW, "answer_a": "Ohio", "answer_b": "Texas"}
+    Store(run / exchange.STORE).add(base | {"verdict": "a", "span": [3, 9]})
+    exchange.export_file(run.parent / "o.jsonl", run)
+    assert exchange.import_file(run.parent / "o.jsonl", run).duplicates == ["line 1"]
+    assert stored(run)[0]["span"] == [3, 9]
+    corrected = base | {"verdict": "a", "edited": "Ohio law", "shown_first": "a"}
+    assert imported(run, [corrected], "raw.jsonl").stored == 1  # says more than before
+
+
+def test_a_vote_without_systems_meets_those_of_the_notebook_on_the_same_answers(run):
+    base = {"annotator": "anna", "id": LAW_ID, "contract": TRAIN, "question": LAW, "answer_a": "Ohio", "answer_b": "Texas"}
+    Store(run / exchange.STORE).add(base | {"verdict": "a", "system_a": "sft", "system_b": "rag"})
+    imported(run, [pair(annotator="bob", chosen="Texas", rejected="Ohio")])
+    assert len({pair_key(judgement) for judgement in stored(run)}) == 1
+    assert {(j["system_a"], j["system_b"], j["verdict"]) for j in stored(run)} == {("sft", "rag", "a"), ("sft", "rag", "b")}
+
+
+def test_an_export_says_on_how_many_pairs_verdicts_contradict_each_other(run):
+    imported(run, [pair(), pair(annotator="bob", chosen="Texas", rejected="Ohio"), pair(annotator="zoe", rejected="Maine")])
+    counts = exchange.export_file(run.parent / "o.jsonl", run)
+    assert counts == {"judgements": 3, "rows": 3, "without a preference": 0, "pairs with contradictory verdicts": 1}
+
+
+def test_rows_of_a_contract_that_the_run_no_longer_has_are_left_out(run):
+    gone = ROWS[0] | {"id": "Gone__Governing Law", "contract": "Gone"}
+    files.write_jsonl(run / "iter-02" / "data" / "train.jsonl", [gone])
+    done = imported(run, [pair(id=gone["id"], chosen="x" * 80), pair()])
+    assert (done.stored, [one.where for one in done.left_out]) == (1, ["line 1"])
+
+
+def test_contradictions_name_rows_and_annotators_and_the_later_own_verdict_counts(run):
+    imported(run, [pair(annotator="zoe")])
+    turned = pair(chosen="Texas", rejected="Ohio")
+    done = imported(run, [pair(), turned | {"annotator": "bob"}, turned])
+    assert done.stored == 3 and done.duplicates == []
+    assert done.contradictions == [
+        f"line 2 (bob) prefers the other answer than the store (zoe) on '{LAW_ID}'",
+        f"line 2 (bob) prefers the other answer than line 1 (anna) on '{LAW_ID}'",
+        f"line 3 (anna) prefers the other answer than the store (zoe) on '{LAW_ID}'",
+        f"line 3 (anna) prefers the other answer than line 1 (anna) on '{LAW_ID}'; the later verdict counts",
+    ]
+    assert {("anna", LAW_ID, "Texas", "Ohio"), ("zoe", LAW_ID, "Ohio", "Texas")} <= preferred(run)
+    assert "4 contradictions" in done.text()
+
+
+def test_thumbs_up_and_down_for_one_answer_contradict(run):
+    thumb = {"id": LAW_ID, "completion": "Ohio", "annotator": "anna"}
+    imported(run, [thumb | {"label": True}])
+    done = imported(run, [thumb | {"label": False, "annotator": "bob"}])
+    assert done.stored == 1 and len(done.contradictions) == 1 and "bob" in done.contradictions[0]
+
+
+def test_an_undone_verdict_does_not_come_back_with_its_file(run):
+    imported(run, [pair()])
+    store = Store(run / exchange.STORE)
+    store.undo(store.judgements()[0]["uid"], "anna")
+    assert imported(run, [pair()]).stored == 0 and stored(run) == []
+
+
+# Bad files
+
+
+BAD = {
+    "empty.csv": b"",
+    "header.csv": b"prompt,chosen,rejected\n",
+    "latin.csv": "id,chosen,rejected\n1,caf\xe9,x\n".encode("latin-1"),
+    "torn.json": b'[{"chosen": "a", "rejected": "b"}, {"chosen": "a", "rej',
+    "torn.jsonl": b'{"chosen": "a", "rejected": "b"}\n{"chosen": "a", "rej',
+    "torn.csv": b'chosen,rejected\na,"b\n',
+    "short.csv": b"id,chosen,rejected\n1,a\n",
+    "other.csv": b"name,age\nanna,40\n",
+    "half.csv": b"prompt,chosen\na,b\n",
+    "list.json": b'["a", "b"]',
+    "binary.csv": b"\x00\x01\x02",
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_a_bad_file_is_one_clear_error_and_nothing_is_written(run, name):
+    imported(run, [pair()])
+    before = stored(run)
+    (run.parent / name).write_bytes(BAD[name])
+    with pytest.raises(InputError, match=name) as caught:
+        exchange.import_file(run.parent / name, run)
+    assert "\n" not in str(caught.value) and stored(run) == before
+
+
+def test_an_unknown_run_format_or_contract_is_refused_with_what_is_allowed(run):
+    with pytest.raises(InputError, match="No run in"):
+        imported(run, [pair()], annotator="a") and exchange.import_file(run.parent / "file.jsonl", run.parent)
+    with pytest.raises(InputError, match="choose auto, trl"):
+        imported(run, [pair()], file_format="xml")
+    with pytest.raises(InputError, match="nearest.*Acme Distribution Agreement"):
+        imported(run, [pair()], contract="Acme Distribution")
+    with pytest.raises(InputError, match="lacks a column of the AWS"):
+        imported(run, [pair()], file_format="aws")
+
+
+def test_a_file_that_is_no_store_is_not_overwritten(run):
+    sqlite3.connect(run / exchange.STORE).execute("CREATE TABLE t (x)")
+    content = (run / exchange.STORE).read_bytes()
+    with pytest.raises(InputError, match="no feedback store"):
+        imported(run, [pair()])
+    assert (run / exchange.STORE).read_bytes() == content
+
+
+# Export
+
+
+FORMULAS = ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1", " =1", "＝1", "'=1", "''-2", "\n=cmd|' /C calc'!A0"]
+
+
+@pytest.mark.parametrize("text", FORMULAS)
+def test_no_csv_cell_begins_a_formula(run, text):
+    imported(run, [pair(chosen=text, comment=text, annotator=f"{text.strip()} x")])
+    path = run.parent / "out.csv"
+    exchange.export_file(path, run)
+    with open(path, encoding="utf-8", newline="") as file:
+        for fields in csv.reader(file):
+            assert not [cell for cell in fields if cell.lstrip()[:1] in tuple("=+-@＝") and cell.strip()]
+    assert exchange.import_file(path, run).duplicates == ["row 1"]
+
+
+@given(st.text(max_size=6, alphabet=st.sampled_from("'=+-@ \t\r\nab＝")))
+def test_quoted_cells_read_back_as_they_were(text):
+    assert records.unquote_formula(records.quote_formula(text)) == text
+
+
+def test_corrections_are_preferred_to_each_wrong_answer_and_ties_give_no_pair(run):
+    base = {"annotator": "anna", "id": LAW_ID, "contract": TRAIN, "question": LAW, "answer_a": "x", "answer_b": "y"}
+    store = Store(run / exchange.STORE)
+    store.add(base | {"verdict": "both_wrong", "edited": "Ohio"})
+    store.add(base | {"verdict": "b", "answer_a": "z", "edited": "better"})
+    store.add(base | {"verdict": "tie", "answer_a": "w", "prompt": [USER]})
+    counts = exchange.export_file(run.parent / "o.jsonl", run)
+    assert counts == {"judgements": 3, "rows": 3, "without a preference": 1}
+    rows = files.read_jsonl(run.parent / "o.jsonl")
+    assert [(r["chosen"][0]["content"], r["rejected"][0]["content"]) for r in rows] == [
+        ("Ohio", "x"), ("Ohio", "y"), ("better", "z")]  # fmt: skip
+    assert all(r["prompt"] == [{"role": "user", "content": LAW}] and r["source"] == "human" for r in rows)
+
+
+def test_export_says_what_is_wrong(run):
+    with pytest.raises(InputError, match="no feedback"):
+        exchange.export_file(run.parent / "o.jsonl", run)
+    imported(run, [pair()])
+    for name, file_format, message in [("o.txt", "trl", "end the file's name"), ("o.csv", "labelstudio", "in .json"),
+                                       ("o.csv", "aws", "choose auto")]:  # fmt: skip
+        with pytest.raises(InputError, match=message):
+            exchange.export_file(run.parent / name, run, file_format=file_format)
+        assert not (run.parent / name).exists()
+
+
+def test_exported_tasks_do_not_show_the_systems_and_keep_both_annotators(run):
+    imported(run, [pair(system_chosen="sft", system_rejected="rag"), pair(annotator="bob", system_chosen="sft",
+                                                                         system_rejected="rag")])  # fmt: skip
+    exchange.export_file(run.parent / "t.json", run, file_format="labelstudio")
+    (one,) = files.read_json(run.parent / "t.json")
+    assert "sft" not in json.dumps(one["data"]) and one["meta"] == {"system_a": "sft", "system_b": "rag"}
+    assert [a["completed_by"]["email"] for a in one["annotations"]] == ["anna", "bob"]
+
+
+TEXT = st.text(st.characters(exclude_categories=("Cs",), exclude_characters="\0"), max_size=12)
+ANSWER = TEXT.filter(str.strip) | st.sampled_from(["=1", "'=1", "-", "[{", "a,b;c", '"', "a\r\nb", "[]", "nan"])
+JUDGEMENT = st.fixed_dictionaries({
+    "row": st.integers(0, 7), "annotator": st.sampled_from(["anna", "bob", "=c"]), "answer_a": ANSWER, "answer_b": ANSWER,
+    "system_a": st.sampled_from(["", "sft", "-rag"]), "system_b": st.just("rag"), "comment": TEXT,
+    "verdict": st.sampled_from(["a", "b", "tie", "both_wrong", "skip"]), "edited": st.none() | ANSWER,
+    "seconds": st.none() | st.floats(0, 1e6), "span": st.none() | st.just([3, 9]),
+    "prompt": st.none() | st.just([{"role": "system", "content": "Quote."}, USER]),
+})  # fmt: skip
+
+
+def _fold(text):
+    return " ".join(text.split())
+
+
+def _filled(tmp_path, drawn):
+    """Return a new run whose store holds the drawn judgements, each on another pair of answers."""
+    run, seen, made = make_run(tmp_path), set(), []
+    training = [row for row in ROWS if SPLITS[row["contract"]] == "train"]
+    for one in drawn:
+        row = training[one["row"]]
+        answers = [row["id"], *sorted(_fold(one[f"answer_{side}"]) for side in "ab")]
+        if answers[1] != answers[2] and str(answers) not in seen:
+            seen.add(str(answers))
+            about = {key: row[key] for key in ("id", "contract", "question")}
+            made.append({key: value for key, value in one.items() if key != "row"} | about)
+    Store(run / exchange.STORE).add_many(made)
+    return run
+
+
+def _folded_pairs(rows):
+    return {(r["annotator"], r["id"], r["chosen"][0]["content"], r["rejected"][0]["content"], str(r["prompt"]),
+             r["system_chosen"], r["system_rejected"]) for r in rows}  # fmt: skip
+
+
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(drawn=st.lists(JUDGEMENT, min_size=1, max_size=5), file=st.sampled_from(["p.csv", "p.jsonl", "p.json"]))
+def test_exported_pairs_read_back_as_the_same_pairs(drawn, file, tmp_path_factory):
+    run = _filled(tmp_path_factory.mktemp("a"), drawn)
+    before = exchange.export_rows(stored(run), "trl")
+    if not before:
+        return
+    exchange.export_file(run.parent / file, run)
+    fresh = make_run(tmp_path_factory.mktemp("b"))
+    done = exchange.import_file(run.parent / file, fresh)
+    assert [one for one in done.left_out if one.reason != "both answers are the same"] == []
+    wanted = {p for p in _folded_pairs(before) if _fold(p[2]) != _fold(p[3])}
+    assert _folded_pairs(exchange.export_rows(stored(fresh), "trl")) == wanted
+
+
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(drawn=st.lists(JUDGEMENT, min_size=1, max_size=5), file=st.sampled_from(["p.csv", "p.jsonl", "p.json"]))
+def test_raw_exports_read_back_as_the_same_judgements(drawn, file, tmp_path_factory):
+    run = _filled(tmp_path_factory.mktemp("a"), drawn)
+    if not stored(run):
+        return
+    exchange.export_file(run.parent / file, run, file_format="raw")
+    fresh = make_run(tmp_path_factory.mktemp("b"))
+    assert exchange.import_file(run.parent / file, fresh).format == "raw"
+    assert [j | {"source": ""} for j in stored(fresh)] == [j | {"source": ""} for j in stored(run)]
+
+
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(drawn=st.lists(JUDGEMENT, min_size=1, max_size=5), kind=st.sampled_from(["labelstudio", "kto"]))
+def test_tasks_and_thumbs_read_back_as_the_same_preferences(drawn, kind, tmp_path_factory):
+    run = _filled(tmp_path_factory.mktemp("a"), [one | {"edited": None} for one in drawn])
+    if not preferred(run):
+        return
+    exchange.export_file(run.parent / "p.json", run, file_format=kind)
+    fresh = make_run(tmp_path_factory.mktemp("b"))
+    exchange.import_file(run.parent / "p.json", fresh)
+    assert preferred(fresh) == preferred(run)
+
+
+KEYS = st.sampled_from(["role", "content", "selected", "choices", "text", "value", "result"])
+ANY = st.recursive(
+    st.none() | st.booleans() | st.integers(-1, 3) | st.floats() | st.sampled_from(["", "a", "Ohio", LAW_ID, LAW]),
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(KEYS, inner, max_size=3),
+    max_leaves=5,
+)
+WHOLE = {
+    "trl": pair(prompt=[USER], comment="", seconds=1, time="2026-05-04", system_chosen="x", contract=TRAIN, question=LAW),
+    "labelstudio": task(annotation()) | {"meta": {}},
+    "aws": {"question": LAW, "ref_answer": "Ohio", "response": "Texas", "judge_bool": 0, "contract": TRAIN},
+    "raw": {"id": LAW_ID, "annotator": "a", "answer_a": "Ohio", "answer_b": "x", "verdict": "a", "shown_first": "a",
+            "span": [1, 2], "prompt": [USER], "uid": "0" * 32, "time": None, "seconds": 2, "edited": "y", "revokes": None},
+}  # fmt: skip
+
+
+@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data(), kind=st.sampled_from(sorted(WHOLE)))
+def test_a_row_with_any_value_is_stored_or_left_out_but_stops_nothing(data, kind, run):
+    row = dict(WHOLE[kind])
+    inside = data.draw(st.sampled_from([row, row.get("data", row), row.get("annotations", [row])[0]]))
+    changed = dict(inside) | {data.draw(st.sampled_from(sorted(inside))): data.draw(ANY)}
+    rows = [{"data": changed} if inside is row.get("data") else {"annotations": [changed]} if "data" in row else changed]
+    rows = [row | (rows[0] if inside is not row else changed), pair() if kind == "trl" else row]
+    done = imported(run, rows, "any.json", file_format=kind)
+    assert done.rows == done.stored + len(done.left_out) + len(done.duplicates) and done.text()
+
+
+def test_formats_are_told_apart():
+    for kind, row in WHOLE.items():
+        assert formats.detect_format([TableRow("row 1", row)], list(row)) == kind

@@ -1,0 +1,67 @@
+"""Peak memory of the processes that a stage starts."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from cuadft.loop import kernel
+
+HOLD = "import sys, time; held = bytearray({}); print('held', flush=True); {}; time.sleep(30)"
+proc = pytest.mark.skipif(not Path("/proc/self/status").is_file(), reason="needs /proc")
+
+
+def holding(megabytes: int, then: str = "pass") -> subprocess.Popen:
+    """Start a process that holds memory (written to, so that it is really there); return once it does."""
+    process = subprocess.Popen([sys.executable, "-c", HOLD.format(megabytes * 10**6, then)], stdout=subprocess.PIPE, text=True)
+    assert process.stdout.readline() == "held\n"
+    return process
+
+
+def end(process: subprocess.Popen) -> None:
+    process.kill()
+    process.communicate()
+
+
+@proc
+def test_the_peak_of_a_process_is_kept_after_it_has_given_memory_back() -> None:
+    # the first look comes when the 80 MB are gone: VmHWM still tells of them
+    with kernel.watch_memory(interval=0.05) as peak:
+        process = holding(80, "del held")
+        time.sleep(0.3)
+        end(process)
+    assert 80 <= peak.mb < 140
+
+
+@proc
+def test_processes_at_the_same_time_add_up_and_their_children_count() -> None:
+    start = f"import subprocess; subprocess.run([sys.executable, '-c', {HOLD.format(60 * 10**6, 'pass')!r}])"
+    with kernel.watch_memory(interval=0.05) as peak:
+        first, second = holding(60), subprocess.Popen([sys.executable, "-c", f"import sys; {start}"], stdout=subprocess.PIPE)
+        assert second.stdout.readline() == b"held\n"
+        time.sleep(0.3)
+        grandchildren = kernel._descendants(second.pid)
+        for pid in grandchildren:
+            os.kill(pid, signal.SIGKILL)
+        for process in (first, second):
+            end(process)
+    assert len(grandchildren) == 1 and 120 <= peak.mb < 260
+
+
+def test_nothing_seen_is_none_not_zero(monkeypatch, tmp_path) -> None:
+    monkeypatch.setattr(kernel, "PROC", tmp_path / "none")
+    with kernel.watch_memory(interval=0.01) as peak:
+        process = holding(1)
+        end(process)
+    assert peak.mb is None
+
+
+def test_an_error_under_watch_passes_through() -> None:
+    with pytest.raises(ZeroDivisionError), kernel.watch_memory():
+        raise ZeroDivisionError

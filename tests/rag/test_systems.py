@@ -1,0 +1,307 @@
+"""Properties of the systems that a run compares: each runs on its own weights and program, or says what is missing."""
+
+import json
+import shutil
+
+import dspy
+import pytest
+
+from cuadft.core import files, runs
+from cuadft.core.errors import InputError
+from cuadft.data.passages import cut_passages
+from cuadft.models import weights
+from cuadft.models.api import Endpoint
+from cuadft.models.local import LocalEngine
+from cuadft.rag import program, systems
+from cuadft.rag.program import ContractQA, PlainAdapter
+from cuadft.retrieval import store
+from cuadft.retrieval.embedder import Embedder
+from cuadft.retrieval.retriever import Retriever
+
+TEXT = "The fee is ten dollars a month. This Agreement is governed by the laws of Ohio. Either party may audit the other."
+
+
+@pytest.fixture(scope="module")
+def embedder(tiny, tmp_path_factory):
+    """A folder that passes for an embedding model; BM25 never loads it."""
+    folder = tmp_path_factory.mktemp("embedder") / "model"
+    shutil.copytree(tiny, folder)
+    (folder / "modules.json").write_text("[]")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def adapter(tiny, tmp_path_factory):
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM
+
+    folder = tmp_path_factory.mktemp("adapter") / "sft"
+    config = LoraConfig(r=2, target_modules=["q_proj"], task_type="CAUSAL_LM", init_lora_weights=False)
+    get_peft_model(AutoModelForCausalLM.from_pretrained(tiny), config).save_pretrained(folder)
+    (folder / "base.json").write_text(json.dumps({"model": "tiny", "sha256": weights.weights_hash(tiny)}))
+    return folder
+
+
+@pytest.fixture
+def build(tiny, embedder, tmp_path, monkeypatch):
+    """Return systems.build with the tiny model, and a run whose first iteration holds a retriever and two programs."""
+    monkeypatch.setenv("CUADFT_CACHE", str(tmp_path / "cache"))
+
+    def call(iteration, names, **settings):
+        return systems.build_systems(iteration, names, **({"model": str(tiny), "embedder": str(embedder)} | settings))
+
+    return call
+
+
+@pytest.fixture
+def run(embedder, tmp_path):
+    return prepare(runs.Iteration(tmp_path / "run", 1), embedder, k=1)
+
+
+def prepare(iteration, embedder, k):
+    retriever = Retriever(cut_passages(TEXT, contract="c", size=40), Embedder(embedder, cache_dir=iteration.run), mode="bm25")
+    retriever.save(iteration.path("retriever"))
+    program.save_program(ContractQA(retriever, k), iteration.path("program", "rag.json"))
+    program.save_program(ContractQA(retriever, k + 1), iteration.path("program", "rag_compiled.json"))
+    return iteration
+
+
+def decide(iteration, **promoted):
+    files.write_json(iteration.path("decision.json"), {"promoted": {"system": "x", "program": None, "weights": None} | promoted})
+    return runs.Iteration(iteration.run, iteration.number + 1)
+
+
+def test_what_has_not_been_made_names_the_notebook_that_makes_it(run, build, tmp_path):
+    with pytest.raises(InputError, match="retriever is missing.*02_rag_compile"):
+        build(runs.Iteration(tmp_path / "empty", 1), ["rag"])
+    for name in ("sft", "dpo"):
+        with pytest.raises(InputError, match=f"'{name}' has no weights.*04_fine_tune.*06_align"):
+            build(run, ["rag", name])
+    run.path("program", "rag_compiled.json").unlink()
+    with pytest.raises(InputError, match="rag_compiled.json' is missing.*02_rag_compile"):
+        build(run, ["rag_compiled"])
+
+
+def test_rag_runs_on_the_base_and_sft_on_its_adapter_with_one_base_in_memory(run, build, tiny, adapter):
+    shutil.copytree(adapter, run.path("adapters", "sft"))
+    rag, compiled, sft = build(run, ["rag", "rag_compiled", "sft"], max_tokens=9)
+    base = LocalEngine(tiny).model_name()
+    assert rag.lm.model == compiled.lm.model == base
+    assert sft.lm.model == f"{base}+sft-{weights.weights_hash(adapter)[:12]}"
+    assert rag.lm.engine is compiled.lm.engine is sft.lm.engine
+    assert [s.lm.kwargs["max_tokens"] for s in (rag, compiled, sft)] == [9, 9, 9]
+    assert [s.name for s in (rag, compiled, sft)] == ["rag", "rag_compiled", "sft"]
+
+
+@pytest.mark.parametrize(("tuned", "k"), [("rag", 1), ("rag_compiled", 2)])
+def test_a_tuned_model_runs_the_program_it_was_tuned_for(run, build, adapter, tuned, k):
+    shutil.copytree(adapter, run.path("adapters", "sft"))
+    assert [s.program.k for s in build(run, ["rag", "rag_compiled", "sft"], tuned_program=tuned)] == [1, 2, k]
+
+
+def test_a_system_answers_from_its_contract(run, build):
+    (system,) = build(run, ["rag"], max_tokens=4)
+    with dspy.context(lm=system.lm, adapter=PlainAdapter()):
+        found = system.program(question="Governing Law: which laws govern?", contract="c")
+    assert "Ohio" in found.hits[0].passage.text and found.answer
+
+
+def test_an_adapter_of_another_base_is_refused(run, build, adapter, tmp_path):
+    shutil.copytree(adapter, run.path("adapters", "sft"))
+    weights._make_tiny(tmp_path / "other", seed=1)
+    with pytest.raises(InputError, match="trained on other base weights"):
+        build(run, ["sft"], model=str(tmp_path / "other"))
+
+
+def test_a_fully_tuned_model_runs_on_its_own_weights(run, build, tmp_path):
+    weights._make_tiny(run.path("adapters", "sft"), seed=1)
+    (sft,) = build(run, ["sft"], model=str(tmp_path / "absent"))  # the base is not needed
+    assert sft.lm.model == LocalEngine(run.path("adapters", "sft")).model_name()
+
+
+def test_a_remote_model_runs_rag_and_no_local_weights_are_loaded(run, build, adapter, tmp_path):
+    absent = str(tmp_path / "absent")
+    rag, compiled = build(run, ["rag", "rag_compiled"], model=absent, rag_lm="openai/some-model", max_tokens=9)
+    assert rag.lm.model == compiled.lm.model == "openai/some-model"
+    assert isinstance(rag.lm.engine, Endpoint)
+    assert rag.lm.kwargs["temperature"] == 0.0 and rag.lm.kwargs["max_tokens"] == 9
+    shutil.copytree(adapter, run.path("adapters", "sft"))
+    rag, sft = build(run, ["rag", "sft"], rag_lm="openai/some-model")
+    assert rag.lm.model == "openai/some-model" and isinstance(sft.lm.engine, LocalEngine)
+    with pytest.raises(InputError):
+        build(run, ["rag", "sft"], model=absent, rag_lm="openai/some-model")
+
+
+# --- the incumbent
+
+def test_the_first_incumbent_is_plain_rag_on_the_base(run, build, tiny):
+    assert systems.start_weights(run) is None
+    (incumbent,) = build(run, ["incumbent"])
+    assert incumbent.lm.model == LocalEngine(tiny).model_name() and incumbent.program.k == 1
+
+
+def test_a_promoted_adapter_comes_back_with_the_program_of_its_iteration(run, build, embedder, adapter):
+    shutil.copytree(adapter, run.path("adapters", "sft"))
+    second = decide(run, system="sft", program="iter-01/program/rag_compiled.json", weights="iter-01/adapters/sft",
+                    retriever="iter-01/retriever")  # fmt: skip
+    prepare(second, embedder, k=5)
+    shutil.copytree(adapter, second.path("adapters", "sft"))
+    incumbent, rag, sft = build(second, ["incumbent", "rag", "sft"])
+    assert incumbent.lm.engine.adapters == {"incumbent": run.path("adapters", "sft"), "sft": second.path("adapters", "sft")}
+    assert weights.weights_hash(adapter)[:12] in incumbent.lm.model and incumbent.lm.model != rag.lm.model
+    assert [s.program.k for s in (incumbent, rag, sft)] == [2, 5, 5]
+    assert systems.start_weights(second) == run.path("adapters", "sft")
+
+
+OTHER = "Each party pays its own taxes."
+
+
+def with_other_retriever(run, embedder, **promoted):
+    """Return iteration 2, whose retriever cuts larger passages and whose data ask about a contract d that it holds."""
+    second = decide(run, retriever="iter-01/retriever", **promoted)
+    prepare(second, embedder, k=5)
+    passages = [p for title, text in (("c", TEXT), ("d", OTHER)) for p in cut_passages(text, contract=title, size=400)]
+    Retriever(passages, Embedder(embedder, cache_dir=run.run), mode="bm25").save(second.path("retriever"))
+    files.write_jsonl(run.run / "contracts.jsonl", [{"title": "c", "text": TEXT}, {"title": "d", "text": OTHER},
+                                                   {"title": "e", "text": OTHER}])  # fmt: skip
+    files.write_jsonl(second.path("data", "dev.jsonl"), [{"contract": "c"}, {"contract": "d"}])
+    settings = files.read_json(run.path("retriever", "settings.json")) | {"cutting": [40, 0.0]}
+    files.write_json(run.path("retriever", "settings.json"), settings)
+    return second
+
+
+def test_the_champion_searches_with_its_own_retriever_which_takes_in_what_is_asked(run, build, embedder, adapter):
+    shutil.copytree(adapter, run.path("adapters", "sft"))
+    second = with_other_retriever(run, embedder, system="sft", program="iter-01/program/rag_compiled.json",
+                                  weights="iter-01/adapters/sft")  # fmt: skip
+    found = {s.name: s for s in build(second, ["incumbent", "retriever", "rag"])}
+    sizes = {name: max(len(p.text) for p in s.program.retriever.passages) for name, s in found.items()}
+    assert sizes["incumbent"] < 60 < sizes["retriever"] == sizes["rag"]
+    assert {p.contract for p in found["incumbent"].program.retriever.passages} == {"c", "d"}
+    # the new retriever is tried with all else as the champion has it
+    assert [found[name].program.k for name in ("incumbent", "retriever", "rag")] == [2, 2, 5]
+    hashes = {name: weights.weights_hash(adapter)[:12] in s.lm.model for name, s in found.items()}
+    assert hashes == {"incumbent": True, "retriever": True, "rag": False}
+    assert found["retriever"].program.retriever is found["rag"].program.retriever  # once in memory
+    assert found["incumbent"].lm.model != found["rag"].lm.model
+    (asked,) = build(second, ["incumbent"], asked={"c"})
+    assert {p.contract for p in asked.program.retriever.passages} == {"c"}
+
+
+def test_a_later_iteration_starts_from_the_champions_retriever(run, embedder, monkeypatch, tmp_path):
+    monkeypatch.setenv("CUADFT_CACHE", str(tmp_path / "cache"))
+    assert store.champion_retriever(run, str(embedder)) is None
+    second = with_other_retriever(run, embedder)
+    third = decide(second, retriever="iter-01/retriever")  # what iteration 2 found was not promoted
+    kept = store.champion_retriever(third, str(embedder))
+    assert kept.cutting == (40, 0.0) and store.champion_folder(third) == run.path("retriever")
+    assert store.reranker_of(store.champion_folder(third)) == ""
+    older = decide(second)  # a decision that names no retriever
+    assert store.champion_folder(older) == second.path("retriever")
+    shutil.rmtree(run.path("retriever"))
+    with pytest.raises(InputError, match="retriever is missing in .*iter-01/retriever"):
+        store.champion_retriever(decide(second, retriever="iter-01/retriever"), str(embedder))
+
+
+def test_a_promoted_program_comes_back_on_the_base(run, build, embedder):
+    second = prepare(decide(run, system="rag_compiled", program="iter-01/program/rag_compiled.json"), embedder, k=5)
+    incumbent, rag = build(second, ["incumbent", "rag"])
+    assert incumbent.lm.model == rag.lm.model and (incumbent.program.k, rag.program.k) == (2, 5)
+    assert systems.start_weights(second) is None
+
+
+def test_an_iteration_before_without_a_decision_is_named(run, build, embedder):
+    second = prepare(runs.Iteration(run.run, 2), embedder, k=1)
+    with pytest.raises(InputError, match="decision.json is missing: finish iteration 1 .05_evaluate."):
+        build(second, ["incumbent"])
+    assert build(second, ["rag"])  # which needs no decision
+
+
+def test_promoted_weights_that_are_gone_are_named(run, build, embedder):
+    second = prepare(decide(run, system="sft", weights="iter-01/adapters/sft"), embedder, k=1)
+    with pytest.raises(InputError, match="'incumbent' has no weights in .*iter-01/adapters/sft"):
+        build(second, ["incumbent"])
+
+
+def searched(retriever):
+    return [[hit.passage for hit in retriever.search("audit the other party", contract="c", k=2)]]
+
+
+def test_a_fine_tuned_embedder_travels_with_its_retriever_and_through_iterations_that_keep_it(embedder, tmp_path, monkeypatch):
+    monkeypatch.setenv("CUADFT_CACHE", str(tmp_path / "cache"))
+    first = runs.Iteration(tmp_path / "run", 1)
+    second, third = runs.Iteration(first.run, 2), runs.Iteration(first.run, 4)
+    own = shutil.copytree(embedder, first.path("retriever", "embedder"))
+    (own / "config.json").write_text('{"another": "model"}')
+    retriever = Retriever(cut_passages(TEXT, contract="c", size=40), Embedder(own, cache_dir=tmp_path), mode="bm25", cutting=(40, 0.0))
+    store.save_retriever(retriever, first)
+    kept = store.load_retriever(first, "no-such-model")
+    assert kept.embedder.path == own and searched(kept) == searched(retriever)
+    store.save_retriever(kept, second)  # the gate kept it: the weights are copied, not referred to
+    shutil.rmtree(own)
+    again = store.load_retriever(second, "no-such-model")
+    assert again.embedder.key == retriever.embedder.key and searched(again) == searched(retriever)
+    assert store.own_embedder(second.path("retriever")) == second.path("retriever", "embedder")
+    # also from two iterations before, where the champion's retriever lies if none since was better
+    store.save_retriever(again, third)
+    assert store.load_retriever(third, "no-such-model").embedder.path == third.path("retriever", "embedder")
+    # an iteration that searches with the base model keeps no weights of an earlier attempt
+    store.save_retriever(Retriever(retriever.passages, Embedder(embedder, cache_dir=tmp_path), mode="bm25"), third)
+    assert store.own_embedder(third.path("retriever")) is None
+    assert store.load_retriever(third, str(embedder)).embedder.path == embedder.resolve()
+
+
+def test_the_number_format_of_the_vectors_is_kept(embedder, tmp_path, monkeypatch):
+    monkeypatch.setenv("CUADFT_CACHE", str(tmp_path / "cache"))
+    iteration = runs.Iteration(tmp_path / "run", 1)
+    embed = Embedder(embedder, cache_dir=tmp_path, dtype="bfloat16")
+    store.save_retriever(Retriever(cut_passages(TEXT, contract="c", size=40), embed, mode="bm25"), iteration)
+    assert store.load_retriever(iteration, str(embedder)).embedder.dtype == "bfloat16"
+
+
+def test_new_contracts_are_taken_in_as_the_others_were_cut(embedder, tmp_path):
+    records = [{"title": title, "text": TEXT, "split": "train"} for title in "cde"]
+    files.write_jsonl(tmp_path / "contracts.jsonl", records)
+    retriever = Retriever(cut_passages(TEXT, contract="c", size=40, overlap=0.5), None, mode="bm25", cutting=(40, 0.5))
+    store.take_in(retriever, tmp_path, {"c", "e"})
+    held = {title: [p.text for p in retriever.passages if p.contract == title] for title in "cde"}
+    assert held["c"] == held["e"] and held["d"] == []
+    store.take_in(retriever, tmp_path, {"c", "e"})  # nothing new: nothing changes
+    assert len(retriever.passages) == 2 * len(held["c"])
+    retriever.cutting = None
+    with pytest.raises(InputError, match="lacks 'd' and does not say how its passages were cut"):
+        store.take_in(retriever, tmp_path, {"c", "d"})
+
+
+def test_a_save_that_is_killed_leaves_no_mixture_of_two_retrievers(embedder, tmp_path, monkeypatch):
+    monkeypatch.setenv("CUADFT_CACHE", str(tmp_path / "cache"))
+    iteration = runs.Iteration(tmp_path / "run", 1)
+    own = shutil.copytree(embedder, iteration.path("retriever", "embedder"))
+    passages = cut_passages(TEXT, contract="c", size=40)
+    store.save_retriever(Retriever(passages, Embedder(own, cache_dir=tmp_path), mode="bm25"), iteration)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(shutil, "rmtree", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
+        store.save_retriever(Retriever(passages, Embedder(embedder, cache_dir=tmp_path), mode="bm25"), iteration)
+    with pytest.raises(InputError, match="retriever is missing"):
+        store.load_retriever(iteration, str(embedder))
+
+
+def test_a_cross_encoder_puts_the_best_passages_in_its_order_also_after_loading(embedder, tmp_path, monkeypatch):
+    import tiny_embedder
+    from sentence_transformers import CrossEncoder
+
+    monkeypatch.setenv("CUADFT_CACHE", str(tmp_path / "cache"))
+    bert = tiny_embedder.make(tmp_path / "bert", [TEXT]).parent / "bert"
+    CrossEncoder(str(bert), num_labels=1, device="cpu").save_pretrained(str(tmp_path / "cross"))
+    reranker = store.load_reranker(str(tmp_path / "cross"))
+    iteration = runs.Iteration(tmp_path / "run", 1)
+    retriever = Retriever(cut_passages(TEXT, contract="c", size=40), Embedder(embedder, cache_dir=tmp_path), mode="bm25",
+                          reranker=reranker, rerank=3)  # fmt: skip
+    found = [hit.passage.text for hit in retriever.search("audit the other party", contract="c", k=3)]
+    best = retriever.configured(rerank=0).search("audit the other party", contract="c", k=3)
+    scores = reranker.predict([("audit the other party", hit.passage.text) for hit in best])
+    assert found == [best[n].passage.text for n in scores.argsort()[::-1]]
+    store.save_retriever(retriever, iteration, reranker=str(tmp_path / "cross"))
+    again = store.load_retriever(iteration, str(embedder))
+    assert [hit.passage.text for hit in again.search("audit the other party", contract="c", k=3)] == found
+    assert store.load_reranker("") is None

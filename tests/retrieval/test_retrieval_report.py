@@ -1,0 +1,180 @@
+"""Measuring a saved retriever: what is measured, what is left out because the retriever knows it, what is refused."""
+
+import csv
+import json
+
+import pytest
+from bag_of_words import make_embedder
+from small import retriever as small_retriever
+
+from cuadft import cli
+from cuadft.core import files
+from cuadft.core.errors import InputError
+from cuadft.data import contracts
+from cuadft.data.passages import cut_passages
+from cuadft.retrieval import report, store
+from cuadft.retrieval.retriever import Retriever
+
+SIZE, OVERLAP = 600, 0.5
+SAMPLE = contracts.read_contracts(contracts.sample_path())[:8]
+HELD, NEW = SAMPLE[:5], SAMPLE[5:]
+
+
+def document(contract, *, title=None, text=None):
+    """Return a contract with its answerable questions as CUAD's file has them."""
+    title = title or contract.title
+    asked = [
+        {"id": f"{title}__{row['category']}", "question": row["question"], "is_impossible": row["is_impossible"],
+         "answers": [{"text": a["text"], "answer_start": a["start"]} for a in row["answers"]]}
+        for row in contract.rows
+    ]  # fmt: skip
+    return {"title": title, "paragraphs": [{"context": text or contract.text, "qas": asked}]}
+
+
+def cuad(path, *documents):
+    path.write_text(json.dumps({"version": "test", "data": list(documents)}))
+    return str(path)
+
+
+@pytest.fixture
+def saved(tmp_path):
+    """Save a BM25 retriever in a run's folder: contract 0 trained on, 1 tuned on, 2 to 4 only held."""
+    passages = [p for c in HELD for p in cut_passages(c.text, contract=c.title, size=SIZE, overlap=OVERLAP)]
+    folder = tmp_path / "run" / "iter-02" / "retriever"
+    Retriever(passages, None, mode="bm25", cutting=(SIZE, OVERLAP)).save(folder)
+    for name, n, iteration in (("train", 0, "iter-01"), ("dev", 1, "iter-02"), ("train", 5, "iter-03")):
+        files.write_jsonl(tmp_path / "run" / iteration / "data" / f"{name}.jsonl", [{"contract": SAMPLE[n].title}])
+    return folder
+
+
+def measure(folder, path, **options):
+    lines = []
+    done = report.measure_saved(folder, cuad=path, model="tiny", n_resamples=100, log=lines.append, **options)
+    return done, "\n".join(lines)
+
+
+def test_the_figures_are_those_of_a_retriever_built_with_the_same_contracts(saved, tmp_path):
+    path = cuad(tmp_path / "c.json", *map(document, SAMPLE))
+    done, told = measure(saved, path)
+    assert set(done.left_out) == {SAMPLE[0].title, SAMPLE[1].title}  # a later iteration's train rows don't count
+    assert f"{SAMPLE[0].title}: trained on" in told and f"{SAMPLE[1].title}: settings chosen on" in told
+    assert f"{len(NEW)} contracts added" in told and "600 characters, overlap 0.50" in told
+    passages = [p for c in SAMPLE for p in cut_passages(c.text, contract=c.title, size=SIZE, overlap=OVERLAP)]
+    whole, rows = Retriever(passages, None, mode="bm25"), [r for c in SAMPLE[2:] for r in c.rows if r["answers"]]
+    hits = [whole.search(r["question"], contract=r["contract"], k=3) for r in rows]
+    firsts = [(r["answers"], h[0].passage) for r, h in zip(rows, hits)]
+    best = [any(p.start < a["start"] + len(a["text"]) and a["start"] < p.end for a in gold) for gold, p in firsts]
+    table = done.table.set_index("metric")
+    assert table.loc["hit@1", "value"] == pytest.approx(sum(best) / len(best))
+    assert table.loc["hit@1", "low"] < table.loc["hit@1", "value"] < table.loc["hit@1", "high"]
+    assert (table.loc["hit@3", "n"], table.loc["hit@3", "n_contracts"]) == (len(rows), 6)
+    # byte-level tokens of the tiny model: between one a character and one for ten
+    characters = sum(len(hit.passage.text) for h in hits for hit in h) / len(rows)
+    assert characters / 10 < table.loc["prompt_tokens@3", "value"] < 1.3 * characters
+
+
+def test_trained_contracts_are_measured_only_on_demand(saved, tmp_path):
+    path = cuad(tmp_path / "c.json", *map(document, SAMPLE[:2]))
+    with pytest.raises(InputError, match="All 2 contracts were left out.*--include-trained"):
+        measure(saved, path)
+    done, told = measure(saved, path, include_trained=True)
+    assert done.rows["contract"].nunique() == 2 and "flatters" in told and not done.left_out
+
+
+def test_a_copy_of_a_trained_contract_under_another_title_is_left_out(saved, tmp_path):
+    path = cuad(tmp_path / "c.json", document(SAMPLE[0], title="Another Title"), document(NEW[0]))
+    done, told = measure(saved, path)
+    assert list(done.left_out) == ["Another Title"] and "shares half its wording with" in told
+
+
+def test_a_folder_away_from_its_run_knows_what_it_was_trained_on(saved, tmp_path):
+    store.write_origin(saved, trained=[SAMPLE[0].title], tuned=[SAMPLE[1].title])
+    moved = saved.rename(tmp_path / "moved")
+    done, _ = measure(moved, cuad(tmp_path / "c.json", *map(document, SAMPLE)))
+    assert done.left_out == {SAMPLE[0].title: store.TRAINED, SAMPLE[1].title: store.TUNED}
+
+
+def test_a_retriever_is_measured_with_the_precision_and_the_reranker_that_it_was_saved_with(saved, tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(store, "load_reranker", lambda name: asked.append(name))
+    make_embedder(tmp_path).path.rename(saved / "embedder")
+    (tmp_path / "leftover").mkdir()
+    (tmp_path / "leftover" / "modules.json").write_text("[]")
+    (tmp_path / "leftover").rename(saved / ".embedder-new")  # of an export that was killed
+    assert report._load(saved, "", "").embedder.dtype == "float32"
+    files.write_json(saved / store.MODELS, {"dtype": "bfloat16", "reranker": "some/cross-encoder"})
+    embedder = report._load(saved, "", "").embedder
+    assert (embedder.path, embedder.dtype) == (saved / "embedder", "bfloat16")
+    report._load(saved, "", "another")
+    assert asked == ["", "some/cross-encoder", "another"]
+
+
+def test_contracts_that_settings_were_chosen_on_are_known_also_without_a_note(saved, tmp_path):
+    clauses = saved.parent / "data" / "dev_clauses.jsonl"
+    files.write_jsonl(clauses, [{"contract": SAMPLE[2].title}])
+    done, _ = measure(saved, cuad(tmp_path / "c.json", *map(document, SAMPLE[:4])))
+    assert done.left_out[SAMPLE[2].title] == store.TUNED and SAMPLE[3].title not in done.left_out
+
+
+def test_the_saved_folder_stays_as_it_is(saved, tmp_path):
+    before = files.file_hash(saved)
+    measure(saved, cuad(tmp_path / "c.json", *map(document, NEW)))
+    assert files.file_hash(saved) == before
+
+
+def test_only_contracts_takes_titles_and_files_of_titles(saved, tmp_path):
+    blank = f"{NEW[2].title} "  # as some titles of CUAD
+    path = cuad(tmp_path / "c.json", *map(document, SAMPLE[:7]), document(NEW[2], title=blank))
+    (tmp_path / "titles.txt").write_text(f"{NEW[0].title}\n\n {NEW[1].title}\n{NEW[2].title}\n")
+    done, _ = measure(saved, path, only=[str(tmp_path / "titles.txt"), SAMPLE[2].title])
+    assert set(done.rows["contract"]) == {NEW[0].title, NEW[1].title, blank, SAMPLE[2].title}
+    with pytest.raises(InputError, match="which is not among the 8 contracts"):
+        measure(saved, path, only=["Nobody's contract"])
+    (tmp_path / "titles.txt").write_bytes(b"\xff\xfe")
+    with pytest.raises(InputError, match="not UTF-8"):
+        measure(saved, path, only=[str(tmp_path / "titles.txt")])
+
+
+def test_another_text_under_a_held_title_is_refused(saved, tmp_path):
+    other = document(SAMPLE[3], text=SAMPLE[3].text + " And more.")
+    with pytest.raises(InputError, match="another text in the retriever"):
+        measure(saved, cuad(tmp_path / "c.json", other))
+
+
+def test_a_retriever_that_does_not_say_how_it_was_cut_needs_to_be_told(tmp_path):
+    small_retriever().save(tmp_path / "r")
+    path = cuad(tmp_path / "c.json", *map(document, NEW))
+    with pytest.raises(InputError, match="--passage-chars and --overlap"):
+        measure(tmp_path / "r", path)
+    done, told = measure(tmp_path / "r", path, size=400, overlap=0.0)
+    assert "400 characters" in told and len(done.rows)
+
+
+def test_overlapping_passages_give_the_text_back():
+    for overlap in (0, 1 / 4, 0.5, 0.75):
+        for contract in SAMPLE:
+            assert store.text_of(cut_passages(contract.text, contract="c", size=500, overlap=overlap)) == contract.text
+
+
+def test_the_command_prints_the_table_and_writes_it(saved, tmp_path, capsys):
+    path, out = cuad(tmp_path / "c.json", *map(document, SAMPLE)), tmp_path / "out" / "table.csv"
+    options = ["--cuad", path, "--model", "tiny", "--out", str(out), "--n-resamples", "50"]
+    assert cli.main(["retrieval", str(saved), *options]) == 0
+    printed = capsys.readouterr().out
+    assert "Hit at 1" in printed and "Prompt tokens at 3" in printed and "searching" in printed
+    with open(out, newline="") as file:
+        table = list(csv.DictReader(file))
+    assert [row["metric"] for row in table] == list(report.METRICS)
+    with open(out.with_name("table_rows.csv"), newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert sum(float(r["hit@1"]) for r in rows) / len(rows) == pytest.approx(float(table[0]["value"]))
+    assert out.with_name("table_left_out.csv").read_text().count("\n") == 3
+    for folder, message in ((tmp_path, "No retriever in"), (tmp_path / "none", "No retriever in")):
+        assert cli.main(["retrieval", str(folder), *options]) == 2
+        assert message in capsys.readouterr().err
+
+
+def test_one_contract_has_no_interval(saved, tmp_path):
+    done, _ = measure(saved, cuad(tmp_path / "c.json", document(NEW[0])))
+    lines = report.measured_text(done).splitlines()
+    assert "[" not in lines[1] and "of 1 contract;" in lines[-2]
