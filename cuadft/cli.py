@@ -97,7 +97,9 @@ def _changed(run_dir: str, line: Mapping[str, Any]) -> None:
     from cuadft.core import runs
     from cuadft.core.runs import champion_label
 
-    print(f"Champion: {champion_label(line['to'])} (before: {champion_label(line['from'])}). The next iteration starts from it.")
+    print(
+        f"Champion: {champion_label(line['to'])} (before: {champion_label(line['from'])}). The next iteration starts from it."
+    )
     if (runs.resolve_path(run_dir) / "trackers").is_dir() or "MLFLOW_TRACKING_URI" in os.environ:
         from cuadft.loop import trackers
 
@@ -231,10 +233,18 @@ def _params(arguments: argparse.Namespace) -> None:
 
 
 HANDLERS = {
-    "run": _run, "status": _status, "promote": _promote, "rollback": _rollback, "verify": _verify,
-    "score": _score, "retrieval": _retrieval, "ablate": _ablate, "fetch": _fetch, "feedback": _feedback,
+    "run": _run,
+    "status": _status,
+    "promote": _promote,
+    "rollback": _rollback,
+    "verify": _verify,
+    "score": _score,
+    "retrieval": _retrieval,
+    "ablate": _ablate,
+    "fetch": _fetch,
+    "feedback": _feedback,
     "params": _params,
-}  # fmt: skip
+}
 
 if __name__ == "__main__":
     sys.exit(main())
@@ -252,8 +262,19 @@ def parser(handlers: Mapping[str, Callable[[argparse.Namespace], int | None]]) -
     shared = argparse.ArgumentParser(add_help=False)
     shared.add_argument("--debug", action="store_true", help="show the full traceback of an error")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    adders = (_add_run, _add_status, _add_promote, _add_rollback, _add_verify, _add_score, _add_retrieval, _add_ablate,
-              _add_fetch, _add_feedback, _add_params)
+    adders = (
+        _add_run,
+        _add_status,
+        _add_promote,
+        _add_rollback,
+        _add_verify,
+        _add_score,
+        _add_retrieval,
+        _add_ablate,
+        _add_fetch,
+        _add_feedback,
+        _add_params,
+    )
     for add in adders:
         command = add(commands, shared)
         command.set_defaults(command=handlers[command.prog.rpartition(" ")[2]])
@@ -265,9 +286,7 @@ def _add_run(commands: _Commands, shared: argparse.ArgumentParser) -> argparse.A
         "run", parents=[shared], help="run a preset's notebooks in order; resume where a run stopped"
     )
     command.add_argument("preset", metavar="PRESET", help="a YAML file, or the name of one in params/")
-    command.add_argument(
-        "--iterations", type=int, default=1, metavar="N", help="rounds of the loop (default 1)"
-    )
+    command.add_argument("--iterations", type=int, default=1, metavar="N", help="rounds of the loop (default 1)")
     command.add_argument("--run-dir", metavar="D", help="run folder (default runs/<name of the preset>)")
     command.add_argument("--until", metavar="STAGE", help="stop after this stage of the last iteration")
     command.add_argument(
@@ -277,19 +296,19 @@ def _add_run(commands: _Commands, shared: argparse.ArgumentParser) -> argparse.A
 
 
 def _add_status(commands: _Commands, shared: argparse.ArgumentParser) -> argparse.ArgumentParser:
-    command = commands.add_parser(
-        "status", parents=[shared], help="show a run's stages, scores and decisions"
-    )
+    command = commands.add_parser("status", parents=[shared], help="show a run's stages, scores and decisions")
     command.add_argument("run_dir", metavar="D", help="run folder")
     return command
 
 
 def _add_promote(commands: _Commands, shared: argparse.ArgumentParser) -> argparse.ArgumentParser:
     command = commands.add_parser(
-        "promote", parents=[shared], help="make a system the champion by hand",
+        "promote",
+        parents=[shared],
+        help="make a system the champion by hand",
         description="Make a system of a decided iteration the champion that the next iteration starts from. The gate's "
         "decision stays as it is; the choice, with its reason, goes into the run's history.",
-    )  # fmt: skip
+    )
     add = command.add_argument
     add("run_dir", metavar="D", help="run folder")
     add("system", metavar="SYSTEM", help="rag, rag_compiled, retriever, or a folder of adapters such as sft")
@@ -300,9 +319,11 @@ def _add_promote(commands: _Commands, shared: argparse.ArgumentParser) -> argpar
 
 def _add_rollback(commands: _Commands, shared: argparse.ArgumentParser) -> argparse.ArgumentParser:
     command = commands.add_parser(
-        "rollback", parents=[shared], help="go back to the champion before the present one",
+        "rollback",
+        parents=[shared],
+        help="go back to the champion before the present one",
         description="Make the champion before the present one the champion again; a second call goes back two steps.",
-    )  # fmt: skip
+    )
     command.add_argument("run_dir", metavar="D", help="run folder")
     command.add_argument("--reason", required=True, metavar="TEXT", help="why, for the history")
     return command
@@ -310,24 +331,37 @@ def _add_rollback(commands: _Commands, shared: argparse.ArgumentParser) -> argpa
 
 def _add_verify(commands: _Commands, shared: argparse.ArgumentParser) -> argparse.ArgumentParser:
     command = commands.add_parser(
-        "verify", parents=[shared], help="compute all hashes of a run again; show where an artefact comes from",
+        "verify",
+        parents=[shared],
+        help="compute all hashes of a run again; show where an artefact comes from",
         description="Name what is changed, missing, stale, unfinished or unaccounted for in a run folder; exit code 0 only "
         "if nothing is. With ARTEFACT: print its chain back to the contracts, and check that chain alone.",
-    )  # fmt: skip
+    )
     command.add_argument("run_dir", metavar="RUN", help="run folder")
-    command.add_argument("artefact", nargs="?", default="", metavar="ARTEFACT", help="a file or folder of the run, such as "
-                         "iter-02/adapters/sft or scoreboard.csv")  # fmt: skip
+    command.add_argument(
+        "artefact",
+        nargs="?",
+        default="",
+        metavar="ARTEFACT",
+        help="a file or folder of the run, such as iter-02/adapters/sft or scoreboard.csv",
+    )
     return command
 
 
 def _add_score(commands: _Commands, shared: argparse.ArgumentParser) -> argparse.ArgumentParser:
     command = commands.add_parser(
-        "score", parents=[shared], help="score any file of questions, references and answers",
+        "score",
+        parents=[shared],
+        help="score any file of questions, references and answers",
         description="Score answer files (CSV, JSON lines): scoreboard, paired tests, figure, report and rows.",
-    )  # fmt: skip
+    )
     add = command.add_argument
-    add("predictions", nargs="*", metavar="PREDICTIONS", help="files with question, reference and answer; a file's "
-        "name is the system's, unless a column names it")  # fmt: skip
+    add(
+        "predictions",
+        nargs="*",
+        metavar="PREDICTIONS",
+        help="files with question, reference and answer; a file's name is the system's, unless a column names it",
+    )
     add("--judge", default="offline", metavar="ID", help="offline (default), or a LiteLLM id such as openai/gpt-4o")
     add("--votes", type=int, default=1, metavar="N", help="verdicts of an LLM judge per answer, the majority counts")
     add("--published", default="", metavar="DIR", help="a folder of published answers, to score and compare as well")
@@ -338,24 +372,34 @@ def _add_score(commands: _Commands, shared: argparse.ArgumentParser) -> argparse
     add("--n-resamples", type=int, default=2000, metavar="N", help="bootstrap resamples (default 2000)")
     add("--confidence", type=float, default=0.95, metavar="P", help="level of the intervals (default 0.95)")
     add("--seed", type=int, default=7, metavar="N", help="seed of the bootstrap (default 7)")
-    add("--embedder", metavar="ID", default="", help="sentence-transformers model for the offline judge: slower, a "
-        "little more exact (default none)")
+    add(
+        "--embedder",
+        metavar="ID",
+        default="",
+        help="sentence-transformers model for the offline judge: slower, a little more exact (default none)",
+    )
     return command
 
 
 def _add_ablate(commands: _Commands, shared: argparse.ArgumentParser) -> argparse.ArgumentParser:
     command = commands.add_parser(
-        "ablate", parents=[shared], help="run a preset with two values of one parameter and compare",
+        "ablate",
+        parents=[shared],
+        help="run a preset with two values of one parameter and compare",
         description="Run a preset's first iteration with either value of a parameter, all else equal, and report the "
         "paired differences on the test split.",
-    )  # fmt: skip
+    )
     add = command.add_argument
     add("preset", metavar="PRESET", help="a YAML file, or the name of one in params/")
     add("name", metavar="NAME", help="the parameter to vary, such as use_synthetic")
     add("values", nargs=2, metavar="VALUE", help="its two values, such as false true; the second less the first")
     add("--run-dir", metavar="D", help="folder of both runs and of the report (default runs/<name of the preset>)")
-    add("--until", default="inference_sft", metavar="STAGE", help="last stage (default inference_sft); rag_compile "
-        "compares retrieval only")  # fmt: skip
+    add(
+        "--until",
+        default="inference_sft",
+        metavar="STAGE",
+        help="last stage (default inference_sft); rag_compile compares retrieval only",
+    )
     add("--set", action="append", default=[], metavar="NAME=VALUE", help="set a parameter in both (repeatable)")
     add("--n-resamples", type=int, default=2000, metavar="N", help="bootstrap resamples (default 2000)")
     add("--confidence", type=float, default=0.95, metavar="P", help="level of the intervals (default 0.95)")
@@ -364,10 +408,12 @@ def _add_ablate(commands: _Commands, shared: argparse.ArgumentParser) -> argpars
 
 def _add_retrieval(commands: _Commands, shared: argparse.ArgumentParser) -> argparse.ArgumentParser:
     command = commands.add_parser(
-        "retrieval", parents=[shared], help="measure a saved retriever on the contracts of a file",
+        "retrieval",
+        parents=[shared],
+        help="measure a saved retriever on the contracts of a file",
         description="Measure a saved retriever, searching each question in its contract. Contracts that it was "
         "trained or tuned on are left out and named.",
-    )  # fmt: skip
+    )
     add = command.add_argument
     add("retriever", metavar="FOLDER", help="a retriever/ folder that notebook 02 saved")
     add("--cuad", required=True, metavar="FILE", help="contracts in CUAD's layout (zip or JSON), sample or auto")
@@ -389,34 +435,37 @@ def _add_fetch(commands: _Commands, shared: argparse.ArgumentParser) -> argparse
         "fetch", parents=[shared], help="download CUAD and model weights (without options: both)"
     )
     command.add_argument("--cuad", action="store_true", help="the CUAD contracts, from Zenodo")
-    command.add_argument(
-        "--models", nargs="*", metavar="ID", help="model weights (default: the quick start's)"
-    )
+    command.add_argument("--models", nargs="*", metavar="ID", help="model weights (default: the quick start's)")
     command.add_argument("--data-dir", metavar="D", help="folder for CUAD (default data/ in the project)")
     return command
 
 
 def _add_feedback(commands: _Commands, shared: argparse.ArgumentParser) -> argparse.ArgumentParser:
     command = commands.add_parser(
-        "feedback", parents=[shared], help="take verdicts on answers from a file, or write them to one",
+        "feedback",
+        parents=[shared],
+        help="take verdicts on answers from a file, or write them to one",
         description="Import people's verdicts on pairs of answers into a run's feedback.sqlite, or export what is there. "
         "Only training questions are taken; held-out ones are refused, duplicates and contradictions reported.",
-    )  # fmt: skip
+    )
     add = command.add_argument
     add("action", choices=("import", "export"), help="read FILE into the run's store, or write it")
     add("file", metavar="FILE", help="CSV, JSON lines or JSON")
     add("--run", required=True, metavar="D", help="run folder")
-    add("--format", default="auto", choices=("auto", "trl", "kto", "labelstudio", "aws", "raw"), help="layout of FILE: "
+    add(
+        "--format",
+        default="auto",
+        choices=("auto", "trl", "kto", "labelstudio", "aws", "raw"),
+        help="layout of FILE: "
         "auto (default; export: trl), TRL's preference pairs, thumbs for KTO (import: trl reads them), Label Studio's "
-        "pairwise comparisons, the AWS sample's answers (import only), or all that was said")  # fmt: skip
+        "pairwise comparisons, the AWS sample's answers (import only), or all that was said",
+    )
     add("--annotator", default="", metavar="NAME", help="import: who gave the verdicts of rows that name nobody")
     add("--contract", default="", metavar="TITLE", help="import: the contract of rows that name none")
     return command
 
 
 def _add_params(commands: _Commands, shared: argparse.ArgumentParser) -> argparse.ArgumentParser:
-    command = commands.add_parser(
-        "params", parents=[shared], help="list the parameters that a preset may set"
-    )
+    command = commands.add_parser("params", parents=[shared], help="list the parameters that a preset may set")
     command.add_argument("name", nargs="?", metavar="NAME", help="show this one only")
     return command

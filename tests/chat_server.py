@@ -22,9 +22,14 @@ class Chat(BaseHTTPRequestHandler):
         type(self).seen.append((self.path, self.headers["Authorization"], body))
         reply = self.replies[min(len(self.seen), len(self.replies)) - 1]
         choice = {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": str(reply)}}
-        made = {"id": "x", "object": "chat.completion", "created": 0, "model": body["model"],
-                "choices": [] if reply is None else [choice],
-                "usage": {"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 2}}
+        made = {
+            "id": "x",
+            "object": "chat.completion",
+            "created": 0,
+            "model": body["model"],
+            "choices": [] if reply is None else [choice],
+            "usage": {"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 2},
+        }
         error = {"error": {"message": f"no {self.headers['Authorization']}"}}
         data = json.dumps(error if isinstance(reply, int) else made).encode()
         self.send_response(reply if isinstance(reply, int) else 200)

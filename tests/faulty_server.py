@@ -39,10 +39,18 @@ HANG = Fault("hang")  # no answer until the server closes
 CUT = Fault("cut")  # the body ends before its announced length
 GARBLED = Fault("garbled")  # a whole body that is half a JSON document
 EMPTY = Fault("body", changes={"choices": []})
-NULL = Fault("body", changes={"choices": [{"index": 0, "finish_reason": "stop",
-                                           "message": {"role": "assistant", "content": None}}]})  # fmt: skip
-FILTERED = Fault("body", changes={"choices": [{"index": 0, "finish_reason": "content_filter",
-                                               "message": {"role": "assistant", "content": "The par"}}]})  # fmt: skip
+NULL = Fault(
+    "body",
+    changes={"choices": [{"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": None}}]},
+)
+FILTERED = Fault(
+    "body",
+    changes={
+        "choices": [
+            {"index": 0, "finish_reason": "content_filter", "message": {"role": "assistant", "content": "The par"}}
+        ]
+    },
+)
 
 
 def status(code: int, retry_after: object = None, error_code: str | None = None) -> Fault:
@@ -130,7 +138,9 @@ class _Handler(BaseHTTPRequestHandler):
         made = {"id": "x", "object": "chat.completion", "created": 0, "model": body["model"], "usage": USAGE}
         return json.dumps(made | {"choices": [choice]} | dict(fault.changes)).encode()
 
-    def _send(self, data: bytes, code: int = 200, headers: Mapping[str, str] | None = None, length: int | None = None) -> None:
+    def _send(
+        self, data: bytes, code: int = 200, headers: Mapping[str, str] | None = None, length: int | None = None
+    ) -> None:
         self.send_response(code)
         sent = {"Content-Type": "application/json", "Content-Length": str(len(data) if length is None else length)}
         for name, value in (sent | dict(headers or {})).items():

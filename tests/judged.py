@@ -11,13 +11,26 @@ TIME = "2026-03-01T10:00:{:02d}+00:00"
 
 
 def judgement(annotator: str, verdict: str, a: str = "left", b: str = "right", second: int = 0, **given) -> dict:
-    return {"annotator": annotator, "verdict": verdict, "id": "q1", "contract": "Acme", "question": "Which law?",
-            "answer_a": a, "answer_b": b, "system_a": "sft", "system_b": "rag", "time": TIME.format(second), **given}
+    return {
+        "annotator": annotator,
+        "verdict": verdict,
+        "id": "q1",
+        "contract": "Acme",
+        "question": "Which law?",
+        "answer_a": a,
+        "answer_b": b,
+        "system_a": "sft",
+        "system_b": "rag",
+        "time": TIME.format(second),
+        **given,
+    }
 
 
 IMPOSSIBLE, ROW, *_ = small.ROWS  # Acme: Governing Law, which it lacks, and Audit Rights
 GOLD = ROW["answers"][0]["text"]  # "Acme may audit the books and records of the Distributor once in each year."
-CLOSE = GOLD.replace("once in each", "in any")  # 10 of its 11 words, of 12 gold ones ("the" does not count): F1 20/23 = 0.87
+CLOSE = GOLD.replace(
+    "once in each", "in any"
+)  # 10 of its 11 words, of 12 gold ones ("the" does not count): F1 20/23 = 0.87
 HALF = "Acme may audit books and records"  # 6 of 6 words, of 12 gold ones: F1 12/18 = 0.67
 NEARLY = GOLD.replace(" year", " calendar year")  # 12 of 13 words: F1 24/25 = 0.96
 WRONG = "invoices within thirty days"  # no word in common
@@ -34,8 +47,12 @@ class Marks:
     def rate(self, rows):
         self.asked += [(row["id"], row["answer"]) for row in rows]
         found = [self.scores.get(row["answer"], 0.0) for row in rows]
-        return pd.DataFrame({"judge_score": [math.nan if f is None else f for f in found],
-                             "judge_error": ["no verdict" if f is None else None for f in found]})  # fmt: skip
+        return pd.DataFrame(
+            {
+                "judge_score": [math.nan if f is None else f for f in found],
+                "judge_error": ["no verdict" if f is None else None for f in found],
+            }
+        )
 
 
 def candidates(row: dict, *answers: str | None) -> list[dict]:

@@ -10,8 +10,14 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-SHOWN = {"data_prep": "01_data_prep", "rag_compile": "02_rag_compile", "inference_aligned": "03_batch_inference",
-         "fine_tune": "04_fine_tune", "evaluate": "05_evaluate", "align": "06_align"}
+SHOWN = {
+    "data_prep": "01_data_prep",
+    "rag_compile": "02_rag_compile",
+    "inference_aligned": "03_batch_inference",
+    "fine_tune": "04_fine_tune",
+    "evaluate": "05_evaluate",
+    "align": "06_align",
+}
 
 
 def clean(notebook: dict) -> dict:

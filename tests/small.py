@@ -25,8 +25,12 @@ CLAUSES = {
     "Cap On Liability": "The liability of either party under this Agreement shall not exceed {sum} dollars.",
     "Renewal Term": "After the initial term expires, the renewal term is {years} years unless notice is given.",
 }
-FACTS = [("Ohio", "Acme", "10,000", "two"), ("Texas", "Binder", "25,000", "three"),
-         ("Nevada", "Copper", "40,000", "five"), ("Maine", "Dynamo", "75,000", "four")]  # fmt: skip
+FACTS = [
+    ("Ohio", "Acme", "10,000", "two"),
+    ("Texas", "Binder", "25,000", "three"),
+    ("Nevada", "Copper", "40,000", "five"),
+    ("Maine", "Dynamo", "75,000", "four"),
+]
 FILLER = "The Distributor shall pay all invoices of {name} within thirty days of the end of each calendar month."
 
 
@@ -50,8 +54,18 @@ def _contract(number: int) -> tuple[str, str, list[dict[str, Any]]]:
     rows = []
     for category, question in QUESTIONS.items():
         answers = [{"text": clauses[category], "start": text.index(clauses[category])}] if category in clauses else []
-        rows.append({"id": f"{title}__{category}", "contract": title, "contract_type": "Distributor", "category": category,
-                     "question": question, "answers": answers, "is_impossible": not answers, "source": "cuad"})
+        rows.append(
+            {
+                "id": f"{title}__{category}",
+                "contract": title,
+                "contract_type": "Distributor",
+                "category": category,
+                "question": question,
+                "answers": answers,
+                "is_impossible": not answers,
+                "source": "cuad",
+            }
+        )
     return title, text, rows
 
 
@@ -61,7 +75,9 @@ ROWS = [row for number in range(4) for row in _contract(number)[2]]  # 16 rows, 
 
 def retriever(size: int = 120) -> Retriever:
     """Return a BM25 retriever over the contracts, without embeddings."""
-    return Retriever([p for title, text in TEXTS.items() for p in cut_passages(text, contract=title, size=size)], None, mode="bm25")
+    return Retriever(
+        [p for title, text in TEXTS.items() for p in cut_passages(text, contract=title, size=size)], None, mode="bm25"
+    )
 
 
 def program(k: int = 2) -> ContractQA:
@@ -80,12 +96,19 @@ class Script:
         messages += [{"role": m.role, "content": m.text} for m in request.messages]
         with self._lock:
             self.calls.append(messages)
-        return Response(id=None, model=request.model, message=Message.assistant(self.reply(messages)), finish_reason="stop",
-                        usage=Usage(input_tokens=1, output_tokens=1))
+        return Response(
+            id=None,
+            model=request.model,
+            message=Message.assistant(self.reply(messages)),
+            finish_reason="stop",
+            usage=Usage(input_tokens=1, output_tokens=1),
+        )
 
     def lm(self, name: str = "script", **settings: Any) -> dspy.LM:
         """Return a dspy.LM that this script answers."""
-        return dspy.LM(f"local/{name}", engine=self, **{"max_tokens": 32, "temperature": 0.0, "cache": False} | settings)
+        return dspy.LM(
+            f"local/{name}", engine=self, **{"max_tokens": 32, "temperature": 0.0, "cache": False} | settings
+        )
 
 
 def first_clause(messages: list[dict[str, str]]) -> str:

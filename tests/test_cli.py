@@ -26,9 +26,7 @@ def project(tmp_path, monkeypatch):
 
 def python(*arguments, cwd):
     command = [sys.executable, *arguments]
-    return subprocess.run(
-        command, capture_output=True, text=True, cwd=cwd, env={"PYTHONPATH": PACKAGE}, timeout=60
-    )
+    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, env={"PYTHONPATH": PACKAGE}, timeout=60)
 
 
 def test_run_and_status(project, capsys):
@@ -109,9 +107,7 @@ def test_params_lists_defaults_limits_and_notebooks(project, capsys):
     assert "questions: int = 4 [1..64]\n    questions per contract  (notebooks 01)" in out
     assert "systems: list = ['rag'] (set by the loop)" in out
     assert cli.main(["params", "seed"]) == 0
-    assert (
-        capsys.readouterr().out == "seed: int = 7 [0..]\n    seed of every random choice  (notebooks 01 04)\n"
-    )
+    assert capsys.readouterr().out == "seed: int = 7 [0..]\n    seed of every random choice  (notebooks 01 04)\n"
 
 
 def test_fetch_gets_what_is_asked_for(project, capsys, monkeypatch):
@@ -162,7 +158,11 @@ def feedback_run(folder):
 
 def test_feedback_goes_in_and_out_and_a_second_import_adds_nothing(project, capsys):
     feedback_run(project / "runs" / "r")
-    rows = ["contract,question,chosen,rejected", "Train,which law governs?,Ohio,Texas", "test,Which law governs?,Ohio,Maine"]
+    rows = [
+        "contract,question,chosen,rejected",
+        "Train,which law governs?,Ohio,Texas",
+        "test,Which law governs?,Ohio,Maine",
+    ]
     (project / "in.csv").write_text("\n".join(rows))
     assert cli.main(["feedback", "import", "in.csv", "--run", "runs/r", "--annotator", "anna"]) == 0
     out = capsys.readouterr().out

@@ -46,7 +46,12 @@ def test_a_truncated_archive_is_named(tmp_path: Path) -> None:
 
 def test_a_shifted_offset_is_shown_with_both_texts(tmp_path: Path) -> None:
     path = broken(tmp_path, shift)
-    refused(run("params/smoke.yaml", "--run-dir", tmp_path / "run", "--set", f"cuad={path}"), "answer_start", "contract", "set")
+    refused(
+        run("params/smoke.yaml", "--run-dir", tmp_path / "run", "--set", f"cuad={path}"),
+        "answer_start",
+        "contract",
+        "set",
+    )
 
 
 def test_an_empty_contract_is_named(tmp_path: Path) -> None:
@@ -57,7 +62,9 @@ def test_an_empty_contract_is_named(tmp_path: Path) -> None:
 def test_every_wrong_key_of_a_preset_is_listed_before_anything_starts(tmp_path: Path) -> None:
     (tmp_path / "wrong.yaml").write_text("model: tiny\ntrain_contract: 3\ncompile_rows: many\noptimizer: mip\n")
     done = run(tmp_path / "wrong.yaml", "--run-dir", tmp_path / "run")
-    refused(done, "did you mean 'train_contracts'?", "compile_rows: got 'many'", "bootstrap|bootstrap_random_search|mipro")
+    refused(
+        done, "did you mean 'train_contracts'?", "compile_rows: got 'many'", "bootstrap|bootstrap_random_search|mipro"
+    )
     assert not (tmp_path / "run").exists()
 
 
@@ -95,7 +102,9 @@ BAD_ANSWERS = {
 
 
 @pytest.mark.parametrize("content, options, words", BAD_ANSWERS.values(), ids=BAD_ANSWERS)
-def test_bad_answers_are_one_message_and_harm_no_results(tmp_path, monkeypatch, capsys, content, options, words) -> None:
+def test_bad_answers_are_one_message_and_harm_no_results(
+    tmp_path, monkeypatch, capsys, content, options, words
+) -> None:
     monkeypatch.chdir(tmp_path)
     if content is not None:
         Path("sft.csv").write_bytes(content)

@@ -24,7 +24,9 @@ def rows_of(path: Path) -> list[dict]:
 
 
 def test_runs_that_differ_in_seed_ask_the_same_dev_and_test_questions(smoke: Path, tmp_path: Path) -> None:
-    done = cuadft("run", "params/smoke.yaml", "--set", "seed=8", "--until", "data_prep", "--run-dir", tmp_path / "other")
+    done = cuadft(
+        "run", "params/smoke.yaml", "--set", "seed=8", "--until", "data_prep", "--run-dir", tmp_path / "other"
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     for name in ("dev", "test"):
         place = f"iter-01/data/{name}.jsonl"
@@ -44,8 +46,12 @@ def test_sources_are_stored_clean_with_one_parameters_cell(path: Path) -> None:
 def test_executed_copies_show_the_current_sources(path: Path) -> None:
     def code(file: Path) -> list[str]:
         cells = json.loads(file.read_text())["cells"]
-        return ["".join(c["source"]) for c in cells
-                if c["cell_type"] == "code" and not {"parameters", "injected-parameters"} & set(c["metadata"].get("tags", []))]
+        return [
+            "".join(c["source"])
+            for c in cells
+            if c["cell_type"] == "code"
+            and not {"parameters", "injected-parameters"} & set(c["metadata"].get("tags", []))
+        ]
 
     assert code(path) == code(ROOT / "notebooks" / path.name)
     assert not any(word in path.read_text() for word in (str(Path.home()), str(ROOT.parent) + "/", "site-packages"))
@@ -107,7 +113,9 @@ def test_the_report_on_the_stream_covers_every_iteration_and_its_figures_are_dra
     for name in ("iterations", "slices_champion", "slices_sft"):
         assert (smoke / "iter-02" / "figures" / f"{name}.png").stat().st_size > 5_000
     drift = [files.read_json(smoke / f"iter-{n:02d}" / "data" / "drift.json") for n in (1, 2)]
-    assert drift[0]["p"] is None and 0 < drift[1]["p"] <= 1 and (drift[1]["n_incoming"], drift[1]["n_reference"]) == (5, 6)
+    assert (
+        drift[0]["p"] is None and 0 < drift[1]["p"] <= 1 and (drift[1]["n_incoming"], drift[1]["n_reference"]) == (5, 6)
+    )
 
 
 def test_the_gate_names_the_clause_that_decided_and_the_history_keeps_every_decision(smoke: Path) -> None:
@@ -138,9 +146,13 @@ def test_nothing_from_held_out_contracts_reaches_training(smoke: Path) -> None:
     known = set().union(*(shingles(rouge_tokens(c["text"]), SHINGLE) for c in frozen if c["split"] == "train"))
     only_held_out = set().union(*(shingles(rouge_tokens(text), SHINGLE) for text in held_out.values())) - known
     for iteration in (smoke / "iter-01", smoke / "iter-02"):
-        used = [*rows_of(iteration / "data" / "train.jsonl"), *rows_of(iteration / "data" / "synthetic.jsonl"),
-                *rows_of(iteration / "preferences.jsonl"), *rows_of(iteration / "retriever" / "feedback.jsonl"),
-                *rows_of(iteration / "retriever" / "rows.jsonl")]
+        used = [
+            *rows_of(iteration / "data" / "train.jsonl"),
+            *rows_of(iteration / "data" / "synthetic.jsonl"),
+            *rows_of(iteration / "preferences.jsonl"),
+            *rows_of(iteration / "retriever" / "feedback.jsonl"),
+            *rows_of(iteration / "retriever" / "rows.jsonl"),
+        ]
         folds = json.loads((iteration / "retriever" / "classifier" / "classifier.json").read_text())["fold_of"]
         assert folds and not set(folds) & set(held_out)
         assert used and not {row["contract"] for row in used} & set(held_out)
@@ -178,9 +190,18 @@ def test_status_lists_stages_and_scores(smoke: Path) -> None:
 def test_every_notebook_runs_alone_with_a_preset_file(smoke: Path, tmp_path: Path) -> None:
     import papermill
 
-    values = params.load_preset(ROOT / "params" / "smoke.yaml", [], ROOT / "notebooks") | {"run_dir": str(smoke), "iteration": 1}
-    papermill.execute_notebook(str(ROOT / "notebooks" / "04_fine_tune.ipynb"), str(tmp_path / "out.ipynb"), parameters=values,
-                               cwd=str(ROOT / "notebooks"), kernel_name="python3", progress_bar=False)
+    values = params.load_preset(ROOT / "params" / "smoke.yaml", [], ROOT / "notebooks") | {
+        "run_dir": str(smoke),
+        "iteration": 1,
+    }
+    papermill.execute_notebook(
+        str(ROOT / "notebooks" / "04_fine_tune.ipynb"),
+        str(tmp_path / "out.ipynb"),
+        parameters=values,
+        cwd=str(ROOT / "notebooks"),
+        kernel_name="python3",
+        progress_bar=False,
+    )
     assert files.read_json(smoke / "iter-01" / "adapters" / "sft" / "base.json")["model"] == "tiny"
 
 
@@ -189,9 +210,14 @@ def test_a_misspelt_parameter_stops_a_notebook_before_it_works(tmp_path: Path) -
     from papermill.exceptions import PapermillExecutionError
 
     with pytest.raises(PapermillExecutionError, match=r"train_contract.*did you mean 'train_contracts'"):
-        papermill.execute_notebook(str(ROOT / "notebooks" / "01_data_prep.ipynb"), str(tmp_path / "out.ipynb"), cwd=str(ROOT),
-                                   parameters={"run_dir": str(tmp_path / "run"), "train_contract": 3}, kernel_name="python3",
-                                   progress_bar=False)
+        papermill.execute_notebook(
+            str(ROOT / "notebooks" / "01_data_prep.ipynb"),
+            str(tmp_path / "out.ipynb"),
+            cwd=str(ROOT),
+            parameters={"run_dir": str(tmp_path / "run"), "train_contract": 3},
+            kernel_name="python3",
+            progress_bar=False,
+        )
     assert not (tmp_path / "run").exists()
 
 
@@ -199,7 +225,16 @@ def test_a_missing_adapter_is_named_with_the_notebook_that_makes_it(smoke: Path,
     import papermill
     from papermill.exceptions import PapermillExecutionError
 
-    values = params.load_preset(ROOT / "params" / "smoke.yaml", [], ROOT / "notebooks") | {"run_dir": str(smoke), "systems": ["grpo"]}
+    values = params.load_preset(ROOT / "params" / "smoke.yaml", [], ROOT / "notebooks") | {
+        "run_dir": str(smoke),
+        "systems": ["grpo"],
+    }
     with pytest.raises(PapermillExecutionError, match=r"System 'grpo' has no weights in .*06_align"):
-        papermill.execute_notebook(str(ROOT / "notebooks" / "03_batch_inference.ipynb"), str(tmp_path / "out.ipynb"),
-                                   parameters=values, cwd=str(ROOT), kernel_name="python3", progress_bar=False)
+        papermill.execute_notebook(
+            str(ROOT / "notebooks" / "03_batch_inference.ipynb"),
+            str(tmp_path / "out.ipynb"),
+            parameters=values,
+            cwd=str(ROOT),
+            kernel_name="python3",
+            progress_bar=False,
+        )

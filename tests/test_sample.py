@@ -15,10 +15,22 @@ ROOT = Path(__file__).resolve().parents[1]
 SAMPLE = ROOT / "cuadft" / "sample"
 WRITER = ROOT / "tests" / "sample" / "write_sample.py"
 COMMON = {
-    "Expiration Date", "Renewal Term", "Governing Law", "Anti-Assignment", "Cap On Liability", "Audit Rights",
-    "License Grant", "Termination For Convenience", "Insurance", "Exclusivity", "Post-Termination Services",
-    "Minimum Commitment", "Warranty Duration", "Revenue/Profit Sharing", "Non-Compete",
-}  # fmt: skip
+    "Expiration Date",
+    "Renewal Term",
+    "Governing Law",
+    "Anti-Assignment",
+    "Cap On Liability",
+    "Audit Rights",
+    "License Grant",
+    "Termination For Convenience",
+    "Insurance",
+    "Exclusivity",
+    "Post-Termination Services",
+    "Minimum Commitment",
+    "Warranty Duration",
+    "Revenue/Profit Sharing",
+    "Non-Compete",
+}
 SAME_PARTIES_OR_TEMPLATE = [{"CALDERWICK", "FROSTELLA"}, {"REDWILLOW", "LARKSPUR", "OZARK"}]
 
 
@@ -90,8 +102,7 @@ def test_near_duplicates_are_the_two_intended_groups(contracts):
     for one, other in combinations(texts, 2):
         shared = len(texts[one] & texts[other]) / min(len(texts[one]), len(texts[other]))
         meant = any(
-            {one, other} <= {t for t in texts if t.startswith(tuple(group))}
-            for group in SAME_PARTIES_OR_TEMPLATE
+            {one, other} <= {t for t in texts if t.startswith(tuple(group))} for group in SAME_PARTIES_OR_TEMPLATE
         )
         assert shared >= 0.5 if meant else shared < 0.25, (one, other, shared)
 
@@ -120,9 +131,7 @@ def test_contracts_look_like_contracts(contracts):
     for contract in contracts:
         text = contract["context"]
         assert 5_000 <= len(text) <= 9_000
-        assert not re.search(
-            r"[{}<>|#\[\]\x00-\x09\x0b-\x1f]|  |None", text
-        )  # no mark-up of the writer is left
+        assert not re.search(r"[{}<>|#\[\]\x00-\x09\x0b-\x1f]|  |None", text)  # no mark-up of the writer is left
         assert len(text.split("\n\n")) >= 30
 
 

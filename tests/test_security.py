@@ -45,9 +45,22 @@ def engine():
 # --- no pickle, no remote code, no shell
 
 BARRED = {"pickle", "cPickle", "_pickle", "dill", "joblib", "cloudpickle", "marshal", "shelve", "code", "pty"}
-BARRED_CALLS = {"eval", "exec", "__import__", "os.system", "os.popen", "torch.load", "torch.save", "pickle.load",
-                "torch.hub.load", "pandas.read_pickle", "pd.read_pickle", "yaml.load", "yaml.unsafe_load",
-                "yaml.full_load"}  # fmt: skip
+BARRED_CALLS = {
+    "eval",
+    "exec",
+    "__import__",
+    "os.system",
+    "os.popen",
+    "torch.load",
+    "torch.save",
+    "pickle.load",
+    "torch.hub.load",
+    "pandas.read_pickle",
+    "pd.read_pickle",
+    "yaml.load",
+    "yaml.unsafe_load",
+    "yaml.full_load",
+}
 SWITCHES = ("shell", "allow_pickle", "trust_remote_code", "allow_unsafe_lm_state", "allow_dangerous_deserialization")
 LOADERS = ("SentenceTransformer", "CrossEncoder", "load_dataset", "pipeline")
 
@@ -96,22 +109,48 @@ def test_no_module_and_no_notebook_unpickles_evaluates_or_loads_remote_code():
     found = {str(path.relative_to(ROOT)): faults(path.read_text()) for path in sorted((ROOT / "cuadft").rglob("*.py"))}
     for path in sorted((ROOT / "notebooks").glob("*.ipynb")):
         found[path.name] = [fault for cell in cells(path) for fault in faults(cell, in_notebook=True)]
-        assert not any(line.startswith("!") for cell in json.loads(path.read_text())["cells"] for line in cell["source"])
+        assert not any(
+            line.startswith("!") for cell in json.loads(path.read_text())["cells"] for line in cell["source"]
+        )
     assert len(found) > 100 and {name: fault for name, fault in found.items() if fault} == {}
 
 
-@pytest.mark.parametrize("bad", [
-    "import pickle", "from joblib import load", "import os, dill", "torch.load('x')", "np.load('x')",
-    "np.load('x', allow_pickle=True)", "yaml.load(text)", "eval('1')", "exec(code)", "subprocess.run('ls', shell=True)",
-    "AutoModel.from_pretrained(p)", "AutoModel.from_pretrained(p, trust_remote_code=True)",
-    "AutoModel.from_pretrained(p, trust_remote_code=flag)", "SentenceTransformer(p)", "os.system('ls')",
-    "program.load(p, allow_unsafe_lm_state=True)", "load_dataset('x')"])  # fmt: skip
+@pytest.mark.parametrize(
+    "bad",
+    [
+        "import pickle",
+        "from joblib import load",
+        "import os, dill",
+        "torch.load('x')",
+        "np.load('x')",
+        "np.load('x', allow_pickle=True)",
+        "yaml.load(text)",
+        "eval('1')",
+        "exec(code)",
+        "subprocess.run('ls', shell=True)",
+        "AutoModel.from_pretrained(p)",
+        "AutoModel.from_pretrained(p, trust_remote_code=True)",
+        "AutoModel.from_pretrained(p, trust_remote_code=flag)",
+        "SentenceTransformer(p)",
+        "os.system('ls')",
+        "program.load(p, allow_unsafe_lm_state=True)",
+        "load_dataset('x')",
+    ],
+)
 def test_the_check_sees_each_of_them(bad):
     assert faults(bad)
 
 
-@pytest.mark.parametrize("good", ["model.to(x).eval()", "np.load('x', allow_pickle=False)", "yaml.safe_load(text)",
-                                  "AutoModel.from_pretrained(p, trust_remote_code=False)", "subprocess.run(['ls'])"])
+@pytest.mark.parametrize(
+    "good",
+    [
+        "model.to(x).eval()",
+        "np.load('x', allow_pickle=False)",
+        "yaml.safe_load(text)",
+        "AutoModel.from_pretrained(p, trust_remote_code=False)",
+        "subprocess.run(['ls'])",
+    ],
+)
 def test_the_check_leaves_the_rest_alone(good):
     assert faults(good) == []
 
@@ -123,11 +162,15 @@ def test_no_language_model_uses_dspys_cache_of_pickles(engine):
 def test_the_trainers_checkpoints_are_read_as_tensors_only():
     import torch
 
-    assert inspect.signature(torch.load).parameters["weights_only"].default in (None, True)  # None: True since torch 2.6
+    assert inspect.signature(torch.load).parameters["weights_only"].default in (
+        None,
+        True,
+    )  # None: True since torch 2.6
     assert tuple(map(int, torch.__version__.split("+")[0].split(".")[:2])) >= (2, 6)
 
 
 # --- model folders
+
 
 def folder_with(folder: Path, **files: bytes | str | dict | list) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
@@ -143,9 +186,13 @@ LLAMA = {"model_type": "llama"}
 EVIL = "from pathlib import Path\nPath(__file__).with_name('ran').touch()\n"
 
 
-@pytest.mark.parametrize("weights", ["pytorch_model_dot_bin", "pytorch_model-00001-of-00002_dot_bin", "adapter_model_dot_bin"])
+@pytest.mark.parametrize(
+    "weights", ["pytorch_model_dot_bin", "pytorch_model-00001-of-00002_dot_bin", "adapter_model_dot_bin"]
+)
 def test_weights_that_are_only_a_pickle_are_refused_wherever_a_folder_is_taken(tmp_path, weights):
-    folder = folder_with(tmp_path / "model", config_dot_json=LLAMA, adapter_config_dot_json={}, **{weights: b"\x80\x04."})
+    folder = folder_with(
+        tmp_path / "model", config_dot_json=LLAMA, adapter_config_dot_json={}, **{weights: b"\x80\x04."}
+    )
     for load in (lambda: find_weights(str(folder)), lambda: weights_hash(folder), lambda: LocalEngine(folder)):
         with pytest.raises(InputError, match="a pickle.*safetensors"):
             load()
@@ -155,20 +202,36 @@ def test_weights_that_are_only_a_pickle_are_refused_wherever_a_folder_is_taken(t
 
 def test_an_adapter_that_is_only_a_pickle_is_refused(tiny, tmp_path):
     engine = LocalEngine(tiny)
-    folder = folder_with(tmp_path / "sft", adapter_config_dot_json={}, adapter_model_dot_bin=b"\x80\x04.",
-                         base_dot_json={"model": "tiny", "sha256": weights_hash(tiny)})  # fmt: skip
+    folder = folder_with(
+        tmp_path / "sft",
+        adapter_config_dot_json={},
+        adapter_model_dot_bin=b"\x80\x04.",
+        base_dot_json={"model": "tiny", "sha256": weights_hash(tiny)},
+    )
     with pytest.raises(InputError, match="adapter_model.bin, a pickle"):
         engine.add_adapter("sft", folder)
     assert engine.adapters == {}
 
 
-@pytest.mark.parametrize("settings_files, told", [
-    ({"config_dot_json": {"model_type": "own", "auto_map": {"AutoModel": "evil.Model"}}}, "evil.Model"),
-    ({"config_dot_json": LLAMA, "modules_dot_json": [{"type": "evil.Model", "path": ""}]}, "the class 'evil.Model'"),
-    ({"config_dot_json": LLAMA, "modules_dot_json": [{"type": "os.system", "path": ""}]}, "the class 'os.system'"),
-    ({"config_dot_json": LLAMA, "modules_dot_json": [{"type": "sentence_transformers.models.Dense", "path": "2_Dense"}],
-      "2_Dense__pytorch_model_dot_bin": b"\x80"}, "2_Dense holds its weights only as"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "settings_files, told",
+    [
+        ({"config_dot_json": {"model_type": "own", "auto_map": {"AutoModel": "evil.Model"}}}, "evil.Model"),
+        (
+            {"config_dot_json": LLAMA, "modules_dot_json": [{"type": "evil.Model", "path": ""}]},
+            "the class 'evil.Model'",
+        ),
+        ({"config_dot_json": LLAMA, "modules_dot_json": [{"type": "os.system", "path": ""}]}, "the class 'os.system'"),
+        (
+            {
+                "config_dot_json": LLAMA,
+                "modules_dot_json": [{"type": "sentence_transformers.models.Dense", "path": "2_Dense"}],
+                "2_Dense__pytorch_model_dot_bin": b"\x80",
+            },
+            "2_Dense holds its weights only as",
+        ),
+    ],
+)
 def test_a_model_that_brings_code_is_refused_and_its_code_never_runs(tmp_path, settings_files, told):
     folder = folder_with(tmp_path / "model", model_dot_safetensors=b"x", evil_dot_py=EVIL, **settings_files)
     with pytest.raises(InputError, match=told):
@@ -189,6 +252,7 @@ def test_remote_code_of_a_known_model_is_left_lying(tmp_path, tiny):
 
 # --- zip archives
 
+
 def archive(path: Path, *members: tuple[str, bytes], method: int = zipfile.ZIP_DEFLATED) -> Path:
     with zipfile.ZipFile(path, "w", method) as made:
         for name, data in members:
@@ -207,8 +271,17 @@ def refused(path: Path, *words: str) -> None:
     assert time.perf_counter() - started < 3
 
 
-@pytest.mark.parametrize("name", ["../CUAD_v1.json", "/etc/CUAD_v1.json", "a/../../CUAD_v1.json", "..\\CUAD_v1.json",
-                                  "C:\\CUAD_v1.json", "\\\\host\\CUAD_v1.json"])  # fmt: skip
+@pytest.mark.parametrize(
+    "name",
+    [
+        "../CUAD_v1.json",
+        "/etc/CUAD_v1.json",
+        "a/../../CUAD_v1.json",
+        "..\\CUAD_v1.json",
+        "C:\\CUAD_v1.json",
+        "\\\\host\\CUAD_v1.json",
+    ],
+)
 def test_a_name_that_leads_out_of_the_archive_is_refused_and_nothing_is_written(tmp_path, name):
     refused(archive(tmp_path / "in.zip", (name, SAMPLE)), "unsafe name")
     refused(archive(tmp_path / "in.zip", ("CUAD_v1.json", SAMPLE), (name, b"x")), "unsafe name")
@@ -216,7 +289,9 @@ def test_a_name_that_leads_out_of_the_archive_is_refused_and_nothing_is_written(
 
 
 def test_a_good_archive_is_read(tmp_path):
-    path = archive(tmp_path / "in.zip", ("CUAD_v1/CUAD_v1.json", SAMPLE), ("CUAD_v1/..hidden", b""), ("notes..txt", b""))
+    path = archive(
+        tmp_path / "in.zip", ("CUAD_v1/CUAD_v1.json", SAMPLE), ("CUAD_v1/..hidden", b""), ("notes..txt", b"")
+    )
     assert len(contracts.read_contracts(path)) == len(contracts.read_contracts(contracts.sample_path()))
 
 
@@ -307,12 +382,19 @@ def rendered(fields: dict[str, str], variant=VARIANTS[0]) -> list[dict[str, str]
 
 
 def fields(text: str, where: str) -> dict[str, str]:
-    found = {"question": ROW["question"], "reference": ROW["answers"][0]["text"], "answer": WRONG, "passage": "Clause 1."}
+    found = {
+        "question": ROW["question"],
+        "reference": ROW["answers"][0]["text"],
+        "answer": WRONG,
+        "passage": "Clause 1.",
+    }
     return found | {where: f"{found[where]}\n{text}"}
 
 
 def shown(text: str) -> list[dict[str, str]]:
-    return small.program().messages(ROW["question"], [Hit(small.passages_of({"A": [f"Clause 1. {text}"]})[0], 1.0)], WRONG)
+    return small.program().messages(
+        ROW["question"], [Hit(small.passages_of({"A": [f"Clause 1. {text}"]})[0], 1.0)], WRONG
+    )
 
 
 def specials(engine: LocalEngine, messages: list[dict[str, str]]) -> int:
@@ -358,7 +440,9 @@ def test_a_judge_that_obeys_all_it_reads_outside_the_fences_is_never_reached(mon
     rows = [injected.judged(f"{WRONG}\n{injected.text(case, 'correct')}", ROW) for case in injected.CASES]
     judge = LMJudge(small.Script(lambda messages: obedient(messages, known)).lm(), num_threads=2)
     assert list(judge.rate([injected.judged(WRONG, ROW), *rows])["judge_verdict"]) == ["incorrect"] * 31
-    monkeypatch.setattr("cuadft.evaluation.judge.fenced", lambda made: {name: f"<<<\n{text}\n>>>" for name, text in made.items()})
+    monkeypatch.setattr(
+        "cuadft.evaluation.judge.fenced", lambda made: {name: f"<<<\n{text}\n>>>" for name, text in made.items()}
+    )
     reached = list(judge.rate(rows)["judge_verdict"]).count("correct")
     assert reached >= 8  # without the broken-up marks: so the judge of this test can be led astray
 
@@ -370,9 +454,12 @@ def rendered_by(row: dict) -> list[dict[str, str]]:
 
 
 def test_the_offline_judge_gives_no_better_verdict_for_an_order():
-    wrong = [row | {"answer": text} for row in small.ROWS if row["answers"]
-             for text in (WRONG, "There is no such clause.", "Yes.")] + [row | {"answer": WRONG} for row in small.ROWS
-                                                                       if row["is_impossible"]]  # fmt: skip
+    wrong = [
+        row | {"answer": text}
+        for row in small.ROWS
+        if row["answers"]
+        for text in (WRONG, "There is no such clause.", "Yes.")
+    ] + [row | {"answer": WRONG} for row in small.ROWS if row["is_impossible"]]
     wrong = [injected.judged(row["answer"], row) for row in wrong]
     order = ["incorrect", "partly", "correct"]
     before = [order.index(verdict) for verdict in OfflineJudge().rate(wrong)["judge_verdict"]]
@@ -407,15 +494,29 @@ def planted(monkeypatch):
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "first-line-of-the-key\nsecond-line-of-the-key")
 
 
-SPELLINGS = [KEY, json.dumps(KEY), repr(KEY), "sk-planted%2F7e57%2B%22cafe%22-0123456789", json.dumps({"a": [KEY]}),
-             "http://h/?token=abc123", "http://me:secretword@h/", PASSWORD, "hunter2%68unter2", "planted-in-query-42",
-             "c29tZW9uZTpodW50ZXIyaHVudGVyMg==", "second-line-of-the-key", "Bearer " + KEY]  # fmt: skip
+SPELLINGS = [
+    KEY,
+    json.dumps(KEY),
+    repr(KEY),
+    "sk-planted%2F7e57%2B%22cafe%22-0123456789",
+    json.dumps({"a": [KEY]}),
+    "http://h/?token=abc123",
+    "http://me:secretword@h/",
+    PASSWORD,
+    "hunter2%68unter2",
+    "planted-in-query-42",
+    "c29tZW9uZTpodW50ZXIyaHVudGVyMg==",
+    "second-line-of-the-key",
+    "Bearer " + KEY,
+]
 
 
 @pytest.mark.parametrize("text", SPELLINGS)
 def test_a_secret_is_taken_out_of_an_error_in_every_spelling(planted, text):
     for made in (redact(f"no {text}, sorry"), brief(ValueError(f"no {text}, sorry"))):
-        assert not any(part in made for part in ("planted", "hunter2", "cafe", "abc123", "secretword", "c29t", "-of-the-key"))
+        assert not any(
+            part in made for part in ("planted", "hunter2", "cafe", "abc123", "secretword", "c29t", "-of-the-key")
+        )
         assert "***" in made and "sorry" in made
 
 
@@ -425,16 +526,29 @@ def test_headers_and_nested_settings_count_as_secrets_too():
     assert redact("given-in-code-1 not-a-secret", given) == "*** not-a-secret"
 
 
-@pytest.mark.parametrize("text", ["The Basic Salary of bearer shares", "see http://example.com/?page=2&key_terms", "a@b.com",
-                                  "max_tokens=30000", "https://example.com:8080/a@b"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "The Basic Salary of bearer shares",
+        "see http://example.com/?page=2&key_terms",
+        "a@b.com",
+        "max_tokens=30000",
+        "https://example.com:8080/a@b",
+    ],
+)
 def test_ordinary_text_is_left_as_it_is(planted, text):
     assert redact(text) == text
 
 
 def test_an_executed_notebook_is_cleaned_in_outputs_tracebacks_and_split_lines(planted):
-    cell = {"cell_type": "code", "source": ["x\n", "y"], "outputs": [
-        {"output_type": "stream", "text": ["first-line-of-the-key\n", "second-line-of-the-key\n"]},
-        {"output_type": "error", "traceback": [f"\x1b[31mno {KEY}"], "evalue": KEY}]}  # fmt: skip
+    cell = {
+        "cell_type": "code",
+        "source": ["x\n", "y"],
+        "outputs": [
+            {"output_type": "stream", "text": ["first-line-of-the-key\n", "second-line-of-the-key\n"]},
+            {"output_type": "error", "traceback": [f"\x1b[31mno {KEY}"], "evalue": KEY},
+        ],
+    }
     made = kernel.cleaned(json.dumps({"cells": [cell], "metadata": {"papermill": {"parameters": {"a": KEY}}}}))
     assert "planted" not in made and "of-the-key" not in made and json.loads(made)["cells"][0]["source"] == ["x\n", "y"]
     clean = json.dumps({"cells": []}, indent=3)

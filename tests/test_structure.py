@@ -13,7 +13,19 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-ORDER = ("core", "data", "models", "evaluation", "training", "retrieval", "rag", "selfinstruct", "feedback", "loop", "cli")
+ORDER = (
+    "core",
+    "data",
+    "models",
+    "evaluation",
+    "training",
+    "retrieval",
+    "rag",
+    "selfinstruct",
+    "feedback",
+    "loop",
+    "cli",
+)
 HEAVY = ("torch", "transformers", "trl", "dspy", "sentence_transformers", "pandas", "matplotlib")
 
 
@@ -126,7 +138,9 @@ def test_a_room_says_what_it_is_for_and_offers_only_what_it_has(name):
     assert opened.__all__, "notebooks use something of every room"
     for offered in opened.__all__:
         assert getattr(opened, offered) is not None
-        assert not (ROOT / "cuadft" / name / f"{offered}.py").exists(), f"{offered} is a file and a name: call one otherwise"
+        assert not (ROOT / "cuadft" / name / f"{offered}.py").exists(), (
+            f"{offered} is a file and a name: call one otherwise"
+        )
 
 
 def test_opening_the_package_and_every_room_loads_no_heavy_library():

@@ -51,7 +51,7 @@ BODIES = {
         '    board = "system,split,metric,value,low,high,n\\n"\n'
         '    board += "rag,test,f1,0.4,0.25,0.5,2\\nsft,test,f1,0.5,,,2\\n"\n'
         '    files.write_text(it.path("scoreboard.csv"), board)\n'
-        '    here = it.dir.name\n'
+        "    here = it.dir.name\n"
         '    best = {"system": "sft", "program": f"{here}/program/rag.json", "weights": f"{here}/adapters/sft"}\n'
         '    choice = {"incumbent": "rag", "promoted": best | {"retriever": f"{here}/retriever"}, "reason": "a gain"}\n'
         '    files.write_json(it.path("decision.json"), choice)',

@@ -13,14 +13,28 @@ REPORTED = Path("trackers")
 
 def place(number, system="sft"):
     here = f"iter-{number:02d}"
-    return {"system": system, "program": f"{here}/program/rag.json", "weights": f"{here}/adapters/{system}",
-            "retriever": f"{here}/retriever"}  # fmt: skip
+    return {
+        "system": system,
+        "program": f"{here}/program/rag.json",
+        "weights": f"{here}/adapters/{system}",
+        "retriever": f"{here}/retriever",
+    }
 
 
 def board(**scores):
     """Return a scoreboard of one metric on test, given each system's mean."""
-    rows = [{"system": system, "split": "test", "metric": "f1", "value": value, "low": value - 0.1, "high": value + 0.1,
-             "n": 50} for system, value in scores.items()]  # fmt: skip
+    rows = [
+        {
+            "system": system,
+            "split": "test",
+            "metric": "f1",
+            "value": value,
+            "low": value - 0.1,
+            "high": value + 0.1,
+            "n": 50,
+        }
+        for system, value in scores.items()
+    ]
     return pd.DataFrame(rows)
 
 
@@ -32,11 +46,21 @@ def decide(run, number, scores, *, promoted=None, kept=BASE, parameters=None):
     if not (run / "run.json").is_file():
         files.write_json(run / "run.json", {"name": run.name, "created": "2026-01-01T00:00:00+00:00"})
     settings = {"seed": 7, "align_methods": ["dpo"], "run_dir": "runs/x", "iteration": number} | (parameters or {})
-    stages = {"fine_tune": {"status": "done", "outputs": {}, "parameters": settings, "code": {"commit": "abc", "dirty": False}}}
+    stages = {
+        "fine_tune": {
+            "status": "done",
+            "outputs": {},
+            "parameters": settings,
+            "code": {"commit": "abc", "dirty": False},
+        }
+    }
     files.write_json(one.path("manifest.json"), {"iteration": number, "stages": stages})
     files.write_text(one.path("scoreboard.csv"), board(**scores).to_csv(index=False))
-    decision = {"incumbent": "incumbent" if number > 1 else "rag", "promoted": promoted or kept,
-                "reason": "promoted: a clear gain" if promoted else "kept: no gain"}  # fmt: skip
+    decision = {
+        "incumbent": "incumbent" if number > 1 else "rag",
+        "promoted": promoted or kept,
+        "reason": "promoted: a clear gain" if promoted else "kept: no gain",
+    }
     files.write_json(one.path("decision.json"), decision)
     one.path("figures").mkdir(exist_ok=True)
     Image.new("RGB", (4, 3), (200, 30, number)).save(one.path("figures", "benchmark.png"))
@@ -49,5 +73,11 @@ def decide(run, number, scores, *, promoted=None, kept=BASE, parameters=None):
 
 def report(one, *names):
     """Report an iteration from its folder, as notebook 05 does."""
-    return trackers.report_to_trackers(one, names, parameters=snapshot.shown_parameters(one), board=pd.read_csv(one.path("scoreboard.csv")),
-                           figures=one.path("figures").glob("*.png"), decision=files.read_json(one.path("decision.json")))
+    return trackers.report_to_trackers(
+        one,
+        names,
+        parameters=snapshot.shown_parameters(one),
+        board=pd.read_csv(one.path("scoreboard.csv")),
+        figures=one.path("figures").glob("*.png"),
+        decision=files.read_json(one.path("decision.json")),
+    )

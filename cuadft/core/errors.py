@@ -88,5 +88,12 @@ def _percent(text: str) -> str:
     return quote(text, safe="", errors="surrogateescape")
 
 
-_SPELLINGS = (str, str.strip, _base64, _percent, lambda text: quote_plus(text, errors="surrogateescape"),
-              lambda text: json.dumps(text)[1:-1], lambda text: repr(text)[1:-1])  # fmt: skip
+_SPELLINGS = (
+    str,
+    str.strip,
+    _base64,
+    _percent,
+    lambda text: quote_plus(text, errors="surrogateescape"),
+    lambda text: json.dumps(text)[1:-1],
+    lambda text: repr(text)[1:-1],
+)

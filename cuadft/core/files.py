@@ -126,7 +126,10 @@ def remove_leftovers(folder: str | Path) -> int:
     removed = 0
     for path in Path(folder).rglob(".*.tmp*"):  # SQLite's carry an ending of its own after .tmp
         # FileNotFoundError: finished meanwhile; BlockingIOError: at work (see `write_bytes`, and `ledger` for its files)
-        with suppress(FileNotFoundError, BlockingIOError), _opened(path.parent if ".sqlite." in path.name else path) as held:
+        with (
+            suppress(FileNotFoundError, BlockingIOError),
+            _opened(path.parent if ".sqlite." in path.name else path) as held,
+        ):
             fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
             path.unlink()
             removed += 1
@@ -203,6 +206,7 @@ def _loads(text: str, where: str) -> object:
         message = f"{where}: not valid JSON ({error}): repair or delete it, then run the stage again."
         raise InputError(message) from None
 
+
 JSON_SUFFIXES = (".json", ".jsonl", ".ndjson")
 DELIMITERS = ",;\t"
 SNIFFED = 65_536  # bytes looked at to tell text from binary, and JSON from CSV
@@ -265,8 +269,10 @@ def _csv(path: Path) -> Iterator[TableRow]:
                     number += 1
                     yield TableRow(f"{path}, row {number}", _as_dict(header, fields, f"{path}, row {number}"))
         except csv.Error as error:
-            raise InputError(f"{path}, line {reader.line_num}: not valid CSV ({error}): a field with quotes, commas "
-                             'or line breaks stands between ", a " in it is doubled; or the file is torn.') from None
+            raise InputError(
+                f"{path}, line {reader.line_num}: not valid CSV ({error}): a field with quotes, commas "
+                'or line breaks stands between ", a " in it is doubled; or the file is torn.'
+            ) from None
 
 
 def _delimiter(file: TextIO, path: Path) -> str:
@@ -303,9 +309,11 @@ def _check_header(header: list[str], path: Path) -> None:
 
 
 def _as_dict(header: list[str], fields: list[str], where: str) -> dict[str, str]:
-    if len(fields) < len(header) or any(fields[len(header):]):
-        raise InputError(f"{where}: {len(fields)} fields under a header of {len(header)}: put fields that hold "
-                         "commas or line breaks between quotation marks; or the file is cut short.")
+    if len(fields) < len(header) or any(fields[len(header) :]):
+        raise InputError(
+            f"{where}: {len(fields)} fields under a header of {len(header)}: put fields that hold "
+            "commas or line breaks between quotation marks; or the file is cut short."
+        )
     return {name: field for name, field in zip(header, fields) if name}
 
 
@@ -324,8 +332,10 @@ def _parsed(text: str, where: str) -> Any:
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise InputError(f"{where}: not valid JSON ({error}): write one object a line, or one array of objects; "
-                         "or the file is cut short.") from None
+        raise InputError(
+            f"{where}: not valid JSON ({error}): write one object a line, or one array of objects; "
+            "or the file is cut short."
+        ) from None
 
 
 def _object(value: Any, where: str) -> TableRow:

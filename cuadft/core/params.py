@@ -30,8 +30,17 @@ SET_BY_LOOP = {
     "evaluated": "the loop sets it for each stage",
     "decide": "the loop sets it for each stage",
 }
-PATHS = ("cuad", "contracts_folder", "data_dir", "model", "embedder", "reranker", "published",
-         "own_questions", "arrivals_folder")
+PATHS = (
+    "cuad",
+    "contracts_folder",
+    "data_dir",
+    "model",
+    "embedder",
+    "reranker",
+    "published",
+    "own_questions",
+    "arrivals_folder",
+)
 KEYWORDS = ("", "sample", "auto")
 INTERACTIVE = ("In", "Out", "exit", "quit", "open", "get_ipython")
 
@@ -175,6 +184,7 @@ def _candidates(namespace: Mapping[str, object], parameters: Mapping[str, Parame
 def _assigned(source: str) -> set[str]:
     nodes = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Assign)]
     return {target.id for node in nodes for target in node.targets if isinstance(target, ast.Name)}
+
 
 TYPES = {"str": str, "int": int, "float": float, "bool": bool, "list": list}
 _LIMITS = re.compile(r"\[([^\[\]]*)\]\s*$")

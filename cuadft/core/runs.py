@@ -67,7 +67,21 @@ def unwritable(folder: Path, error: OSError) -> InputError:
         advice = "choose another run folder, or make this one writable; the same command then goes on"
     return InputError(f"Can't write to run folder {folder} ({reason}): {advice}.")
 
-ORDER = ("rag", "rag_compiled", "incumbent", "retriever", "sft", "dpo", "orpo", "orpo_base", "kto", "rloo", "grpo", "ppo")
+
+ORDER = (
+    "rag",
+    "rag_compiled",
+    "incumbent",
+    "retriever",
+    "sft",
+    "dpo",
+    "orpo",
+    "orpo_base",
+    "kto",
+    "rloo",
+    "grpo",
+    "ppo",
+)
 PROGRAMS = ("rag", "rag_compiled")
 NOT_TRAINED = (*PROGRAMS, "incumbent", "retriever")  # systems without weights of their own iteration
 DECISION, BY_HAND, HISTORY = "decision.json", "by_hand.json", "history.jsonl"
@@ -123,8 +137,13 @@ def champion_label(record: Mapping[str, Any]) -> str:
 def record_decision(iteration: Iteration, decision: Mapping[str, Any]) -> bool:
     """Note the gate's decision in the history; return False if the last note of this iteration says the same."""
     before, after = system_record(iteration, "incumbent"), decision["promoted"]
-    line = {"iteration": iteration.number, "action": "kept" if same_champion(before, after) else "promoted", "from": before,
-            "to": after, "reason": decision["reason"]}
+    line = {
+        "iteration": iteration.number,
+        "action": "kept" if same_champion(before, after) else "promoted",
+        "from": before,
+        "to": after,
+        "reason": decision["reason"],
+    }
     known = [h for h in champion_history(iteration.run) if h["iteration"] == iteration.number and h["action"] in GATE]
     if known and {key: known[-1][key] for key in line} == line:
         return False
@@ -138,8 +157,10 @@ def in_force(iteration: Iteration) -> str:
     if not path.is_file():
         return ""
     chosen, name = files.read_json(path), champion_label(_record(path))
-    return (f"Overruled by hand ({chosen.get('action')}, {chosen.get('time')}): the next iteration starts from {name}, "
-            f"because: {chosen.get('reason')}. `cuadft promote` or `cuadft rollback` changes that.")
+    return (
+        f"Overruled by hand ({chosen.get('action')}, {chosen.get('time')}): the next iteration starts from {name}, "
+        f"because: {chosen.get('reason')}. `cuadft promote` or `cuadft rollback` changes that."
+    )
 
 
 def champion_history(run: Path) -> list[ChampionRecord]:
@@ -202,7 +223,9 @@ def _record(path: Path) -> ChampionRecord:
 
 def same_champion(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
     """Tell whether two records name the same champion."""
-    known = [key for key in CHAMPION_PARTS if key != "retriever" or (one.get(key) and other.get(key))]  # older records name none
+    known = [
+        key for key in CHAMPION_PARTS if key != "retriever" or (one.get(key) and other.get(key))
+    ]  # older records name none
     return all(one.get(key) == other.get(key) for key in known)
 
 

@@ -45,13 +45,16 @@ def take_arrivals(iteration: runs.Iteration, folder: str | Path, *, max_characte
     found, unread = _read(folder)
     found, left = admit(found, known, max_characters=max_characters)
     if not found and iteration.previous:
-        raise InputError(f"Nothing new in {folder} for iteration {iteration.number} ({_counted(left + unread)}): drop a file "
-                         "with new contracts there, in the layout of CUAD_v1.json, then run the same command again.")
+        raise InputError(
+            f"Nothing new in {folder} for iteration {iteration.number} ({_counted(left + unread)}): drop a file "
+            "with new contracts there, in the layout of CUAD_v1.json, then run the same command again."
+        )
     return _freeze(iteration, found, left + unread, known)
 
 
-def _freeze(iteration: runs.Iteration, found: Sequence[Arrival], left: Iterable[_ArrivalRecord],
-            known: Sequence[_ArrivalRecord]) -> list[Contract]:  # fmt: skip
+def _freeze(
+    iteration: runs.Iteration, found: Sequence[Arrival], left: Iterable[_ArrivalRecord], known: Sequence[_ArrivalRecord]
+) -> list[Contract]:
     """Write what is taken, each contract in its group; what was held out stays so while nothing like it is known."""
     before = {each["title"]: each for each in rows.taken_contracts(iteration)}
     known = [r for r in known if r.get("arrived", 0) < iteration.number]
@@ -83,10 +86,14 @@ def arrivals_table(iteration: runs.Iteration) -> list[_ArrivalRecord]:
     """Return how many contracts the iteration took and left out, by reason: {"contracts", "what", "for example"}."""
     lines = [each | {"reason": "taken", "detail": each["file"]} for each in rows.taken_contracts(iteration)]
     lines += rows.left_out_arrivals(iteration)
-    examples = {each["reason"]: f"{each['title']} ({each['detail']})" if each["detail"] else each["title"] or each["file"]
-                for each in reversed(lines)}
-    return [{"contracts": count, "what": reason, "for example": examples[reason]}
-            for reason, count in Counter(each["reason"] for each in lines).items()]
+    examples = {
+        each["reason"]: f"{each['title']} ({each['detail']})" if each["detail"] else each["title"] or each["file"]
+        for each in reversed(lines)
+    }
+    return [
+        {"contracts": count, "what": reason, "for example": examples[reason]}
+        for reason, count in Counter(each["reason"] for each in lines).items()
+    ]
 
 
 def _read(folder: str | Path) -> tuple[list[Arrival], list[_ArrivalRecord]]:
@@ -95,8 +102,10 @@ def _read(folder: str | Path) -> tuple[list[Arrival], list[_ArrivalRecord]]:
     try:
         names = sorted(path for path in folder.iterdir() if not path.name.startswith(".") and path.name != TYPES_NAME)
     except OSError as error:
-        raise InputError(f"Can't read arrivals_folder {str(folder)!r} ({error.strerror}): make that folder, and drop files in "
-                         "the layout of CUAD_v1.json (.json or .zip) there.") from error
+        raise InputError(
+            f"Can't read arrivals_folder {str(folder)!r} ({error.strerror}): make that folder, and drop files in "
+            "the layout of CUAD_v1.json (.json or .zip) there."
+        ) from error
     files = [path for path in names if path.suffix.lower() in KINDS and not path.is_dir()]
     left = [_unread(path, "not a .json or .zip file") for path in names if path not in files]
     found, broken = [], {}
@@ -147,6 +156,7 @@ def _named_rows(contract: Contract) -> Contract:
         return contract
     return replace(contract, rows=tuple(row | {"id": start + row["id"]} for row in contract.rows))
 
+
 TWICE = "stands more than once in the folder"
 RENAMED = "has the title of a contract of the run, but another text: rename it if it is another contract"
 _Record = dict[str, Any]
@@ -163,8 +173,9 @@ class Arrival(NamedTuple):
         return {"title": self.contract.title, "file": self.file, "reason": reason, "detail": detail}
 
 
-def admit(found: Sequence[Arrival], known: Iterable[_Record], *,
-          max_characters: int = 0) -> tuple[list[Arrival], list[_Record]]:  # fmt: skip
+def admit(
+    found: Sequence[Arrival], known: Iterable[_Record], *, max_characters: int = 0
+) -> tuple[list[Arrival], list[_Record]]:
     """Return the contracts that may be learned from, and why each other one is left out.
 
     known: the records of all other contracts of the run. Contracts without annotations do not count among them: an
@@ -183,8 +194,10 @@ def admit(found: Sequence[Arrival], known: Iterable[_Record], *,
         elif name in kept:
             left.append(each.left(TWICE, f"also in {kept[name].file}"))
             if contract != kept[name].contract:
-                clashes.append(f"contract {contract.title!r} stands in {kept[name].file} and {each.file}, with other "
-                               "text or questions: keep one, or rename one")
+                clashes.append(
+                    f"contract {contract.title!r} stands in {kept[name].file} and {each.file}, with other "
+                    "text or questions: keep one, or rename one"
+                )
         elif not contract.rows:
             left.append(each.left("has no questions"))
         elif max_characters and len(contract.text) > max_characters:
@@ -203,14 +216,18 @@ def _known_as(contract: Contract, record: _Record) -> str:
     return f"was taken in iteration {record['arrived']}" if "arrived" in record else "is in the run's contracts already"
 
 
-def _unlike_held_out(found: list[Arrival], annotated: Iterable[_Record],
-                     left: list[_Record]) -> tuple[list[Arrival], list[_Record]]:  # fmt: skip
+def _unlike_held_out(
+    found: list[Arrival], annotated: Iterable[_Record], left: list[_Record]
+) -> tuple[list[Arrival], list[_Record]]:
     apart = [Contract.from_record(r) for r in annotated if r["split"] in HELD_OUT]
     groups = splits.contract_groups([*(each.contract for each in found), *apart]) if found else {}
     taken = {groups[c.title]: c.title for c in apart if groups}
     kept = [each for each in found if groups[each.contract.title] not in taken]
-    return kept, left + [each.left("repeats a held-out contract (text or filer)", taken[groups[each.contract.title]])
-                         for each in found if groups[each.contract.title] in taken]
+    return kept, left + [
+        each.left("repeats a held-out contract (text or filer)", taken[groups[each.contract.title]])
+        for each in found
+        if groups[each.contract.title] in taken
+    ]
 
 
 def groups_of_new(new: Sequence[Contract], known: Iterable[_Record], *, learned: Iterable[str] = ()) -> dict[str, int]:

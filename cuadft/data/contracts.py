@@ -58,9 +58,7 @@ class Contract:
         try:
             return cls(record["title"], record["text"], record["contract_type"], record["filer"])
         except (KeyError, TypeError) as error:
-            raise InputError(
-                f"A line of contracts.jsonl has no {error}; make the run's data again"
-            ) from error
+            raise InputError(f"A line of contracts.jsonl has no {error}; make the run's data again") from error
 
 
 def sample_path() -> Path:
@@ -108,9 +106,7 @@ def read_contracts(path: str | Path) -> list[Contract]:
     try:
         raw = download.read_zip_file(path)
     except OSError as error:
-        raise InputError(
-            f"Cannot read {path} ({error.strerror}); give a zip or JSON file of contracts"
-        ) from error
+        raise InputError(f"Cannot read {path} ({error.strerror}); give a zip or JSON file of contracts") from error
     if raw.startswith(b"PK") or path.suffix.lower() == ".zip":
         text, inside, types = cuad.open_cuad(raw, str(path))
         documents = parse_squad(text, inside)
@@ -139,9 +135,7 @@ def read_plain_folder(folder: str | Path) -> list[Contract]:
     files = sorted(file for file in folder.iterdir() if file.is_file() and not file.name.startswith("."))
     readable = [file for file in files if file.suffix.lower() in (".pdf", ".txt")]
     if not readable:
-        raise InputError(
-            f"{folder} holds no .pdf or .txt file; put the contracts there, not in a folder inside it"
-        )
+        raise InputError(f"{folder} holds no .pdf or .txt file; put the contracts there, not in a folder inside it")
     if others := [file.name for file in files if file not in readable]:
         warnings.warn(
             f"{folder}: {len(others)} files that are neither PDF nor TXT left out, such as {others[0]}",
@@ -154,9 +148,7 @@ def read_plain_folder(folder: str | Path) -> list[Contract]:
         except InputError as error:
             problems.append(str(error))
     stems = [contract.title for contract in found]
-    problems += [
-        f"two files are named {stem}; rename one" for stem in sorted({s for s in stems if stems.count(s) > 1})
-    ]
+    problems += [f"two files are named {stem}; rename one" for stem in sorted({s for s in stems if stems.count(s) > 1})]
     raise_problems(str(folder), problems)
     return found
 
@@ -185,21 +177,16 @@ def _pdf_text(file: Path) -> str:
     try:
         pages = [page.extract_text() for page in pypdf.PdfReader(file).pages]
     except Exception as error:  # a damaged PDF can make pypdf raise nearly anything; all of it is told below
-        raise InputError(
-            f"{file.name} cannot be read as PDF ({type(error).__name__}: {error}); repair it"
-        ) from error
+        raise InputError(f"{file.name} cannot be read as PDF ({type(error).__name__}: {error}); repair it") from error
     text = "\n\n".join(pages).encode("utf-8", "replace").decode("utf-8")
     if sum(char.isalnum() for char in text) < _LEAST_PDF_LETTERS:
         raise InputError(f"{file.name} has no text in it (a scan?); run text recognition on it and try again")
     return text
 
+
 SHOWN = 5
-_LAYOUT = (
-    "expected the SQuAD 2.0 layout of CUAD_v1.json: {'data': [{'title', 'paragraphs': [{'context', 'qas'}]}]}"
-)
-_OFFICIAL = re.compile(
-    r'Highlight the parts \(if any\) of this contract related to "(.+?)".*?Details:(.*)', re.DOTALL
-)
+_LAYOUT = "expected the SQuAD 2.0 layout of CUAD_v1.json: {'data': [{'title', 'paragraphs': [{'context', 'qas'}]}]}"
+_OFFICIAL = re.compile(r'Highlight the parts \(if any\) of this contract related to "(.+?)".*?Details:(.*)', re.DOTALL)
 _QUOTED = re.compile(r'related to "(.+?)"')
 
 
@@ -238,9 +225,7 @@ def _load(raw: bytes, name: str) -> Any:
     try:
         return json.loads(raw.decode("utf-8-sig"))
     except UnicodeDecodeError as error:
-        raise InputError(
-            f"{name} is not UTF-8 (byte {error.start}); save it as UTF-8 JSON and run again"
-        ) from error
+        raise InputError(f"{name} is not UTF-8 (byte {error.start}); save it as UTF-8 JSON and run again") from error
     except RecursionError as error:
         raise InputError(f"{name} is nested too deeply for a contract file; {_LAYOUT}") from error
     except ValueError as error:
@@ -269,13 +254,9 @@ def _parsed_contract(entry: Any, place: str, problems: list[str]) -> dict[str, A
         problems.append(f"{place}: 'context' must be the contract's text, found {_short(text)}")
         return None
     if not isinstance(questions, list):
-        problems.append(
-            f"{place}: 'qas' must be a list of questions (it may be empty), found {_short(questions)}"
-        )
+        problems.append(f"{place}: 'qas' must be a list of questions (it may be empty), found {_short(questions)}")
         return None
-    rows = [
-        _row(qa, title, text, f"{place}, question {n}", problems) for n, qa in enumerate(questions, start=1)
-    ]
+    rows = [_row(qa, title, text, f"{place}, question {n}", problems) for n, qa in enumerate(questions, start=1)]
     return {"title": title, "text": text, "rows": [row for row in rows if row]}
 
 
@@ -331,9 +312,7 @@ def _answers(qa: dict[str, Any], text: str, place: str, problems: list[str]) -> 
     if answers is None and impossible:
         answers = []
     if not isinstance(answers, list):
-        problems.append(
-            f"{place}: 'answers' must be a list of {{'text', 'answer_start'}}, found {_short(answers)}"
-        )
+        problems.append(f"{place}: 'answers' must be a list of {{'text', 'answer_start'}}, found {_short(answers)}")
         return None
     if impossible is not None and impossible == bool(answers):
         problems.append(
@@ -341,9 +320,7 @@ def _answers(qa: dict[str, Any], text: str, place: str, problems: list[str]) -> 
             " add the answers, or correct 'is_impossible'"
         )
         return None
-    wrong = [
-        f"{place}, answer {n}: {fault}" for n, a in enumerate(answers, start=1) if (fault := _fault(a, text))
-    ]
+    wrong = [f"{place}, answer {n}: {fault}" for n, a in enumerate(answers, start=1) if (fault := _fault(a, text))]
     problems += wrong
     return None if wrong else [{"text": a["text"], "start": a["answer_start"]} for a in answers]
 
@@ -373,10 +350,7 @@ def _fault(answer: Any, text: str) -> str:
 def _repeats(names: list[str], field: str) -> list[str]:
     seen: set[str] = set()
     repeated = {name: None for name in names if name in seen or seen.add(name)}
-    return [
-        f"{field} {_short(name, 160)} stands more than once; every {field} must be unique"
-        for name in repeated
-    ]
+    return [f"{field} {_short(name, 160)} stands more than once; every {field} must be unique" for name in repeated]
 
 
 def _is_text(value: Any) -> bool:

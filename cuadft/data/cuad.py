@@ -33,6 +33,7 @@ def nearest_categories(name: str, *, count: int = 3) -> list[str]:
     """Return up to `count` official categories most like `name`, best first (difflib ratio from 0.4)."""
     return [_BY_KEY[found] for found in difflib.get_close_matches(category_key(name), _BY_KEY, count, 0.4)]
 
+
 _TYPES = {
     "Affiliate": r"affiliates?",
     "Agency": r"agency",
@@ -91,10 +92,7 @@ def titled_type(title: str) -> str:
 def _announced(words: str) -> str:
     """Return the type announced last; Service only where nothing narrower stands beside it."""
     plain = re.sub(r"[\W_\d]+", " ", words.casefold())
-    ends = {
-        name: max((m.end() for m in pattern.finditer(plain)), default=0)
-        for name, pattern in _PATTERNS.items()
-    }
+    ends = {name: max((m.end() for m in pattern.finditer(plain)), default=0) for name, pattern in _PATTERNS.items()}
     narrower = {name: end for name, end in ends.items() if end and name != "Service"}
     if narrower:
         return max(narrower, key=lambda name: narrower[name])
@@ -109,9 +107,7 @@ def filer(title: str) -> str:
     name = title
     if dated := _DATED.match(title):
         name = dated[1]
-    elif (
-        (dashed := _DASHED.match(title)) and _AGREEMENT.search(dashed[2]) and not _AGREEMENT.search(dashed[1])
-    ):
+    elif (dashed := _DASHED.match(title)) and _AGREEMENT.search(dashed[2]) and not _AGREEMENT.search(dashed[1]):
         name = dashed[1]
     return _company(name) or category_key(title) or title
 

@@ -60,9 +60,7 @@ def _json(url: str, *, advice: str, pause: float, attempts: int = 3, timeout: fl
             reason = _plain(error)
         except ValueError as error:
             reason = f"no JSON: {_plain(error)}"
-    raise InputError(
-        f"No answer to be had from {url} ({reason}); check the network and run again, or {advice}"
-    )
+    raise InputError(f"No answer to be had from {url} ({reason}); check the network and run again, or {advice}")
 
 
 def _start(reply: Any) -> bytes:
@@ -117,9 +115,7 @@ def download_file(
             raise InputError(f"{url} arrived damaged ({fault}) and was removed; run again, or {advice}")
         os.replace(part, path)
     except OSError as error:
-        raise InputError(
-            f"Cannot write {path} ({error}); make room or choose another folder, or {advice}"
-        ) from error
+        raise InputError(f"Cannot write {path} ({error}); make room or choose another folder, or {advice}") from error
     return path
 
 
@@ -135,9 +131,7 @@ def _faults(path: Path, size: int | None, algorithm: str, expected: str) -> str:
     return "" if found == expected.strip().lower() else f"{algorithm} {found}, expected {expected}"
 
 
-def _fetch(
-    url: str, part: Path, size: int | None, advice: str, attempts: int, timeout: float, pause: float
-) -> None:
+def _fetch(url: str, part: Path, size: int | None, advice: str, attempts: int, timeout: float, pause: float) -> None:
     """Fill `part` to the end, retrying; getting further than ever before resets the count of failures."""
     best, failures = _length(part), 0
     while True:
@@ -211,8 +205,10 @@ def _append(reply: Any, part: Path, start: int, total: int | None) -> None:
             bar.update(len(block))
             if file.tell() > (limit := LARGEST if total is None else total):  # the rest could fill the disk
                 part.unlink()
-                raise InputError(f"{name} is damaged: its server sends more than the {limit:,} bytes expected; run again,"
-                                 " or fetch the file yourself")  # fmt: skip
+                raise InputError(
+                    f"{name} is damaged: its server sends more than the {limit:,} bytes expected; run again,"
+                    " or fetch the file yourself"
+                )
     if total is not None and _length(part) < total:
         raise _Interrupted("the connection ended early")
 
@@ -237,7 +233,9 @@ def read_zip_file(path: Path) -> bytes:
     with open(path, "rb") as file:
         raw = file.read(LARGEST_FILE + 1)
     if len(raw) > LARGEST_FILE:
-        raise InputError(f"{path} has more than {LARGEST_FILE:,} bytes, the most that is read: cut it into smaller files")
+        raise InputError(
+            f"{path} has more than {LARGEST_FILE:,} bytes, the most that is read: cut it into smaller files"
+        )
     return raw
 
 
@@ -249,20 +247,25 @@ def opened_zip(raw: bytes, name: str) -> Iterator[zipfile.ZipFile]:
     name in it leads out of the archive.
     """
     if (count := raw.count(_ENTRY)) > MOST_ENTRIES:
-        raise InputError(f"{name} holds {count:,} entries, more than the {MOST_ENTRIES:,} allowed: pack only what is needed")
+        raise InputError(
+            f"{name} holds {count:,} entries, more than the {MOST_ENTRIES:,} allowed: pack only what is needed"
+        )
     try:
         with zipfile.ZipFile(io.BytesIO(raw)) as archive:
             if (total := sum(info.file_size for info in archive.infolist())) > LARGEST_TOTAL:
-                raise InputError(f"{name} unpacks to {total:,} bytes, more than the {LARGEST_TOTAL:,} allowed: pack only what "
-                                 "is needed")  # fmt: skip
+                raise InputError(
+                    f"{name} unpacks to {total:,} bytes, more than the {LARGEST_TOTAL:,} allowed: pack only what "
+                    "is needed"
+                )
             for entry in filter(_leads_out, archive.namelist()):
                 raise InputError(f"{name} holds the unsafe name {entry[:80]!r}: pack it again with names inside it")
             yield archive
     except InputError:
         raise
     except BAD_ZIP as error:
-        raise InputError(f"{name} is not a complete zip archive ({error}); delete it and fetch it again,"
-                         " or give another file") from error  # fmt: skip
+        raise InputError(
+            f"{name} is not a complete zip archive ({error}); delete it and fetch it again, or give another file"
+        ) from error
 
 
 def zip_member(archive: zipfile.ZipFile, inside: str, name: str, *, largest: int = LARGEST_MEMBER) -> bytes:
@@ -276,7 +279,9 @@ def zip_member(archive: zipfile.ZipFile, inside: str, name: str, *, largest: int
 
 
 @contextmanager
-def stream_member(archive: zipfile.ZipFile, inside: str, name: str, *, largest: int = LARGEST_MEMBER) -> Iterator[IO[bytes]]:
+def stream_member(
+    archive: zipfile.ZipFile, inside: str, name: str, *, largest: int = LARGEST_MEMBER
+) -> Iterator[IO[bytes]]:
     """Yield one member opened for reading, after the checks of `member`."""
     info = archive.getinfo(inside)
     faults = {
@@ -285,9 +290,9 @@ def stream_member(archive: zipfile.ZipFile, inside: str, name: str, *, largest: 
         "is a link": stat.S_ISLNK(info.external_attr >> 16),
         "is packed in an unusual way": info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED),
         f"has {info.file_size:,} bytes unpacked, more than the {largest:,} allowed": info.file_size > largest,
-        f"unpacks to {info.file_size:,} bytes from {info.compress_size:,}, as only a bomb does":
-            info.file_size > SMALL and info.file_size > LARGEST_RATIO * info.compress_size,
-    }  # fmt: skip
+        f"unpacks to {info.file_size:,} bytes from {info.compress_size:,}, as only a bomb does": info.file_size > SMALL
+        and info.file_size > LARGEST_RATIO * info.compress_size,
+    }
     if found := [fault for fault, true in faults.items() if true]:
         raise InputError(f"{name}: {inside} {found[0]}; pack it again as a plain zip, or give the file itself")
     with archive.open(info) as file:

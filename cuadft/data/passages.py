@@ -52,8 +52,10 @@ def cut_passages(text: str, *, contract: str = "", size: int = 800, overlap: flo
         raise InputError(f"Invalid passage overlap {overlap}: choose 0, 0.25, 0.33, 0.5, 0.67 or 0.75")
     pieces = share.denominator
     if size < pieces:
-        raise InputError(f"Invalid passage size {size} with overlap {overlap}: give a number of characters from "
-                         f"{pieces}, such as 800")  # fmt: skip
+        raise InputError(
+            f"Invalid passage size {size} with overlap {overlap}: give a number of characters from "
+            f"{pieces}, such as 800"
+        )
     bounds = _bounds(text, size // pieces)
     last = max(len(bounds) - 1 - pieces, 0)  # the piece with which the last passage starts: it is a full one, too
     firsts = [*range(0, last, pieces - share.numerator), last] if text else []

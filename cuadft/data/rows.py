@@ -27,8 +27,9 @@ HELD_OUT = ("dev", "test", "slice")  # nothing is learned from these; "slice" is
 PLAIN = "plain"  # contracts without annotations
 
 
-def freeze_splits(run: Path, contracts: Sequence[Contract], *, dev: int, test: int, seed: int,
-           split_unit: str) -> list[dict[str, Any]]:
+def freeze_splits(
+    run: Path, contracts: Sequence[Contract], *, dev: int, test: int, seed: int, split_unit: str
+) -> list[dict[str, Any]]:
     """Draw the run's splits and write them to contracts.jsonl, or return what an earlier iteration wrote.
 
     split_unit "group" keeps near-duplicates and filers together; "none" puts every contract in all splits (as the
@@ -80,8 +81,10 @@ def add_plain_contracts(run: Path, contracts: Sequence[Contract]) -> list[dict[s
     for contract in checked:
         if contract.title in known or groups[contract.title] in taken:
             other = taken.get(groups.get(contract.title), contract.title)
-            raise InputError(f"Contract '{contract.title}' of contracts_folder repeats '{other}', which is annotated or held "
-                             "out: remove it.")
+            raise InputError(
+                f"Contract '{contract.title}' of contracts_folder repeats '{other}', which is annotated or held "
+                "out: remove it."
+            )
     added = [c.record(group=-1, split=PLAIN) for c in contracts]
     if added or len(records) != len(files.read_jsonl(path)):
         files.write_jsonl(path, records + added)
@@ -93,21 +96,31 @@ def _frozen(path: Path, contracts: dict[str, Contract]) -> list[dict[str, Any]]:
     for record in records:
         now = contracts.get(record["title"])
         if now is None or now.text != record["text"]:
-            raise InputError(f"Contract '{record['title']}' of {path} is {'gone from' if now is None else 'another text in'} "
-                             "the source. Splits are drawn once for a run: restore the source or take a new run folder.")
+            raise InputError(
+                f"Contract '{record['title']}' of {path} is {'gone from' if now is None else 'another text in'} "
+                "the source. Splits are drawn once for a run: restore the source or take a new run folder."
+            )
     return records
 
 
-def select_contracts(contracts: Sequence[Contract], *, only: Sequence[str] = (), max_characters: int = 0) -> list[Contract]:
+def select_contracts(
+    contracts: Sequence[Contract], *, only: Sequence[str] = (), max_characters: int = 0
+) -> list[Contract]:
     """Return the contracts to use: those named in `only` (all if empty), none longer than `max_characters` (0: any)."""
     unknown = sorted(set(only) - {c.title for c in contracts})
     if unknown:
         near = difflib.get_close_matches(unknown[0], [c.title for c in contracts], n=1, cutoff=0.3)
-        raise InputError(f"only_contracts names '{unknown[0]}', which is not among the {len(contracts)} contracts"
-                         f"{f' (nearest: {near[0]!r})' if near else ''}.")
-    kept = [c for c in contracts if (not only or c.title in only) and (not max_characters or len(c.text) <= max_characters)]
+        raise InputError(
+            f"only_contracts names '{unknown[0]}', which is not among the {len(contracts)} contracts"
+            f"{f' (nearest: {near[0]!r})' if near else ''}."
+        )
+    kept = [
+        c for c in contracts if (not only or c.title in only) and (not max_characters or len(c.text) <= max_characters)
+    ]
     if not kept:
-        raise InputError(f"No contract is left: {len(contracts)} were read, max_characters is {max_characters}. Raise it.")
+        raise InputError(
+            f"No contract is left: {len(contracts)} were read, max_characters is {max_characters}. Raise it."
+        )
     return kept
 
 
@@ -143,8 +156,12 @@ def spread_rows(rows: Sequence[Row], size: int, *, seed: int) -> list[Row]:
 def contract_passages(run: Path, wanted: Iterable[str], size: int, overlap: float = 0.0) -> list[Passage]:
     """Cut the run's contracts with the wanted titles into passages of about `size` characters, as `passages.cut`."""
     keep = set(wanted)
-    return [p for r in contract_records(run) if r["title"] in keep
-            for p in cut_passages(r["text"], contract=r["title"], size=size, overlap=overlap)]
+    return [
+        p
+        for r in contract_records(run)
+        if r["title"] in keep
+        for p in cut_passages(r["text"], contract=r["title"], size=size, overlap=overlap)
+    ]
 
 
 def remember_rows(iteration: runs.Iteration, rows: Sequence[Row]) -> list[Row]:
@@ -157,8 +174,12 @@ def remember_rows(iteration: runs.Iteration, rows: Sequence[Row]) -> list[Row]:
     texts = {record["title"]: record.get("text", "") for record in contract_records(iteration.run, iteration.number)}
     # an id of a generated question returns with other words; a plain contract may have been taken away, or have come
     # back with annotations and a text that was read otherwise
-    kept = {(row["id"], row["question"]): row for row in [*known, *rows] if row["contract"] in texts
-            and all(texts[row["contract"]].startswith(a["text"], a["start"]) for a in row.get("answers", ()))}
+    kept = {
+        (row["id"], row["question"]): row
+        for row in [*known, *rows]
+        if row["contract"] in texts
+        and all(texts[row["contract"]].startswith(a["text"], a["start"]) for a in row.get("answers", ()))
+    }
     files.write_jsonl(iteration.path("retriever", "rows.jsonl"), kept.values())
     return list(kept.values())
 
@@ -166,8 +187,10 @@ def remember_rows(iteration: runs.Iteration, rows: Sequence[Row]) -> list[Row]:
 def with_passages(run: Path, predictions: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
     """Return predictions with the text of the passages that were sent, as `passage`, from the run's contracts."""
     texts = {record["title"]: record["text"] for record in contract_records(run)}
-    return [p | {"passage": "\n\n".join(texts[p["contract"]][s["start"]:s["end"]] for s in p.get("passages") or [])}
-            for p in predictions]
+    return [
+        p | {"passage": "\n\n".join(texts[p["contract"]][s["start"] : s["end"]] for s in p.get("passages") or [])}
+        for p in predictions
+    ]
 
 
 def passages_by_contract(passages: Iterable[Passage]) -> dict[str, list[Passage]]:
@@ -198,8 +221,11 @@ def assert_no_leak(rows: Iterable[Row], records: Iterable[dict[str, Any]]) -> No
     """Raise InputError if a row meant for compile, training or preferences comes from a held-out contract."""
     leaked = sorted({row["contract"] for row in rows} & held_out_titles(records))
     if leaked:
-        raise InputError(f"Contract '{leaked[0]}' is held out, but its rows are among the training data "
-                         f"({len(leaked)} such contracts): delete data/ of this iteration and run 01_data_prep again.")
+        raise InputError(
+            f"Contract '{leaked[0]}' is held out, but its rows are among the training data "
+            f"({len(leaked)} such contracts): delete data/ of this iteration and run 01_data_prep again."
+        )
+
 
 ARRIVED = "arrived.jsonl"
 _CONTENT = ("title", "contract_type", "filer", "text", "rows")  # what the hash covers: never changes once taken
@@ -212,7 +238,11 @@ def arrived_path(iteration: runs.Iteration) -> Path:
 
 def arrived_line(contract: Contract, *, iteration: int, file: str, group: int) -> dict[str, Any]:
     """Return the line of a contract that is taken for training."""
-    made = contract.record(group=group, split="train") | {"arrived": iteration, "file": file, "rows": list(contract.rows)}
+    made = contract.record(group=group, split="train") | {
+        "arrived": iteration,
+        "file": file,
+        "rows": list(contract.rows),
+    }
     return made | {"sha256": _hash(made)}
 
 
@@ -229,8 +259,10 @@ def taken_contracts(iteration: runs.Iteration) -> list[dict[str, Any]]:
     found = [each for each in _read(iteration) if "reason" not in each]
     for each in found:
         if not isinstance(each.get("rows"), list) or each.get("sha256") != _hash(each):
-            raise InputError(f"{arrived_path(iteration)}: contract {each.get('title')!r} is not as it was taken. Restore the file, or "
-                             "delete it, put the contract into arrivals_folder again and run the same command.")
+            raise InputError(
+                f"{arrived_path(iteration)}: contract {each.get('title')!r} is not as it was taken. Restore the file, or "
+                "delete it, put the contract into arrivals_folder again and run the same command."
+            )
     return found
 
 
@@ -238,8 +270,10 @@ def refuse_arrivals(iteration: runs.Iteration) -> None:
     """Raise InputError if contracts have arrived so far: only the stream "arrivals" knows what to do with them."""
     if found := arrived_lines(iteration.run, iteration.number):
         first = arrived_path(runs.Iteration(iteration.run, found[0]["arrived"]))
-        raise InputError(f"{len(found)} contracts arrived in this run ({first}): keep stream arrivals, or take a new run "
-                         "folder for another stream.")
+        raise InputError(
+            f"{len(found)} contracts arrived in this run ({first}): keep stream arrivals, or take a new run "
+            "folder for another stream."
+        )
 
 
 def left_out_arrivals(iteration: runs.Iteration) -> list[dict[str, Any]]:

@@ -69,9 +69,7 @@ def split_groups(
     members: dict[int, list[str]] = defaultdict(list)
     for title in sorted(types):
         if title not in groups:
-            raise InputError(
-                f"Contract {title!r} is in no group; pass the result of groups() for these contracts"
-            )
+            raise InputError(f"Contract {title!r} is in no group; pass the result of groups() for these contracts")
         members[groups[title]].append(title)
     pool = sorted(members.values(), key=lambda titles: seeded_order(seed, titles[0]))
     counts = _possible([len(titles) for titles in pool], dev, test)
@@ -94,9 +92,7 @@ def _possible(sizes: list[int], dev: int, test: int) -> tuple[int, int]:
     total, needed = sum(sizes), 1 + (dev > 0) + (test > 0)
     advice = "ask for fewer dev and test contracts, or add contracts"
     if dev < 0 or test < 0 or dev + test >= total:
-        raise InputError(
-            f"Cannot split {total} contracts into {dev} dev and {test} test plus train; {advice}"
-        )
+        raise InputError(f"Cannot split {total} contracts into {dev} dev and {test} test plus train; {advice}")
     if len(sizes) < needed:
         raise InputError(
             f"{total} contracts form only {len(sizes)} groups, but {needed} splits need one each; {advice}"

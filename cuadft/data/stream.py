@@ -16,7 +16,9 @@ from cuadft.data.splits import seeded_order
 STREAMS = ("random", "by_type", "by_date", "arrivals")
 UNDATED = "undated"
 HELD = "slice"  # split of the contracts that a slice is measured on
-_FILED = re.compile(r"_(?:\d{1,2}_\d{1,2}_((?:19|20)\d\d)|((?:19|20)\d\d)(?:0[1-9]|1[0-2])(?:0[1-9]|[12]\d|3[01]))(?=[_-]|$)")
+_FILED = re.compile(
+    r"_(?:\d{1,2}_\d{1,2}_((?:19|20)\d\d)|((?:19|20)\d\d)(?:0[1-9]|1[0-2])(?:0[1-9]|[12]\d|3[01]))(?=[_-]|$)"
+)
 _Record = dict[str, Any]
 
 
@@ -43,8 +45,12 @@ def cut_slices(records: Iterable[_Record], *, stream: str, size: int, seed: int)
     after that what each iteration found new.
     """
     if stream not in STREAMS or size < 0:
-        raise InputError(f"Invalid stream {stream!r} or size {size}: choose {', '.join(STREAMS)} and a size from 0 (no limit).")
-    pool = sorted((r for r in records if r["split"] in ("train", HELD, "all")), key=lambda r: seeded_order(seed, r["title"]))
+        raise InputError(
+            f"Invalid stream {stream!r} or size {size}: choose {', '.join(STREAMS)} and a size from 0 (no limit)."
+        )
+    pool = sorted(
+        (r for r in records if r["split"] in ("train", HELD, "all")), key=lambda r: seeded_order(seed, r["title"])
+    )
     if stream == "by_type":
         return _by_type(pool, size, seed)
     if stream == "by_date":
@@ -82,12 +88,15 @@ def _by_type(pool: Sequence[_Record], size: int, seed: int) -> list[list[str]]:
         if size and found and len(found[-1]) + len(titles) <= size:
             found[-1] += titles
         else:  # a type that is larger than a slice is cut
-            found += [titles[start : start + (size or len(titles))] for start in range(0, len(titles), size or len(titles))]
+            found += [
+                titles[start : start + (size or len(titles))] for start in range(0, len(titles), size or len(titles))
+            ]
     return found
 
 
-def hold_out(records: Sequence[_Record], parts: Sequence[Sequence[str]], *, contracts: int, seed: int,
-             anew: bool = False) -> list[_Record]:
+def hold_out(
+    records: Sequence[_Record], parts: Sequence[Sequence[str]], *, contracts: int, seed: int, anew: bool = False
+) -> list[_Record]:
     """Return the records with `contracts` of each slice moved to the split "slice" and marked with their slice's number.
 
     Whole groups only, so that no training contract resembles one of them; at most half of a slice, and two at least or
@@ -125,8 +134,15 @@ def _undone(record: _Record) -> _Record:
     return {key: value for key, value in record.items() if key != "slice"} | {"split": "train"}
 
 
-def slice_portion(parts: Sequence[Sequence[str]], held: Collection[str], *, iteration: int, replay: float, reservoir: int = 0,
-            seed: int) -> Portion:
+def slice_portion(
+    parts: Sequence[Sequence[str]],
+    held: Collection[str],
+    *,
+    iteration: int,
+    replay: float,
+    reservoir: int = 0,
+    seed: int,
+) -> Portion:
     """Return one iteration's training contracts: the next slice, then round(replay * its size) contracts of earlier ones.
 
     Replayed are contracts of a reservoir, a uniform sample of `reservoir` (0: all) of those seen so far, in which an older
@@ -134,8 +150,10 @@ def slice_portion(parts: Sequence[Sequence[str]], held: Collection[str], *, iter
     over when used up. Raises InputError.
     """
     if iteration < 1 or reservoir < 0 or not 0 <= replay <= 1:
-        raise InputError(f"Invalid iteration {iteration}, reservoir {reservoir} or replay {replay}: give iteration >= 1, "
-                         "reservoir >= 0 (0 keeps all), replay from 0 to 1.")
+        raise InputError(
+            f"Invalid iteration {iteration}, reservoir {reservoir} or replay {replay}: give iteration >= 1, "
+            "reservoir >= 0 (0 keeps all), replay from 0 to 1."
+        )
     place = (iteration - 1) % len(parts)
     new = [title for title in parts[place] if title not in held]
     seen = {title for part in parts[: iteration - 1] for title in part} - set(held)
@@ -144,15 +162,20 @@ def slice_portion(parts: Sequence[Sequence[str]], held: Collection[str], *, iter
     return Portion(place + 1, new, older[: int(replay * len(new) + 0.5)])
 
 
-def slice_rows(contracts: Iterable[Contract], records: Iterable[_Record], *, upto: int, size: int, seed: int) -> list[Row]:
+def slice_rows(
+    contracts: Iterable[Contract], records: Iterable[_Record], *, upto: int, size: int, seed: int
+) -> list[Row]:
     """Return `size` (0: all) questions on the held-out contracts of each slice up to `upto`, each row with its "slice"."""
     held: dict[int, list[str]] = defaultdict(list)
     for record in records:
         if record["split"] == HELD and record["slice"] <= upto:
             held[record["slice"]].append(record["title"])
     contracts = list(contracts)
-    return [row | {"slice": number} for number in sorted(held)
-            for row in rows.spread_rows(rows.rows_of_contracts(contracts, held[number]), size, seed=seed)]
+    return [
+        row | {"slice": number}
+        for number in sorted(held)
+        for row in rows.spread_rows(rows.rows_of_contracts(contracts, held[number]), size, seed=seed)
+    ]
 
 
 def slices_table(records: Iterable[_Record], parts: Sequence[Sequence[str]]) -> list[dict[str, Any]]:
@@ -163,9 +186,15 @@ def slices_table(records: Iterable[_Record], parts: Sequence[Sequence[str]]) -> 
         kinds = Counter(by_title[title]["contract_type"] or "unknown" for title in part)
         years = sorted({year for title in part if (year := filing_year(title)) != UNDATED})
         common = [f"{kind} ({count})" for kind, count in kinds.most_common(4)]
-        rows.append({"slice": number, "contracts": len(part), "held out": sum(by_title[t]["split"] == HELD for t in part),
-                     "types": ", ".join(common) + (f" and {len(kinds) - 4} more" if len(kinds) > 4 else ""),
-                     "filed": f"{years[0]} to {years[-1]}" if years else UNDATED})
+        rows.append(
+            {
+                "slice": number,
+                "contracts": len(part),
+                "held out": sum(by_title[t]["split"] == HELD for t in part),
+                "types": ", ".join(common) + (f" and {len(kinds) - 4} more" if len(kinds) > 4 else ""),
+                "filed": f"{years[0]} to {years[-1]}" if years else UNDATED,
+            }
+        )
     return rows
 
 
@@ -176,7 +205,9 @@ def keep_slices(iteration: runs.Iteration, records: Sequence[_Record]) -> list[_
     """
     path = iteration.run / "contracts.jsonl"
     first = [record for record in records if "arrived" not in record]
-    rows.keep_arrived(iteration, records)  # first: after a kill, `arrivals.take` draws anew what contracts.jsonl does not confirm
+    rows.keep_arrived(
+        iteration, records
+    )  # first: after a kill, `arrivals.take` draws anew what contracts.jsonl does not confirm
     if iteration.previous is None and first != files.read_jsonl(path):
         files.write_jsonl(path, first)
     return list(records)

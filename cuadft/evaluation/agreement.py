@@ -30,8 +30,16 @@ ONE_SIDE = "Both put every row on the same side of the threshold."
 TERCILES = ("short", "middle", "long")
 
 
-def calibration_report(frame: pd.DataFrame, *, score: str = "judge_score", verdict: str = "human_score", threshold: float = 0.5,
-           n_resamples: int = 2000, seed: int = 0, confidence: float = 0.95) -> dict[str, Any]:  # fmt: skip
+def calibration_report(
+    frame: pd.DataFrame,
+    *,
+    score: str = "judge_score",
+    verdict: str = "human_score",
+    threshold: float = 0.5,
+    n_resamples: int = 2000,
+    seed: int = 0,
+    confidence: float = 0.95,
+) -> dict[str, Any]:
     """Return how far the column `score` agrees with the column `verdict`, as a dict that JSON can hold.
 
     frame: system, question, answer and the two columns; contract, failed and judge_verdict are used if there. Both
@@ -54,14 +62,24 @@ def calibration_report(frame: pd.DataFrame, *, score: str = "judge_score", verdi
     reliability = _reliability_of(used, groups, settings)
     gaps = [b["n"] * abs(b["judge"] - b["verdict"]) for b in reliability]
     return {
-        "score": score, "verdict": verdict, "threshold": threshold, "confidence": confidence,
-        "n": len(used), "left_out": left_out, "clusters": {"by": by, "n": int(groups.nunique())}, "resamples": draws,
-        "length": {"correlation": rows.pop("length"), "terciles": _terciles(used, groups, settings)}, "rows": rows,
-        "sides": _sides(judge >= threshold, human >= threshold), "error": error, "systems": systems,
+        "score": score,
+        "verdict": verdict,
+        "threshold": threshold,
+        "confidence": confidence,
+        "n": len(used),
+        "left_out": left_out,
+        "clusters": {"by": by, "n": int(groups.nunique())},
+        "resamples": draws,
+        "length": {"correlation": rows.pop("length"), "terciles": _terciles(used, groups, settings)},
+        "rows": rows,
+        "sides": _sides(judge >= threshold, human >= threshold),
+        "error": error,
+        "systems": systems,
         "system_error": {"mean": _average(errors), "largest": max(errors, default=math.nan)},
-        "ranking": _ranking(systems), "reliability": reliability,
+        "ranking": _ranking(systems),
+        "reliability": reliability,
         "calibration_error": sum(gaps) / len(used) if len(used) else math.nan,
-    }  # fmt: skip
+    }
 
 
 def clusters(frame: pd.DataFrame) -> tuple[str, pd.Series]:
@@ -87,23 +105,35 @@ def _usable(frame: pd.DataFrame, score: str, verdict: str) -> tuple[pd.DataFrame
     found = {"_judge": list(map(as_number, frame[score])), "_human": list(map(as_number, frame[verdict]))}
     why: list[str | None] = []
     for broken, (_, no_score), (_, no_verdict) in zip(failed, found["_judge"], found["_human"], strict=True):
-        why.append("failed generation" if broken else f"{score} {no_score}" if no_score
-                   else f"{verdict} {no_verdict}" if no_verdict else None)  # fmt: skip
+        why.append(
+            "failed generation"
+            if broken
+            else f"{score} {no_score}"
+            if no_score
+            else f"{verdict} {no_verdict}"
+            if no_verdict
+            else None
+        )
     numbers = {name: [value for value, _ in pairs] for name, pairs in found.items()}
     kept = np.array([w is None for w in why], dtype=bool)
     used = frame.reset_index(drop=True).assign(**numbers)[kept].reset_index(drop=True)
     return used, dict(sorted(Counter(w for w in why if w).items()))
 
 
-def _over_rows(used: pd.DataFrame, groups: pd.Series, threshold: float, names: tuple[str, str],
-               settings: dict[str, Any]) -> tuple[dict[str, dict[str, Any]], int]:  # fmt: skip
+def _over_rows(
+    used: pd.DataFrame, groups: pd.Series, threshold: float, names: tuple[str, str], settings: dict[str, Any]
+) -> tuple[dict[str, dict[str, Any]], int]:
     judge, human = used["_judge"].to_numpy(dtype=float), used["_human"].to_numpy(dtype=float)
     length = np.log(used["answer"].str.len().to_numpy(dtype=float) + 1)
-    pairs = {"spearman": (spearman, judge, human), "kendall": (kendall, judge, human),
-             "kappa": (kappa, judge >= threshold, human >= threshold),
-             "length": (pearson, length, judge - human)}  # fmt: skip
-    bounds, draws = agreement_intervals({name: lambda rows, p=p: p[0](p[1][rows], p[2][rows]) for name, p in pairs.items()},
-                              groups, **settings)  # fmt: skip
+    pairs = {
+        "spearman": (spearman, judge, human),
+        "kendall": (kendall, judge, human),
+        "kappa": (kappa, judge >= threshold, human >= threshold),
+        "length": (pearson, length, judge - human),
+    }
+    bounds, draws = agreement_intervals(
+        {name: lambda rows, p=p: p[0](p[1][rows], p[2][rows]) for name, p in pairs.items()}, groups, **settings
+    )
     found = {}
     for name, (function, a, b) in pairs.items():
         found[name] = {"value": function(a, b), "low": bounds[name][0], "high": bounds[name][1]}
@@ -114,9 +144,13 @@ def _over_rows(used: pd.DataFrame, groups: pd.Series, threshold: float, names: t
 
 
 def _sides(judge: np.ndarray, human: np.ndarray) -> dict[str, Any]:
-    return {"both": int((judge & human).sum()), "judge_only": int((judge & ~human).sum()),
-            "verdict_only": int((~judge & human).sum()), "neither": int((~judge & ~human).sum()),
-            "agreement": _average(judge == human)}  # fmt: skip
+    return {
+        "both": int((judge & human).sum()),
+        "judge_only": int((judge & ~human).sum()),
+        "verdict_only": int((~judge & human).sum()),
+        "neither": int((~judge & ~human).sum()),
+        "agreement": _average(judge == human),
+    }
 
 
 def _mean(values: Any, groups: pd.Series, settings: dict[str, Any], *, share: bool = False) -> dict[str, Any]:
@@ -128,15 +162,26 @@ def _average(values: Any) -> float:
     return float(np.mean(values)) if len(values) else math.nan
 
 
-def _system_means(used: pd.DataFrame, groups: pd.Series, settings: dict[str, Any],
-             names: tuple[str, str]) -> list[dict[str, Any]]:  # fmt: skip
+def _system_means(
+    used: pd.DataFrame, groups: pd.Series, settings: dict[str, Any], names: tuple[str, str]
+) -> list[dict[str, Any]]:
     lines = []
     for system, part in used.groupby("system", sort=False):
         judge, human = part["_judge"].to_numpy(), part["_human"].to_numpy()
         error = _mean(judge - human, groups[part.index], settings)
-        lines.append({"system": str(system), "n": len(part), "judge": _average(judge), "verdict": _average(human),
-                      "error": error["value"], "low": error["low"], "high": error["high"],
-                      "spearman": spearman(judge, human), "reason": undefined(judge, human, names)})  # fmt: skip
+        lines.append(
+            {
+                "system": str(system),
+                "n": len(part),
+                "judge": _average(judge),
+                "verdict": _average(human),
+                "error": error["value"],
+                "low": error["low"],
+                "high": error["high"],
+                "spearman": spearman(judge, human),
+                "reason": undefined(judge, human, names),
+            }
+        )
     return lines
 
 
@@ -146,10 +191,14 @@ def _ranking(systems: list[dict[str, Any]]) -> dict[str, Any]:
     pairs = [(i, k) for i in range(len(names)) for k in range(len(names)) if human[i] > human[k]]
     turned = [[names[i], names[k]] for i, k in pairs if judge[i] <= judge[k]]
     reason = undefined(judge, human, ("The judge's mean", "The verdicts' mean"))
-    return {"judge": [names[i] for i in np.argsort(-judge, kind="stable")],
-            "verdict": [names[i] for i in np.argsort(-human, kind="stable")],
-            "same_order": not turned if pairs else None, "turned": turned, "kendall": kendall(judge, human),
-            "reason": reason and reason.replace("row", "system")}  # fmt: skip
+    return {
+        "judge": [names[i] for i in np.argsort(-judge, kind="stable")],
+        "verdict": [names[i] for i in np.argsort(-human, kind="stable")],
+        "same_order": not turned if pairs else None,
+        "turned": turned,
+        "kendall": kendall(judge, human),
+        "reason": reason and reason.replace("row", "system"),
+    }
 
 
 def _reliability_of(used: pd.DataFrame, groups: pd.Series, settings: dict[str, Any]) -> list[dict[str, Any]]:
@@ -161,9 +210,17 @@ def _reliability_of(used: pd.DataFrame, groups: pd.Series, settings: dict[str, A
         inside = np.flatnonzero(bins == code)
         mean = _mean(used["_human"].to_numpy()[inside], groups[inside], settings, share=True)
         edges = (judge[inside[0]],) * 2 if few else (code / BINS, (code + 1) / BINS)
-        lines.append({"from": float(edges[0]), "to": float(edges[1]), "n": len(inside),
-                      "judge": _average(judge[inside]), "verdict": mean["value"], "low": mean["low"],
-                      "high": mean["high"]})  # fmt: skip
+        lines.append(
+            {
+                "from": float(edges[0]),
+                "to": float(edges[1]),
+                "n": len(inside),
+                "judge": _average(judge[inside]),
+                "verdict": mean["value"],
+                "low": mean["low"],
+                "high": mean["high"],
+            }
+        )
     return lines
 
 
@@ -175,9 +232,12 @@ def _terciles(used: pd.DataFrame, groups: pd.Series, settings: dict[str, Any]) -
     for code in np.unique(part):
         inside = np.flatnonzero(part == code)
         error = (used["_judge"] - used["_human"]).to_numpy()[inside]
-        lines.append({"length": TERCILES[code], "from": int(size[inside].min()), "to": int(size[inside].max())}
-                     | _mean(error, groups[inside], settings))  # fmt: skip
+        lines.append(
+            {"length": TERCILES[code], "from": int(size[inside].min()), "to": int(size[inside].max())}
+            | _mean(error, groups[inside], settings)
+        )
     return lines
+
 
 MEASURES = {
     "spearman": "Spearman's rank correlation over rows",
@@ -197,34 +257,48 @@ def calibration_markdown(report: Mapping[str, Any]) -> str:
 def _opening(report: Mapping[str, Any]) -> str:
     groups = report["clusters"]
     left = ", ".join(f"{n} {why}" for why, n in report["left_out"].items())
-    return (f"## How far `{report['score']}` agrees with `{report['verdict']}`\n\n"
-            f"Compared: {report['n']} answers of {len(report['systems'])} systems. "
-            f"Left out: {sum(report['left_out'].values())}{f' ({left})' if left else ''}. "
-            f"In brackets: {report['confidence']:.0%} intervals from resampling the {groups['n']} {groups['by']}s. "
-            f"A row counts as right from a score of {report['threshold']:g}. Nothing was fitted for this report; a "
-            "judge that was fitted to these very verdicts looks better here than it is.")  # fmt: skip
+    return (
+        f"## How far `{report['score']}` agrees with `{report['verdict']}`\n\n"
+        f"Compared: {report['n']} answers of {len(report['systems'])} systems. "
+        f"Left out: {sum(report['left_out'].values())}{f' ({left})' if left else ''}. "
+        f"In brackets: {report['confidence']:.0%} intervals from resampling the {groups['n']} {groups['by']}s. "
+        f"A row counts as right from a score of {report['threshold']:g}. Nothing was fitted for this report; a "
+        "judge that was fitted to these very verdicts looks better here than it is."
+    )
 
 
 def _rows(report: Mapping[str, Any]) -> str:
     sides, error = report["sides"], report["error"]
     lines = [(label, _figure(report["rows"][name])) for name, label in MEASURES.items()]
     lines += [
-        ("Rows on the same side of the threshold", f"{_share(sides['agreement'])} ({sides['both']} both right, "
-         f"{sides['neither']} both wrong, {sides['judge_only']} right for the judge only, "
-         f"{sides['verdict_only']} for the verdict only)"),
+        (
+            "Rows on the same side of the threshold",
+            f"{_share(sides['agreement'])} ({sides['both']} both right, "
+            f"{sides['neither']} both wrong, {sides['judge_only']} right for the judge only, "
+            f"{sides['verdict_only']} for the verdict only)",
+        ),
         ("Mean error, judge minus verdict", _figure(error, signed=True)),
         ("Mean absolute error of a row", _number(error["absolute"])),
-        ("Mean absolute error of a system's mean", f"{_number(report['system_error']['mean'])}, largest "
-         f"{_number(report['system_error']['largest'])}"),
-    ]  # fmt: skip
+        (
+            "Mean absolute error of a system's mean",
+            f"{_number(report['system_error']['mean'])}, largest {_number(report['system_error']['largest'])}",
+        ),
+    ]
     return markdown_table(("Measure", "Value"), lines)
 
 
 def _systems(report: Mapping[str, Any]) -> str:
-    lines = [(s["system"], s["n"], _number(s["judge"]), _number(s["verdict"]),
-              _figure({"value": s["error"], "low": s["low"], "high": s["high"]}, signed=True),
-              _figure({"value": s["spearman"], "reason": s["reason"]}))
-             for s in report["systems"]]  # fmt: skip
+    lines = [
+        (
+            s["system"],
+            s["n"],
+            _number(s["judge"]),
+            _number(s["verdict"]),
+            _figure({"value": s["error"], "low": s["low"], "high": s["high"]}, signed=True),
+            _figure({"value": s["spearman"], "reason": s["reason"]}),
+        )
+        for s in report["systems"]
+    ]
     found = report["ranking"]
     order = f"Best first by the judge: {', '.join(found['judge'])}; by the verdicts: {', '.join(found['verdict'])}. "
     if found["same_order"] is None:
@@ -239,21 +313,31 @@ def _systems(report: Mapping[str, Any]) -> str:
 
 
 def _reliability(report: Mapping[str, Any]) -> str:
-    lines = [(_span(b["from"], b["to"], "{:.2g}"), b["n"], _number(b["judge"]), _figure(b | {"value": b["verdict"]}))
-             for b in report["reliability"]]  # fmt: skip
-    return ("### Reliability\n\n" + markdown_table(("Judge score", "n", "Mean score", "Mean verdict"), lines) +
-            "\n\nA calibrated judge has the same mean in both columns. Mean distance, weighted by n: "
-            f"{_number(report['calibration_error'])}.")  # fmt: skip
+    lines = [
+        (_span(b["from"], b["to"], "{:.2g}"), b["n"], _number(b["judge"]), _figure(b | {"value": b["verdict"]}))
+        for b in report["reliability"]
+    ]
+    return (
+        "### Reliability\n\n"
+        + markdown_table(("Judge score", "n", "Mean score", "Mean verdict"), lines)
+        + "\n\nA calibrated judge has the same mean in both columns. Mean distance, weighted by n: "
+        f"{_number(report['calibration_error'])}."
+    )
 
 
 def _length(report: Mapping[str, Any]) -> str:
     found = report["length"]
-    lines = [(f"{t['length']} ({_span(t['from'], t['to'], '{:,}')} characters)", t["n"], _figure(t, signed=True))
-             for t in found["terciles"]]  # fmt: skip
-    return ("### Length of the answer\n\n" + markdown_table(("Answers", "n", "Mean error"), lines) +
-            "\n\nCorrelation of the error with the logarithm of the length: "
-            f"{_figure(found['correlation'], signed=True)}. Above zero, the judge favours long answers more than the "
-            "verdicts do.")  # fmt: skip
+    lines = [
+        (f"{t['length']} ({_span(t['from'], t['to'], '{:,}')} characters)", t["n"], _figure(t, signed=True))
+        for t in found["terciles"]
+    ]
+    return (
+        "### Length of the answer\n\n"
+        + markdown_table(("Answers", "n", "Mean error"), lines)
+        + "\n\nCorrelation of the error with the logarithm of the length: "
+        f"{_figure(found['correlation'], signed=True)}. Above zero, the judge favours long answers more than the "
+        "verdicts do."
+    )
 
 
 def markdown_table(head: Sequence[str], lines: Sequence[Sequence[Any]]) -> str:
@@ -287,6 +371,7 @@ def _share(value: float) -> str:
 
 def _span(low: float, high: float, form: str) -> str:
     return form.format(low) if low == high else f"{form.format(low)} to {form.format(high)}"
+
 
 WORK = 1_000_000  # rows drawn for the intervals in all: a bound on their time (a few seconds)
 FEWEST = 200  # draws, however many rows there are
@@ -334,8 +419,14 @@ def undefined(a: np.ndarray, b: np.ndarray, names: tuple[str, str] = ("a", "b"))
     return None
 
 
-def agreement_intervals(statistics: Mapping[str, Callable[[np.ndarray], float]], groups: pd.Series, *, n_resamples: int,
-              seed: int, confidence: float) -> tuple[dict[str, tuple[float, float]], int]:  # fmt: skip
+def agreement_intervals(
+    statistics: Mapping[str, Callable[[np.ndarray], float]],
+    groups: pd.Series,
+    *,
+    n_resamples: int,
+    seed: int,
+    confidence: float,
+) -> tuple[dict[str, tuple[float, float]], int]:
     """Return each statistic's percentile bounds from one set of draws of whole groups, and the number of draws.
 
     statistics: name -> function of the row numbers drawn; a draw on which it is NaN is left out of its bounds. Fewer

@@ -24,10 +24,30 @@ from cuadft.evaluation.text_scores import is_refusal
 
 ANSWER_ALIASES: dict[str, tuple[str, ...]] = {  # what a column is -> names it is known by, best first
     "question": ("question", "query", "question_text"),
-    "reference": ("reference", "ref_answer", "reference_answer", "answers", "gold", "gold_answer", "ground_truth",
-                  "groundtruth", "expected", "expected_answer", "expected_output", "target"),
-    "answer": ("answer", "response", "prediction", "predicted_answer", "model_answer", "generated_answer", "output",
-               "completion"),
+    "reference": (
+        "reference",
+        "ref_answer",
+        "reference_answer",
+        "answers",
+        "gold",
+        "gold_answer",
+        "ground_truth",
+        "groundtruth",
+        "expected",
+        "expected_answer",
+        "expected_output",
+        "target",
+    ),
+    "answer": (
+        "answer",
+        "response",
+        "prediction",
+        "predicted_answer",
+        "model_answer",
+        "generated_answer",
+        "output",
+        "completion",
+    ),
     "system": ("system", "system_name"),
     "contract": ("contract", "contract_name", "contract_id", "contract_title"),
     "contract_type": ("contract_type",),
@@ -37,7 +57,7 @@ ANSWER_ALIASES: dict[str, tuple[str, ...]] = {  # what a column is -> names it i
     "error": ("error",),
     "seconds": ("seconds",),
     "is_impossible": ("is_impossible",),
-}  # fmt: skip
+}
 REQUIRED = ("question", "reference", "answer")
 NO_TEXT = ("reference", "seconds")  # columns that may hold other values
 NO_ANSWER = "no answer"
@@ -97,8 +117,10 @@ def _column(role: str, asked: str, present: Sequence[str], path: Path) -> str | 
         return found
     found = next((folded[name] for name in ANSWER_ALIASES[role] if name in folded), None)
     if found is None and role in REQUIRED:
-        raise InputError(f"{path} has no column for the {role} (looked for {', '.join(ANSWER_ALIASES[role])}). Its columns: "
-                         f"{listed}. Name one with --{role} COLUMN.")
+        raise InputError(
+            f"{path} has no column for the {role} (looked for {', '.join(ANSWER_ALIASES[role])}). Its columns: "
+            f"{listed}. Name one with --{role} COLUMN."
+        )
     return found
 
 
@@ -111,22 +133,32 @@ def _row(record: files.TableRow, columns: Mapping[str, str], verdicts: Sequence[
     golds = _golds(given["reference"], text.get("is_impossible"), record.where, columns["reference"])
     answer, seconds = text["answer"], given.get("seconds")
     row = {
-        "question": text["question"], "answers": golds, "is_impossible": not golds, "answer": answer,
+        "question": text["question"],
+        "answers": golds,
+        "is_impossible": not golds,
+        "answer": answer,
         "error": (text.get("error") or NO_ANSWER) if answer is None else None,
-        "system": _system(text.get("system") or path.stem, record.where), "split": text.get("split") or "",
-        "seed": _seed(text.get("seed"), record.where), "contract": text.get("contract") or "",
-        "contract_type": text.get("contract_type") or "", "category": text.get("category") or "",
-        "source": "file", "seconds": seconds if isinstance(seconds, float | int) else math.nan, "where": record.where,
+        "system": _system(text.get("system") or path.stem, record.where),
+        "split": text.get("split") or "",
+        "seed": _seed(text.get("seed"), record.where),
+        "contract": text.get("contract") or "",
+        "contract_type": text.get("contract_type") or "",
+        "category": text.get("category") or "",
+        "source": "file",
+        "seconds": seconds if isinstance(seconds, float | int) else math.nan,
+        "where": record.where,
         "verdicts": {name: _verdict(record.values.get(name), record.where, name) for name in verdicts},
-    }  # fmt: skip
+    }
     return row | _places(record, given["reference"])
 
 
 def _system(text: str, where: str) -> str:
     name = clean_text(text)
     if not 0 < len(name) <= LONGEST_NAME:
-        raise InputError(f"{where}: {name[:40]!r} is no system's name, it has {len(name):,} characters: give 1 to "
-                         f"{LONGEST_NAME}, or name the column that tells systems apart with --system COLUMN.")
+        raise InputError(
+            f"{where}: {name[:40]!r} is no system's name, it has {len(name):,} characters: give 1 to "
+            f"{LONGEST_NAME}, or name the column that tells systems apart with --system COLUMN."
+        )
     return name
 
 
@@ -167,8 +199,10 @@ def _golds(value: object, impossible: str | None, where: str, column: str) -> li
     if (_is_true(impossible) and not any(texts)) or (isinstance(value, list) and not value):
         return []
     if None in texts:
-        raise InputError(f"{where}: the reference ({column!r}) is empty: give the right answer, the sentence 'There "
-                         "is no such clause.' where there is none, or drop the row.")
+        raise InputError(
+            f"{where}: the reference ({column!r}) is empty: give the right answer, the sentence 'There "
+            "is no such clause.' where there is none, or drop the row."
+        )
     refusals = sum(map(is_refusal, texts))
     if refusals not in (0, len(texts)) or _is_true(impossible) and not refusals:
         raise InputError(f"{where}: the reference both names a clause and says that there is none: correct it.")
@@ -197,9 +231,12 @@ def _verdict(value: object, where: str, column: str) -> float:
     except ValueError:
         number = -1.0
     if not (0 <= number <= 1 or math.isnan(number)):
-        raise InputError(f"{where}: verdict {str(value)[:40]!r} in column {column!r}: give a number from 0 to 1, "
-                         "true/false or correct/partly/incorrect.")
+        raise InputError(
+            f"{where}: verdict {str(value)[:40]!r} in column {column!r}: give a number from 0 to 1, "
+            "true/false or correct/partly/incorrect."
+        )
     return number
+
 
 MOST_SYSTEMS = 100  # more make no table or figure that can be read, and usually come from a wrong column
 
@@ -238,9 +275,11 @@ def join_files(files: Sequence[AnswerFile]) -> Pool:
         for system, rows in _numbered(file, n, numbers).items():
             _add(taken.setdefault(system, []), file, system, rows, notes)
     if len(taken) > MOST_SYSTEMS:
-        raise InputError(f"{len(taken):,} systems, the first of them {', '.join(list(taken)[:3])}; at most "
-                         f"{MOST_SYSTEMS} can be compared: name the column that tells systems apart with --system "
-                         "COLUMN, or score fewer at a time.")  # fmt: skip
+        raise InputError(
+            f"{len(taken):,} systems, the first of them {', '.join(list(taken)[:3])}; at most "
+            f"{MOST_SYSTEMS} can be compared: name the column that tells systems apart with --system "
+            "COLUMN, or score fewer at a time."
+        )
     rows = [row for parts in taken.values() for _, rows in parts for row in rows.values()]
     rows.sort(key=lambda row: row["order"])
     predictions, unit = _clustered(rows, _split(rows))
@@ -257,8 +296,11 @@ def _numbered(file: AnswerFile, place: int, numbers: dict[tuple, int]) -> dict[s
         seen[key := (row["system"], row["seed"], number)] += 1
         name = str(number) if seen[key] == 1 else f"{number}.{seen[key]}"
         systems.setdefault(row["system"], {})[row["seed"], name] = row | {
-            "id": name, "number": number, "order": (place, n), "verdicts": dict(row["verdicts"]),
-        }  # fmt: skip
+            "id": name,
+            "number": number,
+            "order": (place, n),
+            "verdicts": dict(row["verdicts"]),
+        }
     return systems
 
 
@@ -271,8 +313,10 @@ def _add(parts: list, file: AnswerFile, system: str, rows: dict[tuple, dict], no
             notes.append(f"{file.path} holds the same answers of {system} as {other.path}: taken once.")
             return
         if not ("system" in file.columns and "system" in other.columns) or not before.keys().isdisjoint(rows):
-            raise InputError(f"Both {other.path} and {file.path} hold a system {system!r}, with different answers: "
-                             "rename one file, or name the column that tells systems apart with --system COLUMN.")
+            raise InputError(
+                f"Both {other.path} and {file.path} hold a system {system!r}, with different answers: "
+                "rename one file, or name the column that tells systems apart with --system COLUMN."
+            )
     parts.append((file, rows))
 
 
@@ -280,8 +324,10 @@ def _split(rows: Iterable[dict]) -> str:
     """Return the one split that the rows name, "all" if none does."""
     splits = sorted({row["split"] for row in rows} - {""})
     if len(splits) > 1:
-        raise InputError(f"The rows come from several splits ({', '.join(splits)}): score one split at a time, for "
-                         f"example only the files named *.{splits[-1]}.jsonl.")
+        raise InputError(
+            f"The rows come from several splits ({', '.join(splits)}): score one split at a time, for "
+            f"example only the files named *.{splits[-1]}.jsonl."
+        )
     return splits[0] if splits else "all"
 
 
@@ -290,10 +336,14 @@ def _clustered(rows: list[dict], split: str) -> tuple[list[dict], str]:
     contracts = {row["contract"] for row in rows}
     by_contract = len(contracts) > 1 and "" not in contracts
     return [
-        row | {"split": split, "contract_name": row["contract"],
-               "contract": row["contract"] if by_contract else f"question {row['number']}"}
+        row
+        | {
+            "split": split,
+            "contract_name": row["contract"],
+            "contract": row["contract"] if by_contract else f"question {row['number']}",
+        }
         for row in rows
-    ], "contract" if by_contract else "question"  # fmt: skip
+    ], "contract" if by_contract else "question"
 
 
 def _repeats(numbers: dict[tuple, int], predictions: Sequence[dict]) -> list[str]:
@@ -303,12 +353,16 @@ def _repeats(numbers: dict[tuple, int], predictions: Sequence[dict]) -> list[str
     twice = [p for p in predictions if "." in p["id"]]
     notes = []
     if several:
-        notes.append(f"Questions with several references: {len(several):,} (first: {several[0][:80]!r}). Answers are "
-                     "compared between systems only under the same reference. If they are about different "
-                     "contracts, name their column with --contract COLUMN.")
+        notes.append(
+            f"Questions with several references: {len(several):,} (first: {several[0][:80]!r}). Answers are "
+            "compared between systems only under the same reference. If they are about different "
+            "contracts, name their column with --contract COLUMN."
+        )
     if twice:
-        notes.append(f"Rows that repeat a question and its reference within one system: {len(twice):,} (first: "
-                     f"{twice[0]['where']}). Each counts, and systems are compared in the order of the repeats.")
+        notes.append(
+            f"Rows that repeat a question and its reference within one system: {len(twice):,} (first: "
+            f"{twice[0]['where']}). Each counts, and systems are compared in the order of the repeats."
+        )
     return notes
 
 
@@ -327,5 +381,7 @@ def pool_basis(pool: Pool) -> str:
     names = {p["contract_name"] for p in pool.predictions}
     why = "The rows come from one contract" if names != {""} else "The files name no contract"
     why = "Not all rows name a contract" if len(names) > 1 else why
-    return (f"{why}, so each of the {n} questions counts as one draw: the intervals hold for questions of this kind "
-            "on the same contract or contracts, and say nothing about other contracts.")
+    return (
+        f"{why}, so each of the {n} questions counts as one draw: the intervals hold for questions of this kind "
+        "on the same contract or contracts, and say nothing about other contracts."
+    )

@@ -180,6 +180,7 @@ def check_resampling(n_resamples: int, confidence: float) -> None:
             f"Invalid n_resamples {n_resamples!r}: confidence {confidence} needs {least} or more (2000 is usual)."
         )
 
+
 BLOCK = 500_000  # resampling counts held in memory at once (4 MB)
 NO_SPREAD = 1e-10  # variances below this share of their own terms are rounding errors
 

@@ -26,8 +26,16 @@ ROUNDING = 1e-12  # two relabellings of the same sum may differ by this
 _Kept = dict[str, list[Passage]]
 
 
-def measure_drift(encode: Callable[[list[str]], np.ndarray], incoming: Sequence[Passage], reference: Sequence[Passage], *, per_contract: int = 16,
-            permutations: int = 999, budget: int = BUDGET, seed: int) -> dict[str, Any]:
+def measure_drift(
+    encode: Callable[[list[str]], np.ndarray],
+    incoming: Sequence[Passage],
+    reference: Sequence[Passage],
+    *,
+    per_contract: int = 16,
+    permutations: int = 999,
+    budget: int = BUDGET,
+    seed: int,
+) -> dict[str, Any]:
     """Test whether incoming and earlier contracts were drawn from the same source, by the MMD of their passages.
 
     MMD^2 is the unbiased estimate of Gretton et al. (2012), "A Kernel Two-Sample Test", J. Mach. Learn. Res. 13, eq. 3,
@@ -47,28 +55,52 @@ def measure_drift(encode: Callable[[list[str]], np.ndarray], incoming: Sequence[
             raise InputError(f"Invalid {name} {value!r}: give a whole number from 1.")
     arrived, old = _by_contract(incoming), _by_contract(reference)
     new = {title: own for title, own in arrived.items() if title not in old}
-    found = {"mmd2": None, "p": None, "limit": None, "n_incoming": len(new), "n_reference": len(old),
-             "known": len(arrived) - len(new), "passages": 0, "per_contract": 0, "nearest": [], "farthest": [],
-             "reason": None}  # fmt: skip
+    found = {
+        "mmd2": None,
+        "p": None,
+        "limit": None,
+        "n_incoming": len(new),
+        "n_reference": len(old),
+        "known": len(arrived) - len(new),
+        "passages": 0,
+        "per_contract": 0,
+        "nearest": [],
+        "farthest": [],
+        "reason": None,
+    }
     if min(len(new), len(old)) < 2:
         return found | {"reason": f"needs two contracts on either side, got {len(new)} new and {len(old)} earlier"}
     new, old, each = _bounded(new, old, per_contract, budget, seed)
     kernel = _kernel(encode, [*new.values(), *old.values()])
     ranked = _ranked(list(new), kernel[: len(new), len(new) :].mean(1))
-    return found | _test(kernel, len(new), permutations, seed) | {
-        "n_incoming": len(new), "n_reference": len(old), "passages": sum(map(len, [*new.values(), *old.values()])),
-        "per_contract": each, "nearest": ranked[:SHOWN], "farthest": ranked[::-1][:SHOWN]}  # fmt: skip
+    return (
+        found
+        | _test(kernel, len(new), permutations, seed)
+        | {
+            "n_incoming": len(new),
+            "n_reference": len(old),
+            "passages": sum(map(len, [*new.values(), *old.values()])),
+            "per_contract": each,
+            "nearest": ranked[:SHOWN],
+            "farthest": ranked[::-1][:SHOWN],
+        }
+    )
 
 
 def drift_sentence(found: dict[str, Any]) -> str:
     """Return what a measurement says, in one or two sentences; the p-value speaks of this draw of contracts."""
     if found["p"] is None:
         return f"Drift was not tested: {found['reason']}."
-    says = ("the new contracts differ from the earlier ones by more than chance" if found["p"] < LEVEL else
-            "no difference between new and earlier contracts beyond chance")  # fmt: skip
+    says = (
+        "the new contracts differ from the earlier ones by more than chance"
+        if found["p"] < LEVEL
+        else "no difference between new and earlier contracts beyond chance"
+    )
     basis = f"{found['passages']:,} passages of {found['n_incoming']} new and {found['n_reference']} earlier contracts"
-    return (f"MMD² = {found['mmd2']:.4f} (95% of random splits below {found['limit']:.4f}), p = {found['p']:.3f}, from "
-            f"{basis}: {says}. Least like the past: {found['farthest'][0]['contract']}.")  # fmt: skip
+    return (
+        f"MMD² = {found['mmd2']:.4f} (95% of random splits below {found['limit']:.4f}), p = {found['p']:.3f}, from "
+        f"{basis}: {says}. Least like the past: {found['farthest'][0]['contract']}."
+    )
 
 
 def _by_contract(passages: Iterable[Passage]) -> _Kept:

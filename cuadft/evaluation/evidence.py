@@ -25,11 +25,18 @@ SAME_WORDS = 0.8  # share of common words, numbers and negations aside, from whi
 ALIGNED = 500  # words at the start of two such texts that are held against each other one by one
 SWAP = 3  # most words of a difference in which a number or negation turns the statement
 
-UNITS = ("one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen "
-         "eighteen nineteen twenty").split()  # fmt: skip
+UNITS = (
+    "one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen "
+    "eighteen nineteen twenty"
+).split()
 NUMBERS = {name: str(n) for n, name in enumerate(UNITS, start=1)} | {
-    "thirty": "30", "forty": "40", "forty-five": "45", "fifty": "50", "sixty": "60", "ninety": "90"
-}  # fmt: skip
+    "thirty": "30",
+    "forty": "40",
+    "forty-five": "45",
+    "fifty": "50",
+    "sixty": "60",
+    "ninety": "90",
+}
 NEGATIONS = frozenset("not no never neither nor without cannot none".split())
 STOP_WORDS = frozenset(
     "a about after all also an and any are as at be been before being but by can could did do does each either for from "
@@ -67,8 +74,10 @@ DENIAL = re.compile(  # "does not include" is also how clauses speak: there it t
     re.IGNORECASE,
 )
 PARTS = r"contract|agreement|context|text|document|two parties|parties|clause|provision"
-VERBS = (r"states?|contains?|requires?|limits?|does|do|allows?|provides?|includes?|indicates?|gives?|grants?|appears?"
-         r"|is|are|was|who|that")  # fmt: skip
+VERBS = (
+    r"states?|contains?|requires?|limits?|does|do|allows?|provides?|includes?|indicates?|gives?|grants?|appears?"
+    r"|is|are|was|who|that"
+)
 EXPLANATION = re.compile(  # case matters: a clause speaks of "this Agreement", an explanation of "the agreement"
     r"^\W*(?:[Aa]nswer:\s*)?(?:[Yy]es|[Nn]o)\b|\b[Bb]ased on (?:the|this)\b|\b[Aa]ccording to\b"
     rf"|\b[Tt]he (?:{PARTS})\b (?:also |further )?(?:{VERBS})\b"
@@ -115,7 +124,9 @@ def compare_texts(question: str, answer: str, reference: str) -> dict[str, float
     common, conflict = len(mine & gold), _number_conflict(answer, reference)
     precision, found = common / max(1, len(mine)), min(1.0, common / max(1, min(len(gold), ENOUGH)))
     recall, dated = _phrases(theirs, ours), (dates_in(answer), dates_in(reference))
-    turned = (all(dated) and dated[0].isdisjoint(dated[1])) or (_same_statement(ours, theirs) and _turned(answer, reference))
+    turned = (all(dated) and dated[0].isdisjoint(dated[1])) or (
+        _same_statement(ours, theirs) and _turned(answer, reference)
+    )
     return {
         "phrase_recall": recall,
         "phrase_root": recall**0.5,
@@ -194,8 +205,21 @@ def _stemmer():
 
     return PorterStemmer()
 
-NAMES = ["january", "february", "march", "april", "may", "june", "july", "august", "september", "october", "november",
-         "december"]  # fmt: skip
+
+NAMES = [
+    "january",
+    "february",
+    "march",
+    "april",
+    "may",
+    "june",
+    "july",
+    "august",
+    "september",
+    "october",
+    "november",
+    "december",
+]
 MONTHS = {name: str(n) for n, name in enumerate(NAMES, start=1)}
 SHORT = MONTHS | {name[:3]: number for name, number in MONTHS.items()} | {"sept": "9"}
 MONTH = "(?P<m>" + "|".join(sorted(SHORT, key=len, reverse=True)) + r")\b\.?"

@@ -25,7 +25,17 @@ import pandas as pd
 from cuadft.core.errors import InputError
 from cuadft.data.rows import contract_records
 from cuadft.evaluation import metrics
-from cuadft.evaluation.excerpts import ExcerptPage, Line, Piece, SideBlock, SideCell, Sides, excerpt, mark_shared, shorten
+from cuadft.evaluation.excerpts import (
+    ExcerptPage,
+    Line,
+    Piece,
+    SideBlock,
+    SideCell,
+    Sides,
+    excerpt,
+    mark_shared,
+    shorten,
+)
 from cuadft.evaluation.judge import gold_texts, has_failed
 from cuadft.evaluation.metrics import METRICS
 from cuadft.evaluation.scoreboard import FAULTS, classify_fault, describe_fault
@@ -45,9 +55,17 @@ class Example:
     row: Mapping[str, Any]
 
 
-def pick_worst(frame: pd.DataFrame, predictions: Sequence[Mapping[str, Any]], *, system: str, split: str = "test",
-         metric: str = "f1", n: int = 4, kinds: Sequence[str] = tuple(FAULTS),
-         fine_from: float = 0.5) -> list[Example]:
+def pick_worst(
+    frame: pd.DataFrame,
+    predictions: Sequence[Mapping[str, Any]],
+    *,
+    system: str,
+    split: str = "test",
+    metric: str = "f1",
+    n: int = 4,
+    kinds: Sequence[str] = tuple(FAULTS),
+    fine_from: float = 0.5,
+) -> list[Example]:
     """Return up to `n` wrong answers of one system: kinds in turn, the commonest first, new categories before others.
 
     frame: from `metrics.score`, with the judge's columns if there are any; predictions: those that it was made of;
@@ -108,8 +126,9 @@ def worst_texts(run: Path, examples: Sequence[Example]) -> dict[str, str]:
     return {r["title"]: r["text"] for r in contract_records(Path(run)) if r["title"] in wanted}
 
 
-def show_worst(examples: Sequence[Example], texts: Mapping[str, str], *, around: int = 160,
-         passages: int = 3) -> ExcerptPage:
+def show_worst(
+    examples: Sequence[Example], texts: Mapping[str, str], *, around: int = 160, passages: int = 3
+) -> ExcerptPage:
     """Return the examples with question, gold spans, answer, judge's verdict and the evidence, spans marked in it.
 
     texts: contract texts by title, as from `texts`; evidence is left out where one is missing. around: characters of
@@ -136,8 +155,10 @@ def _number(value: Any) -> float:
 def _check(p: Mapping[str, Any], text: str) -> None:
     for span in p["answers"]:
         if not text.startswith(span["text"], span["start"]):
-            raise InputError(f"The gold span at character {span['start']} of row {p['id']!r} is not in the text of "
-                             f"{p['contract']!r}: give the contracts.jsonl of the run that predicted it.")
+            raise InputError(
+                f"The gold span at character {span['start']} of row {p['id']!r} is not in the text of "
+                f"{p['contract']!r}: give the contracts.jsonl of the run that predicted it."
+            )
 
 
 def _asked(example: Example) -> list[Line]:
@@ -179,19 +200,41 @@ def _evidence(p: Mapping[str, Any], text: str | None, around: int, limit: int) -
     if len(kept) < len(lines):
         shown.append(("Passages", [Piece(f"{len(lines) - len(kept)} more, not shown")]))
     unsent = [(a, b) for a, b in gold if not any(s["start"] < b and a < s["end"] for s in sent)]
-    return shown + [(f"Not sent, characters {a:,}–{b:,}", excerpt(text, 0, len(text), gold=[(a, b)], around=around))
-                    for a, b in unsent[:GOLDS_SHOWN]]
+    return shown + [
+        (f"Not sent, characters {a:,}–{b:,}", excerpt(text, 0, len(text), gold=[(a, b)], around=around))
+        for a, b in unsent[:GOLDS_SHOWN]
+    ]
+
 
 Predictions = Sequence[Mapping[str, Any]]
 KINDS = ("unchanged", "better", "worse", "same_score", "unscored", "unpaired")
 SAME = ("contract", "question", "answers")  # what must not differ between two predictions of one row
-COLUMNS = ["method", "baseline", "metric", "split", "seed", "id", "contract", "category", "question", "golds",
-           "answer_before", "answer_after", "failed_before", "failed_after", "before", "after", "gain", "kind"]
+COLUMNS = [
+    "method",
+    "baseline",
+    "metric",
+    "split",
+    "seed",
+    "id",
+    "contract",
+    "category",
+    "question",
+    "golds",
+    "answer_before",
+    "answer_after",
+    "failed_before",
+    "failed_after",
+    "before",
+    "after",
+    "gain",
+    "kind",
+]
 LONGEST, GOLDS = 400, 3  # characters of an answer or a gold span; gold spans listed
 
 
-def changed_answers(before: Predictions, after: Mapping[str, Predictions], *, scores: pd.DataFrame | None = None,
-          metric: str = "f1") -> pd.DataFrame:
+def changed_answers(
+    before: Predictions, after: Mapping[str, Predictions], *, scores: pd.DataFrame | None = None, metric: str = "f1"
+) -> pd.DataFrame:
     """Return one row per method and question: both answers, both scores, and what the change was worth.
 
     before: predictions of the SFT model; after: those of each method, paired by split, seed and id. scores: a frame of
@@ -208,7 +251,9 @@ def changed_answers(before: Predictions, after: Mapping[str, Predictions], *, sc
     for method, predictions in after.items():
         new, new_scores = _by_key(predictions, method), _scores(predictions, scores, metric)
         for key in [*old, *(k for k in new if k not in old)]:
-            row = _changed_row(old.get(key), new.get(key), old_scores.get(key, math.nan), new_scores.get(key, math.nan), metric)
+            row = _changed_row(
+                old.get(key), new.get(key), old_scores.get(key, math.nan), new_scores.get(key, math.nan), metric
+            )
             rows.append({"method": method, "baseline": baseline, "metric": metric} | row)
     return pd.DataFrame(rows, columns=COLUMNS)
 
@@ -223,10 +268,12 @@ def change_counts(table: pd.DataFrame) -> pd.DataFrame:
         paired = rows[rows["kind"] != "unpaired"]
         kinds = rows["kind"].value_counts()
         scored = paired[paired["gain"].notna()]
-        lines.append({"method": method, "questions": len(paired), "contracts": paired["contract"].nunique()}
-                     | {kind: int(kinds.get(kind, 0)) for kind in KINDS}
-                     | {name: int(paired[name].sum()) for name in ("failed_before", "failed_after")}
-                     | {name: scored[name].mean() for name in ("before", "after", "gain")})  # fmt: skip
+        lines.append(
+            {"method": method, "questions": len(paired), "contracts": paired["contract"].nunique()}
+            | {kind: int(kinds.get(kind, 0)) for kind in KINDS}
+            | {name: int(paired[name].sum()) for name in ("failed_before", "failed_after")}
+            | {name: scored[name].mean() for name in ("before", "after", "gain")}
+        )
     names = ["method", "questions", "contracts", *KINDS, "failed_before", "failed_after", "before", "after", "gain"]
     return pd.DataFrame(lines, columns=names)
 
@@ -258,8 +305,14 @@ def show_changes(table: pd.DataFrame, *, n: int = 2) -> Sides:
         rows = chosen[chosen["method"] == line["method"]].to_dict("records")
         baseline, metric = table.loc[table["method"] == line["method"], ["baseline", "metric"]].iloc[0]
         columns = ["Question", "Gold", f"Before ({baseline})", f"After ({line['method']})"]
-        blocks.append(SideBlock(f"{line['method']} against {baseline}", _summary(line, rows, METRICS[metric][0]), columns,
-                            [_cells(row) for row in rows]))  # fmt: skip
+        blocks.append(
+            SideBlock(
+                f"{line['method']} against {baseline}",
+                _summary(line, rows, METRICS[metric][0]),
+                columns,
+                [_cells(row) for row in rows],
+            )
+        )
     return Sides(blocks, "words of a gold span")
 
 
@@ -270,7 +323,9 @@ def _key(row: Mapping[str, Any]) -> tuple[str, int, str]:
 def _by_key(predictions: Predictions, name: str) -> dict[tuple[str, int, str], Mapping[str, Any]]:
     missing = [field for p in predictions for field in metrics.REQUIRED if field not in p]
     if missing:
-        raise InputError(f"A prediction of {name} has no {missing[0]!r}: pass rows as `inference.predict` returns them.")
+        raise InputError(
+            f"A prediction of {name} has no {missing[0]!r}: pass rows as `inference.predict` returns them."
+        )
     found = {_key(p): p for p in predictions}
     if len(found) < len(predictions):
         twice = next(key for key, number in Counter(map(_key, predictions)).items() if number > 1)
@@ -285,29 +340,42 @@ def _scores(predictions: Predictions, scores: pd.DataFrame | None, metric: str) 
     missing = [column for column in wanted if column not in frame]
     if missing:
         raise InputError(f"The scores have no column {missing[0]!r}: pass the frame of metrics.score and the judges.")
-    known = {(row[0], _key(dict(zip(wanted, row, strict=True)))): row[-1] for row in frame[wanted].itertuples(index=False)}
+    known = {
+        (row[0], _key(dict(zip(wanted, row, strict=True)))): row[-1] for row in frame[wanted].itertuples(index=False)
+    }
     absent = [p for p in predictions if (p["system"], _key(p)) not in known]
     if absent:
-        raise InputError(f"The scores have no row of {absent[0]['system']!r} for {absent[0]['id']!r}: score all predictions.")
+        raise InputError(
+            f"The scores have no row of {absent[0]['system']!r} for {absent[0]['id']!r}: score all predictions."
+        )
     return {_key(p): float(known[p["system"], _key(p)]) for p in predictions}
 
 
-def _changed_row(old: Mapping[str, Any] | None, new: Mapping[str, Any] | None, before: float, after: float,
-         metric: str) -> dict[str, Any]:  # fmt: skip
+def _changed_row(
+    old: Mapping[str, Any] | None, new: Mapping[str, Any] | None, before: float, after: float, metric: str
+) -> dict[str, Any]:
     row = old or new
     changed = [name for name in SAME if old and new and old[name] != new[name]]
     if changed:
-        raise InputError(f"Row {row['id']!r} has another {changed[0]} before than after: predict both on the same rows.")
+        raise InputError(
+            f"Row {row['id']!r} has another {changed[0]} before than after: predict both on the same rows."
+        )
     answers = [None if p is None or has_failed(p) else p["answer"] for p in (old, new)]
     gain = (after - before) * (1 if METRICS[metric][1] else -1)
     return {
         **{name: row.get(name, "") for name in ("id", "contract", "category", "question")},
-        "split": str(row["split"]), "seed": int(row.get("seed") or 0), "golds": tuple(gold_texts(row)),
-        "answer_before": answers[0], "answer_after": answers[1],
-        "failed_before": old is not None and answers[0] is None, "failed_after": new is not None and answers[1] is None,
-        "before": before, "after": after, "gain": gain,
+        "split": str(row["split"]),
+        "seed": int(row.get("seed") or 0),
+        "golds": tuple(gold_texts(row)),
+        "answer_before": answers[0],
+        "answer_after": answers[1],
+        "failed_before": old is not None and answers[0] is None,
+        "failed_after": new is not None and answers[1] is None,
+        "before": before,
+        "after": after,
+        "gain": gain,
         "kind": _kind(answers, gain) if old and new else "unpaired",
-    }  # fmt: skip
+    }
 
 
 def _kind(answers: Sequence[str | None], gain: float) -> str:
@@ -336,12 +404,18 @@ def _largest(rows: pd.DataFrame, size: int) -> list[Any]:
 
 def _summary(line: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], label: str) -> str:
     """Return what a method changed, and which of its changes are shown."""
-    text = (f"{line['unchanged']} of {line['questions']} answers ({line['contracts']} contracts) as before, {line['better']} "
-            f"better, {line['worse']} worse, {line['same_score']} in other words with the same score. ")
+    text = (
+        f"{line['unchanged']} of {line['questions']} answers ({line['contracts']} contracts) as before, {line['better']} "
+        f"better, {line['worse']} worse, {line['same_score']} in other words with the same score. "
+    )
     if not math.isnan(line["gain"]):
         text += f"{label}: {line['before']:.3f} before, {line['after']:.3f} after. "
-    for number, words in [(line["unscored"], "changed without a score"), (line["unpaired"], "in one of the two only"),
-                          (line["failed_before"], "failed before"), (line["failed_after"], "failed after")]:
+    for number, words in [
+        (line["unscored"], "changed without a score"),
+        (line["unpaired"], "in one of the two only"),
+        (line["failed_before"], "failed before"),
+        (line["failed_after"], "failed after"),
+    ]:
         text += f"{number} {words}. " * (number > 0)
     shown = [f"{sum(row['kind'] == kind for row in rows)} of {line[kind]} {kind}" for kind in ("better", "worse")]
     return text + (f"Shown, the largest changes first: {', '.join(shown)}." if rows else "No answer changed its score.")
@@ -352,9 +426,13 @@ def _cells(row: Mapping[str, Any]) -> list[SideCell]:
     answers, label = [row["answer_before"], row["answer_after"]], METRICS[row["metric"]][0]
     # the nearest spans first: the score of an answer is that of its best one
     spans = sorted(row["golds"], key=lambda gold: -max(token_f1(answer, [gold]) for answer in answers))
-    gold = [[Piece(shorten(span, LONGEST))] for span in spans[:GOLDS]] or [[Piece("none: the contract has no such clause")]]
-    cells = [SideCell([[Piece(shorten(row["question"] or row["category"], LONGEST))]], row["contract"]),
-             SideCell(gold, f"{len(spans) - GOLDS} more spans" if len(spans) > GOLDS else "")]  # fmt: skip
+    gold = [[Piece(shorten(span, LONGEST))] for span in spans[:GOLDS]] or [
+        [Piece("none: the contract has no such clause")]
+    ]
+    cells = [
+        SideCell([[Piece(shorten(row["question"] or row["category"], LONGEST))]], row["contract"]),
+        SideCell(gold, f"{len(spans) - GOLDS} more spans" if len(spans) > GOLDS else ""),
+    ]
     for answer, note in zip(answers, (f"{row['before']:.2f}", f"{row['after']:.2f}, {row['kind']}"), strict=True):
         text = "(failed)" if answer is None else answer.strip() or "(blank)"
         cells.append(SideCell([mark_shared(text, row["golds"] if answer else (), LONGEST)], f"{label} {note}"))

@@ -32,8 +32,9 @@ class Piece(NamedTuple):
     cited: bool = False
 
 
-def excerpt(text: str, start: int, end: int, *, gold: Iterable[Span] = (), cited: Iterable[Span] = (),
-            around: int = 160) -> list[Piece]:
+def excerpt(
+    text: str, start: int, end: int, *, gold: Iterable[Span] = (), cited: Iterable[Span] = (), around: int = 160
+) -> list[Piece]:
     """Return text[start:end] as pieces, with only `around` characters kept on each side of a marked span.
 
     gold, cited: (start, end) offsets in `text`; what lies outside start to end is left out. Without a mark the first
@@ -67,7 +68,7 @@ def _windows(text: str, marks: Sequence[Span], start: int, end: int, around: int
     found: list[Span] = []
     for a, b in sorted(marks):
         low, high = max(start, a - around), min(end, b + around * (2 if only else 1))
-        before, after = text[max(start, low - REACH):low], text[high:min(end, high + REACH)]
+        before, after = text[max(start, low - REACH) : low], text[high : min(end, high + REACH)]
         low -= len(re.search(r"\S*\Z", before)[0]) if re.search(r"\s", before) or low - REACH <= start else 0
         high += len(re.match(r"\S*", after)[0]) if re.search(r"\s", after) or high + REACH >= end else 0
         if found and low <= found[-1][1]:
@@ -80,7 +81,7 @@ def _windows(text: str, marks: Sequence[Span], start: int, end: int, around: int
 def shorten(text: str, longest: int) -> str:
     """Return a text with its middle left out where it has more than `longest` characters."""
     head = (longest - 1) // 2
-    return text if len(text) <= longest else f"{text[:head]}…{text[len(text) - (longest - 1 - head):]}"
+    return text if len(text) <= longest else f"{text[:head]}…{text[len(text) - (longest - 1 - head) :]}"
 
 
 def clean_text(text: str) -> str:
@@ -127,8 +128,11 @@ class ExcerptPage:
     def _repr_html_(self) -> str:
         parts = [f"<p>{piece_html(marks_legend())}</p>" if self.cards else "<p>No such answers.</p>"]
         for heading, lines in self.cards:
-            rows = "".join(f'<tr><th style="{CELL};width:9em;min-width:9em">{piece_html([Piece(label)])}</th>'
-                           f'<td style="{CELL}">{piece_html(pieces)}</td></tr>' for label, pieces in lines)
+            rows = "".join(
+                f'<tr><th style="{CELL};width:9em;min-width:9em">{piece_html([Piece(label)])}</th>'
+                f'<td style="{CELL}">{piece_html(pieces)}</td></tr>'
+                for label, pieces in lines
+            )
             parts.append(f'<div style="{CARD}"><p><b>{piece_html([Piece(heading)])}</b></p><table>{rows}</table></div>')
         return "\n".join(parts)
 
@@ -144,6 +148,7 @@ class ExcerptPage:
 def _wrapped(label: str, pieces: Sequence[Piece]) -> str:
     head = f"  {piece_plain([Piece(label)])}: "
     return textwrap.fill(head + piece_plain(pieces), width=110, subsequent_indent=" " * 6, break_on_hyphens=False)
+
 
 WIDTH = 110  # characters of a line in a terminal
 GROUND = "background:#fff;color:#111"  # notebooks stripe tables in the colours of their own theme
@@ -213,8 +218,8 @@ def _cut(pieces: Sequence[Piece], longest: int) -> list[Piece]:
     low, high = (longest // 2, size - longest // 2) if size > longest else (size, size)
     joined, place = [], 0
     for piece in pieces:
-        head = piece.text[:max(0, low - place)]
-        tail = piece.text[max(0, high - place):] if size > longest else ""
+        head = piece.text[: max(0, low - place)]
+        tail = piece.text[max(0, high - place) :] if size > longest else ""
         gap = "…" if size > longest and place <= low < place + len(piece.text) else ""
         place += len(piece.text)
         text = head + gap + tail
@@ -228,8 +233,9 @@ def _cut(pieces: Sequence[Piece], longest: int) -> list[Piece]:
 def _block_html(block: SideBlock) -> str:
     style = f"{CELL};{GROUND};border-top:1px solid #ddd"
     head = "".join(f'<th style="{style}">{piece_html([Piece(name)])}</th>' for name in block.columns)
-    rows = "".join("<tr>" + "".join(f'<td style="{style}">{_cell_html(cell)}</td>' for cell in row) + "</tr>"
-                   for row in block.rows)
+    rows = "".join(
+        "<tr>" + "".join(f'<td style="{style}">{_cell_html(cell)}</td>' for cell in row) + "</tr>" for row in block.rows
+    )
     table = f'<table style="table-layout:fixed;width:100%"><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>'
     said = f"<b>{piece_html([Piece(block.heading)])}.</b> {piece_html([Piece(block.text)])}"
     return f'<div style="{CARD}"><p>{said}</p>{table if block.rows else ""}</div>'
@@ -242,5 +248,6 @@ def _cell_html(cell: SideCell) -> str:
 
 def _cell_plain(name: str, cell: SideCell) -> str:
     text = "; ".join(map(piece_plain, cell.paragraphs)) + f" ({piece_plain([Piece(cell.note)])})" * bool(cell.note)
-    return textwrap.fill(f"  {piece_plain([Piece(name)])}: {text}", width=WIDTH, subsequent_indent=" " * 6,
-                         break_on_hyphens=False)
+    return textwrap.fill(
+        f"  {piece_plain([Piece(name)])}: {text}", width=WIDTH, subsequent_indent=" " * 6, break_on_hyphens=False
+    )

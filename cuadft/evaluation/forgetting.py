@@ -56,13 +56,23 @@ def slice_matrix(history: pd.DataFrame, who: str = CHAMPION) -> pd.DataFrame:
     for i, j, when, name in sorted(found):
         part = cells[i + (when == "before"), j, name]
         part = part[part["value"].notna()]
-        rows.append({"iteration": i, "slice": j, "when": when, "system": name, "value": part["value"].mean(),
-                     "n": int(part["applies"].sum()), "n_contracts": part["contract"].nunique()})  # fmt: skip
+        rows.append(
+            {
+                "iteration": i,
+                "slice": j,
+                "when": when,
+                "system": name,
+                "value": part["value"].mean(),
+                "n": int(part["applies"].sum()),
+                "n_contracts": part["contract"].nunique(),
+            }
+        )
     return pd.DataFrame(rows, columns=["iteration", "slice", "when", "system", "value", "n", "n_contracts"])
 
 
-def slice_transfer(history: pd.DataFrame, who: str = CHAMPION, *, n_resamples: int = 2000, seed: int = 7,
-             confidence: float = 0.95) -> pd.DataFrame:
+def slice_transfer(
+    history: pd.DataFrame, who: str = CHAMPION, *, n_resamples: int = 2000, seed: int = 7, confidence: float = 0.95
+) -> pd.DataFrame:
     """Return average score, backward transfer, forward transfer and forgetting (see `MEASURES`), one a row.
 
     Columns: measure, value, low, high, n (questions), n_contracts, slices (averaged over, each with the same weight), means
@@ -79,18 +89,22 @@ def slice_transfer(history: pd.DataFrame, who: str = CHAMPION, *, n_resamples: i
     pairs = {
         "average": [(part, None) for part in ended.values()],
         "backward transfer": [(ended[j], own[j, j]) for j in ended if j < last and (j, j) in own],
-        "forward transfer": [(cells[i, j, START], cells[i, j, BASE]) for (i, j, name) in cells
-                             if 1 < i == j and name == START and (i, j, BASE) in cells],
+        "forward transfer": [
+            (cells[i, j, START], cells[i, j, BASE])
+            for (i, j, name) in cells
+            if 1 < i == j and name == START and (i, j, BASE) in cells
+        ],
         "forgetting": [_lost(past[j], ended[j], history["metric"].iloc[0]) for j in ended if past[j]],
-    }  # fmt: skip
+    }
     settings = {"n_resamples": n_resamples, "seed": seed, "confidence": confidence}
     rows = [{"measure": name} | _mean(pairs[name], signed=name != "average", **settings) for name in MEASURES]
     table = pd.DataFrame(rows, columns=["measure", *VALUES, "slices"])
     return table.assign(means=[MEASURES[m] if n else NOT_YET for m, n in zip(table["measure"], table["slices"])])
 
 
-def slice_before_after(history: pd.DataFrame, who: str = "sft", *, n_resamples: int = 2000, seed: int = 7,
-                 confidence: float = 0.95) -> pd.DataFrame:
+def slice_before_after(
+    history: pd.DataFrame, who: str = "sft", *, n_resamples: int = 2000, seed: int = 7, confidence: float = 0.95
+) -> pd.DataFrame:
     """Return per iteration the score on its new slice before and after training on it, and the paired difference.
 
     Columns: iteration (= slice), system, before, after, value (after - before over the same questions), low, high, n,
@@ -103,20 +117,25 @@ def slice_before_after(history: pd.DataFrame, who: str = "sft", *, n_resamples: 
         if old is None or new is None:
             continue
         old, new = (part.dropna(subset="value").reset_index() for part in (old, new))
-        delta = paired_delta(old, new, metric="value", n_resamples=n_resamples, seed=seed, confidence=confidence,
-                             allow_partial=True)  # fmt: skip
+        delta = paired_delta(
+            old, new, metric="value", n_resamples=n_resamples, seed=seed, confidence=confidence, allow_partial=True
+        )
         means = {"before": old["value"].mean(), "after": new["value"].mean()}
         rows.append({"iteration": i, "system": systems[i]} | means | as_columns(delta))
     return pd.DataFrame(rows, columns=["iteration", "system", "before", "after", *VALUES, "p"])
 
 
-def on_test_set(history: pd.DataFrame, who: str = CHAMPION, *, n_resamples: int = 2000, seed: int = 7,
-            confidence: float = 0.95) -> pd.DataFrame:
+def on_test_set(
+    history: pd.DataFrame, who: str = CHAMPION, *, n_resamples: int = 2000, seed: int = 7, confidence: float = 0.95
+) -> pd.DataFrame:
     """Return the score on the frozen test set over iterations: iteration, system, value, low, high, n, n_contracts."""
     cells, systems = _cells(history), _systems(history, who)
     settings = {"n_resamples": n_resamples, "seed": seed, "confidence": confidence}
-    rows = [{"iteration": i, "system": systems[i]} | _mean([(cells[i, 0, systems[i]], None)], signed=False, **settings)
-            for i in sorted(systems) if (i, 0, systems[i]) in cells]  # fmt: skip
+    rows = [
+        {"iteration": i, "system": systems[i]} | _mean([(cells[i, 0, systems[i]], None)], signed=False, **settings)
+        for i in sorted(systems)
+        if (i, 0, systems[i]) in cells
+    ]
     return pd.DataFrame(rows, columns=["iteration", "system", *VALUES])
 
 
@@ -128,8 +147,9 @@ def _lost(past: Sequence[pd.DataFrame], last: pd.DataFrame, metric: str) -> tupl
     return last, min(scored, key=lambda part: part["value"].mean())
 
 
-def _mean(pairs: Sequence[tuple[pd.DataFrame, pd.DataFrame | None]], *, signed: bool, confidence: float, **settings: Any
-          ) -> dict[str, Any]:  # fmt: skip
+def _mean(
+    pairs: Sequence[tuple[pd.DataFrame, pd.DataFrame | None]], *, signed: bool, confidence: float, **settings: Any
+) -> dict[str, Any]:
     """Return the mean over pairs of tables of (first - second), each pair with the same weight, with its interval."""
     parts = []
     for first, second in pairs:
@@ -141,8 +161,9 @@ def _mean(pairs: Sequence[tuple[pd.DataFrame, pd.DataFrame | None]], *, signed: 
         return as_columns(Interval(math.nan, math.nan, math.nan, 0, 0)) | {"slices": 0}
     rows = pd.concat(parts)
     share = not signed and bool(rows["value"].between(0, 1).all())
-    found = cluster_bootstrap(rows["value"], rows["contract"], weights=rows["each"], share=share, confidence=confidence,
-                              **settings)  # fmt: skip
+    found = cluster_bootstrap(
+        rows["value"], rows["contract"], weights=rows["each"], share=share, confidence=confidence, **settings
+    )
     columns = as_columns(found)
     if signed and found.value and found.low == found.high and 2.0 ** (1 - found.n_clusters) > 1 - confidence:
         columns |= {"low": math.nan, "high": math.nan}  # a few contracts that agree by chance know no spread
@@ -182,13 +203,27 @@ def _systems(history: pd.DataFrame, who: str) -> dict[int, str]:
 def _start(iteration: int) -> str:
     return BASE if iteration == 1 else START
 
-COLUMNS = ["iteration", "split", "slice", "system", "champion", "contract", "id", "is_impossible", "value", "weight",
-           "metric"]  # fmt: skip
+
+COLUMNS = [
+    "iteration",
+    "split",
+    "slice",
+    "system",
+    "champion",
+    "contract",
+    "id",
+    "is_impossible",
+    "value",
+    "weight",
+    "metric",
+]
 SPLITS = ("slices", "test")
 BASE, START = "rag", "incumbent"  # what an iteration's new systems are to beat: in iteration 1, and from then on
 
 
-def collect_stream_scores(frame: pd.DataFrame, iteration: runs.Iteration, decision: Mapping[str, Any] | None, *, metric: str) -> pd.DataFrame:
+def collect_stream_scores(
+    frame: pd.DataFrame, iteration: runs.Iteration, decision: Mapping[str, Any] | None, *, metric: str
+) -> pd.DataFrame:
     """Return this iteration's scores on slices and test set after those of the iteration before (its stream.csv).
 
     frame: from `metrics.score`, one seed, with a column "slice" for the rows of the split "slices". Columns: iteration,
@@ -204,16 +239,28 @@ def collect_stream_scores(frame: pd.DataFrame, iteration: runs.Iteration, decisi
     number = own["slice"] if "slice" in own else pd.Series(math.nan, own.index)
     number = number.where(own["split"] == "slices", 0)
     if number.isna().any():
-        raise InputError(f"Row {own['id'][number.isna()].iloc[0]!r} of the split 'slices' has no slice: predict it again "
-                         "with the rows of data/slices.jsonl, each of which names its slice.")  # fmt: skip
+        raise InputError(
+            f"Row {own['id'][number.isna()].iloc[0]!r} of the split 'slices' has no slice: predict it again "
+            "with the rows of data/slices.jsonl, each of which names its slice."
+        )
     if (twice := own.duplicated(["split", "system", "id"])).any():
         raise InputError(f"Row {own['id'][twice].iloc[0]!r} is there twice: pass the rows of one seed.")
     left = champion_scores(iteration, decision)
-    rows = pd.DataFrame({"iteration": iteration.number, "slice": number.astype(int), "champion": own["system"] == left,
-                         "value": own[metric], "weight": metric_weights(own, metric), "metric": metric}
-                        | {name: own[name] for name in ("split", "system", "contract", "id", "is_impossible")})  # fmt: skip
+    rows = pd.DataFrame(
+        {
+            "iteration": iteration.number,
+            "slice": number.astype(int),
+            "champion": own["system"] == left,
+            "value": own[metric],
+            "weight": metric_weights(own, metric),
+            "metric": metric,
+        }
+        | {name: own[name] for name in ("split", "system", "contract", "id", "is_impossible")}
+    )
     before = iteration.previous.path("metrics", "stream.csv") if iteration.previous else None
-    parts = [_as_chosen(read_stream_scores(before), iteration.previous), rows] if before and before.is_file() else [rows]
+    parts = (
+        [_as_chosen(read_stream_scores(before), iteration.previous), rows] if before and before.is_file() else [rows]
+    )
     if others := sorted(set(parts[0]["metric"]) - {metric}):
         warnings.warn(f"Earlier scores are {', '.join(others)}, not {metric}: they are left out", stacklevel=2)
         parts[0] = parts[0][parts[0]["metric"] == metric]
@@ -224,11 +271,18 @@ def read_stream_scores(path: Path) -> pd.DataFrame:
     """Return a stream.csv as it was collected; raises InputError if the file is none."""
     text = {name: str for name in ("split", "system", "contract", "id", "metric")}
     try:
-        found = pd.read_csv(path, dtype=text, keep_default_na=False, na_values={"value": [""], "weight": [""]},
-                            float_precision="round_trip")  # fmt: skip
+        found = pd.read_csv(
+            path,
+            dtype=text,
+            keep_default_na=False,
+            na_values={"value": [""], "weight": [""]},
+            float_precision="round_trip",
+        )
         return found.astype({"iteration": int, "slice": int, "champion": bool, "value": float})[COLUMNS]
     except (OSError, ValueError, KeyError) as error:
-        raise InputError(f"{path} is no history of scores ({error}): run that iteration's 05_evaluate again.") from error
+        raise InputError(
+            f"{path} is no history of scores ({error}): run that iteration's 05_evaluate again."
+        ) from error
 
 
 def _as_chosen(history: pd.DataFrame, iteration: runs.Iteration) -> pd.DataFrame:
@@ -248,6 +302,7 @@ def champion_scores(iteration: runs.Iteration, decision: Mapping[str, Any] | Non
     if not decision:
         return None
     place = decision["promoted"]
-    made_here = any(str(place.get(part) or "").startswith(f"{iteration.dir.name}/")
-                    for part in ("program", "weights", "retriever"))  # fmt: skip
+    made_here = any(
+        str(place.get(part) or "").startswith(f"{iteration.dir.name}/") for part in ("program", "weights", "retriever")
+    )
     return place["system"] if made_here or iteration.number == 1 else START

@@ -64,9 +64,17 @@ class JudgeVote(NamedTuple):
 class LMJudge:
     """Judge with a language model: a verdict (correct 1, partly 0.5, incorrect 0) and one sentence why."""
 
-    def __init__(self, lm: Any, *, name: str | None = None, see_passage: bool = False, votes: int = 1,
-                 temperature: float | None = 0.0, cache: str | Path | None = None,
-                 num_threads: int = 8) -> None:  # fmt: skip
+    def __init__(
+        self,
+        lm: Any,
+        *,
+        name: str | None = None,
+        see_passage: bool = False,
+        votes: int = 1,
+        temperature: float | None = 0.0,
+        cache: str | Path | None = None,
+        num_threads: int = 8,
+    ) -> None:
         """Take any dspy.LM; DSPy's own cache is not used, so that a failure is asked again and seen.
 
         name: in the verdicts and in reports (default: the model's). see_passage: also show the row's `passage` (str),
@@ -99,12 +107,17 @@ class LMJudge:
         without a verdict) the verdict is None, the score NaN, and judge_error says why.
         """
         votes = self.vote(rows, self.variants)
-        rated = [one_rating(0.0, "failed") if has_failed(row) else majority(v) for row, v in zip(rows, votes, strict=True)]
+        rated = [
+            one_rating(0.0, "failed") if has_failed(row) else majority(v) for row, v in zip(rows, votes, strict=True)
+        ]
         readable = [[v.verdict for v in given if v.verdict] for given in votes]
-        agreement = [given.count(r["judge_verdict"]) / len(given) if given else math.nan
-                     for given, r in zip(readable, rated, strict=True)]  # fmt: skip
-        return ratings_table(rated).assign(judge_votes=[len(given) for given in readable],
-                                   judge_agreement=pd.Series(agreement, dtype=float))  # fmt: skip
+        agreement = [
+            given.count(r["judge_verdict"]) / len(given) if given else math.nan
+            for given, r in zip(readable, rated, strict=True)
+        ]
+        return ratings_table(rated).assign(
+            judge_votes=[len(given) for given in readable], judge_agreement=pd.Series(agreement, dtype=float)
+        )
 
     def vote(self, rows: Rows, variants: Sequence[Variant]) -> list[list[JudgeVote]]:
         """Return the vote of every variant on every row, none on a failed generation; equal prompts are sent once."""
@@ -125,9 +138,7 @@ class LMJudge:
         fields = {"question": row["question"], "reference": reference_text(row), "answer": row["answer"]}
         if self.see_passage:
             if not isinstance(row.get("passage"), str):
-                raise InputError(
-                    f"Row {row.get('id')!r} has no 'passage' text: add it, or set see_passage=False."
-                )
+                raise InputError(f"Row {row.get('id')!r} has no 'passage' text: add it, or set see_passage=False.")
             fields["passage"] = row["passage"]
         return fenced(fields)
 
@@ -167,8 +178,14 @@ class LMJudge:
         if "verdict" not in reply:
             return JudgeVote(None, error="The endpoint sent a response without any reply in it.")
         if self.store is not None:
-            self.store.add(key, judge=self.name, model=self.lm.model, variant=", ".join(variant),
-                           verdict=reply.verdict, reason=reply.reason)  # fmt: skip
+            self.store.add(
+                key,
+                judge=self.name,
+                model=self.lm.model,
+                variant=", ".join(variant),
+                verdict=reply.verdict,
+                reason=reply.reason,
+            )
         return JudgeVote(reply.verdict, reply.reason)
 
 
@@ -181,6 +198,7 @@ def majority(votes: Sequence[JudgeVote]) -> dict[str, Any]:
     verdict = "partly" if tied else counts[0][0]
     split = "The votes differ: " + ", ".join(f"{n} {word}" for word, n in sorted(counts)) + "."
     return one_rating(SCORES[verdict], verdict, next((v.reason for v in votes if v.verdict == verdict), split))
+
 
 CONNECTION = re.compile(f"{SECRET.pattern}|header|timeout")  # settings that decide no verdict
 KEPT = ("judge", "model", "variant", "verdict", "reason")
@@ -205,8 +223,10 @@ class VerdictCache:
         self._found = {}
         for number, row in enumerate(files.read_jsonl(self.path, torn_ok=True), 1):
             if not row.keys() >= {"key", *KEPT}:
-                raise InputError(f"{path}, line {number}: expected a verdict with its 'key', got {str(row)[:60]}: "
-                                 "name a file that only a judge writes.")  # fmt: skip
+                raise InputError(
+                    f"{path}, line {number}: expected a verdict with its 'key', got {str(row)[:60]}: "
+                    "name a file that only a judge writes."
+                )
             self._found[row["key"]] = row
 
     def __len__(self) -> int:
@@ -231,10 +251,13 @@ def verdict_key(judge: str, lm: Any, messages: list[dict[str, Any]], config: dic
     lm: a dspy.LM; its keys, headers and timeouts don't count. config: the settings of this call, which replace the
     LM's own.
     """
-    settings = {name: value if isinstance(value, (str, int, float, list, dict)) else repr(value)
-                for name, value in (lm.kwargs | config).items()
-                if name != "cache" and not CONNECTION.search(name)}  # fmt: skip
+    settings = {
+        name: value if isinstance(value, (str, int, float, list, dict)) else repr(value)
+        for name, value in (lm.kwargs | config).items()
+        if name != "cache" and not CONNECTION.search(name)
+    }
     return files.value_hash([judge, lm.model, getattr(lm, "model_type", ""), settings, messages])
+
 
 Rows = Sequence[Mapping[str, Any]]
 COLUMNS = ["judge_score", "judge_verdict", "judge_reason", "judge_error"]
@@ -277,8 +300,9 @@ def reference_text(row: Mapping[str, Any]) -> str:
     return "\n".join(gold_texts(row)) or NO_CLAUSE
 
 
-def flip_rate(judge: LMJudge, rows: Rows, *, n_resamples: int = 2000, seed: int = 0,
-              confidence: float = 0.95) -> pd.DataFrame:  # fmt: skip
+def flip_rate(
+    judge: LMJudge, rows: Rows, *, n_resamples: int = 2000, seed: int = 0, confidence: float = 0.95
+) -> pd.DataFrame:
     """Return the share of rows whose verdict is not the same in all orders, in all wordings, and in either.
 
     The judge is asked with its first wording in every order, and in its first order with every wording: five calls a
@@ -298,7 +322,16 @@ def flip_rate(judge: LMJudge, rows: Rows, *, n_resamples: int = 2000, seed: int 
         verdicts = [[given[v].verdict for v in names] for given in votes]
         changed = [math.nan if None in found else float(len(set(found)) > 1) for found in verdicts]
         share = cluster_bootstrap(changed, groups, n_resamples=n_resamples, seed=seed, confidence=confidence)
-        lines.append({"varied": varied, "value": share.value, "low": share.low, "high": share.high, "n": share.n,
-                      "n_clusters": share.n_clusters, "failed": sum(map(math.isnan, changed)),
-                      "failed_generations": len(rows) - len(asked)})  # fmt: skip
+        lines.append(
+            {
+                "varied": varied,
+                "value": share.value,
+                "low": share.low,
+                "high": share.high,
+                "n": share.n,
+                "n_clusters": share.n_clusters,
+                "failed": sum(map(math.isnan, changed)),
+                "failed_generations": len(rows) - len(asked),
+            }
+        )
     return pd.DataFrame(lines)

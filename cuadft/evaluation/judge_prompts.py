@@ -72,8 +72,9 @@ class Variant(NamedTuple):
 def _variants() -> list[Variant]:
     # a Latin square: any first three differ in wording and order at once, all nine are every combination
     words, orders = list(WORDINGS), list(ORDERS)
-    return [Variant(words[i], orders[(i + shift) % len(orders)])
-            for shift in range(len(orders)) for i in range(len(words))]  # fmt: skip
+    return [
+        Variant(words[i], orders[(i + shift) % len(orders)]) for shift in range(len(orders)) for i in range(len(words))
+    ]
 
 
 VARIANTS = _variants()

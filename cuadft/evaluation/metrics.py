@@ -59,8 +59,17 @@ WEIGHTS: dict[str, tuple[str, ...]] = {  # metrics of counts -> the columns whos
 }
 KEYS = ("system", "split", "id", "contract", "contract_type", "category", "source", "question", "is_impossible")
 COUNTS = ("span_tp", "span_fp", "span_fn")
-SCORED = [*KEYS, "answer", "seed", "failed", "refused", "prompt_tokens", "slice", *COUNTS,
-          *(m for m in METRICS if m not in JUDGED)]  # fmt: skip
+SCORED = [
+    *KEYS,
+    "answer",
+    "seed",
+    "failed",
+    "refused",
+    "prompt_tokens",
+    "slice",
+    *COUNTS,
+    *(m for m in METRICS if m not in JUDGED),
+]
 REQUIRED = ("system", "split", "id", "contract", "category", "is_impossible", "answers", "answer", "error")
 REMEMBERED = 4096  # gold spans kept prepared: systems answer the same questions in the same order
 PARTIES = "Parties"  # the category whose names CUAD's script also finds inside a longer span
@@ -205,6 +214,7 @@ def _check(p: Mapping[str, Any]) -> None:
             f"Row {p['id']!r} has is_impossible={p['is_impossible']} and {len(p['answers'])} gold spans: "
             "a row has gold spans exactly if it is answerable; correct the data."
         )
+
 
 THRESHOLD = 0.5  # lowest Jaccard overlap of a match
 _MARKS = str.maketrans({".": None, ",": None, ";": None, ":": None, "/": " "})

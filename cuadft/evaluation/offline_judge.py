@@ -28,8 +28,12 @@ if TYPE_CHECKING:
 
 
 CORRECT_FROM, PARTLY_FROM = 0.75, 0.4  # lowest score for each verdict
-CONTRADICTED = 0.2  # highest score of the reference's statement with another number, date or negation (no verdict shows one)
-BURIED = 0.05  # share of a quoted answer that stands in the reference, below which it quotes the contract, not the clause
+CONTRADICTED = (
+    0.2  # highest score of the reference's statement with another number, date or negation (no verdict shows one)
+)
+BURIED = (
+    0.05  # share of a quoted answer that stands in the reference, below which it quotes the contract, not the clause
+)
 DENIED_RIGHTLY = 0.9  # an answer that says in its own words that there is no clause, where there is none
 MOST_REFERENCES = 12  # of more gold spans, those that share most words with the answer are compared
 EMBEDDED_CHARS = 300  # characters of each text that are embedded: enough to tell what it is about, and cheap
@@ -52,7 +56,9 @@ class OfflineJudge:
 
     def rate(self, rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
         """Return the four judge columns, one row per input row (keys question, answer, answers, error)."""
-        return ratings_table([self._rate_one(row, seen) for row, seen in zip(rows, compare_references(rows, self.encode), strict=True)])
+        return ratings_table(
+            [self._rate_one(row, seen) for row, seen in zip(rows, compare_references(rows, self.encode), strict=True)]
+        )
 
     def _rate_one(self, row: Mapping[str, Any], seen: list[Evidence] | None) -> dict[str, Any]:
         if has_failed(row):
@@ -137,6 +143,7 @@ def _add_similarity(seen: Mapping[tuple, list[Evidence] | None], encode: Encode)
         for (_, found), text in zip(seen[key], own, strict=True):
             found["similarity"] = min(1.0, max(0.0, float(vectors[key[1][:EMBEDDED_CHARS]] @ vectors[text])))
 
+
 FEATURES = {
     "denied": ("some", "found"),
     "brief": ("some", "phrase_recall"),
@@ -181,9 +188,13 @@ def fit_weights(stances: Sequence[str], found: Sequence[Mapping[str, float]], ve
 
     y = np.asarray(verdicts, dtype=float)
     if not len(y) or not len(y) == len(stances) == len(found) or not ((y >= 0) & (y <= 1)).all():
-        raise InputError(f"Got {len(stances)} answers and {len(y)} verdicts: give one verdict from 0 to 1 for each answer.")
+        raise InputError(
+            f"Got {len(stances)} answers and {len(y)} verdicts: give one verdict from 0 to 1 for each answer."
+        )
     names = _columns("similarity" in found[0])
-    x = np.array([[_value(column, stance, row) for column in names] for stance, row in zip(stances, found, strict=True)])
+    x = np.array(
+        [[_value(column, stance, row) for column in names] for stance, row in zip(stances, found, strict=True)]
+    )
     penalty = PENALTY * np.array([0.1 if name == "bias" else 1.0 for _, name in names])
     bounds = [(None, None) if n == "bias" else (None, 0) if s == "everywhere" else (0, None) for s, n in names]
 
@@ -211,11 +222,14 @@ def _value(column: tuple[str, str], stance: str, row: Mapping[str, float]) -> fl
     return 1.0 if name == "bias" else row[name]
 
 
-def fit_to_rows(evidence: Sequence[Sequence[tuple[str, Mapping[str, float]]] | None], verdicts: Sequence[float]) -> Weights:
+def fit_to_rows(
+    evidence: Sequence[Sequence[tuple[str, Mapping[str, float]]] | None], verdicts: Sequence[float]
+) -> Weights:
     """Return the weights for what `offline.read` gave; rows that a rule decides (None) are left out.
 
     Of several references, the one with most in common counts.
     """
+
     def common(one: tuple[str, Mapping[str, float]]) -> float:
         return sum(value for name, value in one[1].items() if name not in ("conflict", "contradiction"))
 
@@ -223,8 +237,9 @@ def fit_to_rows(evidence: Sequence[Sequence[tuple[str, Mapping[str, float]]] | N
     return fit_weights([e[0] for e, _ in kept], [e[1] for e, _ in kept], [v for _, v in kept])
 
 
-def held_out_scores(rows: Sequence[Mapping[str, Any]], verdicts: Sequence[float], groups: Sequence[str],
-             *, encode: Encode | None = None) -> np.ndarray:  # fmt: skip
+def held_out_scores(
+    rows: Sequence[Mapping[str, Any]], verdicts: Sequence[float], groups: Sequence[str], *, encode: Encode | None = None
+) -> np.ndarray:
     """Return each answer's score by a judge that was fitted without its group (a system, or a question).
 
     rows: as `OfflineJudge.rate` takes them. Raises InputError on fewer than two groups.
@@ -240,14 +255,22 @@ def held_out_scores(rows: Sequence[Mapping[str, Any]], verdicts: Sequence[float]
     return scores
 
 
-def calibration_record(rows: Sequence[Mapping[str, Any]], verdicts: Sequence[float], *, fitted_to: str, encode: Encode) -> dict[str, Any]:
+def calibration_record(
+    rows: Sequence[Mapping[str, Any]], verdicts: Sequence[float], *, fitted_to: str, encode: Encode
+) -> dict[str, Any]:
     """Return what `calibration.json` holds: both sets of weights, and their agreement with verdicts left out of the fit."""
-    made: dict[str, Any] = {"fitted_to": fitted_to, "systems": list(dict.fromkeys(r["system"] for r in rows)), "n": len(rows)}
+    made: dict[str, Any] = {
+        "fitted_to": fitted_to,
+        "systems": list(dict.fromkeys(r["system"] for r in rows)),
+        "n": len(rows),
+    }
     for suffix, with_encode in (("", None), ("_with_embedding", encode)):
         made["weights" + suffix] = fit_to_rows(compare_references(rows, with_encode), verdicts)
         for group in ("system", "question"):
             scores = held_out_scores(rows, verdicts, [row[group] for row in rows], encode=with_encode)
-            made[f"without_the_{group}{suffix}"] = _agreement(scores, np.asarray(verdicts), [row["system"] for row in rows])
+            made[f"without_the_{group}{suffix}"] = _agreement(
+                scores, np.asarray(verdicts), [row["system"] for row in rows]
+            )
     return made
 
 
@@ -262,7 +285,10 @@ def _one_agreement(scores: np.ndarray, verdicts: np.ndarray) -> dict[str, Any]:
     from sklearn.metrics import cohen_kappa_score
 
     error = scores - verdicts
-    found = {"spearman": spearmanr(scores, verdicts).statistic, "kappa": cohen_kappa_score(scores >= 0.5, verdicts >= 0.5),
-             "error_of_the_mean": error.mean(), "mean_absolute_error": abs(error).mean()}  # fmt: skip
+    found = {
+        "spearman": spearmanr(scores, verdicts).statistic,
+        "kappa": cohen_kappa_score(scores >= 0.5, verdicts >= 0.5),
+        "error_of_the_mean": error.mean(),
+        "mean_absolute_error": abs(error).mean(),
+    }
     return {"n": len(error)} | {name: round(float(value), 3) for name, value in found.items()}
-

@@ -11,8 +11,9 @@ from cuadft.core.errors import InputError
 from cuadft.core.runs import simplicity
 
 
-def read_with_seeds(iteration: runs.Iteration, *, seed: int, others: Sequence[str] = (),
-         systems: Sequence[str] = ()) -> tuple[list[dict[str, Any]], list[str]]:  # fmt: skip
+def read_with_seeds(
+    iteration: runs.Iteration, *, seed: int, others: Sequence[str] = (), systems: Sequence[str] = ()
+) -> tuple[list[dict[str, Any]], list[str]]:
     """Return an iteration's predictions, with those of the same iteration in other runs, and what was left out and why.
 
     others: run folders; each prediction carries its run's `seed`. systems: all if empty. Left out are predictions that
@@ -26,13 +27,16 @@ def read_with_seeds(iteration: runs.Iteration, *, seed: int, others: Sequence[st
         other = runs.Iteration(runs.resolve_path(name), iteration.number)
         number = run_seed(other)
         if number in taken:
-            raise InputError(f"Seed {number} is that of {taken[number]} and of {name}: compare runs with different "
-                             "seeds.")
+            raise InputError(
+                f"Seed {number} is that of {taken[number]} and of {name}: compare runs with different seeds."
+            )
         taken[number] = name
         more, also_left_out = _current(other, systems)
         if _asked(more) != asked:
-            raise InputError(f"{name} asked other questions than {iteration.run}: give both the same split_seed, "
-                             "contracts, dev_rows and test_rows.")
+            raise InputError(
+                f"{name} asked other questions than {iteration.run}: give both the same split_seed, "
+                "contracts, dev_rows and test_rows."
+            )
         rows += [row | {"seed": number} for row in more]
         left_out += [f"{name}: {line}" for line in also_left_out]
     return rows, left_out
@@ -49,8 +53,10 @@ def _current(iteration: runs.Iteration, systems: Sequence[str]) -> tuple[list[di
         if asked is None or len(current) == len(asked):
             kept += current
             continue
-        left_out.append(f"{system} on {split} is left out: it answers {len(current)} of the {len(asked)} rows asked now. Run "
-                        f"03_batch_inference with systems including '{system}'.")
+        left_out.append(
+            f"{system} on {split} is left out: it answers {len(current)} of the {len(asked)} rows asked now. Run "
+            f"03_batch_inference with systems including '{system}'."
+        )
     return kept, left_out
 
 
@@ -75,6 +81,7 @@ def run_seed(iteration: runs.Iteration) -> int:
 def _asked(rows: Sequence[dict[str, Any]]) -> set[tuple[str, str, str]]:
     return {(row["split"], row["contract"], row["id"]) for row in rows}
 
+
 ASKED = ("contract", "question", "answers", "is_impossible")
 
 
@@ -87,6 +94,7 @@ def read_predictions(path: Path) -> list[dict[str, Any]]:
 
 def read_all_predictions(folder: Path, systems: Sequence[str] = ()) -> list[dict[str, Any]]:
     """Return the predictions of all systems in a folder of `<system>.<split>.jsonl` files, simple systems first."""
+
     def place(path: Path) -> tuple[tuple[int, str], str]:
         return simplicity(path.name.split(".")[0]), path.name
 

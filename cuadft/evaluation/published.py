@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-
 VERDICTS = {"judge_bool": "published_bool", "judge_score": "published_score"}  # file's column -> frame's column
 PRINTED = {"judge_bool": "printed_bool", "judge_score": "printed_score"}  # README's column -> measure in the table
 OURS = ("reference_score", "judge_score", "f1", "rouge_l")
@@ -108,8 +107,10 @@ def _means(text: str, path: Path) -> list[dict[str, Any]]:
         elif not all(re.fullmatch(r":?-+:?", cell) for cell in cells):
             row = dict.fromkeys(header, "") | dict(zip(header, cells))
             if row["system"] in [before["system"] for before in rows]:
-                raise InputError(f"{path}, line {number}: {row['system']!r} is there twice: write one row for each "
-                                 "system, with '/' between the means of several passes.")  # fmt: skip
+                raise InputError(
+                    f"{path}, line {number}: {row['system']!r} is there twice: write one row for each "
+                    "system, with '/' between the means of several passes."
+                )
             for verdict in (v for v in VERDICTS if v in row):
                 values = _numbers(row[verdict], f"{path}, line {number}")
                 rows += [{"system": row["system"], "verdict": verdict, "run": n, "value": v} for n, v in values]
@@ -123,8 +124,9 @@ def _numbers(cell: str, where: str) -> list[tuple[int, float]]:
     except ValueError:
         numbers = [-1.0]
     if not all(0 <= number <= 1 for number in numbers):
-        raise InputError(f"{where}: {cell!r} is no mean: write a number from 0 to 1 for each pass, '/' between them, "
-                         "'-' for none.")  # fmt: skip
+        raise InputError(
+            f"{where}: {cell!r} is no mean: write a number from 0 to 1 for each pass, '/' between them, '-' for none."
+        )
     return list(enumerate(numbers, 1))
 
 
@@ -134,8 +136,9 @@ def with_verdicts(frame: pd.DataFrame, predictions: list[Mapping[str, Any]]) -> 
     return frame.assign(**given).astype(dict.fromkeys(given, float))
 
 
-def recompute_published(folder: str | Path, judges: Mapping[str, Any], *, n_resamples: int = 2000, seed: int = 7,
-              confidence: float = 0.95) -> Results:
+def recompute_published(
+    folder: str | Path, judges: Mapping[str, Any], *, n_resamples: int = 2000, seed: int = 7, confidence: float = 0.95
+) -> Results:
     """Return `compare` on a folder alone; judges: {"reference_score": OfflineJudge(), "judge_score": an LMJudge}."""
     seen = read_published(folder)
     pool = answer_files.join_files(seen.files)
@@ -146,8 +149,9 @@ def recompute_published(folder: str | Path, judges: Mapping[str, Any], *, n_resa
     return compare_published(seen, frame, n_resamples=n_resamples, seed=seed, confidence=confidence)
 
 
-def compare_published(seen: Published, frame: pd.DataFrame, *, n_resamples: int = 2000, seed: int = 7,
-            confidence: float = 0.95) -> Results:
+def compare_published(
+    seen: Published, frame: pd.DataFrame, *, n_resamples: int = 2000, seed: int = 7, confidence: float = 0.95
+) -> Results:
     """Return published figures beside recomputed ones, paired tests of all pairs of systems, and findings.
 
     frame: from `metrics.score` with the judges' columns and `with_verdicts`, published systems and others. The table
@@ -168,21 +172,41 @@ def _table(seen: Published, frame: pd.DataFrame, settings: Mapping[str, Any]) ->
     from cuadft.evaluation.bootstrap import cluster_bootstrap
 
     nan, order = float("nan"), [*seen.systems, *(s for s in frame["system"].unique() if s not in seen.systems)]
-    rows = [{"system": mean.system, "measure": PRINTED[mean.verdict], "run": mean.run, "value": mean.value,
-             "low": nan, "high": nan, "n": nan}
-            for mean in seen.means.itertuples() if mean.system in order]  # fmt: skip
+    rows = [
+        {
+            "system": mean.system,
+            "measure": PRINTED[mean.verdict],
+            "run": mean.run,
+            "value": mean.value,
+            "low": nan,
+            "high": nan,
+            "n": nan,
+        }
+        for mean in seen.means.itertuples()
+        if mean.system in order
+    ]
     for system, measure in itertools.product(order, [*VERDICTS.values(), *(m for m in OURS if m in frame)]):
         part = frame[(frame["system"] == system) & frame[measure].notna()]
         if len(part):
             found = cluster_bootstrap(part[measure], part["contract"], **settings)
-            rows.append({"system": system, "measure": measure, "run": 0, "value": found.value, "low": found.low,
-                         "high": found.high, "n": found.n})  # fmt: skip
+            rows.append(
+                {
+                    "system": system,
+                    "measure": measure,
+                    "run": 0,
+                    "value": found.value,
+                    "low": found.low,
+                    "high": found.high,
+                    "n": found.n,
+                }
+            )
     table = pd.DataFrame(rows, columns=["system", "measure", "run", "value", "low", "high", "n"])
     return table.sort_values("system", key=lambda names: names.map(order.index), kind="stable", ignore_index=True)
 
 
-def _deltas(frame: pd.DataFrame, measures: list[str], faulty: Mapping[str, Any],
-            settings: Mapping[str, Any]) -> pd.DataFrame:  # fmt: skip
+def _deltas(
+    frame: pd.DataFrame, measures: list[str], faulty: Mapping[str, Any], settings: Mapping[str, Any]
+) -> pd.DataFrame:
     """Return the paired tests of all pairs of systems that have the measure; a faulty true/false column has none."""
     import pandas as pd
 
@@ -198,6 +222,7 @@ def _deltas(frame: pd.DataFrame, measures: list[str], faulty: Mapping[str, Any],
             parts.append(paired_deltas(have, pairs, metrics=[measure], split=split, allow_partial=True, **settings))
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=["baseline", "system", "metric"])
 
+
 PAIRS = (  # (baseline, system) from which the AWS sample's own text draws conclusions
     ("rag_haiku_compiled", "dpo_llama3_8b"),
     ("dpo_llama3_8b", "orpo_llama3_8b"),
@@ -205,16 +230,29 @@ PAIRS = (  # (baseline, system) from which the AWS sample's own text draws concl
     ("sft_llama3_8b", "orpo_llama3_8b"),
 )
 NAMES = {
-    "published_score": "the published 0-to-1 verdicts", "published_bool": "the published true/false verdicts",
-    "judge_score": "our LLM judge", "reference_score": "our offline judge", "f1": "answer F1",
-}  # fmt: skip
+    "published_score": "the published 0-to-1 verdicts",
+    "published_bool": "the published true/false verdicts",
+    "judge_score": "our LLM judge",
+    "reference_score": "our offline judge",
+    "f1": "answer F1",
+}
 LISTED = 6  # pairs named one by one
-LARGER, ALONE, NOT = "larger than the noise", "larger than the noise only if it were the one comparison made", \
-    "not larger than the noise"  # fmt: skip
+LARGER, ALONE, NOT = (
+    "larger than the noise",
+    "larger than the noise only if it were the one comparison made",
+    "not larger than the noise",
+)
 
 
-def published_findings(seen: Published, frame: pd.DataFrame, table: pd.DataFrame, deltas: pd.DataFrame, *,
-              pairs: Sequence[tuple[str, str]] | None = None, confidence: float = 0.95) -> list[str]:
+def published_findings(
+    seen: Published,
+    frame: pd.DataFrame,
+    table: pd.DataFrame,
+    deltas: pd.DataFrame,
+    *,
+    pairs: Sequence[tuple[str, str]] | None = None,
+    confidence: float = 0.95,
+) -> list[str]:
     """Return the findings on the published systems; arguments as made by `published.compare`.
 
     pairs: (baseline, system) to speak about, by default those of `PAIRS` that are there, else every system against
@@ -229,8 +267,13 @@ def published_findings(seen: Published, frame: pd.DataFrame, table: pd.DataFrame
         pairs = [pair for pair in PAIRS if known.issuperset(pair)] or _against_best(seen, frame)
     told = [_pair(seen, frame, deltas, baseline, system, confidence) for baseline, system in pairs]
     shown = deltas[deltas["metric"].isin([m for m in NAMES if m != "f1"])]
-    return [_size(seen, frame), *verdict_findings(frame, seen.means), *told, *families(shown, confidence),
-            *_judges(table)]  # fmt: skip
+    return [
+        _size(seen, frame),
+        *verdict_findings(frame, seen.means),
+        *told,
+        *families(shown, confidence),
+        *_judges(table),
+    ]
 
 
 def mcnemar(more: int, fewer: int) -> float:
@@ -257,8 +300,11 @@ def families(deltas: pd.DataFrame, level: float) -> list[str]:
         named = sorted(rows[few].itertuples(), key=lambda r: -abs(r.value))
         listed = "; ".join(_higher(r) for r in named)
         told = f": {rest}{listed}" if listed and clear.any() else ""
-        many = f"{clear.sum()} of {len(rows)} pairs of systems differ" if len(rows) > 1 else \
-            f"the one pair of systems {'differs' if clear.any() else 'does not differ'}"  # fmt: skip
+        many = (
+            f"{clear.sum()} of {len(rows)} pairs of systems differ"
+            if len(rows) > 1
+            else f"the one pair of systems {'differs' if clear.any() else 'does not differ'}"
+        )
         corrected = f" (Holm over {len(rows)}, {100 * level:g} %)" if len(rows) > 1 else ""
         lines.append(f"By {NAMES.get(measure, measure)}, {many} by more than the noise{corrected}{told}.")
     return lines
@@ -275,8 +321,10 @@ def _size(seen: Published, frame: pd.DataFrame) -> str:
     rated = [s for s in seen.systems if part.loc[part["system"] == s, "published_score"].notna().any()]
     rest = [s for s in seen.systems if s not in rated]
     without = f", not for {', '.join(rest)}" if rest else ""
-    return (f"{len(seen.systems)} systems, {part['id'].nunique()} questions. Row-by-row verdicts (0 to 1) are there "
-            f"for {', '.join(rated) or 'no system'}{without}.")
+    return (
+        f"{len(seen.systems)} systems, {part['id'].nunique()} questions. Row-by-row verdicts (0 to 1) are there "
+        f"for {', '.join(rated) or 'no system'}{without}."
+    )
 
 
 def _against_best(seen: Published, frame: pd.DataFrame) -> list[tuple[str, str]]:
@@ -286,8 +334,7 @@ def _against_best(seen: Published, frame: pd.DataFrame) -> list[tuple[str, str]]
     return [(system, best) for system in seen.systems if system != best]
 
 
-def _pair(seen: Published, frame: pd.DataFrame, deltas: pd.DataFrame, baseline: str, system: str,
-          level: float) -> str:  # fmt: skip
+def _pair(seen: Published, frame: pd.DataFrame, deltas: pd.DataFrame, baseline: str, system: str, level: float) -> str:
     """Return a headline from the published verdicts (or what bounds them), then the evidence."""
     rows = {m: row for m in NAMES if (row := _delta(deltas, baseline, system, m)) is not None}
     published = [m for m in rows if m.startswith("published")]
@@ -296,8 +343,11 @@ def _pair(seen: Published, frame: pd.DataFrame, deltas: pd.DataFrame, baseline: 
     if not published:
         headline, evidence = _from_means(seen, frame, baseline, system, level)
     evidence += [_test(m, rows[m], deltas, level, headline) for m in (*published, *([ours] if ours else []))]
-    limits = [f"{rows[m]['detectable']:.2f} by {NAMES[m]}" for m in (*published[:1], *([ours] if ours else []))
-              if rows[m]["detectable"] > 0]  # fmt: skip
+    limits = [
+        f"{rows[m]['detectable']:.2f} by {NAMES[m]}"
+        for m in (*published[:1], *([ours] if ours else []))
+        if rows[m]["detectable"] > 0
+    ]
     if limits:
         evidence.append(f"A true difference below {' and '.join(limits)} would be missed more than one time in five")
     return f"{system} against {baseline}: {headline}. " + ". ".join(evidence) + "."
@@ -320,25 +370,32 @@ def _test(measure: str, row: Mapping[str, Any], deltas: pd.DataFrame, level: flo
     told = noise(row, level)
     family = int((deltas["metric"] == measure).sum())
     holm = f" ({row['p_holm']:.2g} after Holm over {family} comparisons)" if family > 1 else ""
-    return (f"By {NAMES[measure]} {row['value']:+.3f} [{row['low']:+.3f}, {row['high']:+.3f}] on {int(row['n'])} "
-            f"questions, p {row['p']:.2g}{holm}" + (f": {told}" if told != headline else ""))
+    return (
+        f"By {NAMES[measure]} {row['value']:+.3f} [{row['low']:+.3f}, {row['high']:+.3f}] on {int(row['n'])} "
+        f"questions, p {row['p']:.2g}{holm}" + (f": {told}" if told != headline else "")
+    )
 
 
-def _from_means(seen: Published, frame: pd.DataFrame, baseline: str, system: str,
-                level: float) -> tuple[str, list[str]]:  # fmt: skip
+def _from_means(
+    seen: Published, frame: pd.DataFrame, baseline: str, system: str, level: float
+) -> tuple[str, list[str]]:
     """Return headline and evidence on a pair without row verdicts: printed means, identical answers, bounds on p."""
     first = frame.drop_duplicates(["system", "id"]).set_index("id")
     a, b = (first.loc[first["system"] == name, "answer"] for name in (baseline, system))
     both = a.index.intersection(b.index)
     same, n = int((a[both] == b[both]).sum()), len(both)
     missing = [s for s in (baseline, system) if not frame.loc[frame["system"] == s, "published_score"].notna().any()]
-    found = [f"There are no row verdicts of {' and '.join(missing)}, so no paired test of the published verdicts; "
-             f"{same} of {n} answers are the same text"]  # fmt: skip
+    found = [
+        f"There are no row verdicts of {' and '.join(missing)}, so no paired test of the published verdicts; "
+        f"{same} of {n} answers are the same text"
+    ]
     means = seen.means[seen.means["run"] == 1].set_index(["system", "verdict"])["value"]
     kinds = [k for k in KINDS if (baseline, k) in means.index and (system, k) in means.index]
     if kinds:
-        found.append("The printed means differ by " + " and ".join(
-            f"{means[system, k] - means[baseline, k]:+.3f} ({KINDS[k]})" for k in kinds))  # fmt: skip
+        found.append(
+            "The printed means differ by "
+            + " and ".join(f"{means[system, k] - means[baseline, k]:+.3f} ({KINDS[k]})" for k in kinds)
+        )
     faulty = faulty_systems(frame)
     if "judge_bool" not in kinds or not n or {baseline, system} & set(faulty):
         return "the published figures alone can't tell", found
@@ -354,8 +411,10 @@ def _bounds(net: int, most: int, n: int, alpha: float) -> tuple[str, str]:
     low, high = min(possible), max(possible)
     told = "the published figures alone can't tell" if low < alpha <= high else LARGER if high < alpha else NOT
     between = f"between {low:.2g} and {high:.2g}" if f"{low:.2g}" != f"{high:.2g}" else f"{low:.2g}"
-    return told, (f"In true/false that is {net} of {n} questions net: McNemar's exact p is {between} however the "
-                  "rows fell, if the same text got the same verdict")  # fmt: skip
+    return told, (
+        f"In true/false that is {net} of {n} questions net: McNemar's exact p is {between} however the "
+        "rows fell, if the same text got the same verdict"
+    )
 
 
 def _judges(table: pd.DataFrame) -> list[str]:
@@ -371,9 +430,11 @@ def _judges(table: pd.DataFrame) -> list[str]:
         alike = sum(((x - y) > 0).all() or ((x - y) < 0).all() for x, y in pairs)
         if pairs:
             gaps = abs(both[:, 0] - both[:, 1])
-            lines.append(f"The means of {NAMES[measure]} are off the published 0-to-1 means by {gaps.mean():.3f} on "
-                         f"average over {len(gaps)} systems (largest {gaps.max():.3f}); {alike} of {len(pairs)} "
-                         "pairs of systems have the same order.")  # fmt: skip
+            lines.append(
+                f"The means of {NAMES[measure]} are off the published 0-to-1 means by {gaps.mean():.3f} on "
+                f"average over {len(gaps)} systems (largest {gaps.max():.3f}); {alike} of {len(pairs)} "
+                "pairs of systems have the same order."
+            )
     return [*lines, *_fitted(wide, target)]
 
 
@@ -385,10 +446,19 @@ def _fitted(wide: pd.DataFrame, target: pd.Series) -> list[str]:
     if not fitted or "reference_score" not in wide:
         return []
     gaps = (wide["reference_score"] - target).abs().drop(fitted).dropna()
-    rest = (f"; on the others ({', '.join(gaps.index)}) its means are off by {gaps.mean():.3f} on average (largest "
-            f"{gaps.max():.3f})") if len(gaps) else ""  # fmt: skip
-    return [f"Our offline judge was fitted to verdicts on systems of these names: {', '.join(fitted)}. Its agreement "
-            f"with those is no test of it{rest}."]  # fmt: skip
+    rest = (
+        (
+            f"; on the others ({', '.join(gaps.index)}) its means are off by {gaps.mean():.3f} on average (largest "
+            f"{gaps.max():.3f})"
+        )
+        if len(gaps)
+        else ""
+    )
+    return [
+        f"Our offline judge was fitted to verdicts on systems of these names: {', '.join(fitted)}. Its agreement "
+        f"with those is no test of it{rest}."
+    ]
+
 
 KINDS = {"judge_bool": "true/false", "judge_score": "0 to 1"}
 HIGH = 0.8  # 0-to-1 score from which a row should have been judged true
@@ -440,8 +510,10 @@ def _contradictions(frame: pd.DataFrame) -> list[str]:
         return []
     most_first = sorted(parts.items(), key=lambda item: -item[1].mean())
     listed = ", ".join(f"{false.sum()} of {len(false)} of {system}" for system, false in most_first)
-    return [f"Of the rows with a 0-to-1 verdict of {HIGH} or more, true/false calls false: {listed}. So the two "
-            "kinds of verdict need not order systems alike."]
+    return [
+        f"Of the rows with a 0-to-1 verdict of {HIGH} or more, true/false calls false: {listed}. So the two "
+        "kinds of verdict need not order systems alike."
+    ]
 
 
 def _passes(frame: pd.DataFrame, means: pd.DataFrame) -> list[str]:
@@ -456,9 +528,11 @@ def _passes(frame: pd.DataFrame, means: pd.DataFrame) -> list[str]:
         n = frame.loc[frame["system"] == worst, "id"].nunique()
         unit = f" ({round(gaps.max() * n)} of {n} questions)" if verdict == "judge_bool" and n else ""
         printed = " and ".join(f"{value:.3f}" for value in runs.loc[worst].dropna())
-        lines.append(f"The judge's printed passes ({KINDS[verdict]}) over the same answers differ for {differing} "
-                     f"of {len(gaps)} systems, most for {worst}: {printed}{unit}. So much can come from the "
-                     "judge alone.")  # fmt: skip
+        lines.append(
+            f"The judge's printed passes ({KINDS[verdict]}) over the same answers differ for {differing} "
+            f"of {len(gaps)} systems, most for {worst}: {printed}{unit}. So much can come from the "
+            "judge alone."
+        )
     return lines
 
 

@@ -63,10 +63,21 @@ class ScoredFiles:
         return SCORES.get(self.judge, "judge_score")
 
 
-def score_files(paths: Sequence[str | Path] = (), *, published: str | Path = "", judge: str = OFFLINE,
-          out: str | Path = "scores", columns: Mapping[str, str] | None = None, verdict: str = "", votes: int = 1,
-          encode: Encode | None = None, n_resamples: int = 2000, confidence: float = 0.95, seed: int = 7,
-          log: Callable[[str], object] = print) -> ScoredFiles:  # fmt: skip
+def score_files(
+    paths: Sequence[str | Path] = (),
+    *,
+    published: str | Path = "",
+    judge: str = OFFLINE,
+    out: str | Path = "scores",
+    columns: Mapping[str, str] | None = None,
+    verdict: str = "",
+    votes: int = 1,
+    encode: Encode | None = None,
+    n_resamples: int = 2000,
+    confidence: float = 0.95,
+    seed: int = 7,
+    log: Callable[[str], object] = print,
+) -> ScoredFiles:
     """Score answer files, write the results into `out` and return them.
 
     published: a folder for `published.read`, whose systems join those of `paths`. judge: "offline", or a LiteLLM id;
@@ -88,22 +99,26 @@ def score_files(paths: Sequence[str | Path] = (), *, published: str | Path = "",
     return done
 
 
-def _check(settings: Mapping[str, Any], paths: Sequence[str | Path], published: str | Path, judge: str,
-           votes: int) -> None:  # fmt: skip
+def _check(
+    settings: Mapping[str, Any], paths: Sequence[str | Path], published: str | Path, judge: str, votes: int
+) -> None:
     if not paths and not str(published):
         raise InputError("Nothing to score: name files of answers, or a folder with --published.")
     if not judge.strip():
         raise InputError("Invalid judge '': give offline, or a LiteLLM id such as openai/gpt-4o.")
     if judge == OFFLINE and votes != 1:
-        raise InputError(f"Invalid votes {votes!r}: the offline judge has one verdict. Leave --votes out, or name an "
-                         "LLM with --judge.")  # fmt: skip
+        raise InputError(
+            f"Invalid votes {votes!r}: the offline judge has one verdict. Leave --votes out, or name an "
+            "LLM with --judge."
+        )
     bootstrap.check_resampling(settings["n_resamples"], settings["confidence"])
     if settings["seed"] < 0:
         raise InputError(f"Invalid seed {settings['seed']!r}: give a whole number from 0.")
 
 
-def _read(paths: Sequence[str | Path], published: str | Path, columns: Mapping[str, str],
-          verdict: str) -> tuple[list[answer_files.AnswerFile], Published | None]:  # fmt: skip
+def _read(
+    paths: Sequence[str | Path], published: str | Path, columns: Mapping[str, str], verdict: str
+) -> tuple[list[answer_files.AnswerFile], Published | None]:
     from cuadft.evaluation.published import read_published
 
     asked = {role: name for role, name in columns.items() if name}
@@ -135,11 +150,15 @@ def columns_taken(found: Sequence[answer_files.AnswerFile]) -> list[str]:
     for file in found:
         taken = ", ".join(f"{role} from {file.columns[role]!r}" for role in TOLD if role in file.columns)
         alike.setdefault(taken, []).append(file)
-    return [f"{', '.join(f.path.name for f in files)} ({count_of(sum(len(f.rows) for f in files), 'row')}): {taken}."
-            for taken, files in alike.items()]  # fmt: skip
+    return [
+        f"{', '.join(f.path.name for f in files)} ({count_of(sum(len(f.rows) for f in files), 'row')}): {taken}."
+        for taken, files in alike.items()
+    ]
 
 
-def _rated(pool: answer_files.Pool, judge: str, folder: Path, votes: int, encode: Encode | None, log: Callable) -> pd.DataFrame:
+def _rated(
+    pool: answer_files.Pool, judge: str, folder: Path, votes: int, encode: Encode | None, log: Callable
+) -> pd.DataFrame:
     """Return the scored rows in the order of the input, the judges' scores and the chosen one's name and verdicts."""
     from cuadft.evaluation.offline_judge import OfflineJudge
 
@@ -150,8 +169,10 @@ def _rated(pool: answer_files.Pool, judge: str, folder: Path, votes: int, encode
         ratings = rater.rate(pool.predictions)
         errors = ratings["judge_error"].dropna().map(lambda text: " ".join(text.split()))
         if len(errors) and not ratings["judge_verdict"].isin(["correct", "partly", "incorrect"]).any():
-            raise InputError(f"Judge {name!r} rated none of {len(errors)} answers (first error: {errors.iloc[0]}): "
-                             "check the id and the keys in the environment, or take --judge offline.")
+            raise InputError(
+                f"Judge {name!r} rated none of {len(errors)} answers (first error: {errors.iloc[0]}): "
+                "check the id and the keys in the environment, or take --judge offline."
+            )
         if len(errors):
             log(f"Judge {name!r}: {len(errors)} of {len(ratings)} judgements failed (first error: {errors.iloc[0]}).")
         for row in usage.usage_table({name: getattr(rater, "lm", None)}).to_dict("records"):
@@ -167,8 +188,15 @@ def _language_model(name: str, votes: int, folder: Path) -> Any:
     return LMJudge(remote(name), votes=votes, cache=folder / "verdicts.jsonl")
 
 
-def _summed(pool: answer_files.Pool, frame: pd.DataFrame, judge: str, settings: dict[str, Any],
-            found: list[answer_files.AnswerFile], seen: Published | None, folder: Path) -> ScoredFiles:
+def _summed(
+    pool: answer_files.Pool,
+    frame: pd.DataFrame,
+    judge: str,
+    settings: dict[str, Any],
+    found: list[answer_files.AnswerFile],
+    seen: Published | None,
+    folder: Path,
+) -> ScoredFiles:
     """Return the scoreboard, the paired tests, the calibration and the published comparison of the scored rows."""
     from cuadft.evaluation.compare import paired_deltas
     from cuadft.evaluation.published import compare_published, with_verdicts
@@ -190,8 +218,9 @@ def _pairs(systems: Sequence[str]) -> list[tuple[str, str]]:
     return [(systems[0], system) for system in systems[1:]]
 
 
-def _calibration(pool: answer_files.Pool, frame: pd.DataFrame, judge: str,
-                 settings: dict[str, Any]) -> dict[str, Any] | None:  # fmt: skip
+def _calibration(
+    pool: answer_files.Pool, frame: pd.DataFrame, judge: str, settings: dict[str, Any]
+) -> dict[str, Any] | None:
     """Return the chosen judge's agreement with the verdicts in the files, None without verdicts."""
     import pandas as pd
 
@@ -206,7 +235,9 @@ def _calibration(pool: answer_files.Pool, frame: pd.DataFrame, judge: str,
         **{score: frame[SCORES.get(judge, "judge_score")], verdict: pd.Series([v for _, v in given], dtype=float)}
     )
     rows = rows.assign(contract=frame["contract"]) if pool.unit == "contract" else rows
-    return agreement.calibration_report(rows[[bool(name) for name, _ in given]], score=score, verdict=verdict, **settings)
+    return agreement.calibration_report(
+        rows[[bool(name) for name, _ in given]], score=score, verdict=verdict, **settings
+    )
 
 
 def _given(verdicts: Mapping[str, float]) -> tuple[str, float]:
@@ -214,14 +245,28 @@ def _given(verdicts: Mapping[str, float]) -> tuple[str, float]:
     order = [*(name for name in verdicts if name not in PUBLISHED), *PUBLISHED]
     return next(((n, verdicts[n]) for n in order if not math.isnan(verdicts.get(n, math.nan))), ("", math.nan))
 
+
 CALIBRATION = ("calibration.json", "calibration.md", "calibration.png")
 PUBLISHED_FILES = ("published.csv", "published_deltas.csv", "published.png")
 SHORT = ("f1", "f1_answerable", "reference_score", "judge_score", "false_answer", "false_refusal")
-SHOWN = ("f1", "f1_answerable", "em", "rouge_l", "span_f1", "reference_score", "judge_score",
-         "abstention_precision", "abstention_recall", "false_answer", "false_refusal")  # fmt: skip
+SHOWN = (
+    "f1",
+    "f1_answerable",
+    "em",
+    "rouge_l",
+    "span_f1",
+    "reference_score",
+    "judge_score",
+    "abstention_precision",
+    "abstention_recall",
+    "false_answer",
+    "false_refusal",
+)
 PARTS = ("f1_answerable", "f1_no_clause", "em_answerable")  # of a part of the questions
-NO_VERDICTS = ("No verdicts of others are in the files, so there is no calibration report: name their column with "
-               "--verdict COLUMN.")  # fmt: skip
+NO_VERDICTS = (
+    "No verdicts of others are in the files, so there is no calibration report: name their column with "
+    "--verdict COLUMN."
+)
 
 
 def write_scored(done: ScoredFiles) -> None:
@@ -230,11 +275,17 @@ def write_scored(done: ScoredFiles) -> None:
 
     unit, confidence = done.pool.unit, done.settings["confidence"]
     least = done.deltas if len(done.deltas) else None
-    tables = {"rows.csv": scored_rows(done), "scoreboard.csv": _by_cluster(done, done.scoreboard),
-              "deltas.csv": _by_cluster(done, done.deltas)}  # fmt: skip
+    tables = {
+        "rows.csv": scored_rows(done),
+        "scoreboard.csv": _by_cluster(done, done.scoreboard),
+        "deltas.csv": _by_cluster(done, done.deltas),
+    }
     shown = [m for m in ("f1", done.judged) if m in set(done.scoreboard["metric"])]
-    drawn = {"benchmark.png": scores.panels_figure(done.scoreboard, shown, done.pool.split, confidence=confidence,
-                                             unit=unit, detectable=least)}  # fmt: skip
+    drawn = {
+        "benchmark.png": scores.panels_figure(
+            done.scoreboard, shown, done.pool.split, confidence=confidence, unit=unit, detectable=least
+        )
+    }
     texts, values = {"report.md": score_markdown(done)}, {}
     _add_published(done, tables, drawn)
     _add_calibration(done, texts, values, drawn)
@@ -275,14 +326,24 @@ def _add_calibration(done: ScoredFiles, texts: dict, values: dict, drawn: dict) 
 def scored_rows(done: ScoredFiles) -> pd.DataFrame:
     """Return one row per answer, in the order of the input: asked, answered and judged, then every metric."""
     given, frame = done.pool.predictions, done.frame
-    texts = {"question": [p["question"] for p in given], "reference": [reference_text(p) for p in given],
-             "answer": [p["answer"] for p in given]}  # fmt: skip
+    texts = {
+        "question": [p["question"] for p in given],
+        "reference": [reference_text(p) for p in given],
+        "answer": [p["answer"] for p in given],
+    }
     judged = {"judge": frame["judge"], "judge_score": frame[done.judged], "judge_verdict": frame["judge_verdict"]}
     measured = {m: frame[m] for m in metrics.METRICS if m in frame and m != "judge_score"}
     names = {"contract": "contract_name", "contract_type": "contract_type", "category": "category", "seed": "seed"}
     named = {c: [p[key] for p in given] for c, key in names.items() if any(p[key] for p in given)}
-    rest = ("failed", "judge_votes", "judge_agreement", "judge_reason", "judge_error", "published_bool",
-            "published_score")  # fmt: skip
+    rest = (
+        "failed",
+        "judge_votes",
+        "judge_agreement",
+        "judge_reason",
+        "judge_error",
+        "published_bool",
+        "published_score",
+    )
     kept = {c: frame[c] for c in rest if c in frame and frame[c].notna().any()}
     return frame[["system"]].assign(**texts, **judged, **measured, **named, **kept, error=[p["error"] for p in given])
 
@@ -330,13 +391,27 @@ def _cell(row: pd.Series) -> str:
 
 def score_markdown(done: ScoredFiles) -> str:
     """Return the report in plain words (Markdown)."""
-    parts = ["# Scores", _counts(done), answer_files.pool_basis(done.pool), _bullets(done.pool.notes),
-             "## Systems", score_summary(done, SHOWN, markdown=True), _reading(done), "![Scores](benchmark.png)",
-             "## Differences", _differences(done), "## The judge against others' verdicts",
-             _calibrated(done) if done.calibration else NO_VERDICTS]  # fmt: skip
+    parts = [
+        "# Scores",
+        _counts(done),
+        answer_files.pool_basis(done.pool),
+        _bullets(done.pool.notes),
+        "## Systems",
+        score_summary(done, SHOWN, markdown=True),
+        _reading(done),
+        "![Scores](benchmark.png)",
+        "## Differences",
+        _differences(done),
+        "## The judge against others' verdicts",
+        _calibrated(done) if done.calibration else NO_VERDICTS,
+    ]
     if done.published:
-        parts += ["## Published results", "![Published beside recomputed](published.png)",
-                  "Computed from the rows and the printed means:", _bullets(done.published.findings)]  # fmt: skip
+        parts += [
+            "## Published results",
+            "![Published beside recomputed](published.png)",
+            "Computed from the rows and the printed means:",
+            _bullets(done.published.findings),
+        ]
         notes = done.published.notes
         parts += ["Known of the source, not computed:", _bullets(notes)] if notes else []
     return "\n\n".join(part for part in parts if part) + "\n"
@@ -347,9 +422,11 @@ def _calibrated(done: ScoredFiles) -> str:
 
     shipped = offline_judge.shipped_weights()
     left_out = shipped["without_the_system"]["all"]
-    fitted = (f"The offline judge was fitted to {shipped['n']} verdicts ({shipped['fitted_to']}). Where these are among them, "
-              f"the report flatters it: on a system left out of the fit, Spearman's correlation was {left_out['spearman']:.2f} "
-              f"and Cohen's kappa {left_out['kappa']:.2f} over all rows.")
+    fitted = (
+        f"The offline judge was fitted to {shipped['n']} verdicts ({shipped['fitted_to']}). Where these are among them, "
+        f"the report flatters it: on a system left out of the fit, Spearman's correlation was {left_out['spearman']:.2f} "
+        f"and Cohen's kappa {left_out['kappa']:.2f} over all rows."
+    )
     warned = f"\n\n{fitted}" if done.judge == "offline" else ""
     return f"See [calibration.md](calibration.md).{warned}\n\n![Judge and verdicts](calibration.png)"
 
@@ -362,16 +439,20 @@ def _counts(done: ScoredFiles) -> str:
     failed, errors = int(done.frame["failed"].sum()), done.frame["judge_error"].notna().sum()
     offline = "the offline judge (features of the texts, no language model)"
     judge = offline if done.judge == "offline" else f"`{done.judge}`; beside it {offline}"
-    counts = (f"{count_of(len(done.frame), 'answer')} of {count_of(len(done.pool.systems), 'system')} to "
-              f"{count_of(done.frame['id'].nunique(), 'question')}. Failed generations (no answer): {failed:,}; they "
-              f"score 0. Judge: {judge}. Judgements that failed: {errors:,}; they count nowhere. Columns:")
+    counts = (
+        f"{count_of(len(done.frame), 'answer')} of {count_of(len(done.pool.systems), 'system')} to "
+        f"{count_of(done.frame['id'].nunique(), 'question')}. Failed generations (no answer): {failed:,}; they "
+        f"score 0. Judge: {judge}. Judgements that failed: {errors:,}; they count nowhere. Columns:"
+    )
     return f"{counts}\n\n{_bullets(columns_taken(done.files))}"
 
 
 def _reading(done: ScoredFiles) -> str:
     level, draws = f"{100 * done.settings['confidence']:g} %", done.settings["n_resamples"]
-    return (f"In brackets: {level} intervals from {draws:,} bootstrap resamples of {done.pool.unit}s. All metrics "
-            "are in `scoreboard.csv`, every answer is in `rows.csv`.")  # fmt: skip
+    return (
+        f"In brackets: {level} intervals from {draws:,} bootstrap resamples of {done.pool.unit}s. All metrics "
+        "are in `scoreboard.csv`, every answer is in `rows.csv`."
+    )
 
 
 def _differences(done: ScoredFiles) -> str:

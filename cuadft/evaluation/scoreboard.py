@@ -121,6 +121,7 @@ def _spread(part: pd.DataFrame, metric: str) -> dict[str, float]:
     means = sums["top"] / sums["bottom"].where(sums["bottom"] > 0)
     return {"seeds": seeds, "seed_low": means.min(), "seed_high": means.max()}
 
+
 FAULTS = {  # kind -> (name, what happened and what to repair)
     "missed": ("Retrieval missed the clause", "no character of it was sent to the model: repair the retriever"),
     "refused": ("Retrieved but refused", "the clause was sent, the answer says that there is none: repair the model"),
@@ -159,8 +160,9 @@ def classify_fault(frame: pd.DataFrame, metric: str = "f1", *, fine_from: float 
     return pd.Series(kinds, index=frame.index, name="fault", dtype=object)
 
 
-def fault_counts(frame: pd.DataFrame, metric: str = "f1", *, fine_from: float = 0.5,
-           by: Sequence[str] = ("split", "system")) -> pd.DataFrame:
+def fault_counts(
+    frame: pd.DataFrame, metric: str = "f1", *, fine_from: float = 0.5, by: Sequence[str] = ("split", "system")
+) -> pd.DataFrame:
     """Return the number of rows of each kind, per split and system or other columns `by`.
 
     Columns: those of `by`, n (rows), n_contracts, answerable, then one count per kind; they add up to n. missed is

@@ -99,6 +99,7 @@ def token_f1(answer: str | None, golds: Sequence[str]) -> float:
     """Return SQuAD 2.0's token F1, 0 to 1: best over the gold spans (none: only a refusal is right)."""
     return Comparison(answer, golds).f1()
 
+
 _PUNCTUATION = str.maketrans("", "", string.punctuation)
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
 

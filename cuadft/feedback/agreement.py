@@ -59,8 +59,9 @@ class Agreement:
         return f"{found}; {self.measure} {self.value:.2f}{bounds}."
 
 
-def annotator_agreement(judgements: Iterable[Mapping[str, Any]], *, n_resamples: int = 0, seed: int = 0,
-              confidence: float = 0.95) -> Agreement:  # fmt: skip
+def annotator_agreement(
+    judgements: Iterable[Mapping[str, Any]], *, n_resamples: int = 0, seed: int = 0, confidence: float = 0.95
+) -> Agreement:
     """Return how far the annotators agree: Cohen's kappa of two, Krippendorff's alpha of more, both nominal.
 
     Annotators who share no pair with another one are left aside. n_resamples above 0 adds the percentile interval over
@@ -69,8 +70,10 @@ def annotator_agreement(judgements: Iterable[Mapping[str, Any]], *, n_resamples:
     Krippendorff (2011), "Computing Krippendorff's Alpha-Reliability", by NLTK.
     """
     if n_resamples < 0 or not 0 < confidence < 1:
-        raise InputError(f"Invalid n_resamples {n_resamples!r} with confidence {confidence!r}: give a number of draws from 0 "
-                         "and a share between 0 and 1, such as 1000 and 0.95.")
+        raise InputError(
+            f"Invalid n_resamples {n_resamples!r} with confidence {confidence!r}: give a number of draws from 0 "
+            "and a share between 0 and 1, such as 1000 and 0.95."
+        )
     judged = [by for by in _by_pair(judgements).values()]
     pairs = [by for by in judged if len(by) > 1]
     names = tuple(sorted({name for by in pairs for name in by}))
@@ -99,8 +102,16 @@ def by_two(judgements: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
     judged, rows = [row for by in _by_pair(judgements).values() for row in by.values()], []
     for first, second in combinations(sorted({row["annotator"] for row in judged}), 2):
         found = annotator_agreement(row for row in judged if row["annotator"] in (first, second))
-        rows.append({"first": first, "second": second, "pairs": found.n, "same": _number(found.same),
-                     "kappa": _number(found.value), "reason": found.reason})  # fmt: skip
+        rows.append(
+            {
+                "first": first,
+                "second": second,
+                "pairs": found.n,
+                "same": _number(found.same),
+                "kappa": _number(found.value),
+                "reason": found.reason,
+            }
+        )
     table = pd.DataFrame(rows, columns=["first", "second", "pairs", "same", "kappa", "reason"])
     return table.sort_values(["same", "pairs"], ascending=[True, False], kind="stable", ignore_index=True)
 
@@ -153,8 +164,14 @@ def _differ(votes: Sequence[Mapping[str, str]]) -> bool:
     return len({verdict for by in votes for verdict in by.values()}) > 1
 
 
-def _interval(votes: Sequence[Mapping[str, str]], contracts: Sequence[str], coefficient: Any, n_resamples: int, seed: int,
-              confidence: float) -> tuple[float | None, float | None]:  # fmt: skip
+def _interval(
+    votes: Sequence[Mapping[str, str]],
+    contracts: Sequence[str],
+    coefficient: Any,
+    n_resamples: int,
+    seed: int,
+    confidence: float,
+) -> tuple[float | None, float | None]:
     import pandas as pd
 
     from cuadft.evaluation.agreement import agreement_intervals
@@ -162,7 +179,9 @@ def _interval(votes: Sequence[Mapping[str, str]], contracts: Sequence[str], coef
     def statistic(rows: Iterable[int]) -> float:
         return _number(coefficient([votes[row] for row in rows]))
 
-    bounds, _ = agreement_intervals({"it": statistic}, pd.Series(contracts), n_resamples=n_resamples, seed=seed, confidence=confidence)
+    bounds, _ = agreement_intervals(
+        {"it": statistic}, pd.Series(contracts), n_resamples=n_resamples, seed=seed, confidence=confidence
+    )
     low, high = bounds["it"]
     return (None, None) if math.isnan(low) else (low, high)
 
@@ -257,8 +276,17 @@ def _ruling(votes: Sequence[Mapping[str, Any]]) -> Ruling:
     first = (side or votes)[0]
     edit = next((vote for vote in reversed(side) if vote["edited"]), None)
     mark = next((vote for vote in reversed(side) if vote["span"]), None) if edit is None else None
-    return Ruling(first["id"], first["contract"], first["question"], (first["answer_a"], first["answer_b"]),
-                  verdict if clear else None, count if clear else 0, len(votes), tuple(vote["annotator"] for vote in side),
-                  edited=edit["edited"] if edit else None, span=tuple(mark["span"]) if mark else None,
-                  corrector=(edit or mark or {}).get("annotator", ""),
-                  prompt=next((vote["prompt"] for vote in reversed(side) if vote["prompt"]), None))
+    return Ruling(
+        first["id"],
+        first["contract"],
+        first["question"],
+        (first["answer_a"], first["answer_b"]),
+        verdict if clear else None,
+        count if clear else 0,
+        len(votes),
+        tuple(vote["annotator"] for vote in side),
+        edited=edit["edited"] if edit else None,
+        span=tuple(mark["span"]) if mark else None,
+        corrector=(edit or mark or {}).get("annotator", ""),
+        prompt=next((vote["prompt"] for vote in reversed(side) if vote["prompt"]), None),
+    )

@@ -30,9 +30,9 @@ if TYPE_CHECKING:
     from cuadft.retrieval.retriever import Hit
 
 
-
-def draw_candidate_rows(rows: Sequence[dict[str, Any]], *, size: int, impossible_share: float, seed: int,
-         seen: Collection[str] = ()) -> list[dict[str, Any]]:
+def draw_candidate_rows(
+    rows: Sequence[dict[str, Any]], *, size: int, impossible_share: float, seed: int, seen: Collection[str] = ()
+) -> list[dict[str, Any]]:
     """Draw the training rows to sample answers for, `impossible_share` of them unanswerable.
 
     seen: ids of the rows that the model was fine-tuned on; they come last, for the model knows their answers by heart.
@@ -40,42 +40,67 @@ def draw_candidate_rows(rows: Sequence[dict[str, Any]], *, size: int, impossible
     taken. Raises InputError on a size below 1 or a share outside 0 to 1.
     """
     if size < 1 or not 0 <= impossible_share <= 1:
-        raise InputError(f"Cannot draw {size} rows with a share of {impossible_share} unanswerable: give a size from 1 "
-                         "and a share from 0 to 1.")
+        raise InputError(
+            f"Cannot draw {size} rows with a share of {impossible_share} unanswerable: give a size from 1 "
+            "and a share from 0 to 1."
+        )
     known = set(seen)
     unique = list({row["id"]: row for row in rows}.values())
     mixed = sorted(random.Random(seed).sample(unique, len(unique)), key=lambda row: row["id"] in known)
     impossible = [row for row in mixed if row["is_impossible"]]
     answerable = [row for row in mixed if not row["is_impossible"]]
     take = min(len(impossible), round(size * impossible_share))
-    return impossible[:take] + answerable[:size - take]
+    return impossible[:take] + answerable[: size - take]
 
 
-def sample_candidates(program: ContractQA, lm: dspy.LM, rows: Sequence[dict[str, Any]], folder: Path, *, n: int, temperature: float,
-           batch_size: int = 16) -> list[dict[str, Any]]:
+def sample_candidates(
+    program: ContractQA,
+    lm: dspy.LM,
+    rows: Sequence[dict[str, Any]],
+    folder: Path,
+    *,
+    n: int,
+    temperature: float,
+    batch_size: int = 16,
+) -> list[dict[str, Any]]:
     """Return n + 1 predictions a row: the greedy answer and n sampled ones, in the order of their numbers.
 
     Each number has a file of its own in `folder`, written batch by batch; a killed call goes on where it stopped.
     Raises InputError on n below 0 and on a temperature of 0, with which all answers would be the greedy one.
     """
     if n < 0 or (n and not temperature > 0):
-        raise InputError(f"Cannot sample {n} answers at temperature {temperature}: give a number from 0 and a temperature "
-                         "above 0, such as 1.0.")
+        raise InputError(
+            f"Cannot sample {n} answers at temperature {temperature}: give a number from 0 and a temperature "
+            "above 0, such as 1.0."
+        )
     from cuadft.rag.inference import answer_rows
 
     settings = [(0.0, 0)] + [(temperature, seed) for seed in range(1, n + 1)]
-    return [made for heat, seed in settings
-            for made in answer_rows(program, lm.copy(temperature=heat, seed=seed), rows, folder / f"candidates.{seed}.jsonl",
-                                system=f"candidate {seed}", split="train", batch_size=batch_size)]
+    return [
+        made
+        for heat, seed in settings
+        for made in answer_rows(
+            program,
+            lm.copy(temperature=heat, seed=seed),
+            rows,
+            folder / f"candidates.{seed}.jsonl",
+            system=f"candidate {seed}",
+            split="train",
+            batch_size=batch_size,
+        )
+    ]
 
 
 def with_prompts(program: ContractQA, answers: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """Return the answers with `prompt`, the chat messages to which they were given."""
     questions = {a["id"]: (a["question"], a["contract"]) for a in answers}
     found = program.retriever.search_many(list(questions.values()), k=program.k)
-    prompts = {id_: program.messages(question, hits, "")[:-1]
-               for (id_, (question, _)), hits in zip(questions.items(), found, strict=True)}
+    prompts = {
+        id_: program.messages(question, hits, "")[:-1]
+        for (id_, (question, _)), hits in zip(questions.items(), found, strict=True)
+    }
     return [a | {"prompt": prompts[a["id"]]} for a in answers]
+
 
 REQUIRED = ("id", "contract", "question", "answers", "is_impossible", "answer", "error")
 
@@ -134,8 +159,13 @@ def same_answer(answer: str, other: str) -> bool:
     return _key(answer) == _key(other)
 
 
-def grade_answers(program: ContractQA, candidates: Sequence[Mapping[str, Any]], *, judge: Judge | None,
-          rows: Iterable[Mapping[str, Any]] = ()) -> tuple[dict[str, Question], Counter[str]]:
+def grade_answers(
+    program: ContractQA,
+    candidates: Sequence[Mapping[str, Any]],
+    *,
+    judge: Judge | None,
+    rows: Iterable[Mapping[str, Any]] = (),
+) -> tuple[dict[str, Question], Counter[str]]:
     """Return the questions by id, in the order of the candidates, and counts of failed generations and judgements.
 
     Equal answers to a question are one, and the judge is asked once for it. rows: more questions to find the passages
@@ -174,8 +204,10 @@ def _judged(judge: Judge | None, rows: Sequence[Mapping[str, Any]]) -> list[floa
     if judge is None or not rows:
         return [math.nan] * len(rows)
     rated = judge.rate(rows)
-    return [math.nan if isinstance(error, str) and error else float(score)
-            for score, error in zip(rated["judge_score"], rated["judge_error"], strict=True)]
+    return [
+        math.nan if isinstance(error, str) and error else float(score)
+        for score, error in zip(rated["judge_score"], rated["judge_error"], strict=True)
+    ]
 
 
 def _key(answer: str) -> str:
@@ -185,8 +217,10 @@ def _key(answer: str) -> str:
 def _check(row: Mapping[str, Any]) -> None:
     absent = [key for key in REQUIRED if key not in row]
     if absent:
-        raise InputError(f"The candidate for question {row.get('id')!r} has no {absent[0]!r}: give predictions with "
-                         f"{', '.join(REQUIRED)}, as candidates.sample returns them.")
+        raise InputError(
+            f"The candidate for question {row.get('id')!r} has no {absent[0]!r}: give predictions with "
+            f"{', '.join(REQUIRED)}, as candidates.sample returns them."
+        )
 
 
 class Choice(NamedTuple):
@@ -200,7 +234,9 @@ class Choice(NamedTuple):
     scores: tuple[float, float] | None = None
 
 
-def known_choices(rulings: Sequence[Ruling], rows: Mapping[str, Mapping[str, Any]], counts: Counter[str]) -> list[Ruling]:
+def known_choices(
+    rulings: Sequence[Ruling], rows: Mapping[str, Mapping[str, Any]], counts: Counter[str]
+) -> list[Ruling]:
     """Return the rulings on questions among the training rows (by id); others, or on other words, are counted."""
     kept = []
     for ruling in rulings:
@@ -230,7 +266,11 @@ def human_choices(program: ContractQA, ruling: Ruling, question: Question, count
     if _changed(program, ruling, question) and not _supported(better, question):
         counts["human: passages have changed"] += 1
         return []
-    made = [Choice(question, taught_answer(better), taught_answer(worse), "human", reason) for worse in wrong if not same_answer(better, worse)]
+    made = [
+        Choice(question, taught_answer(better), taught_answer(worse), "human", reason)
+        for worse in wrong
+        if not same_answer(better, worse)
+    ]
     counts["human: correction changes nothing"] += bool(wrong) and not made
     return made
 
@@ -249,7 +289,10 @@ def corrected_answer(ruling: Ruling, question: Question) -> str | None:
 def _better(ruling: Ruling, question: Question, counts: Counter[str]) -> tuple[str | None, str]:
     corrected = corrected_answer(ruling, question)
     if corrected is not None:
-        return corrected, f"annotator {ruling.corrector} {'corrected the answer' if ruling.edited else 'marked these words'}"
+        return (
+            corrected,
+            f"annotator {ruling.corrector} {'corrected the answer' if ruling.edited else 'marked these words'}",
+        )
     counts["human: marked span outside the passages"] += ruling.span is not None
     who = f"annotator{'s' * (len(ruling.names) > 1)} {', '.join(ruling.names)} preferred it"
     place = {"a": 0, "b": 1}.get(ruling.verdict or "")
@@ -269,6 +312,7 @@ def _supported(answer: str, question: Question) -> bool:
         return bool(question.row["is_impossible"])
     return bool(cite_passages(answer, [hit.passage for hit in question.hits]))
 
+
 SOURCES = ("human", "gold", "ai")  # in the order of precedence
 
 
@@ -282,8 +326,15 @@ class Material:
     choices: dict[str, list[Choice]] = field(default_factory=lambda: defaultdict(list))
 
 
-def gather_material(program: ContractQA, candidates: Sequence[Mapping[str, Any]], *, judge: Judge | None, sources: Sequence[str],
-           feedback: Sequence[Mapping[str, Any]], rows: Sequence[Mapping[str, Any]]) -> Material:
+def gather_material(
+    program: ContractQA,
+    candidates: Sequence[Mapping[str, Any]],
+    *,
+    judge: Judge | None,
+    sources: Sequence[str],
+    feedback: Sequence[Mapping[str, Any]],
+    rows: Sequence[Mapping[str, Any]],
+) -> Material:
     """Grade the candidates and decide what people said; each only if `sources` names what needs it.
 
     Raises InputError on unknown sources, on "ai" without a judge, and on records that are none.
@@ -292,12 +343,15 @@ def gather_material(program: ContractQA, candidates: Sequence[Mapping[str, Any]]
     if unknown or not sources:
         raise InputError(f"Invalid preference sources {list(sources)!r}: choose among {', '.join(SOURCES)}.")
     if "ai" in sources and judge is None:
-        raise InputError("The source 'ai' needs a judge, got None: give one, such as OfflineJudge(), or leave 'ai' out.")
+        raise InputError(
+            "The source 'ai' needs a judge, got None: give one, such as OfflineJudge(), or leave 'ai' out."
+        )
     training = {row["id"]: row for row in [*rows, *candidates]}
     said, counts = pair_rulings(feedback) if "human" in sources else ([], Counter())
     said = known_choices(said, training, counts)
-    questions, failures = grade_answers(program, candidates, judge=judge if "ai" in sources else None,
-                                rows=[training[ruling.id] for ruling in said])  # fmt: skip
+    questions, failures = grade_answers(
+        program, candidates, judge=judge if "ai" in sources else None, rows=[training[ruling.id] for ruling in said]
+    )
     material = Material(questions, counts + failures)
     for ruling in said:
         material.rulings[ruling.id].append(ruling)

@@ -44,8 +44,10 @@ class Imported:
         """Return the report that the command prints: every count, and up to 20 rows under each heading."""
         refused = [one for one in self.left_out if one.held_out]
         others = [one for one in self.left_out if not one.held_out]
-        lines = [f"{self.file} ({self.format}): {self.rows} rows, {self.stored} stored, {len(self.duplicates)} duplicates, "
-                 f"{len(refused)} refused (held out), {len(others)} left out, {len(self.contradictions)} contradictions"]
+        lines = [
+            f"{self.file} ({self.format}): {self.rows} rows, {self.stored} stored, {len(self.duplicates)} duplicates, "
+            f"{len(refused)} refused (held out), {len(others)} left out, {len(self.contradictions)} contradictions"
+        ]
         for heading, found in (("Refused", refused), ("Left out", others)):
             by_reason: dict[str, list[str]] = defaultdict(list)
             for one in found:
@@ -53,12 +55,17 @@ class Imported:
             lines += [f"{heading}, {len(at)}: {reason} ({_listed(at)})" for reason, at in by_reason.items()]
         lines += [f"Duplicates, not stored again: {_listed(self.duplicates)}"] if self.duplicates else []
         lines += [f"Contradiction: {one}" for one in self.contradictions[:SHOWN]]
-        lines += [f"… and {len(self.contradictions) - SHOWN} more contradictions"] if len(self.contradictions) > SHOWN else []
+        lines += (
+            [f"… and {len(self.contradictions) - SHOWN} more contradictions"]
+            if len(self.contradictions) > SHOWN
+            else []
+        )
         return "\n".join(lines)
 
 
-def import_file(path: str | Path, run: str | Path, *, file_format: str = "auto", annotator: str = "",
-                contract: str = "") -> Imported:
+def import_file(
+    path: str | Path, run: str | Path, *, file_format: str = "auto", annotator: str = "", contract: str = ""
+) -> Imported:
     """Store a file's verdicts on training questions in the run's feedback.sqlite, all of them or, on an error, none.
 
     `annotator` and `contract` are those of rows that name none; without `annotator` these are by the file's name, and
@@ -108,7 +115,9 @@ def export_file(path: str | Path, run: str | Path, *, file_format: str = "auto")
     return counts
 
 
-def _judgement(vote: ForeignVote | LeftOut, training: TrainingRows, contract: str, annotator: str, path: Path) -> ForeignVote | LeftOut:
+def _judgement(
+    vote: ForeignVote | LeftOut, training: TrainingRows, contract: str, annotator: str, path: Path
+) -> ForeignVote | LeftOut:
     """Return a vote as a judgement on its training question, or why it is none."""
     if isinstance(vote, LeftOut):
         return vote
@@ -155,8 +164,10 @@ class _Seen:
         for who, theirs, where in self._winners[pair] if winner else []:
             if theirs != winner:
                 own = "; the later verdict counts" if who == judgement["annotator"] else ""
-                done.contradictions.append(f"{vote.where} ({judgement['annotator']}) prefers the other answer than {where} "
-                                           f"({who}) on {judgement['id']!r}{own}")  # fmt: skip
+                done.contradictions.append(
+                    f"{vote.where} ({judgement['annotator']}) prefers the other answer than {where} "
+                    f"({who}) on {judgement['id']!r}{own}"
+                )
         known = self._systems[pair]
         if len(known) == 1 and not any(_systems(judgement).values()):
             judgement |= {f"system_{side}": known[0][_fold(judgement[f"answer_{side}"])] for side in "ab"}
@@ -204,7 +215,9 @@ def _adds_nothing(judgement: Mapping[str, Any], known: Mapping[str, Any]) -> boo
     """
     systems, others = _systems(judgement), _systems(known)
     more = any(judgement[name] not in (None, known[name]) for name in ("edited", "span"))
-    return not more and all(name == others[answer] or not name or not others[answer] for answer, name in systems.items())
+    return not more and all(
+        name == others[answer] or not name or not others[answer] for answer, name in systems.items()
+    )
 
 
 def _fold(text: str) -> str:
@@ -214,6 +227,7 @@ def _fold(text: str) -> str:
 def _listed(places: Sequence[str]) -> str:
     more = f" and {len(places) - SHOWN} more" if len(places) > SHOWN else ""
     return "; ".join(places[:SHOWN]) + more
+
 
 FORMATS = ("auto", "trl", "kto", "labelstudio", "raw")
 SUFFIXES = (".csv", ".jsonl", ".ndjson", ".json")
@@ -267,10 +281,18 @@ def export_sides(judgement: Mapping[str, Any]) -> Iterator[tuple[dict[str, str],
 def _pairs(judgement: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     for better, worse in export_sides(judgement):
         verb = "corrected the answer" if better["system"] == "corrected" else "preferred it"
-        yield _about(judgement) | {
-            "chosen": _all_said(better["text"]), "rejected": _all_said(worse["text"]), "source": "human",
-            "reason": f"annotator {judgement['annotator']} {verb}", "system_chosen": better["system"],
-            "system_rejected": worse["system"]} | {name: judgement[name] for name in _SAID}  # fmt: skip
+        yield (
+            _about(judgement)
+            | {
+                "chosen": _all_said(better["text"]),
+                "rejected": _all_said(worse["text"]),
+                "source": "human",
+                "reason": f"annotator {judgement['annotator']} {verb}",
+                "system_chosen": better["system"],
+                "system_rejected": worse["system"],
+            }
+            | {name: judgement[name] for name in _SAID}
+        )
 
 
 def _thumbs(judgement: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
@@ -279,14 +301,25 @@ def _thumbs(judgement: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     wrong = {"a": "b", "b": "a", "both_wrong": "ab"}.get(judgement["verdict"], "")
     if not up and judgement["verdict"] in ("a", "b"):  # a single thumb has no second answer
         up = {judgement[f"answer_{judgement['verdict']}"]: judgement[f"system_{judgement['verdict']}"]}
-    down = {judgement[f"answer_{side}"]: judgement[f"system_{side}"] for side in wrong if judgement[f"answer_{side}"].strip()}
+    down = {
+        judgement[f"answer_{side}"]: judgement[f"system_{side}"]
+        for side in wrong
+        if judgement[f"answer_{side}"].strip()
+    }
     for said, label in ((up, True), (down, False)):
         for text, system in said.items():
-            yield _about(judgement) | {
-                "completion": _all_said(text), "label": label, "source": "human", "system": system,
-                "reason": f"annotator {judgement['annotator']} {'preferred it' if label else 'found it worse or wrong'}",
-                "pair": pair_key(judgement) if len(up) + len(down) > 1 else None,
-            } | {name: judgement[name] for name in _SAID}  # fmt: skip
+            yield (
+                _about(judgement)
+                | {
+                    "completion": _all_said(text),
+                    "label": label,
+                    "source": "human",
+                    "system": system,
+                    "reason": f"annotator {judgement['annotator']} {'preferred it' if label else 'found it worse or wrong'}",
+                    "pair": pair_key(judgement) if len(up) + len(down) > 1 else None,
+                }
+                | {name: judgement[name] for name in _SAID}
+            )
 
 
 def _about(judgement: Mapping[str, Any]) -> dict[str, Any]:
@@ -302,5 +335,8 @@ def _flat(row: Mapping[str, Any]) -> dict[str, Any]:
     """Return a row with its messages as text; those of the prompt are kept beside it where they are more than a question."""
     answers = {name: row[name][0]["content"] for name in ANSWERS if name in row}
     known = len(row["prompt"]) > 1 or row["prompt"][0]["content"] != row["question"]
-    return dict(row) | answers | {"prompt": "\n\n".join(m["content"] for m in row["prompt"]),
-                                  "messages": row["prompt"] if known else None}  # fmt: skip
+    return (
+        dict(row)
+        | answers
+        | {"prompt": "\n\n".join(m["content"] for m in row["prompt"]), "messages": row["prompt"] if known else None}
+    )

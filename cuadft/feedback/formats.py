@@ -74,9 +74,11 @@ def read_votes(path: str | Path, file_format: str = "auto") -> tuple[str, list[F
     columns = list(dict.fromkeys(name for record in records for name in record.values))
     found = detect_format(records, columns) if file_format == "auto" else file_format
     if not found:
-        raise InputError(f"{path} has none of the known layouts: TRL's chosen and rejected (or completion and label), Label "
-                         "Studio's annotations, the AWS sample's question, ref_answer and response, or our raw export. "
-                         f"{_listed(columns)}")  # fmt: skip
+        raise InputError(
+            f"{path} has none of the known layouts: TRL's chosen and rejected (or completion and label), Label "
+            "Studio's annotations, the AWS sample's question, ref_answer and response, or our raw export. "
+            f"{_listed(columns)}"
+        )
     reader = _READERS[found](columns, path)
     votes = [vote for record in records for vote in _votes(reader, record)]
     return found, _joined(votes) if found == "trl" else votes
@@ -100,7 +102,9 @@ def _plain(record: files.TableRow, path: Path) -> files.TableRow:
     if isinstance(values.get("data"), dict):
         values["data"] = {records.cell_column(name): value for name, value in values["data"].items()}
     if path.suffix.lower() not in files.JSON_SUFFIXES:
-        values = {name: records.unquote_formula(value) if isinstance(value, str) else value for name, value in values.items()}
+        values = {
+            name: records.unquote_formula(value) if isinstance(value, str) else value for name, value in values.items()
+        }
     return files.TableRow(record.where.removeprefix(f"{path}, "), values)
 
 
@@ -118,8 +122,12 @@ def _votes(reader: _Reader, record: files.TableRow) -> Iterator[ForeignVote | Le
 def _shared(values: Mapping[str, Any]) -> dict[str, Any]:
     """Return what any layout may say of a row besides its answers."""
     data = values["data"] if isinstance(values.get("data"), dict) else {}
-    found = {field: next((source[name] for name in names for source in (data, values) if source.get(name) not in (None, "")),
-                         None) for field, names in COLUMNS.items()}  # fmt: skip
+    found = {
+        field: next(
+            (source[name] for name in names for source in (data, values) if source.get(name) not in (None, "")), None
+        )
+        for field, names in COLUMNS.items()
+    }
     made = {name: records.cell_text(value, name) for name, value in found.items() if name not in ("seconds", "time")}
     return made | {"seconds": records.cell_seconds(found["seconds"]), "time": records.cell_moment(found["time"])}
 
@@ -135,23 +143,37 @@ def _joined(votes: Sequence[ForeignVote | LeftOut]) -> list[ForeignVote | LeftOu
 
 def _question_asked(thumb: dict[str, Any]) -> tuple[Any, ...]:
     pair = thumb.pop("pair", None)  # says more than the prompt, but joins no answers to different questions
-    return (thumb["annotator"], thumb["id"], thumb["contract"], thumb["question"], pair or ("", thumb["prompt_question"]))
+    return (
+        thumb["annotator"],
+        thumb["id"],
+        thumb["contract"],
+        thumb["question"],
+        pair or ("", thumb["prompt_question"]),
+    )
 
 
 def _pairs(thumbs: Sequence[ForeignVote]) -> list[ForeignVote]:
     """Return each answer thumbed up against each thumbed down; without one up, two down at a time as both wrong."""
     up, down = ([t for t in thumbs if (t.values["verdict"] == "a") is liked] for liked in (True, False))
-    pairs = [(u, d, "a") for u in up for d in down] if up else [(a, b, "both_wrong") for a, b in zip(down[::2], down[1::2])]
-    alone = up if not down else down[2 * len(pairs):] if not up else []
-    return alone + [ForeignVote(f"{a.where} and {b.where}", a.values | {"answer_b": b.values["answer_a"],
-                                                                 "system_b": b.values["system_a"], "verdict": verdict})
-                    for a, b, verdict in pairs]  # fmt: skip
+    pairs = (
+        [(u, d, "a") for u in up for d in down] if up else [(a, b, "both_wrong") for a, b in zip(down[::2], down[1::2])]
+    )
+    alone = up if not down else down[2 * len(pairs) :] if not up else []
+    return alone + [
+        ForeignVote(
+            f"{a.where} and {b.where}",
+            a.values | {"answer_b": b.values["answer_a"], "system_b": b.values["system_a"], "verdict": verdict},
+        )
+        for a, b, verdict in pairs
+    ]
 
 
 def _trl(columns: Sequence[str], path: Path) -> _Reader:
     if not is_trl(columns):
-        raise InputError(f"{path} lacks TRL's columns: chosen and rejected, or completion and label (and prompt, unless both "
-                         f"answers begin with it). {_listed(columns)}")  # fmt: skip
+        raise InputError(
+            f"{path} lacks TRL's columns: chosen and rejected, or completion and label (and prompt, unless both "
+            f"answers begin with it). {_listed(columns)}"
+        )
     return trl_votes
 
 
@@ -162,8 +184,10 @@ def _labelstudio(columns: Sequence[str], path: Path) -> _Reader:
 def _aws(columns: Sequence[str], path: Path) -> _Reader:
     reference, response = (next((n for n in names if n in columns), None) for names in (REFERENCE, RESPONSE))
     if "question" not in columns or reference is None or response is None:
-        raise InputError(f"{path} lacks a column of the AWS sample's files: question, {' or '.join(REFERENCE)}, "
-                         f"{' or '.join(RESPONSE)}. {_listed(columns)}")  # fmt: skip
+        raise InputError(
+            f"{path} lacks a column of the AWS sample's files: question, {' or '.join(REFERENCE)}, "
+            f"{' or '.join(RESPONSE)}. {_listed(columns)}"
+        )
 
     def votes(record: files.TableRow) -> Iterator[dict[str, Any]]:
         if str(record.values.get(JUDGED)).strip().casefold() in ("1", "1.0", "true"):
@@ -172,8 +196,14 @@ def _aws(columns: Sequence[str], path: Path) -> _Reader:
         given = [records.cell_text(record.values.get(name), name) for name in (reference, response)]
         if not all(answer.strip() for answer in given):
             raise Refused("its reference or its response is empty")
-        yield {"answer_a": given[0], "answer_b": given[1], "system_a": EXPERT, "system_b": path.stem, "verdict": "a",
-               "named": EXPERT}  # fmt: skip
+        yield {
+            "answer_a": given[0],
+            "answer_b": given[1],
+            "system_a": EXPERT,
+            "system_b": path.stem,
+            "verdict": "a",
+            "named": EXPERT,
+        }
 
     return votes
 
@@ -248,8 +278,13 @@ def _thumb(values: Mapping[str, Any]) -> dict[str, Any]:
     answer = {"answer_a": _answer(_parsed(values.get("completion"), "completion"), "completion"), "answer_b": ""}
     systems = {"system_a": cell_text(values.get("system")), "system_b": ""}
     pair = {"pair": cell_text(values["pair"])} if values.get("pair") not in (None, "") else {}
-    return answer | systems | pair | _prompt_asked(_parsed(values.get("prompt"), "prompt"), values) | {
-        "verdict": "a" if label in TRUE else "both_wrong"}  # fmt: skip
+    return (
+        answer
+        | systems
+        | pair
+        | _prompt_asked(_parsed(values.get("prompt"), "prompt"), values)
+        | {"verdict": "a" if label in TRUE else "both_wrong"}
+    )
 
 
 def _prompt_asked(prompt: str | Messages, values: Mapping[str, Any]) -> dict[str, Any]:

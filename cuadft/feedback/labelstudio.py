@@ -17,8 +17,16 @@ from cuadft.feedback.records import Refused, cell_column, cell_moment, cell_seco
 from cuadft.feedback.training_questions import question_of_prompt
 
 SIDES = {"left": "a", "right": "b"}
-OTHER_VERDICTS = {"tie": "tie", "equal": "tie", "same": "tie", "both": "tie", "neither": "both_wrong",
-                  "bothwrong": "both_wrong", "bothbad": "both_wrong", "skip": "skip"}  # fmt: skip
+OTHER_VERDICTS = {
+    "tie": "tie",
+    "equal": "tie",
+    "same": "tie",
+    "both": "tie",
+    "neither": "both_wrong",
+    "bothwrong": "both_wrong",
+    "bothbad": "both_wrong",
+    "skip": "skip",
+}
 NO_ANSWERS = ("system", "model", "name", "score", "id", "rating", "time", "span", "spans")
 LIKELY = ("answer", "response", "text", "output", "completion")  # names of answers, before others that come in twos
 LATER = {"a": "b", "1": "2", "left": "right"}
@@ -39,8 +47,11 @@ def is_labelstudio(records: Sequence[TableRow], columns: Collection[str]) -> boo
     """Tell whether records are Label Studio's: tasks with data and annotations, or rows of one annotation each."""
     if "data" in columns and ("annotations" in columns or "completions" in columns):
         return True
-    return "annotator" in columns and bool({"annotation_id", "lead_time"} & set(columns)) and any(
-        _selected(value) for record in records for value in record.values.values())  # fmt: skip
+    return (
+        "annotator" in columns
+        and bool({"annotation_id", "lead_time"} & set(columns))
+        and any(_selected(value) for record in records for value in record.values.values())
+    )
 
 
 def labelstudio_votes(record: TableRow) -> Iterator[dict[str, Any]]:
@@ -77,11 +88,20 @@ def _annotated(annotation: Mapping[str, Any]) -> dict[str, Any]:
     if len(set(verdicts)) > 1:
         return {"left_out": f"it selects {' and '.join(sorted(set(verdicts)))} at once"}
     shown = next((str(one.get("to_name") or "") for one, value in of_value if _selected(value)), "")
-    texts = {str(one.get("from_name")): "\n".join(map(str, value["text"])) for one, value in of_value
-             if isinstance(value.get("text"), list)}  # fmt: skip
-    return {"verdict": verdicts[0], "shown": shown, "annotator": _who(annotation.get("completed_by")),
-            "seconds": cell_seconds(annotation.get("lead_time")), "time": cell_moment(annotation.get("created_at")),
-            "comment": texts.get("comment", ""), "edited": texts.get("edited")}  # fmt: skip
+    texts = {
+        str(one.get("from_name")): "\n".join(map(str, value["text"]))
+        for one, value in of_value
+        if isinstance(value.get("text"), list)
+    }
+    return {
+        "verdict": verdicts[0],
+        "shown": shown,
+        "annotator": _who(annotation.get("completed_by")),
+        "seconds": cell_seconds(annotation.get("lead_time")),
+        "time": cell_moment(annotation.get("created_at")),
+        "comment": texts.get("comment", ""),
+        "edited": texts.get("edited"),
+    }
 
 
 def _flat(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -95,8 +115,12 @@ def _flat(values: Mapping[str, Any]) -> dict[str, Any]:
         return {"left_out": f"it selects {' and '.join(sorted(found))} at once" if found else UNDECIDED}
     texts = _asked(values) | {name: _lines(values[name]) for name in TEXTS if values.get(name)}
     texts |= {name: str(values.get(name) or "") for name in ("system_a", "system_b")}
-    return {"answer_a": values[answers[0]], "answer_b": values[answers[1]], "verdict": found.pop(),
-            "annotator": _who(values.get("annotator"))} | texts  # fmt: skip
+    return {
+        "answer_a": values[answers[0]],
+        "answer_b": values[answers[1]],
+        "verdict": found.pop(),
+        "annotator": _who(values.get("annotator")),
+    } | texts
 
 
 def _selected(value: Any) -> str:
@@ -172,13 +196,20 @@ def labelstudio_tasks(judgements: Sequence[Mapping[str, Any]]) -> list[dict[str,
     """
     made: dict[str, dict[str, Any]] = {}
     for judgement in judgements:
-        data = {"question_id": judgement["id"]} | {k: judgement[k] for k in ("contract", "question", "answer_a", "answer_b")}
+        data = {"question_id": judgement["id"]} | {
+            k: judgement[k] for k in ("contract", "question", "answer_a", "answer_b")
+        }
         meta = {name: judgement[name] for name in ("system_a", "system_b")}
         task = made.setdefault(pair_key(judgement), {"data": data, "meta": meta, "annotations": []})
-        task["annotations"].append({
-            "completed_by": {"email": judgement["annotator"]}, "was_cancelled": judgement["verdict"] == "skip",
-            "lead_time": judgement["seconds"], "created_at": judgement["time"], "result": _result(judgement),
-        })  # fmt: skip
+        task["annotations"].append(
+            {
+                "completed_by": {"email": judgement["annotator"]},
+                "was_cancelled": judgement["verdict"] == "skip",
+                "lead_time": judgement["seconds"],
+                "created_at": judgement["time"],
+                "result": _result(judgement),
+            }
+        )
     return list(made.values())
 
 
@@ -186,9 +217,18 @@ def _result(judgement: Mapping[str, Any]) -> list[dict[str, Any]]:
     sides, verdict = {side: name for name, side in SIDES.items()}, judgement["verdict"]
     found = []
     if verdict in sides:
-        found.append({"from_name": "verdict", "to_name": "answer_a,answer_b", "type": "pairwise",
-                      "value": {"selected": sides[verdict]}})  # fmt: skip
+        found.append(
+            {
+                "from_name": "verdict",
+                "to_name": "answer_a,answer_b",
+                "type": "pairwise",
+                "value": {"selected": sides[verdict]},
+            }
+        )
     elif verdict != "skip":
         found.append({"from_name": "other", "to_name": "answer_a", "type": "choices", "value": {"choices": [verdict]}})
-    return found + [{"from_name": name, "to_name": "answer_a", "type": "textarea", "value": {"text": [judgement[name]]}}
-                    for name in TEXTS if judgement[name]]  # fmt: skip
+    return found + [
+        {"from_name": name, "to_name": "answer_a", "type": "textarea", "value": {"text": [judgement[name]]}}
+        for name in TEXTS
+        if judgement[name]
+    ]

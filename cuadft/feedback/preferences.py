@@ -21,7 +21,16 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from cuadft.core.errors import InputError
 from cuadft.feedback.agreement import Ruling
-from cuadft.feedback.candidates import SOURCES, Answer, Choice, Material, Question, gather_material, same_answer, taught_answer
+from cuadft.feedback.candidates import (
+    SOURCES,
+    Answer,
+    Choice,
+    Material,
+    Question,
+    gather_material,
+    same_answer,
+    taught_answer,
+)
 
 if TYPE_CHECKING:
     from cuadft.evaluation.judge import Judge
@@ -34,10 +43,17 @@ HELD_CORRECT = 0.75  # judge's score from which an answer counts as correct
 SCORE_ROUNDING = 1e-9
 
 
-def preference_pairs(program: ContractQA, candidates: Sequence[Mapping[str, Any]], *, judge: Judge | None,
-          sources: Sequence[str] = SOURCES, feedback: Sequence[Mapping[str, Any]] = (),
-          rows: Sequence[Mapping[str, Any]] = (), margin: float = 0.3,
-          length_tolerance: float = 0.2) -> tuple[list[dict[str, Any]], Counter[str]]:  # fmt: skip
+def preference_pairs(
+    program: ContractQA,
+    candidates: Sequence[Mapping[str, Any]],
+    *,
+    judge: Judge | None,
+    sources: Sequence[str] = SOURCES,
+    feedback: Sequence[Mapping[str, Any]] = (),
+    rows: Sequence[Mapping[str, Any]] = (),
+    margin: float = 0.3,
+    length_tolerance: float = 0.2,
+) -> tuple[list[dict[str, Any]], Counter[str]]:
     """Return preference pairs in TRL's conversational format, and counts of what was made and what was left out.
 
     candidates: predictions for training questions, several a question. feedback: judgements, see `judgements`. rows: the
@@ -53,15 +69,19 @@ def preference_pairs(program: ContractQA, candidates: Sequence[Mapping[str, Any]
     Raises InputError on settings out of range, "ai" without judge, and records that are none.
     """
     if not 0 <= margin <= 1 or not length_tolerance >= 0:
-        raise InputError(f"Invalid margin {margin} or length_tolerance {length_tolerance}: give a margin from 0 to 1 and a "
-                         "tolerance from 0 (inf: any length).")
+        raise InputError(
+            f"Invalid margin {margin} or length_tolerance {length_tolerance}: give a margin from 0 to 1 and a "
+            "tolerance from 0 (inf: any length)."
+        )
     material = gather_material(program, candidates, judge=judge, sources=sources, feedback=feedback, rows=rows)
     groups: list[list[Choice]] = []
     people: list[Choice] = []
     for id_, question in material.questions.items():
         human, rulings = material.choices[id_], material.rulings[id_]
-        ranked = [_allowed(_gold(question, margin), rulings) if "gold" in sources else [],
-                  _allowed(_ai(question, margin, judge), rulings) if "ai" in sources else []]  # fmt: skip
+        ranked = [
+            _allowed(_gold(question, margin), rulings) if "gold" in sources else [],
+            _allowed(_ai(question, margin, judge), rulings) if "ai" in sources else [],
+        ]
         found = [options for options in ([human] if human else []) + ranked if options]
         material.counts["superseded"] += max(0, len(found) - 1)
         if not found and question.answers:
@@ -86,8 +106,12 @@ def _gold(question: Question, margin: float) -> list[Choice]:
     if not good and expert:
         good = [expert]
     wrong = [a for a in answers if question.row["is_impossible"] or not a.judged >= HELD_CORRECT]
-    return _ordered(Choice(question, c.text, r.text, "gold", _against_gold(c, r, question), (c.gold, r.gold))
-                    for c in good for r in wrong if _clear(c.gold, r.gold, margin))  # fmt: skip
+    return _ordered(
+        Choice(question, c.text, r.text, "gold", _against_gold(c, r, question), (c.gold, r.gold))
+        for c in good
+        for r in wrong
+        if _clear(c.gold, r.gold, margin)
+    )
 
 
 def _ai(question: Question, margin: float, judge: Judge) -> list[Choice]:
@@ -95,9 +119,19 @@ def _ai(question: Question, margin: float, judge: Judge) -> list[Choice]:
     answers = [a for a in question.usable if a.judged == a.judged]
     best = max((a.judged for a in answers), default=0.0)
     good = [a for a in answers if a.judged >= max(FAIR, best - NEAR - SCORE_ROUNDING)]
-    return _ordered(Choice(question, c.text, r.text, "ai", f"judge {judge.name}: {c.judged:.2f} against {r.judged:.2f}",
-                           (c.judged, r.judged))
-                    for c in good for r in answers if _clear(c.judged, r.judged, margin))  # fmt: skip
+    return _ordered(
+        Choice(
+            question,
+            c.text,
+            r.text,
+            "ai",
+            f"judge {judge.name}: {c.judged:.2f} against {r.judged:.2f}",
+            (c.judged, r.judged),
+        )
+        for c in good
+        for r in answers
+        if _clear(c.judged, r.judged, margin)
+    )
 
 
 def _clear(chosen: float, rejected: float, margin: float) -> bool:
@@ -118,8 +152,11 @@ def _against_gold(chosen: Answer, rejected: Answer, question: Question) -> str:
 
 def _allowed(choices: Sequence[Choice], rulings: Sequence[Ruling]) -> list[Choice]:
     """Leave out pairs that people have judged, and pairs that prefer what they called wrong."""
+
     def settled(choice: Choice, ruling: Ruling) -> bool:
-        chosen, rejected = (any(same_answer(text, answer) for answer in ruling.answers) for text in (choice.chosen, choice.rejected))
+        chosen, rejected = (
+            any(same_answer(text, answer) for answer in ruling.answers) for text in (choice.chosen, choice.rejected)
+        )
         return chosen and (rejected or ruling.verdict == "both_wrong")
 
     return [choice for choice in choices if not any(settled(choice, ruling) for ruling in rulings)]
@@ -130,9 +167,18 @@ def _pair(program: ContractQA, choice: Choice) -> dict[str, Any]:
     *prompt, better = program.messages(row["question"], hits, choice.chosen)
     *_, worse = program.messages(row["question"], hits, choice.rejected)
     high, low = choice.scores or (None, None)
-    return {"id": row["id"], "contract": row["contract"], "prompt": prompt, "chosen": [better], "rejected": [worse],
-            "source": choice.source, "reason": choice.reason, "chosen_score": high, "rejected_score": low,
-            "margin": None if choice.scores is None else high - low}
+    return {
+        "id": row["id"],
+        "contract": row["contract"],
+        "prompt": prompt,
+        "chosen": [better],
+        "rejected": [worse],
+        "source": choice.source,
+        "reason": choice.reason,
+        "chosen_score": high,
+        "rejected_score": low,
+        "margin": None if choice.scores is None else high - low,
+    }
 
 
 class Thumb(NamedTuple):
@@ -145,10 +191,17 @@ class Thumb(NamedTuple):
     score: float | None = None
 
 
-def preference_thumbs(program: ContractQA, candidates: Sequence[Mapping[str, Any]], *, judge: Judge | None,
-             sources: Sequence[str] = SOURCES, feedback: Sequence[Mapping[str, Any]] = (),
-             rows: Sequence[Mapping[str, Any]] = (), good: float = 0.75,
-             bad: float = 0.25) -> tuple[list[dict[str, Any]], Counter[str]]:  # fmt: skip
+def preference_thumbs(
+    program: ContractQA,
+    candidates: Sequence[Mapping[str, Any]],
+    *,
+    judge: Judge | None,
+    sources: Sequence[str] = SOURCES,
+    feedback: Sequence[Mapping[str, Any]] = (),
+    rows: Sequence[Mapping[str, Any]] = (),
+    good: float = 0.75,
+    bad: float = 0.25,
+) -> tuple[list[dict[str, Any]], Counter[str]]:
     """Return answers with a thumb up (label True) or down, and counts; see `preferences.pairs` for the arguments.
 
     A record has the keys id, contract, prompt, completion, label, source, reason and score (None for people's thumbs).
@@ -188,7 +241,9 @@ def _human(material: Material, id_: str) -> list[Thumb]:
             found += [Thumb(taught_answer(answer), False, "human", who) for answer in ruling.answers if answer.strip()]
         alone = [answer for answer in ruling.answers if answer.strip()]
         if ruling.verdict in ("a", "b") and len(alone) == 1 and alone[0] == ruling.answers["ab".index(ruling.verdict)]:
-            found.append(Thumb(taught_answer(alone[0]), True, "human", f"annotator {', '.join(ruling.names)} found it good"))
+            found.append(
+                Thumb(taught_answer(alone[0]), True, "human", f"annotator {', '.join(ruling.names)} found it good")
+            )
     merged: list[Thumb] = []
     for thumb in found:
         place = next((i for i, known in enumerate(merged) if same_answer(known.text, thumb.text)), None)
@@ -199,15 +254,16 @@ def _human(material: Material, id_: str) -> list[Thumb]:
     return merged
 
 
-def _graded(answer: Answer, question: Question, judge: Judge | None, sources: Sequence[str], good: float,
-            bad: float) -> Thumb:
+def _graded(
+    answer: Answer, question: Question, judge: Judge | None, sources: Sequence[str], good: float, bad: float
+) -> Thumb:
     """Return gold's thumb, or the judge's where gold is undecided or not asked."""
     gold = _decide(answer.gold, good, bad) if "gold" in sources else None
     ai = _decide(answer.judged, good, bad) if "ai" in sources else None
     if gold is not None and ai is not None and gold is not ai and not question.row["is_impossible"]:
         return Thumb(answer.text, None, "gold", "gold and judge disagree")
     if gold is not None:
-        reason = ("there is such a clause" if answer.refuses else f"F1 {answer.gold:.2f} with the expert's words")
+        reason = "there is such a clause" if answer.refuses else f"F1 {answer.gold:.2f} with the expert's words"
         if question.row["is_impossible"]:
             reason = "there is no such clause"
         return Thumb(answer.text, gold, "gold", reason, answer.gold)
@@ -223,8 +279,17 @@ def _decide(score: float, good: float, bad: float) -> bool | None:
 def _record(program: ContractQA, question: Question, thumb: Thumb) -> dict[str, Any]:
     row = question.row
     *prompt, completion = program.messages(row["question"], question.hits, thumb.text)
-    return {"id": row["id"], "contract": row["contract"], "prompt": prompt, "completion": [completion],
-            "label": thumb.good, "source": thumb.source, "reason": thumb.reason, "score": thumb.score}
+    return {
+        "id": row["id"],
+        "contract": row["contract"],
+        "prompt": prompt,
+        "completion": [completion],
+        "label": thumb.good,
+        "source": thumb.source,
+        "reason": thumb.reason,
+        "score": thumb.score,
+    }
+
 
 T = TypeVar("T")
 SWEEPS = 10  # passes over all questions; each can only bring the lengths nearer
@@ -246,14 +311,18 @@ def length_report(pairs: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     if not sides:
         keys = ("chosen_longer", "mean_log_ratio", "chosen_characters", "rejected_characters")
         return {"pairs": 0} | dict.fromkeys(keys, math.nan)
-    return {"pairs": len(sides),
-            "chosen_longer": fmean(len(chosen) > len(rejected) for chosen, rejected in sides),
-            "mean_log_ratio": fmean(log_ratio(*both) for both in sides),
-            "chosen_characters": median(len(chosen) for chosen, _ in sides),
-            "rejected_characters": median(len(rejected) for _, rejected in sides)}  # fmt: skip
+    return {
+        "pairs": len(sides),
+        "chosen_longer": fmean(len(chosen) > len(rejected) for chosen, rejected in sides),
+        "mean_log_ratio": fmean(log_ratio(*both) for both in sides),
+        "chosen_characters": median(len(chosen) for chosen, _ in sides),
+        "rejected_characters": median(len(rejected) for _, rejected in sides),
+    }
 
 
-def match_lengths(groups: Sequence[Sequence[T]], ratio: Callable[[T], float], tolerance: float) -> tuple[list[T], list[T]]:
+def match_lengths(
+    groups: Sequence[Sequence[T]], ratio: Callable[[T], float], tolerance: float
+) -> tuple[list[T], list[T]]:
     """Choose one of each group's items so that the mean ratio of all is within +-`tolerance`; return kept and dropped.
 
     The first item of a group is the one to choose but for its length. If choosing cannot bring the mean into

@@ -28,9 +28,26 @@ VERDICTS = ("a", "b", "tie", "both_wrong", "skip")
 OPINIONS = VERDICTS[:-1]  # a skipped pair has no verdict
 REQUIRED = ("annotator", "id", "contract", "question", "answer_a", "answer_b", "verdict")
 FIELDS = (
-    "uid", "time", "annotator", "id", "contract", "question", "answer_a", "answer_b", "system_a", "system_b",
-    "shown_first", "verdict", "edited", "span", "comment", "seconds", "prompt", "source", "revokes",
-)  # fmt: skip
+    "uid",
+    "time",
+    "annotator",
+    "id",
+    "contract",
+    "question",
+    "answer_a",
+    "answer_b",
+    "system_a",
+    "system_b",
+    "shown_first",
+    "verdict",
+    "edited",
+    "span",
+    "comment",
+    "seconds",
+    "prompt",
+    "source",
+    "revokes",
+)
 LONGEST_NAME = 100  # characters of an annotator's name
 LONGEST_SHOWN = 60  # characters of a bad value in an error message
 AHEAD = timedelta(days=1)  # a verdict dated later than this would outlast all corrections
@@ -51,13 +68,18 @@ def checked_judgement(judgement: Mapping[str, Any]) -> dict[str, Any]:
         raise InputError(f"The judgement has no {missing[0]!r}: give {', '.join(REQUIRED)}.")
     found = {key: _CHECKS[key](key, judgement.get(key)) for key in FIELDS}
     if found["answer_a"] == found["answer_b"]:
-        raise InputError(f"Both answers are {_shown(found['answer_a'])}: there is nothing to choose, leave the pair out.")
+        raise InputError(
+            f"Both answers are {_shown(found['answer_a'])}: there is nothing to choose, leave the pair out."
+        )
     return found
 
 
 def pair_key(record: Mapping[str, Any]) -> str:
     """Return the name of a judgement's or task's pair: its question's id and the two (system, answer), in any order."""
-    sides = sorted([without_surrogates(record[f"system_{side}"] or ""), without_surrogates(record[f"answer_{side}"])] for side in "ab")
+    sides = sorted(
+        [without_surrogates(record[f"system_{side}"] or ""), without_surrogates(record[f"answer_{side}"])]
+        for side in "ab"
+    )
     return value_hash([without_surrogates(record["id"]), sides])[:24]
 
 
@@ -88,7 +110,9 @@ def current_judgements(judgements: Iterable[Mapping[str, Any]]) -> list[dict[str
             pair = pair_key(row)
             side = first.setdefault(pair, (row["system_a"], row["answer_a"]))
             latest.pop((row["annotator"], pair), None)
-            latest[row["annotator"], pair] = dict(row) if (row["system_a"], row["answer_a"]) == side else swapped_verdict(row)
+            latest[row["annotator"], pair] = (
+                dict(row) if (row["system_a"], row["answer_a"]) == side else swapped_verdict(row)
+            )
     return list(latest.values())
 
 
@@ -207,10 +231,21 @@ def _shown(value: Any) -> str:
 
 
 _CHECKS: dict[str, Callable[[str, Any], Any]] = dict.fromkeys(FIELDS, _text) | {
-    "uid": _uid, "time": _time, "annotator": _name, "id": _filled, "contract": _filled, "question": _filled,
-    "shown_first": _shown_first, "verdict": _verdict, "edited": _edited, "span": _span, "seconds": _seconds,
-    "prompt": _prompt, "source": _source, "revokes": _revokes,
-}  # fmt: skip
+    "uid": _uid,
+    "time": _time,
+    "annotator": _name,
+    "id": _filled,
+    "contract": _filled,
+    "question": _filled,
+    "shown_first": _shown_first,
+    "verdict": _verdict,
+    "edited": _edited,
+    "span": _span,
+    "seconds": _seconds,
+    "prompt": _prompt,
+    "source": _source,
+    "revokes": _revokes,
+}
 
 
 class Refused(Exception):
@@ -250,6 +285,7 @@ def cell_moment(value: Any) -> str | None:
     except (TypeError, ValueError, OverflowError):
         return None
     return found.isoformat() if found <= datetime.now(UTC) + AHEAD else None
+
 
 # What spreadsheets take for the start of a formula (OWASP, "CSV Injection"), full-width forms included
 _FORMULA = r"(?:\s*[=+\-@＝＋－＠]|[\t\r\n])"

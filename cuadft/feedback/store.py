@@ -133,10 +133,20 @@ def _insert(db: sqlite3.Connection, row: Mapping[str, Any]) -> None:
 def _check_undo(db: sqlite3.Connection, row: Mapping[str, Any]) -> None:
     found = db.execute("SELECT annotator, revokes FROM judgement WHERE uid = ?", [row["revokes"]]).fetchone()
     again = db.execute("SELECT 1 FROM judgement WHERE revokes = ?", [row["revokes"]]).fetchone()
-    reason = ("is not in the store" if not found else f"is {found[0]}'s" if found[0] != row["annotator"]
-              else "is an undo itself" if found[1] else "was undone before" if again else "")  # fmt: skip
+    reason = (
+        "is not in the store"
+        if not found
+        else f"is {found[0]}'s"
+        if found[0] != row["annotator"]
+        else "is an undo itself"
+        if found[1]
+        else "was undone before"
+        if again
+        else ""
+    )
     if reason:
         raise InputError(f"{row['annotator']} can't undo judgement {row['revokes']}: it {reason}. Nothing was stored.")
+
 
 PATIENCE = 60.0  # seconds that a writer waits for the others
 
@@ -211,8 +221,10 @@ class Ledger:
         """Raise InputError beside the log of a store that was deleted: SQLite would mix its rows into the new one."""
         log = self._log()
         if log.exists() and log.stat().st_size:
-            raise InputError(f"{log} holds rows of a feedback store that is gone: put {self.path.name} back beside it, or, to "
-                             "begin a new one, move the log away.")
+            raise InputError(
+                f"{log} holds rows of a feedback store that is gone: put {self.path.name} back beside it, or, to "
+                "begin a new one, move the log away."
+            )
 
     def _log(self) -> Path:
         return self.path.with_name(f"{self.path.name}-wal")
@@ -234,8 +246,10 @@ class Ledger:
         """Return how to open a file in a folder that can't be written, where SQLite can keep no lock."""
         log = self._log()
         if log.exists() and log.stat().st_size:
-            raise InputError(f"{self.path} has rows in {log.name} that can't be read in a read-only folder: copy both "
-                             "files to a folder that you may write.")  # fmt: skip
+            raise InputError(
+                f"{self.path} has rows in {log.name} that can't be read in a read-only folder: copy both "
+                "files to a folder that you may write."
+            )
         return "mode=ro&immutable=1"
 
     def _check(self, db: sqlite3.Connection) -> None:
@@ -243,12 +257,16 @@ class Ledger:
         if kind != self.application:
             raise InputError(f"{self.path} is no feedback store: name another file, or move this one away.")
         if version != self.version:
-            raise InputError(f"{self.path} has version {version} of the feedback store; this cuadft reads version "
-                             f"{self.version}: install the cuadft that wrote it.")  # fmt: skip
+            raise InputError(
+                f"{self.path} has version {version} of the feedback store; this cuadft reads version "
+                f"{self.version}: install the cuadft that wrote it."
+            )
 
     def _error(self, what: str, error: Exception) -> InputError:
-        return InputError(f"Can't {what} the feedback store {self.path} ({error}): check that it is a store, that its folder "
-                          "can be written and that the disk has room, then repeat the step. What was stored is kept.")
+        return InputError(
+            f"Can't {what} the feedback store {self.path} ({error}): check that it is a store, that its folder "
+            "can be written and that the disk has room, then repeat the step. What was stored is kept."
+        )
 
 
 @contextmanager

@@ -39,9 +39,16 @@ class _Pair:
     tie: str  # orders pairs of equal priority
 
 
-def feedback_tasks(candidates: Sequence[Mapping[str, Any]], *, scores: Mapping[str, Sequence[float]], texts: Mapping[str, str],
-          size: int, judged: Collection[str] = (), disputed: Collection[str] = (),
-          seed: int) -> list[dict[str, Any]]:  # fmt: skip
+def feedback_tasks(
+    candidates: Sequence[Mapping[str, Any]],
+    *,
+    scores: Mapping[str, Sequence[float]],
+    texts: Mapping[str, str],
+    size: int,
+    judged: Collection[str] = (),
+    disputed: Collection[str] = (),
+    seed: int,
+) -> list[dict[str, Any]]:
     """Return up to `size` tasks, the most instructive first, spread over contracts and categories.
 
     candidates: prediction rows of training questions, of several systems or draws; failed ones make no pair, answers
@@ -74,19 +81,26 @@ def answer_likeness(one: Mapping[str, Any], other: Mapping[str, Any]) -> float:
     return token_f1(one["answer"], [other["answer"]])
 
 
-def _check(candidates: Sequence[Mapping[str, Any]], scores: Mapping[str, Sequence[float]], texts: Mapping[str, str],
-           size: int) -> None:  # fmt: skip
+def _check(
+    candidates: Sequence[Mapping[str, Any]], scores: Mapping[str, Sequence[float]], texts: Mapping[str, str], size: int
+) -> None:
     if isinstance(size, bool) or not isinstance(size, int) or size < 0:
         raise InputError(f"Invalid size {size!r} of the backlog: give a whole number of pairs from 0.")
     for row in candidates:
         if row.get("split") in HELD_OUT:
-            raise InputError(f"{row['id']!r} is of the {row['split']} split, from which nothing may be learned: pass "
-                             "predictions of training questions only.")  # fmt: skip
+            raise InputError(
+                f"{row['id']!r} is of the {row['split']} split, from which nothing may be learned: pass "
+                "predictions of training questions only."
+            )
         if row["contract"] not in texts:
-            raise InputError(f"No text of contract {row['contract']!r}: pass the texts of the run that made the candidates.")
+            raise InputError(
+                f"No text of contract {row['contract']!r}: pass the texts of the run that made the candidates."
+            )
     for name, values in scores.items():
         if len(values) != len(candidates):
-            raise InputError(f"Score {name!r} has {len(values)} values for {len(candidates)} candidates: give one of each.")
+            raise InputError(
+                f"Score {name!r} has {len(values)} values for {len(candidates)} candidates: give one of each."
+            )
         if bad := [value for value in map(_number, values) if not (math.isnan(value) or 0 <= value <= 1)]:
             raise InputError(f"Score {name!r} holds {bad[0]}: give numbers from 0 to 1, NaN where there is none.")
 
@@ -114,16 +128,24 @@ def _interest(first: Scores, second: Scores, disputed: bool) -> tuple[float, str
     """Return a pair's priority and, in a sentence, the largest part of it."""
     gaps = {name: first[1][name] - second[1][name] for name in first[1]}
     gaps = {name: gap for name, gap in gaps.items() if not math.isnan(gap)}
-    against = [(min(abs(gaps[one]), abs(gaps[other])), one, other)
-               for one, other in combinations(gaps, 2) if gaps[one] * gaps[other] < 0]  # fmt: skip
+    against = [
+        (min(abs(gaps[one]), abs(gaps[other])), one, other)
+        for one, other in combinations(gaps, 2)
+        if gaps[one] * gaps[other] < 0
+    ]
     opposed = max(against, default=(0.0, "", ""), key=lambda found: found[0])
     alike = answer_likeness(first[0], second[0])
     clear = sum(map(abs, gaps.values())) / len(gaps) if gaps else 0.0
     doubt = DOUBT * (1 - clear) * (1 - alike)
-    reasons = {"disputed": (float(disputed), "Annotators gave different verdicts on this pair."),
-               "opposed": (opposed[0], f"{opposed[1]} and {opposed[2]} rank the two answers oppositely, by "
-                                       f"{abs(gaps.get(opposed[1], 0)):.2f} and {abs(gaps.get(opposed[2], 0)):.2f}."),
-               "doubt": (doubt, _doubtful(first[0], second[0], alike, clear, scored=bool(gaps)))}  # fmt: skip
+    reasons = {
+        "disputed": (float(disputed), "Annotators gave different verdicts on this pair."),
+        "opposed": (
+            opposed[0],
+            f"{opposed[1]} and {opposed[2]} rank the two answers oppositely, by "
+            f"{abs(gaps.get(opposed[1], 0)):.2f} and {abs(gaps.get(opposed[2], 0)):.2f}.",
+        ),
+        "doubt": (doubt, _doubtful(first[0], second[0], alike, clear, scored=bool(gaps))),
+    }
     return sum(part for part, _ in reasons.values()), max(reasons.values(), key=lambda reason: reason[0])[1]
 
 
@@ -163,27 +185,47 @@ def _spread(pairs: Sequence[_Pair], size: int) -> list[_Pair]:
 
 def _task(pair: _Pair, text: str) -> dict[str, Any]:
     one, other = pair.first[0], pair.second[0]
-    spans = {f"spans_{side}": [list(span) for span in row.get("spans") or []] for side, row in (("a", one), ("b", other))}
-    return {"id": one["id"], "contract": one["contract"], "question": one["question"], "passages": _passages(one, other, text),
-            **_sides(one, other), **spans, "prompt": one.get("prompt"), "priority": round(pair.priority, 6),
-            "why": pair.why}  # fmt: skip
+    spans = {
+        f"spans_{side}": [list(span) for span in row.get("spans") or []] for side, row in (("a", one), ("b", other))
+    }
+    return {
+        "id": one["id"],
+        "contract": one["contract"],
+        "question": one["question"],
+        "passages": _passages(one, other, text),
+        **_sides(one, other),
+        **spans,
+        "prompt": one.get("prompt"),
+        "priority": round(pair.priority, 6),
+        "why": pair.why,
+    }
 
 
 def _sides(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
-    return {"id": one["id"], "answer_a": one["answer"], "answer_b": other["answer"], "system_a": one.get("system", ""),
-            "system_b": other.get("system", "")}  # fmt: skip
+    return {
+        "id": one["id"],
+        "answer_a": one["answer"],
+        "answer_b": other["answer"],
+        "system_a": one.get("system", ""),
+        "system_b": other.get("system", ""),
+    }
 
 
 def _passages(one: Mapping[str, Any], other: Mapping[str, Any], text: str) -> list[dict[str, Any]]:
     """Return what either system was sent, in the contract's order, and the surroundings of spans outside of it."""
     found = _merged([(p["start"], p["end"]) for row in (one, other) for p in row.get("passages") or []])
     spans = [tuple(span) for row in (one, other) for span in row.get("spans") or []]
-    outside = [(max(0, s - AROUND), min(len(text), e + AROUND)) for s, e in spans
-               if not any(start <= s and e <= end for start, end in found)]  # fmt: skip
+    outside = [
+        (max(0, s - AROUND), min(len(text), e + AROUND))
+        for s, e in spans
+        if not any(start <= s and e <= end for start, end in found)
+    ]
     found = _merged([*found, *outside])
     if any(not 0 <= start < end <= len(text) for start, end in found):
-        raise InputError(f"A passage of {one['id']!r} lies outside its contract of {len(text):,} characters: pass the texts "
-                         "of the run that made the candidates.")
+        raise InputError(
+            f"A passage of {one['id']!r} lies outside its contract of {len(text):,} characters: pass the texts "
+            "of the run that made the candidates."
+        )
     return [{"start": start, "end": end, "text": text[start:end]} for start, end in found]
 
 

@@ -29,15 +29,22 @@ class TrainingRows:
     def __init__(self, run: Path) -> None:
         """Read the run's contracts and each iteration's data/; raises InputError if the run has no training rows."""
         if not (run / "contracts.jsonl").is_file():
-            raise InputError(f"No run in {run} (it has no contracts.jsonl): name a run folder, as --run runs/quickstart.")
+            raise InputError(
+                f"No run in {run} (it has no contracts.jsonl): name a run folder, as --run runs/quickstart."
+            )
         records = rows.contract_records(run)
         self.texts = {record["title"]: _words(record["text"]) for record in records}
         self.held_out = rows.held_out_titles(records)
         self._titles = {fold(record["title"]): record["title"] for record in records}
         folders = sorted(run.glob("iter-*/data"), reverse=True)
-        self.by_id = _first(row for row in _rows(folders, "train")
-                            if row["contract"] in self.texts and row["contract"] not in self.held_out)
-        self._held_ids = {row["id"] for row in _rows(folders, "dev", "test", "slices") if row["contract"] in self.held_out}
+        self.by_id = _first(
+            row
+            for row in _rows(folders, "train")
+            if row["contract"] in self.texts and row["contract"] not in self.held_out
+        )
+        self._held_ids = {
+            row["id"] for row in _rows(folders, "dev", "test", "slices") if row["contract"] in self.held_out
+        }
         self._asked: dict[tuple[str, str], dict[str, dict[str, Any]]] = defaultdict(dict)
         for row in self.by_id.values():
             for wording in _wordings(row):
@@ -54,8 +61,10 @@ class TrainingRows:
         if title := self.title(contract):
             return title
         near = [self._titles[name] for name in get_close_matches(fold(contract), self._titles, n=3, cutoff=0.4)]
-        raise InputError(f"The run has no contract {contract!r}: give the title as in contracts.jsonl"
-                         f"{f' (nearest: {near})' if near else ''}.")
+        raise InputError(
+            f"The run has no contract {contract!r}: give the title as in contracts.jsonl"
+            f"{f' (nearest: {near})' if near else ''}."
+        )
 
     def find(self, vote: Mapping[str, Any], default_contract: str = "") -> dict[str, Any]:
         """Return the training row that a vote is about: by its id, else by contract and question.
@@ -81,8 +90,11 @@ class TrainingRows:
     def _by_question(self, vote: Mapping[str, Any], contract: str, title: str | None) -> dict[str, Any]:
         question = vote.get("question") or vote.get("prompt_question") or ""
         if not title:
-            raise Refused(f"the run has no contract {contract!r}" if contract else
-                          "neither a known id nor a contract is given (see --contract)")  # fmt: skip
+            raise Refused(
+                f"the run has no contract {contract!r}"
+                if contract
+                else "neither a known id nor a contract is given (see --contract)"
+            )
         if title in self.held_out:
             raise Refused("its contract is held out (dev, test or slice)", held_out=True)
         found = list(self._asked.get((title, category_key(_bare(question))), {}).values())

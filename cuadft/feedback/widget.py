@@ -99,12 +99,26 @@ class Annotate(anywidget.AnyWidget):
         sides = {"left": first, "right": OTHER[first]}
         verdict, edited = message.get("verdict"), message.get("edited")
         verdict = sides.get(verdict, verdict)
-        if edited and verdict in sides.values() and edited.split() == without_surrogates(task[f"answer_{verdict}"]).split():
+        if (
+            edited
+            and verdict in sides.values()
+            and edited.split() == without_surrogates(task[f"answer_{verdict}"]).split()
+        ):
             edited = None  # confirmed as it was
         kept = ("id", "contract", "question", "answer_a", "answer_b", "system_a", "system_b", "prompt")
-        self._store.add({key: task.get(key) for key in kept} | {
-            "annotator": self.annotator, "shown_first": first, "verdict": verdict, "edited": edited, "source": "widget",
-            "span": message.get("span"), "comment": message.get("comment") or "", "seconds": message.get("seconds")})
+        self._store.add(
+            {key: task.get(key) for key in kept}
+            | {
+                "annotator": self.annotator,
+                "shown_first": first,
+                "verdict": verdict,
+                "edited": edited,
+                "source": "widget",
+                "span": message.get("span"),
+                "comment": message.get("comment") or "",
+                "seconds": message.get("seconds"),
+            }
+        )
         self._again = [key for key in self._again if key != self._shown]
 
     def _undo(self) -> None:
@@ -118,8 +132,13 @@ class Annotate(anywidget.AnyWidget):
             self._show(key, note="Your last verdict is taken back: judge this pair again.")
             places = dict(zip(self.screen["answers"], ("left", "right"), strict=True))
             base = places.get(last.get(f"answer_{last['verdict']}"), "both_wrong")
-            self.draft = {"ticket": self._ticket, "edited": last["edited"], "base": base, "span": last["span"],
-                          "comment": last["comment"] or ""}
+            self.draft = {
+                "ticket": self._ticket,
+                "edited": last["edited"],
+                "base": base,
+                "span": last["span"],
+                "comment": last["comment"] or "",
+            }
 
     def _mine(self, judgements: Sequence[Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
         """Return the annotator's judgement of each task that has one."""
@@ -135,10 +154,20 @@ class Annotate(anywidget.AnyWidget):
         if not stay:
             self._shown = key or next(iter(left), None)
             self._ticket += 1
-        counts = {"total": len(self._tasks), "done": len(mine), "skipped": len(skipped),
-                  "agreement": agreement.agreement_in_words(judgements)}
-        base = {"reply": self._reply, "ticket": self._ticket, "note": note, "error": "", "annotator": self.annotator,
-                "progress": counts}
+        counts = {
+            "total": len(self._tasks),
+            "done": len(mine),
+            "skipped": len(skipped),
+            "agreement": agreement.agreement_in_words(judgements),
+        }
+        base = {
+            "reply": self._reply,
+            "ticket": self._ticket,
+            "note": note,
+            "error": "",
+            "annotator": self.annotator,
+            "progress": counts,
+        }
         if not self.annotator:
             self.screen = base | {"kind": "name", "names": sorted({j["annotator"] for j in judgements})}
         elif self._shown is None:
@@ -157,6 +186,7 @@ def first_shown(task: Mapping[str, Any], annotator: str, seed: int) -> str:
     drawn = hashlib.sha256("\0".join([str(seed), annotator, pair_key(task)]).encode(errors="surrogatepass")).digest()
     return sides[drawn[0] % 2]
 
+
 TEXTS = ("id", "contract", "question", "answer_a", "answer_b", "system_a", "system_b")
 
 
@@ -168,11 +198,19 @@ def pair_screen(task: Mapping[str, Any], first: str) -> dict[str, Any]:
     """
     order = [first, "b" if first == "a" else "a"]
     spans = [list(task.get(f"spans_{side}") or []) for side in order]
-    stretches = [{"start": start, "end": start + len(text), "pieces": screen_pieces(text, start, *spans)}
-                 for start, text in joined_spans(task["passages"])]
-    return {"kind": "pair", "contract": without_surrogates(task["contract"]), "question": without_surrogates(task["question"]),
-            "answers": [without_surrogates(task[f"answer_{side}"]) for side in order], "stretches": stretches, "refusal": NO_CLAUSE,
-            "cites": [[len(cited), sum(not _inside(span, stretches) for span in cited)] for cited in spans]}
+    stretches = [
+        {"start": start, "end": start + len(text), "pieces": screen_pieces(text, start, *spans)}
+        for start, text in joined_spans(task["passages"])
+    ]
+    return {
+        "kind": "pair",
+        "contract": without_surrogates(task["contract"]),
+        "question": without_surrogates(task["question"]),
+        "answers": [without_surrogates(task[f"answer_{side}"]) for side in order],
+        "stretches": stretches,
+        "refusal": NO_CLAUSE,
+        "cites": [[len(cited), sum(not _inside(span, stretches) for span in cited)] for cited in spans],
+    }
 
 
 def joined_spans(passages: Sequence[Mapping[str, Any]]) -> list[tuple[int, str]]:
@@ -181,19 +219,23 @@ def joined_spans(passages: Sequence[Mapping[str, Any]]) -> list[tuple[int, str]]
     for passage in sorted(passages, key=lambda p: (p["start"], p["end"])):
         start, text = made[-1] if made else (0, "")
         if made and passage["start"] <= start + len(text):
-            made[-1] = (start, text + passage["text"][start + len(text) - passage["start"]:])
+            made[-1] = (start, text + passage["text"][start + len(text) - passage["start"] :])
         else:
             made.append((passage["start"], passage["text"]))
     return made
 
 
-def screen_pieces(text: str, start: int, left: Sequence[Sequence[int]], right: Sequence[Sequence[int]]) -> list[list[Any]]:
+def screen_pieces(
+    text: str, start: int, left: Sequence[Sequence[int]], right: Sequence[Sequence[int]]
+) -> list[list[Any]]:
     """Cut `text`, which begins at offset `start` of the contract, where a cited span of either answer begins or ends."""
     end = start + len(text)
     edges = sorted({start, end} | {edge for span in [*left, *right] for edge in span[:2] if start < edge < end})
     tones = {(True, True): "both", (True, False): "left", (False, True): "right", (False, False): ""}
-    return [[without_surrogates(text[a - start:b - start]), a, tones[_covers(left, a), _covers(right, a)]]
-            for a, b in zip(edges, edges[1:], strict=False)]
+    return [
+        [without_surrogates(text[a - start : b - start]), a, tones[_covers(left, a), _covers(right, a)]]
+        for a, b in zip(edges, edges[1:], strict=False)
+    ]
 
 
 def check_task(task: Mapping[str, Any], name: str) -> None:
@@ -203,14 +245,20 @@ def check_task(task: Mapping[str, Any], name: str) -> None:
     if wrong:
         raise InputError(f"{name}: {wrong[0]!r} is {task.get(wrong[0])!r}, but must be text: {advice}")
     if task["answer_a"] == task["answer_b"]:
-        raise InputError(f"{name} ({task['id']!r}): both answers are the same, so that there is nothing to choose: {advice}")
+        raise InputError(
+            f"{name} ({task['id']!r}): both answers are the same, so that there is nothing to choose: {advice}"
+        )
     passages = task.get("passages")
     if not isinstance(passages, Sequence) or not all(map(_is_passage, passages)):
-        raise InputError(f"{name} ({task['id']!r}): each of its passages must have a text as long as start to end: {advice}")
+        raise InputError(
+            f"{name} ({task['id']!r}): each of its passages must have a text as long as start to end: {advice}"
+        )
     for side in "ab":
         spans = task.get(f"spans_{side}") or []
         if not isinstance(spans, Sequence) or not all(map(_is_span, spans)):
-            raise InputError(f"{name} ({task['id']!r}): spans_{side} is {spans!r}, but must hold [start, end]: {advice}")
+            raise InputError(
+                f"{name} ({task['id']!r}): spans_{side} is {spans!r}, but must hold [start, end]: {advice}"
+            )
 
 
 def _is_span(span: Any) -> bool:

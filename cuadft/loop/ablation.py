@@ -80,15 +80,23 @@ def ablate(
     bootstrap.check_resampling(n_resamples, confidence)
     notebooks = runs.project_root() / "notebooks"
     chosen = _checked(preset, name, values, overrides, until, notebooks)
-    folder = runs.resolve_path(run_dir or chosen.get("run_dir", runs.project_root() / "runs" / params.preset_file(preset).stem))
+    folder = runs.resolve_path(
+        run_dir or chosen.get("run_dir", runs.project_root() / "runs" / params.preset_file(preset).stem)
+    )
     first, second = (Iteration(folder / each, 1) for each in _names(name, values))
     for stale in FILES:
         (folder / stale).unlink(missing_ok=True)
 
     def go(which: int, last: str) -> None:
         own, given = (first, second)[which], f"{name}={values[which]}"
-        runner.run(preset, run_dir=own.run, until=last, skip=SKIPPED, overrides=[*overrides, given],
-                 log=lambda line: log(f"{given} {line}"))  # fmt: skip
+        runner.run(
+            preset,
+            run_dir=own.run,
+            until=last,
+            skip=SKIPPED,
+            overrides=[*overrides, given],
+            log=lambda line: log(f"{given} {line}"),
+        )
 
     _run_both(go, first, second, name, values, until, log)
     arms = [Arm(value, each) for value, each in zip(values, (first, second))]
@@ -98,9 +106,14 @@ def ablate(
 
 
 def _run_both(
-    go: Callable[[int, str], None], first: Iteration, second: Iteration, name: str, values: tuple[str, str], until: str,
+    go: Callable[[int, str], None],
+    first: Iteration,
+    second: Iteration,
+    name: str,
+    values: tuple[str, str],
+    until: str,
     log: Callable[[str], object],
-) -> None:  # fmt: skip
+) -> None:
     shared = _before(name, runs.project_root() / "notebooks")
     if not shared:  # the questions may differ: find that out before the long stages
         go(0, STAGES[0].name)
@@ -113,8 +126,9 @@ def _run_both(
     _same_questions(first, second, name)
 
 
-def _checked(preset: str | Path, name: str, values: tuple[str, str], overrides: Sequence[str], until: str,
-             notebooks: Path) -> dict[str, object]:  # fmt: skip
+def _checked(
+    preset: str | Path, name: str, values: tuple[str, str], overrides: Sequence[str], until: str, notebooks: Path
+) -> dict[str, object]:
     """Return the preset's values with the overrides; raises InputError for what would fail or compare nothing."""
     if twice := [o for o in overrides if o.partition("=")[0].strip() == name]:
         raise InputError(f"--set {twice[0]}: {name} is what this ablation varies. Give its two values only.")
@@ -125,7 +139,9 @@ def _checked(preset: str | Path, name: str, values: tuple[str, str], overrides: 
         raise InputError(f"{values[0]} and {values[1]} are the same value of {name}: give two different ones.")
     stages = [stage.name for stage in STAGES]
     if until not in stages:
-        raise InputError(f"Invalid stage {until!r}{params.did_you_mean(until, stages)}: choose one of {', '.join(stages)}.")
+        raise InputError(
+            f"Invalid stage {until!r}{params.did_you_mean(until, stages)}: choose one of {', '.join(stages)}."
+        )
     if stages.index(until) < stages.index(FIRST_MEASURED):
         raise InputError(f"Nothing is measured until {until}: choose {FIRST_MEASURED} or a later stage.")
     return one
@@ -141,9 +157,11 @@ def _names(name: str, values: tuple[str, str]) -> list[str]:
 
 def _before(name: str, notebooks: Path) -> list[Stage]:
     """Return the stages that come before the first notebook that declares the parameter: equal for both values."""
-    return list(takewhile(
-        lambda stage: all(p.name != name for p in params.notebook_parameters(notebooks / stage.notebook)), STAGES
-    ))  # fmt: skip
+    return list(
+        takewhile(
+            lambda stage: all(p.name != name for p in params.notebook_parameters(notebooks / stage.notebook)), STAGES
+        )
+    )
 
 
 def _copy(source: Iteration, target: Iteration, stages: Sequence[Stage]) -> list[str]:
@@ -172,8 +190,11 @@ def _copy(source: Iteration, target: Iteration, stages: Sequence[Stage]) -> list
 def _same_questions(one: Iteration, other: Iteration, name: str) -> None:
     first, second = (each.path("data", "test.jsonl") for each in (one, other))
     if files.file_hash(first) != files.file_hash(second):
-        raise InputError(f"{name} changes the test questions ({first} and {second} differ), so that nothing can be "
-                         "compared in pairs: vary a parameter that leaves the test split as it is.")  # fmt: skip
+        raise InputError(
+            f"{name} changes the test questions ({first} and {second} differ), so that nothing can be "
+            "compared in pairs: vary a parameter that leaves the test split as it is."
+        )
+
 
 FILES = ("ablation.csv", "ablation.md")
 RETRIEVAL = "metrics/retrieval.csv"  # notebook 02's records on the test split
@@ -193,8 +214,17 @@ class Arm:
     iteration: Iteration
 
 
-def write_ablation(folder: Path, name: str, a: Arm, b: Arm, *, preset: str, overrides: Sequence[str] = (),
-          n_resamples: int = 2000, confidence: float = 0.95) -> tuple[pd.DataFrame, str]:  # fmt: skip
+def write_ablation(
+    folder: Path,
+    name: str,
+    a: Arm,
+    b: Arm,
+    *,
+    preset: str,
+    overrides: Sequence[str] = (),
+    n_resamples: int = 2000,
+    confidence: float = 0.95,
+) -> tuple[pd.DataFrame, str]:
     """Write ablation.csv and ablation.md into a folder; return the differences and the report.
 
     Raises InputError as `deltas`.
@@ -208,8 +238,9 @@ def write_ablation(folder: Path, name: str, a: Arm, b: Arm, *, preset: str, over
     return table, text
 
 
-def ablation_deltas(a: Iteration, b: Iteration, *, n_resamples: int = 2000,
-           confidence: float = 0.95) -> tuple[pd.DataFrame, list[str]]:  # fmt: skip
+def ablation_deltas(
+    a: Iteration, b: Iteration, *, n_resamples: int = 2000, confidence: float = 0.95
+) -> tuple[pd.DataFrame, list[str]]:
     """Return one row per part, system and metric, b minus a on the test split, and what could not be compared.
 
     Columns: part (retrieval or answers), system (a retriever of metrics/retrieval.csv, or what predicted), metric
@@ -236,8 +267,15 @@ def ablation_deltas(a: Iteration, b: Iteration, *, n_resamples: int = 2000,
     return table, notes
 
 
-def _paired(part: str, system: str, a: pd.DataFrame, b: pd.DataFrame, metrics: Sequence[str], n_resamples: int,
-            confidence: float) -> Iterator[dict[str, Any]]:  # fmt: skip
+def _paired(
+    part: str,
+    system: str,
+    a: pd.DataFrame,
+    b: pd.DataFrame,
+    metrics: Sequence[str],
+    n_resamples: int,
+    confidence: float,
+) -> Iterator[dict[str, Any]]:
     from cuadft.evaluation.bootstrap import as_columns
     from cuadft.evaluation.compare import detectable, paired_delta
 
@@ -247,9 +285,15 @@ def _paired(part: str, system: str, a: pd.DataFrame, b: pd.DataFrame, metrics: S
         columns = {key: value for key, value in as_columns(delta).items() if key not in ("std_error", "critical")}
         least = detectable(delta.std_error, delta.n_clusters, critical=delta.critical)
         yield {
-            "part": part, "system": system, "metric": metric, "a": one.mean(), "b": other.mean(), **columns,
-            "detectable": least, "identical": one.equals(other.reindex(one.index)),
-        }  # fmt: skip
+            "part": part,
+            "system": system,
+            "metric": metric,
+            "a": one.mean(),
+            "b": other.mean(),
+            **columns,
+            "detectable": least,
+            "identical": one.equals(other.reindex(one.index)),
+        }
 
 
 def _retrieval(iteration: Iteration) -> tuple[dict[str, pd.DataFrame], list[str]]:
@@ -333,36 +377,61 @@ def row_sources(iteration: Iteration) -> Counter[str]:
     path = iteration.path("data", "synthetic.jsonl")
     return Counter(row.get("source", "unknown") for row in files.read_jsonl(path)) if path.is_file() else Counter()
 
-LABELS = {"f1": "answer F1", "f1_answerable": "answer F1 where the clause exists",
-          "f1_no_clause": "answer F1 where there is no clause"}  # fmt: skip
+
+LABELS = {
+    "f1": "answer F1",
+    "f1_answerable": "answer F1 where the clause exists",
+    "f1_no_clause": "answer F1 where there is no clause",
+}
 ONE_TRAINING = (
     "Each value was run once: the intervals say what other contracts could change, not what another seed of the "
     "training could. Repeat with `--set seed=8` and another `--run-dir` before a small difference is believed."
 )
 
 
-def ablation_markdown(name: str, a: Arm, b: Arm, deltas: pd.DataFrame, notes: Sequence[str], *, preset: str,
-             overrides: Sequence[str] = (), confidence: float = 0.95) -> str:  # fmt: skip
+def ablation_markdown(
+    name: str,
+    a: Arm,
+    b: Arm,
+    deltas: pd.DataFrame,
+    notes: Sequence[str],
+    *,
+    preset: str,
+    overrides: Sequence[str] = (),
+    confidence: float = 0.95,
+) -> str:
     """Return the report: what ran, every paired difference, and what exceeds the noise."""
     given = f", with {', '.join(f'`{o}`' for o in overrides)}" if overrides else ""
-    opening = (f"Preset `{preset}`{given}, run with `{name}={a.value}` (A) and `{name}={b.value}` (B); all other "
-               "parameters and seeds are the same, and so are the test questions.")  # fmt: skip
-    reading = (f"In brackets: {confidence:.0%} intervals that resample whole contracts. Holm: p corrected over all "
-               "differences in these tables. Detectable: the true difference that would be found four times in five.")
+    opening = (
+        f"Preset `{preset}`{given}, run with `{name}={a.value}` (A) and `{name}={b.value}` (B); all other "
+        "parameters and seeds are the same, and so are the test questions."
+    )
+    reading = (
+        f"In brackets: {confidence:.0%} intervals that resample whole contracts. Holm: p corrected over all "
+        "differences in these tables. Detectable: the true difference that would be found four times in five."
+    )
     parts = [
-        f"# Ablation of {escaped(name)}: {escaped(a.value)} against {escaped(b.value)}", opening, _arms(name, a, b),
-        "## Findings", _bullets(ablation_findings(name, a, b, deltas, confidence)), "## Paired differences, B minus A",
+        f"# Ablation of {escaped(name)}: {escaped(a.value)} against {escaped(b.value)}",
+        opening,
+        _arms(name, a, b),
+        "## Findings",
+        _bullets(ablation_findings(name, a, b, deltas, confidence)),
+        "## Paired differences, B minus A",
         *(f"### {part.capitalize()}\n\n{_table(own)}" for part, own in deltas.groupby("part", sort=False)),
-        reading, ONE_TRAINING, _bullets(notes),
-    ]  # fmt: skip
+        reading,
+        ONE_TRAINING,
+        _bullets(notes),
+    ]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
 def _arms(name: str, a: Arm, b: Arm) -> str:
     trained = [training_steps(arm.iteration) for arm in (a, b)]
     lines = [["run folder", *(arm.iteration.run.name for arm in (a, b))]]
-    lines += [[f"training steps, {folder}", *(each.get(folder, "none") for each in trained)]
-              for folder in dict.fromkeys([*trained[0], *trained[1]])]  # fmt: skip
+    lines += [
+        [f"training steps, {folder}", *(each.get(folder, "none") for each in trained)]
+        for folder in dict.fromkeys([*trained[0], *trained[1]])
+    ]
     lines += [
         ["generated rows on offer", *(_offered(arm) for arm in (a, b))],
         ["time of all stages", *(duration_text(stage_seconds(arm.iteration)) for arm in (a, b))],
@@ -383,8 +452,10 @@ def ablation_findings(name: str, a: Arm, b: Arm, deltas: pd.DataFrame, confidenc
     for folder in dict.fromkeys([*trained[0], *trained[1]]):
         steps = [each.get(folder, 0) for each in trained]
         if steps[0] != steps[1]:
-            told.append(f"Not at equal steps: {folder} was trained for {steps[0]} steps in A and {steps[1]} in B, so "
-                        f"that the differences are not those of {name} alone.")
+            told.append(
+                f"Not at equal steps: {folder} was trained for {steps[0]} steps in A and {steps[1]} in B, so "
+                f"that the differences are not those of {name} alone."
+            )
     if name == "use_synthetic" and not row_sources(b.iteration).total():
         told.append("data/synthetic.jsonl is empty: there was nothing more to train on, so that this shows nothing.")
     if deltas["identical"].all():
@@ -406,16 +477,31 @@ def _sentence(name: str, a: Arm, b: Arm, row: dict[str, Any], confidence: float)
     if verdict in (LARGER, ALONE):
         better = b if row["value"] > 0 else a
         return f"{what}: better with {name}={better.value}, {test}; {verdict}."
-    missed = f" A true difference below {row['detectable']:.3f} would be missed more than one time in five." if \
-        row["detectable"] > 0 else ""  # fmt: skip
+    missed = (
+        f" A true difference below {row['detectable']:.3f} would be missed more than one time in five."
+        if row["detectable"] > 0
+        else ""
+    )
     return f"{what}: no difference shown ({verdict}), {test}.{missed}"
 
 
 def _table(rows: pd.DataFrame) -> str:
     head = ("System", "Metric", "A", "B", "B − A", "n", "contracts", "p", "Holm", "Detectable")
-    lines = [(row.system, row.metric, f"{row.a:.3f}", f"{row.b:.3f}", _delta(row), f"{row.n:,}", row.n_contracts,
-              _p(row.p), _p(row.p_holm), f"{row.detectable:.3f}" if row.detectable > 0 else "–")
-             for row in rows.itertuples()]  # fmt: skip
+    lines = [
+        (
+            row.system,
+            row.metric,
+            f"{row.a:.3f}",
+            f"{row.b:.3f}",
+            _delta(row),
+            f"{row.n:,}",
+            row.n_contracts,
+            _p(row.p),
+            _p(row.p_holm),
+            f"{row.detectable:.3f}" if row.detectable > 0 else "–",
+        )
+        for row in rows.itertuples()
+    ]
     return markdown_table(head, lines)
 
 

@@ -40,8 +40,14 @@ def margin_of(a: pd.DataFrame, b: pd.DataFrame, limit: float, *, metric: str, **
     return replace(found, value=float(value), low=float(low), high=float(high))
 
 
-def improvement_criteria(champion: pd.DataFrame, candidates: Mapping[str, pd.DataFrame], rule: GateRule, *, confidence: float,
-                 **settings: Any) -> dict[str, tuple[Criterion, Delta | None]]:  # fmt: skip
+def improvement_criteria(
+    champion: pd.DataFrame,
+    candidates: Mapping[str, pd.DataFrame],
+    rule: GateRule,
+    *,
+    confidence: float,
+    **settings: Any,
+) -> dict[str, tuple[Criterion, Delta | None]]:
     """Return each candidate's clause "improvement" with its difference to the champion on dev.
 
     It passes if the difference is above the gain and its p-value, corrected by Holm over the candidates, is at most
@@ -51,7 +57,9 @@ def improvement_criteria(champion: pd.DataFrame, candidates: Mapping[str, pd.Dat
     found, problems = {}, {}
     for name, rows in candidates.items():
         try:
-            found[name] = margin_of(_dev(champion), _dev(rows), rule.gain, metric=rule.metric, confidence=confidence, **settings)
+            found[name] = margin_of(
+                _dev(champion), _dev(rows), rule.gain, metric=rule.metric, confidence=confidence, **settings
+            )
         except InputError as error:
             problems[name] = str(error)
     adjusted = dict(zip(found, holm([delta.p for delta in found.values()]), strict=True))
@@ -70,11 +78,15 @@ def _why(delta: Delta, passed: bool, metric: str, family: int) -> str:
     if math.isnan(delta.p):
         return f"{_contracts(delta.n_clusters)} gives no interval"
     holm_over = f"p corrected by Holm over {family} candidates" if family > 1 else "one candidate, no correction"
-    unproven = " (the interval alone leaves the gain out, the corrected p does not)" if not passed and delta.low > 0 else ""
+    unproven = (
+        " (the interval alone leaves the gain out, the corrected p does not)" if not passed and delta.low > 0 else ""
+    )
     return holm_over + unproven
 
 
-def slices_criterion(champion: pd.DataFrame, candidate: pd.DataFrame, rule: GateRule, wanted: Sequence[int], **settings: Any) -> Criterion:
+def slices_criterion(
+    champion: pd.DataFrame, candidate: pd.DataFrame, rule: GateRule, wanted: Sequence[int], **settings: Any
+) -> Criterion:
     """Return the clause "slices": on every earlier slice a loss of slice_margin or more must be ruled out.
 
     All must hold, each at the full level, which needs no correction. Source: Berger (1982), "Multiparameter hypothesis
@@ -105,7 +117,9 @@ def _slice(champion: pd.DataFrame, candidate: pd.DataFrame, rule: GateRule, numb
     return criterion(name, delta.low > limit, delta, limit, _above(delta, limit), detail) | {"name": name}
 
 
-def categories_criterion(champion: pd.DataFrame, candidate: pd.DataFrame, rule: GateRule, *, confidence: float, **settings: Any) -> Criterion:
+def categories_criterion(
+    champion: pd.DataFrame, candidate: pd.DataFrame, rule: GateRule, *, confidence: float, **settings: Any
+) -> Criterion:
     """Return the clause "categories": none may be shown to lose more than category_margin, on dev and earlier slices.
 
     The p-values are one-sided and corrected by Holm over the categories with `ENOUGH` contracts or more; the others are
@@ -131,9 +145,15 @@ def categories_criterion(champion: pd.DataFrame, candidate: pd.DataFrame, rule: 
 def _categories(found: Mapping[str, Delta], few: Sequence[str], limit: float, alpha: float) -> Criterion:
     said = f"too few to say, with fewer than {ENOUGH} contracts: {', '.join(few)}" if few else ""
     if not found:
-        return criterion("categories", None, None, limit, math.nan, said or "no categories") | {"parts": [], "too_few": list(few)}
+        return criterion("categories", None, None, limit, math.nan, said or "no categories") | {
+            "parts": [],
+            "too_few": list(few),
+        }
     p = dict(zip(found, holm([1 - _above(delta, limit) for delta in found.values()]), strict=True))
-    parts = [criterion(name, not p[name] <= alpha, delta, limit, p[name], "") | {"name": name} for name, delta in found.items()]
+    parts = [
+        criterion(name, not p[name] <= alpha, delta, limit, p[name], "") | {"name": name}
+        for name, delta in found.items()
+    ]
     worst = min(parts, key=lambda part: (part["p"], part["value"]))
     bad = [part["name"] for part in parts if not part["passed"]]
     tested = f"{len(parts)} tested, lowest p of a loss: {worst['name']}"
@@ -148,12 +168,17 @@ def ceiling_criteria(candidate: pd.DataFrame, rule: GateRule, **settings: Any) -
     Failures are failed generations and, where the metric is a judge's, answers without a verdict. Seconds are measured
     only against a limit: times differ from run to run, and a decision should not.
     """
+
     def make(name: str, limit: float, values: Callable[[], pd.Series | None], off: bool) -> Criterion:
         column = values()
         if column is None or column.notna().sum() == 0:
-            return criterion(name, off or False, None, None if off else limit, math.nan, "no ceiling" if off else "not measured")
+            return criterion(
+                name, off or False, None, None if off else limit, math.nan, "no ceiling" if off else "not measured"
+            )
         found = cluster_bootstrap(column, candidate["contract"], **settings)
-        detail = "no ceiling" if off else "" if found.n == len(column) else f"known of {found.n} of {len(column)} answers"
+        detail = (
+            "no ceiling" if off else "" if found.n == len(column) else f"known of {found.n} of {len(column)} answers"
+        )
         return criterion(name, off or found.value <= limit, found, None if off else limit, math.nan, detail)
 
     return [
@@ -175,9 +200,21 @@ def criterion(name: str, passed: bool | None, found: Any, limit: float | None, p
     """Return a clause's record; found: an interval or a difference, None if nothing could be measured."""
     figures = dict.fromkeys(("value", "low", "high")) | {"n": 0, "n_contracts": 0}
     if found is not None:
-        figures = {"value": found.value, "low": found.low, "high": found.high, "n": found.n, "n_contracts": found.n_clusters}
-    return {"clause": name, "passed": None if passed is None else bool(passed), "limit": limit, **figures, "p": float(p),
-            "detail": detail}
+        figures = {
+            "value": found.value,
+            "low": found.low,
+            "high": found.high,
+            "n": found.n,
+            "n_contracts": found.n_clusters,
+        }
+    return {
+        "clause": name,
+        "passed": None if passed is None else bool(passed),
+        "limit": limit,
+        **figures,
+        "p": float(p),
+        "detail": detail,
+    }
 
 
 def _above(delta: Delta, limit: float) -> float:
@@ -196,7 +233,14 @@ def _contracts(count: int) -> str:
 def _unknown(value: float | None) -> bool:
     return value is None or bool(np.isnan(value))
 
-LIMITS = {"gain": 1.0, "slice_margin": 1.0, "category_margin": 1.0, "false_answers": 1.0, "failures": 1.0}  # greatest values
+
+LIMITS = {
+    "gain": 1.0,
+    "slice_margin": 1.0,
+    "category_margin": 1.0,
+    "false_answers": 1.0,
+    "failures": 1.0,
+}  # greatest values
 CRITERIA = ("improvement", "slices", "categories", "false_answers", "failures", "prompt_tokens", "seconds")
 
 
@@ -221,8 +265,10 @@ class GateRule:
     def __post_init__(self) -> None:
         good = [name for name, (_, more_is_better) in METRICS.items() if more_is_better]
         if self.metric not in good:
-            raise InputError(f"Invalid gate_metric {self.metric!r}{did_you_mean(self.metric, good)}: choose one of "
-                             f"{', '.join(good)}.")  # fmt: skip
+            raise InputError(
+                f"Invalid gate_metric {self.metric!r}{did_you_mean(self.metric, good)}: choose one of "
+                f"{', '.join(good)}."
+            )
         for field in fields(self)[1:]:
             value, most = getattr(self, field.name), LIMITS.get(field.name, float("inf"))
             if not 0 <= value <= most:
@@ -236,6 +282,8 @@ class GateRule:
         Raises InputError also if it is to go by an LLM judge and `judge_lm` names none.
         """
         if parameters.get("gate_metric") == "judge_score" and parameters.get("judge_lm") == "":
-            raise InputError("gate_metric judge_score needs a judge: set judge_lm, or take reference_score, the offline one.")
+            raise InputError(
+                "gate_metric judge_score needs a judge: set judge_lm, or take reference_score, the offline one."
+            )
         names = {f"gate_{field.name}": field.name for field in fields(cls)}
         return cls(**{names[key]: value for key, value in parameters.items() if key in names})

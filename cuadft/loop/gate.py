@@ -43,9 +43,15 @@ SLICES = "slices"  # the split that holds the questions of the slices' held-out 
 
 
 def decide_champion(
-    frame: pd.DataFrame, iteration: runs.Iteration, rule: GateRule | None = None, *, tuned_program: str = "rag",
-    confidence: float = 0.95, n_resamples: int = 2000, seed: int = 7,
-) -> dict[str, Any]:  # fmt: skip
+    frame: pd.DataFrame,
+    iteration: runs.Iteration,
+    rule: GateRule | None = None,
+    *,
+    tuned_program: str = "rag",
+    confidence: float = 0.95,
+    n_resamples: int = 2000,
+    seed: int = 7,
+) -> dict[str, Any]:
     """Return the decision, for decision.json: the best candidate that meets every clause of the rule, or the champion.
 
     frame: from `metrics.score`; its test rows are dropped first, and neither they nor the order of the rows change
@@ -61,8 +67,10 @@ def decide_champion(
     parts = {name: part for name, part in rows.groupby("system", sort=False)}
     before = parts.pop(incumbent, rows[:0])
     if not (before["part"] == criteria.DEV).any():
-        raise InputError(f"There are no dev predictions of '{incumbent}', which the others must beat: run 03_batch_inference "
-                         f"with systems including '{incumbent}' and splits including 'dev'.")
+        raise InputError(
+            f"There are no dev predictions of '{incumbent}', which the others must beat: run 03_batch_inference "
+            f"with systems including '{incumbent}' and splits including 'dev'."
+        )
     settings = {"n_resamples": n_resamples, "seed": seed, "confidence": confidence}
     first = criteria.improvement_criteria(before, parts, rule, **settings)
     candidates = _tested(before, parts, first, rule, _earlier(rows, iteration), **settings)
@@ -72,22 +80,38 @@ def decide_champion(
     winner = best["system"] if won else incumbent
     decision = {
         "action": "promoted" if won else "kept",
-        "incumbent": incumbent, "incumbent_score": _mean(before, rule.metric), "candidate": best and best["system"],
-        "promoted": runs.system_record(iteration, winner, tuned_program), "delta": as_columns(delta) if delta else None,
-        "decided_by": decided_by or CRITERIA[0], "rule": asdict(rule), "confidence": confidence,
-        "tuned_program": tuned_program, "candidates": candidates,
-    }  # fmt: skip
+        "incumbent": incumbent,
+        "incumbent_score": _mean(before, rule.metric),
+        "candidate": best and best["system"],
+        "promoted": runs.system_record(iteration, winner, tuned_program),
+        "delta": as_columns(delta) if delta else None,
+        "decided_by": decided_by or CRITERIA[0],
+        "rule": asdict(rule),
+        "confidence": confidence,
+        "tuned_program": tuned_program,
+        "candidates": candidates,
+    }
     decision = _plain(decision)
     return decision | {"reason": decision_reason(decision)}
 
 
-def _tested(before: pd.DataFrame, parts: Mapping[str, pd.DataFrame], first: Mapping[str, Any], rule: GateRule, wanted: list[int],
-            **settings: Any) -> list[dict[str, Any]]:  # fmt: skip
+def _tested(
+    before: pd.DataFrame,
+    parts: Mapping[str, pd.DataFrame],
+    first: Mapping[str, Any],
+    rule: GateRule,
+    wanted: list[int],
+    **settings: Any,
+) -> list[dict[str, Any]]:
     """Return each candidate with its mean and its clauses, simple systems first; first: those of the improvement."""
     candidates = []
     for name in sorted(parts, key=runs.simplicity):
-        made = [first[name][0], criteria.slices_criterion(before, parts[name], rule, wanted, **settings),
-                criteria.categories_criterion(before, parts[name], rule, **settings), *criteria.ceiling_criteria(parts[name], rule, **settings)]
+        made = [
+            first[name][0],
+            criteria.slices_criterion(before, parts[name], rule, wanted, **settings),
+            criteria.categories_criterion(before, parts[name], rule, **settings),
+            *criteria.ceiling_criteria(parts[name], rule, **settings),
+        ]
         candidates.append({"system": name, "score": _mean(parts[name], rule.metric), "clauses": made})
     return candidates
 
@@ -123,8 +147,11 @@ def _choice(candidates: list[dict[str, Any]]) -> tuple[dict[str, Any] | None, st
     """
     measured = [one for one in candidates if not math.isnan(one["score"])]
     failed = {one["system"]: [c["clause"] for c in one["clauses"] if c["passed"] is False] for one in measured}
-    for among in ([one for one in measured if not failed[one["system"]]],
-                  [one for one in measured if CRITERIA[0] not in failed[one["system"]]], measured):  # fmt: skip
+    for among in (
+        [one for one in measured if not failed[one["system"]]],
+        [one for one in measured if CRITERIA[0] not in failed[one["system"]]],
+        measured,
+    ):
         if among:
             best = max(among, key=lambda one: one["score"])
             return best, next(iter(failed[best["system"]]), None)
@@ -147,12 +174,18 @@ def _plain(value: Any) -> Any:
     value = value.item() if hasattr(value, "item") else value
     return None if isinstance(value, float) and math.isnan(value) else value
 
+
 COLUMNS = ["system", "score", "clause", "passed", "value", "limit", "low", "high", "n", "n_contracts", "p", "detail"]
 NAMES = {
-    "improvement": "improvement on dev", "slices": "earlier slices", "categories": "categories",
-    "false_answers": "false answers", "failures": "failures", "prompt_tokens": "prompt tokens",
-    "seconds": "seconds per answer", "candidates": "no candidate",
-}  # fmt: skip
+    "improvement": "improvement on dev",
+    "slices": "earlier slices",
+    "categories": "categories",
+    "false_answers": "false answers",
+    "failures": "failures",
+    "prompt_tokens": "prompt tokens",
+    "seconds": "seconds per answer",
+    "candidates": "no candidate",
+}
 
 
 def decision_reason(decision: Mapping[str, Any]) -> str:
@@ -163,7 +196,9 @@ def decision_reason(decision: Mapping[str, Any]) -> str:
     won = decision["action"] == "promoted"
     delta, decided = decision["delta"], decision["decided_by"]
     said = f"{'promoted' if won else 'kept'}: {best} against {decision['incumbent']} on dev: "
-    said += f"{delta['value']:+.3f} {metric}, {_interval(delta, decision)}" if delta and delta["n"] else "not comparable"
+    said += (
+        f"{delta['value']:+.3f} {metric}, {_interval(delta, decision)}" if delta and delta["n"] else "not comparable"
+    )
     if won:
         return said
     found = _clause(decision, best, decided)
@@ -174,12 +209,17 @@ def decision_paragraph(decision: Mapping[str, Any]) -> str:
     """Return two to five sentences of Markdown: what was decided, by which clause, and what the others failed by."""
     best, decided = decision["candidate"], decision["decided_by"]
     if best is None:
-        return (f"**Kept: {decision['incumbent']}.** No candidate has a {decision['rule']['metric']} on dev, so that there was "
-                "nothing to test. The next iteration starts from the champion.")  # fmt: skip
+        return (
+            f"**Kept: {decision['incumbent']}.** No candidate has a {decision['rule']['metric']} on dev, so that there was "
+            "nothing to test. The next iteration starts from the champion."
+        )
     won = decision["action"] == "promoted"
-    first = (f"**Promoted: {best}**; every clause of the rule is met, and the clause *{NAMES[decided]}* decided." if won else
-             f"**Kept: {decision['incumbent']}.** The clause *{NAMES[decided]}* decided against {best}, "
-             f"the candidate that came closest.")  # fmt: skip
+    first = (
+        f"**Promoted: {best}**; every clause of the rule is met, and the clause *{NAMES[decided]}* decided."
+        if won
+        else f"**Kept: {decision['incumbent']}.** The clause *{NAMES[decided]}* decided against {best}, "
+        f"the candidate that came closest."
+    )
     sentences = [first, _improved(decision, best)]
     if won:
         sentences.append(_untested(decision, best))
@@ -191,8 +231,11 @@ def decision_paragraph(decision: Mapping[str, Any]) -> str:
 
 def decision_table(decision: Mapping[str, Any]) -> pd.DataFrame:
     """Return one row per candidate and clause; p is Holm's for improvement and categories, one-sided for the slices."""
-    rows = [{"system": one["system"], "score": one["score"]} | found
-            for one in decision["candidates"] for found in one["clauses"]]  # fmt: skip
+    rows = [
+        {"system": one["system"], "score": one["score"]} | found
+        for one in decision["candidates"]
+        for found in one["clauses"]
+    ]
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
@@ -201,9 +244,11 @@ def _improved(decision: Mapping[str, Any], system: str) -> str:
     if found["value"] is None:
         return f"It could not be compared: {found['detail']}."
     scores = {one["system"]: one["score"] for one in decision["candidates"]}
-    said = (f"On {found['n']} dev questions of {found['n_contracts']} contracts it scores {scores[system]:.3f} in "
-            f"{METRICS.get(metric, (metric,))[0]} against {decision['incumbent_score']:.3f}: {found['value']:+.3f}, "
-            f"{_interval(found, decision)}, where more than {found['limit']:+.3f} is asked for")  # fmt: skip
+    said = (
+        f"On {found['n']} dev questions of {found['n_contracts']} contracts it scores {scores[system]:.3f} in "
+        f"{METRICS.get(metric, (metric,))[0]} against {decision['incumbent_score']:.3f}: {found['value']:+.3f}, "
+        f"{_interval(found, decision)}, where more than {found['limit']:+.3f} is asked for"
+    )
     notes = [found["detail"]] if found["p"] is None else [_p(found["p"]), found["detail"]]
     return f"{said} ({'; '.join(note for note in notes if note)})."
 
@@ -220,7 +265,9 @@ def _failed(found: Mapping[str, Any]) -> str:
 def _untested(decision: Mapping[str, Any], system: str) -> str:
     """Return what the promotion does not rest on."""
     found = [_clause(decision, system, name) for name in ("slices", "categories")]
-    notes = [f"{NAMES[one['clause']]} ({one['detail']})" for one in found if one["passed"] is None and "too_few" not in one]
+    notes = [
+        f"{NAMES[one['clause']]} ({one['detail']})" for one in found if one["passed"] is None and "too_few" not in one
+    ]
     few, tested = (len(found[1].get(key, ())) for key in ("too_few", "parts"))
     if few:
         notes.append(f"{few} of {few + tested} categories (too few contracts)")
@@ -228,8 +275,11 @@ def _untested(decision: Mapping[str, Any], system: str) -> str:
 
 
 def _others(decision: Mapping[str, Any], best: str) -> str:
-    failed = {one["system"]: [NAMES[c["clause"]] for c in one["clauses"] if c["passed"] is False]
-              for one in decision["candidates"] if one["system"] != best}  # fmt: skip
+    failed = {
+        one["system"]: [NAMES[c["clause"]] for c in one["clauses"] if c["passed"] is False]
+        for one in decision["candidates"]
+        if one["system"] != best
+    }
     said = [f"{system} ({names[0] if names else 'lower mean'})" for system, names in failed.items()]
     return f"Not chosen, with the first clause that each failed: {', '.join(said)}." if said else ""
 
@@ -247,6 +297,7 @@ def _interval(found: Mapping[str, Any], decision: Mapping[str, Any]) -> str:
 
 def _p(value: float) -> str:
     return f"p = {value:.3f}" if value >= 0.001 else "p < 0.001"
+
 
 Record = dict[str, Any]
 
@@ -278,7 +329,9 @@ def rollback(run_dir: str | Path, *, reason: str) -> Record:
         _settle(newest)
         line = champion_line(newest.run)
         if len(line) < 2:
-            raise InputError(f"{champion_label(line[-1])} is the first champion of {newest.run}: there is none to go back to.")
+            raise InputError(
+                f"{champion_label(line[-1])} is the first champion of {newest.run}: there is none to go back to."
+            )
         _whole(newest.run, line[-2])
         return _by_hand(newest, "rollback", line[-2], reason)
 
@@ -299,7 +352,9 @@ def _existing(iteration: runs.Iteration, system: str) -> Record:
     names = [*PROGRAMS, *["retriever"] * (iteration.number > 1), *sorted(trained)]
     if system not in names:
         weightless = "has no whole weights in" if iteration.path("adapters", system).is_dir() else "is no system of"
-        raise InputError(f"'{system}' {weightless} {iteration.dir}{did_you_mean(system, names)}: choose one of {', '.join(names)}.")
+        raise InputError(
+            f"'{system}' {weightless} {iteration.dir}{did_you_mean(system, names)}: choose one of {', '.join(names)}."
+        )
     chosen = system_record(iteration, system, used)
     _whole(iteration.run, chosen)
     return chosen
@@ -311,8 +366,10 @@ def _whole(run: Path, chosen: Record) -> None:
     missing = [name for name in wanted if name and not (run / name).is_file()]
     missing += [chosen["weights"]] if chosen["weights"] and not has_weights(run / chosen["weights"]) else []
     if missing:
-        raise InputError(f"{champion_label(chosen)} is not whole: {run / missing[0]} is missing. Choose another system, or run that "
-                         "iteration again.")
+        raise InputError(
+            f"{champion_label(chosen)} is not whole: {run / missing[0]} is missing. Choose another system, or run that "
+            "iteration again."
+        )
 
 
 def _tuned_program(iteration: runs.Iteration) -> str:
@@ -321,15 +378,22 @@ def _tuned_program(iteration: runs.Iteration) -> str:
     if "tuned_program" in noted or not iteration.path("manifest.json").is_file():
         return noted.get("tuned_program", "rag")
     stages = files.read_json(iteration.path("manifest.json")).get("stages", {})
-    return next((s["parameters"]["tuned_program"] for s in stages.values() if "tuned_program" in s.get("parameters", {})),
-                "rag")
+    return next(
+        (s["parameters"]["tuned_program"] for s in stages.values() if "tuned_program" in s.get("parameters", {})), "rag"
+    )
 
 
 def _by_hand(newest: runs.Iteration, action: str, chosen: Record, reason: str) -> Record:
     if not reason.strip():
         raise InputError("Invalid reason '': say in a few words why, it is kept in the history.")
-    line = {"time": history_time(), "iteration": newest.number, "action": action, "from": decided_champion(newest), "to": chosen,
-            "reason": " ".join(reason.split())}
+    line = {
+        "time": history_time(),
+        "iteration": newest.number,
+        "action": action,
+        "from": decided_champion(newest),
+        "to": chosen,
+        "reason": " ".join(reason.split()),
+    }
     files.write_json(newest.path(BY_HAND), {"promoted": chosen} | line)
     files.append_jsonl(newest.run / HISTORY, [line])
     return line

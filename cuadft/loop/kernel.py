@@ -40,9 +40,14 @@ HEARTBEAT = 5.0  # seconds that a kernel's heartbeat may take to end
 
 
 def execute_notebook(
-    source: Path, target: Path, parameters: dict[str, object], root: Path, log: Callable[[str], None] = print,
-    *, hold: int | None = None,
-) -> None:  # fmt: skip
+    source: Path,
+    target: Path,
+    parameters: dict[str, object],
+    root: Path,
+    log: Callable[[str], None] = print,
+    *,
+    hold: int | None = None,
+) -> None:
     """Run one notebook with papermill in the project root; `target` is kept up to date, also on failure.
 
     hold: the descriptor of the run folder's lock (see `holder.lock`), which the kernel inherits.
@@ -142,6 +147,7 @@ def _cleaned(value: Any) -> Any:
         return [_cleaned(item) for item in value]
     return {key: _cleaned(item) for key, item in value.items()} if isinstance(value, dict) else value
 
+
 FILE = ".lock"
 PATIENCE = 20.0  # seconds that what a killed loop left running has to end
 UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
@@ -177,7 +183,9 @@ def lock(run: Path) -> Iterator[Hold]:
             files.remove_leftovers(run)
             yield Hold(run, file.fileno())
         except OSError as error:
-            elsewhere = error.filename and not Path(os.fsdecode(error.filename)).absolute().is_relative_to(run.absolute())
+            elsewhere = error.filename and not Path(os.fsdecode(error.filename)).absolute().is_relative_to(
+                run.absolute()
+            )
             if error.errno not in UNWRITABLE or (elsewhere and error.errno in (errno.EACCES, errno.EPERM)):
                 raise
             raise unwritable(run, error) from error
@@ -200,8 +208,10 @@ def _take(run: Path, file: TextIO) -> None:
         if not _dead(run, holder):
             raise InputError(f"Another `cuadft run` ({who}) works in {run}: wait for it, or choose another --run-dir.")
         if time.monotonic() > patience:
-            raise InputError(f"A run in {run} was killed ({who}), but what it started still works there and can't be ended "
-                             "from here: end its kernel (ipykernel_launcher), then repeat the command.")  # fmt: skip
+            raise InputError(
+                f"A run in {run} was killed ({who}), but what it started still works there and can't be ended "
+                "from here: end its kernel (ipykernel_launcher), then repeat the command."
+            )
         for pid in _heirs(run, holder["pid"]):
             with suppress(ProcessLookupError):  # it has just ended by itself
                 os.kill(pid, signal.SIGKILL)
@@ -253,7 +263,10 @@ def _locking(run: Path) -> dict[int, int]:
     for process in PROCESSES.iterdir() if PROCESSES.is_dir() else ():
         for link in _links(process) if process.name.isdigit() else ():
             with suppress(OSError):  # closed, or ended meanwhile
-                if os.path.samestat(link.stat(), wanted) and (owner := _owner(process / "fdinfo" / link.name)) is not None:
+                if (
+                    os.path.samestat(link.stat(), wanted)
+                    and (owner := _owner(process / "fdinfo" / link.name)) is not None
+                ):
                     found[int(process.name)] = owner
     return found
 
@@ -281,6 +294,7 @@ def _owner(info: Path) -> int | None:
         if words[0] == "lock:" and "FLOCK" in words and "WRITE" in words:
             return int(words[words.index("WRITE") + 1])
     return None
+
 
 PROC = Path("/proc")
 INTERVAL = 1.0  # seconds between two looks

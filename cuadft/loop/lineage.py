@@ -73,7 +73,10 @@ def stage_records(iteration: Iteration) -> list[Made]:
     """Return an iteration's recorded stages in their order; raises InputError if its manifest is damaged."""
     found = Manifest(iteration).stages
     known = {stage.name: stage for stage in STAGES}
-    made = [Made(iteration, known.get(name, Stage(name, entry.get("notebook", "??"))), entry) for name, entry in found.items()]
+    made = [
+        Made(iteration, known.get(name, Stage(name, entry.get("notebook", "??"))), entry)
+        for name, entry in found.items()
+    ]
     return sorted(made, key=lambda one: one.order)
 
 
@@ -119,7 +122,9 @@ def resolve_artefact(run: Path, artefact: str, names: Iterable[str]) -> list[str
     if len(holders) == 1:
         return inside
     if holders:
-        raise InputError(f"{artefact!r} is in several iterations: choose {' or '.join(f'{h}/{short}' for h in holders)}.")
+        raise InputError(
+            f"{artefact!r} is in several iterations: choose {' or '.join(f'{h}/{short}' for h in holders)}."
+        )
     folders = {str(parent) for name in known for parent in Path(name).parents} - {"."}
     bare = {name.partition("/")[2] for name in (*known, *folders)} - {""}
     hint = params.did_you_mean(artefact, [*known, *folders, *bare])
@@ -130,5 +135,8 @@ def resolve_artefact(run: Path, artefact: str, names: Iterable[str]) -> list[str
 def _forms(run: Path, artefact: str) -> list[str]:
     """Return the artefact's path from the run folder, as it may have been given: from there, absolute, or from here."""
     paths, top = [run / artefact, Path.cwd() / artefact], run.resolve()
-    return [path.resolve().relative_to(top).as_posix() for path in paths
-            if path.resolve().is_relative_to(top) and path.resolve() != top]  # fmt: skip
+    return [
+        path.resolve().relative_to(top).as_posix()
+        for path in paths
+        if path.resolve().is_relative_to(top) and path.resolve() != top
+    ]

@@ -41,11 +41,15 @@ class Manifest:
         try:
             content = files.read_json(self.path)
         except InputError as error:
-            raise InputError(f"{error}\n  Without {self.path} the iteration's stages run again: you may delete it.") from error
+            raise InputError(
+                f"{error}\n  Without {self.path} the iteration's stages run again: you may delete it."
+            ) from error
         if not isinstance(content, dict) or not isinstance(content.get("stages"), dict):
             raise InputError(f"{self.path} is no manifest: delete it to run the iteration again.")
         entries = content["stages"].items()
-        return {name: entry for name, entry in entries if isinstance(entry, dict) and isinstance(entry.get("outputs"), dict)}
+        return {
+            name: entry for name, entry in entries if isinstance(entry, dict) and isinstance(entry.get("outputs"), dict)
+        }
 
     def unchanged(self, stage: Stage, fingerprint: str, hashes: Hashes) -> bool:
         """Tell whether the stage is done with this fingerprint and its outputs are as it left them."""
@@ -65,9 +69,14 @@ class Manifest:
         return entry.get("fingerprint") == fingerprint and entry.get("status") != "done"
 
     def start(
-        self, stage: Stage, parameters: Mapping, fingerprint: str, inputs: Mapping[str, str], hashes: Hashes,
+        self,
+        stage: Stage,
+        parameters: Mapping,
+        fingerprint: str,
+        inputs: Mapping[str, str],
+        hashes: Hashes,
         made_by: Mapping[str, object],
-    ) -> None:  # fmt: skip
+    ) -> None:
         """Record that the stage starts now; `made_by` says what code runs, on what (see `provenance`)."""
         before = self.stages.get(stage.name, {})
         started = datetime.now(UTC).isoformat(timespec="seconds")
@@ -136,13 +145,16 @@ def may_rewrite(later: Stage, entry: Mapping, stage: Stage, name: str) -> bool:
 
     Such are evaluate's tables, which the second evaluation replaces, and the verdicts of a judge.
     """
-    begun = entry.get("status") != "done" and (later.notebook == stage.notebook or name in entry.get("shared_before", {}))
+    begun = entry.get("status") != "done" and (
+        later.notebook == stage.notebook or name in entry.get("shared_before", {})
+    )
     return any(name.split("/")[1:2] == [folder] for folder in SHARED_FOLDERS) and (begun or name in entry["outputs"])
 
 
 def _after(stage: Stage) -> tuple[Stage, ...]:
     names = [known.name for known in STAGES]
     return STAGES[names.index(stage.name) + 1 :]
+
 
 FILE = ".hashes.json"
 TICK = 0.02  # seconds; two changes of a file within less may leave the same times

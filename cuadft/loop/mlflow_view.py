@@ -31,8 +31,11 @@ NAME = re.compile(r"[^\w. :/-]")  # what MLflow takes in no name
 LONGEST_PARAMETER = 6000  # characters that MLflow takes
 BATCH = 100  # metrics, parameters or tags in one request; MLflow takes 100 of the latter two
 # nothing about the use of MLflow is sent anywhere, and a server that is down is not waited for
-ENVIRONMENT = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
-               "MLFLOW_HTTP_REQUEST_TIMEOUT": "20"}  # fmt: skip
+ENVIRONMENT = {
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
+}
 CHATTY = ("alembic", "mlflow.store.db.utils", "mlflow.tracking._model_registry.client")
 
 
@@ -60,7 +63,9 @@ def mlflow_exists(run: Path) -> bool:
         client = _client(uri)
         experiment = client.get_experiment_by_name(run.name)
         mine = f"tags.`{KEY}` LIKE '{identity(run)}%'"
-        return bool(experiment) and bool(client.search_runs([experiment.experiment_id], filter_string=mine, max_results=1))
+        return bool(experiment) and bool(
+            client.search_runs([experiment.experiment_id], filter_string=mine, max_results=1)
+        )
 
 
 def address(run: Path) -> str:
@@ -166,17 +171,23 @@ def _send(client: Any, experiment: str, one: Snapshot) -> str:
             client.delete_run(run.info.run_id)
     if same and same.data.tags.get(DIGEST) == digest:
         return same.info.run_id
-    run_id = same.info.run_id if same else client.create_run(experiment, run_name=one.name, tags={KEY: one.key}).info.run_id
+    run_id = (
+        same.info.run_id if same else client.create_run(experiment, run_name=one.name, tags={KEY: one.key}).info.run_id
+    )
     _log(client, run_id, metrics, parameters, one.iteration.number)
     _log_files(client, run_id, one)
-    for name, value in (_tags(one) | {DIGEST: digest}).items():  # the digest last: a view that a kill cut short is sent again
+    for name, value in (
+        _tags(one) | {DIGEST: digest}
+    ).items():  # the digest last: a view that a kill cut short is sent again
         client.set_tag(run_id, name, value)
     client.set_terminated(run_id)
     return run_id
 
 
 def _takes(data: Any, metrics: dict[str, float], parameters: dict[str, str]) -> bool:
-    return set(data.metrics) <= set(metrics) and all(parameters.get(name) == value for name, value in data.params.items())
+    return set(data.metrics) <= set(metrics) and all(
+        parameters.get(name) == value for name, value in data.params.items()
+    )
 
 
 def _log(client: Any, run_id: str, metrics: dict[str, float], parameters: dict[str, str], step: int) -> None:
@@ -200,8 +211,11 @@ def _log_files(client: Any, run_id: str, one: Snapshot) -> None:
 
 def _metrics(one: Snapshot) -> dict[str, float]:
     names = {"value": "", "low": ".low", "high": ".high", "n": ".n"}
-    return {NAME.sub("_", f"{split}.{metric}.{system}".replace("@", "_at_")) + names[part]: value
-            for (split, metric, system), known in one.scores().items() for part, value in known.items()}
+    return {
+        NAME.sub("_", f"{split}.{metric}.{system}".replace("@", "_at_")) + names[part]: value
+        for (split, metric, system), known in one.scores().items()
+        for part, value in known.items()
+    }
 
 
 def _parameters(one: Snapshot) -> dict[str, str]:
@@ -215,6 +229,7 @@ def _tags(one: Snapshot) -> dict[str, str]:
     code = {f"code.{name}": value for name, value in origin(one.iteration).items()}
     decided = {"decided_by": str(one.decision["decided_by"])} if one.decision.get("decided_by") else {}
     return {"iteration": str(one.iteration.number), "champion": chosen, "decision": reason, NOTE: note} | decided | code
+
 
 ALIAS = "champion"
 RECORD, RUN = "cuadft.record", "cuadft.run"  # tags that tell a version's champion and run folder
@@ -254,7 +269,9 @@ def _version(client: Any, run: Path, record: runs.ChampionRecord, run_id: str, d
     """Return the number of a champion's version; made anew if its weights changed, or its MLflow run was replaced."""
     name, tags = model_name(client, run), _version_tags(run, record)
     if not any(model.name == name for model in client.search_registered_models()):
-        client.create_registered_model(name, description=f"Champions of the run {run.name}: see the tags for their files.")
+        client.create_registered_model(
+            name, description=f"Champions of the run {run.name}: see the tags for their files."
+        )
     for version in client.search_model_versions(f"name = '{name}'"):
         if all(version.tags.get(tag) == value for tag, value in tags.items()):
             if version.run_id == run_id:
@@ -269,8 +286,11 @@ def _version(client: Any, run: Path, record: runs.ChampionRecord, run_id: str, d
 
 def _version_tags(run: Path, record: runs.ChampionRecord) -> dict[str, str]:
     """Return what tells a champion: its system, the places of its parts in the run folder, and the hashes of those."""
-    found = {RECORD: files.value_hash([record.get(part) for part in runs.CHAMPION_PARTS])[:16], RUN: identity(run),
-             "system": str(record["system"])}
+    found = {
+        RECORD: files.value_hash([record.get(part) for part in runs.CHAMPION_PARTS])[:16],
+        RUN: identity(run),
+        "system": str(record["system"]),
+    }
     hashes = Hashes(run)
     for part in PLACES:
         if record.get(part):

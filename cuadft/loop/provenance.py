@@ -21,9 +21,18 @@ from cuadft.core.runs import FOLDERS, Iteration, resolve_path, unwritable
 PACKAGE = Path(__file__).parent.parent
 CODE = ("cuadft", "notebooks", "params", "pyproject.toml", "requirements.lock", ":!notebooks/executed")  # Git pathspecs
 MAIN = (
-    "cuadft", "torch", "transformers", "trl", "peft", "accelerate", "dspy", "sentence-transformers", "faiss-cpu", "numpy",
+    "cuadft",
+    "torch",
+    "transformers",
+    "trl",
+    "peft",
+    "accelerate",
+    "dspy",
+    "sentence-transformers",
+    "faiss-cpu",
+    "numpy",
     "papermill",
-)  # fmt: skip
+)
 MODELS = ("model", "embedder", "reranker")  # parameters that name weights; empty or missing ones are left out
 
 
@@ -57,7 +66,13 @@ def describe_run(run: Path, *, preset: str | None) -> None:
     before = read_json(run / "run.json") if (run / "run.json").exists() else {}
     created = before.get("created", datetime.now(UTC).isoformat(timespec="seconds"))
     versions, code = main_versions(), code_state()
-    record = {"name": run.name, "created": created, "preset": preset, "python": versions.pop("python"), "versions": versions}
+    record = {
+        "name": run.name,
+        "created": created,
+        "preset": preset,
+        "python": versions.pop("python"),
+        "versions": versions,
+    }
     record |= {"git_commit": code["commit"], "git_dirty": code["dirty"], "machine": this_machine()}
     write_json(run / "run.json", record | {"environments": before.get("environments", {})})
 
@@ -75,10 +90,14 @@ def run_environment(run: Path) -> str:
     return key
 
 
-
 def made_by(notebook: Path, parameters: Mapping[str, object]) -> dict[str, object]:
     """Return what is known of a stage before it runs: its notebook, code, main versions and seeds."""
-    return {"notebook": notebook.name, "code": code_state(notebook), "versions": main_versions(), "seeds": seeds_used(parameters)}
+    return {
+        "notebook": notebook.name,
+        "code": code_state(notebook),
+        "versions": main_versions(),
+        "seeds": seeds_used(parameters),
+    }
 
 
 def made_from(parameters: Mapping[str, object], hasher: Callable[[Path], str], root: Path) -> dict[str, object]:

@@ -20,8 +20,14 @@ from cuadft.loop.status import duration_text
 from cuadft.models import usage
 
 # how the system, SQLite and compiled libraries say that a disk is full
-NO_ROOM = ("No space left on device", "Disk quota exceeded", "database or disk is full", "os error 28",
-           "inline_container.cc", "PytorchStreamWriter failed")  # torch.save's own
+NO_ROOM = (
+    "No space left on device",
+    "Disk quota exceeded",
+    "database or disk is full",
+    "os error 28",
+    "inline_container.cc",
+    "PytorchStreamWriter failed",
+)  # torch.save's own
 
 
 class StageFailed(RuntimeError):
@@ -104,7 +110,9 @@ def _run_iteration(job: _Job, number: int, until: str | None, skip: Sequence[str
             state, seconds = _run_stage(job, iteration, manifest, stage)
             job.hashes.save()
             reason = manifest.stages[stage.name]["error"] if state == "incomplete" else None
-            steps.append({"iteration": number, "stage": stage.name, "state": state, "seconds": seconds, "reason": reason})
+            steps.append(
+                {"iteration": number, "stage": stage.name, "state": state, "seconds": seconds, "reason": reason}
+            )
         if stage.name == until:
             break
     return steps
@@ -128,13 +136,17 @@ def _run_stage(job: _Job, iteration: Iteration, manifest: Manifest, stage: Stage
     if not manifest.resumable(stage, fingerprint) and (removed := manifest.clear(stage, job.values)):
         job.log(f"{title} removed {removed} files of an earlier run with other code, parameters or inputs")
     job.log(title)
-    made_by = provenance.made_by(job.notebooks / stage.notebook, parameters) | {"environment": provenance.run_environment(job.run)}
+    made_by = provenance.made_by(job.notebooks / stage.notebook, parameters) | {
+        "environment": provenance.run_environment(job.run)
+    }
     manifest.start(stage, parameters, fingerprint, inputs, job.hashes, made_by)
     defaults = {name: known[name].default for name in parameters if name not in set_here}
     given = {name: value for name, value in parameters.items() if name in set_here or value != defaults[name]}
     seconds = _run_recorded(job, iteration, manifest, stage, given)
     entry = manifest.stages[stage.name]
-    job.log(f"{title} {entry['status']} in {duration_text(seconds)}" + (f": {entry['error']}" if entry["error"] else ""))
+    job.log(
+        f"{title} {entry['status']} in {duration_text(seconds)}" + (f": {entry['error']}" if entry["error"] else "")
+    )
     return entry["status"], seconds
 
 
@@ -176,7 +188,9 @@ def _run_notebook(job: _Job, iteration: Iteration, stage: Stage, parameters: dic
     except RuntimeError as error:  # nbclient's DeadKernelError, or a kernel that never answered
         problem = f"{type(error).__name__}: {error} (a killed kernel often means: out of memory)"
     if problem and any(sign in problem for sign in NO_ROOM):
-        raise InputError(f"{problem}\n  ({where})\n  Make room on the disk; the same command then goes on from this stage.")
+        raise InputError(
+            f"{problem}\n  ({where})\n  Make room on the disk; the same command then goes on from this stage."
+        )
     if problem:
         raise StageFailed(
             f"{problem}\n  ({where})\n"

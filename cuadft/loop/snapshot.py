@@ -80,8 +80,14 @@ class Snapshot:
         return files.value_hash([dict(self.parameters), scores, figures, dict(self.decision), self.champion])
 
 
-def take_snapshot(iteration: runs.Iteration, *, parameters: Mapping[str, object], board: pd.DataFrame,
-         figures: Iterable[str | Path], decision: Mapping[str, Any]) -> Snapshot:
+def take_snapshot(
+    iteration: runs.Iteration,
+    *,
+    parameters: Mapping[str, object],
+    board: pd.DataFrame,
+    figures: Iterable[str | Path],
+    decision: Mapping[str, Any],
+) -> Snapshot:
     """Return an iteration's snapshot; figures that are no PNG files, or not there, are left out."""
     shown = {name: _text(value) for name, value in sorted(parameters.items()) if name not in PER_STAGE}
     drawn = sorted(path for path in map(Path, figures) if path.suffix == ".png" and path.is_file())
@@ -97,8 +103,13 @@ def read_snapshot(iteration: runs.Iteration) -> Snapshot:
     path = iteration.path("scoreboard.csv")
     if not path.is_file():
         raise InputError(f"No file {path}: finish iteration {iteration.number} (05_evaluate) first.")
-    return take_snapshot(iteration, parameters=shown_parameters(iteration), board=pd.read_csv(path),
-                figures=iteration.path("figures").glob("*.png"), decision=files.read_json(iteration.path(runs.DECISION)))
+    return take_snapshot(
+        iteration,
+        parameters=shown_parameters(iteration),
+        board=pd.read_csv(path),
+        figures=iteration.path("figures").glob("*.png"),
+        decision=files.read_json(iteration.path(runs.DECISION)),
+    )
 
 
 def finished_snapshots(run: Path) -> list[Snapshot]:
@@ -142,6 +153,8 @@ def clean_value(value: Any) -> Any:
 def _text(value: object) -> str:
     shown = clean_value(value)
     return shown if isinstance(shown, str) else json.dumps(shown, ensure_ascii=False)
+
+
 FOLDER = "trackers"  # in the run folder
 
 

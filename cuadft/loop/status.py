@@ -7,7 +7,15 @@ from pathlib import Path
 
 from cuadft.core import files, runs
 from cuadft.core.errors import InputError
-from cuadft.core.runs import BY_HAND, GATE, Iteration, champion_history, champion_label, decided_champion, decided_iterations
+from cuadft.core.runs import (
+    BY_HAND,
+    GATE,
+    Iteration,
+    champion_history,
+    champion_label,
+    decided_champion,
+    decided_iterations,
+)
 from cuadft.loop.kernel import is_locked
 from cuadft.loop.manifest import Manifest
 from cuadft.loop.stages import STAGES
@@ -58,9 +66,7 @@ def _scores(iteration: Iteration) -> list[str]:
     if not path.is_file():
         return []
     with open(path, encoding="utf-8", newline="") as file:
-        rows = [
-            row for row in csv.DictReader(file) if row.get("metric") == "f1" and row.get("split") == "test"
-        ]
+        rows = [row for row in csv.DictReader(file) if row.get("metric") == "f1" and row.get("split") == "test"]
     return ["  f1 on test (interval)", *(f"    {row.get('system', '?'):<20}{_score(row)}" for row in rows)]
 
 
@@ -86,7 +92,9 @@ def _decision(iteration: Iteration) -> list[str]:
     lines = [f"  incumbent {incumbent}, promoted {name}: {reason}"]
     if iteration.path(BY_HAND).is_file():
         by_hand = files.read_json(iteration.path(BY_HAND))
-        lines.append(f"  by hand ({by_hand.get('action')}): {champion_label(decided_champion(iteration))}: {by_hand.get('reason')}")
+        lines.append(
+            f"  by hand ({by_hand.get('action')}): {champion_label(decided_champion(iteration))}: {by_hand.get('reason')}"
+        )
     return lines
 
 
@@ -95,7 +103,11 @@ def _history(run: Path) -> list[str]:
     lines = []
     for line in champion_history(run):
         who = "gate" if line["action"] in GATE else "hand"
-        change = champion_label(line["to"]) if line["action"] == "kept" else f"{champion_label(line['from'])} -> {champion_label(line['to'])}"
+        change = (
+            champion_label(line["to"])
+            if line["action"] == "kept"
+            else f"{champion_label(line['from'])} -> {champion_label(line['to'])}"
+        )
         what = f"iteration {line['iteration']}  by {who}  {line['action']:<9} {change}"
         lines.append(f"  {line['time']}  {what}: {line['reason']}")
     if not lines:

@@ -41,15 +41,26 @@ def check_trackers(report_to: Sequence[str]) -> None:
     """Raise InputError on a tracker that is unknown or not installed, before anything is computed."""
     for name in report_to:
         if name not in TRACKERS:
-            raise InputError(f"Invalid tracker {name!r} in report_to{did_you_mean(name, TRACKERS)}: choose from "
-                             f"{', '.join(TRACKERS)}.")
+            raise InputError(
+                f"Invalid tracker {name!r} in report_to{did_you_mean(name, TRACKERS)}: choose from "
+                f"{', '.join(TRACKERS)}."
+            )
         if not _installed(name):
-            raise InputError(f"report_to names {name!r}, which is not installed: run `pip install -e '.[{name}]'` in the "
-                             f"project's folder, or take {name!r} out of report_to.")
+            raise InputError(
+                f"report_to names {name!r}, which is not installed: run `pip install -e '.[{name}]'` in the "
+                f"project's folder, or take {name!r} out of report_to."
+            )
 
 
-def report_to_trackers(iteration: runs.Iteration, report_to: Sequence[str], *, parameters: Mapping[str, object], board: pd.DataFrame,
-           figures: Iterable[str | Path], decision: Mapping[str, Any]) -> pd.DataFrame:
+def report_to_trackers(
+    iteration: runs.Iteration,
+    report_to: Sequence[str],
+    *,
+    parameters: Mapping[str, object],
+    board: pd.DataFrame,
+    figures: Iterable[str | Path],
+    decision: Mapping[str, Any],
+) -> pd.DataFrame:
     """Show an iteration, and those before it that a tracker lacks, in each tracker; return one row a tracker.
 
     parameters: of all stages, see `parameters`; board: as scoreboard.csv; figures: PNG files; decision: as decision.json.
@@ -59,7 +70,10 @@ def report_to_trackers(iteration: runs.Iteration, report_to: Sequence[str], *, p
 
     def snapshots() -> list[Snapshot]:
         earlier = [old for old in snapshot.finished_snapshots(iteration.run) if old.iteration.number < iteration.number]
-        return [*earlier, snapshot.take_snapshot(iteration, parameters=parameters, board=board, figures=figures, decision=decision)]
+        return [
+            *earlier,
+            snapshot.take_snapshot(iteration, parameters=parameters, board=board, figures=figures, decision=decision),
+        ]
 
     return _table([_send(name, iteration.run, snapshots) for name in dict.fromkeys(report_to)])
 
@@ -70,7 +84,11 @@ def follow_run(run_dir: str | Path) -> pd.DataFrame:
     Trackers that have no view of the run, or are not installed here, get none.
     """
     run = runs.resolve_path(run_dir)
-    sent = [_send(name, run, lambda: snapshot.finished_snapshots(run), only_known=True) for name in TRACKERS if _installed(name)]
+    sent = [
+        _send(name, run, lambda: snapshot.finished_snapshots(run), only_known=True)
+        for name in TRACKERS
+        if _installed(name)
+    ]
     return _table([row for row in sent if row])
 
 
@@ -90,8 +108,11 @@ def _send(name: str, run: Path, snapshots: Callable[[], list[Snapshot]], *, only
         row["store"] = snapshot.clean_value(send(run, shown))
     except Exception as error:  # whatever a tracker raises, the stage has its results; the row shows and counts it
         return row | {"failed": 1, "error": snapshot.clean_value(brief(error))}
-    return row | {"iterations": len(shown), "scores": sum(len(one.board) for one in shown),
-                  "figures": sum(len(one.figures) for one in shown)}
+    return row | {
+        "iterations": len(shown),
+        "scores": sum(len(one.board) for one in shown),
+        "figures": sum(len(one.figures) for one in shown),
+    }
 
 
 def _view(name: str) -> tuple[Callable[[Path, Sequence[Snapshot]], str], Callable[[Path], bool]]:
@@ -108,6 +129,7 @@ def _table(rows: list[dict]) -> pd.DataFrame:
 
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
+
 LOOP = "loop"  # the folder of what belongs to no system
 TENSORBOARD_PART = {"prefix": ".tensorboard.", "suffix": ".tmp"}
 
@@ -116,7 +138,9 @@ def send_tensorboard(run: Path, snapshots: Sequence[Snapshot]) -> str:
     """Write the view anew, since event files are only ever appended to; return its folder."""
     folder = tracker_store(run, "tensorboard")
     folder.parent.mkdir(parents=True, exist_ok=True)
-    for left in folder.parent.glob(f"{TENSORBOARD_PART['prefix']}*{TENSORBOARD_PART['suffix']}"):  # of a write that was killed
+    for left in folder.parent.glob(
+        f"{TENSORBOARD_PART['prefix']}*{TENSORBOARD_PART['suffix']}"
+    ):  # of a write that was killed
         shutil.rmtree(left)
     with tempfile.TemporaryDirectory(dir=folder.parent, **TENSORBOARD_PART) as part:
         _write(Path(part, "new"), snapshots)
@@ -163,6 +187,7 @@ def _write_loop(writer, one: Snapshot) -> None:
     writer.add_text("parameters", f"| parameter | value |\n| --- | --- |\n{rows}", step)
     writer.add_text("decision", f"Champion: **{chosen}**\n\n{one.decision.get('reason', '')}", step)
 
+
 TRACKIO_PART = ".trackio.tmp"
 PATIENCE = 120  # seconds
 
@@ -175,8 +200,14 @@ def send_trackio(run: Path, snapshots: Sequence[Snapshot]) -> str:
     part.mkdir(parents=True)
     own = {"TRACKIO_DIR": str(part), "TRACKIO_STORAGE_MODE": "sqlite", "HF_HUB_OFFLINE": "1"}
     environment = {name: value for name, value in os.environ.items() if not name.startswith("TRACKIO_")} | own
-    done = subprocess.run([sys.executable, "-m", "cuadft.loop.trackers", run.name], env=environment, text=True,
-                          input=json.dumps([_content(one) for one in snapshots]), capture_output=True, timeout=PATIENCE)
+    done = subprocess.run(
+        [sys.executable, "-m", "cuadft.loop.trackers", run.name],
+        env=environment,
+        text=True,
+        input=json.dumps([_content(one) for one in snapshots]),
+        capture_output=True,
+        timeout=PATIENCE,
+    )
     if done.returncode:
         raise RuntimeError(f"trackio: {redact(done.stderr.strip())[-300:]}")
     shutil.rmtree(folder, ignore_errors=True)
@@ -191,12 +222,20 @@ def trackio_exists(run: Path) -> bool:
 
 def _content(one: Snapshot) -> dict[str, Any]:
     """Return an iteration as JSON-able values: parameters, scores such as "test/f1/sft", figures and the decision."""
-    scores = {f"{split}/{metric}/{system}" + ("" if part == "value" else f".{part}"): value
-              for (split, metric, system), known in one.scores().items() for part, value in known.items()}
+    scores = {
+        f"{split}/{metric}/{system}" + ("" if part == "value" else f".{part}"): value
+        for (split, metric, system), known in one.scores().items()
+        for part, value in known.items()
+    }
     chosen = runs.champion_label(one.champion) if one.champion else "none"
     config = dict(one.parameters) | {"champion": chosen, "decision": str(one.decision.get("reason", ""))}
-    return {"name": one.iteration.dir.name, "step": one.iteration.number, "config": config, "scores": scores,
-            "figures": {path.stem: str(path) for path in one.figures}}
+    return {
+        "name": one.iteration.dir.name,
+        "step": one.iteration.number,
+        "config": config,
+        "scores": scores,
+        "figures": {path.stem: str(path) for path in one.figures},
+    }
 
 
 def main(project: str, contents: Sequence[dict[str, Any]]) -> None:
@@ -204,10 +243,13 @@ def main(project: str, contents: Sequence[dict[str, Any]]) -> None:
     import trackio
 
     for one in contents:
-        trackio.init(project=project, name=one["name"], config=one["config"], embed=False, auto_log_gpu=False,
-                     auto_log_cpu=False)
-        trackio.log(one["scores"] | {f"figures/{name}": trackio.Image(path) for name, path in one["figures"].items()},
-                    step=one["step"])
+        trackio.init(
+            project=project, name=one["name"], config=one["config"], embed=False, auto_log_gpu=False, auto_log_cpu=False
+        )
+        trackio.log(
+            one["scores"] | {f"figures/{name}": trackio.Image(path) for name, path in one["figures"].items()},
+            step=one["step"],
+        )
         trackio.finish()
 
 

@@ -94,8 +94,16 @@ def verify_run(run_dir: str | Path, artefact: str = "") -> Verification:
             absent, left_out = _absent(iteration, made)
             findings, notes = findings + absent, notes + left_out
     findings.sort(key=lambda found: (KINDS.index(found.kind), found.name))
-    return Verification(run, tuple(made), tuple(names), tuple(findings), len(hashes), sum(sizes[name] for name in hashes), others,
-                   tuple(notes))  # fmt: skip
+    return Verification(
+        run,
+        tuple(made),
+        tuple(names),
+        tuple(findings),
+        len(hashes),
+        sum(sizes[name] for name in hashes),
+        others,
+        tuple(notes),
+    )
 
 
 def _read(iterations: Sequence[runs.Iteration]) -> tuple[list[Made], list[Finding]]:
@@ -166,7 +174,9 @@ def _stale(one: Made, owners: Mapping[str, list[Made]], present: Set[str], hashe
             reasons.append(f"{name} has changed" if name in present else f"{name} is gone")
     come = [name for name in one.files(one.stage.reads) if name not in one.inputs]
     reasons += [f"{name} has come since" for name in come if name in owners or name.endswith("by_hand.json")]
-    text = "; ".join(reasons[:SHOWN_FILES]) + (f"; {len(reasons) - SHOWN_FILES} more such" if len(reasons) > SHOWN_FILES else "")
+    text = "; ".join(reasons[:SHOWN_FILES]) + (
+        f"; {len(reasons) - SHOWN_FILES} more such" if len(reasons) > SHOWN_FILES else ""
+    )
     return [Finding("stale", one.label, f"made from other inputs: {text}")] if reasons else []
 
 
@@ -203,12 +213,15 @@ def _beside(run: Path, made: Sequence[Made], names: Iterable[str]) -> tuple[list
     for name in sorted(names):
         kind = next((what for pattern, what in KNOWN.items() if re.fullmatch(pattern, name)), "")
         if files.is_leftover(run / name.removesuffix("-journal")):
-            findings.append(Finding("leftover", name, "the temporary part of a write that was killed; it may be deleted"))
+            findings.append(
+                Finding("leftover", name, "the temporary part of a write that was killed; it may be deleted")
+            )
         elif kind or name in begun:
             others[kind or f"files of {begun[name].label}, which has not finished"] += 1
         else:
             findings.append(Finding("unaccounted", name, "no stage has recorded it"))
     return findings, others
+
 
 MOST = 20  # findings of one kind that are shown
 SHOWN_DIGITS = 3  # files of one folder that are named one by one
@@ -216,10 +229,13 @@ UNHASHED = {"align": "feedback.sqlite"}  # read as well; it grows, so that no ha
 AGAIN = "The same `cuadft run` command makes again what is changed, missing, stale or unfinished"
 ADVICE = {
     "damaged": "A damaged manifest.json: restore it, or delete it and let `cuadft run` make the iteration again.",
-    "changed": f"{AGAIN}.", "missing": f"{AGAIN}.", "stale": f"{AGAIN}.", "unfinished": f"{AGAIN}.",
+    "changed": f"{AGAIN}.",
+    "missing": f"{AGAIN}.",
+    "stale": f"{AGAIN}.",
+    "unfinished": f"{AGAIN}.",
     "leftover": "Leftovers and files that no stage recorded are never read; delete them, or move them elsewhere.",
     "unaccounted": "Leftovers and files that no stage recorded are never read; delete them, or move them elsewhere.",
-}  # fmt: skip
+}
 Note = Callable[[str], str]
 
 
@@ -239,7 +255,9 @@ def verification_text(verdict: Verification) -> str:
         return "\n".join([*lines, "All is well."])
     counts = Counter(finding.kind for finding in verdict.findings)
     advice = dict.fromkeys(ADVICE[kind] for kind in KINDS if kind in counts)
-    return "\n".join([*lines, f"Not well: {', '.join(f'{counts[kind]} {kind}' for kind in KINDS if kind in counts)}.", *advice])
+    return "\n".join(
+        [*lines, f"Not well: {', '.join(f'{counts[kind]} {kind}' for kind in KINDS if kind in counts)}.", *advice]
+    )
 
 
 def lineage_text(verdict: Verification) -> list[str]:
@@ -258,14 +276,21 @@ def lineage_text(verdict: Verification) -> list[str]:
     for one in lineage.artefact_ancestors([source[name] for name in names], made):
         setting = _setting(one.entry)
         lines += ["", f"{one.label}: {_when(one.entry)}{note(one.label)}"]
-        details = [setting if setting != before else "same code and versions", *_origin(one), *_inputs(one, owner, note)]
+        details = [
+            setting if setting != before else "same code and versions",
+            *_origin(one),
+            *_inputs(one, owner, note),
+        ]
         lines += [f"    {line}" for line in details]
         before = setting
     return [*lines, "", *_contracts(verdict.run)]
 
 
 def _when(entry: Mapping[str, Any]) -> str:
-    parts = [entry.get("status", "unknown"), str(entry.get("started") or "").replace("T", " ").replace("+00:00", " UTC")]
+    parts = [
+        entry.get("status", "unknown"),
+        str(entry.get("started") or "").replace("T", " ").replace("+00:00", " UTC"),
+    ]
     parts += [duration_text(entry["seconds"])] if entry.get("seconds") is not None else []
     parts += [f"peak memory {entry['peak_memory_mb']:,.0f} MB"] if entry.get("peak_memory_mb") else []
     parts += [f"takes up {len(entry['earlier'])} that ended early"] if entry.get("earlier") else []
@@ -289,7 +314,9 @@ def _origin(one: Made) -> list[str]:
     lines = [f"notebook {entry.get('notebook', one.stage.notebook)}{f'; seeds: {seeds}' if seeds else ''}"]
     lines += [f"weights {name}  sha256 {found[:DIGITS]}" for name, found in (entry.get("weights") or {}).items()]
     lines += [f"contracts of {name}  sha256 {found[:DIGITS]}" for name, found in (entry.get("contracts") or {}).items()]
-    return lines + ([f"and {store}, which grows: no hash is kept"] if store and (one.iteration.run / store).is_file() else [])
+    return lines + (
+        [f"and {store}, which grows: no hash is kept"] if store and (one.iteration.run / store).is_file() else []
+    )
 
 
 def _inputs(one: Made, owner: Mapping[str, list[Made]], note: Note) -> list[str]:
@@ -315,7 +342,9 @@ def _short(names: Sequence[str]) -> list[str]:
         parts = name.split("/")
         top = "/".join(parts[: 3 if parts[1:2] == ["adapters"] else 2])
         folders.setdefault(name if len(parts) < 3 or name.endswith(")") else top, []).append(name)
-    short = [inside if len(inside) <= SHOWN_DIGITS else [f"{top}/ ({len(inside)} files)"] for top, inside in folders.items()]
+    short = [
+        inside if len(inside) <= SHOWN_DIGITS else [f"{top}/ ({len(inside)} files)"] for top, inside in folders.items()
+    ]
     return [item for items in short for item in items]
 
 

@@ -41,7 +41,12 @@ from cuadft.core.errors import redact
 from cuadft.models.usage import Usage
 
 AGAIN = (lm15.RateLimitError, lm15.TimeoutError, lm15.ServerError, lm15.TransportError)  # may pass with time
-HOPELESS = (lm15.AuthError, lm15.BillingError, lm15.ConfigurationError, lm15.UnsupportedModelError)  # every call meets them
+HOPELESS = (
+    lm15.AuthError,
+    lm15.BillingError,
+    lm15.ConfigurationError,
+    lm15.UnsupportedModelError,
+)  # every call meets them
 KINDS = (*AGAIN, *HOPELESS, lm15.ContextLengthError, lm15.InvalidRequestError, lm15.ProviderError, lm15.LM15Error)
 LONGEST_PAUSE = 3600.0  # seconds; a server that wants more is asked again after this
 LONGEST_REASON = 300  # characters kept of an endpoint's error
@@ -68,8 +73,15 @@ class EndpointDown(LMError):
 class Endpoint:
     """An engine for dspy.LM that calls a LiteLLM id, with patience; `usage` counts, `breaker` guards."""
 
-    def __init__(self, model: str, patience: Patience = Patience(), *, sleep: Callable[[float], None] = time.sleep,
-                 replies: Replies | None = None, **client: Any) -> None:  # fmt: skip
+    def __init__(
+        self,
+        model: str,
+        patience: Patience = Patience(),
+        *,
+        sleep: Callable[[float], None] = time.sleep,
+        replies: Replies | None = None,
+        **client: Any,
+    ) -> None:
         """replies: where they are kept and looked for.
 
         client: api_key, api_base and other settings of the connection, where the environment doesn't give them.
@@ -118,8 +130,10 @@ class Endpoint:
         self.usage.add(calls=1)
         if (left := self.breaker.refused()) is not None:
             self.usage.add(not_asked=1)
-            raise EndpointDown(f"Not asked: {self.where} failed {self.breaker.failed_in_a_row} times in a row, and is tried "
-                               f"again in {left:.0f} s. Last error: {self.breaker.last}")  # fmt: skip
+            raise EndpointDown(
+                f"Not asked: {self.where} failed {self.breaker.failed_in_a_row} times in a row, and is tried "
+                f"again in {left:.0f} s. Last error: {self.breaker.last}"
+            )
 
     def _wait(self, retries: int, asked: float | None) -> None:
         """Wait as the server asked, and a little more; else for a random half to whole of a doubling time."""
@@ -131,8 +145,11 @@ class Endpoint:
 
     def _given_up(self, error: lm15.LM15Error, retries: int, asked: float | None) -> lm15.LM15Error:
         long = asked is not None and asked > self.patience.longest_wait
-        short = self._short(error, f" (after {retries} retries)" if retries else "",
-                            f" (it asks for {asked:.0f} s of rest)" if long else "")  # fmt: skip
+        short = self._short(
+            error,
+            f" (after {retries} retries)" if retries else "",
+            f" (it asks for {asked:.0f} s of rest)" if long else "",
+        )
         self.usage.add(failed=1)
         self.breaker.failed(short.message, pause=min(asked, LONGEST_PAUSE) if long else 0.0)
         return short
@@ -152,8 +169,11 @@ def remote(lm: str, *, patience: Patience = Patience(), replies: str | Path | No
     replies: a file that keeps the replies, and answers what was asked before.
     settings: DSPy's (temperature, max_tokens, cache), those of the connection, `timeout` and `num_retries`.
     """
-    patience = replace(patience, timeout=settings.pop("timeout", patience.timeout),
-                       retries=settings.pop("num_retries", patience.retries))  # fmt: skip
+    patience = replace(
+        patience,
+        timeout=settings.pop("timeout", patience.timeout),
+        retries=settings.pop("num_retries", patience.retries),
+    )
     client = {name: settings.pop(name) for name in CLIENT_KEYS & settings.keys()}
     # uncached: DSPy's cache on disk is made of pickles, and a run keeps its answers itself
     settings = {"temperature": 0.0, "cache": False} | settings
@@ -164,9 +184,14 @@ def remote(lm: str, *, patience: Patience = Patience(), replies: str | Path | No
 def _host(model: str, client: dict[str, Any]) -> str:
     """Return " at host" of a chosen address, without what else may stand in it: user, key, path."""
     names = [f"{model.partition('/')[0].upper()}_{end}" for end in ("API_BASE", "BASE_URL")]
-    address = client.get("api_base") or client.get("base_url") or next((os.environ[n] for n in names if os.environ.get(n)), "")
+    address = (
+        client.get("api_base")
+        or client.get("base_url")
+        or next((os.environ[n] for n in names if os.environ.get(n)), "")
+    )
     host = urlsplit(str(address)).netloc.rpartition("@")[2]
     return f" at {host}" if host else ""
+
 
 GRACE = 0.5  # seconds more than LiteLLM's own limit, which ends a mere silence
 
@@ -177,7 +202,11 @@ def kept_reply(request: lm15.Request, replies: Replies) -> lm15.Response | None:
     from dspy.clients.lm15_boundary import response_value
 
     found = replies.find(_asked(request))
-    return None if found is None else response_value(get_litellm(feature="endpoints").ModelResponse(**found), "chat", request)
+    return (
+        None
+        if found is None
+        else response_value(get_litellm(feature="endpoints").ModelResponse(**found), "chat", request)
+    )
 
 
 def _asked(request: lm15.Request) -> dict[str, Any]:
@@ -186,8 +215,9 @@ def _asked(request: lm15.Request) -> dict[str, Any]:
     return {"model": request.model} | request_kwargs(request, "chat")
 
 
-def attempt_call(request: lm15.Request, timeout: float, client: Mapping[str, Any], usage: Usage,
-            replies: Replies | None = None) -> lm15.Response:  # fmt: skip
+def attempt_call(
+    request: lm15.Request, timeout: float, client: Mapping[str, Any], usage: Usage, replies: Replies | None = None
+) -> lm15.Response:
     """Send a request once and return the reply; raises an lm15 error for whatever goes wrong.
 
     timeout: seconds for the whole reply. client: settings of the connection, such as api_key and api_base. replies: where
@@ -199,8 +229,15 @@ def attempt_call(request: lm15.Request, timeout: float, client: Mapping[str, Any
 
     litellm = get_litellm(feature="endpoints")  # here: loading it takes seconds, which are not the endpoint's
     # drop_params: some models (OpenAI's reasoning models) refuse a temperature; LiteLLM then leaves it out
-    fixed = {"model": request.model, "n": 1, "drop_params": True, "timeout": timeout, "num_retries": 0, "max_retries": 0,
-             "cache": {"no-cache": True, "no-store": True}}  # fmt: skip
+    fixed = {
+        "model": request.model,
+        "n": 1,
+        "drop_params": True,
+        "timeout": timeout,
+        "num_retries": 0,
+        "max_retries": 0,
+        "cache": {"no-cache": True, "no-store": True},
+    }
     sent = request_kwargs(request, "chat") | dict(client) | fixed
     try:
         with litellm_errors(model=request.model):

@@ -89,8 +89,15 @@ class Generator:
             model.set_adapter(adapter)
         return model
 
-    def generate(self, prompts: Sequence[list[int]], *, adapter: str = "", max_tokens: int, temperature: float = 0.0,
-                 seed: int = 0) -> list[Continuation]:
+    def generate(
+        self,
+        prompts: Sequence[list[int]],
+        *,
+        adapter: str = "",
+        max_tokens: int,
+        temperature: float = 0.0,
+        seed: int = 0,
+    ) -> list[Continuation]:
         """Continue each prompt by at most `max_tokens` tokens with the base ("") or an adapter.
 
         temperature 0 is greedy; above, tokens are drawn from the whole distribution, the same for the same batch and seed.
@@ -109,9 +116,13 @@ class Generator:
             torch.manual_seed(seed)
             if shared:
                 settings["past_key_values"] = self._prefix(model, adapter, prompts[0][:shared], len(prompts))
-            out = model.generate(input_ids=torch.tensor(ids, device=model.device),
-                                 attention_mask=torch.tensor(mask, device=model.device),
-                                 max_new_tokens=max_tokens, pad_token_id=pad, **settings)
+            out = model.generate(
+                input_ids=torch.tensor(ids, device=model.device),
+                attention_mask=torch.tensor(mask, device=model.device),
+                max_new_tokens=max_tokens,
+                pad_token_id=pad,
+                **settings,
+            )
         return [self._until_end(tokens) for tokens in out[:, width:].tolist()]
 
     def _load(self) -> Any:

@@ -1,7 +1,7 @@
 """The in-process language model behind dspy.LM: batches DSPy's concurrent calls on one base model with LoRA adapters.
 
-    engine = LocalEngine(models.find("HuggingFaceTB/SmolLM2-135M-Instruct"), adapters={"sft": Path("adapters/sft")})
-    dspy.configure(lm=engine.lm("sft"))
+engine = LocalEngine(models.find("HuggingFaceTB/SmolLM2-135M-Instruct"), adapters={"sft": Path("adapters/sft")})
+dspy.configure(lm=engine.lm("sft"))
 """
 
 from __future__ import annotations
@@ -50,8 +50,9 @@ class LocalEngine:
     Calls that arrive together are answered as one batch, sorted by length (see `generator`).
     """
 
-    def __init__(self, path: Path | str, *, adapters: dict[str, Path] | None = None, batch_size: int = 16,
-                 dtype: str = "auto") -> None:
+    def __init__(
+        self, path: Path | str, *, adapters: dict[str, Path] | None = None, batch_size: int = 16, dtype: str = "auto"
+    ) -> None:
         self.path, self.batch_size, self.dtype = Path(path), batch_size, dtype
         self._hash = weights.weights_hash(self.path)
         self._base = f"local/{self.path.name}@{self._hash[:12]}"
@@ -70,15 +71,21 @@ class LocalEngine:
         """Register a LoRA adapter folder under a name; raises InputError if it is missing, damaged or of another base."""
         folder = Path(folder)
         if not (folder / "adapter_config.json").is_file():
-            raise InputError(f"Adapter '{name}' is missing: {folder} holds no adapter_config.json. Run 04_fine_tune (or "
-                             "06_align) of this iteration first.")
+            raise InputError(
+                f"Adapter '{name}' is missing: {folder} holds no adapter_config.json. Run 04_fine_tune (or "
+                "06_align) of this iteration first."
+            )
         own = weights.base_hash(folder)
         if own is None:  # with tensors of equal shapes, nothing else would show in its answers
-            raise InputError(f"Adapter '{name}' in {folder} does not say what it was trained on: train it again or, if it is "
-                             f'of {self.path.name}, write {{"sha256": "{self._hash}"}} into {folder / "base.json"}.')
+            raise InputError(
+                f"Adapter '{name}' in {folder} does not say what it was trained on: train it again or, if it is "
+                f'of {self.path.name}, write {{"sha256": "{self._hash}"}} into {folder / "base.json"}.'
+            )
         if own != self._hash:
-            raise InputError(f"Adapter '{name}' in {folder} was trained on other base weights ({own[:12]}) than those of "
-                             f"{self.path.name} ({self._hash[:12]}): train it again or restore the model.")
+            raise InputError(
+                f"Adapter '{name}' in {folder} was trained on other base weights ({own[:12]}) than those of "
+                f"{self.path.name} ({self._hash[:12]}): train it again or restore the model."
+            )
         weights.check_readable(folder)
         self._names = {full: known for full, known in self._names.items() if known != name}
         self._names[f"{self._base}+{name}-{weights.weights_hash(folder)[:12]}"] = name
@@ -104,14 +111,18 @@ class LocalEngine:
         for full, name in self._names.items():
             if name == adapter:
                 return full
-        raise InputError(f"Unknown adapter '{adapter}': choose one of {sorted(self.adapters)} or '' for the base model.")
+        raise InputError(
+            f"Unknown adapter '{adapter}': choose one of {sorted(self.adapters)} or '' for the base model."
+        )
 
     def lm(self, adapter: str = "", *, max_tokens: int = 64, temperature: float = 0.0, **settings: Any) -> dspy.LM:
         """Return a dspy.LM for the base ("") or an adapter; not cached by DSPy, since predictions are kept on disk."""
         import dspy
 
         settings.setdefault("cache", False)
-        return dspy.LM(self.model_name(adapter), engine=self, max_tokens=max_tokens, temperature=temperature, **settings)
+        return dspy.LM(
+            self.model_name(adapter), engine=self, max_tokens=max_tokens, temperature=temperature, **settings
+        )
 
     @contextmanager
     def expect(self, calls: int) -> Iterator[None]:
@@ -127,8 +138,12 @@ class LocalEngine:
 
     def dump_state(self) -> dict[str, Any]:
         """Return what load_state needs (DSPy saves programs that hold an LM)."""
-        return {"path": str(self.path), "adapters": {k: str(v) for k, v in self.adapters.items()},
-                "batch_size": self.batch_size, "dtype": self.dtype}
+        return {
+            "path": str(self.path),
+            "adapters": {k: str(v) for k, v in self.adapters.items()},
+            "batch_size": self.batch_size,
+            "dtype": self.dtype,
+        }
 
     @classmethod
     def load_state(cls, state: dict[str, Any]) -> LocalEngine:
@@ -149,8 +164,13 @@ class LocalEngine:
             self._queue.append(call)
             self._arrived.notify_all()
         text, used, finish = call.done.result()
-        return Response(id=None, model=request.model, message=Message.assistant(text), finish_reason=finish,
-                        usage=Usage(input_tokens=len(call.tokens), output_tokens=used))
+        return Response(
+            id=None,
+            model=request.model,
+            message=Message.assistant(text),
+            finish_reason=finish,
+            usage=Usage(input_tokens=len(call.tokens), output_tokens=used),
+        )
 
     def tokenize(self, messages: list[dict[str, str]]) -> list[int]:
         """Return the prompt tokens of chat messages, up to and with the assistant's header.
@@ -171,9 +191,16 @@ class LocalEngine:
         messages += [{"role": m.role, "content": m.text} for m in request.messages]
         config = request.config
         if unused := [name for name in UNUSED if getattr(config, name)]:
-            raise InputError(f"The local model takes no {', '.join(unused)}: set only max_tokens, temperature and seed.")
-        return _Call(self._names[request.model], self.tokenize(messages), config.max_tokens or 64,
-                     config.temperature or 0.0, config.seed or 0)
+            raise InputError(
+                f"The local model takes no {', '.join(unused)}: set only max_tokens, temperature and seed."
+            )
+        return _Call(
+            self._names[request.model],
+            self.tokenize(messages),
+            config.max_tokens or 64,
+            config.temperature or 0.0,
+            config.seed or 0,
+        )
 
     def _work(self) -> None:
         while True:
@@ -181,7 +208,7 @@ class LocalEngine:
             for kind in sorted({c.kind for c in calls}):
                 group = sorted((c for c in calls if c.kind == kind), key=lambda c: (len(c.tokens), c.tokens))
                 for i in range(0, len(group), self.batch_size):
-                    batch = group[i:i + self.batch_size]
+                    batch = group[i : i + self.batch_size]
                     try:
                         self._answer(batch)
                     except Exception as error:  # handed to the callers: a dead worker would leave them waiting
@@ -203,8 +230,13 @@ class LocalEngine:
 
     def _answer(self, batch: list[_Call]) -> None:
         first = batch[0]
-        made = self.generator.generate([c.tokens for c in batch], adapter=first.adapter, max_tokens=first.max_tokens,
-                                       temperature=first.temperature, seed=first.seed)
+        made = self.generator.generate(
+            [c.tokens for c in batch],
+            adapter=first.adapter,
+            max_tokens=first.max_tokens,
+            temperature=first.temperature,
+            seed=first.seed,
+        )
         self.batches += 1
         for call, continuation in zip(batch, made, strict=True):
             self._finish(call, continuation)

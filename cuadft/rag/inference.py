@@ -26,8 +26,16 @@ def answers_fingerprint(program: ContractQA, lm: dspy.LM) -> str:
     return value_hash([lm.model, settings, program.retriever.key, prompt])[:16]
 
 
-def answer_rows(program: ContractQA, lm: dspy.LM, rows: Sequence[dict[str, Any]], path: Path, *, system: str, split: str,
-            batch_size: int = 16) -> list[dict[str, Any]]:
+def answer_rows(
+    program: ContractQA,
+    lm: dspy.LM,
+    rows: Sequence[dict[str, Any]],
+    path: Path,
+    *,
+    system: str,
+    split: str,
+    batch_size: int = 16,
+) -> list[dict[str, Any]]:
     """Answer every row and return the predictions, in the order of the rows.
 
     `path` (JSON lines) is appended to after each batch. Rows that it already holds, from the same program and weights,
@@ -44,11 +52,13 @@ def answer_rows(program: ContractQA, lm: dspy.LM, rows: Sequence[dict[str, Any]]
     shown = bar(len(rows), f"{system} on {split}")
     shown.update(len(kept))
     for start in range(0, len(rows), batch_size):
-        batch = rows[start:start + batch_size]
+        batch = rows[start : start + batch_size]
         todo = [r for r in batch if r["id"] not in done]
         if todo:
-            made = [p | {"system": system, "split": split, "fingerprint": mark}
-                    for p in _answer(program, lm, todo, batch_size)]
+            made = [
+                p | {"system": system, "split": split, "fingerprint": mark}
+                for p in _answer(program, lm, todo, batch_size)
+            ]
             files.append_jsonl(path, made)
             done |= {p["id"]: p for p in made}
             shown.update(len(made))
@@ -60,7 +70,9 @@ def _answer(program: ContractQA, lm: dspy.LM, rows: Sequence[dict[str, Any]], th
     """Run the program over one batch; a failed row carries the error instead of an answer."""
     if program.retriever.embedder:
         program.retriever.embedder.encode([r["question"] for r in rows])  # one batch instead of one call a thread
-    items = [dspy.Example(question=r["question"], contract=r["contract"]).with_inputs("question", "contract") for r in rows]
+    items = [
+        dspy.Example(question=r["question"], contract=r["contract"]).with_inputs("question", "contract") for r in rows
+    ]
     engine = getattr(lm, "engine", None)
     hold = engine.expect(len(rows)) if isinstance(engine, LocalEngine) else nullcontext()
     failures: dict[int, Exception] = {}
@@ -78,17 +90,34 @@ def _answer(program: ContractQA, lm: dspy.LM, rows: Sequence[dict[str, Any]], th
     with dspy.context(lm=lm, adapter=PlainAdapter(), track_usage=True), hold:
         results = pool([(ask, (i,)) for i in range(len(rows))])
     seconds = (time.perf_counter() - started) / len(rows)
-    return [_prediction(row, result, failures.get(i), seconds)
-            for i, (row, result) in enumerate(zip(rows, results, strict=True))]
+    return [
+        _prediction(row, result, failures.get(i), seconds)
+        for i, (row, result) in enumerate(zip(rows, results, strict=True))
+    ]
 
 
 def _prediction(row: dict[str, Any], result: Any, error: Exception | None, seconds: float) -> dict[str, Any]:
-    passages = [] if result is None else [
-        {"index": h.passage.index, "start": h.passage.start, "end": h.passage.end, "score": round(float(h.score), 6)}
-        for h in result.hits]
-    return row | {"answer": None if result is None else result.answer, "spans": [] if result is None else result.spans,
-                  "passages": passages, "error": None if error is None else brief(error),
-                  "seconds": round(seconds, 4), "prompt_tokens": _prompt_tokens(result)}
+    passages = (
+        []
+        if result is None
+        else [
+            {
+                "index": h.passage.index,
+                "start": h.passage.start,
+                "end": h.passage.end,
+                "score": round(float(h.score), 6),
+            }
+            for h in result.hits
+        ]
+    )
+    return row | {
+        "answer": None if result is None else result.answer,
+        "spans": [] if result is None else result.spans,
+        "passages": passages,
+        "error": None if error is None else brief(error),
+        "seconds": round(seconds, 4),
+        "prompt_tokens": _prompt_tokens(result),
+    }
 
 
 def _prompt_tokens(result: Any) -> int | None:

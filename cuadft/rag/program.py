@@ -25,8 +25,9 @@ from cuadft.evaluation.text_scores import NO_CLAUSE, token_f1
 from cuadft.retrieval.retriever import Hit, Retriever, render_passages
 
 
-def prompt_completions(program: ContractQA, rows: Sequence[dict[str, Any]], *, size: int, impossible_share: float,
-                       seed: int) -> tuple[list[dict[str, Any]], Counter[str]]:
+def prompt_completions(
+    program: ContractQA, rows: Sequence[dict[str, Any]], *, size: int, impossible_share: float, seed: int
+) -> tuple[list[dict[str, Any]], Counter[str]]:
     """Return up to `size` (0: all) rows {"id", "prompt", "completion"} of chat messages, and counts of what was left out.
 
     `impossible_share` of the rows are questions whose clause does not exist (fewer if there are fewer).
@@ -47,8 +48,16 @@ def prompt_completions(program: ContractQA, rows: Sequence[dict[str, Any]], *, s
         impossible = min(impossible, round(answerable * impossible_share / (1 - impossible_share)))
     chosen = ready[True][:impossible] + ready[False][:answerable]
     random.Random(seed).shuffle(chosen)
-    return chosen, +Counter({"unanswerable": impossible, "answerable": answerable, "not drawn": usable - len(chosen),
-                             "gold span not in the passages": len(rows) - usable})
+    return chosen, +Counter(
+        {
+            "unanswerable": impossible,
+            "answerable": answerable,
+            "not drawn": usable - len(chosen),
+            "gold span not in the passages": len(rows) - usable,
+        }
+    )
+
+
 COLUMNS = ("id", "contract", "question", "answers", "is_impossible")  # of the rows, which TRL passes on to the reward
 
 
@@ -66,8 +75,9 @@ def online_prompts(program: ContractQA, rows: Sequence[dict[str, Any]]) -> list[
     return made
 
 
-def telling_rows(rows: Sequence[dict[str, Any]], scores: Mapping[str, Sequence[float]], *,
-            others: float = 0.5) -> list[dict[str, Any]]:
+def telling_rows(
+    rows: Sequence[dict[str, Any]], scores: Mapping[str, Sequence[float]], *, others: float = 0.5
+) -> list[dict[str, Any]]:
     """Return the rows whose sampled answers differ in score, with `others` times as many of the rest; all if none differ.
 
     scores: row id -> scores of its candidates. Where all answers are alike no method learns anything (DAPO, Yu et al.
@@ -79,15 +89,20 @@ def telling_rows(rows: Sequence[dict[str, Any]], scores: Mapping[str, Sequence[f
     distinct = {id_: {score for score in given if not math.isnan(score)} for id_, given in scores.items()}
     differ = [row for row in rows if len(distinct[row["id"]]) > 1]
     alike = [row for row in rows if len(distinct[row["id"]]) == 1]
-    return differ + alike[:round(others * len(differ))] if differ else alike
+    return differ + alike[: round(others * len(differ))] if differ else alike
+
 
 OPTIMIZERS = ("bootstrap", "bootstrap_random_search", "mipro")
-BULLET = re.compile(r"\A\s*(?:[-*•]|\(?\d{1,3}[.)])(?:\s+|$)")  # a bullet or a number of a list, not "3 years" or "2.5%"
+BULLET = re.compile(
+    r"\A\s*(?:[-*•]|\(?\d{1,3}[.)])(?:\s+|$)"
+)  # a bullet or a number of a list, not "3 years" or "2.5%"
 
 
 class AnswerFromContract(dspy.Signature):
-    __doc__ = (f"Quote the words of the contract that answer the question. If the passages hold no such clause, "
-               f"reply: {NO_CLAUSE}")
+    __doc__ = (
+        f"Quote the words of the contract that answer the question. If the passages hold no such clause, "
+        f"reply: {NO_CLAUSE}"
+    )
 
     passages: str = dspy.InputField(desc="passages of one contract")
     question: str = dspy.InputField()
@@ -116,14 +131,25 @@ class PlainAdapter(dspy.ChatAdapter):
         """Return the signature's instructions."""
         return signature.instructions
 
-    def format_user_message_content(self, signature: type[dspy.Signature], inputs: dict[str, Any], prefix: str = "",
-                                    suffix: str = "", main_request: bool = False) -> str:
+    def format_user_message_content(
+        self,
+        signature: type[dspy.Signature],
+        inputs: dict[str, Any],
+        prefix: str = "",
+        suffix: str = "",
+        main_request: bool = False,
+    ) -> str:
         """Return one "Name: value" block for each input field."""
-        blocks = [f"{name.replace('_', ' ').capitalize()}: {inputs[name]}" for name in signature.input_fields if name in inputs]
+        blocks = [
+            f"{name.replace('_', ' ').capitalize()}: {inputs[name]}"
+            for name in signature.input_fields
+            if name in inputs
+        ]
         return "\n\n".join(x for x in (prefix, *blocks, suffix) if x)
 
-    def format_assistant_message_content(self, signature: type[dspy.Signature], outputs: dict[str, Any],
-                                         missing_field_message: str | None = None) -> str:
+    def format_assistant_message_content(
+        self, signature: type[dspy.Signature], outputs: dict[str, Any], missing_field_message: str | None = None
+    ) -> str:
         """Return the output field's value as it is, but for marks that would end the turn."""
         value = outputs.get(_only_field(signature), missing_field_message)
         return break_marks("\n".join(map(str, value)) if isinstance(value, list) else str(value))
@@ -133,16 +159,18 @@ class PlainAdapter(dspy.ChatAdapter):
         name, text = _only_field(signature), completion.strip()
         annotation = signature.output_fields[name].annotation
         if not text:
-            raise AdapterParseError(adapter_name="PlainAdapter", signature=signature, lm_response=completion,
-                                    message="The reply is empty.")
+            raise AdapterParseError(
+                adapter_name="PlainAdapter", signature=signature, lm_response=completion, message="The reply is empty."
+            )
         if annotation == list[str]:
             lines = [BULLET.sub("", line).strip() for line in text.splitlines()]
             return {name: [line for line in lines if line]}
         try:
             return {name: parse_value(text, annotation)}
         except ValueError as error:
-            raise AdapterParseError(adapter_name="PlainAdapter", signature=signature, lm_response=completion,
-                                    message=str(error)) from error
+            raise AdapterParseError(
+                adapter_name="PlainAdapter", signature=signature, lm_response=completion, message=str(error)
+            ) from error
 
 
 def _only_field(signature: type[dspy.Signature]) -> str:
@@ -171,8 +199,9 @@ class ContractQA(dspy.Module):
     def messages(self, question: str, hits: Sequence[Hit], answer: str) -> list[dict[str, str]]:
         """Return the chat messages that forward() would send, with `answer` as the assistant's turn."""
         inputs = {"passages": render_passages(hits), "question": quotable(question)}
-        return PlainAdapter().format_finetune_data(self.predict.signature, self.predict.demos, inputs,
-                                                   {"answer": answer})["messages"]
+        return PlainAdapter().format_finetune_data(
+            self.predict.signature, self.predict.demos, inputs, {"answer": answer}
+        )["messages"]
 
 
 def cite_passages(answer: str, passages: Sequence[Passage]) -> list[list[int]]:
@@ -207,8 +236,15 @@ def dspy_examples(rows: Sequence[dict[str, Any]], retriever: Retriever, k: int) 
         answer = target_answer(row, hits)
         if answer is not None:
             golds = [span["text"] for span in row["answers"]]
-            made.append(dspy.Example(passages=render_passages(hits), question=quotable(row["question"]), answer=answer, golds=golds,
-                                     contract=row["contract"]).with_inputs("question", "contract"))
+            made.append(
+                dspy.Example(
+                    passages=render_passages(hits),
+                    question=quotable(row["question"]),
+                    answer=answer,
+                    golds=golds,
+                    contract=row["contract"],
+                ).with_inputs("question", "contract")
+            )
     return made
 
 
@@ -217,17 +253,30 @@ def answer_f1(example: dspy.Example, prediction: dspy.Prediction, trace: Any = N
     return token_f1(prediction.answer, example.golds)
 
 
-def compile_program(program: ContractQA, trainset: list[dspy.Example], devset: list[dspy.Example], *,  # noqa: A001
-            optimizer: str = "bootstrap", bootstrapped_demos: int = 2, labeled_demos: int = 2, candidates: int = 3,
-            threshold: float = 0.5, seed: int = 7) -> ContractQA:
+def compile_program(
+    program: ContractQA,
+    trainset: list[dspy.Example],
+    devset: list[dspy.Example],
+    *,  # noqa: A001
+    optimizer: str = "bootstrap",
+    bootstrapped_demos: int = 2,
+    labeled_demos: int = 2,
+    candidates: int = 3,
+    threshold: float = 0.5,
+    seed: int = 7,
+) -> ContractQA:
     """Optimise the program's prompt with one of DSPy's optimisers and return the compiled copy.
 
     A bootstrapped demo must reach `threshold` in answer_f1. Only "bootstrap" needs no `devset`.
     """
     random.Random(seed).shuffle(trainset := list(trainset))
-    settings = {"metric": answer_f1, "metric_threshold": threshold, "max_bootstrapped_demos": bootstrapped_demos,
-                "max_labeled_demos": labeled_demos,
-                "max_errors": len(trainset) + len(devset) + 1}  # a reply that fails scores 0 and does not end the search
+    settings = {
+        "metric": answer_f1,
+        "metric_threshold": threshold,
+        "max_bootstrapped_demos": bootstrapped_demos,
+        "max_labeled_demos": labeled_demos,
+        "max_errors": len(trainset) + len(devset) + 1,
+    }  # a reply that fails scores 0 and does not end the search
     if optimizer == "bootstrap":
         tool = dspy.BootstrapFewShot(**settings)
         return tool.compile(program, trainset=trainset)
@@ -257,6 +306,7 @@ def load_program(path: Path, retriever: Retriever) -> ContractQA:
         program.load_state(saved["state"])
         program.messages("", [], "")  # fails on demos that are none
     except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise InputError(f"Program '{path}' is not one that 02_rag_compile saved ({error!r}): delete it and compile "
-                         "again.") from error
+        raise InputError(
+            f"Program '{path}' is not one that 02_rag_compile saved ({error!r}): delete it and compile again."
+        ) from error
     return program

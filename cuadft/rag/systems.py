@@ -31,9 +31,18 @@ class System:
     lm: dspy.LM
 
 
-def build_systems(iteration: runs.Iteration, names: Sequence[str], *, model: str, embedder: str, rag_lm: str = "",
-          tuned_program: str = "rag", max_tokens: int = 64, batch_size: int = 16,
-          asked: Iterable[str] | None = None) -> list[System]:
+def build_systems(
+    iteration: runs.Iteration,
+    names: Sequence[str],
+    *,
+    model: str,
+    embedder: str,
+    rag_lm: str = "",
+    tuned_program: str = "rag",
+    max_tokens: int = 64,
+    batch_size: int = 16,
+    asked: Iterable[str] | None = None,
+) -> list[System]:
     """Return the named systems of an iteration, all local ones on one base model in memory.
 
     "rag" and "rag_compiled" run on `rag_lm` (a LiteLLM id; "" for the local model); "incumbent" is the champion, with
@@ -45,19 +54,27 @@ def build_systems(iteration: runs.Iteration, names: Sequence[str], *, model: str
     for name, (_, weights, _) in found.items():
         if weights is not None and not _whole(weights):
             by_hand = "choose another champion with `cuadft promote` or `cuadft rollback`"
-            advice = (by_hand if name in ("incumbent", "retriever") else
-                      "run 04_fine_tune (for sft) or 06_align (for aligned ones) of this iteration first, or leave it out of "
-                      "`systems`")
+            advice = (
+                by_hand
+                if name in ("incumbent", "retriever")
+                else "run 04_fine_tune (for sft) or 06_align (for aligned ones) of this iteration first, or leave it out of "
+                "`systems`"
+            )
             raise InputError(f"System '{name}' has no weights in {weights}: {advice}.")
     retrievers = {folder: _load(folder, embedder) for folder in dict.fromkeys(place for _, _, place in found.values())}
     for folder, retriever in retrievers.items():
         if folder != iteration.path("retriever"):
             take_in(retriever, iteration.run, _titles(iteration) if asked is None else asked)
     lms = _models(found, model=model, rag_lm=rag_lm, max_tokens=max_tokens, batch_size=batch_size)
-    return [System(name, program.load_program(path, retrievers[folder]), lms[name]) for name, (path, _, folder) in found.items()]
+    return [
+        System(name, program.load_program(path, retrievers[folder]), lms[name])
+        for name, (path, _, folder) in found.items()
+    ]
 
 
-def _models(found: Mapping[str, _Parts], *, model: str, rag_lm: str, max_tokens: int, batch_size: int) -> dict[str, dspy.LM]:
+def _models(
+    found: Mapping[str, _Parts], *, model: str, rag_lm: str, max_tokens: int, batch_size: int
+) -> dict[str, dspy.LM]:
     """Return each system's LM: an adapter on the one base in memory, a whole model of its own, `rag_lm` or the base."""
     adapters = {n: w for n, (_, w, _) in found.items() if w is not None and (w / "adapter_config.json").is_file()}
     engine, lms = None, {}
@@ -90,7 +107,9 @@ def start_weights(iteration: runs.Iteration) -> Path | None:
 def _parts(iteration: runs.Iteration, name: str, tuned_program: str) -> _Parts:
     """Return a system's program file, weights folder (None: base model) and retriever folder."""
     found = runs.system_record(iteration, name, tuned_program)
-    saved, weights, folder = ((iteration.run / found[part] if found[part] else None) for part in runs.CHAMPION_PARTS[1:])
+    saved, weights, folder = (
+        (iteration.run / found[part] if found[part] else None) for part in runs.CHAMPION_PARTS[1:]
+    )
     return saved or iteration.path("program", "rag.json"), weights, folder or iteration.path("retriever")
 
 

@@ -46,9 +46,14 @@ class ClauseClassifier:
     """
 
     def __init__(
-        self, categories: Sequence[str], vocabulary: Mapping[str, int], idf: np.ndarray, weights: np.ndarray,
-        fold_of: Mapping[str, int], matcher: Matcher,
-    ):  # fmt: skip
+        self,
+        categories: Sequence[str],
+        vocabulary: Mapping[str, int],
+        idf: np.ndarray,
+        weights: np.ndarray,
+        fold_of: Mapping[str, int],
+        matcher: Matcher,
+    ):
         """Take weights of shape (folds, len(vocabulary) + 5, len(categories)): words, places, bias."""
         self.categories, self.matcher, self.fold_of = list(categories), matcher, dict(fold_of)
         self._vocabulary, self._idf = dict(vocabulary), idf
@@ -58,9 +63,16 @@ class ClauseClassifier:
 
     @classmethod
     def fit(
-        cls, rows: Sequence[Row], passages: Sequence[Passage], matcher: Matcher, *, folds: int = FOLDS,
-        strength: float = STRENGTH, least: int = LEAST, seed: int = 7,
-    ) -> ClauseClassifier:  # fmt: skip
+        cls,
+        rows: Sequence[Row],
+        passages: Sequence[Passage],
+        matcher: Matcher,
+        *,
+        folds: int = FOLDS,
+        strength: float = STRENGTH,
+        least: int = LEAST,
+        seed: int = 7,
+    ) -> ClauseClassifier:
         """Fit on train rows and all passages of their contracts; rows of a `source` other than "cuad" are left out.
 
         A contract serves as example only for the categories that it has a row of: where it was never asked, nobody
@@ -71,8 +83,10 @@ class ClauseClassifier:
         rows = [row for row in rows if row["source"] == "cuad"]  # others name one answer, no contract's every answer
         names = sorted({row["contract"] for row in rows})
         if folds < 2 or len(names) < 2:
-            raise InputError(f"A clause classifier needs 2 folds and 2 train contracts, got {folds} and {len(names)}: "
-                             "give more, or do without it (classifier_weights [0.0])")  # fmt: skip
+            raise InputError(
+                f"A clause classifier needs 2 folds and 2 train contracts, got {folds} and {len(names)}: "
+                "give more, or do without it (classifier_weights [0.0])"
+            )
         folds = min(folds, len(names))
         order = np.random.default_rng(seed).permutation(len(names))
         fold_of = {names[n]: int(place) % folds for place, n in enumerate(order)}
@@ -146,8 +160,15 @@ class ClauseClassifier:
 def _vectoriser(*, vocabulary: Mapping[str, int] | None = None, idf: np.ndarray | None = None) -> TfidfVectorizer:
     from sklearn.feature_extraction.text import TfidfVectorizer
 
-    made = TfidfVectorizer(ngram_range=(1, 2), min_df=1 if vocabulary else 3, max_features=FEATURES, sublinear_tf=True,
-                           strip_accents="unicode", dtype=np.float32, vocabulary=vocabulary)  # fmt: skip
+    made = TfidfVectorizer(
+        ngram_range=(1, 2),
+        min_df=1 if vocabulary else 3,
+        max_features=FEATURES,
+        sublinear_tf=True,
+        strip_accents="unicode",
+        dtype=np.float32,
+        vocabulary=vocabulary,
+    )
     if vocabulary:
         made.idf_ = idf
     return made
@@ -157,8 +178,10 @@ def _counted(words: TfidfVectorizer, passages: Sequence[Passage]) -> csr_matrix:
     try:
         return words.fit_transform([passage.text for passage in passages])
     except ValueError as error:  # scikit-learn's way to say that no word is left
-        raise InputError("The train contracts' passages share no words: check that the contracts have text, or do "
-                         "without a clause classifier (classifier_weights [0.0])") from error  # fmt: skip
+        raise InputError(
+            "The train contracts' passages share no words: check that the contracts have text, or do "
+            "without a clause classifier (classifier_weights [0.0])"
+        ) from error
 
 
 def _features(words: csr_matrix, passages: Sequence[Passage]) -> csr_matrix:
@@ -188,8 +211,10 @@ def _labels(rows: Sequence[Row], passages: Sequence[Passage], least: int) -> tup
     """
     categories = _learned(rows, least)
     if not categories:
-        raise InputError(f"No category has a clause in {least} contracts or more: give more train contracts, or do "
-                         "without a clause classifier (classifier_weights [0.0])")  # fmt: skip
+        raise InputError(
+            f"No category has a clause in {least} contracts or more: give more train contracts, or do "
+            "without a clause classifier (classifier_weights [0.0])"
+        )
     column = {category: n for n, category in enumerate(categories)}
     own: dict[str, dict[int, int]] = {}  # by contract, where the passage of an index stands
     for n, passage in enumerate(passages):
@@ -215,10 +240,12 @@ def _fit(features: csr_matrix, labels: np.ndarray, strength: float, seed: int) -
         positive, negative = np.flatnonzero(labels[:, n] == 1), np.flatnonzero(labels[:, n] == 0)
         if len(positive) and len(negative):
             kept = np.r_[positive, draw.permutation(negative)[:NEGATIVES]]
-            model = LogisticRegression(C=strength, class_weight="balanced", solver="liblinear", fit_intercept=False,
-                                       random_state=seed)  # fmt: skip
+            model = LogisticRegression(
+                C=strength, class_weight="balanced", solver="liblinear", fit_intercept=False, random_state=seed
+            )
             weights[:, n] = model.fit(features[kept], labels[kept, n]).coef_[0]
     return weights
+
 
 WHOLE = 40  # characters from which a known question inside a longer one ("Consider the ...; ...") is that question
 NEIGHBOURS = 5  # known questions that vote
@@ -235,7 +262,11 @@ class Matcher:
         """
         if not known:
             raise InputError("A matcher needs known questions, got none: give questions with their categories")
-        self.known, self._embedder, self.least = {_folded(q): category for q, category in known.items()}, embedder, least
+        self.known, self._embedder, self.least = (
+            {_folded(q): category for q, category in known.items()},
+            embedder,
+            least,
+        )
         self._categories, self._vectors = list(self.known.values()), None
         self._long: list[str] | None = None
 

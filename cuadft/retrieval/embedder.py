@@ -30,10 +30,18 @@ PROGRESS_FROM = 200  # new texts from which a progress bar is worth its line
 READ_AT_ONCE = 1000  # texts whose tokens are held together
 DTYPES = ("float32", "bfloat16")
 SETTINGS = (  # what changes the vectors, unlike a model's card and the records of its training
-    "modules.json", "config.json", "sentence_bert_config.json", "config_sentence_transformers.json", "tokenizer.json",
-    "tokenizer_config.json", "special_tokens_map.json", "vocab.txt", "vocab.json", "merges.txt",
+    "modules.json",
+    "config.json",
+    "sentence_bert_config.json",
+    "config_sentence_transformers.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "vocab.txt",
+    "vocab.json",
+    "merges.txt",
     "sentencepiece.bpe.model",
-)  # fmt: skip
+)
 LOOKUP = 500  # keys per SELECT; SQLite allows 999 variables in its older builds
 
 
@@ -41,9 +49,14 @@ class Embedder:
     """Embed texts with a sentence-transformers folder; `embedded` and `cached` count computed and found."""
 
     def __init__(
-        self, path: Path | str, *, cache_dir: Path | str, batch_size: int = 32, device: str | None = None,
+        self,
+        path: Path | str,
+        *,
+        cache_dir: Path | str,
+        batch_size: int = 32,
+        device: str | None = None,
         dtype: str = "float32",
-    ):  # fmt: skip
+    ):
         """Check the folder and name the cache file; the model is loaded when a text is not in the cache.
 
         dtype: "float32", or "bfloat16", faster where the processor or GPU computes in it; its vectors have a cache
@@ -78,9 +91,7 @@ class Embedder:
             raise InputError("Embedder.encode takes a list of texts, got one string: wrap it in a list")
         if not len(texts):
             return np.zeros((0, self._load().get_embedding_dimension()), np.float32)
-        texts = [
-            text.encode("utf-8", "replace").decode() for text in texts
-        ]  # some PDFs yield lone surrogates
+        texts = [text.encode("utf-8", "replace").decode() for text in texts]  # some PDFs yield lone surrogates
         keys = [hashlib.sha256(text.encode()).digest() for text in texts]
         with self._lock, self._database() as database:
             vectors = _lookup(database, list(dict.fromkeys(keys)))
@@ -96,9 +107,7 @@ class Embedder:
         lengths = self._lengths(list(missing.values()))
         order = [key for _, key in sorted(zip(lengths, missing), key=lambda pair: pair[0])]
         vectors: dict[bytes, np.ndarray] = {}
-        with tqdm(
-            total=len(order), desc="embedding", unit="text", disable=len(order) <= PROGRESS_FROM
-        ) as bar:
+        with tqdm(total=len(order), desc="embedding", unit="text", disable=len(order) <= PROGRESS_FROM) as bar:
             for i in range(0, len(order), self.batch_size):
                 keys = order[i : i + self.batch_size]
                 rows = self._load().encode(
@@ -141,8 +150,9 @@ class Embedder:
             from sentence_transformers import SentenceTransformer
 
             options = {"dtype": self.dtype}
-            self._model = SentenceTransformer(str(self.path), device=self.device, model_kwargs=options,
-                                              trust_remote_code=False)  # fmt: skip
+            self._model = SentenceTransformer(
+                str(self.path), device=self.device, model_kwargs=options, trust_remote_code=False
+            )
         return self._model
 
     @contextmanager
@@ -150,9 +160,7 @@ class Embedder:
         self._cache.parent.mkdir(parents=True, exist_ok=True)
         try:  # the long time-out lets two processes share the file: each commit lasts milliseconds
             with closing(sqlite3.connect(self._cache, timeout=60)) as database:
-                database.execute(
-                    "CREATE TABLE IF NOT EXISTS vectors (key BLOB PRIMARY KEY, value BLOB) WITHOUT ROWID"
-                )
+                database.execute("CREATE TABLE IF NOT EXISTS vectors (key BLOB PRIMARY KEY, value BLOB) WITHOUT ROWID")
                 yield database
         except sqlite3.Error as error:
             raise InputError(

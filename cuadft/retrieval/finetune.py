@@ -46,11 +46,21 @@ TIMES = ("eval_runtime", "eval_samples_per_second", "eval_steps_per_second")  # 
 
 
 def finetune_embedder(
-    start: Path | str, triples: Sequence[Mapping[str, Any]], out: Path | str, *, steps: int = 250,
-    batch_size: int = 20, learning_rate: float = 1e-4, max_length: int = 224,
-    evaluate: Callable[[SentenceTransformer], dict[str, float]] | None = None, metric: str = METRIC,
-    eval_steps: int = 50, patience: int = 3, seed: int = 7, resume: bool = True,
-) -> dict[str, Any]:  # fmt: skip
+    start: Path | str,
+    triples: Sequence[Mapping[str, Any]],
+    out: Path | str,
+    *,
+    steps: int = 250,
+    batch_size: int = 20,
+    learning_rate: float = 1e-4,
+    max_length: int = 224,
+    evaluate: Callable[[SentenceTransformer], dict[str, float]] | None = None,
+    metric: str = METRIC,
+    eval_steps: int = 50,
+    patience: int = 3,
+    seed: int = 7,
+    resume: bool = True,
+) -> dict[str, Any]:
     """Train the model in `start` on examples of `make_triples`, write the best to `out`, and return its record.
 
     `out` is a plain sentence-transformers folder, put there in one step, with the record in training.json: steps
@@ -69,9 +79,16 @@ def finetune_embedder(
     mined negatives. Raises InputError on arguments out of range, and on a metric that `evaluate` doesn't return.
     """
     start, out = Path(start), Path(out)
-    settings = {"steps": steps, "batch_size": batch_size, "learning_rate": learning_rate, "max_length": max_length,
-                "metric": metric if evaluate else None, "eval_steps": eval_steps, "patience": patience,
-                "seed": seed}  # fmt: skip
+    settings = {
+        "steps": steps,
+        "batch_size": batch_size,
+        "learning_rate": learning_rate,
+        "max_length": max_length,
+        "metric": metric if evaluate else None,
+        "eval_steps": eval_steps,
+        "patience": patience,
+        "seed": seed,
+    }
     _check(start, settings)
     plan = batch_schedule(triples, size=batch_size, steps=steps, seed=seed)
     identity = [[dict(triple) for triple in triples], settings, getattr(evaluate, "key", None)]
@@ -117,8 +134,14 @@ def _finished(work: Path, steps: int) -> bool:
     return stopped or state["global_step"] >= steps
 
 
-def _train(start: Path, triples: Sequence[Mapping[str, Any]], plan: Sequence[Sequence[int]], work: Path,
-           settings: Mapping[str, Any], watch: Watched) -> dict[str, Any]:  # fmt: skip
+def _train(
+    start: Path,
+    triples: Sequence[Mapping[str, Any]],
+    plan: Sequence[Sequence[int]],
+    work: Path,
+    settings: Mapping[str, Any],
+    watch: Watched,
+) -> dict[str, Any]:
     """Run the trainer to its end; return the seconds of this call, evaluations apart, and passages per second."""
     last = last_checkpoint(work)
     done = int(last.rsplit("-", 1)[1]) if last else 0
@@ -128,26 +151,42 @@ def _train(start: Path, triples: Sequence[Mapping[str, Any]], plan: Sequence[Seq
     trainer.train(resume_from_checkpoint=last)
     seconds = time.monotonic() - began - watch.seconds
     passages = 2 * sum(map(len, plan[done : trainer.state.global_step]))
-    return {"seconds": round(seconds, 1), "passages_per_second": round(passages / seconds, 1),
-            "evaluation_seconds": round(watch.seconds, 1)}  # fmt: skip
+    return {
+        "seconds": round(seconds, 1),
+        "passages_per_second": round(passages / seconds, 1),
+        "evaluation_seconds": round(watch.seconds, 1),
+    }
 
 
-def _record(work: Path, plan: Sequence[Sequence[int]], rate: Mapping[str, Any],
-            settings: Mapping[str, Any]) -> dict[str, Any]:  # fmt: skip
+def _record(
+    work: Path, plan: Sequence[Sequence[int]], rate: Mapping[str, Any], settings: Mapping[str, Any]
+) -> dict[str, Any]:
     """Return what the last checkpoint says of the training."""
     state = read_json(Path(last_checkpoint(work)) / STATE)
     done = state["global_step"]
     best = state["best_global_step"] if settings["metric"] else done
-    return {"steps": done, "best_step": best, "examples": sum(map(len, plan[:done])),
-            "dtype": str(best_dtype()).split(".")[1], **rate, "before": read_json(work / "before.json"),
-            "best": _metrics(state["log_history"], best), "history": state["log_history"],
-            "settings": dict(settings)}  # fmt: skip
+    return {
+        "steps": done,
+        "best_step": best,
+        "examples": sum(map(len, plan[:done])),
+        "dtype": str(best_dtype()).split(".")[1],
+        **rate,
+        "before": read_json(work / "before.json"),
+        "best": _metrics(state["log_history"], best),
+        "history": state["log_history"],
+        "settings": dict(settings),
+    }
 
 
 def _metrics(history: Iterable[Mapping[str, Any]], step: int) -> dict[str, float]:
     """Return what `evaluate` said at a step; {} if it wasn't called then."""
-    return {name.removeprefix("eval_"): value for entry in history if entry["step"] == step
-            for name, value in entry.items() if name.startswith("eval_") and name not in TIMES}  # fmt: skip
+    return {
+        name.removeprefix("eval_"): value
+        for entry in history
+        if entry["step"] == step
+        for name, value in entry.items()
+        if name.startswith("eval_") and name not in TIMES
+    }
 
 
 def _export(checkpoint: Path, out: Path, record: Mapping[str, Any]) -> None:
@@ -172,6 +211,7 @@ def _silent() -> Iterator[None]:
     finally:
         if shown:
             logging.enable_progress_bar()
+
 
 TRIPLE_COLUMNS = {"query": "anchor", "positive": "positive", "negative": "negative"}
 # The dropout on attention weights, as BERT and its kin name it; attention.output.dropout is another one.
@@ -204,8 +244,14 @@ def load_embedding_model(folder: Path) -> SentenceTransformer:
     return SentenceTransformer(str(folder), local_files_only=True, trust_remote_code=False)
 
 
-def make_trainer(start: Path, triples: Sequence[Mapping[str, Any]], plan: Sequence[Sequence[int]], work: Path,
-         settings: Mapping[str, Any], watch: Watched) -> SentenceTransformerTrainer:  # fmt: skip
+def make_trainer(
+    start: Path,
+    triples: Sequence[Mapping[str, Any]],
+    plan: Sequence[Sequence[int]],
+    work: Path,
+    settings: Mapping[str, Any],
+    watch: Watched,
+) -> SentenceTransformerTrainer:
     """Return the trainer of the model in `start`; `plan` are the batches, as indexes of triples."""
     from datasets import Dataset
     from sentence_transformers import SentenceTransformerTrainer
@@ -221,11 +267,15 @@ def make_trainer(start: Path, triples: Sequence[Mapping[str, Any]], plan: Sequen
     model.model_card_data.generate_widget_examples = False  # for the checkpoints' cards
     evaluated = watch.evaluate is not None
     trainer = Trainer(
-        model=model, args=_arguments(work, plan, settings, evaluated), loss=MultipleNegativesRankingLoss(model),
-        train_dataset=Dataset.from_dict({column: [t[name] for t in triples] for name, column in TRIPLE_COLUMNS.items()}),
+        model=model,
+        args=_arguments(work, plan, settings, evaluated),
+        loss=MultipleNegativesRankingLoss(model),
+        train_dataset=Dataset.from_dict(
+            {column: [t[name] for t in triples] for name, column in TRIPLE_COLUMNS.items()}
+        ),
         evaluator=_evaluator(watch) if evaluated else None,
         callbacks=[EarlyStoppingCallback(settings["patience"])] if evaluated else [],
-    )  # fmt: skip
+    )
     trainer.data_collator.max_length = settings["max_length"]  # in training only: the model keeps its own
     return trainer
 
@@ -234,16 +284,33 @@ def _arguments(work: Path, plan: Sequence[Sequence[int]], settings: Mapping[str,
     import torch
     from sentence_transformers import SentenceTransformerTrainingArguments
 
-    dev = {"eval_strategy": "steps", "eval_steps": settings["eval_steps"], "load_best_model_at_end": True,
-           "metric_for_best_model": settings["metric"], "greater_is_better": True}  # fmt: skip
+    dev = {
+        "eval_strategy": "steps",
+        "eval_steps": settings["eval_steps"],
+        "load_best_model_at_end": True,
+        "metric_for_best_model": settings["metric"],
+        "greater_is_better": True,
+    }
     return SentenceTransformerTrainingArguments(
-        output_dir=str(work), max_steps=len(plan), per_device_train_batch_size=settings["batch_size"],
-        batch_sampler=partial(Planned, plan), learning_rate=settings["learning_rate"], lr_scheduler_type="cosine",
-        warmup_steps=0.1, seed=settings["seed"], bf16=best_dtype() == torch.bfloat16,
-        use_cpu=not torch.cuda.is_available(), save_strategy="steps", save_steps=settings["eval_steps"],
-        save_total_limit=2, logging_steps=max(1, len(plan) // 50), restore_callback_states_from_checkpoint=True,
-        report_to="none", disable_tqdm=bool(os.environ.get("CUADFT_PLAIN")), **(dev if evaluated else {}),
-    )  # fmt: skip
+        output_dir=str(work),
+        max_steps=len(plan),
+        per_device_train_batch_size=settings["batch_size"],
+        batch_sampler=partial(Planned, plan),
+        learning_rate=settings["learning_rate"],
+        lr_scheduler_type="cosine",
+        warmup_steps=0.1,
+        seed=settings["seed"],
+        bf16=best_dtype() == torch.bfloat16,
+        use_cpu=not torch.cuda.is_available(),
+        save_strategy="steps",
+        save_steps=settings["eval_steps"],
+        save_total_limit=2,
+        logging_steps=max(1, len(plan) // 50),
+        restore_callback_states_from_checkpoint=True,
+        report_to="none",
+        disable_tqdm=bool(os.environ.get("CUADFT_PLAIN")),
+        **(dev if evaluated else {}),
+    )
 
 
 def without_attention_dropout(model: SentenceTransformer) -> int:
@@ -271,6 +338,7 @@ def _evaluator(watch: Watched) -> BaseEvaluator:
 
     return Evaluator()
 
+
 MOST = 800  # passages embedded at each evaluation: more take more of the training time than they add certainty
 
 
@@ -281,9 +349,14 @@ class DevHits:
     """
 
     def __init__(
-        self, rows: Iterable[Row], passages_by_contract: Mapping[str, Sequence[Passage]], *,
-        ks: Sequence[int] = (1, 3), most: int = MOST, seed: int = 7,
-    ):  # fmt: skip
+        self,
+        rows: Iterable[Row],
+        passages_by_contract: Mapping[str, Sequence[Passage]],
+        *,
+        ks: Sequence[int] = (1, 3),
+        most: int = MOST,
+        seed: int = 7,
+    ):
         """Draw contracts by the seed until they have `most` passages, first those not longer than the median.
 
         Long contracts cost many passages a question. Raises InputError if no row is answerable.
@@ -311,8 +384,9 @@ class DevHits:
         records = evaluate_retriever(Retriever(self.passages, _Live(model), mode="dense"), self.rows, self.ks)
         return {
             f"dev_{name}@{k}": float(np.mean([record[name] for record in records if record["k"] == k]))
-            for name in ("hit", "char_recall") for k in self.ks
-        }  # fmt: skip
+            for name in ("hit", "char_recall")
+            for k in self.ks
+        }
 
 
 class _Live:

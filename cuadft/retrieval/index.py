@@ -85,8 +85,9 @@ class Index:
         import faiss
 
         if known := {passage.contract for passage in passages} & self._rows.keys():
-            raise InputError(f"Contract {min(known)!r} is in the retriever already: add each contract once, "
-                             "with all its passages")  # fmt: skip
+            raise InputError(
+                f"Contract {min(known)!r} is in the retriever already: add each contract once, with all its passages"
+            )
         new, rows = _grouped(passages)
         other, size = Index.__new__(Index), len(self.passages)
         other.passages = self.passages + new
@@ -168,8 +169,10 @@ class Index:
         }
         if any(stale.values()):
             reasons = " and ".join(reason for reason, true in stale.items() if true)
-            warnings.warn(f"{path} is not used ({reasons}): the passages are embedded again; save the retriever "
-                          "to keep that", stacklevel=4)  # fmt: skip
+            warnings.warn(
+                f"{path} is not used ({reasons}): the passages are embedded again; save the retriever to keep that",
+                stacklevel=4,
+            )
         else:
             self._vectors = faiss.read_index(str(path))
 
@@ -185,6 +188,7 @@ def _grouped(passages: Sequence[Passage]) -> tuple[list[Passage], dict[str, slic
         rows[contract] = slice(len(ordered), len(ordered) + len(found))
         ordered += found
     return ordered, rows
+
 
 _ALL = slice(None)
 

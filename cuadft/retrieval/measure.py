@@ -121,21 +121,38 @@ def search_table(
                 means = _means([_record(row, hits, k) for row, hits in zip(asked, found, strict=True)], MEASURES)
                 tokens = sum(cost(hit.passage) for hits in found for hit in hits[:k]) / len(found)
                 place = {"passage_chars": size, "overlap": overlap, "k": k}
-                table.append(place | settings | {"prompt_tokens": tokens, "hit@1": first, **means, "n": len(asked),
-                                                 "within_budget": tokens <= budget})  # fmt: skip
+                table.append(
+                    place
+                    | settings
+                    | {
+                        "prompt_tokens": tokens,
+                        "hit@1": first,
+                        **means,
+                        "n": len(asked),
+                        "within_budget": tokens <= budget,
+                    }
+                )
     return sorted(table, key=_preference)
 
 
 def _combinations(
-    modes: Sequence[str], feedback: Sequence[float], dense: Sequence[float], classifier: Sequence[float],
+    modes: Sequence[str],
+    feedback: Sequence[float],
+    dense: Sequence[float],
+    classifier: Sequence[float],
     reranks: Sequence[int],
-) -> list[dict[str, Any]]:  # fmt: skip
+) -> list[dict[str, Any]]:
     """Return the distinct settings: BM25 alone is a dense weight of 0, embeddings alone of 1."""
     made = {}
     for mode, f, d, c, depth in product(modes, feedback, dense, classifier, reranks):
         d = {"bm25": 0.0, "dense": 1.0}.get(mode, d)
-        made[mode, f, d, c, depth] = {"mode": mode, "feedback_weight": f, "dense_weight": d, "classifier_weight": c,
-                                      "rerank": depth}  # fmt: skip
+        made[mode, f, d, c, depth] = {
+            "mode": mode,
+            "feedback_weight": f,
+            "dense_weight": d,
+            "classifier_weight": c,
+            "rerank": depth,
+        }
     return list(made.values())
 
 
@@ -153,10 +170,13 @@ def _preference(record: dict[str, Any]) -> tuple:
     gained = round(record["hit"] + record["char_recall"], 9)
     return not record["within_budget"], -gained, -record["hit@1"], record["prompt_tokens"]
 
+
 SHARES = ("hit", "char_recall")
 
 
-def measure_retrievers(retrievers: Mapping[str, Retriever], rows: Sequence[Row], ks: Sequence[int], *, split: str) -> pd.DataFrame:
+def measure_retrievers(
+    retrievers: Mapping[str, Retriever], rows: Sequence[Row], ks: Sequence[int], *, split: str
+) -> pd.DataFrame:
     """Return the records of `retrieval.evaluate` for each named retriever, with columns retriever and split.
 
     Each question is searched in its own contract. No row where no question is answerable.
@@ -164,13 +184,16 @@ def measure_retrievers(retrievers: Mapping[str, Retriever], rows: Sequence[Row],
     asked = [row for row in rows if row["answers"]]
     made = [
         pd.DataFrame(evaluate_retriever(retriever, asked, sorted(set(ks)))).assign(retriever=name, split=split)
-        for name, retriever in retrievers.items() if asked
-    ]  # fmt: skip
+        for name, retriever in retrievers.items()
+        if asked
+    ]
     columns = ["id", "contract", "category", "k", "hit", "char_recall", "char_precision", "retriever", "split"]
     return pd.concat(made)[columns] if made else pd.DataFrame(columns=columns)
 
 
-def retrieval_intervals(records: pd.DataFrame, *, n_resamples: int = 2000, seed: int = 7, confidence: float = 0.95) -> pd.DataFrame:
+def retrieval_intervals(
+    records: pd.DataFrame, *, n_resamples: int = 2000, seed: int = 7, confidence: float = 0.95
+) -> pd.DataFrame:
     """Return one row per retriever and k: n, n_contracts and, as text, hit and char_recall with their intervals.
 
     Intervals resample contracts, as `stats.cluster_bootstrap`.
@@ -179,8 +202,9 @@ def retrieval_intervals(records: pd.DataFrame, *, n_resamples: int = 2000, seed:
     for (retriever, k), own in records.groupby(["retriever", "k"], sort=False):
         row: dict[str, Any] = {"retriever": retriever, "k": k}
         for name in SHARES:
-            found = bootstrap.cluster_bootstrap(own[name], own["contract"], share=True, seed=seed, n_resamples=n_resamples,
-                                            confidence=confidence)  # fmt: skip
+            found = bootstrap.cluster_bootstrap(
+                own[name], own["contract"], share=True, seed=seed, n_resamples=n_resamples, confidence=confidence
+            )
             row |= {name: found.value, f"{name}_low": found.low, f"{name}_high": found.high}
         table.append(row | {"n": found.n, "n_contracts": found.n_clusters})
     return pd.DataFrame(table)
@@ -197,8 +221,17 @@ def intervals_as_text(table: pd.DataFrame) -> pd.DataFrame:
     return wide.reindex(table["retriever"].drop_duplicates())
 
 
-def decide_retriever(old: Retriever, old_k: int, new: Retriever, new_k: int, rows: Sequence[Row], *, n_resamples: int = 2000,
-           seed: int = 7, confidence: float = 0.95) -> dict[str, Any]:  # fmt: skip
+def decide_retriever(
+    old: Retriever,
+    old_k: int,
+    new: Retriever,
+    new_k: int,
+    rows: Sequence[Row],
+    *,
+    n_resamples: int = 2000,
+    seed: int = 7,
+    confidence: float = 0.95,
+) -> dict[str, Any]:
     """Decide on dev rows whether a new retriever replaces the promoted one: {"promoted", "delta", "reason"}.
 
     Both send their own number of passages. The rule is that of the gate's clause of improvement: the paired interval of
@@ -207,10 +240,17 @@ def decide_retriever(old: Retriever, old_k: int, new: Retriever, new_k: int, row
     if not any(row["answers"] for row in rows):
         raise InputError("No answerable dev row to decide on: raise dev_rows or dev_contracts")
     frames = [measure_retrievers({"it": it}, rows, [k], split="dev") for it, k in ((old, old_k), (new, new_k))]
-    delta = compare.paired_delta(*frames, metric="char_recall", n_resamples=n_resamples, seed=seed, confidence=confidence)
+    delta = compare.paired_delta(
+        *frames, metric="char_recall", n_resamples=n_resamples, seed=seed, confidence=confidence
+    )
     better = bool(delta.low > 0)
-    bounds = (f"{confidence:.0%} interval [{delta.low:+.3f}, {delta.high:+.3f}]" if delta.low == delta.low else
-              f"too few contracts to test ({delta.n_clusters}): raise dev_contracts")  # fmt: skip
-    reason = (f"{'promoted' if better else 'kept'}: the new retriever against the promoted one on dev: "
-              f"{delta.value:+.3f} char_recall, {bounds}")  # fmt: skip
+    bounds = (
+        f"{confidence:.0%} interval [{delta.low:+.3f}, {delta.high:+.3f}]"
+        if delta.low == delta.low
+        else f"too few contracts to test ({delta.n_clusters}): raise dev_contracts"
+    )
+    reason = (
+        f"{'promoted' if better else 'kept'}: the new retriever against the promoted one on dev: "
+        f"{delta.value:+.3f} char_recall, {bounds}"
+    )
     return {"promoted": better, "delta": bootstrap.as_columns(delta), "reason": reason}

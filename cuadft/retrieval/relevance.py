@@ -39,9 +39,7 @@ SPANS, VECTORS = "feedback.jsonl", "feedback.npy"
 class RelevanceFeedback:
     """Gold spans of train questions, {"question", "contract", "text"} each. Many threads may call it."""
 
-    def __init__(
-        self, spans: Sequence[dict[str, str]], embedder: Embedder, *, span_vectors: np.ndarray | None = None
-    ):
+    def __init__(self, spans: Sequence[dict[str, str]], embedder: Embedder, *, span_vectors: np.ndarray | None = None):
         """Embed the distinct questions now, and the first 25 spans of each when `moved` needs them."""
         self.spans, self._embedder, self._vectors = list(spans), embedder, span_vectors
         questions = list(dict.fromkeys(span["question"] for span in spans))

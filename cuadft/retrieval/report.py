@@ -98,8 +98,9 @@ def measure_saved(
 def _measured(wanted: Sequence[Contract], left_out: dict[str, str]) -> list[Contract]:
     if measured := [c for c in wanted if c.title not in left_out]:
         return measured
-    raise InputError(f"All {len(wanted)} contracts were left out: name others, or measure them as well with "
-                     "--include-trained.")  # fmt: skip
+    raise InputError(
+        f"All {len(wanted)} contracts were left out: name others, or measure them as well with --include-trained."
+    )
 
 
 def _contracts(cuad: str, only: Sequence[str]) -> list[Contract]:
@@ -149,8 +150,10 @@ def _left_out(folder: Path, retriever: Retriever, wanted: Iterable[Contract]) ->
 
 def _told(wanted: Sequence[Contract], left_out: dict[str, str], include_trained: bool) -> list[str]:
     if include_trained:
-        return [f"{len(wanted)} contracts; those that the retriever was trained or tuned on are among them, which "
-                "flatters it."]  # fmt: skip
+        return [
+            f"{len(wanted)} contracts; those that the retriever was trained or tuned on are among them, which "
+            "flatters it."
+        ]
     named = [f"  {title}: {why}" for title, why in list(left_out.items())[:LISTED]]
     more = [f"  and {len(left_out) - LISTED} more"] if len(left_out) > LISTED else []
     return [f"{len(wanted)} contracts, {len(left_out)} of them left out" + (":" if named else "."), *named, *more]
@@ -163,16 +166,20 @@ def _add(retriever: Retriever, measured: Sequence[Contract], size: int | None, o
     held = rows.passages_by_contract(retriever.passages)
     for contract in measured:
         if contract.title in held and store.text_of(held[contract.title]) != contract.text:
-            raise InputError(f"Contract '{contract.title}' has another text in the retriever than in the file: give "
-                             "the file that the run was made from, or another title.")  # fmt: skip
+            raise InputError(
+                f"Contract '{contract.title}' has another text in the retriever than in the file: give "
+                "the file that the run was made from, or another title."
+            )
     new = [c for c in measured if c.title not in held]
     if not new:
         return "All of them are in the retriever."
     known = retriever.cutting or (None, None)
     size, overlap = known[0] if size is None else size, known[1] if overlap is None else overlap
     if size is None or overlap is None:
-        raise InputError(f"'{new[0].title}' is not in the retriever, which does not say how its passages were cut: "
-                         "give --passage-chars and --overlap.")  # fmt: skip
+        raise InputError(
+            f"'{new[0].title}' is not in the retriever, which does not say how its passages were cut: "
+            "give --passage-chars and --overlap."
+        )
     made = [p for c in new for p in cut_passages(c.text, contract=c.title, size=size, overlap=overlap)]
     retriever.add(made)
     return f"{len(new)} contracts added: {len(made):,} passages of {size} characters, overlap {overlap:.2f}."
@@ -205,17 +212,25 @@ def _prompt_tokens(retriever: Retriever, rows: Sequence[dict[str, Any]], model: 
 
     tokenizer = AutoTokenizer.from_pretrained(weights.find_weights(model or MODEL), trust_remote_code=False)
     found = retriever.search_many([(row["question"], row["contract"]) for row in rows], k=K)
-    return [len(ids) for ids in tokenizer([render_passages(hits) for hits in found], add_special_tokens=False)["input_ids"]]
+    return [
+        len(ids) for ids in tokenizer([render_passages(hits) for hits in found], add_special_tokens=False)["input_ids"]
+    ]
 
 
 def _table(frame: pd.DataFrame, n_resamples: int, confidence: float) -> pd.DataFrame:
     import pandas as pd
 
     found = {
-        metric: bootstrap.cluster_bootstrap(frame[metric], frame["contract"], share=metric != TOKENS, seed=SEED,
-                                        n_resamples=n_resamples, confidence=confidence)
+        metric: bootstrap.cluster_bootstrap(
+            frame[metric],
+            frame["contract"],
+            share=metric != TOKENS,
+            seed=SEED,
+            n_resamples=n_resamples,
+            confidence=confidence,
+        )
         for metric in METRICS
-    }  # fmt: skip
+    }
     return pd.DataFrame([{"metric": metric} | bootstrap.as_columns(each) for metric, each in found.items()])
 
 
@@ -225,8 +240,14 @@ def _name(retriever: Retriever) -> str:
         weights.pop("dense_weight", None)  # has no part in the search
     return ", ".join([retriever.mode, *(f"{name} {value:g}" for name, value in weights.items())])
 
-LABELS = {"hit@1": "Hit at 1", f"hit@{K}": f"Hit at {K}", f"char_recall@{K}": f"Character recall at {K}",
-          f"char_precision@{K}": f"Character precision at {K}", TOKENS: f"Prompt tokens at {K}"}  # fmt: skip
+
+LABELS = {
+    "hit@1": "Hit at 1",
+    f"hit@{K}": f"Hit at {K}",
+    f"char_recall@{K}": f"Character recall at {K}",
+    f"char_precision@{K}": f"Character precision at {K}",
+    TOKENS: f"Prompt tokens at {K}",
+}
 
 
 def measured_text(done: MeasuredRetriever) -> str:

@@ -38,11 +38,21 @@ class Retriever:
     """Search over passages, all or one contract's. Safe to call from many threads."""
 
     def __init__(
-        self, passages: Sequence[Passage], embedder: Embedder | None, *, mode: str = "fusion",
-        feedback: RelevanceFeedback | None = None, feedback_weight: float = 0.0, dense_weight: float = 0.5,
-        classifier: ClauseClassifier | None = None, classifier_weight: float = 0.0,
-        reranker: Any = None, rerank: int = 0, contract_weight: float = 0.0, cutting: tuple[int, float] | None = None,
-    ):  # fmt: skip
+        self,
+        passages: Sequence[Passage],
+        embedder: Embedder | None,
+        *,
+        mode: str = "fusion",
+        feedback: RelevanceFeedback | None = None,
+        feedback_weight: float = 0.0,
+        dense_weight: float = 0.5,
+        classifier: ClauseClassifier | None = None,
+        classifier_weight: float = 0.0,
+        reranker: Any = None,
+        rerank: int = 0,
+        contract_weight: float = 0.0,
+        cutting: tuple[int, float] | None = None,
+    ):
         """Index passages for BM25 now, for embeddings and classes when they are first needed.
 
         A passage's score is (1 - c) z(s) + c z(its score for the class that the question asks for), with
@@ -83,9 +93,15 @@ class Retriever:
         return value_hash(parts)
 
     def configured(
-        self, *, mode: str | None = None, feedback_weight: float | None = None, dense_weight: float | None = None,
-        classifier_weight: float | None = None, rerank: int | None = None, contract_weight: float | None = None,
-    ) -> Retriever:  # fmt: skip
+        self,
+        *,
+        mode: str | None = None,
+        feedback_weight: float | None = None,
+        dense_weight: float | None = None,
+        classifier_weight: float | None = None,
+        rerank: int | None = None,
+        contract_weight: float | None = None,
+    ) -> Retriever:
         """Return a retriever over the same indexes with another mode, other weights or another reranking depth."""
         other = copy.copy(self)
         weights = dict(zip(WEIGHTS, (feedback_weight, dense_weight, classifier_weight)))
@@ -109,8 +125,10 @@ class Retriever:
         if rerank < 0 or rerank != int(rerank) or (rerank and self.reranker is None):
             raise InputError(f"Invalid rerank {rerank!r}: give a number of passages from 0, and a reranker unless 0")
         if self.embedder is None and (feedback_weight or mode != "bm25"):
-            raise InputError(f"Mode {mode!r} with feedback_weight {feedback_weight} needs an embedder, got None: "
-                             "give one, or choose mode 'bm25' with feedback_weight 0")  # fmt: skip
+            raise InputError(
+                f"Mode {mode!r} with feedback_weight {feedback_weight} needs an embedder, got None: "
+                "give one, or choose mode 'bm25' with feedback_weight 0"
+            )
         if not 0 <= contract_weight < float("inf"):
             raise InputError(f"Invalid contract_weight {contract_weight!r}: give a number from 0")
         self.mode, self.rerank, self.contract_weight = mode, int(rerank), contract_weight
@@ -160,6 +178,7 @@ class Retriever:
         retriever = cls(index.passages[:1], embedder, reranker=reranker, **parts)
         retriever._shared["index"] = index
         return retriever
+
 
 _DECIMALS = 5  # scores that differ by rounding only count as equal, so that ties go to the earlier passage
 
@@ -290,6 +309,7 @@ def _apart(order: Iterable[int], passages: Sequence[Passage], k: int) -> list[in
             break
     return kept
 
+
 SETTINGS, PASSAGES, CLASSIFIER = "settings.json", "passages.jsonl", "classifier"
 
 
@@ -316,8 +336,7 @@ def _load_parts(folder: Path, embedder: Embedder | None) -> tuple[dict[str, Any]
     settings = read_json(folder / SETTINGS)
     try:
         passages = [Passage(**record) for record in read_jsonl(folder / PASSAGES)]
-        names = ("mode", "feedback_weight", "dense_weight", "classifier_weight", "rerank", "contract_weight",
-                 "cutting")
+        names = ("mode", "feedback_weight", "dense_weight", "classifier_weight", "rerank", "contract_weight", "cutting")
         parts = {name: settings[name] for name in names}
         index = Index(passages, embedder)
         if made := settings.get("index"):

@@ -66,6 +66,8 @@ def text_of(passages: Iterable[Passage]) -> str:
     for passage in sorted(passages, key=lambda passage: passage.start):
         text += passage.text[len(text) - passage.start :]
     return text
+
+
 MODELS = "models.json"  # in a retriever's folder: how its embedder computes, and its reranker
 
 
@@ -122,8 +124,14 @@ def reranker_of(folder: Path) -> str:
     return files.read_json(folder / MODELS)["reranker"] if (folder / MODELS).is_file() else ""
 
 
-def save_retriever(retriever: Retriever, iteration: runs.Iteration, *, reranker: str = "", trained: Iterable[str] = (),
-                   tuned: Iterable[str] = ()) -> None:
+def save_retriever(
+    retriever: Retriever,
+    iteration: runs.Iteration,
+    *,
+    reranker: str = "",
+    trained: Iterable[str] = (),
+    tuned: Iterable[str] = (),
+) -> None:
     """Write the retriever into the iteration, with its embedder unless that is a model's own folder, and its reranker.
 
     trained, tuned: titles of the contracts that it learned from and that its settings were chosen on.
@@ -147,7 +155,9 @@ def take_in(retriever: Retriever, run: Path, wanted: Iterable[str]) -> None:
     """
     new = set(wanted) - {passage.contract for passage in retriever.passages}
     if new and retriever.cutting is None:
-        raise InputError(f"The retriever lacks {min(new)!r} and does not say how its passages were cut: run 02_rag_compile "
-                         "of the iteration before again")
+        raise InputError(
+            f"The retriever lacks {min(new)!r} and does not say how its passages were cut: run 02_rag_compile "
+            "of the iteration before again"
+        )
     if new:
         retriever.add(rows.contract_passages(run, new, *retriever.cutting))

@@ -30,10 +30,16 @@ DEPTH = 24  # passages searched for them, besides those that may answer
 
 
 def make_triples(
-    rows: Iterable[Row], passages_by_contract: Mapping[str, Sequence[Passage]], *,
-    negatives_from: Sequence[Retriever], phrasings: Mapping[str, Sequence[str]] | None = None,
-    per_category: int = 120, seed: int = 7, held_out: Collection[str] = (), share: float = ENOUGH,
-) -> list[dict[str, Any]]:  # fmt: skip
+    rows: Iterable[Row],
+    passages_by_contract: Mapping[str, Sequence[Passage]],
+    *,
+    negatives_from: Sequence[Retriever],
+    phrasings: Mapping[str, Sequence[str]] | None = None,
+    per_category: int = 120,
+    seed: int = 7,
+    held_out: Collection[str] = (),
+    share: float = ENOUGH,
+) -> list[dict[str, Any]]:
     """Return about per_category * categories examples of train rows, in order of category; the seed decides the draw.
 
     Example: query, positive, negative (texts), category, contract, negative_from (the mode of the retriever that
@@ -60,13 +66,20 @@ def make_triples(
         if found := negatives.pick(row, labels, options, rng):
             made.append(_example(row, query, positive, *found, labels))
     if not made:
-        raise InputError("No passage looks like an answer without being one: give contracts of more than one passage, "
-                         "or leave the embedder as it is (embedder_steps 0)")  # fmt: skip
+        raise InputError(
+            "No passage looks like an answer without being one: give contracts of more than one passage, "
+            "or leave the embedder as it is (embedder_steps 0)"
+        )
     return made
 
 
-def _check(rows: Sequence[Row], passages: Mapping[str, Sequence[Passage]], retrievers: Sequence[Retriever],
-           held_out: Collection[str], per_category: int) -> None:  # fmt: skip
+def _check(
+    rows: Sequence[Row],
+    passages: Mapping[str, Sequence[Passage]],
+    retrievers: Sequence[Retriever],
+    held_out: Collection[str],
+    per_category: int,
+) -> None:
     if leaked := sorted({row["contract"] for row in rows} & set(held_out)):
         some = f"{len(leaked)} held-out contracts, such as {leaked[0]!r}"
         raise InputError(f"Among the training rows are {some}: train on rows of the train split only")
@@ -81,8 +94,9 @@ def _check(rows: Sequence[Row], passages: Mapping[str, Sequence[Passage]], retri
         raise InputError(f"Invalid per_category {per_category!r}: give a number of examples from 1, such as 120")
 
 
-def _draw(rows: Sequence[Row], passages: Mapping[str, Sequence[Passage]], per_category: int, share: float,
-          rng: random.Random) -> list[tuple[Row, Passage]]:  # fmt: skip
+def _draw(
+    rows: Sequence[Row], passages: Mapping[str, Sequence[Passage]], per_category: int, share: float, rng: random.Random
+) -> list[tuple[Row, Passage]]:
     """Return (row, positive) pairs: in each category the rows take turns, and in each row its positives do."""
     sources: defaultdict[str, list[tuple[Row, list[Passage]]]] = defaultdict(list)
     for row in rows:
@@ -111,10 +125,15 @@ def _query(row: Row, phrasings: Mapping[str, Sequence[str]], rng: random.Random)
 def _example(row: Row, query: str, positive: Passage, negative: Passage, mode: str, labels: Labels) -> dict[str, Any]:
     category = category_of(row)
     return {
-        "query": query, "positive": positive.text, "negative": negative.text, "category": category,
-        "contract": row["contract"], "negative_from": mode, "negative_contract": negative.contract,
+        "query": query,
+        "positive": positive.text,
+        "negative": negative.text,
+        "category": category,
+        "contract": row["contract"],
+        "negative_from": mode,
+        "negative_contract": negative.contract,
         "answers": sorted({category} | labels.touched(positive) | labels.touched(negative)),
-    }  # fmt: skip
+    }
 
 
 class _Negatives:
@@ -146,8 +165,9 @@ class _Negatives:
             for query, found in zip(new, hits, strict=True):
                 self._found[number, *query] = [hit.passage for hit in found]
 
-    def pick(self, row: Row, labels: Labels, options: Sequence[tuple[int, bool]],
-             rng: random.Random) -> tuple[Passage, str] | None:  # fmt: skip
+    def pick(
+        self, row: Row, labels: Labels, options: Sequence[tuple[int, bool]], rng: random.Random
+    ) -> tuple[Passage, str] | None:
         """Return a hard negative, the one this row has had least often, and the mode that found it; or None."""
         category = category_of(row)
         for number, elsewhere in options:
@@ -160,6 +180,7 @@ class _Negatives:
                     self._used[row["id"], passage] += 1
                     return passage, self._retrievers[number].mode
         return None
+
 
 WORDING = 40  # characters from which a gold span that stands word for word in another passage answers there too
 

@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from cuadft.retrieval.embedder import Embedder
 
 
-
 def filter_questions(  # noqa: A001
     candidates: Sequence[Candidate],
     train_rows: Sequence[Row],
@@ -51,9 +50,13 @@ def filter_questions(  # noqa: A001
     held_out = {row["contract"] for row in held_out_rows} | set(texts)
     check_train([*train_rows, *earlier, *(c for c in candidates if not c.get("fault"))], held_out)
     judges = filter_steps(
-        train_rows, embedder=embedder, foreign_questions=[row["question"] for row in held_out_rows],
-        foreign_texts=texts.values(), earlier=earlier, min_similarity=min_similarity,
-    )  # fmt: skip
+        train_rows,
+        embedder=embedder,
+        foreign_questions=[row["question"] for row in held_out_rows],
+        foreign_texts=texts.values(),
+        earlier=earlier,
+        min_similarity=min_similarity,
+    )
     left, rejected = list(enumerate(candidates)), []
     for step, judge in judges.items():
         verdicts = judge([candidate for _, candidate in left])
@@ -87,6 +90,7 @@ def _numbered_on(rows: Sequence[Row], taken: Collection[str]) -> list[Row]:
         used.add(name)
         named.append(Row(**{**row, "id": name}))
     return named
+
 
 MAX_ROUGE = 0.7  # Self-Instruct's limit (Wang et al., 2023, section 2.2)
 SAME_CLAUSE = 0.8  # Jaccard similarity of word sequences from which two clauses count as one
@@ -178,6 +182,7 @@ class Clauses:
             self._holders[run].append(len(self._sets) - 1)
         return len(self._sets) - 1
 
+
 SHINGLE = 8  # words in a row that two texts don't share by chance
 WORDS = (4, 50)  # of a question
 KEYWORDS = (1, 12)  # of a query in keywords
@@ -190,16 +195,16 @@ STEPS = {
     "reply": "the language model's reply can be read",
     "reference": "own questions: contract, category and answer are found in the training data",
     "format": f"{WORDS[0]} to {WORDS[1]} words and a question mark, or {KEYWORDS[0]} to {KEYWORDS[1]} keywords "
-              f"(to {NAMED} in templates and own questions); no placeholder or role mark, no {SHINGLE} words in a "
-              "row of the clause",
+    f"(to {NAMED} in templates and own questions); no placeholder or role mark, no {SHINGLE} words in a "
+    "row of the clause",
     "drift": "cosine of at least {min_similarity} with the seed's question or clause (without one: with the passage)",
     "overlap": f"no {SHINGLE} words in a row of a held-out contract, ROUGE-L under {MAX_ROUGE} with its questions "
-               "but for those that training contracts are asked, too",
+    "but for those that training contracts are asked, too",
     "duplicate": f"ROUGE-L under {MAX_ROUGE} with every question on the same contract or on a near-identical clause "
-                 "(of the same category, if the label is certain)",
+    "(of the same category, if the label is certain)",
     "round trip": f"asked it, the LM gives the gold (token F1 of at least {{min_f1}}), quotes {QUOTE} words "
-                  "or, where the clause is absent, refuses; templates and own questions with a label don't need it",
-}  # fmt: skip
+    "or, where the clause is absent, refuses; templates and own questions with a label don't need it",
+}
 REASONS = ("generation_failed", "reference", "format", "drift", "overlap", "duplicate", "unanswerable", "answerable")
 _PLACEHOLDER = re.compile(r"\[[^\]]*\]|\{[^}]*\}|<[^>]*>|_{3,}|\*{3,}|\bX{3,}\b|#{2,}")
 _ROLE = re.compile(
@@ -321,6 +326,7 @@ def _shared_shingles(questions: Collection[str], texts: Collection[str]) -> set[
     if not wanted:
         return set()
     return {run for text in texts for run in shingles(rouge_tokens(text), SHINGLE) & wanted}
+
 
 _AROUND = " .\"'“”‘’"  # what a language model puts around a quotation
 Outcome = tuple[Rejection | None, list[dict[str, Any]]]  # verdict, answers of the row if it is None

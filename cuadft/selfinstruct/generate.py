@@ -62,9 +62,11 @@ def write_questions(
     if not styles or (unknown := sorted(set(styles) - set(STYLES))):
         raise InputError(f"Invalid style {unknown[0] if styles else ''!r}: choose from {', '.join(STYLES)}.")
     rng = random.Random(seed)
-    drawn = {"rephrase": sources.labelled_seeds(train_rows, passages_by_contract, rephrase, rng),
-             "ask": sources.unlabelled_seeds(train_rows, passages_by_contract, ask, rng),
-             "absent": sources.absent_seeds(train_rows, absent, rng)}  # fmt: skip
+    drawn = {
+        "rephrase": sources.labelled_seeds(train_rows, passages_by_contract, rephrase, rng),
+        "ask": sources.unlabelled_seeds(train_rows, passages_by_contract, ask, rng),
+        "absent": sources.absent_seeds(train_rows, absent, rng),
+    }
     made: list[Candidate] = []
     for kind, signature in WRITERS.items():
         own = drawn[kind] if kind == "ask" else _styled(drawn[kind], styles)

@@ -23,10 +23,13 @@ TOLD = ("Document Name", "Parties", "Agreement Date", "Effective Date")
 _OPENING = 6000  # characters; a cover page and a table of contents may stand before the parties
 _BESIDE = 300  # characters around the parties within which the contract's own date stands
 _OTHER_KINDS = {
-    "Co-Branding": "co-branding agreement", "Collaboration/Cooperation": "collaboration agreement",
-    "Distributor": "distribution agreement", "IP": "intellectual property agreement", "Service": "services agreement",
+    "Co-Branding": "co-branding agreement",
+    "Collaboration/Cooperation": "collaboration agreement",
+    "Distributor": "distribution agreement",
+    "IP": "intellectual property agreement",
+    "Service": "services agreement",
     "Non-Compete/No-Solicit/Non-Disparagement": "restrictive covenant agreement",
-}  # fmt: skip
+}
 # Words of a title that name the kind of contract more closely than its type does.
 _TITLED = re.compile(
     r"joint filing (?:agreement|statement)|cooperation agreement|non-?competition agreement"
@@ -161,6 +164,7 @@ def name_in_question(rows: Iterable[Row], names: Mapping[str, list[str]]) -> lis
         if row["category"] not in TOLD
         for n, name in enumerate(names.get(row["contract"], []), start=1)
     ]
+
 
 _LONGEST = 9  # words of a name
 _REACH = 900  # characters from "between" within which the parties are named

@@ -57,8 +57,10 @@ def read_own_questions(path: str | Path) -> list[TableRow]:
                 values[column] = _text(value)
         records.append(TableRow(record.where, values))
     if "question" not in seen.values():
-        raise InputError(f"{path} has no column 'question': name its columns {', '.join(COLUMNS)}; all but the first "
-                         "may be left out.")  # fmt: skip
+        raise InputError(
+            f"{path} has no column 'question': name its columns {', '.join(COLUMNS)}; all but the first "
+            "may be left out."
+        )
     if others := [name for name, column in seen.items() if column not in COLUMNS]:
         told = f"columns left out: {', '.join(others)} (those read: {', '.join(COLUMNS)})"
         warnings.warn(f"{path}: {told}", stacklevel=2)
@@ -76,9 +78,16 @@ def _text(value: Any) -> str:
 class OwnQuestions:
     """Turn records of `read` into candidates; one that can't be placed has its reason in `fault`."""
 
-    def __init__(self, train_rows: Sequence[Row], passages: Mapping[str, Sequence[Passage]], *,
-                 held_out: Collection[str] = (), embedder: Embedder | None = None, per_question: int = PER_QUESTION,
-                 seed: int = 7):  # fmt: skip
+    def __init__(
+        self,
+        train_rows: Sequence[Row],
+        passages: Mapping[str, Sequence[Passage]],
+        *,
+        held_out: Collection[str] = (),
+        embedder: Embedder | None = None,
+        per_question: int = PER_QUESTION,
+        seed: int = 7,
+    ):
         """Take rows and passages of train contracts; held_out: titles of held-out contracts.
 
         embedder: to recognise the category of a question that names neither category nor contract; None: it is only
@@ -108,10 +117,19 @@ class OwnQuestions:
             question = record.values["question"]
             for n, candidate in enumerate(found, 1):
                 seed = f"{candidate['contract']}__own {number}"
-                made.append(candidate | {
-                    "id": f"{seed}~o{n}", "seed": seed, "kind": "own", "question": question, "raw": question,
-                    "error": None, "style": "any", "where": record.where,
-                })  # fmt: skip
+                made.append(
+                    candidate
+                    | {
+                        "id": f"{seed}~o{n}",
+                        "seed": seed,
+                        "kind": "own",
+                        "question": question,
+                        "raw": question,
+                        "error": None,
+                        "style": "any",
+                        "where": record.where,
+                    }
+                )
         return made
 
     def _place(self, given: Mapping[str, str]) -> list[Candidate]:
@@ -125,8 +143,12 @@ class OwnQuestions:
             return [self._answered(given["answer"], contract, category)]
         guess = None if category or contract or self._matcher is None else self._matcher.match([given["question"]])[0]
         if rows := self._annotated(contract, category or guess):
-            return [from_row(row, self._passages[row["contract"]]) | self._shown(row, given["question"])
-                    | ({} if guess else {"expect": ""}) for row in self._drawn(rows, given["question"])]  # fmt: skip
+            return [
+                from_row(row, self._passages[row["contract"]])
+                | self._shown(row, given["question"])
+                | ({} if guess else {"expect": ""})
+                for row in self._drawn(rows, given["question"])
+            ]
         if not (best := self._finder.best(given["question"], contract or None, 1)):
             raise _Unplaced("there is no text of a training contract to find an answer in")
         return [self._of_passage(best[0], category)]
@@ -149,7 +171,9 @@ class OwnQuestions:
         if found := self._titles.get(cuad.category_key(title)):
             return found
         if cuad.category_key(title) in self._held_out:
-            raise _Unplaced(f"contract {title!r} is held out (dev, test or slice): no training question may come from it")
+            raise _Unplaced(
+                f"contract {title!r} is held out (dev, test or slice): no training question may come from it"
+            )
         near = difflib.get_close_matches(title, list(self._passages), 1, 0.4)
         hint = f" (nearest: {near[0]!r})" if near else ""
         count = f"{len(self._passages)} training contracts of this iteration"
@@ -170,8 +194,12 @@ class OwnQuestions:
         rng = random.Random(f"{self._seed} {question}")
         rows = rng.sample(list(rows), len(rows))
         answered, lacking = [r for r in rows if r["answers"]], [r for r in rows if not r["answers"]]
-        return [*answered[: max(self._per_question - 1, 1)], *lacking[:1], *answered[self._per_question - 1 :],
-                *lacking[1:]][: self._per_question]  # fmt: skip
+        return [
+            *answered[: max(self._per_question - 1, 1)],
+            *lacking[:1],
+            *answered[self._per_question - 1 :],
+            *lacking[1:],
+        ][: self._per_question]
 
     def _shown(self, row: Row, question: str) -> Candidate:
         if row["answers"]:
@@ -196,16 +224,22 @@ class OwnQuestions:
             if place := locate_words(answer, text):
                 found.append((title, place[0] + shift, text[slice(*place)]))
         if len(found) != 1:
-            where = f"stands in {len(found)} training contracts: name one" if found else (
-                f"does not stand in {contract!r}" if contract else "stands in no training contract")  # fmt: skip
+            where = (
+                f"stands in {len(found)} training contracts: name one"
+                if found
+                else (f"does not stand in {contract!r}" if contract else "stands in no training contract")
+            )
             raise _Unplaced(f"the answer {answer[:100]!r} {where}")
         title, start, words = found[0]
         holding = [p for p in self._passages[title] if p.start < start + len(words) and start < p.end]
         text, begin = seed_stretch(holding)
         return self._of_passage(holding[0], category) | {
-            "clause": words, "passage": text, "start": begin, "expect": "",
+            "clause": words,
+            "passage": text,
+            "start": begin,
+            "expect": "",
             "answers": [{"text": words, "start": start}],
-        }  # fmt: skip
+        }
 
     def _holding(self, answer: str) -> list[str]:
         """Return the contracts with the answer's letters in a row, blanks and case aside: a fast first look."""

@@ -56,8 +56,7 @@ class AskAboutClause(dspy.Signature):
 
 class RoundTrip(dspy.Signature):
     __doc__ = (
-        "Quote the words of the passage that answer the question. If the passage holds no answer, "
-        f"reply: {NO_CLAUSE}"
+        f"Quote the words of the passage that answer the question. If the passage holds no answer, reply: {NO_CLAUSE}"
     )
 
     passage: str = dspy.InputField(desc="a passage of a contract")
@@ -69,9 +68,7 @@ def call_generator(signature: type[dspy.Signature], inputs: Sequence[dict[str, s
     """Ask the configured LM once per input; return (value of the output field, error) for each, one None."""
     lm = dspy.settings.lm
     if inputs and lm is None:
-        raise InputError(
-            "No language model to generate with: call this inside dspy.context(lm=..., adapter=...)"
-        )
+        raise InputError("No language model to generate with: call this inside dspy.context(lm=..., adapter=...)")
     (output,) = signature.output_fields
     predict = dspy.Predict(signature)
     predict.demos = [dspy.Example(**demo) for demo in DEMOS[signature.__name__]]
@@ -129,57 +126,108 @@ def _texts(value: Any) -> Iterator[str]:
     elif value is not None:
         yield str(value)
 
+
 STYLES = {
     "user": "a plain question of a business person",
     "keyword": "keywords typed into a search box",
     "lawyer": "a precise question of a lawyer",
 }
-_LAW = ("This Agreement is governed by the laws of the State of Oregon, without regard to its rules on conflicts of "
-        "laws.")
-_AUDIT = ("Once in each calendar year, and on ten days' notice, Licensor may inspect the books of Licensee that "
-          "concern royalties.")
-_NOTICE = ("Either party may end this Agreement for any reason or for none by sixty (60) days' written notice to the "
-           "other party.")
-_DELIVERY = ("The Carrier shall hand over the goods at the Buyer's warehouse on working days between eight and noon "
-             "and shall unload them at its own cost.")
+_LAW = (
+    "This Agreement is governed by the laws of the State of Oregon, without regard to its rules on conflicts of laws."
+)
+_AUDIT = (
+    "Once in each calendar year, and on ten days' notice, Licensor may inspect the books of Licensee that "
+    "concern royalties."
+)
+_NOTICE = (
+    "Either party may end this Agreement for any reason or for none by sixty (60) days' written notice to the "
+    "other party."
+)
+_DELIVERY = (
+    "The Carrier shall hand over the goods at the Buyer's warehouse on working days between eight and noon "
+    "and shall unload them at its own cost."
+)
 _WHICH_LAW = "Governing Law: Which state/country's law governs the interpretation of the contract?"
 _AUDITS = "Audit Rights: Does a party have the right to audit the books of the counterparty?"
 
 DEMOS: dict[str, list[dict[str, Any]]] = {
     "RephraseQuestion": [
-        {"category": "Termination For Convenience", "clause": _NOTICE,
-         "question": "Termination For Convenience: Can a party terminate this contract without cause?",
-         "style": STYLES["keyword"],
-         "questions": ["termination without cause notice", "right to end agreement at will",
-                       "early exit for any reason"]},
-        {"category": "Governing Law", "clause": _LAW, "question": _WHICH_LAW, "style": STYLES["user"],
-         "questions": ["If we disagree on what the deal means, whose law decides?",
-                       "What state's rules do we have to follow here?",
-                       "Where was it agreed that legal questions get settled?"]},
-        {"category": "Audit Rights", "clause": _AUDIT,
-         "question": _AUDITS, "style": STYLES["lawyer"],
-         "questions": ["May either party inspect the accounts of the other, and how often?",
-                       "Who is entitled to examine royalty records?",
-                       "What prior notice must be given of an inspection of the books?"]},
+        {
+            "category": "Termination For Convenience",
+            "clause": _NOTICE,
+            "question": "Termination For Convenience: Can a party terminate this contract without cause?",
+            "style": STYLES["keyword"],
+            "questions": [
+                "termination without cause notice",
+                "right to end agreement at will",
+                "early exit for any reason",
+            ],
+        },
+        {
+            "category": "Governing Law",
+            "clause": _LAW,
+            "question": _WHICH_LAW,
+            "style": STYLES["user"],
+            "questions": [
+                "If we disagree on what the deal means, whose law decides?",
+                "What state's rules do we have to follow here?",
+                "Where was it agreed that legal questions get settled?",
+            ],
+        },
+        {
+            "category": "Audit Rights",
+            "clause": _AUDIT,
+            "question": _AUDITS,
+            "style": STYLES["lawyer"],
+            "questions": [
+                "May either party inspect the accounts of the other, and how often?",
+                "Who is entitled to examine royalty records?",
+                "What prior notice must be given of an inspection of the books?",
+            ],
+        },
     ],
     "RephraseAbsent": [
-        {"category": "Governing Law", "question": _WHICH_LAW, "style": STYLES["keyword"],
-         "questions": ["governing law state", "applicable law clause", "choice of law jurisdiction"]},
-        {"category": "Audit Rights", "question": _AUDITS, "style": STYLES["user"],
-         "questions": ["Can one side look into the other's accounts?", "Are we allowed to check their records?",
-                       "May somebody come and inspect our bookkeeping?"]},
+        {
+            "category": "Governing Law",
+            "question": _WHICH_LAW,
+            "style": STYLES["keyword"],
+            "questions": ["governing law state", "applicable law clause", "choice of law jurisdiction"],
+        },
+        {
+            "category": "Audit Rights",
+            "question": _AUDITS,
+            "style": STYLES["user"],
+            "questions": [
+                "Can one side look into the other's accounts?",
+                "Are we allowed to check their records?",
+                "May somebody come and inspect our bookkeeping?",
+            ],
+        },
     ],
     "AskAboutClause": [
-        {"clause": _DELIVERY,
-         "questions": ["At what times must goods be delivered?", "Who pays for unloading the goods?"]},
-        {"clause": _NOTICE, "questions": ["How many days of notice does a party need to end the agreement?",
-                                          "Is a reason needed to end the agreement early?"]},
+        {
+            "clause": _DELIVERY,
+            "questions": ["At what times must goods be delivered?", "Who pays for unloading the goods?"],
+        },
+        {
+            "clause": _NOTICE,
+            "questions": [
+                "How many days of notice does a party need to end the agreement?",
+                "Is a reason needed to end the agreement early?",
+            ],
+        },
     ],
     "RoundTrip": [
-        {"passage": f"{_LAW} {_NOTICE}", "question": "How can a party get out of the contract early?",
-         "answer": _NOTICE},
+        {
+            "passage": f"{_LAW} {_NOTICE}",
+            "question": "How can a party get out of the contract early?",
+            "answer": _NOTICE,
+        },
         {"passage": _DELIVERY, "question": "Is there a limit on liability?", "answer": NO_CLAUSE},
-        {"passage": f"{_DELIVERY} {_AUDIT}", "question": "Who is allowed to inspect royalty records?",
-         "answer": _AUDIT},
+        {
+            "passage": f"{_DELIVERY} {_AUDIT}",
+            "question": "Who is allowed to inspect royalty records?",
+            "answer": _AUDIT,
+        },
     ],
 }

@@ -30,8 +30,10 @@ def check_train(rows: Iterable[Mapping[str, Any]], held_out: Collection[str]) ->
     held_out = set(held_out)
     leaks = sorted({row["contract"] for row in rows} & held_out)
     if leaks:
-        raise InputError(f"{len(leaks)} held-out contracts among the train rows, such as {leaks[0]!r}: "
-                         "pass rows of the train split only")  # fmt: skip
+        raise InputError(
+            f"{len(leaks)} held-out contracts among the train rows, such as {leaks[0]!r}: "
+            "pass rows of the train split only"
+        )
 
 
 def labelled_seeds(
@@ -91,20 +93,35 @@ def from_row(row: Row, passages: Sequence[Passage]) -> Candidate:
     holding = set(overlapping(passages, [span])) if span else set()
     text, start = seed_stretch([passage for passage in passages if passage.index in holding])
     return {
-        "seed": row["id"], "kind": "rephrase" if span else "absent", "contract": row["contract"],
-        "contract_type": row["contract_type"], "category": row["category"], "seed_question": row["question"],
-        "clause": span["text"] if span else "", "answers": row["answers"], "passage": text, "start": start,
+        "seed": row["id"],
+        "kind": "rephrase" if span else "absent",
+        "contract": row["contract"],
+        "contract_type": row["contract_type"],
+        "category": row["category"],
+        "seed_question": row["question"],
+        "clause": span["text"] if span else "",
+        "answers": row["answers"],
+        "passage": text,
+        "start": start,
         "expect": "gold" if span else "refusal",
-    }  # fmt: skip
+    }
 
 
 def from_passage(passage: Passage, contract_type: str) -> Candidate:
     """Return the seed that a passage makes."""
     return {
-        "seed": f"{passage.contract}__passage {passage.index}", "kind": "ask", "contract": passage.contract,
-        "contract_type": contract_type, "category": ASK_CATEGORY, "seed_question": "",
-        "clause": passage.text, "answers": [], "passage": passage.text, "start": passage.start, "expect": "quotation",
-    }  # fmt: skip
+        "seed": f"{passage.contract}__passage {passage.index}",
+        "kind": "ask",
+        "contract": passage.contract,
+        "contract_type": contract_type,
+        "category": ASK_CATEGORY,
+        "seed_question": "",
+        "clause": passage.text,
+        "answers": [],
+        "passage": passage.text,
+        "start": passage.start,
+        "expect": "quotation",
+    }
 
 
 def seed_stretch(passages: Sequence[Passage]) -> tuple[str, int]:
@@ -137,4 +154,6 @@ class Finder:
         scores = self._index.scores(Counter(search_words(question)), rows)
         order = sorted(range(len(scores)), key=lambda n: (-scores[n], n))
         return [self._passages[rows.start + n] for n in order[:k]]
+
+
 SOURCE = "template"

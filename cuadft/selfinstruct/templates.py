@@ -42,7 +42,11 @@ def phrased_questions(
     drawn = set(rng.sample(nameable, min(round(named_share * len(made)), len(nameable))))
     rows = []
     for n, row in enumerate(made):
-        rows += naming.name_in_question([row], {row["contract"]: [rng.choice(names[row["contract"]])]}) if n in drawn else [row]
+        rows += (
+            naming.name_in_question([row], {row["contract"]: [rng.choice(names[row["contract"]])]})
+            if n in drawn
+            else [row]
+        )
     return phrased_from_rows(rows, train_rows)
 
 
@@ -57,11 +61,21 @@ def phrased_from_rows(rows: Sequence[Row], train_rows: Sequence[Row]) -> list[Ca
         seed = seeds.get(seed_row_id(row["id"]))
         if seed is None:
             raise InputError(f"Template row {row['id']!r} belongs to no train row: make it from train rows only.")
-        made.append(from_row(seed, ()) | {
-            "id": row["id"], "kind": "template", "raw": row["question"], "question": row["question"], "error": None,
-            "answers": row["answers"], "style": "any", "expect": "",
-        })  # fmt: skip
+        made.append(
+            from_row(seed, ())
+            | {
+                "id": row["id"],
+                "kind": "template",
+                "raw": row["question"],
+                "question": row["question"],
+                "error": None,
+                "answers": row["answers"],
+                "style": "any",
+                "expect": "",
+            }
+        )
     return made
+
 
 STYLES = ("user", "keyword", "lawyer")
 PARTS = ("train", "held_out")

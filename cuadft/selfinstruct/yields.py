@@ -10,8 +10,13 @@ from cuadft.data.contracts import Row
 from cuadft.selfinstruct.filters import REASONS, STEPS
 from cuadft.selfinstruct.sources import ASK_CATEGORY, Candidate, seed_row_id
 
-KINDS = {"rephrase": "synthetic, rephrased", "ask": "synthetic, new question", "absent": "synthetic, absent clause",
-         "template": "template", "own": "own"}  # fmt: skip
+KINDS = {
+    "rephrase": "synthetic, rephrased",
+    "ask": "synthetic, new question",
+    "absent": "synthetic, absent clause",
+    "template": "template",
+    "own": "own",
+}
 WRITTEN = ("rephrase", "ask", "absent")  # by the language model
 POOR = 0.2  # share of written questions below which a generator is called weak
 
@@ -27,8 +32,16 @@ def steps_table(
     found, left, records = Counter(c["step"] for c in rejected), len(accepted) + len(rejected), []
     for step, threshold in STEPS.items():
         limit = threshold.format(min_similarity=min_similarity, min_f1=min_f1)
-        records.append({"step": step, "threshold": limit, "in": left, "rejected": found[step],
-                        "out": left - found[step], "share": found[step] / max(left, 1)})  # fmt: skip
+        records.append(
+            {
+                "step": step,
+                "threshold": limit,
+                "in": left,
+                "rejected": found[step],
+                "out": left - found[step],
+                "share": found[step] / max(left, 1),
+            }
+        )
         left -= found[step]
     return records
 
@@ -37,9 +50,7 @@ def reason_counts(accepted: Sequence[Row], rejected: Sequence[Candidate]) -> lis
     """Return a table {"outcome", "n", "share"}: accepted, then every reason in the order of the steps."""
     found = Counter(candidate["reason"] for candidate in rejected) | Counter({"accepted": len(accepted)})
     total = max(found.total(), 1)
-    return [
-        {"outcome": name, "n": found[name], "share": found[name] / total} for name in ("accepted", *REASONS)
-    ]
+    return [{"outcome": name, "n": found[name], "share": found[name] / total} for name in ("accepted", *REASONS)]
 
 
 def yield_by_source(accepted: Sequence[Row], rejected: Sequence[Candidate]) -> list[dict[str, Any]]:
@@ -50,8 +61,15 @@ def yield_by_source(accepted: Sequence[Row], rejected: Sequence[Candidate]) -> l
         reasons = Counter(c["reason"] for c in rejected if c["kind"] == kind)
         n = kept[kind] + reasons.total()
         most = f"{reasons.most_common(1)[0][0]} ({reasons.most_common(1)[0][1]})" if reasons else ""
-        records.append({"source": name, "candidates": n, "accepted": kept[kind], "share": kept[kind] / max(n, 1),
-                        "most_rejected_for": most})  # fmt: skip
+        records.append(
+            {
+                "source": name,
+                "candidates": n,
+                "accepted": kept[kind],
+                "share": kept[kind] / max(n, 1),
+                "most_rejected_for": most,
+            }
+        )
     return records
 
 
@@ -79,8 +97,16 @@ def kept_and_rejected(accepted: Sequence[Row], rejected: Sequence[Candidate], *,
                 free.remove(kept)
     if free and not beside:
         shown = shown[: n - 1]
-    records = [{"category": c["category"], "kept": beside.get(i, ""), "rejected": c["question"] or c["raw"],
-                "reason": c["reason"], "evidence": c["detail"]} for i, c in enumerate(shown)]  # fmt: skip
+    records = [
+        {
+            "category": c["category"],
+            "kept": beside.get(i, ""),
+            "rejected": c["question"] or c["raw"],
+            "reason": c["reason"],
+            "evidence": c["detail"],
+        }
+        for i, c in enumerate(shown)
+    ]
     blank = {"rejected": "", "reason": "", "evidence": ""}
     return records + [{"category": r["category"], "kept": r["question"]} | blank for r in free[: n - len(records)]]
 
@@ -120,5 +146,7 @@ def yield_remark(accepted: Sequence[Row], rejected: Sequence[Candidate]) -> str:
     if kept >= POOR * total:
         return said + rest
     most = ", ".join(f"{reason} {n}" for reason, n in Counter(c["reason"] for c in failed).most_common(2))
-    return (f"{said} That is a poor yield (rejected most often: {most}): this generator adds little. Set "
-            f"generator_lm to a stronger model, or rely on the templates.{rest}")  # fmt: skip
+    return (
+        f"{said} That is a poor yield (rejected most often: {most}): this generator adds little. Set "
+        f"generator_lm to a stronger model, or rely on the templates.{rest}"
+    )

@@ -20,8 +20,23 @@ from cuadft.training.sft import Tuning, common_settings, load_trainable, lora_co
 
 PAIRED = ("dpo", "orpo", "orpo_base")
 METHODS = (*PAIRED, "kto", *online.ONLINE_METHODS)
-LOSSES = ("sigmoid", "hinge", "ipo", "exo_pair", "nca_pair", "robust", "bco_pair", "sppo_hard", "aot", "aot_unpaired",
-          "apo_zero", "apo_down", "discopop", "sft", "sigmoid_norm")  # fmt: skip
+LOSSES = (
+    "sigmoid",
+    "hinge",
+    "ipo",
+    "exo_pair",
+    "nca_pair",
+    "robust",
+    "bco_pair",
+    "sppo_hard",
+    "aot",
+    "aot_unpaired",
+    "apo_zero",
+    "apo_down",
+    "discopop",
+    "sft",
+    "sigmoid_norm",
+)
 TRL = "1.16.0"  # the release whose experimental trainers are known to work here
 
 
@@ -40,8 +55,18 @@ class AlignSettings:
     online: online.Sampling = online.Sampling()
 
 
-def align_model(method: str, base: Path, base_id: str, data: Sequence[dict[str, Any]], out: Path, *, tuning: Tuning, sft: Path,
-          settings: AlignSettings | None = None, reward: Reward | None = None) -> list[dict[str, Any]]:
+def align_model(
+    method: str,
+    base: Path,
+    base_id: str,
+    data: Sequence[dict[str, Any]],
+    out: Path,
+    *,
+    tuning: Tuning,
+    sft: Path,
+    settings: AlignSettings | None = None,
+    reward: Reward | None = None,
+) -> list[dict[str, Any]]:
     """Align the SFT adapter by a method and write the new adapter to `out`; returns the trainer's log history.
 
     data: what the method learns from. "dpo" (Rafailov et al. 2023, the SFT model as reference), "orpo" (Hong et al. 2024,
@@ -52,8 +77,10 @@ def align_model(method: str, base: Path, base_id: str, data: Sequence[dict[str, 
     if method not in METHODS:
         raise InputError(f"Unknown align method '{method}': choose among {', '.join(METHODS)}.")
     if not data:
-        raise InputError(f"There is nothing for {method} to learn from: sample more rows (preference_rows), lower "
-                         "preference_margin or raise length_tolerance.")
+        raise InputError(
+            f"There is nothing for {method} to learn from: sample more rows (preference_rows), lower "
+            "preference_margin or raise length_tolerance."
+        )
     if not sft.is_dir():
         raise InputError(f"The SFT adapter is missing: {sft} does not exist. Run 04_fine_tune of this iteration first.")
     settings = settings or AlignSettings()
@@ -67,11 +94,19 @@ def align_model(method: str, base: Path, base_id: str, data: Sequence[dict[str, 
             return online.online_trainer(method, model, tokenizer(base), data, reward, common, settings.online)
         return BUILDERS[method](model, tokenizer(base), data, common, settings, tuning)
 
-    identity = [method, list(data), repr(tuning), repr(settings), reward.__name__ if method in online.ONLINE_METHODS else "",
-                weights_hash(sft) if start else ""]
+    identity = [
+        method,
+        list(data),
+        repr(tuning),
+        repr(settings),
+        reward.__name__ if method in online.ONLINE_METHODS else "",
+        weights_hash(sft) if start else "",
+    ]
     lacked = getattr(reward, "unknown", 0)
     history = run_training(build, out, base=base, base_id=base_id, identity=identity, ids=[row["id"] for row in data])
-    if getattr(reward, "unknown", 0) > lacked:  # the judge was away for some answers: a stage that runs again learns anew
+    if (
+        getattr(reward, "unknown", 0) > lacked
+    ):  # the judge was away for some answers: a stage that runs again learns anew
         files.write_json(out / "training.json", files.read_json(out / "training.json") | {"key": ""})
     return history
 
@@ -95,7 +130,9 @@ def check_alignment(methods: Sequence[str], tuning: Tuning, sampling: online.Sam
         if method not in METHODS:
             raise InputError(f"Unknown align method '{method}': choose among {', '.join(METHODS)}.")
         if method == "ppo" and tuning.mode == "full":
-            raise InputError("ppo trains a LoRA adapter: use finetune_mode lora or qlora, or leave ppo out of align_methods.")
+            raise InputError(
+                "ppo trains a LoRA adapter: use finetune_mode lora or qlora, or leave ppo out of align_methods."
+            )
         if method in ("rloo", "grpo"):
             online.whole_groups(method, 2 * tuning.batch_size, sampling)
 
@@ -121,10 +158,18 @@ def _dpo(model: Any, words: Any, pairs: Sequence[dict], common: dict, settings: 
     shares = [1.0] * len(settings.dpo_loss) + [settings.nll_weight] * (settings.nll_weight > 0)
     # No reference model is given: TRL then freezes a copy of the adapter as it is now, which is the SFT model.
     # EXO's target gives the rejected answer 1e-3 (Ji et al. 2024); without any its loss is infinite
-    config = DPOConfig(**common, beta=settings.beta, max_length=None, precompute_ref_log_probs=True, loss_type=losses,
-                       loss_weights=shares, label_smoothing=1e-3 if "exo_pair" in losses else 0.0)
-    trainer = DPOTrainer(model=model, args=config, train_dataset=_dataset(pairs, "chosen", "rejected"),
-                         processing_class=words)
+    config = DPOConfig(
+        **common,
+        beta=settings.beta,
+        max_length=None,
+        precompute_ref_log_probs=True,
+        loss_type=losses,
+        loss_weights=shares,
+        label_smoothing=1e-3 if "exo_pair" in losses else 0.0,
+    )
+    trainer = DPOTrainer(
+        model=model, args=config, train_dataset=_dataset(pairs, "chosen", "rejected"), processing_class=words
+    )
     _all_kept(trainer, pairs)
     return trainer
 
@@ -133,30 +178,46 @@ def _kto(model: Any, words: Any, rows: Sequence[dict], common: dict, settings: A
     from trl import KTOConfig, KTOTrainer
 
     if not can_teach("kto", rows):
-        raise InputError(f"kto needs good and bad answers: {sum(row['label'] for row in rows)} of {len(rows)} are good. Sample "
-                         "more rows (preference_rows).")
+        raise InputError(
+            f"kto needs good and bad answers: {sum(row['label'] for row in rows)} of {len(rows)} are good. Sample "
+            "more rows (preference_rows)."
+        )
     given, rows = rows, _seen(rows, 2 * tuning.batch_size, tuning)  # mixed: TRL takes them in their order
     if not can_teach("kto", rows):  # the few that are seen are all of one kind
         rows[-1] = next(row for row in given if row["label"] != rows[0]["label"])
     desirable, undesirable = thumb_weights(rows)
     # an answer is one sequence, a pair two: a step sees as many answers as one of the paired methods
-    config = KTOConfig(**common | {"per_device_train_batch_size": 2 * tuning.batch_size}, beta=settings.beta, max_length=None,
-                       precompute_ref_log_probs=True, desirable_weight=desirable, undesirable_weight=undesirable)
-    trainer = KTOTrainer(model=model, args=config, train_dataset=_dataset(rows, "completion", "label"),
-                         processing_class=words)
+    config = KTOConfig(
+        **common | {"per_device_train_batch_size": 2 * tuning.batch_size},
+        beta=settings.beta,
+        max_length=None,
+        precompute_ref_log_probs=True,
+        desirable_weight=desirable,
+        undesirable_weight=undesirable,
+    )
+    trainer = KTOTrainer(
+        model=model, args=config, train_dataset=_dataset(rows, "completion", "label"), processing_class=words
+    )
     _all_kept(trainer, rows)
     return trainer
 
 
 def _orpo(model: Any, words: Any, pairs: Sequence[dict], common: dict, settings: AlignSettings, tuning: Tuning) -> Any:
     config_of, trainer_of = experimental_orpo()
-    longest = max(len(words.apply_chat_template(p["prompt"] + p[side], return_dict=False))
-                  for p in pairs for side in ("chosen", "rejected"))
+    longest = max(
+        len(words.apply_chat_template(p["prompt"] + p[side], return_dict=False))
+        for p in pairs
+        for side in ("chosen", "rejected")
+    )
     config = config_of(**common, beta=settings.beta, max_length=longest + 8, remove_unused_columns=False)
-    return trainer_of(model=model, args=config, train_dataset=_dataset(pairs, "chosen", "rejected"), processing_class=words)
+    return trainer_of(
+        model=model, args=config, train_dataset=_dataset(pairs, "chosen", "rejected"), processing_class=words
+    )
 
 
-def _orpo_base(model: Any, words: Any, pairs: Sequence[dict], common: dict, settings: AlignSettings, tuning: Tuning) -> Any:
+def _orpo_base(
+    model: Any, words: Any, pairs: Sequence[dict], common: dict, settings: AlignSettings, tuning: Tuning
+) -> Any:
     if tuning.mode != "full":
         from peft import get_peft_model
         from transformers import set_seed
@@ -177,8 +238,10 @@ def experimental_orpo() -> tuple[type, type]:
     except ImportError as error:
         import trl
 
-        raise InputError(f"ORPO is experimental in TRL, and TRL {trl.__version__} has no trl.experimental.orpo ({error}): "
-                         f"pip install trl=={TRL}, or leave orpo out of align_methods.") from error
+        raise InputError(
+            f"ORPO is experimental in TRL, and TRL {trl.__version__} has no trl.experimental.orpo ({error}): "
+            f"pip install trl=={TRL}, or leave orpo out of align_methods."
+        ) from error
     return ORPOConfig, ORPOTrainer
 
 

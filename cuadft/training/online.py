@@ -35,15 +35,24 @@ class Sampling:
     kl: float = 0.05
 
 
-def online_trainer(method: str, model: Any, words: Any, rows: Sequence[dict[str, Any]], reward: Reward, common: dict[str, Any],
-            sampling: Sampling) -> Any:
+def online_trainer(
+    method: str,
+    model: Any,
+    words: Any,
+    rows: Sequence[dict[str, Any]],
+    reward: Reward,
+    common: dict[str, Any],
+    sampling: Sampling,
+) -> Any:
     """Return the trainer of an online method; raises InputError if its batch does not hold whole groups of answers."""
     from datasets import Dataset
 
     answers = 2 * common["per_device_train_batch_size"]
     settings = common | {"per_device_train_batch_size": answers}
     if common["max_steps"] < 1:
-        raise InputError(f"{method} needs a number of steps, not {common['max_steps']}: give Tuning.steps (see align.budget).")
+        raise InputError(
+            f"{method} needs a number of steps, not {common['max_steps']}: give Tuning.steps (see align.budget)."
+        )
     if method == "ppo":
         return _ppo(model, words, rows, reward, settings, sampling)
     whole_groups(method, answers, sampling)
@@ -55,9 +64,11 @@ def online_trainer(method: str, model: Any, words: Any, rows: Sequence[dict[str,
 def whole_groups(method: str, answers: int, sampling: Sampling) -> None:
     """Raise InputError if the answers of a step are no whole groups of answers to one question."""
     if sampling.generations < 2 or answers % sampling.generations:
-        raise InputError(f"{method} compares answers to the same question, and {answers} answers a step (2 x align_batch_size) "
-                         f"are no whole groups of {sampling.generations} (online_generations): choose a number from 2 that "
-                         "divides them.")
+        raise InputError(
+            f"{method} compares answers to the same question, and {answers} answers a step (2 x align_batch_size) "
+            f"are no whole groups of {sampling.generations} (online_generations): choose a number from 2 that "
+            "divides them."
+        )
 
 
 def online_passes(rows: Sequence[dict[str, Any]], size: int, *, seed: int) -> list[dict[str, Any]]:
@@ -71,27 +82,52 @@ def online_passes(rows: Sequence[dict[str, Any]], size: int, *, seed: int) -> li
     return made[:size]
 
 
-def _grouped(method: str, model: Any, words: Any, data: Any, reward: Reward, settings: dict[str, Any],
-             sampling: Sampling) -> Any:
+def _grouped(
+    method: str, model: Any, words: Any, data: Any, reward: Reward, settings: dict[str, Any], sampling: Sampling
+) -> Any:
     from trl import GRPOConfig, GRPOTrainer, RLOOConfig, RLOOTrainer
 
     config_of, trainer_of = (RLOOConfig, RLOOTrainer) if method == "rloo" else (GRPOConfig, GRPOTrainer)
-    config = config_of(**settings, num_generations=sampling.generations, temperature=sampling.temperature,
-                       max_completion_length=sampling.max_tokens, beta=sampling.kl, top_k=0, shuffle_dataset=False)
+    config = config_of(
+        **settings,
+        num_generations=sampling.generations,
+        temperature=sampling.temperature,
+        max_completion_length=sampling.max_tokens,
+        beta=sampling.kl,
+        top_k=0,
+        shuffle_dataset=False,
+    )
     return trainer_of(model=model, args=config, train_dataset=data, processing_class=words, reward_funcs=reward)
 
 
-def _ppo(model: Any, words: Any, rows: Sequence[dict[str, Any]], reward: Reward, settings: dict[str, Any],
-         sampling: Sampling) -> Any:
+def _ppo(
+    model: Any, words: Any, rows: Sequence[dict[str, Any]], reward: Reward, settings: dict[str, Any], sampling: Sampling
+) -> Any:
     from cuadft.training.ppo import PPOSettings, PPOTrainer
 
     size = settings["per_device_train_batch_size"] * settings["gradient_accumulation_steps"]
     # one pass over each answer, as the other methods make; its minibatches still leave the policy that sampled it
-    ppo = PPOSettings(kl_coef=sampling.kl, rollout=size, steps=settings["max_steps"], epochs=1,
-                      max_new_tokens=sampling.max_tokens, temperature=sampling.temperature,
-                      checkpointing=settings["gradient_checkpointing"])
-    return PPOTrainer(model, words, list(rows), reward, ppo, settings["output_dir"],
-                      learning_rate=settings["learning_rate"], seed=settings["seed"], save_steps=settings["save_steps"])
+    ppo = PPOSettings(
+        kl_coef=sampling.kl,
+        rollout=size,
+        steps=settings["max_steps"],
+        epochs=1,
+        max_new_tokens=sampling.max_tokens,
+        temperature=sampling.temperature,
+        checkpointing=settings["gradient_checkpointing"],
+    )
+    return PPOTrainer(
+        model,
+        words,
+        list(rows),
+        reward,
+        ppo,
+        settings["output_dir"],
+        learning_rate=settings["learning_rate"],
+        seed=settings["seed"],
+        save_steps=settings["save_steps"],
+    )
+
 
 Reward = Callable[..., list[float | None]]
 
@@ -102,17 +138,22 @@ def reward_function(judge: Judge | None = None) -> Reward:
     An empty answer scores 0, as it does in inference. An answer whose judgement failed gets None: it is unknown, and
     left out of the update.
     """
+
     def reward(prompts: Sequence[Any], completions: Sequence[Any], **columns: Any) -> list[float | None]:
-        rows = [{"question": question, "answers": spans, "answer": completion_text(completion), "error": None}
-                for completion, question, spans in zip(completions, columns["question"], columns["answers"], strict=True)]
+        rows = [
+            {"question": question, "answers": spans, "answer": completion_text(completion), "error": None}
+            for completion, question, spans in zip(completions, columns["question"], columns["answers"], strict=True)
+        ]
         if judge is None:
             return [token_f1(row["answer"], gold_texts(row)) for row in rows]
         rated = judge.rate(rows)
         scores = [None if math.isnan(score) else float(score) for score in rated["judge_score"]]
         reward.unknown += scores.count(None)
         if rows and all(score is None for score in scores):
-            raise InputError(f"The judge failed on all {len(rows)} answers of a step ({rated['judge_error'].iloc[0]}): nothing "
-                             "can be learned without it. Run again when it is back: training goes on from its checkpoint.")
+            raise InputError(
+                f"The judge failed on all {len(rows)} answers of a step ({rated['judge_error'].iloc[0]}): nothing "
+                "can be learned without it. Run again when it is back: training goes on from its checkpoint."
+            )
         return scores
 
     reward.unknown = 0  # answers without a reward so far

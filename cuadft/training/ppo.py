@@ -48,8 +48,16 @@ class Stepwise:
     transformers' trainers have it.
     """
 
-    def __init__(self, trained: dict[str, Tensor], optimizer: Any, *, steps: int, output_dir: str | Path, save_steps: int,
-                 identity: list[Any]) -> None:
+    def __init__(
+        self,
+        trained: dict[str, Tensor],
+        optimizer: Any,
+        *,
+        steps: int,
+        output_dir: str | Path,
+        save_steps: int,
+        identity: list[Any],
+    ) -> None:
         from transformers import TrainerState
 
         self.trained, self.optimizer, self.save_steps = trained, optimizer, save_steps
@@ -121,13 +129,19 @@ class Stepwise:
             return
         state, record = whole
         if record["key"] != self.key:
-            raise InputError(f"{state} is of other settings, data or start weights: remove it, or choose another output_dir.")
+            raise InputError(
+                f"{state} is of other settings, data or start weights: remove it, or choose another output_dir."
+            )
         tensors = load_file(state / "tensors.safetensors")
         for name, parameter in self.trained.items():
             parameter.data.copy_(tensors[f"weight {name}"])
-            moments = {key: tensors[f"{key} {name}"] for key in ("step", "exp_avg", "exp_avg_sq") if f"{key} {name}" in tensors}
+            moments = {
+                key: tensors[f"{key} {name}"] for key in ("step", "exp_avg", "exp_avg_sq") if f"{key} {name}" in tensors
+            }
             if moments:  # none before the first update
-                self.optimizer.state[parameter] = {k: t if k == "step" else t.to(parameter.device) for k, t in moments.items()}
+                self.optimizer.state[parameter] = {
+                    k: t if k == "step" else t.to(parameter.device) for k, t in moments.items()
+                }
         self.state.log_history, self.state.global_step = record["log_history"], len(record["log_history"])
 
 
@@ -176,7 +190,9 @@ class PPOSettings:
             low = 0 if name.endswith(("coef", "penalty", "gamma", "lam", "checkpointing")) else 1 if whole else 1e-6
             high = 1 if name in ("gamma", "lam", "checkpointing") else 1e9
             if not low <= value <= high or whole and not isinstance(value, int):
-                raise InputError(f"Invalid PPO {name}={value!r}: give a {'whole ' * whole}number from {low} to {high:g}.")
+                raise InputError(
+                    f"Invalid PPO {name}={value!r}: give a {'whole ' * whole}number from {low} to {high:g}."
+                )
 
 
 def masked_mean(x: Tensor, mask: Tensor) -> Tensor:
@@ -242,23 +258,43 @@ class PPOTrainer(Stepwise):
     update and counted as "unrewarded". A step's randomness comes from the seed and its number alone.
     """
 
-    def __init__(self, model: PeftModel, tokenizer: Any, rows: Sequence[Mapping[str, Any]], reward: Callable[..., Sequence],
-                 settings: PPOSettings, output_dir: str | Path, *, learning_rate: float = 1e-4, seed: int = 7,
-                 save_steps: int = 10) -> None:
+    def __init__(
+        self,
+        model: PeftModel,
+        tokenizer: Any,
+        rows: Sequence[Mapping[str, Any]],
+        reward: Callable[..., Sequence],
+        settings: PPOSettings,
+        output_dir: str | Path,
+        *,
+        learning_rate: float = 1e-4,
+        seed: int = 7,
+        save_steps: int = 10,
+    ) -> None:
         if not isinstance(model, PeftModel):
             raise InputError("PPO trains a LoRA adapter, and the model has none: use finetune_mode lora or qlora.")
         if not rows:
             raise InputError("There are no prompts to sample answers to: draw more rows (preference_rows).")
         self.accelerator = Accelerator()
-        if model.device.type != self.accelerator.device.type:  # a model in 4 bits is there already, and may not be moved
+        if (
+            model.device.type != self.accelerator.device.type
+        ):  # a model in 4 bits is there already, and may not be moved
             model.to(self.accelerator.device)
         self.model, self.tokenizer, self.rows, self.reward = model, tokenizer, list(rows), reward
         self.settings, self.learning_rate, self.seed = settings, learning_rate, seed
-        self.value_head = torch.nn.Linear(model.get_base_model().config.get_text_config().hidden_size, 1).to(model.device)
+        self.value_head = torch.nn.Linear(model.get_base_model().config.get_text_config().hidden_size, 1).to(
+            model.device
+        )
         own = self._adapters() | {f"value_head.{name}": p for name, p in self.value_head.named_parameters()}
         optimizer = torch.optim.Adam(own.values(), lr=learning_rate, eps=1e-5)  # Huang et al. 2024 on eps
-        super().__init__(own, optimizer, steps=settings.steps, output_dir=output_dir, save_steps=save_steps,
-                         identity=[repr(settings), learning_rate, seed, repr(self.rows)])
+        super().__init__(
+            own,
+            optimizer,
+            steps=settings.steps,
+            output_dir=output_dir,
+            save_steps=save_steps,
+            identity=[repr(settings), learning_rate, seed, repr(self.rows)],
+        )
 
     def _adapters(self) -> dict[str, Tensor]:
         """Copy the adapter to the frozen "ref", set the values to 0, and return the adapter's tensors by name."""
@@ -284,8 +320,12 @@ class PPOTrainer(Stepwise):
             batch, texts = self._sample(rows)
             scores = self._rewards(rows, texts)
             kept = [i for i, score in enumerate(scores) if score is not None]
-            logs = {"learning_rate": rate, "completion_length": batch["mask"].sum(1).mean().item(),
-                    "unfinished": 1 - batch["ended"].float().mean().item(), "unrewarded": len(rows) - len(kept)}
+            logs = {
+                "learning_rate": rate,
+                "completion_length": batch["mask"].sum(1).mean().item(),
+                "unfinished": 1 - batch["ended"].float().mean().item(),
+                "unrewarded": len(rows) - len(kept),
+            }
             if not kept:
                 return logs
             batch, raw = _pick(batch, torch.tensor(kept)), torch.tensor([scores[i] for i in kept])
@@ -303,31 +343,55 @@ class PPOTrainer(Stepwise):
         ends = self.model.generation_config.eos_token_id
         ends = list({words.eos_token_id, *(ends if isinstance(ends, list) else [ends])} - {None})
         tokens = self.model.eval().generate(
-            input_ids=torch.tensor([[pad] * (width - len(p)) + p for p in prompts], device=device), attention_mask=seen,
-            do_sample=True, temperature=own.temperature, top_k=0, top_p=1.0, repetition_penalty=1.0,
-            max_new_tokens=own.max_new_tokens, pad_token_id=pad, eos_token_id=ends)
+            input_ids=torch.tensor([[pad] * (width - len(p)) + p for p in prompts], device=device),
+            attention_mask=seen,
+            do_sample=True,
+            temperature=own.temperature,
+            top_k=0,
+            top_p=1.0,
+            repetition_penalty=1.0,
+            max_new_tokens=own.max_new_tokens,
+            pad_token_id=pad,
+            eos_token_id=ends,
+        )
         end = torch.isin(tokens[:, width:], torch.tensor(ends, device=device))
         mask = end.cumsum(1) - end.long() == 0  # by position, not by token: the padding may be the end mark itself
         answers = [row[kept] for row, kept in zip(tokens[:, width:], mask & ~end, strict=True)]
         texts = words.batch_decode(answers, skip_special_tokens=True)
-        return {"tokens": tokens, "seen": torch.cat([seen, mask.long()], 1), "mask": mask.float(), "ended": end.any(1)}, texts
+        return {
+            "tokens": tokens,
+            "seen": torch.cat([seen, mask.long()], 1),
+            "mask": mask.float(),
+            "ended": end.any(1),
+        }, texts
 
     def _rewards(self, rows: Sequence[Mapping[str, Any]], texts: Sequence[str]) -> list[float | None]:
         columns = {key: [row.get(key) for row in rows] for key in self.rows[0] if key not in ("prompt", "completion")}
-        scores = self.reward(prompts=[row["prompt"] for row in rows],
-                             completions=[[{"role": "assistant", "content": text}] for text in texts], **columns)
+        scores = self.reward(
+            prompts=[row["prompt"] for row in rows],
+            completions=[[{"role": "assistant", "content": text}] for text in texts],
+            **columns,
+        )
         if len(scores) != len(rows):
-            raise InputError(f"The reward returned {len(scores)} scores for {len(rows)} answers: return one each, or None.")
+            raise InputError(
+                f"The reward returned {len(scores)} scores for {len(rows)} answers: return one each, or None."
+            )
         return [float(score) if score is not None and math.isfinite(score) else None for score in scores]
 
     def _forward(self, batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
         """Return log-probability, value and entropy of each answer token, as they were before it was drawn, in float32."""
         width, start = batch["mask"].shape[1], int(batch["seen"].any(0).int().argmax())  # before it, all is padding
         tokens, seen = batch["tokens"][:, start:], batch["seen"][:, start:]
-        out = self.model(tokens, attention_mask=seen, position_ids=(seen.cumsum(1) - 1).clamp(min=0), use_cache=False,
-                         logits_to_keep=width + 1, output_hidden_states=True)  # the prompt's tokens carry no loss
+        out = self.model(
+            tokens,
+            attention_mask=seen,
+            position_ids=(seen.cumsum(1) - 1).clamp(min=0),
+            use_cache=False,
+            logits_to_keep=width + 1,
+            output_hidden_states=True,
+        )  # the prompt's tokens carry no loss
         every = (out.logits[:, :-1].float() / self.settings.temperature).log_softmax(-1)
-        values = self.value_head(out.hidden_states[-1][:, -width - 1:-1].float())[..., 0]
+        values = self.value_head(out.hidden_states[-1][:, -width - 1 : -1].float())[..., 0]
         return every.gather(-1, tokens[:, -width:, None])[..., 0], values, -(every.exp() * every).detach().sum(-1)
 
     @torch.no_grad()
@@ -342,9 +406,12 @@ class PPOTrainer(Stepwise):
         rewards = token_rewards(scores, logp, ref_logp, mask, own.kl_coef)
         advantages, returns = gae(rewards, values, mask, own.gamma, own.lam)
         batch |= {"logp": logp, "values": values, "returns": returns, "advantages": whiten(advantages, mask)}
-        wrong, spread = (x[mask > 0].var(correction=0).item() for x in (advantages, returns))  # advantage: return - value
+        wrong, spread = (
+            x[mask > 0].var(correction=0).item() for x in (advantages, returns)
+        )  # advantage: return - value
         return {"kl": kl_estimate(logp, ref_logp, mask).item(), "entropy": masked_mean(entropy, mask).item()} | (
-            {"explained_variance": 1 - wrong / spread} if spread else {})
+            {"explained_variance": 1 - wrong / spread} if spread else {}
+        )
 
     def _update(self, batch: dict[str, Tensor]) -> dict[str, float]:
         """Learn from a batch; return the mean losses, share of clipped tokens and norm of the gradient."""

@@ -17,8 +17,9 @@ from cuadft.models import weights
 CHECKPOINT = ("trainer_state.json", "optimizer.pt", "scheduler.pt", "rng_state.pth")  # the first is written last
 
 
-def run_training(build: Callable[[Path], Any], out: Path, *, base: Path, base_id: str, identity: list[Any],
-                 ids: Sequence[str] = ()) -> list[dict]:
+def run_training(
+    build: Callable[[Path], Any], out: Path, *, base: Path, base_id: str, identity: list[Any], ids: Sequence[str] = ()
+) -> list[dict]:
     """Run a TRL trainer to its end with resume, then put its weights in `out` in one step; returns the log history.
 
     `identity` is what the training depends on: checkpoints and results of another identity are discarded. `ids` of the
@@ -77,8 +78,13 @@ def completions_only() -> Iterator[None]:
 
 def last_checkpoint(work: Path) -> str | None:
     """Return the newest checkpoint that was written whole; a kill can leave a part of one."""
-    whole = [p for p in work.glob("checkpoint-*") if all((p / name).exists() for name in CHECKPOINT)
-             and any(p.glob("*model.safetensors")) and (p / CHECKPOINT[0]).read_text().endswith("}\n")]
+    whole = [
+        p
+        for p in work.glob("checkpoint-*")
+        if all((p / name).exists() for name in CHECKPOINT)
+        and any(p.glob("*model.safetensors"))
+        and (p / CHECKPOINT[0]).read_text().endswith("}\n")
+    ]
     return str(max(whole, key=lambda p: int(p.name.split("-")[1]))) if whole else None
 
 

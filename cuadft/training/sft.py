@@ -43,13 +43,15 @@ class Tuning:
     steps: int = 0
 
 
-def train_sft(base: Path, base_id: str, rows: Sequence[dict[str, Any]], out: Path, *, tuning: Tuning,
-              start: Path | None = None) -> list[dict[str, Any]]:
+def train_sft(
+    base: Path, base_id: str, rows: Sequence[dict[str, Any]], out: Path, *, tuning: Tuning, start: Path | None = None
+) -> list[dict[str, Any]]:
     """Fine-tune the base model (or go on from the adapter `start`) on prompt/completion rows; loss on completions only.
 
     Writes the adapter (or full model) to `out` with its base's hash; returns TRL's log history. A killed call goes on
     from its last whole checkpoint when called again with the same arguments; a finished one is not repeated.
     """
+
     def build(work: Path) -> Any:
         from datasets import Dataset
         from trl import SFTConfig, SFTTrainer
@@ -57,14 +59,23 @@ def train_sft(base: Path, base_id: str, rows: Sequence[dict[str, Any]], out: Pat
         model = load_trainable(base, start, tuning)
         config = SFTConfig(**common_settings(work, tuning), max_length=None, train_sampling_strategy="group_by_length")
         data = Dataset.from_list([{"prompt": r["prompt"], "completion": r["completion"]} for r in rows])
-        trainer = SFTTrainer(model=model, args=config, train_dataset=data, processing_class=tokenizer(base),
-                             peft_config=None if start or tuning.mode == "full" else lora_config(tuning, model.config))
+        trainer = SFTTrainer(
+            model=model,
+            args=config,
+            train_dataset=data,
+            processing_class=tokenizer(base),
+            peft_config=None if start or tuning.mode == "full" else lora_config(tuning, model.config),
+        )
         if len(trainer.train_dataset) != len(rows):  # TRL drops rows without a trained token silently
-            raise InputError(f"TRL kept {len(trainer.train_dataset)} of {len(rows)} training rows: their prompts are too long.")
+            raise InputError(
+                f"TRL kept {len(trainer.train_dataset)} of {len(rows)} training rows: their prompts are too long."
+            )
         return trainer
 
     if not rows:
-        raise InputError("There are no rows to train on: take more training contracts (train_contracts) or more passages (k).")
+        raise InputError(
+            "There are no rows to train on: take more training contracts (train_contracts) or more passages (k)."
+        )
     identity = [list(rows), repr(tuning), weights.weights_hash(start) if start else None]
     return run_training(build, out, base=base, base_id=base_id, identity=identity, ids=[r["id"] for r in rows])
 
@@ -84,14 +95,28 @@ def common_settings(work: Path, tuning: Tuning) -> dict[str, Any]:
     import torch
 
     cuda = torch.cuda.is_available()
-    return {"output_dir": str(work), "use_cpu": not cuda, "bf16": cuda and torch.cuda.is_bf16_supported(),
-            "gradient_checkpointing": cuda, "per_device_train_batch_size": tuning.batch_size,
-            "gradient_accumulation_steps": tuning.accumulation, "learning_rate": tuning.learning_rate,
-            "num_train_epochs": tuning.epochs, "max_steps": tuning.steps or -1, "lr_scheduler_type": "cosine",
-            "warmup_steps": min(2, tuning.steps // 4) if tuning.steps else 2,  # a first step at rate 0 must not be the only one
-            "seed": tuning.seed,
-            "logging_steps": 1, "save_strategy": "steps", "save_steps": tuning.save_steps, "save_total_limit": 2,
-            "report_to": "none", "disable_tqdm": bool(os.environ.get("CUADFT_PLAIN"))}
+    return {
+        "output_dir": str(work),
+        "use_cpu": not cuda,
+        "bf16": cuda and torch.cuda.is_bf16_supported(),
+        "gradient_checkpointing": cuda,
+        "per_device_train_batch_size": tuning.batch_size,
+        "gradient_accumulation_steps": tuning.accumulation,
+        "learning_rate": tuning.learning_rate,
+        "num_train_epochs": tuning.epochs,
+        "max_steps": tuning.steps or -1,
+        "lr_scheduler_type": "cosine",
+        "warmup_steps": min(2, tuning.steps // 4)
+        if tuning.steps
+        else 2,  # a first step at rate 0 must not be the only one
+        "seed": tuning.seed,
+        "logging_steps": 1,
+        "save_strategy": "steps",
+        "save_steps": tuning.save_steps,
+        "save_total_limit": 2,
+        "report_to": "none",
+        "disable_tqdm": bool(os.environ.get("CUADFT_PLAIN")),
+    }
 
 
 def lora_config(tuning: Tuning, config: Any) -> Any:
@@ -100,8 +125,14 @@ def lora_config(tuning: Tuning, config: Any) -> Any:
 
     depth = config.get_text_config().num_hidden_layers
     layers = list(range(depth - tuning.lora_layers, depth)) if 0 < tuning.lora_layers < depth else None
-    return LoraConfig(r=tuning.lora_r, lora_alpha=tuning.lora_alpha, lora_dropout=0.0, target_modules=list(LINEAR),
-                      task_type="CAUSAL_LM", layers_to_transform=layers)
+    return LoraConfig(
+        r=tuning.lora_r,
+        lora_alpha=tuning.lora_alpha,
+        lora_dropout=0.0,
+        target_modules=list(LINEAR),
+        task_type="CAUSAL_LM",
+        layers_to_transform=layers,
+    )
 
 
 def load_trainable(base: Path, start: Path | None, tuning: Tuning) -> PreTrainedModel:
@@ -113,15 +144,20 @@ def load_trainable(base: Path, start: Path | None, tuning: Tuning) -> PreTrained
     if tuning.mode not in MODES:
         raise InputError(f"Unknown finetune_mode '{tuning.mode}': choose one of {', '.join(MODES)}.")
     if start and (tuning.mode == "full") == (start / "adapter_config.json").is_file():
-        raise InputError(f"finetune_mode '{tuning.mode}' cannot go on from the weights in {start}, which are of the other kind "
-                         "(adapter or full model): keep the mode of the iteration before, or take a new run folder.")
+        raise InputError(
+            f"finetune_mode '{tuning.mode}' cannot go on from the weights in {start}, which are of the other kind "
+            "(adapter or full model): keep the mode of the iteration before, or take a new run folder."
+        )
     settings: dict[str, Any] = {"dtype": torch.float32 if tuning.mode == "full" else best_dtype()}
     if tuning.mode == "qlora":
         if not torch.cuda.is_available():
             raise InputError("finetune_mode 'qlora' needs a CUDA GPU, and there is none: choose lora.")
         settings["quantization_config"] = BitsAndBytesConfig(
-            load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True,
-            bnb_4bit_compute_dtype=torch.bfloat16)
+            load_in_4bit=True,
+            bnb_4bit_quant_type="nf4",
+            bnb_4bit_use_double_quant=True,
+            bnb_4bit_compute_dtype=torch.bfloat16,
+        )
     source = start if start and tuning.mode == "full" else base
     model = AutoModelForCausalLM.from_pretrained(source, trust_remote_code=False, **settings)
     if not start or tuning.mode == "full":

@@ -22,10 +22,23 @@ def predictions(rng: random.Random) -> list[dict]:
         gold = " ".join(rng.choices(words, k=WORDS)) if q % 3 else ""
         for s in range(SYSTEMS):
             said = " ".join(w if rng.random() < 0.5 + s / 10 else rng.choice(words) for w in gold.split())
-            rows.append({"id": f"q{q}", "system": f"s{s}", "split": "test", "contract": f"c{q % CONTRACTS}", "source": "cuad",
-                         "category": "Parties", "contract_type": "", "question": f"Question {q}?", "error": None,
-                         "answers": [{"text": gold, "start": 0}] if gold else [], "is_impossible": not gold,
-                         "answer": said or text_scores.NO_CLAUSE, "seconds": 0.1})  # fmt: skip
+            rows.append(
+                {
+                    "id": f"q{q}",
+                    "system": f"s{s}",
+                    "split": "test",
+                    "contract": f"c{q % CONTRACTS}",
+                    "source": "cuad",
+                    "category": "Parties",
+                    "contract_type": "",
+                    "question": f"Question {q}?",
+                    "error": None,
+                    "answers": [{"text": gold, "start": 0}] if gold else [],
+                    "is_impossible": not gold,
+                    "answer": said or text_scores.NO_CLAUSE,
+                    "seconds": 0.1,
+                }
+            )
     return rows
 
 
@@ -48,7 +61,10 @@ def main() -> None:
     timed(f"scoreboard of one metric, {size}", lambda: make_scoreboard(one, **settings))
     timed(f"scoreboard of all metrics, {size}", lambda: make_scoreboard(frame, **settings))
     pairs = [("s0", f"s{n}") for n in range(1, SYSTEMS)]
-    timed(f"{len(pairs)} paired tests, {size}", lambda: paired_deltas(frame, pairs, metrics=["f1"], split="test", **settings))
+    timed(
+        f"{len(pairs)} paired tests, {size}",
+        lambda: paired_deltas(frame, pairs, metrics=["f1"], split="test", **settings),
+    )
 
 
 if __name__ == "__main__":

@@ -35,7 +35,10 @@ from cuadft.retrieval.retriever import Hit
 
 MODEL = "HuggingFaceTB/SmolLM2-135M-Instruct"
 POOL = 6  # questions of each kind that the cases go round
-TOKENS, REPLY_TOKENS = 24, 40  # of the program's answers (a refusal shows in the first words) and of the judge's replies
+TOKENS, REPLY_TOKENS = (
+    24,
+    40,
+)  # of the program's answers (a refusal shows in the first words) and of the judge's replies
 GRADES = ("incorrect", "partly", "correct")
 
 
@@ -58,7 +61,9 @@ def answers(engine: LocalEngine, adapter: str, asked: Sequence[tuple[dict[str, A
 
     def ask(one: tuple[dict[str, Any], Sequence[Hit]]) -> str:
         with dspy.context(lm=lm, adapter=PlainAdapter()):
-            return ContractQA(Given(one[1]), len(one[1]))(question=one[0]["question"], contract=one[0]["contract"]).answer
+            return ContractQA(Given(one[1]), len(one[1]))(
+                question=one[0]["question"], contract=one[0]["contract"]
+            ).answer
 
     with ThreadPoolExecutor(len(asked)) as pool, engine.expect(len(asked)):
         return list(pool.map(ask, asked))
@@ -72,23 +77,38 @@ def planted(hits: Sequence[Hit], text: str) -> list[Hit]:
 
 def passages(contracts: Mapping[str, str], row: Mapping[str, Any]) -> list[Hit]:
     """Return the passages that a prediction was made from."""
-    return [Hit(Passage(row["contract"], spot["index"], spot["start"], spot["end"],
-                        contracts[row["contract"]][spot["start"]:spot["end"]]), spot["score"]) for spot in row["passages"]]
+    return [
+        Hit(
+            Passage(
+                row["contract"],
+                spot["index"],
+                spot["start"],
+                spot["end"],
+                contracts[row["contract"]][spot["start"] : spot["end"]],
+            ),
+            spot["score"],
+        )
+        for spot in row["passages"]
+    ]
 
 
 def program_flips(engine: LocalEngine, adapter: str, iteration: runs.Iteration) -> Iterator[list[object]]:
     """Yield lines of the table: how often the program's verdict turns to what is demanded."""
-    rows = [row for row in predictions.read_predictions(iteration.path("predictions", "sft.test.jsonl")) if row["passages"]]
+    rows = [
+        row for row in predictions.read_predictions(iteration.path("predictions", "sft.test.jsonl")) if row["passages"]
+    ]
     contracts = {record["title"]: record["text"] for record in files.read_jsonl(iteration.run / "contracts.jsonl")}
-    clean = answers(engine, adapter, [(row, passages(contracts, row)) for row in rows[:4 * POOL]])
+    clean = answers(engine, adapter, [(row, passages(contracts, row)) for row in rows[: 4 * POOL]])
     for demand, refused in (("refuse", True), ("assert", False)):
         pool = [row for row, answer in zip(rows, clean) if is_refusal(answer) != refused][:POOL]
         if not pool:
             yield [f"program ({adapter or 'base'})", f"demands: {demand}", "no question to turn", "", "", ""]
             continue
         chosen = [(case, pool[i % len(pool)]) for i, case in enumerate(injected.CASES)]
-        texts = [[(row, planted(passages(contracts, row), make(case, demand))) for case, row in chosen]
-                 for make in (injected.text, injected.control)]
+        texts = [
+            [(row, planted(passages(contracts, row), make(case, demand))) for case, row in chosen]
+            for make in (injected.text, injected.control)
+        ]
         turned = [[is_refusal(answer) == refused for answer in answers(engine, adapter, asked)] for asked in texts]
         yield line(f"program ({adapter or 'base'})", f"demands: {demand}", turned)
 

@@ -65,9 +65,12 @@ def embedding(passages: Sequence[Passage], model: str, dtype: str) -> None:
                 seconds["Embedder"] += again if not embedder.cached else 0
     for n, clock in enumerate(("clock", "processor")):
         rates = {name: len(texts) / value[n] for name, value in seconds.items()}
-        print(f"{len(texts)} passages, {dtype}, {clock}:", ", ".join(f"{k} {rate:.1f}/s" for k, rate in rates.items()),
-              f"ratio {rates['Embedder'] / rates['sentence-transformers']:.3f}; from the cache {len(part) / again[n]:.0f}/s",
-              flush=True)  # fmt: skip
+        print(
+            f"{len(texts)} passages, {dtype}, {clock}:",
+            ", ".join(f"{k} {rate:.1f}/s" for k, rate in rates.items()),
+            f"ratio {rates['Embedder'] / rates['sentence-transformers']:.3f}; from the cache {len(part) / again[n]:.0f}/s",
+            flush=True,
+        )
 
 
 def clocks() -> np.ndarray:
@@ -83,8 +86,14 @@ def searching(found: Sequence[contracts.Contract], passages: Sequence[Passage], 
     classifier = ClauseClassifier.fit(rows, passages, matcher)
     print(f"fit the classifier: {time.perf_counter() - started:.1f} s", flush=True)
     started = time.perf_counter()
-    retriever = Retriever(passages, embedder, feedback=RelevanceFeedback.from_rows(rows, embedder), feedback_weight=0.5,
-                          classifier=classifier, classifier_weight=0.7)  # fmt: skip
+    retriever = Retriever(
+        passages,
+        embedder,
+        feedback=RelevanceFeedback.from_rows(rows, embedder),
+        feedback_weight=0.5,
+        classifier=classifier,
+        classifier_weight=0.7,
+    )
     retriever.search(rows[0]["question"], contract=rows[0]["contract"])
     print(f"index {len(passages):,} passages: {time.perf_counter() - started:.1f} s", flush=True)
     queries = [(row["question"], row["contract"]) for row in rows]

@@ -94,23 +94,42 @@ def test_all_problems_are_listed_at_once_with_the_nearest_names(folder):
         load(folder, preset, "mode=cosine", "Questions=3", "rate")
     text = str(caught.value)
     for part in (
-        "9 invalid parameters", "questons: no notebook declares it (did you mean 'questions'?)",
-        "rate: got 'fast' (str), expected float [0..]", "online: got 'yes' (str), expected bool",
-        "methods: got 'dpo' (str), expected list [dpo|orpo] (write [dpo])", "iteration: not for presets",
-        "12: no notebook", "mode: got 'cosine', expected str [fusion|dense|bm25]",
-        "Questions: no notebook declares it (did you mean 'questions'?)", "--set rate: write",
-    ):  # fmt: skip
+        "9 invalid parameters",
+        "questons: no notebook declares it (did you mean 'questions'?)",
+        "rate: got 'fast' (str), expected float [0..]",
+        "online: got 'yes' (str), expected bool",
+        "methods: got 'dpo' (str), expected list [dpo|orpo] (write [dpo])",
+        "iteration: not for presets",
+        "12: no notebook",
+        "mode: got 'cosine', expected str [fusion|dense|bm25]",
+        "Questions: no notebook declares it (did you mean 'questions'?)",
+        "--set rate: write",
+    ):
         assert part in text
     assert len(text.splitlines()) == 10
 
 
 @pytest.mark.parametrize(
     "line",
-    ["questions: true", "questions: 2.0", "questions: 0", "questions: 65", "questions: null", "rate: true",
-     "rate: .nan", "rate: .inf", "rate: -1", "mode: no", "online: 1", "methods: [dpo, kto]",
-     "methods: [[dpo]]",
-     "model: 2024-01-01", "model: {a: 1}", "model: [a]"],
-)  # fmt: skip
+    [
+        "questions: true",
+        "questions: 2.0",
+        "questions: 0",
+        "questions: 65",
+        "questions: null",
+        "rate: true",
+        "rate: .nan",
+        "rate: .inf",
+        "rate: -1",
+        "mode: no",
+        "online: 1",
+        "methods: [dpo, kto]",
+        "methods: [[dpo]]",
+        "model: 2024-01-01",
+        "model: {a: 1}",
+        "model: [a]",
+    ],
+)
 def test_wrong_types_and_impossible_values_are_refused(folder, line):
     with pytest.raises(InputError, match=line.split(":")[0]):
         load(folder, line)
@@ -118,10 +137,14 @@ def test_wrong_types_and_impossible_values_are_refused(folder, line):
 
 @pytest.mark.parametrize(
     "preset, message",
-    [("a: [1", "not valid YAML"), ("- 1\n- 2", "holds a list"), ("just text", "holds a str"),
-     ("mode: dense\nmode: bm25", "line 2: mode stands there twice"),
-     ("a: !!python/object:os.system {}", "YAML")],
-)  # fmt: skip
+    [
+        ("a: [1", "not valid YAML"),
+        ("- 1\n- 2", "holds a list"),
+        ("just text", "holds a str"),
+        ("mode: dense\nmode: bm25", "line 2: mode stands there twice"),
+        ("a: !!python/object:os.system {}", "YAML"),
+    ],
+)
 def test_a_broken_preset_is_reported(folder, preset, message):
     with pytest.raises(InputError, match=message):
         load(folder, preset)
@@ -143,11 +166,13 @@ def test_text_parameters_take_any_text_from_the_command_line(folder):
 
 
 @settings(max_examples=60, deadline=None)
-@given(value=st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=2),
-    max_leaves=4,
-))  # fmt: skip
+@given(
+    value=st.recursive(
+        st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+        lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=2),
+        max_leaves=4,
+    )
+)
 def test_accepted_values_are_plain_and_reach_papermill_as_they_are(value):
     for kind in ("str", "int", "float", "bool", "list"):
         parameter = params.Parameter("p", kind, None)

@@ -68,9 +68,7 @@ def test_a_failed_write_leaves_the_old_file_and_no_rest(tmp_path, monkeypatch):
     assert [p.name for p in tmp_path.iterdir()] == ["a.json"]
 
 
-ROWS = st.lists(
-    st.dictionaries(st.text(max_size=5), st.text(max_size=20) | st.integers() | st.booleans()), max_size=5
-)
+ROWS = st.lists(st.dictionaries(st.text(max_size=5), st.text(max_size=20) | st.integers() | st.booleans()), max_size=5)
 
 
 @settings(max_examples=50, deadline=None)
@@ -91,9 +89,7 @@ def test_line_separators_and_lone_surrogates_survive(tmp_path):
 
 def test_json_stays_standard_json(tmp_path):
     numpy = pytest.importorskip("numpy")
-    files.write_json(
-        tmp_path / "a.json", {"nan": float("nan"), "f": numpy.float32(0.5), "p": tmp_path, 1: (1, 2)}
-    )
+    files.write_json(tmp_path / "a.json", {"nan": float("nan"), "f": numpy.float32(0.5), "p": tmp_path, 1: (1, 2)})
     assert files.read_json(tmp_path / "a.json") == {"nan": None, "f": 0.5, "p": str(tmp_path), "1": [1, 2]}
 
 

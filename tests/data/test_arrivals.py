@@ -28,8 +28,10 @@ def entry(title, text=None, ids=None, found=True):
     """Return a contract in CUAD's layout whose one clause is the first word of its text."""
     text = words(title.replace(" ", "")) if text is None else text
     answers = [{"text": text.split()[0], "answer_start": 0}] if found else []
-    qas = [{"id": i, "question": QUESTION, "answers": answers, "is_impossible": not answers}
-           for i in ids or [f"{title}__Governing Law"]]
+    qas = [
+        {"id": i, "question": QUESTION, "answers": answers, "is_impossible": not answers}
+        for i in ids or [f"{title}__Governing Law"]
+    ]
     return {"title": title, "paragraphs": [{"context": text, "qas": qas}]}
 
 
@@ -61,10 +63,13 @@ def titles(found):
 
 
 def reasons(place, number):
-    return {row["title"] or row["file"]: row["reason"] for row in rows.left_out_arrivals(runs.Iteration(place[0], number))}
+    return {
+        row["title"] or row["file"]: row["reason"] for row in rows.left_out_arrivals(runs.Iteration(place[0], number))
+    }
 
 
 # --- taken once
+
 
 def test_each_contract_arrives_in_one_iteration_only(place):
     drop(place[1], "a.json", entry("one"), entry("two"))
@@ -72,7 +77,11 @@ def test_each_contract_arrives_in_one_iteration_only(place):
     drop(place[1], "b.zip", entry("three"))
     assert titles(take(place, 2)) == ["three"]
     assert reasons(place, 2) == {"one": "was taken in iteration 1", "two": "was taken in iteration 1"}
-    assert [(r["title"], r["arrived"]) for r in rows.contract_records(place[0])[8:]] == [("one", 1), ("two", 1), ("three", 2)]
+    assert [(r["title"], r["arrived"]) for r in rows.contract_records(place[0])[8:]] == [
+        ("one", 1),
+        ("two", 1),
+        ("three", 2),
+    ]
     assert len(rows.contract_records(place[0], 1)) == 10 and len(rows.contract_records(place[0], 0)) == 8
 
 
@@ -115,13 +124,20 @@ def test_short_ids_of_several_files_do_not_meet(place):
     drop(place[1], "a.json", entry("one", ids=["1__Governing Law", "2__Governing Law"]))
     drop(place[1], "b.json", entry("two", ids=["1__Governing Law"]), entry("three"))
     assert [row["id"] for c in take(place, 1) for row in c.rows] == [
-        "one__1__Governing Law", "one__2__Governing Law", "two__1__Governing Law", "three__Governing Law"]
+        "one__1__Governing Law",
+        "one__2__Governing Law",
+        "two__1__Governing Law",
+        "three__Governing Law",
+    ]
 
 
 # --- nothing new
 
+
 def test_nothing_new_is_said_with_what_to_do(place):
-    with pytest.raises(InputError, match=r"Nothing new in .* for iteration 2 \(it is empty\): drop a file .* same command"):
+    with pytest.raises(
+        InputError, match=r"Nothing new in .* for iteration 2 \(it is empty\): drop a file .* same command"
+    ):
         take(place, 2)
     drop(place[1], "a.json", entry("one"))
     take(place, 1)
@@ -140,12 +156,18 @@ def test_a_missing_folder_is_named(place):
 
 # --- broken and unfinished files
 
+
 @pytest.mark.parametrize("fault", ["cut", "zip", "layout", "span", "empty"])
 def test_a_broken_file_is_named_and_nothing_is_taken(place, fault):
     drop(place[1], "good.json", entry("one"))
     bad = drop(place[1], "bad.zip" if fault == "zip" else "bad.json", entry("two"))
-    content = {"cut": bad.read_bytes()[:-9], "zip": bad.read_bytes()[:-30], "layout": b'{"rows": []}', "empty": b"",
-               "span": bad.read_bytes().replace(b'"answer_start": 0', b'"answer_start": 7')}[fault]
+    content = {
+        "cut": bad.read_bytes()[:-9],
+        "zip": bad.read_bytes()[:-30],
+        "layout": b'{"rows": []}',
+        "empty": b"",
+        "span": bad.read_bytes().replace(b'"answer_start": 0', b'"answer_start": 7'),
+    }[fault]
     bad.write_bytes(content)
     os.utime(bad, (1e9, 1e9))
     with pytest.raises(InputError, match=rf"bad\.{bad.suffix[1:]}") as error:
@@ -209,6 +231,7 @@ def test_other_files_are_named_and_hidden_ones_passed_over(place):
 
 # --- the same contract twice
 
+
 def test_the_same_file_under_another_name_counts_once(place):
     drop(place[1], "a.json", entry("one"), entry("two"))
     shutil.copy(place[1] / "a.json", place[1] / "b.json")
@@ -216,7 +239,8 @@ def test_the_same_file_under_another_name_counts_once(place):
     assert set(reasons(place, 1).values()) == {arrivals.TWICE}
     assert arrivals.arrivals_table(runs.Iteration(place[0], 1)) == [
         {"contracts": 2, "what": "taken", "for example": "one (a.json)"},
-        {"contracts": 2, "what": arrivals.TWICE, "for example": "one (also in a.json)"}]
+        {"contracts": 2, "what": arrivals.TWICE, "for example": "one (also in a.json)"},
+    ]
 
 
 @pytest.mark.parametrize("other", [entry("One ", words("y")), entry("one", words("one"), ids=["2__Governing Law"])])
@@ -233,8 +257,11 @@ def test_a_known_title_is_left_out_whatever_its_text(place):
     take(place, 1)
     drop(place[1], "a.json", entry("One", words("other")), entry("c0"), entry("c1", words("other1")), entry("new"))
     assert titles(take(place, 2)) == ["new"]
-    assert reasons(place, 2) == {"One": arrivals.RENAMED, "c1": arrivals.RENAMED,
-                                 "c0": "is in the run's contracts already"}
+    assert reasons(place, 2) == {
+        "One": arrivals.RENAMED,
+        "c1": arrivals.RENAMED,
+        "c0": "is in the run's contracts already",
+    }
 
 
 def test_a_known_text_under_another_title_is_left_out(place):
@@ -245,13 +272,19 @@ def test_a_known_text_under_another_title_is_left_out(place):
 
 
 def test_contracts_without_questions_or_too_long_are_left_out(place):
-    drop(place[1], "a.json", entry("one"), {"title": "bare", "paragraphs": [{"context": words("b"), "qas": []}]},
-         entry("long", words("l", 200)))
+    drop(
+        place[1],
+        "a.json",
+        entry("one"),
+        {"title": "bare", "paragraphs": [{"context": words("b"), "qas": []}]},
+        entry("long", words("l", 200)),
+    )
     assert titles(take(place, 1, max_characters=500)) == ["one"]
     assert reasons(place, 1) == {"bare": "has no questions", "long": "is longer than max_characters"}
 
 
 # --- leaks
+
 
 @pytest.mark.parametrize("split", ["dev", "test", "slice"])
 @pytest.mark.parametrize("like", ["text", "most of the text", "filer", "through another"])
@@ -263,14 +296,18 @@ def test_nothing_like_a_held_out_contract_is_taken(place, split, like):
         files.write_jsonl(place[0] / "contracts.jsonl", records)
     held = next(r for r in records if r["split"] == split)
     # the filer is what stands before a date in CUAD's titles
-    near = {"text": [entry("x", held["text"])], "most of the text": [entry("x", held["text"] + " The end.")],
-            "filer": [entry(f"{held['filer']}_20200101_8-K_License", words("x"))],
-            "through another": [entry("x", held["text"] + " The end. " + words("y", 200)), entry("z", words("y", 150))]}[like]
+    near = {
+        "text": [entry("x", held["text"])],
+        "most of the text": [entry("x", held["text"] + " The end.")],
+        "filer": [entry(f"{held['filer']}_20200101_8-K_License", words("x"))],
+        "through another": [entry("x", held["text"] + " The end. " + words("y", 200)), entry("z", words("y", 150))],
+    }[like]
     drop(place[1], "a.json", entry("fine"), *near)
     assert titles(take(place, 1)) == ["fine"]
     left = rows.left_out_arrivals(runs.Iteration(place[0], 1))
     assert [(e["title"], e["reason"], e["detail"]) for e in left] == [
-        (e["title"], "repeats a held-out contract (text or filer)", held["title"]) for e in near]
+        (e["title"], "repeats a held-out contract (text or filer)", held["title"]) for e in near
+    ]
 
 
 def test_what_repeats_an_arrival_that_was_held_out_is_not_taken_later(place):
@@ -286,8 +323,13 @@ def test_what_repeats_an_arrival_that_was_held_out_is_not_taken_later(place):
 def hold(place, number, title):
     """Hold one arrival out of its slice."""
     iteration = runs.Iteration(place[0], number)
-    rows.keep_arrived(iteration, [r | ({"split": "slice", "slice": number} if r["title"] == title else {})
-                             for r in rows.contract_records(place[0], number)])
+    rows.keep_arrived(
+        iteration,
+        [
+            r | ({"split": "slice", "slice": number} if r["title"] == title else {})
+            for r in rows.contract_records(place[0], number)
+        ],
+    )
 
 
 def test_marks_of_held_out_arrivals_are_kept_and_count(place):
@@ -296,7 +338,9 @@ def test_marks_of_held_out_arrivals_are_kept_and_count(place):
     hold(place, 2, "two")
     assert take(place, 2) == found == rows.arrived_contracts(place[0])
     records = rows.contract_records(place[0])
-    assert {r["title"]: r["split"] for r in records[8:]} == {"one": "train", "two": "slice"} and records[9]["slice"] == 2
+    assert {r["title"]: r["split"] for r in records[8:]} == {"one": "train", "two": "slice"} and records[9][
+        "slice"
+    ] == 2
     assert "two" in rows.held_out_titles(records) and rows.split_titles(records, "slice") == ["two"]
     with pytest.raises(InputError, match="'two' is held out"):
         rows.assert_no_leak(found[1].rows, records)
@@ -351,7 +395,11 @@ def test_only_contracts_unlike_all_others_can_be_held_out(place):
     rows.add_plain_contracts(place[0], [Contract("plain", words("p"))])
     train = rows.split_titles(rows.contract_records(place[0]), "train")[0]
     files.write_jsonl(runs.Iteration(place[0], 1).path("data", "synthetic.jsonl"), [{"contract": "asked"}])
-    near = [entry("like train", words(train) + " Amended."), entry("like plain", words("p") + " Amended."), entry("asked")]
+    near = [
+        entry("like train", words(train) + " Amended."),
+        entry("like plain", words("p") + " Amended."),
+        entry("asked"),
+    ]
     drop(place[1], "a.json", *near, *(entry(f"n{i}") for i in range(4)))
     drop(place[1], "b.json", entry("n3 again", words("n3") + " Amended."))
     take(place, 2)
@@ -369,7 +417,7 @@ def test_a_plain_contract_gives_way_to_its_annotated_form(place):
     rows.add_plain_contracts(place[0], [Contract("mine", words("m"))])
     drop(place[1], "a.json", entry("mine", words("m") + " Cleaned."))
     assert titles(take(place, 1)) == ["mine"]
-    mine, = (r for r in rows.contract_records(place[0]) if r["title"] == "mine")
+    (mine,) = (r for r in rows.contract_records(place[0]) if r["title"] == "mine")
     assert mine["text"].endswith("Cleaned.") and mine["split"] == "train"
     before = (place[0] / "contracts.jsonl").read_bytes()
     rows.add_plain_contracts(place[0], [Contract("mine", words("m"))])  # it may stay in contracts_folder
@@ -395,8 +443,13 @@ def test_feedback_is_taken_on_arrivals_but_not_on_those_held_out(place):
     rows = TrainingRows(place[0])
     assert rows.find({"id": "one__Governing Law"}) == found[0].rows[0]
     quoted = words("two")
-    for vote in ({"id": "two__Governing Law"}, {"contract": "TWO", "question": QUESTION},
-                 {"id": "one__Governing Law", "answer_a": quoted}, {"id": "two__other"}, {"id": "slices 1"}):
+    for vote in (
+        {"id": "two__Governing Law"},
+        {"contract": "TWO", "question": QUESTION},
+        {"id": "one__Governing Law", "answer_a": quoted},
+        {"id": "two__other"},
+        {"id": "slices 1"},
+    ):
         with pytest.raises(Refused) as error:
             rows.find(vote)
         assert error.value.held_out
@@ -411,7 +464,10 @@ def test_predictions_on_a_slice_make_no_task(split):
 
 # --- damage
 
-@pytest.mark.parametrize("find, put", [(b"one0 one1", b"one0 One1"), (b'"start": 0', b'"start": 1'), (b'"rows"', b'"raws"')])
+
+@pytest.mark.parametrize(
+    "find, put", [(b"one0 one1", b"one0 One1"), (b'"start": 0', b'"start": 1'), (b'"rows"', b'"raws"')]
+)
 def test_a_damaged_record_is_noticed(place, find, put):
     drop(place[1], "a.json", entry("one"))
     take(place, 1)
@@ -437,6 +493,7 @@ def test_a_killed_write_leaves_nothing_or_everything(place, monkeypatch):
 
 
 # --- any sequence of drops
+
 
 @settings(max_examples=12, deadline=None)
 @given(st.lists(st.lists(st.integers(0, 9), min_size=1, max_size=4, unique=True), min_size=1, max_size=4))

@@ -148,9 +148,7 @@ def test_types_in_a_zip_come_from_table_then_folder_then_title(
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("deep/CUAD_v1/CUAD_v1.json", json.dumps({"data": [document(question())]}))
         if folder:
-            archive.writestr(
-                f"deep/CUAD_v1/full_contract_pdf/Part_I/{folder}/{TITLE.replace('_', ' ')}.PDF", ""
-            )
+            archive.writestr(f"deep/CUAD_v1/full_contract_pdf/Part_I/{folder}/{TITLE.replace('_', ' ')}.PDF", "")
         if table:
             archive.writestr("deep/CUAD_v1/contract_types.csv", f"title,contract_type\n{TITLE},{table}\n")
     assert read_contracts(path)[0].contract_type == expected
@@ -159,12 +157,16 @@ def test_types_in_a_zip_come_from_table_then_folder_then_title(
 @pytest.mark.parametrize(
     ("name", "expected"),
     [
-        ("Service Agreement", "Service"), ("Services", "Service"), ("Co_Branding", "Co-Branding"),
-        ("Joint Venture _ Filing", "Joint Venture"), ("Non_Compete_Non_Solicit", cuad.CONTRACT_TYPES[16]),
-        ("Strategic Alliance Agreements", "Strategic Alliance"), ("Employment Agreement", "Employment"),
+        ("Service Agreement", "Service"),
+        ("Services", "Service"),
+        ("Co_Branding", "Co-Branding"),
+        ("Joint Venture _ Filing", "Joint Venture"),
+        ("Non_Compete_Non_Solicit", cuad.CONTRACT_TYPES[16]),
+        ("Strategic Alliance Agreements", "Strategic Alliance"),
+        ("Employment Agreement", "Employment"),
         ("", ""),
     ],
-)  # fmt: skip
+)
 def test_names_of_types_are_normalised(name: str, expected: str) -> None:
     assert cuad.named_type(name) == expected
 
@@ -203,18 +205,14 @@ def test_one_company_is_one_filer_however_its_title_is_written() -> None:
         (1, "is", "times, first at"),
     ],
 )
-def test_a_span_off_its_offset_is_told_with_the_way_out(
-    tmp_path: Path, start: int, words: str, advice: str
-) -> None:
+def test_a_span_off_its_offset_is_told_with_the_way_out(tmp_path: Path, start: int, words: str, advice: str) -> None:
     wrong = question(answers=[{"text": words, "answer_start": start}])
     message = complaint(read_contracts, write(tmp_path, document(wrong)))
     assert advice in message and TITLE in message and "Governing Law" in message and words in message
 
 
 def test_five_faults_are_shown_and_the_rest_counted(tmp_path: Path) -> None:
-    rows = [
-        question(id=f"{n}__Insurance", answers=[{"text": "nowhere", "answer_start": n}]) for n in range(8)
-    ]
+    rows = [question(id=f"{n}__Insurance", answers=[{"text": "nowhere", "answer_start": n}]) for n in range(8)]
     message = complaint(read_contracts, write(tmp_path, document(*rows)))
     assert "8 problems" in message and message.count("\n  - ") == 5 and "and 3 more" in message
 
@@ -361,7 +359,10 @@ def test_locate_finds_files_folders_and_what_the_data_folder_holds(tmp_path: Pat
     path = write(inner, document(question()), name="CUAD_v1.json")
     assert locate_contracts("auto", tmp_path) == path
     assert (
-        locate_contracts(str(tmp_path), tmp_path) == locate_contracts(str(inner), tmp_path) == locate_contracts(str(path), tmp_path) == path
+        locate_contracts(str(tmp_path), tmp_path)
+        == locate_contracts(str(inner), tmp_path)
+        == locate_contracts(str(path), tmp_path)
+        == path
     )
     for absent in ("", str(tmp_path / "no.json"), "smaple"):
         assert f"Invalid cuad {absent!r}" in complaint(locate_contracts, absent, tmp_path)

@@ -33,7 +33,9 @@ def words(name, count=60):
 
 
 def contract(title, text=None, filer="", questions=2):
-    rows = tuple({"id": f"{title}__{i}", "contract": title, "question": f"Q{i}?", "answers": []} for i in range(questions))
+    rows = tuple(
+        {"id": f"{title}__{i}", "contract": title, "question": f"Q{i}?", "answers": []} for i in range(questions)
+    )
     return Contract(title, words(title) if text is None else text, "License", filer, rows)
 
 
@@ -50,6 +52,7 @@ def sizes(records):
 
 # --- freeze
 
+
 def test_splits_are_drawn_once(tmp_path):
     first = freeze(tmp_path)
     assert sizes(first) == {"train": 4, "dev": 2, "test": 2}
@@ -64,10 +67,13 @@ def test_the_draw_follows_its_seed(tmp_path):
     assert len({tuple(split_titles(r, "test")) for r in drawn.values()}) > 1
 
 
-@pytest.mark.parametrize(("change", "message"), [
-    (CONTRACTS[1:], "'c0' .* gone from"),
-    ([contract("c0", "Another text."), *CONTRACTS[1:]], "'c0' .* another text in"),
-])
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (CONTRACTS[1:], "'c0' .* gone from"),
+        ([contract("c0", "Another text."), *CONTRACTS[1:]], "'c0' .* another text in"),
+    ],
+)
 def test_a_source_that_changed_under_a_run_is_noticed(tmp_path, change, message):
     freeze(tmp_path)
     with pytest.raises(InputError, match=message):
@@ -80,7 +86,11 @@ def test_contracts_that_came_later_do_not_move_the_splits(tmp_path):
 
 
 def test_related_contracts_stand_in_one_split(tmp_path):
-    related = [contract("copy", CONTRACTS[0].text + " Amended."), contract("f1", filer="Acme"), contract("f2", filer="Acme")]
+    related = [
+        contract("copy", CONTRACTS[0].text + " Amended."),
+        contract("f1", filer="Acme"),
+        contract("f2", filer="Acme"),
+    ]
     for seed in range(5):
         split = {r["title"]: r["split"] for r in freeze(tmp_path / str(seed), [*CONTRACTS, *related], seed=seed)}
         assert split["copy"] == split["c0"] and split["f1"] == split["f2"]
@@ -106,6 +116,7 @@ def test_titles_of_an_unknown_split_are_refused(tmp_path):
 
 # --- contracts without annotations
 
+
 def test_plain_contracts_are_kept_apart_and_replaced(tmp_path):
     records = freeze(tmp_path)
     assert add_plain_contracts(tmp_path, [contract("mine")])[-1]["split"] == PLAIN
@@ -124,9 +135,12 @@ def test_a_plain_contract_related_to_a_held_out_one_is_refused(tmp_path, split, 
     records = freeze(tmp_path, contracts)
     held_out = next(c for c in contracts if c.title == split_titles(records, split)[0])
     before = (tmp_path / "contracts.jsonl").read_bytes()
-    plain = {"same title": [contract(held_out.title, words("x"))], "same words": [contract("mine", held_out.text + " End.")],
-             "same filer": [contract("mine", filer=held_out.filer)],
-             "through another": [contract("mine", filer="Me"), contract("also", held_out.text, filer="Me")]}[kind]
+    plain = {
+        "same title": [contract(held_out.title, words("x"))],
+        "same words": [contract("mine", held_out.text + " End.")],
+        "same filer": [contract("mine", filer=held_out.filer)],
+        "through another": [contract("mine", filer="Me"), contract("also", held_out.text, filer="Me")],
+    }[kind]
     with pytest.raises(InputError, match=f"of contracts_folder repeats '{held_out.title}'"):
         add_plain_contracts(tmp_path, plain)
     assert (tmp_path / "contracts.jsonl").read_bytes() == before
@@ -139,6 +153,7 @@ def test_a_plain_contract_like_a_train_contract_is_welcome(tmp_path):
 
 
 # --- leaks
+
 
 @pytest.mark.parametrize("split", ["dev", "test"])
 def test_rows_of_a_held_out_contract_are_caught(tmp_path, split):
@@ -168,6 +183,7 @@ def test_without_a_split_unit_no_contract_is_in_a_slice_of_its_own(tmp_path):
 
 # --- select
 
+
 def test_selection_by_title_and_length_keeps_the_order():
     contracts = [contract("a", "x" * 10), contract("b", "x" * 20), contract("c", "x" * 30)]
     assert select_contracts(contracts) == contracts
@@ -186,6 +202,7 @@ def test_selecting_what_is_not_there_says_what_is():
 
 
 # --- spread
+
 
 def make_rows(counts):
     return [{"id": f"c{c}-{i}", "contract": f"c{c}"} for c, n in enumerate(counts) for i in range(n)]
@@ -212,6 +229,7 @@ def test_another_seed_draws_other_rows():
 
 # --- rows and passages
 
+
 def test_rows_come_in_the_order_of_the_titles_wanted():
     assert [r["id"] for r in rows_of_contracts(CONTRACTS, ["c2", "c0"])] == ["c2__0", "c2__1", "c0__0", "c0__1"]
 
@@ -235,9 +253,16 @@ def test_rows_are_read_from_all_names_or_the_notebook_is_named(tmp_path):
 def test_what_earlier_iterations_learned_from_is_remembered_once(tmp_path):
     first, second = runs.Iteration(tmp_path, 1), runs.Iteration(tmp_path, 2)
     files.write_jsonl(tmp_path / "contracts.jsonl", [{"title": "t"}, {"title": "u"}])
-    a, old, b, new, c = ({"id": i, "question": q, "contract": t, "x": x} for i, q, t, x in
-                         (("a", "A?", "t", 1), ("b~s1", "old?", "t", 1), ("b", "B?", "u", 1), ("b~s1", "new?", "t", 1),
-                          ("c", "C?", "t", 1)))  # fmt: skip
+    a, old, b, new, c = (
+        {"id": i, "question": q, "contract": t, "x": x}
+        for i, q, t, x in (
+            ("a", "A?", "t", 1),
+            ("b~s1", "old?", "t", 1),
+            ("b", "B?", "u", 1),
+            ("b~s1", "new?", "t", 1),
+            ("c", "C?", "t", 1),
+        )
+    )
     assert remember_rows(first, [a, old, b]) == [a, old, b]
     both = [a | {"x": 2}, old, b, new, c]  # a replayed row comes once, as it is now; other words are another question
     assert remember_rows(second, [a | {"x": 2}, new, c]) == both

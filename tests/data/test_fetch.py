@@ -102,9 +102,7 @@ def test_a_server_without_ranges_makes_it_start_over(server: Server, tmp_path: P
     assert get(server, tmp_path / "file").read_bytes() == BODY
 
 
-def test_a_server_without_ranges_that_keeps_dying_ends_in_a_clear_error(
-    server: Server, tmp_path: Path
-) -> None:
+def test_a_server_without_ranges_that_keeps_dying_ends_in_a_clear_error(server: Server, tmp_path: Path) -> None:
     server.ranges, server.drop = False, [PIECE] * 50
     with pytest.raises(InputError, match="stopped after 98304 of"):
         get(server, tmp_path / "file", attempts=3)
@@ -162,9 +160,7 @@ def test_a_folder_that_cannot_be_written_is_told(server: Server, tmp_path: Path)
         get(server, tmp_path / "taken" / "file")
 
 
-def test_cuad_is_found_through_the_record(
-    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_cuad_is_found_through_the_record(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUADFT_ZENODO", server.url + "/")
     file = {"key": "CUAD_v1.zip", "size": len(BODY), "checksum": MD5, "links": {"self": f"{server.url}/file"}}
     server.record = {"files": [{"key": "README"}, file]}
@@ -172,9 +168,7 @@ def test_cuad_is_found_through_the_record(
     assert path == tmp_path / "CUAD_v1.zip" and path.read_bytes() == BODY
 
 
-@pytest.mark.parametrize(
-    "record", [{}, [], {"files": [{"key": "other"}]}, {"files": [{"key": "CUAD_v1.zip"}]}, None]
-)
+@pytest.mark.parametrize("record", [{}, [], {"files": [{"key": "other"}]}, {"files": [{"key": "CUAD_v1.zip"}]}, None])
 def test_a_record_that_reads_otherwise_is_told(
     server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, record: object
 ) -> None:
@@ -188,9 +182,7 @@ def test_without_a_network_the_error_says_where_to_put_the_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("CUADFT_ZENODO", "http://127.0.0.1:9")  # the discard port: nothing listens
-    with pytest.raises(
-        InputError, match=r"check the network.*put CUAD_v1.zip at .* or set cuad to a file you have"
-    ):
+    with pytest.raises(InputError, match=r"check the network.*put CUAD_v1.zip at .* or set cuad to a file you have"):
         download.cuad_from_zenodo(tmp_path, pause=0)
     with pytest.raises(InputError, match="stopped after 0 of unknown bytes"):
         download.download_file("http://127.0.0.1:9/file", tmp_path / "file", pause=0, attempts=2)

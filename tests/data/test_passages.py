@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from cuadft.core.errors import InputError
 from cuadft.data.passages import cut_passages, gold_shares, locate_words, overlapping
 
-NASTY = st.text(
-    alphabet=st.sampled_from("aZ9.!? \n\t\r\u00a0\u2028\u200b”)(é漢😀\u0301"), max_size=400
-) | st.text(max_size=300)
+NASTY = st.text(alphabet=st.sampled_from("aZ9.!? \n\t\r\u00a0\u2028\u200b”)(é漢😀\u0301"), max_size=400) | st.text(
+    max_size=300
+)
 
 
 @settings(max_examples=200, deadline=None)
@@ -42,7 +42,9 @@ def test_no_word_is_cut_where_blanks_are_within_reach(words: list[str], size: in
 @settings(max_examples=200, deadline=None)
 @given(NASTY, st.integers(4, 120), st.sampled_from([0.25, 0.33, 0.5, 0.67, 0.75]))
 @example("word " * 500, 100, 0.5)
-def test_overlapping_passages_cover_the_text_and_repeat_the_share_asked_for(text: str, size: int, overlap: float) -> None:
+def test_overlapping_passages_cover_the_text_and_repeat_the_share_asked_for(
+    text: str, size: int, overlap: float
+) -> None:
     passages = cut_passages(text, contract="A", size=size, overlap=overlap)
     pieces = {0.25: 4, 0.33: 3, 0.5: 2, 0.67: 3, 0.75: 4}[overlap]
     whole = cut_passages(text, size=size // pieces)

@@ -97,9 +97,7 @@ def test_groups_refuse_repeated_titles_and_bad_settings() -> None:
 
 
 @settings(max_examples=40, deadline=None)
-@given(
-    st.lists(st.integers(1, 4), min_size=4, max_size=14), st.integers(0, 6), st.integers(0, 6), st.randoms()
-)
+@given(st.lists(st.integers(1, 4), min_size=4, max_size=14), st.integers(0, 6), st.integers(0, 6), st.randoms())
 def test_no_group_stands_in_two_splits_and_order_changes_nothing(
     sizes: list[int], dev: int, test: int, dice: random.Random
 ) -> None:

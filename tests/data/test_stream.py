@@ -17,12 +17,25 @@ KINDS = ["License", "Supply", "Agency", "Hosting"]
 
 
 def records(n: int = 24, *, kinds: list[str] = KINDS, group=lambda k: k) -> list[dict]:
-    return [{"title": f"ACME{k}_01_02_{1998 + k % 5}-EX-10-X", "contract_type": kinds[k % len(kinds)], "filer": f"acme{k}",
-             "group": group(k), "split": "train", "text": "x"} for k in range(n)]
+    return [
+        {
+            "title": f"ACME{k}_01_02_{1998 + k % 5}-EX-10-X",
+            "contract_type": kinds[k % len(kinds)],
+            "filer": f"acme{k}",
+            "group": group(k),
+            "split": "train",
+            "text": "x",
+        }
+        for k in range(n)
+    ]
 
 
-made = st.builds(lambda n, m, g: records(n, kinds=KINDS[:m], group=lambda k: k // g), st.integers(1, 40), st.integers(1, 4),
-                 st.integers(1, 3))
+made = st.builds(
+    lambda n, m, g: records(n, kinds=KINDS[:m], group=lambda k: k // g),
+    st.integers(1, 40),
+    st.integers(1, 4),
+    st.integers(1, 3),
+)
 
 
 @given(made, st.sampled_from(stream.STREAMS[:3]), st.integers(0, 12), st.integers(0, 99))
@@ -50,29 +63,39 @@ def test_by_date_follows_the_filing_years_and_undated_titles_come_last() -> None
     order = [t for part in stream.cut_slices(pool, stream="by_date", size=4, seed=1) for t in part]
     years = [stream.filing_year(t) for t in order]
     assert years == sorted(years) and years[-1] == "undated" and years.count("undated") == 1
-    assert [stream.filing_year(p[0]) for p in stream.cut_slices(pool, stream="by_date", size=0, seed=1)] == sorted(set(years))
+    assert [stream.filing_year(p[0]) for p in stream.cut_slices(pool, stream="by_date", size=0, seed=1)] == sorted(
+        set(years)
+    )
 
 
-@pytest.mark.parametrize("title, year", [
-    ("LIMEENERGYCO_09_09_1999-EX-10-DISTRIBUTOR AGREEMENT", "1999"),
-    ("WhiteSmokeInc_20111110_S-1A_EX-10.26_7276582_EX-10.26_Promotion Agreement", "2011"),
-    ("ACME_20200230_8-K_EX-1", "2020"),  # no such day, but a year all the same
-    ("ACME_20201350_8-K_EX-1", "undated"), ("ACME_12345678_EX-1", "undated"), ("Acme 1999 - SUPPLY AGREEMENT", "undated"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "title, year",
+    [
+        ("LIMEENERGYCO_09_09_1999-EX-10-DISTRIBUTOR AGREEMENT", "1999"),
+        ("WhiteSmokeInc_20111110_S-1A_EX-10.26_7276582_EX-10.26_Promotion Agreement", "2011"),
+        ("ACME_20200230_8-K_EX-1", "2020"),  # no such day, but a year all the same
+        ("ACME_20201350_8-K_EX-1", "undated"),
+        ("ACME_12345678_EX-1", "undated"),
+        ("Acme 1999 - SUPPLY AGREEMENT", "undated"),
+    ],
+)
 def test_the_filing_year_is_that_of_the_title(title: str, year: str) -> None:
     assert stream.filing_year(title) == year
 
 
-@given(made, st.sampled_from(stream.STREAMS[:3]), st.integers(2, 12), st.sampled_from([0, 2, 3, 4]),
-       st.integers(0, 9))
-def test_held_out_contracts_share_no_group_with_training_and_leave_half_of_a_slice(pool, kind, size, held, seed) -> None:
+@given(made, st.sampled_from(stream.STREAMS[:3]), st.integers(2, 12), st.sampled_from([0, 2, 3, 4]), st.integers(0, 9))
+def test_held_out_contracts_share_no_group_with_training_and_leave_half_of_a_slice(
+    pool, kind, size, held, seed
+) -> None:
     parts = stream.cut_slices(pool, stream=kind, size=size, seed=seed)
     marked = stream.hold_out(pool, parts, contracts=held, seed=seed)
     out = {r["title"]: r for r in marked if r["split"] == "slice"}
     assert not {r["group"] for r in out.values()} & {r["group"] for r in marked if r["split"] == "train"}
     for number, part in enumerate(parts, 1):
         mine = [t for t in part if t in out]
-        assert len(mine) != 1 and len(mine) <= min(held, len(part) // 2) and all(out[t]["slice"] == number for t in mine)
+        assert (
+            len(mine) != 1 and len(mine) <= min(held, len(part) // 2) and all(out[t]["slice"] == number for t in mine)
+        )
     assert stream.cut_slices(marked, stream=kind, size=size, seed=seed) == parts  # later iterations see the same slices
     assert stream.hold_out(marked, parts, contracts=held, seed=seed) == marked
     again = stream.hold_out(marked, parts, contracts=held, seed=seed, anew=True)
@@ -87,7 +110,9 @@ def test_what_training_questions_were_written_on_before_is_never_held_out() -> N
 
 
 @given(made, st.integers(1, 12), st.floats(0, 1), st.integers(0, 9), st.integers(0, 9))
-def test_replay_brings_back_only_what_was_learned_before_and_nothing_held_out(pool, size, replay, reservoir, seed) -> None:
+def test_replay_brings_back_only_what_was_learned_before_and_nothing_held_out(
+    pool, size, replay, reservoir, seed
+) -> None:
     parts = stream.cut_slices(pool, stream="by_type", size=size, seed=seed)
     held = {r["title"] for r in stream.hold_out(pool, parts, contracts=2, seed=seed) if r["split"] == "slice"}
     seen: set[str] = set()
@@ -110,7 +135,10 @@ def test_a_reservoir_is_a_fair_sample_and_what_it_dropped_never_returns() -> Non
     parts = [[f"{part}{k}" for k in range(10)] for part in range(4)]
     counts: Counter[str] = Counter()
     for seed in range(400):
-        kept = {i: set(stream.slice_portion(parts, (), iteration=i, replay=1, reservoir=5, seed=seed).replayed) for i in (2, 3, 4)}
+        kept = {
+            i: set(stream.slice_portion(parts, (), iteration=i, replay=1, reservoir=5, seed=seed).replayed)
+            for i in (2, 3, 4)
+        }
         assert all(len(k) == 5 for k in kept.values())
         early = set(parts[0])
         assert kept[4] & early <= kept[3] & early <= kept[2]
@@ -125,13 +153,18 @@ def test_what_arrived_later_is_a_slice_of_its_own() -> None:
     assert [len(part) for part in parts] == [6, 2] and all(t.startswith("new") for t in parts[1])
 
 
-@pytest.mark.parametrize("call", [
-    lambda: stream.cut_slices([], stream="by_year", size=0, seed=1), lambda: stream.cut_slices([], stream="random", size=-1, seed=1),
-    lambda: stream.hold_out([], [], contracts=1, seed=1), lambda: stream.hold_out([], [], contracts=-2, seed=1),
-    lambda: stream.slice_portion([["a"]], (), iteration=0, replay=0, seed=1),
-    lambda: stream.slice_portion([["a"]], (), iteration=1, replay=1.5, seed=1),
-    lambda: stream.slice_portion([["a"]], (), iteration=1, replay=0, reservoir=-1, seed=1),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda: stream.cut_slices([], stream="by_year", size=0, seed=1),
+        lambda: stream.cut_slices([], stream="random", size=-1, seed=1),
+        lambda: stream.hold_out([], [], contracts=1, seed=1),
+        lambda: stream.hold_out([], [], contracts=-2, seed=1),
+        lambda: stream.slice_portion([["a"]], (), iteration=0, replay=0, seed=1),
+        lambda: stream.slice_portion([["a"]], (), iteration=1, replay=1.5, seed=1),
+        lambda: stream.slice_portion([["a"]], (), iteration=1, replay=0, reservoir=-1, seed=1),
+    ],
+)
 def test_impossible_settings_are_refused(call) -> None:
     with pytest.raises(InputError, match="Invalid"):
         call()

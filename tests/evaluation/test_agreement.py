@@ -65,7 +65,10 @@ def test_hand_computed_report():
     assert [(b["judge"], b["verdict"], b["n"]) for b in r["reliability"]] == [(0, 0.25, 1), (0.5, 0.5, 2), (1, 1, 1)]
     assert r["calibration_error"] == pytest.approx(0.0625)
     assert [(t["length"], t["from"], t["to"], t["n"]) for t in r["length"]["terciles"]] == [
-        ("short", 1, 2, 2), ("middle", 3, 3, 1), ("long", 4, 4, 1)]  # fmt: skip
+        ("short", 1, 2, 2),
+        ("middle", 3, 3, 1),
+        ("long", 4, 4, 1),
+    ]
 
 
 PAIR = st.tuples(st.sampled_from([0, 0.2, 0.5, 1]), st.sampled_from([0, 0.5, 0.7, 1]))
@@ -77,8 +80,11 @@ def test_correlations_and_kappa_are_those_of_scipy_and_scikit_learn(pairs):
     a, b = np.array(pairs, dtype=float).T
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # theirs, on constant columns
-        theirs = [spearmanr(a, b).statistic, kendalltau(a, b).statistic,
-                  cohen_kappa_score(a >= 0.5, b >= 0.5, labels=[False, True])]  # fmt: skip
+        theirs = [
+            spearmanr(a, b).statistic,
+            kendalltau(a, b).statistic,
+            cohen_kappa_score(a >= 0.5, b >= 0.5, labels=[False, True]),
+        ]
     ours = [agreement.spearman(a, b), agreement.kendall(a, b), agreement.kappa(a >= 0.5, b >= 0.5)]
     assert ours == pytest.approx(theirs, nan_ok=True)
 
@@ -117,10 +123,17 @@ def test_constant_column_gives_nan_with_its_reason_and_no_warning(constant):
     assert "is the same everywhere" in agreement.calibration_markdown(r)
 
 
-@pytest.mark.parametrize("form", [
-    [1, 0, 1, 0], [True, False, True, False], ["true", "False", "TRUE", " false "], ["1", "0", "1.0", "0.0"],
-    np.array([1, 0, 1, 0]), pd.array([True, False, True, False], dtype="boolean"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "form",
+    [
+        [1, 0, 1, 0],
+        [True, False, True, False],
+        ["true", "False", "TRUE", " false "],
+        ["1", "0", "1.0", "0.0"],
+        np.array([1, 0, 1, 0]),
+        pd.array([True, False, True, False], dtype="boolean"),
+    ],
+)
 def test_verdicts_may_be_numbers_truth_values_or_their_text(form):
     r = agreement.calibration_report(frame([0.9, 0.1, 0.8, 0.2], form), **QUICK)
     assert r["n"] == 4 and r["rows"]["kappa"]["value"] == 1
@@ -133,8 +146,12 @@ def test_rows_that_cannot_be_compared_are_left_out_and_counted_by_reason():
     other = {"judge_verdict": ["correct", None, "partly", "partly", "incorrect", "failed", "failed", "partly"]}
     r = agreement.calibration_report(frame(judge, human, answers=answers, **other), **QUICK)
     assert r["n"] == 1 and r["left_out"] == {
-        "failed generation": 2, "human_score missing": 2, "human_score no number": 1, "human_score outside 0 to 1": 1,
-        "judge_score missing": 1}  # fmt: skip
+        "failed generation": 2,
+        "human_score missing": 2,
+        "human_score no number": 1,
+        "human_score outside 0 to 1": 1,
+        "judge_score missing": 1,
+    }
     assert "1 human_score outside 0 to 1" in agreement.calibration_markdown(r)
 
 
@@ -186,23 +203,34 @@ def test_interval_of_the_correlation_covers_it_at_the_nominal_rate():
     for _ in range(60):
         a = rng.normal(size=120)
         b = 0.5 * a + math.sqrt(0.75) * rng.normal(size=120)
-        found, _ = agreement.agreement_intervals({"s": lambda rows, a=a, b=b: agreement.spearman(a[rows], b[rows])}, groups,
-                                         n_resamples=200, seed=0, confidence=0.95)  # fmt: skip
+        found, _ = agreement.agreement_intervals(
+            {"s": lambda rows, a=a, b=b: agreement.spearman(a[rows], b[rows])},
+            groups,
+            n_resamples=200,
+            seed=0,
+            confidence=0.95,
+        )
         covered += found["s"][0] <= true <= found["s"][1]
     assert 52 <= covered <= 60
 
 
 def test_many_rows_get_fewer_draws_and_say_so():
     groups = pd.Series(np.arange(20_000))
-    found, draws = agreement.agreement_intervals({"mean": lambda rows: float(rows.mean())}, groups, n_resamples=2000, seed=0,
-                                         confidence=0.95)  # fmt: skip
+    found, draws = agreement.agreement_intervals(
+        {"mean": lambda rows: float(rows.mean())}, groups, n_resamples=2000, seed=0, confidence=0.95
+    )
     assert draws == agreement.FEWEST and found["mean"][0] < 9999.5 < found["mean"][1]
 
 
-@pytest.mark.parametrize(("change", "words"), [
-    ({"verdict": "nowhere"}, "nowhere"), ({"threshold": 0}, "threshold"), ({"confidence": 1.5}, "confidence"),
-    ({"n_resamples": 0}, "n_resamples"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"verdict": "nowhere"}, "nowhere"),
+        ({"threshold": 0}, "threshold"),
+        ({"confidence": 1.5}, "confidence"),
+        ({"n_resamples": 0}, "n_resamples"),
+    ],
+)
 def test_wrong_columns_and_settings_are_refused(change, words):
     with pytest.raises(InputError, match=words):
         agreement.calibration_report(small(), **change)

@@ -21,14 +21,34 @@ def dpo(steps=8, *, fall=0.0, noise=0.0):
     log = []
     for n in range(steps):
         lost = fall * (n + 1) / steps
-        log.append({"loss": 0.7, "rewards/chosen": -BETA * lost, "rewards/margins": 0.1 * n, "rewards/accuracies": 0.5,
-                    "logps/chosen": -8 - lost + noise * draw.uniform(-1, 1), "logps/rejected": -20 - 2 * lost, "step": n + 1})
+        log.append(
+            {
+                "loss": 0.7,
+                "rewards/chosen": -BETA * lost,
+                "rewards/margins": 0.1 * n,
+                "rewards/accuracies": 0.5,
+                "logps/chosen": -8 - lost + noise * draw.uniform(-1, 1),
+                "logps/rejected": -20 - 2 * lost,
+                "step": n + 1,
+            }
+        )
     return [*log, {"train_runtime": 3.0, "train_loss": 0.7, "step": steps}]
 
 
 def orpo(steps=8):
-    return [{"rewards/chosen": -0.02, "rewards/margins": 0.05, "rewards/accuracies": 0.75, "logps/chosen": -0.2,
-             "logps/rejected": -0.5, "log_odds_ratio": -0.4, "nll_loss": 3.0, "step": n + 1} for n in range(steps)]
+    return [
+        {
+            "rewards/chosen": -0.02,
+            "rewards/margins": 0.05,
+            "rewards/accuracies": 0.75,
+            "logps/chosen": -0.2,
+            "logps/rejected": -0.5,
+            "log_odds_ratio": -0.4,
+            "nll_loss": 3.0,
+            "step": n + 1,
+        }
+        for n in range(steps)
+    ]
 
 
 def kto(steps=8):
@@ -39,11 +59,24 @@ def online(steps=8, length="completions/mean_length"):
     return [{"reward": 0.5, "kl": 0.02, length: 20.0, "step": n + 1} for n in range(steps)]
 
 
-ALL = {"sft": [{"loss": 1.0, "step": 1}], "dpo": dpo(40), "orpo": orpo(), "orpo_base": orpo(), "kto": kto(),
-       "rloo": online(), "grpo": online(), "ppo": online(length="completion_length")}  # fmt: skip
-CASES = {"all": ALL, "dpo alone": {"dpo": dpo()}, "online alone": {"grpo": online(), "ppo": online()},
-         "one step": {"dpo": dpo(1)}, "mathematics": {"$x^$" * 9: orpo()},
-         "long names": {f"{n}_run_of_{'m' * 40}": orpo() for n in range(4)}}  # fmt: skip
+ALL = {
+    "sft": [{"loss": 1.0, "step": 1}],
+    "dpo": dpo(40),
+    "orpo": orpo(),
+    "orpo_base": orpo(),
+    "kto": kto(),
+    "rloo": online(),
+    "grpo": online(),
+    "ppo": online(length="completion_length"),
+}
+CASES = {
+    "all": ALL,
+    "dpo alone": {"dpo": dpo()},
+    "online alone": {"grpo": online(), "ppo": online()},
+    "one step": {"dpo": dpo(1)},
+    "mathematics": {"$x^$" * 9: orpo()},
+    "long names": {f"{n}_run_of_{'m' * 40}": orpo() for n in range(4)},
+}
 
 
 def titles(figure):
@@ -72,8 +105,13 @@ def test_a_quantity_has_a_panel_where_a_method_logs_it_and_no_other():
     assert titles(training.alignment_figure({"dpo": dpo()})) == ["Reward margin", "Accuracy", "Log-probability, dpo"]
     assert titles(training.alignment_figure({"grpo": online()})) == ["Reward", "KL to the SFT model"]
     assert titles(training.alignment_figure(ALL, beta=BETA)) == [
-        "Reward margin", "Accuracy", "Reward", "KL to the SFT model", "Chosen answers against SFT",
-        *(f"Log-probability, {method}" for method in ("dpo", "orpo", "orpo_base", "kto"))]  # fmt: skip
+        "Reward margin",
+        "Accuracy",
+        "Reward",
+        "KL to the SFT model",
+        "Chosen answers against SFT",
+        *(f"Log-probability, {method}" for method in ("dpo", "orpo", "orpo_base", "kto")),
+    ]
 
 
 def test_a_method_keeps_the_colour_that_it_has_in_other_figures():
@@ -89,8 +127,10 @@ def test_every_system_that_has_a_place_has_a_look_of_its_own():
 
 def test_kl_is_per_answer_whether_it_is_logged_per_token_or_not():
     # 0.02 nats a token times 20 tokens an answer are 0.4 nats an answer; KTO logs sums over answers
-    kl = panel(training.alignment_figure({"grpo": online(), "ppo": online(length="completion_length"), "kto": kto()}),
-               "KL to the SFT model")  # fmt: skip
+    kl = panel(
+        training.alignment_figure({"grpo": online(), "ppo": online(length="completion_length"), "kto": kto()}),
+        "KL to the SFT model",
+    )
     assert [line.get_ydata()[0] for line in kl.lines if len(line.get_xdata()) == 8] == pytest.approx([0.4, 0.4, 1.5])
 
 
@@ -149,10 +189,15 @@ def test_method_that_logs_nothing_is_named():
     assert "Nothing logged: sft." in texts(training.alignment_figure(ALL))
 
 
-@pytest.mark.parametrize("history, beta, message", [
-    ({"log_history": []}, None, "Invalid log of dpo: expected a trainer's log_history"),
-    (["step"], None, "Invalid log of dpo"), (dpo(), -0.1, "Invalid beta -0.1"), (dpo(), math.nan, "Invalid beta nan"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "history, beta, message",
+    [
+        ({"log_history": []}, None, "Invalid log of dpo: expected a trainer's log_history"),
+        (["step"], None, "Invalid log of dpo"),
+        (dpo(), -0.1, "Invalid beta -0.1"),
+        (dpo(), math.nan, "Invalid beta nan"),
+    ],
+)
 def test_what_is_no_log_is_refused(history, beta, message):
     with pytest.raises(InputError, match=message):
         training.alignment_figure({"dpo": history}, beta=beta)
@@ -201,8 +246,21 @@ def test_too_little_to_tell_a_collapse_is_not_called_none(history):
 
 
 VALUES = st.one_of(st.floats(), st.integers(-5, 5), st.none(), st.booleans(), st.text(max_size=2))
-ENTRIES = st.dictionaries(st.sampled_from(["step", "rewards/margins", "rewards/chosen", "logps/chosen", "kl", "reward",
-                                           "completions/mean_length", "log_odds_ratio"]), VALUES)  # fmt: skip
+ENTRIES = st.dictionaries(
+    st.sampled_from(
+        [
+            "step",
+            "rewards/margins",
+            "rewards/chosen",
+            "logps/chosen",
+            "kl",
+            "reward",
+            "completions/mean_length",
+            "log_odds_ratio",
+        ]
+    ),
+    VALUES,
+)
 
 
 @settings(deadline=None)

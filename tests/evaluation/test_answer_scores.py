@@ -12,13 +12,60 @@ from torchmetrics.functional.text import squad
 
 from cuadft.evaluation.text_scores import NO_CLAUSE, Comparison, exact_match, is_refusal, normalise_answer, token_f1
 
-REFUSALS = [NO_CLAUSE, "there is no such clause", "THERE IS NO SUCH CLAUSE!", "  There is\nno such clause. ",
-            f'"{NO_CLAUSE}"', "There_is no—such “clause”...", "… there is no such clause \u00a0"]
-NEARLY = ["", " ", "...", "the", "There is no such clause about caps, but fees are limited.", "No such clause.",
-          "Thereisno suchclause", f"{NO_CLAUSE} {NO_CLAUSE}", "There is no such clause 1", "There is a such clause"]
-PIECES = ["the", "The", "a", "AN", "an.", "net", "net", "30", "days", "U.S.", "don't", "“agent”", "the“agent”",
-          "a-b", "ß", "SS", "İ", "ſuch", "ﬁve", "x_y", "§", "—", ".", ",", "\u00a0",
-          "\u2003", "\n", "\r\n", "\t", "\x00", ""]
+REFUSALS = [
+    NO_CLAUSE,
+    "there is no such clause",
+    "THERE IS NO SUCH CLAUSE!",
+    "  There is\nno such clause. ",
+    f'"{NO_CLAUSE}"',
+    "There_is no—such “clause”...",
+    "… there is no such clause \u00a0",
+]
+NEARLY = [
+    "",
+    " ",
+    "...",
+    "the",
+    "There is no such clause about caps, but fees are limited.",
+    "No such clause.",
+    "Thereisno suchclause",
+    f"{NO_CLAUSE} {NO_CLAUSE}",
+    "There is no such clause 1",
+    "There is a such clause",
+]
+PIECES = [
+    "the",
+    "The",
+    "a",
+    "AN",
+    "an.",
+    "net",
+    "net",
+    "30",
+    "days",
+    "U.S.",
+    "don't",
+    "“agent”",
+    "the“agent”",
+    "a-b",
+    "ß",
+    "SS",
+    "İ",
+    "ſuch",
+    "ﬁve",
+    "x_y",
+    "§",
+    "—",
+    ".",
+    ",",
+    "\u00a0",
+    "\u2003",
+    "\n",
+    "\r\n",
+    "\t",
+    "\x00",
+    "",
+]
 TEXT = st.one_of(
     st.lists(st.sampled_from(PIECES), max_size=12).map(" ".join),
     st.lists(st.sampled_from(PIECES), max_size=12).map("".join),

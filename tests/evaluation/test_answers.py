@@ -45,11 +45,14 @@ def test_columns_can_be_named(tmp_path):
     assert [file.rows[0][key] for key in ("question", "answer", "system", "contract")] == ["q", "a", "x", "c"]
 
 
-@pytest.mark.parametrize("columns, message", [
-    ({"answer": "respnse"}, "no column 'respnse' \\(answer\\): did you mean 'response'"),
-    ({"question": "answer"}, "'answer' can't be both question and answer"),
-    ({"colour": "x"}, "Invalid column 'colour'"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "columns, message",
+    [
+        ({"answer": "respnse"}, "no column 'respnse' \\(answer\\): did you mean 'response'"),
+        ({"question": "answer"}, "'answer' can't be both question and answer"),
+        ({"colour": "x"}, "Invalid column 'colour'"),
+    ],
+)
 def test_wrong_column_options_are_refused(tmp_path, columns, message):
     with pytest.raises(InputError, match=message):
         one(tmp_path, row(response="x"), **columns)
@@ -97,26 +100,46 @@ def test_answers_become_text(tmp_path, answer, text):
     assert one(tmp_path, row(answer=answer)).rows[0]["answer"] == text
 
 
-@pytest.mark.parametrize("reference, golds", [
-    ("a", ["a"]), (["a", "b"], ["a", "b"]), ([{"text": "a", "start": 9}, {"text": "b", "start": 5}], ["a", "b"]),
-    ({"text": ["a"], "answer_start": [3]}, ["a"]), ("There is no such clause.", []), (7, ["7"]),
-    (["there is NO such clause"], []), ([], []), ({"text": [], "answer_start": []}, []),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "reference, golds",
+    [
+        ("a", ["a"]),
+        (["a", "b"], ["a", "b"]),
+        ([{"text": "a", "start": 9}, {"text": "b", "start": 5}], ["a", "b"]),
+        ({"text": ["a"], "answer_start": [3]}, ["a"]),
+        ("There is no such clause.", []),
+        (7, ["7"]),
+        (["there is NO such clause"], []),
+        ([], []),
+        ({"text": [], "answer_start": []}, []),
+    ],
+)
 def test_references_become_gold_spans(tmp_path, reference, golds):
     found = one(tmp_path, row(reference=reference)).rows[0]
     assert [gold["text"] for gold in found["answers"]] == golds and found["is_impossible"] == (not golds)
     assert all(isinstance(gold["start"], int) for gold in found["answers"])
 
 
-@pytest.mark.parametrize("changes, message", [
-    ({"reference": ""}, "reference .* is empty"), ({"reference": None}, "reference .* is empty"),
-    ({"reference": ["a", ""]}, "reference .* is empty"),
-    ({"reference": ["There is no such clause.", "a"]}, "both names a clause"), ({"question": " "}, "question .* emp"),
-    ({"answer": {"text": "a"}}, "the answer is"), ({"question": ["a", {}]}, "the question is"),
-    ({"contract": ""}, "contract .* empty"), ({"system": None}, "system .* empty"), ({"seed": "i"}, "seed"),
-    ({"seed": 1.5}, "seed '1.5'"), ({"seed": 1e300}, "seed '1e\\+300'"), ({"system": "You are " * 99}, "no system's"),
-    ({"system": "\x1b"}, "0 characters"), ({"is_impossible": True}, "both names a clause"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"reference": ""}, "reference .* is empty"),
+        ({"reference": None}, "reference .* is empty"),
+        ({"reference": ["a", ""]}, "reference .* is empty"),
+        ({"reference": ["There is no such clause.", "a"]}, "both names a clause"),
+        ({"question": " "}, "question .* emp"),
+        ({"answer": {"text": "a"}}, "the answer is"),
+        ({"question": ["a", {}]}, "the question is"),
+        ({"contract": ""}, "contract .* empty"),
+        ({"system": None}, "system .* empty"),
+        ({"seed": "i"}, "seed"),
+        ({"seed": 1.5}, "seed '1.5'"),
+        ({"seed": 1e300}, "seed '1e\\+300'"),
+        ({"system": "You are " * 99}, "no system's"),
+        ({"system": "\x1b"}, "0 characters"),
+        ({"is_impossible": True}, "both names a clause"),
+    ],
+)
 def test_a_row_that_cannot_be_scored_is_named(tmp_path, changes, message):
     with pytest.raises(InputError, match=message) as caught:
         one(tmp_path, row(contract="C", system="s"), row(contract="C", system="s") | changes)

@@ -13,9 +13,20 @@ GOLD = [{"text": CLAUSE, "start": 10}]
 
 
 def prediction(number, answer, *, system="sft", answers=GOLD, **changes):
-    return {"id": f"q{number}", "contract": f"Contract {number % 4}", "category": f"Category {number % 3}",
-            "question": f"Question {number}?", "answers": answers, "is_impossible": not answers, "spans": [],
-            "system": system, "split": "test", "answer": answer, "error": None, "passages": []} | changes  # fmt: skip
+    return {
+        "id": f"q{number}",
+        "contract": f"Contract {number % 4}",
+        "category": f"Category {number % 3}",
+        "question": f"Question {number}?",
+        "answers": answers,
+        "is_impossible": not answers,
+        "spans": [],
+        "system": system,
+        "split": "test",
+        "answer": answer,
+        "error": None,
+        "passages": [],
+    } | changes
 
 
 def both(*pairs, **changes):
@@ -24,7 +35,14 @@ def both(*pairs, **changes):
     return before, {"dpo": [prediction(n, new, system="dpo", **changes) for n, (_, new) in enumerate(pairs)]}
 
 
-CHANGES = [(NO, CLAUSE), (CLAUSE, NO), (NO, NO), (CLAUSE, f" {CLAUSE}\n"), ("laws of Ohio", "the laws of Ohio"), (None, None)]
+CHANGES = [
+    (NO, CLAUSE),
+    (CLAUSE, NO),
+    (NO, NO),
+    (CLAUSE, f" {CLAUSE}\n"),
+    ("laws of Ohio", "the laws of Ohio"),
+    (None, None),
+]
 
 
 def table(*pairs, **settings):
@@ -38,7 +56,13 @@ def counted(found):
 def test_every_question_is_counted_once():
     found = counted(table(*CHANGES))
     assert {kind: found[kind] for kind in examples.KINDS} == {
-        "unchanged": 3, "better": 1, "worse": 1, "same_score": 1, "unscored": 0, "unpaired": 0}  # fmt: skip
+        "unchanged": 3,
+        "better": 1,
+        "worse": 1,
+        "same_score": 1,
+        "unscored": 0,
+        "unpaired": 0,
+    }
     assert found["questions"] == 6 and found["contracts"] == 4
     assert found["failed_before"] == found["failed_after"] == 1
 
@@ -119,12 +143,15 @@ def test_failure_is_a_change_and_is_named():
     assert "1 worse" in page and "1 failed after" in page and "(failed)" in page
 
 
-@pytest.mark.parametrize("change, settings, message", [
-    ({}, {"metric": "f2"}, "Unknown metric 'f2': choose from f1"),
-    ({"question": "Another?"}, {}, "Row 'q0' has another question before than after"),
-    ({"answers": [], "is_impossible": True}, {}, "Row 'q0' has another answers"),
-    ({}, {"metric": "judge_score"}, "no column 'judge_score'"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "change, settings, message",
+    [
+        ({}, {"metric": "f2"}, "Unknown metric 'f2': choose from f1"),
+        ({"question": "Another?"}, {}, "Row 'q0' has another question before than after"),
+        ({"answers": [], "is_impossible": True}, {}, "Row 'q0' has another answers"),
+        ({}, {"metric": "judge_score"}, "no column 'judge_score'"),
+    ],
+)
 def test_what_cannot_be_compared_is_named(change, settings, message):
     before, after = both((NO, CLAUSE))
     after["dpo"][0] |= change

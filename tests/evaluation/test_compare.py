@@ -256,7 +256,15 @@ def test_detectable_difference_by_hand():
 
 def test_comparisons_pair_each_with_rag_and_aligned_ones_with_sft():
     assert comparisons(["rag", "rag_compiled", "sft", "dpo"]) == [
-        ("rag", "rag_compiled"), ("rag", "sft"), ("rag", "dpo"), ("sft", "dpo")]  # fmt: skip
-    assert comparisons(["rag", "incumbent", "retriever", "sft"]) == [("rag", "incumbent"), ("rag", "retriever"), ("rag", "sft")]
+        ("rag", "rag_compiled"),
+        ("rag", "sft"),
+        ("rag", "dpo"),
+        ("sft", "dpo"),
+    ]
+    assert comparisons(["rag", "incumbent", "retriever", "sft"]) == [
+        ("rag", "incumbent"),
+        ("rag", "retriever"),
+        ("rag", "sft"),
+    ]
     assert comparisons(["rag"]) == [] == comparisons([])
     assert comparisons(["sft", "dpo", "kto"]) == [("sft", "dpo"), ("sft", "kto")]  # each once: Holm counts them

@@ -8,8 +8,16 @@ from hypothesis import strategies as st
 
 from cuadft.evaluation.evidence import dates_in, same_date
 
-FORMS = ["{name} {d}, {y}", "{short}. {d}, {y}", "{d} {name} {y}", "the {d}th day of {name}, {y}", "{y}-{m:02}-{d:02}",
-         "{m}/{d}/{y}", "{m:02}.{d:02}.{y}", "{y}, {name} {d}"]  # fmt: skip
+FORMS = [
+    "{name} {d}, {y}",
+    "{short}. {d}, {y}",
+    "{d} {name} {y}",
+    "the {d}th day of {name}, {y}",
+    "{y}-{m:02}-{d:02}",
+    "{m}/{d}/{y}",
+    "{m:02}.{d:02}.{y}",
+    "{y}, {name} {d}",
+]
 
 
 def written(day, form):
@@ -23,7 +31,9 @@ def test_every_form_of_a_day_is_the_same_date(day, one, other):
     assert same_date(written(day, one), written(day, other))
 
 
-@pytest.mark.parametrize("text", ["", "November 2016", "12.3.4", "Section 11.2(a)", "1,000,000", "may 12 persons", "2016"])
+@pytest.mark.parametrize(
+    "text", ["", "November 2016", "12.3.4", "Section 11.2(a)", "1,000,000", "may 12 persons", "2016"]
+)
 def test_no_date_is_found_where_there_is_none(text):
     assert dates_in(text) == set() and not same_date(text, text)
 

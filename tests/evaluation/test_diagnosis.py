@@ -10,7 +10,10 @@ from cuadft.evaluation import metrics, scoreboard, text_scores
 
 NO = text_scores.NO_CLAUSE
 GOLD = [{"text": "laws of Ohio", "start": 100}]
-SENT, MISSED = [{"index": 0, "start": 90, "end": 200, "score": 1.0}], [{"index": 1, "start": 200, "end": 300, "score": 1.0}]
+SENT, MISSED = (
+    [{"index": 0, "start": 90, "end": 200, "score": 1.0}],
+    [{"index": 1, "start": 200, "end": 300, "score": 1.0}],
+)
 FAILED = {"answer": None, "error": "TimeoutError: no reply"}
 CASES = {  # what the system answered, to a question with a clause unless `answers` is empty
     "fine": {"answer": "laws of Ohio"},
@@ -23,9 +26,22 @@ CASES = {  # what the system answered, to a question with a clause unless `answe
 
 
 def prediction(number=0, **changes):
-    row = {"id": f"q{number}", "contract": f"Contract {number % 3}", "contract_type": "Supply", "category": "Governing Law",
-           "question": "Which law governs?", "answers": GOLD, "source": "cuad", "system": "sft", "split": "test",
-           "answer": "laws of Ohio", "spans": [], "passages": SENT, "error": None, "seconds": 0.1} | changes
+    row = {
+        "id": f"q{number}",
+        "contract": f"Contract {number % 3}",
+        "contract_type": "Supply",
+        "category": "Governing Law",
+        "question": "Which law governs?",
+        "answers": GOLD,
+        "source": "cuad",
+        "system": "sft",
+        "split": "test",
+        "answer": "laws of Ohio",
+        "spans": [],
+        "passages": SENT,
+        "error": None,
+        "seconds": 0.1,
+    } | changes
     return row | {"is_impossible": not row["answers"]}
 
 
@@ -38,10 +54,13 @@ def test_fault_is_told_from_answer_and_passages(kind):
     assert list(scoreboard.classify_fault(frame(CASES[kind]))) == [kind]
 
 
-@pytest.mark.parametrize("change", [
-    {"answer": NO, "answers": []},  # refused rightly
-    {"answer": "laws of Ohio", "passages": MISSED},  # right without the clause
-])
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"answer": NO, "answers": []},  # refused rightly
+        {"answer": "laws of Ohio", "passages": MISSED},  # right without the clause
+    ],
+)
 def test_right_answer_is_no_fault(change):
     assert list(scoreboard.classify_fault(frame(change))) == ["fine"]
 
@@ -53,16 +72,22 @@ def test_refusal_without_the_clause_is_the_retrievers_fault():
 def test_where_fine_begins_is_a_parameter():
     # "laws of Iowa" shares 2 of 3 tokens with the gold span: F1 is 2/3
     rows = frame({"answer": "laws of Iowa"})
-    assert list(scoreboard.classify_fault(rows)) == ["fine"] and list(scoreboard.classify_fault(rows, fine_from=0.7)) == ["wrong"]
+    assert list(scoreboard.classify_fault(rows)) == ["fine"] and list(
+        scoreboard.classify_fault(rows, fine_from=0.7)
+    ) == ["wrong"]
 
 
 def test_judges_score_can_tell_what_is_fine():
-    rows = frame({"answer": "Ohio law"}, {"answer": "Ohio law"}, {"answer": "Ohio law"}).assign(judge_score=[1, 0, math.nan])
+    rows = frame({"answer": "Ohio law"}, {"answer": "Ohio law"}, {"answer": "Ohio law"}).assign(
+        judge_score=[1, 0, math.nan]
+    )
     assert list(scoreboard.classify_fault(rows, "judge_score")) == ["fine", "wrong", "unscored"]
 
 
 def test_counts_add_up_to_the_rows():
-    rows = pd.concat([frame(*CASES.values()), frame(*CASES.values(), {"answer": NO, "answers": []}).assign(system="dpo")])
+    rows = pd.concat(
+        [frame(*CASES.values()), frame(*CASES.values(), {"answer": NO, "answers": []}).assign(system="dpo")]
+    )
     table = scoreboard.fault_counts(rows)
     assert list(table["system"]) == ["sft", "dpo"] and list(table["n"]) == [6, 7]
     assert list(table[list(scoreboard.COUNTED)].sum(axis=1)) == [6, 7]
@@ -77,7 +102,9 @@ def test_counts_by_other_columns():
 
 
 def test_faults_of_the_retriever_are_unknown_without_passages():
-    table = scoreboard.fault_counts(frame({"answer": NO, "passages": None}, {"answer": "something else", "passages": None}))
+    table = scoreboard.fault_counts(
+        frame({"answer": NO, "passages": None}, {"answer": "something else", "passages": None})
+    )
     assert table["missed"].isna().all() and list(table["refused"]) == [1] and list(table["wrong"]) == [1]
 
 
@@ -94,4 +121,6 @@ def test_metric_that_cannot_tell_a_fault_is_named(metric):
 
 
 def test_no_rows_give_an_empty_table():
-    assert list(scoreboard.fault_counts(frame()).columns)[:3] == ["split", "system", "n"] and not len(scoreboard.fault_counts(frame()))
+    assert list(scoreboard.fault_counts(frame()).columns)[:3] == ["split", "system", "n"] and not len(
+        scoreboard.fault_counts(frame())
+    )

@@ -40,7 +40,9 @@ def contracts(name, n, *, rng, shift=0.0, per=6, spread=0.7):
 def by_hand(kernel, new):
     """Return the unbiased MMD^2 from its definition, a double sum over contracts."""
     old = [i for i in range(len(kernel)) if i not in new]
-    within = [sum(kernel[i][j] for i in side for j in side if i != j) / (len(side) * (len(side) - 1)) for side in (new, old)]
+    within = [
+        sum(kernel[i][j] for i in side for j in side if i != j) / (len(side) * (len(side) - 1)) for side in (new, old)
+    ]
     return sum(within) - 2 * sum(kernel[i][j] for i in new for j in old) / (len(new) * len(old))
 
 
@@ -81,8 +83,10 @@ def test_passages_as_the_unit_would_see_drift_everywhere():
     seen = 0
     for seed in range(30):
         rng = np.random.default_rng(seed)
-        sides = [[Passage(f"{p.contract}/{p.index}", 0, 0, 9, p.text) for p in contracts(name, n, rng=rng)]
-                 for name, n in (("new", 8), ("old", 16))]
+        sides = [
+            [Passage(f"{p.contract}/{p.index}", 0, 0, 9, p.text) for p in contracts(name, n, rng=rng)]
+            for name, n in (("new", 8), ("old", 16))
+        ]
         seen += drift.measure_drift(Vectors().encode, *sides, permutations=99, seed=seed)["p"] <= 0.05
     assert seen >= 15
 
@@ -90,7 +94,9 @@ def test_passages_as_the_unit_would_see_drift_everywhere():
 def test_drift_is_found_and_its_estimate_is_positive():
     assert (p_values(20, shift=0.8) <= 0.05).mean() >= 0.9
     rng = np.random.default_rng(0)
-    found = drift.measure_drift(Vectors().encode, contracts("new", 8, rng=rng, shift=0.8), contracts("old", 16, rng=rng), seed=7)
+    found = drift.measure_drift(
+        Vectors().encode, contracts("new", 8, rng=rng, shift=0.8), contracts("old", 16, rng=rng), seed=7
+    )
     assert found["mmd2"] > found["limit"] and found["p"] == 0.001
     assert "differ from the earlier ones by more than chance" in drift.drift_sentence(found)
 
@@ -106,8 +112,10 @@ def test_order_of_passages_does_not_matter_and_the_seed_does():
 
 @given(st.integers(2, 40), st.integers(2, 90), st.integers(1, 20), st.integers(1, 16), st.integers(16, 200))
 def test_passages_stay_within_the_budget(n_new, n_old, per, per_contract, budget):
-    sides = [drift._by_contract(passages_of({f"{name}{c}": [f"{c} {i}" for i in range(per)] for c in range(n)}))
-             for name, n in (("new", n_new), ("old", n_old))]
+    sides = [
+        drift._by_contract(passages_of({f"{name}{c}": [f"{c} {i}" for i in range(per)] for c in range(n)}))
+        for name, n in (("new", n_new), ("old", n_old))
+    ]
     new, old, each = drift._bounded(*sides, per_contract, budget, 7)
     assert len(new) >= 2 and len(old) >= 2 and each <= per_contract
     assert sum(map(len, [*new.values(), *old.values()])) <= budget
@@ -126,8 +134,13 @@ def test_contract_is_drawn_alike_in_every_iteration():
 
 def test_nearest_and_farthest_are_the_contracts_most_and_least_like_the_past(tmp_path):
     old = passages_of({f"old{n}": ["rent lease tenant landlord premises"] * 2 for n in range(4)})
-    new = passages_of({"lease": ["rent lease tenant premises"], "mixed": ["rent lease vaccine trial"],
-                       "pharma": ["vaccine trial dose patient"]})  # fmt: skip
+    new = passages_of(
+        {
+            "lease": ["rent lease tenant premises"],
+            "mixed": ["rent lease vaccine trial"],
+            "pharma": ["vaccine trial dose patient"],
+        }
+    )
     found = drift.measure_drift(make_embedder(tmp_path).encode, new, old, permutations=19, seed=7)
     assert [row["contract"] for row in found["nearest"]] == ["lease", "mixed", "pharma"]
     assert [row["contract"] for row in found["farthest"]] == ["pharma", "mixed", "lease"]
@@ -135,12 +148,15 @@ def test_nearest_and_farthest_are_the_contracts_most_and_least_like_the_past(tmp
     assert json.loads(json.dumps(found)) == found
 
 
-@pytest.mark.parametrize("new, old, counts", [
-    ({"a": ["x"]}, {"b": ["x"], "c": ["y"]}, "1 new and 2 earlier"),
-    ({"a": ["x"], "b": ["y"]}, {}, "2 new and 0 earlier"),
-    ({"a": ["x"], "b": ["  "]}, {"c": ["x"], "d": ["y"]}, "1 new and 2 earlier"),
-    ({"a": ["x"], "b": ["y"]}, {"a": ["x"], "b": ["y"]}, "0 new and 2 earlier"),
-])
+@pytest.mark.parametrize(
+    "new, old, counts",
+    [
+        ({"a": ["x"]}, {"b": ["x"], "c": ["y"]}, "1 new and 2 earlier"),
+        ({"a": ["x"], "b": ["y"]}, {}, "2 new and 0 earlier"),
+        ({"a": ["x"], "b": ["  "]}, {"c": ["x"], "d": ["y"]}, "1 new and 2 earlier"),
+        ({"a": ["x"], "b": ["y"]}, {"a": ["x"], "b": ["y"]}, "0 new and 2 earlier"),
+    ],
+)
 def test_too_few_new_contracts_are_said(new, old, counts):
     vectors = Vectors()
     found = drift.measure_drift(vectors.encode, passages_of(new), passages_of(old), seed=7)

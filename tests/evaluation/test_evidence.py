@@ -20,19 +20,33 @@ def contradicts(answer, reference=CLAUSE):
 
 @pytest.mark.parametrize(
     "text",
-    ["No.", "None.", "N/A", "Not found", "Answer: Not specified.", "The passages don’t mention it.", "No such thing.",
-     "There is no non-compete clause in the text.", "The excerpt is silent on this.", "I can't find that."],
-)  # fmt: skip
+    [
+        "No.",
+        "None.",
+        "N/A",
+        "Not found",
+        "Answer: Not specified.",
+        "The passages don’t mention it.",
+        "No such thing.",
+        "There is no non-compete clause in the text.",
+        "The excerpt is silent on this.",
+        "I can't find that.",
+    ],
+)
 def test_a_text_that_says_that_nothing_is_there_denies(text):
     assert stance_of(text) == "denied"
 
 
 @pytest.mark.parametrize(
     "text",
-    ["No Party shall assign this Agreement without the prior written consent of the other Party hereto.",
-     "None of the parties may assign its rights under this Agreement without consent.", "No later than June 1, 2008",
-     "Not less than thirty (30) days' notice is required for termination.", CLAUSE],
-)  # fmt: skip
+    [
+        "No Party shall assign this Agreement without the prior written consent of the other Party hereto.",
+        "None of the parties may assign its rights under this Agreement without consent.",
+        "No later than June 1, 2008",
+        "Not less than thirty (30) days' notice is required for termination.",
+        CLAUSE,
+    ],
+)
 def test_a_clause_that_begins_with_a_negation_does_not_deny(text):
     assert stance_of(text) != "denied"
 
@@ -45,9 +59,15 @@ def test_blanks_change_no_stance(blanks):
 
 @pytest.mark.parametrize(
     ("old", "new"),
-    [("thirty (30)", "sixty (60)"), ("(30)", "(60)"), ("Either", "Neither"), ("may", "may not"), ("may", "can’t"),
-     ("may", "cannot")],
-)  # fmt: skip
+    [
+        ("thirty (30)", "sixty (60)"),
+        ("(30)", "(60)"),
+        ("Either", "Neither"),
+        ("may", "may not"),
+        ("may", "can’t"),
+        ("may", "cannot"),
+    ],
+)
 def test_another_number_or_a_negation_in_one_place_contradicts(old, new):
     for clause in (CLAUSE, CLAUSE + REST, f"{CLAUSE}{REST} This does not hold for 30 days."):
         changed = clause.replace(old, new, 1)

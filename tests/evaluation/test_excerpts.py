@@ -6,7 +6,16 @@ from html.parser import HTMLParser
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cuadft.evaluation.excerpts import LONGEST, ExcerptPage, Piece, clean_text, excerpt, piece_html, piece_plain, shorten
+from cuadft.evaluation.excerpts import (
+    LONGEST,
+    ExcerptPage,
+    Piece,
+    clean_text,
+    excerpt,
+    piece_html,
+    piece_plain,
+    shorten,
+)
 
 TEXT = " ".join(f"word{i}" for i in range(300))
 
@@ -33,7 +42,14 @@ def marked(draw):
     place = st.integers(0, len(text))
     span = st.tuples(place, place).map(sorted).map(tuple)
     start, end = draw(span)
-    return text, start, end, draw(st.lists(span, max_size=3)), draw(st.lists(span, max_size=3)), draw(st.integers(0, 50))
+    return (
+        text,
+        start,
+        end,
+        draw(st.lists(span, max_size=3)),
+        draw(st.lists(span, max_size=3)),
+        draw(st.integers(0, 50)),
+    )
 
 
 @given(marked())
@@ -75,7 +91,12 @@ def test_short_passage_is_shown_whole():
 
 def test_gold_and_cited_are_told_apart_where_they_overlap():
     pieces = excerpt("abcdef", 0, 6, gold=[(1, 4)], cited=[(2, 6)])
-    assert [tuple(p) for p in pieces] == [("a", False, False), ("b", True, False), ("cd", True, True), ("ef", False, True)]
+    assert [tuple(p) for p in pieces] == [
+        ("a", False, False),
+        ("b", True, False),
+        ("cd", True, True),
+        ("ef", False, True),
+    ]
     assert piece_plain(pieces) == "a⟦b«cd⟧ef»"
     assert "<mark" in piece_html(pieces) and "<ins" in piece_html(pieces)
 

@@ -22,28 +22,82 @@ LOG = [
 def board(systems=SYSTEMS, *, low=0.4, high=0.6, metrics=scores.PANELS, seeds=1, n=820, n_contracts=20):
     spread = (0.45, 0.7) if seeds > 1 else (np.nan, np.nan)
     rows = [
-        {"system": s, "split": "test", "metric": m, "value": 0.5, "low": low, "high": high, "n": n,
-         "n_contracts": n_contracts, "failed": 3 * (s == "rag"), "seeds": seeds, "seed_low": spread[0],
-         "seed_high": spread[1]}
-        for s in systems for m in metrics
-    ]  # fmt: skip
-    return pd.DataFrame(rows, columns=["system", "split", "metric", "value", "low", "high", "n", "n_contracts", "failed",
-                                       "seeds", "seed_low", "seed_high"])
+        {
+            "system": s,
+            "split": "test",
+            "metric": m,
+            "value": 0.5,
+            "low": low,
+            "high": high,
+            "n": n,
+            "n_contracts": n_contracts,
+            "failed": 3 * (s == "rag"),
+            "seeds": seeds,
+            "seed_low": spread[0],
+            "seed_high": spread[1],
+        }
+        for s in systems
+        for m in metrics
+    ]
+    return pd.DataFrame(
+        rows,
+        columns=[
+            "system",
+            "split",
+            "metric",
+            "value",
+            "low",
+            "high",
+            "n",
+            "n_contracts",
+            "failed",
+            "seeds",
+            "seed_low",
+            "seed_high",
+        ],
+    )
 
 
 def delta_table(n=2, p_holm=(0.002, 0.31), detectable=(0.04, 0.11)):
-    rows = [{"split": "test", "baseline": "sft", "system": s, "metric": "f1", "value": -0.01, "low": -0.1,
-             "high": 0.1, "n": 160, "n_contracts": 20, "p": p / 2, "p_holm": p, "detectable": d}
-            for s, p, d in zip(("dpo", "orpo")[:n], p_holm, detectable, strict=False)]  # fmt: skip
-    return pd.DataFrame(rows, columns=["split", "baseline", "system", "metric", "value", "low", "high", "n",
-                                       "n_contracts", "p", "p_holm", "detectable"])
+    rows = [
+        {
+            "split": "test",
+            "baseline": "sft",
+            "system": s,
+            "metric": "f1",
+            "value": -0.01,
+            "low": -0.1,
+            "high": 0.1,
+            "n": 160,
+            "n_contracts": 20,
+            "p": p / 2,
+            "p_holm": p,
+            "detectable": d,
+        }
+        for s, p, d in zip(("dpo", "orpo")[:n], p_holm, detectable, strict=False)
+    ]
+    return pd.DataFrame(
+        rows,
+        columns=[
+            "split",
+            "baseline",
+            "system",
+            "metric",
+            "value",
+            "low",
+            "high",
+            "n",
+            "n_contracts",
+            "p",
+            "p_holm",
+            "detectable",
+        ],
+    )
 
 
 def curve():
     rows = [
-        {"retriever": r, "k": k, "hit": 0.2 * k, "char_recall": 0.1 * k}
-        for r in ("BM25", "dense")
-        for k in (1, 3, 5)
+        {"retriever": r, "k": k, "hit": 0.2 * k, "char_recall": 0.1 * k} for r in ("BM25", "dense") for k in (1, 3, 5)
     ]
     return pd.DataFrame(rows)
 
@@ -124,7 +178,9 @@ def test_smallest_difference_that_counts_is_under_the_figure():
 
 
 def test_smallest_differences_of_a_table_span_its_pairs():
-    assert "below about 0.04 to 0.11 (by pair) cannot" in texts(scores.benchmark_figure(board(), detectable=delta_table()))
+    assert "below about 0.04 to 0.11 (by pair) cannot" in texts(
+        scores.benchmark_figure(board(), detectable=delta_table())
+    )
     shown = texts(scores.panels_figure(board(), detectable=delta_table()))  # the table holds F1 alone
     assert shown.count("cannot be told apart: below 0.04 to 0.11 (by pair)") == 1
 
@@ -182,7 +238,9 @@ def test_level_of_the_test_follows_the_confidence():
 
 
 def test_band_around_zero_is_as_wide_as_the_smallest_difference_that_counts():
-    widths = [band.get_paths()[0].get_extents().width for band in scores.deltas_figure(delta_table()).axes[0].collections]
+    widths = [
+        band.get_paths()[0].get_extents().width for band in scores.deltas_figure(delta_table()).axes[0].collections
+    ]
     assert widths == pytest.approx([2 * 0.04, 2 * 0.11])
 
 

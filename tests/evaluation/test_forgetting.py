@@ -31,8 +31,18 @@ def scored(number, means=None, *, contracts=4, questions=3, metric="f1", spread=
                 continue
             for c, q in itertools.product(range(contracts), range(questions)):
                 off = spread * (c - (contracts - 1) / 2) / contracts
-                rows.append({"system": system, "split": split, "slice": j, "id": f"{name}c{c}q{q}", "contract": f"{name}c{c}",
-                             "is_impossible": q == 0, metric: mean + off, "answer": "text of a contract"})
+                rows.append(
+                    {
+                        "system": system,
+                        "split": split,
+                        "slice": j,
+                        "id": f"{name}c{c}q{q}",
+                        "contract": f"{name}c{c}",
+                        "is_impossible": q == 0,
+                        metric: mean + off,
+                        "answer": "text of a contract",
+                    }
+                )
     return pd.DataFrame(rows)
 
 
@@ -45,7 +55,9 @@ def history_of(folder, champions=("sft", "incumbent", "sft"), **settings):
     found = None
     for number, name in enumerate(champions, 1):
         it = runs.Iteration(folder, number)
-        found = forgetting.collect_stream_scores(scored(number, **settings), it, decided(number, name), metric=settings.get("metric", "f1"))
+        found = forgetting.collect_stream_scores(
+            scored(number, **settings), it, decided(number, name), metric=settings.get("metric", "f1")
+        )
         it.path("metrics").mkdir(parents=True)
         files.write_text(it.path("metrics", "stream.csv"), found.to_csv(index=False))
     return found
@@ -67,27 +79,58 @@ def test_history_holds_the_slices_and_the_test_set_of_all_iterations_and_no_text
 
 
 @settings(max_examples=30, deadline=None)
-@given(titles=st.lists(st.text(st.characters(exclude_categories=("Cs", "Cc")), min_size=1), min_size=1, max_size=5, unique=True)
-       | st.just(["NA", "", "null", 'a "quoted", title', "1e5"]), value=st.floats(0, 1) | st.just(math.nan))
+@given(
+    titles=st.lists(
+        st.text(st.characters(exclude_categories=("Cs", "Cc")), min_size=1), min_size=1, max_size=5, unique=True
+    )
+    | st.just(["NA", "", "null", 'a "quoted", title', "1e5"]),
+    value=st.floats(0, 1) | st.just(math.nan),
+)
 def test_history_is_read_back_as_it_was(tmp_path_factory, titles, value):
-    frame = pd.DataFrame([{"system": "sft", "split": "slices", "slice": 1.0, "id": f"{t}\n{n}", "contract": t,
-                           "is_impossible": True, "f1": value} for n, t in enumerate(titles)])
+    frame = pd.DataFrame(
+        [
+            {
+                "system": "sft",
+                "split": "slices",
+                "slice": 1.0,
+                "id": f"{t}\n{n}",
+                "contract": t,
+                "is_impossible": True,
+                "f1": value,
+            }
+            for n, t in enumerate(titles)
+        ]
+    )
     path = tmp_path_factory.mktemp("csv") / "stream.csv"
     found = forgetting.collect_stream_scores(frame, runs.Iteration(path.parent, 1), None, metric="f1")
     files.write_text(path, found.to_csv(index=False))
     pd.testing.assert_frame_equal(forgetting.read_stream_scores(path), found)
 
 
-@pytest.mark.parametrize("place, number, name", [
-    ({"system": "rag", "program": "iter-01/program/rag.json", "weights": None}, 1, "rag"),
-    ({"system": "rag", "program": None, "weights": None, "retriever": None}, 1, "rag"),
-    ({"system": "sft", "program": "iter-02/program/rag.json", "weights": "iter-02/adapters/sft"}, 2, "sft"),
-    ({"system": "sft", "program": "iter-01/program/rag.json", "weights": "iter-01/adapters/sft"}, 2, "incumbent"),
-    ({"system": "retriever", "program": "iter-01/program/rag.json", "weights": None, "retriever": "iter-02/retriever"}, 2,
-     "retriever"),
-    ({"system": "sft", "program": "iter-01/program/rag.json", "weights": None, "retriever": "iter-01/retriever"}, 12,
-     "incumbent"),
-])
+@pytest.mark.parametrize(
+    "place, number, name",
+    [
+        ({"system": "rag", "program": "iter-01/program/rag.json", "weights": None}, 1, "rag"),
+        ({"system": "rag", "program": None, "weights": None, "retriever": None}, 1, "rag"),
+        ({"system": "sft", "program": "iter-02/program/rag.json", "weights": "iter-02/adapters/sft"}, 2, "sft"),
+        ({"system": "sft", "program": "iter-01/program/rag.json", "weights": "iter-01/adapters/sft"}, 2, "incumbent"),
+        (
+            {
+                "system": "retriever",
+                "program": "iter-01/program/rag.json",
+                "weights": None,
+                "retriever": "iter-02/retriever",
+            },
+            2,
+            "retriever",
+        ),
+        (
+            {"system": "sft", "program": "iter-01/program/rag.json", "weights": None, "retriever": "iter-01/retriever"},
+            12,
+            "incumbent",
+        ),
+    ],
+)
 def test_champion_is_the_system_that_the_decision_leaves(tmp_path, place, number, name):
     assert forgetting.champion_scores(runs.Iteration(tmp_path, number), {"promoted": place}) == name
 
@@ -103,7 +146,10 @@ def test_matrix_is_the_mean_of_each_iteration_on_each_slice(history):
     assert dict(zip(zip(after["iteration"], after["slice"]), after["value"].round(9))) == SFT
     before = table[table["when"] == "before"]
     assert list(zip(before["iteration"], before["slice"], before["system"], before["value"].round(9))) == [
-        (0, 1, "rag", 0.1), (1, 2, "incumbent", 0.4), (2, 3, "incumbent", 0.3)]
+        (0, 1, "rag", 0.1),
+        (1, 2, "incumbent", 0.4),
+        (2, 3, "incumbent", 0.3),
+    ]
     assert set(table["n"]) == {12} and set(table["n_contracts"]) == {4}
 
 
@@ -153,23 +199,44 @@ def test_before_and_after_are_paired_by_question(history):
 
 def test_order_of_the_rows_does_not_matter(history):
     shuffled = history.sample(frac=1, random_state=1)
-    for make in (forgetting.slice_matrix, forgetting.slice_transfer, forgetting.slice_before_after, forgetting.on_test_set):
+    for make in (
+        forgetting.slice_matrix,
+        forgetting.slice_transfer,
+        forgetting.slice_before_after,
+        forgetting.on_test_set,
+    ):
         pd.testing.assert_frame_equal(make(history, "sft"), make(shuffled, "sft"))
 
 
 def test_test_set_and_slices_do_not_touch_each_other(history):
     other = history.assign(value=history["value"].where(history["slice"] > 0, 0.0))
     pd.testing.assert_frame_equal(forgetting.slice_transfer(history, "sft"), forgetting.slice_transfer(other, "sft"))
-    pd.testing.assert_frame_equal(forgetting.on_test_set(history), forgetting.on_test_set(history.assign(
-        value=history["value"].where(history["slice"] == 0, 0.0))))
+    pd.testing.assert_frame_equal(
+        forgetting.on_test_set(history),
+        forgetting.on_test_set(history.assign(value=history["value"].where(history["slice"] == 0, 0.0))),
+    )
 
 
 @settings(max_examples=25, deadline=None)
 @given(st.lists(st.lists(st.floats(0, 1), min_size=4, max_size=4), min_size=4, max_size=4))
 def test_with_two_iterations_forgetting_is_backward_transfer_turned_round(scores):
-    rows = [{"iteration": i, "split": "slices", "slice": j, "system": "sft", "champion": False, "contract": f"{j}{c}",
-             "id": f"{j}{c}", "is_impossible": False, "value": scores[i + j - 2][c], "weight": 1.0, "metric": "f1"}
-            for i, j in ((1, 1), (2, 1), (2, 2)) for c in range(4)]
+    rows = [
+        {
+            "iteration": i,
+            "split": "slices",
+            "slice": j,
+            "system": "sft",
+            "champion": False,
+            "contract": f"{j}{c}",
+            "id": f"{j}{c}",
+            "is_impossible": False,
+            "value": scores[i + j - 2][c],
+            "weight": 1.0,
+            "metric": "f1",
+        }
+        for i, j in ((1, 1), (2, 1), (2, 2))
+        for c in range(4)
+    ]
     table = forgetting.slice_transfer(pd.DataFrame(rows), "sft", n_resamples=100).set_index("measure")
     back, lost = table.loc["backward transfer"], table.loc["forgetting"]
     assert lost["value"] == pytest.approx(-back["value"], abs=1e-12)
@@ -188,9 +255,23 @@ def test_nothing_forgotten_has_an_interval_around_nothing():
         rng, rows = np.random.default_rng(seed), []
         for j, c in itertools.product((1, 2, 3), range(5)):
             level = rng.normal(0.5, 0.15)
-            rows += [{"iteration": i, "split": "slices", "slice": j, "system": "sft", "champion": False, "contract": f"{j}-{c}",
-                      "id": f"{j}-{c}-{q}", "is_impossible": False, "weight": 1.0, "metric": "f1",
-                      "value": rng.normal(level, 0.2)} for i in range(j, 4) for q in range(6)]
+            rows += [
+                {
+                    "iteration": i,
+                    "split": "slices",
+                    "slice": j,
+                    "system": "sft",
+                    "champion": False,
+                    "contract": f"{j}-{c}",
+                    "id": f"{j}-{c}-{q}",
+                    "is_impossible": False,
+                    "weight": 1.0,
+                    "metric": "f1",
+                    "value": rng.normal(level, 0.2),
+                }
+                for i in range(j, 4)
+                for q in range(6)
+            ]
         table = forgetting.slice_transfer(pd.DataFrame(rows), "sft", n_resamples=200).set_index("measure")
         missed += not table.loc["backward transfer", "low"] <= 0 <= table.loc["backward transfer", "high"]
     assert missed < 8
@@ -201,9 +282,19 @@ def test_metrics_of_counts_are_ratios_of_sums(tmp_path):
     for system, c, q in itertools.product(("rag", "sft"), range(6), range(5)):
         text = "the law of Ohio governs"
         answer = [text, "another answer altogether", text_scores.NO_CLAUSE][rng.integers(3)]
-        rows.append({"system": system, "split": "slices", "id": f"c{c}q{q}", "contract": f"c{c}", "category": "Governing Law",
-                     "is_impossible": q == 0, "answers": [] if q == 0 else [{"text": text, "start": 0}], "answer": answer,
-                     "error": None})
+        rows.append(
+            {
+                "system": system,
+                "split": "slices",
+                "id": f"c{c}q{q}",
+                "contract": f"c{c}",
+                "category": "Governing Law",
+                "is_impossible": q == 0,
+                "answers": [] if q == 0 else [{"text": text, "start": 0}],
+                "answer": answer,
+                "error": None,
+            }
+        )
     frame = metrics.score_predictions(rows).assign(slice=1)
     history = forgetting.collect_stream_scores(frame, runs.Iteration(tmp_path, 1), decided(1, "sft"), metric="span_f1")
     means = {}
@@ -222,10 +313,13 @@ def test_scores_of_another_metric_are_left_out_and_said(tmp_path):
     assert set(found["iteration"]) == {2} and set(found["metric"]) == {"em"}
 
 
-@pytest.mark.parametrize("broken, message", [
-    (lambda f: f.drop(columns="slice"), "has no slice: predict it again"),
-    (lambda f: pd.concat([f, f]), "is there twice: pass the rows of one seed"),
-])
+@pytest.mark.parametrize(
+    "broken, message",
+    [
+        (lambda f: f.drop(columns="slice"), "has no slice: predict it again"),
+        (lambda f: pd.concat([f, f]), "is there twice: pass the rows of one seed"),
+    ],
+)
 def test_faulty_frame_is_refused(tmp_path, broken, message):
     with pytest.raises(InputError, match=message):
         forgetting.collect_stream_scores(broken(scored(1)), runs.Iteration(tmp_path, 1), None, metric="f1")
@@ -240,7 +334,9 @@ def test_unknown_metric_is_refused(tmp_path):
 def test_stream_without_any_score_is_no_crash(tmp_path, absent):
     """The judge was down, or was never asked."""
     frame = scored(1) if absent else scored(1).assign(judge_score=math.nan)
-    found = forgetting.collect_stream_scores(frame, runs.Iteration(tmp_path, 1), decided(1, "sft"), metric="judge_score")
+    found = forgetting.collect_stream_scores(
+        frame, runs.Iteration(tmp_path, 1), decided(1, "sft"), metric="judge_score"
+    )
     assert found["value"].isna().all() and (found["weight"] == 0).all()
     assert forgetting.slice_matrix(found)["n"].tolist() == [0, 0]
     for make in (forgetting.slice_transfer, forgetting.slice_before_after, forgetting.on_test_set):
@@ -254,7 +350,9 @@ def test_broken_history_names_its_file_and_what_to_do(tmp_path, text):
     history_of(tmp_path, ("sft",))
     path = runs.Iteration(tmp_path, 1).path("metrics", "stream.csv")
     path.write_text(text)
-    with pytest.raises(InputError, match="stream.csv is no history of scores .* run that iteration's 05_evaluate again"):
+    with pytest.raises(
+        InputError, match="stream.csv is no history of scores .* run that iteration's 05_evaluate again"
+    ):
         forgetting.collect_stream_scores(scored(2), runs.Iteration(tmp_path, 2), None, metric="f1")
 
 

@@ -12,13 +12,43 @@ from cuadft.core.errors import InputError
 from cuadft.data.cuad import CATEGORIES
 from cuadft.evaluation.figures import scores
 
-SYSTEMS = ["rag", "rag_compiled", "incumbent", "sft", "dpo", "orpo", "other", "a_system_with_a_name_that_is_far_too_long"]
+SYSTEMS = [
+    "rag",
+    "rag_compiled",
+    "incumbent",
+    "sft",
+    "dpo",
+    "orpo",
+    "other",
+    "a_system_with_a_name_that_is_far_too_long",
+]
 
 
-def table(groups=("Parties", "Insurance"), systems=("rag", "sft"), *, by="category", metric="f1", value=0.25, n=12,
-          n_contracts=6):
-    rows = [{"split": "test", by: g, "system": s, "metric": metric, "value": value, "low": 0.1, "high": 0.4, "n": n,
-             "n_contracts": n_contracts} for g in groups for s in systems]
+def table(
+    groups=("Parties", "Insurance"),
+    systems=("rag", "sft"),
+    *,
+    by="category",
+    metric="f1",
+    value=0.25,
+    n=12,
+    n_contracts=6,
+):
+    rows = [
+        {
+            "split": "test",
+            by: g,
+            "system": s,
+            "metric": metric,
+            "value": value,
+            "low": 0.1,
+            "high": 0.4,
+            "n": n,
+            "n_contracts": n_contracts,
+        }
+        for g in groups
+        for s in systems
+    ]
     columns = ["split", by, "system", "metric", "value", "low", "high", "n", "n_contracts"]
     return pd.DataFrame(rows, columns=columns)
 
@@ -98,8 +128,15 @@ def test_contract_types_are_drawn_and_the_unknown_type_comes_last():
     assert labels == ["Agency", "Supply", "(unknown)"]
 
 
-@pytest.mark.parametrize("groups, systems", [(list(CATEGORIES), SYSTEMS), ([f"Type {i}" for i in range(26)], SYSTEMS),
-                                             (["Parties"], ["rag"]), (["P" * 200], ["s" * 200])])
+@pytest.mark.parametrize(
+    "groups, systems",
+    [
+        (list(CATEGORIES), SYSTEMS),
+        ([f"Type {i}" for i in range(26)], SYSTEMS),
+        (["Parties"], ["rag"]),
+        (["P" * 200], ["s" * 200]),
+    ],
+)
 def test_nothing_runs_out_of_the_figure_or_over_its_neighbour(groups, systems):
     figure = scores.heatmap_figure(table(groups, systems, n=1234, metric="char_precision"))
     figure.draw_without_rendering()
@@ -114,11 +151,14 @@ def test_no_rows_are_said():
     assert "Nothing to show: no rows" in texts(scores.heatmap_figure(table([])))
 
 
-@pytest.mark.parametrize("broken, message", [
-    (lambda: pd.concat([table(), table(metric="em")]), "holds f1, em: pass the rows of one metric"),
-    (lambda: table().drop(columns="category"), "no column 'category'"),
-    (lambda: table().assign(split="dev"), "no 'f1' on split 'test'"),
-])
+@pytest.mark.parametrize(
+    "broken, message",
+    [
+        (lambda: pd.concat([table(), table(metric="em")]), "holds f1, em: pass the rows of one metric"),
+        (lambda: table().drop(columns="category"), "no column 'category'"),
+        (lambda: table().assign(split="dev"), "no 'f1' on split 'test'"),
+    ],
+)
 def test_other_tables_are_refused(broken, message):
     with pytest.raises(InputError, match=message):
         scores.heatmap_figure(broken())

@@ -8,7 +8,15 @@ from dspy.utils.exceptions import AdapterParseError
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from cuadft.evaluation.judge_prompts import ORDERS, VARIANTS, WORDINGS, VerdictAdapter, fenced, judge_signature, read_reply
+from cuadft.evaluation.judge_prompts import (
+    ORDERS,
+    VARIANTS,
+    WORDINGS,
+    VerdictAdapter,
+    fenced,
+    judge_signature,
+    read_reply,
+)
 
 REPLY = "[[ ## verdict ## ]]\n{}\n\n[[ ## reason ## ]]\nIt misses the notice.\n\n[[ ## completed ## ]]"
 

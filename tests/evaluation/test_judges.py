@@ -61,8 +61,13 @@ class Engine:
         with self.lock:
             self.calls += 1
         text = self.reply(request.system + request.messages[-1].text)
-        return Response(id=None, model=request.model, message=Message.assistant(text), finish_reason="stop",
-                        usage=Usage(input_tokens=1, output_tokens=1))  # fmt: skip
+        return Response(
+            id=None,
+            model=request.model,
+            message=Message.assistant(text),
+            finish_reason="stop",
+            usage=Usage(input_tokens=1, output_tokens=1),
+        )
 
 
 def reply(verdict, reason="because"):
@@ -97,15 +102,17 @@ def test_no_rows_give_a_frame_with_all_columns_and_no_rows():
 def test_helpers_build_the_same_table_for_any_judge():
     found = ratings_table([one_rating(0.5, "partly", "half"), one_rating(math.nan, None, error="x")])
     assert list(found) == COLUMNS and found.judge_score.dtype == float and list(ratings_table([])) == COLUMNS
-    assert [has_failed(row("a")), has_failed(row(None)), has_failed(row(math.nan)), has_failed(row("a", error="x"))] == [
-        False, True, True, True]  # fmt: skip
+    assert [
+        has_failed(row("a")),
+        has_failed(row(None)),
+        has_failed(row(math.nan)),
+        has_failed(row("a", error="x")),
+    ] == [False, True, True, True]
     assert gold_texts({"answers": [{"text": "b", "start": 9}, {"text": "a", "start": 1}]}) == ["a", "b"]
 
 
 def test_verdicts_become_scores():
-    ratings = LMJudge(scripted("correct", "partly", "incorrect"), num_threads=1).rate(
-        [row("a"), row("b"), row("c")]
-    )
+    ratings = LMJudge(scripted("correct", "partly", "incorrect"), num_threads=1).rate([row("a"), row("b"), row("c")])
     assert list(ratings.judge_score) == [1, 0.5, 0] and list(ratings.judge_reason) == ["because"] * 3
     assert list(ratings.judge_error) == [None] * 3
 
@@ -186,9 +193,7 @@ def test_a_lone_surrogate_in_an_answer_is_judged():
 
 def test_ratings_keep_the_order_of_rows_in_threads():
     answers = [f"answer {i}." for i in range(40)]
-    lm = DummyLM(
-        {a: {"verdict": ("correct", "incorrect")[i % 2], "reason": a} for i, a in enumerate(answers)}
-    )
+    lm = DummyLM({a: {"verdict": ("correct", "incorrect")[i % 2], "reason": a} for i, a in enumerate(answers)})
     ratings = LMJudge(lm, num_threads=8).rate([row(a) for a in answers])
     assert list(ratings.judge_reason) == answers and list(ratings.judge_score) == [1, 0] * 20
 

@@ -19,7 +19,9 @@ WORDS = st.text(alphabet="abth eTAN.,'-\n\t é“1", max_size=30)
 
 
 def test_normalise_drops_case_punctuation_and_articles_in_the_official_order():
-    assert normalise_answer(" The  U.S.-based, \nAn  “agent” ") == "usbased “agent”"  # only ASCII punctuation, as in SQuAD
+    assert (
+        normalise_answer(" The  U.S.-based, \nAn  “agent” ") == "usbased “agent”"
+    )  # only ASCII punctuation, as in SQuAD
 
 
 @given(WORDS.filter(normalise_answer), WORDS.filter(normalise_answer))
@@ -35,10 +37,22 @@ def test_token_f1_by_hand():
 def row(answer="Paris", golds=("Paris",), **other):
     spans = [{"text": text, "start": 100 * i} for i, text in enumerate(golds)]
     base = {
-        "system": "sft", "split": "test", "id": "c1__X", "contract": "c1", "contract_type": "License",
-        "category": "X", "source": "cuad", "question": "X: which?", "answers": spans,
-        "is_impossible": not spans, "answer": answer, "spans": [], "passages": [], "error": None, "seconds": 0.5,
-    }  # fmt: skip
+        "system": "sft",
+        "split": "test",
+        "id": "c1__X",
+        "contract": "c1",
+        "contract_type": "License",
+        "category": "X",
+        "source": "cuad",
+        "question": "X: which?",
+        "answers": spans,
+        "is_impossible": not spans,
+        "answer": answer,
+        "spans": [],
+        "passages": [],
+        "error": None,
+        "seconds": 0.5,
+    }
     return base | other
 
 
@@ -82,10 +96,15 @@ def test_failed_row_scores_0_and_is_neither_answer_nor_refusal(golds):
 
 def test_abstention_precision_and_recall_by_hand():
     # refused: 1 of the 2 rows without clause that did not fail, and 1 row with one; a third row without clause failed
-    frame = score_predictions([
-        row(id="1", answer=NO_CLAUSE, golds=()), row(id="2", answer="Ten years", golds=()),
-        row(id="3", answer=NO_CLAUSE), row(id="4"), row(id="5", answer=None, golds=(), error="timeout"),
-    ])  # fmt: skip
+    frame = score_predictions(
+        [
+            row(id="1", answer=NO_CLAUSE, golds=()),
+            row(id="2", answer="Ten years", golds=()),
+            row(id="3", answer=NO_CLAUSE),
+            row(id="4"),
+            row(id="5", answer=None, golds=(), error="timeout"),
+        ]
+    )
     assert frame["abstention_precision"].mean() == 1 / 2 and frame["abstention_recall"].mean() == 1 / 3
 
 
@@ -97,15 +116,22 @@ def test_abstention_agrees_with_squads_score_of_rows_without_clause(cases):
 
 
 def test_spans_are_the_lines_of_the_answer_and_their_means_are_weighted():
-    frame = score_predictions([
-        row(id="1", answer="net 30 days\n\n  Ohio ", golds=("net 30 days", "late fee")),  # tp 1, fp 1 (Ohio), fn 1
-        row(id="2", answer="late fee", golds=("late fee",)),  # tp 1
-        row(id="3", answer="one\ntwo\nthree", golds=()),  # fp 3
-        row(id="4", answer=NO_CLAUSE, golds=()),  # nothing to count
-        row(id="5", answer=None, golds=("a b", "c d"), error="timeout"),  # fn 2
-    ])
+    frame = score_predictions(
+        [
+            row(id="1", answer="net 30 days\n\n  Ohio ", golds=("net 30 days", "late fee")),  # tp 1, fp 1 (Ohio), fn 1
+            row(id="2", answer="late fee", golds=("late fee",)),  # tp 1
+            row(id="3", answer="one\ntwo\nthree", golds=()),  # fp 3
+            row(id="4", answer=NO_CLAUSE, golds=()),  # nothing to count
+            row(id="5", answer=None, golds=("a b", "c d"), error="timeout"),  # fn 2
+        ]
+    )
     assert frame[["span_tp", "span_fp", "span_fn"]].to_numpy().tolist() == [
-        [1, 1, 1], [1, 0, 0], [0, 3, 0], [0, 0, 0], [0, 0, 2]]  # fmt: skip
+        [1, 1, 1],
+        [1, 0, 0],
+        [0, 3, 0],
+        [0, 0, 0],
+        [0, 0, 2],
+    ]
     assert frame["span_precision"].tolist()[:3] == [0.5, 1, 0] and frame["span_precision"][3:].isna().all()
     # tp 2, fp 4, fn 3: precision 2/6, recall 2/5, F1 = 4 / (4 + 4 + 3)
     for metric, mean in {"span_precision": 2 / 6, "span_recall": 2 / 5, "span_f1": 4 / 11}.items():

@@ -66,7 +66,12 @@ def test_an_answer_without_a_word_that_counts_refuses(blank):
 
 
 def test_an_answer_that_says_more_of_the_clause_scores_more():
-    answers = ["Yes.", "Yes, upon 30 days notice.", "Yes, either party may terminate upon 30 days prior notice.", CLAUSE]
+    answers = [
+        "Yes.",
+        "Yes, upon 30 days notice.",
+        "Yes, either party may terminate upon 30 days prior notice.",
+        CLAUSE,
+    ]
     scores = [score(answer, CLAUSE) for answer in answers]
     assert scores == sorted(scores) and scores[0] < 0.4 < scores[2] and scores[-1] == 1
 
@@ -127,10 +132,14 @@ def test_more_in_common_never_scores_less_and_a_conflict_never_more(stance, data
 
 def test_a_fit_finds_the_weights_that_made_the_verdicts():
     rng = np.random.default_rng(1)
-    true = {"quoted": {"bias": -2.0, "phrase_recall": 4.0, "phrase_precision": 1.0, "content_precision": 0.0},
-            "everywhere": {"conflict": -1.5}}  # fmt: skip
-    found = [{"phrase_recall": a, "phrase_precision": b, "content_precision": c, "conflict": float(d > 0.7)}
-             for a, b, c, d in rng.random((400, 4))]  # fmt: skip
+    true = {
+        "quoted": {"bias": -2.0, "phrase_recall": 4.0, "phrase_precision": 1.0, "content_precision": 0.0},
+        "everywhere": {"conflict": -1.5},
+    }
+    found = [
+        {"phrase_recall": a, "phrase_precision": b, "content_precision": c, "conflict": float(d > 0.7)}
+        for a, b, c, d in rng.random((400, 4))
+    ]
     verdicts = [offline_judge.predict_score(true, "quoted", f) for f in found]
     fitted = offline_judge.fit_weights(["quoted"] * 400, found, verdicts)
     for stance, own in true.items():
@@ -138,7 +147,9 @@ def test_a_fit_finds_the_weights_that_made_the_verdicts():
 
 
 def test_of_several_references_the_fit_takes_the_one_with_most_in_common_not_the_contradicted_one():
-    [seen] = compare_references([row(CLAUSE.replace("thirty (30)", "sixty") + " So it is.", CLAUSE, CLAUSE + " So it is.")])
+    [seen] = compare_references(
+        [row(CLAUSE.replace("thirty (30)", "sixty") + " So it is.", CLAUSE, CLAUSE + " So it is.")]
+    )
     shares = [{n: v for n, v in found.items() if n not in ("conflict", "contradiction")} for _, found in seen]
     best = max(range(len(seen)), key=lambda n: sum(shares[n].values()))
     alone = offline_judge.fit_to_rows([[seen[best]]], [0.9])
@@ -167,7 +178,9 @@ class Bags:
     """Embed texts as bags of letters, unit length."""
 
     def encode(self, texts):
-        counts = np.array([[text.lower().count(c) for c in "abcdefghijklmnopqrstuvwxyz"] for text in texts], float) + 1e-9
+        counts = (
+            np.array([[text.lower().count(c) for c in "abcdefghijklmnopqrstuvwxyz"] for text in texts], float) + 1e-9
+        )
         return counts / np.linalg.norm(counts, axis=1, keepdims=True)
 
 
@@ -187,8 +200,10 @@ def test_a_million_characters_take_seconds_and_the_verdict_stands():
 
 
 def test_a_thousand_rows_a_second():
-    rows = [row(f"{CLAUSE} Item {n} of schedule {n % 7} applies to region {n} as agreed. " * 2, CLAUSE + f" Region {n}.")
-            for n in range(2000)]  # fmt: skip
+    rows = [
+        row(f"{CLAUSE} Item {n} of schedule {n % 7} applies to region {n} as agreed. " * 2, CLAUSE + f" Region {n}.")
+        for n in range(2000)
+    ]
     started = time.perf_counter()
     OfflineJudge().rate(rows)
     assert time.perf_counter() - started < 8  # 2000 distinct rows of some 50 words, on a busy machine
@@ -209,7 +224,11 @@ PUBLISHED = os.environ.get("CUADFT_PUBLISHED")
 def test_the_shipped_calibration_is_the_fit_to_the_published_verdicts():
     from cuadft.evaluation import answer_files, published
 
-    rows = [r for r in answer_files.join_files(published.read_published(PUBLISHED).files).predictions if "judge_score" in r["verdicts"]]
+    rows = [
+        r
+        for r in answer_files.join_files(published.read_published(PUBLISHED).files).predictions
+        if "judge_score" in r["verdicts"]
+    ]
     verdicts = [r["verdicts"]["judge_score"] for r in rows]
     again = offline_judge.fit_to_rows(compare_references(rows), verdicts)
     assert json.dumps(again) and set(again) == set(offline_judge.shipped_weights()["weights"])

@@ -63,7 +63,9 @@ def test_intervals_rest_on_contracts_only_where_several_are_named(tmp_path):
     ):
         alone = answer_files.join_files(files(tmp_path, a=rows))
         assert alone.unit == "question" and len({p["contract"] for p in alone.predictions}) == 2
-        assert words in answer_files.pool_basis(alone) and "nothing about other contracts" in answer_files.pool_basis(alone)
+        assert words in answer_files.pool_basis(alone) and "nothing about other contracts" in answer_files.pool_basis(
+            alone
+        )
         assert [p["contract_name"] for p in alone.predictions] == [r.get("contract", "") for r in rows]
 
 
@@ -85,13 +87,15 @@ def test_parts_of_a_system_that_a_column_names_are_joined(tmp_path):
     pool = answer_files.join_files(files(tmp_path, a=parts[0], b=parts[1], c=parts[2]))
     assert [(p["id"], p["seed"]) for p in pool.predictions] == [("1", 0), ("2", 0), ("1", 1)]
     with pytest.raises(InputError, match="with different answers"):
-        answer_files.join_files(files(tmp_path, a=[row(1, system="s")], b=[row(1, system="s", answer="x"), row(2, system="s")]))
+        answer_files.join_files(
+            files(tmp_path, a=[row(1, system="s")], b=[row(1, system="s", answer="x"), row(2, system="s")])
+        )
 
 
 def test_several_splits_are_refused_and_one_holds_for_all_files(tmp_path):
-    assert {p["split"] for p in answer_files.join_files(files(tmp_path, a=[row(split="test")], b=[row()])).predictions} == {
-        "test"
-    }
+    assert {
+        p["split"] for p in answer_files.join_files(files(tmp_path, a=[row(split="test")], b=[row()])).predictions
+    } == {"test"}
     assert answer_files.join_files(files(tmp_path, a=[row()])).split == "all"
     with pytest.raises(InputError, match="several splits \\(dev, test\\)"):
         answer_files.join_files(files(tmp_path, a=[row(split="test")], b=[row(split="dev")]))

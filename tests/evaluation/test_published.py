@@ -93,14 +93,20 @@ def test_a_folder_without_readme_or_verdicts_is_read(folder):
     assert "0 to 1) are there for no system" in found.findings[0]
 
 
-@pytest.mark.parametrize("change, message", [
-    (lambda f: (f / "README.md").write_text(README.replace("0.275", "0,275")), "line 8: '0,275' is no mean"),
-    (lambda f: (f / "README.md").write_text(README.replace("0.275", "27.5")), "'27.5' is no mean"),
-    (lambda f: (f / "README.md").write_text("|judge_bool|system|\n|0.5|a|\n|0.6|a|\n"), "line 3: 'a' is there twice"),
-    (lambda f: (f / "good.csv").write_text("question,answer\nq,a\n"), "good.csv has no column for the reference"),
-    (lambda f: (f / "good.csv").write_text(lines(1, [7] * N, [0] * N)), "good.csv, row 1: verdict '7'"),
-    (lambda f: [p.unlink() for p in f.glob("*.csv")], "No answer files in"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (lambda f: (f / "README.md").write_text(README.replace("0.275", "0,275")), "line 8: '0,275' is no mean"),
+        (lambda f: (f / "README.md").write_text(README.replace("0.275", "27.5")), "'27.5' is no mean"),
+        (
+            lambda f: (f / "README.md").write_text("|judge_bool|system|\n|0.5|a|\n|0.6|a|\n"),
+            "line 3: 'a' is there twice",
+        ),
+        (lambda f: (f / "good.csv").write_text("question,answer\nq,a\n"), "good.csv has no column for the reference"),
+        (lambda f: (f / "good.csv").write_text(lines(1, [7] * N, [0] * N)), "good.csv, row 1: verdict '7'"),
+        (lambda f: [p.unlink() for p in f.glob("*.csv")], "No answer files in"),
+    ],
+)
 def test_a_broken_folder_is_one_clear_error(folder, change, message):
     change(folder)
     with pytest.raises(InputError, match=message):
@@ -167,19 +173,22 @@ def test_a_pair_without_row_verdicts_is_bounded_by_means_and_identical_answers(f
     text = next(line for line in told if line.startswith("same against good"))
     assert text.startswith("same against good: not larger than the noise. There are no row verdicts of same")
     assert (
-        "20 of 20 answers are the same text" in text
-        and "0 of 20 questions net: McNemar's exact p is 1 however" in text
+        "20 of 20 answers are the same text" in text and "0 of 20 questions net: McNemar's exact p is 1 however" in text
     )
 
 
 def test_a_pair_with_row_verdicts_is_tested(folder):
     found = results(folder)
-    told = published.published_findings(published.read_published(folder), found.frame, found.table, found.deltas, pairs=[("good", "bad")])
+    told = published.published_findings(
+        published.read_published(folder), found.frame, found.table, found.deltas, pairs=[("good", "bad")]
+    )
     text = next(line for line in told if line.startswith("bad against good"))
     assert text.startswith("bad against good: larger than the noise. By the published 0-to-1 verdicts -0.630 [")
     assert "true/false" not in text
     with pytest.raises(InputError, match="No system 'nobody'"):
-        published.published_findings(published.read_published(folder), found.frame, found.table, found.deltas, pairs=[("good", "nobody")])
+        published.published_findings(
+            published.read_published(folder), found.frame, found.table, found.deltas, pairs=[("good", "nobody")]
+        )
 
 
 @pytest.mark.parametrize("more, fewer, p", [(0, 0, 1.0), (1, 0, 1.0), (7, 0, 2 / 128), (5, 5, 1.0), (8, 1, 20 / 512)])
@@ -187,10 +196,15 @@ def test_mcnemars_exact_p(more, fewer, p):
     assert published.mcnemar(more, fewer) == pytest.approx(p)  # 2 (C(n,0) + ... + C(n,fewer)) / 2^n, at most 1
 
 
-@pytest.mark.parametrize("p, p_holm, low, high, words", [
-    (0.001, 0.01, 0.1, 0.3, "larger than the noise"), (0.02, 0.08, 0.01, 0.3, "only if it were the one comparison"),
-    (0.4, 0.9, -0.1, 0.3, "not larger"), (math.nan, math.nan, math.nan, math.nan, "no test possible"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "p, p_holm, low, high, words",
+    [
+        (0.001, 0.01, 0.1, 0.3, "larger than the noise"),
+        (0.02, 0.08, 0.01, 0.3, "only if it were the one comparison"),
+        (0.4, 0.9, -0.1, 0.3, "not larger"),
+        (math.nan, math.nan, math.nan, math.nan, "no test possible"),
+    ],
+)
 def test_what_exceeds_the_noise_is_told_by_holms_p(p, p_holm, low, high, words):
     assert words in published.noise({"p": p, "p_holm": p_holm, "low": low, "high": high}, 0.95)
 

@@ -11,9 +11,21 @@ from cuadft.evaluation.scoreboard import make_scoreboard
 
 def make(folder, seed, answers, *, contract="c"):
     iteration = runs.Iteration(folder, 1)
-    asked = {"contract": contract, "contract_type": "", "category": "Parties", "question": "Who?", "source": "cuad",
-             "answers": [{"text": "Acme", "start": 0}], "is_impossible": False, "system": "sft", "split": "test",
-             "spans": [], "passages": [], "error": None, "seconds": 0.1}  # fmt: skip
+    asked = {
+        "contract": contract,
+        "contract_type": "",
+        "category": "Parties",
+        "question": "Who?",
+        "source": "cuad",
+        "answers": [{"text": "Acme", "start": 0}],
+        "is_impossible": False,
+        "system": "sft",
+        "split": "test",
+        "spans": [],
+        "passages": [],
+        "error": None,
+        "seconds": 0.1,
+    }
     rows = [asked | {"id": f"q{n}", "answer": answer} for n, answer in enumerate(answers)]
     files.write_jsonl(iteration.path("predictions", "sft.test.jsonl"), rows)
     files.write_json(iteration.path("manifest.json"), {"stages": {"fine_tune": {"parameters": {"seed": seed}}}})
@@ -44,7 +56,9 @@ def test_answers_to_rows_that_are_no_longer_asked_are_left_out_and_named(tmp_pat
     own = make(tmp_path / "a", 7, ["Acme", "Acme"])
     rows = files.read_jsonl(own.path("predictions", "sft.test.jsonl"))
     files.write_jsonl(own.path("data", "test.jsonl"), rows)
-    files.write_jsonl(own.path("predictions", "dpo.test.jsonl"), [r | {"system": "dpo", "question": "When?"} for r in rows])
+    files.write_jsonl(
+        own.path("predictions", "dpo.test.jsonl"), [r | {"system": "dpo", "question": "When?"} for r in rows]
+    )
     files.write_jsonl(own.path("predictions", "orpo.test.jsonl"), [rows[0] | {"system": "orpo"}])
     kept, left_out = predictions.read_with_seeds(own, seed=7)
     assert [row["system"] for row in kept] == ["sft", "sft"]

@@ -96,9 +96,7 @@ def test_without_two_contracts_there_is_no_standard_error(contracts):
 
 def test_rounding_errors_are_no_spread():
     sizes = np.arange(1.0, 13)[None, :, None]
-    found = studentise(
-        np.concatenate([sizes * 0.7, sizes * 0.6]), np.concatenate([sizes] * 2), n_resamples=99, seed=0
-    )
+    found = studentise(np.concatenate([sizes * 0.7, sizes * 0.6]), np.concatenate([sizes] * 2), n_resamples=99, seed=0)
     assert found.std_error[0] == 0 and np.isnan(found.t).all()
     rough = np.random.default_rng(0).random((1, 12, 1)) * sizes  # b is 0.1 better than a in every contract
     found = studentise(

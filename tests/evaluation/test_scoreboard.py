@@ -176,7 +176,10 @@ def test_a_question_scored_twice_is_refused():
 
 
 def test_no_predictions_give_empty_tables():
-    assert list(make_scoreboard(score_predictions([]))) == BOARD and len(make_scoreboard(score_predictions([]))) == len(score_breakdown(score_predictions([]))) == 0
+    assert (
+        list(make_scoreboard(score_predictions([]))) == BOARD
+        and len(make_scoreboard(score_predictions([]))) == len(score_breakdown(score_predictions([]))) == 0
+    )
 
 
 @pytest.mark.parametrize("contracts", [20, 100, 2000])

@@ -221,9 +221,7 @@ def test_many_systems_are_compared_with_the_first(project):
 
 
 def test_one_long_answer_costs_little(project):
-    long = [
-        {"question": "q", "reference": "word " * 300, "answer": "word other " * 100_000}
-    ]  # 1.1 million characters
+    long = [{"question": "q", "reference": "word " * 300, "answer": "word other " * 100_000}]  # 1.1 million characters
     write(project / "a.csv", long)
     started = time.monotonic()
     score.score_files(["a.csv"], **FAST)

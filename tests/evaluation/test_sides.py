@@ -5,7 +5,9 @@ from hypothesis import strategies as st
 
 from cuadft.evaluation.excerpts import mark_shared
 
-WORDS = st.lists(st.sampled_from(["the", "laws", "of", "Ohio,", "Ohio", "(a)", "…", " ", "\n"]), max_size=12).map(" ".join)
+WORDS = st.lists(st.sampled_from(["the", "laws", "of", "Ohio,", "Ohio", "(a)", "…", " ", "\n"]), max_size=12).map(
+    " ".join
+)
 
 
 def shared(text, *others):

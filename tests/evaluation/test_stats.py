@@ -67,9 +67,7 @@ def test_plain_percentile_interval_would_cover_too_seldom(contracts, most):
 
 def test_resampling_single_rows_would_cover_far_too_seldom():
     rng = np.random.default_rng(0)
-    rate = np.repeat(
-        clustered.rates(rng, 20, 0.5, 0.2, sets=300), 20, axis=0
-    )  # 20 contracts of 20 rows, 300 data sets
+    rate = np.repeat(clustered.rates(rng, 20, 0.5, 0.2, sets=300), 20, axis=0)  # 20 contracts of 20 rows, 300 data sets
     rows = (rng.random((400, 300)) < rate).astype(float)
     assert coverage((rows, np.ones_like(rows), 0.5)) < 0.75  # theory: sd too small by sqrt(1 + 19 * 0.2) = 2.2
     whole = rows.reshape(20, 20, 300).sum(1)
@@ -139,9 +137,7 @@ def test_clustered_rows_give_a_wider_interval_than_independent_ones():
     values = np.repeat([0.0, 1.0] * 10, 20)  # 20 contracts, all rows of a contract alike
     clustered_rows = cluster_bootstrap(values, np.repeat(np.arange(20), 20), seed=0)
     independent = cluster_bootstrap(values, np.arange(400), seed=0)
-    assert clustered_rows.high - clustered_rows.low > 3 * (
-        independent.high - independent.low
-    )  # theory: sqrt(20) = 4.5
+    assert clustered_rows.high - clustered_rows.low > 3 * (independent.high - independent.low)  # theory: sqrt(20) = 4.5
 
 
 @settings(max_examples=60, deadline=None)

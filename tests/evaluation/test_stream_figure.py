@@ -22,9 +22,21 @@ def history(iterations, *, promoted=("sft",), contracts=3, questions=4, metric="
         for system in {"rag": 0, "sft": 0} | ({"incumbent": 0} if i > 1 else {}) | {left: 0}:
             for j, c, q in itertools.product(range(i + 1 if slices else 1), range(contracts), range(questions)):
                 value = {"rag": 0.2, "incumbent": 0.5}.get(system, 0.7) + 0.01 * (i - j) + 0.01 * c
-                rows.append({"iteration": i, "split": "slices" if j else "test", "slice": j, "system": system,
-                             "champion": system == left, "contract": f"{j}-{c}", "id": f"{j}-{c}-{q}",
-                             "is_impossible": False, "value": min(value, 1), "weight": 1.0, "metric": metric})
+                rows.append(
+                    {
+                        "iteration": i,
+                        "split": "slices" if j else "test",
+                        "slice": j,
+                        "system": system,
+                        "champion": system == left,
+                        "contract": f"{j}-{c}",
+                        "id": f"{j}-{c}-{q}",
+                        "is_impossible": False,
+                        "value": min(value, 1),
+                        "weight": 1.0,
+                        "metric": metric,
+                    }
+                )
     return pd.DataFrame(rows)
 
 
@@ -58,7 +70,11 @@ def test_scores_before_training_stand_in_italics_above_the_diagonal():
 def test_rows_name_what_was_promoted_and_what_was_kept():
     figure = stream.slices_figure(history(3, promoted=("rag", "dpo")))
     assert [t.get_text() for t in figure.axes[0].get_yticklabels()] == ["none (rag)", "1 (kept)", "2 (dpo)", "3 (kept)"]
-    assert [t.get_text() for t in stream.slices_figure(history(2), "sft").axes[0].get_yticklabels()] == ["none (rag)", "1", "2"]
+    assert [t.get_text() for t in stream.slices_figure(history(2), "sft").axes[0].get_yticklabels()] == [
+        "none (rag)",
+        "1",
+        "2",
+    ]
 
 
 @pytest.mark.parametrize("size", [{"contracts": 1}, {"questions": 1}])
@@ -74,8 +90,16 @@ def test_bright_is_better_whatever_the_metric():
         assert sum(colours.to_rgba(better)) > sum(colours.to_rgba(0.9 - better))
 
 
-@pytest.mark.parametrize("values, limits", [([0.31, 0.58], (0.3, 0.6)), ([0.3, 0.6], (0.3, 0.6)), ([0.4, 0.4], (0.4, 0.5)),
-                                            ([1.0, 1.0], (1.0, 1.1)), ([0.0, 0.0], (0.0, 0.1))])
+@pytest.mark.parametrize(
+    "values, limits",
+    [
+        ([0.31, 0.58], (0.3, 0.6)),
+        ([0.3, 0.6], (0.3, 0.6)),
+        ([0.4, 0.4], (0.4, 0.5)),
+        ([1.0, 1.0], (1.0, 1.1)),
+        ([0.0, 0.0], (0.0, 0.1)),
+    ],
+)
 def test_colours_reach_over_the_tenths_that_occur(values, limits):
     assert stream._colours(pd.Series(values), higher_is_better=True).get_clim() == pytest.approx(limits)
 
@@ -91,7 +115,9 @@ def test_promotions_are_marked_and_kept_champions_are_hollow():
 def test_line_shows_champion_trained_and_base_with_their_intervals():
     figure = line(history(3))
     assert [t.get_text() for t in figure.legends[0].get_texts()] == ["champion", "sft", "rag"]
-    assert len(figure.axes[0].collections) == 3 and any("12 questions, 3 contracts, test set" in t for t in texts(figure))
+    assert len(figure.axes[0].collections) == 3 and any(
+        "12 questions, 3 contracts, test set" in t for t in texts(figure)
+    )
     assert [t.get_text() for t in line(history(2), systems=["rag"]).legends[0].get_texts()] == ["rag"]
 
 
@@ -99,7 +125,9 @@ def test_stream_without_champion_or_without_slices_is_drawn():
     undecided = history(2).assign(champion=False)
     assert [t.get_text() for t in line(undecided).legends[0].get_texts()] == ["sft", "rag"]
     assert "Nothing to show: no rows" in texts(stream.slices_figure(history(2, slices=False)))
-    assert "Nothing to show: no rows" in texts(line(history(0).reindex(columns=history(1).columns).astype({"champion": bool})))
+    assert "Nothing to show: no rows" in texts(
+        line(history(0).reindex(columns=history(1).columns).astype({"champion": bool}))
+    )
 
 
 @pytest.mark.parametrize("iterations", [1, 3, 12])

@@ -66,10 +66,17 @@ def test_failures_are_not_stored_and_asked_again_past_dspys_own_cache(tmp_path):
     assert engine.calls == 2 and len(VerdictCache(tmp_path / "v.jsonl")) == 1
 
 
-@pytest.mark.parametrize("other", [
-    {"name": "another"}, {"see_passage": True}, {"temperature": 0.7}, {"lm": {"model": "local/other"}},
-    {"lm": {"max_tokens": 99}}, {"lm": {"seed": 3}},
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"name": "another"},
+        {"see_passage": True},
+        {"temperature": 0.7},
+        {"lm": {"model": "local/other"}},
+        {"lm": {"max_tokens": 99}},
+        {"lm": {"seed": 3}},
+    ],
+)
 def test_another_judge_model_setting_or_prompt_is_another_verdict(tmp_path, other):
     engine = Engine(lambda prompt: reply("correct"))
     settings = dict(other)
@@ -125,7 +132,11 @@ def test_what_cannot_hold_verdicts_is_refused_before_the_first_call(tmp_path):
     (tmp_path / "other.jsonl").write_text('{"id": "r1", "answer": "a"}\n')
     (tmp_path / "parts.jsonl").write_text('{"key": "k", "verdict": "correct"}\n')
     (tmp_path / "broken.jsonl").write_text('{"key": \n{"key": 1}\n')
-    for bad, words in ((tmp_path, "Can't write"), (tmp_path / "other.jsonl", "'key'"),
-                       (tmp_path / "parts.jsonl", "'key'"), (tmp_path / "broken.jsonl", "line 1")):  # fmt: skip
+    for bad, words in (
+        (tmp_path, "Can't write"),
+        (tmp_path / "other.jsonl", "'key'"),
+        (tmp_path / "parts.jsonl", "'key'"),
+        (tmp_path / "broken.jsonl", "line 1"),
+    ):
         with pytest.raises(InputError, match=words):
             VerdictCache(bad)

@@ -18,7 +18,10 @@ SENT = [{"index": 0, "start": 0, "end": 700, "score": 0.5}, {"index": 1, "start"
 MISSED = [{"index": 3, "start": 1500, "end": 2200, "score": 0.5}]
 KINDS = {  # enough of each kind of fault
     "refused": {"answer": NO},
-    "wrong": {"answer": "within thirty days", "spans": [[TEXT.index("within thirty", 700), TEXT.index("days", 700) + 4]]},
+    "wrong": {
+        "answer": "within thirty days",
+        "spans": [[TEXT.index("within thirty", 700), TEXT.index("days", 700) + 4]],
+    },
     "missed": {"answer": NO, "passages": MISSED},
     "invented": {"answer": "Ohio", "answers": []},
     "failed": {"answer": None, "error": "TimeoutError: no <reply>", "passages": []},
@@ -27,9 +30,21 @@ KINDS = {  # enough of each kind of fault
 
 
 def prediction(number, kind, **changes):
-    row = {"id": f"q{number}", "contract": f"Contract {number % 4}", "contract_type": "Supply",
-           "category": f"Category {number % 3}", "question": f"Question {number}?", "answers": GOLD, "source": "cuad",
-           "system": "sft", "split": "test", "spans": [], "passages": SENT, "error": None, "seconds": 0.1}
+    row = {
+        "id": f"q{number}",
+        "contract": f"Contract {number % 4}",
+        "contract_type": "Supply",
+        "category": f"Category {number % 3}",
+        "question": f"Question {number}?",
+        "answers": GOLD,
+        "source": "cuad",
+        "system": "sft",
+        "split": "test",
+        "spans": [],
+        "passages": SENT,
+        "error": None,
+        "seconds": 0.1,
+    }
     row |= KINDS[kind] | changes
     return row | {"is_impossible": not row["answers"]}
 
@@ -86,11 +101,14 @@ def test_kinds_can_be_chosen():
     assert {e.fault for e in pick(several(refused=3, wrong=3), kinds=["wrong"])} == {"wrong"}
 
 
-@pytest.mark.parametrize("settings, message", [
-    ({"system": "dpo"}, "No rows of system 'dpo' on split 'test': choose from sft on test"),
-    ({"split": "dev"}, "No rows of system 'sft' on split 'dev'"),
-    ({"kinds": ["odd"]}, "Invalid kind of fault 'odd': choose from missed"),
-])
+@pytest.mark.parametrize(
+    "settings, message",
+    [
+        ({"system": "dpo"}, "No rows of system 'dpo' on split 'test': choose from sft on test"),
+        ({"split": "dev"}, "No rows of system 'sft' on split 'dev'"),
+        ({"kinds": ["odd"]}, "Invalid kind of fault 'odd': choose from missed"),
+    ],
+)
 def test_what_is_not_there_is_named(settings, message):
     with pytest.raises(InputError, match=message):
         pick(several(refused=1), **settings)
@@ -102,10 +120,16 @@ def test_frame_of_other_predictions_is_named():
         examples.pick_worst(metrics.score_predictions(rows), rows[:0], system="sft")
 
 
-@pytest.mark.parametrize("kind, words", [
-    ("missed", "Retrieval missed the clause"), ("refused", "Retrieved but refused"), ("wrong", "Retrieved but wrong words"),
-    ("invented", "Answered where there is no clause"), ("failed", "Failed generation"),
-])
+@pytest.mark.parametrize(
+    "kind, words",
+    [
+        ("missed", "Retrieval missed the clause"),
+        ("refused", "Retrieved but refused"),
+        ("wrong", "Retrieved but wrong words"),
+        ("invented", "Answered where there is no clause"),
+        ("failed", "Failed generation"),
+    ],
+)
 def test_fault_is_named_on_both_pages(kind, words):
     page = shown(several(**{kind: 1}))
     assert f"1 of 1. {words} (Category 0)" in str(page) and words in page._repr_html_()
@@ -128,9 +152,13 @@ def test_error_of_a_failed_generation_is_shown():
     assert "Error: TimeoutError: no <reply>" in str(page) and "no &lt;reply&gt;" in page._repr_html_()
 
 
-@pytest.mark.parametrize("kind, changes, words", [
-    ("failed", {}, "Answer: (none)"), ("wrong", {"answer": " \n"}, "Answer: (blank)"),
-])
+@pytest.mark.parametrize(
+    "kind, changes, words",
+    [
+        ("failed", {}, "Answer: (none)"),
+        ("wrong", {"answer": " \n"}, "Answer: (blank)"),
+    ],
+)
 def test_answer_that_is_not_there_is_named(kind, changes, words):
     assert words in str(shown([prediction(0, kind, **changes)]))
 
@@ -143,8 +171,15 @@ def test_verdict_and_reason_stand_beside_the_answer():
 
 
 def test_markup_in_contract_and_answer_stays_text():
-    rows = [prediction(0, "wrong", answer="<script>alert(1)</script>", question="<img src=x>", passages=[
-        {"index": 0, "start": AT, "end": len(TEXT), "score": 1.0}])]
+    rows = [
+        prediction(
+            0,
+            "wrong",
+            answer="<script>alert(1)</script>",
+            question="<img src=x>",
+            passages=[{"index": 0, "start": AT, "end": len(TEXT), "score": 1.0}],
+        )
+    ]
     page = shown(rows, around=5000)._repr_html_()
     assert "<script" not in page and "<img" not in page and "<b>Fees" not in page and "&lt;b&gt;Fees" in page
 

@@ -128,8 +128,11 @@ def differences(reference: Path, run: Path) -> list[str]:
 def leftovers(run: Path) -> list[str]:
     """Return the temporary files and folders that a finished run must not leave."""
     marks = ("-work", "-new")
-    return sorted(str(path.relative_to(run)) for path in run.rglob(".*")
-                  if is_leftover(path) or (path.is_dir() and path.name.endswith(marks)))  # fmt: skip
+    return sorted(
+        str(path.relative_to(run))
+        for path in run.rglob(".*")
+        if is_leftover(path) or (path.is_dir() and path.name.endswith(marks))
+    )
 
 
 def answers(run: Path) -> dict[tuple[str, str], dict]:

@@ -61,14 +61,18 @@ def test_damage_is_made_good_or_named(reference: Path, run: Path, capsys: pytest
             path.write_bytes(_spoilt(path.read_bytes(), draw.choice(WAYS), draw))
         damaged += [str(path.relative_to(run)) for path in chosen]
         while (done := finish(run)).returncode:
-            assert done.returncode == 2 and done.stderr.count("error:") == 1 and "Traceback" not in done.stderr, done.stderr
+            assert done.returncode == 2 and done.stderr.count("error:") == 1 and "Traceback" not in done.stderr, (
+                done.stderr
+            )
             named = [path for path in chosen if str(path) in done.stderr and path.is_file()]
             assert named and "delete" in done.stderr, done.stderr
             named[0].unlink()  # what the message says
             messages += 1
         assert differences(reference, run) == [], damaged[-FILES:]
     with capsys.disabled():
-        print(f"\n{len(damaged)} files damaged, {FILES} at a time: all made good, {messages} after a message with the remedy")
+        print(
+            f"\n{len(damaged)} files damaged, {FILES} at a time: all made good, {messages} after a message with the remedy"
+        )
 
 
 def _files(run: Path) -> list[Path]:
@@ -78,6 +82,7 @@ def _files(run: Path) -> list[Path]:
 
 def _begins(run: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """Return the stage that the loop would run first, "nothing", or "a message"; nothing is run or deleted."""
+
     def stop(self: Manifest, stage: stages.Stage, *_: object) -> None:
         raise Begins(stage.name)
 

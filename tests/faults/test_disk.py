@@ -18,7 +18,14 @@ from cuadft.loop.stages import STAGES
 
 ROOM = 1 << 30  # bytes of the small disk when it is not meant to be full
 SLACK = (0, 8, 64, 512)  # KiB left, in turn
-JUDGEMENT = {"annotator": "anna", "contract": "C", "question": "Who pays?", "answer_a": "A", "answer_b": "B", "verdict": "a"}
+JUDGEMENT = {
+    "annotator": "anna",
+    "contract": "C",
+    "question": "Who pays?",
+    "answer_a": "A",
+    "answer_b": "B",
+    "verdict": "a",
+}
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root may mount a small disk")
 
@@ -34,7 +41,9 @@ def disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
-def test_a_disk_that_fills_up_in_any_stage_costs_no_work(reference: Path, disk: Path, capsys: pytest.CaptureFixture) -> None:
+def test_a_disk_that_fills_up_in_any_stage_costs_no_work(
+    reference: Path, disk: Path, capsys: pytest.CaptureFixture
+) -> None:
     run, full = disk / "run", []
     for n, stage in enumerate(STAGES):
         attempt = Attempt(run)

@@ -15,8 +15,20 @@ from faulty_server import CUT, DROP, EMPTY, GARBLED, NULL, status
 from smoke_run import ROOT
 
 KEY, PASSWORD, PART = "sk-planted-7e57cafe0123456789", "hunter2hunter2", "planted-in-query-42"
-FAULTS = [status(400), "Verdict: correct", GARBLED, status(403), "Verdict: partly", status(429, retry_after=0), NULL, CUT,
-          status(500), EMPTY, DROP, "1. Who pays?\n2. Who is paid?"]  # fmt: skip
+FAULTS = [
+    status(400),
+    "Verdict: correct",
+    GARBLED,
+    status(403),
+    "Verdict: partly",
+    status(429, retry_after=0),
+    NULL,
+    CUT,
+    status(500),
+    EMPTY,
+    DROP,
+    "1. Who pays?\n2. Who is paid?",
+]
 
 
 @pytest.mark.parametrize("in_address", [False, True], ids=["key", "password in the address"])

@@ -39,7 +39,9 @@ def test_kills_at_random_moments_lose_nothing(reference: Path, tmp_path: Path, c
     assert done.returncode == 0, done.stdout + done.stderr
     lost += sum(answers(run).get(key) != row for key, row in before.items() if row["error"] is None)
     with capsys.disabled():
-        print(f"\n{sum(struck.values())} kills: {_by(struck, 0)}; {_by(struck, 1)}; rows lost or answered again: {lost}")
+        print(
+            f"\n{sum(struck.values())} kills: {_by(struck, 0)}; {_by(struck, 1)}; rows lost or answered again: {lost}"
+        )
     assert differences(reference, run) == [] and lost == 0
     assert sum(struck.values()) >= 8 * A_STAGE and {stage for stage, _ in struck if stage} == set(NAMES)
 
@@ -51,7 +53,9 @@ def _by(counts: Counter, place: int) -> str:
     return ", ".join(f"{name} {n}" for name, n in totals.items())
 
 
-def test_an_interruption_of_every_stage_is_resumed(reference: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+def test_an_interruption_of_every_stage_is_resumed(
+    reference: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
     draw, seconds, run, stopped = random.Random(8), seconds_of(reference), tmp_path / "run", []
     for name in NAMES:
         attempt = Attempt(run)

@@ -12,21 +12,37 @@ from cuadft.feedback.records import checked_judgement, pair_key, swapped_verdict
 
 
 def row(annotator: str, number: int, verdict: str, contract: str = "C", **fields) -> dict:
-    return checked_judgement({"annotator": annotator, "id": f"q{number}", "contract": contract, "question": "Which law?",
-                    "answer_a": "Ohio", "answer_b": "Texas", "verdict": verdict} | fields)  # fmt: skip
+    return checked_judgement(
+        {
+            "annotator": annotator,
+            "id": f"q{number}",
+            "contract": contract,
+            "question": "Which law?",
+            "answer_a": "Ohio",
+            "answer_b": "Texas",
+            "verdict": verdict,
+        }
+        | fields
+    )
 
 
 def rows(**verdicts: str) -> list[dict]:
     """Return judgements from one letter per pair: a, b, t(ie), w(rong), s(kip), - for none."""
     names = {"a": "a", "b": "b", "t": "tie", "w": "both_wrong", "s": "skip"}
-    return [row(who, n, names[letter], contract=f"C{n % 4}")
-            for who, letters in verdicts.items() for n, letter in enumerate(letters) if letter != "-"]  # fmt: skip
+    return [
+        row(who, n, names[letter], contract=f"C{n % 4}")
+        for who, letters in verdicts.items()
+        for n, letter in enumerate(letters)
+        if letter != "-"
+    ]
 
 
 def test_two_annotators_get_cohens_kappa():
     # 20 pairs: both a 8, both b 6, anna a and ben b 4, anna b and ben a 2. Observed (8 + 6) / 20 = 0.70; by chance
     # 12/20 * 10/20 + 8/20 * 10/20 = 0.50; kappa (0.70 - 0.50) / (1 - 0.50) = 0.40.
-    found = annotator_agreement(rows(anna="a" * 8 + "b" * 6 + "a" * 4 + "b" * 2, ben="a" * 8 + "b" * 6 + "b" * 4 + "a" * 2))
+    found = annotator_agreement(
+        rows(anna="a" * 8 + "b" * 6 + "a" * 4 + "b" * 2, ben="a" * 8 + "b" * 6 + "b" * 4 + "a" * 2)
+    )
     assert (found.measure, found.n, found.n_contracts, found.annotators) == ("Cohen's kappa", 20, 4, ("anna", "ben"))
     assert found.value == pytest.approx(0.40) and found.same == pytest.approx(0.70)
     assert (found.low, found.high, found.reason) == (None, None, None)
@@ -46,17 +62,25 @@ def test_three_annotators_get_krippendorffs_alpha():
 def test_alpha_with_missing_verdicts_is_the_published_one():
     # Krippendorff's example of 3 coders, 15 units and 26 values that can be paired, nominal: alpha 0.691.
     table = {"A": "-----34121133-3", "B": "1-213343-------", "C": "--21344-2113 3-4".replace(" ", "")}
-    found = annotator_agreement(rows(**{who: line.translate(str.maketrans("1234", "abtw")) for who, line in table.items()}))
+    found = annotator_agreement(
+        rows(**{who: line.translate(str.maketrans("1234", "abtw")) for who, line in table.items()})
+    )
     assert found.value == pytest.approx(0.691358, abs=1e-6) and found.n == 12
 
 
 @settings(max_examples=40, deadline=None)
-@given(st.lists(st.tuples(*[st.sampled_from("abtws-")] * 3), min_size=1, max_size=12), st.randoms(use_true_random=False))
+@given(
+    st.lists(st.tuples(*[st.sampled_from("abtws-")] * 3), min_size=1, max_size=12), st.randoms(use_true_random=False)
+)
 def test_order_names_and_sides_do_not_matter(table, chance):
-    made = rows(**dict(zip(("anna", "ben", "eve"), ("".join(column) for column in zip(*table, strict=True)), strict=True)))
+    made = rows(
+        **dict(zip(("anna", "ben", "eve"), ("".join(column) for column in zip(*table, strict=True)), strict=True))
+    )
     found = annotator_agreement(made)
     renamed = [r | {"annotator": {"anna": "x", "ben": "y", "eve": "z"}[r["annotator"]]} for r in made]
-    mixed = annotator_agreement(chance.sample([swapped_verdict(r) if chance.random() < 0.5 else r for r in renamed], len(made)))
+    mixed = annotator_agreement(
+        chance.sample([swapped_verdict(r) if chance.random() < 0.5 else r for r in renamed], len(made))
+    )
     assert (mixed.n, mixed.same, mixed.measure) == (found.n, pytest.approx(found.same), found.measure)
     assert mixed.value == pytest.approx(found.value)
     assert (found.value is None) == (found.reason is not None)
@@ -64,14 +88,20 @@ def test_order_names_and_sides_do_not_matter(table, chance):
     assert str(found) and "nan" not in str(found)
 
 
-@pytest.mark.parametrize("made, words", [
-    ({}, "There are no verdicts yet."),
-    ({"anna": "abt"}, "Only anna has judged: agreement needs a second annotator."),
-    ({"anna": "sss"}, "There are no verdicts yet."),
-    ({"anna": "ab--", "ben": "--ab"}, "anna and ben have judged no pair in common."),
-    ({"anna": "aa", "ben": "aa"}, "All verdicts are 'a', so that agreement beyond chance is undefined."),
-    ({"anna": "tt", "ben": "tt", "eve": "tt"}, "All verdicts are 'tie', so that agreement beyond chance is undefined."),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "made, words",
+    [
+        ({}, "There are no verdicts yet."),
+        ({"anna": "abt"}, "Only anna has judged: agreement needs a second annotator."),
+        ({"anna": "sss"}, "There are no verdicts yet."),
+        ({"anna": "ab--", "ben": "--ab"}, "anna and ben have judged no pair in common."),
+        ({"anna": "aa", "ben": "aa"}, "All verdicts are 'a', so that agreement beyond chance is undefined."),
+        (
+            {"anna": "tt", "ben": "tt", "eve": "tt"},
+            "All verdicts are 'tie', so that agreement beyond chance is undefined.",
+        ),
+    ],
+)
 def test_where_there_is_no_coefficient_the_reason_is_given(made, words):
     found = annotator_agreement(rows(**made), n_resamples=10)
     assert found.value is None and found.low is None and found.reason == words
@@ -103,7 +133,9 @@ def test_the_interval_resamples_contracts():
 def test_who_disagrees_with_whom_is_listed_worst_first():
     table = by_two(rows(anna="abab--", ben="abba--", eve="----ab", max="abab-b"))
     assert list(zip(table["first"], table["second"], table["pairs"], strict=True))[:2] == [
-        ("anna", "ben", 4), ("ben", "max", 4)]  # fmt: skip
+        ("anna", "ben", 4),
+        ("ben", "max", 4),
+    ]
     # anna and ben agree on 2 of 4, by chance on 1/2: kappa 0
     assert table["same"][0] == 0.5 and table["kappa"][0] == pytest.approx(0)
     none = table[table["pairs"] == 0]

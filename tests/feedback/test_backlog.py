@@ -16,10 +16,23 @@ TEXT = "This Agreement is governed by the law of Ohio. Invoices are paid within 
 LAW, PAY = TEXT.index("governed"), TEXT.index("Invoices")
 
 
-def candidate(number: int, system: str, answer: str | None, contract: str = "C", category: str = "Law", **fields) -> dict:
-    return {"id": f"{contract} {number}", "contract": contract, "category": category, "question": "Which law?",
-            "answers": [], "is_impossible": False, "answer": answer, "spans": [], "split": "train", "error": None,
-            "passages": [{"index": 0, "start": 0, "end": 84, "score": 1.0}], "system": system} | fields  # fmt: skip
+def candidate(
+    number: int, system: str, answer: str | None, contract: str = "C", category: str = "Law", **fields
+) -> dict:
+    return {
+        "id": f"{contract} {number}",
+        "contract": contract,
+        "category": category,
+        "question": "Which law?",
+        "answers": [],
+        "is_impossible": False,
+        "answer": answer,
+        "spans": [],
+        "split": "train",
+        "error": None,
+        "passages": [{"index": 0, "start": 0, "end": 84, "score": 1.0}],
+        "system": system,
+    } | fields
 
 
 def ask(candidates, scores=None, **settings) -> list[dict]:
@@ -51,16 +64,24 @@ def test_a_disputed_pair_comes_before_all_others():
 
 def test_a_reason_names_neither_systems_nor_the_better_answer():
     rows = [*two(0), *two(1, one=NO_CLAUSE), *two(2, spans=[[LAW, LAW + 9]])]
-    turned = [row for n in (0, 1, 2) for row in reversed(rows[2 * n:2 * n + 2])]
+    turned = [row for n in (0, 1, 2) for row in reversed(rows[2 * n : 2 * n + 2])]
     scores = {"judge": [0.9, 0.1, 0.6, 0.5, 0.5, 0.5], "f1": [0.1, 0.6, 0.6, 0.5, 0.5, 0.5]}
-    back = {name: [v for n in (0, 1, 2) for v in reversed(s[2 * n:2 * n + 2])] for name, s in scores.items()}
+    back = {name: [v for n in (0, 1, 2) for v in reversed(s[2 * n : 2 * n + 2])] for name, s in scores.items()}
     why = {task["id"]: task["why"] for task in ask(rows, scores)}
     assert why == {task["id"]: task["why"] for task in ask(turned, back)}
     assert not {word for text in why.values() for word in text.split()} & {"sft", "rag", "first", "second", "a", "b"}
 
 
-@pytest.mark.parametrize("one, other", [("Law of Ohio", "the law of  OHIO."), (NO_CLAUSE, "there is no such clause"),
-                                        ("", NO_CLAUSE), (None, "Ohio"), ("Ohio", None)])  # fmt: skip
+@pytest.mark.parametrize(
+    "one, other",
+    [
+        ("Law of Ohio", "the law of  OHIO."),
+        (NO_CLAUSE, "there is no such clause"),
+        ("", NO_CLAUSE),
+        (None, "Ohio"),
+        ("Ohio", None),
+    ],
+)
 def test_equal_and_failed_answers_are_no_pair(one, other):
     assert ask(two(0, one, other)) == []
     failed = [candidate(0, "sft", "Ohio"), candidate(0, "rag", "Texas", error="TimeoutError")]
@@ -93,8 +114,12 @@ def test_tasks_are_spread_over_contracts_and_categories():
 
 @given(st.integers(0, 10**6), st.integers(0, 30))
 def test_equal_seeds_give_equal_tasks_of_different_pairs(seed, size):
-    rows = [row for contract in "ABC" for n in range(4) for row in (*two(n, contract=contract),
-                                                                    candidate(n, "dpo", NO_CLAUSE, contract=contract))]
+    rows = [
+        row
+        for contract in "ABC"
+        for n in range(4)
+        for row in (*two(n, contract=contract), candidate(n, "dpo", NO_CLAUSE, contract=contract))
+    ]
     found = ask(rows, size=size, seed=seed)
     assert found == ask(rows, size=size, seed=seed)
     assert len({pair_key(task) for task in found}) == len(found) == min(size, 36)
@@ -106,12 +131,13 @@ def test_ties_are_broken_by_the_seed():
 
 
 def test_a_task_shows_what_both_systems_read_and_cite():
-    one = candidate(0, "sft", "governed", spans=[[LAW, LAW + 8]],
-                    passages=[{"start": 200, "end": 250}, {"start": 0, "end": 40}])
+    one = candidate(
+        0, "sft", "governed", spans=[[LAW, LAW + 8]], passages=[{"start": 200, "end": 250}, {"start": 0, "end": 40}]
+    )
     other = candidate(0, "rag", "Invoices", spans=[[PAY + 1000, PAY + 1008]], passages=[{"start": 30, "end": 84}])
     (task,) = ask([one, other])
     assert [(p["start"], p["end"]) for p in task["passages"]] == [(0, 84), (200, 250), (PAY + 700, PAY + 1308)]
-    assert all(p["text"] == TEXT[p["start"]:p["end"]] for p in task["passages"])
+    assert all(p["text"] == TEXT[p["start"] : p["end"]] for p in task["passages"])
     assert task["spans_a"] == [[LAW, LAW + 8]] and task["spans_b"] == [[PAY + 1000, PAY + 1008]]
     assert (task["system_a"], task["answer_a"], task["prompt"]) == ("sft", "governed", None)
     assert "answers" not in task and "is_impossible" not in task  # the gold words would give the verdict away
@@ -138,12 +164,20 @@ def test_missing_scores_do_not_count():
     assert ask(two(0), {"judge": [None, None]})[0]["why"].endswith("no score compares them.")
 
 
-@pytest.mark.parametrize("change, message", [
-    ({"rows": two(0, split="test")}, "test split"), ({"rows": two(0, split="dev")}, "dev split"),
-    ({"texts": {}}, "No text of contract 'C'"), ({"texts": {"C": "short"}}, "outside its contract"),
-    ({"size": -1}, "size -1"), ({"size": 2.5}, "size 2.5"), ({"scores": {"f1": [0.5]}}, "1 values for 2"),
-    ({"scores": {"seconds": [3.0, 4.0]}}, "'seconds' holds 3.0"), ({"scores": {"f1": [math.inf, 0]}}, "holds inf"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"rows": two(0, split="test")}, "test split"),
+        ({"rows": two(0, split="dev")}, "dev split"),
+        ({"texts": {}}, "No text of contract 'C'"),
+        ({"texts": {"C": "short"}}, "outside its contract"),
+        ({"size": -1}, "size -1"),
+        ({"size": 2.5}, "size 2.5"),
+        ({"scores": {"f1": [0.5]}}, "1 values for 2"),
+        ({"scores": {"seconds": [3.0, 4.0]}}, "'seconds' holds 3.0"),
+        ({"scores": {"f1": [math.inf, 0]}}, "holds inf"),
+    ],
+)
 def test_what_does_not_fit_is_refused(change, message):
     rows = change.pop("rows", two(0))
     with pytest.raises(InputError, match=message):

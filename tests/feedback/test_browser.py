@@ -19,8 +19,14 @@ import pytest
 from cuadft.feedback.store import Store
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update", "--disable-sync",
-         "--no-first-run"]  # fmt: skip
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--no-first-run",
+]
 PATIENCE = 60_000  # milliseconds: a busy machine is no fault of the widget
 CELL = """import json
 from cuadft.feedback.store import Store
@@ -44,11 +50,23 @@ MIDDLE = """word => {
 def tasks():
     made = []
     for number in range(6):
-        made.append({"id": f"q{number}", "contract": "Acme <i>Supply</i>", "question": f"Question number {number}?",
-                     "passages": [{"start": 100, "end": 100 + len(TEXT), "text": TEXT}], "answer_a": f"Ohio {number}",
-                     "answer_b": f"Texas {number}", "system_a": "one", "system_b": "two", "prompt": None, "why": "",
-                     "spans_a": [[100 + LAW[0], 100 + LAW[1]]], "spans_b": [[100 + LAW[1] - 4, 100 + LAW[1] + 5]],
-                     "priority": 1.0})  # fmt: skip
+        made.append(
+            {
+                "id": f"q{number}",
+                "contract": "Acme <i>Supply</i>",
+                "question": f"Question number {number}?",
+                "passages": [{"start": 100, "end": 100 + len(TEXT), "text": TEXT}],
+                "answer_a": f"Ohio {number}",
+                "answer_b": f"Texas {number}",
+                "system_a": "one",
+                "system_b": "two",
+                "prompt": None,
+                "why": "",
+                "spans_a": [[100 + LAW[0], 100 + LAW[1]]],
+                "spans_b": [[100 + LAW[1] - 4, 100 + LAW[1] + 5]],
+                "priority": 1.0,
+            }
+        )
     return made
 
 
@@ -81,13 +99,30 @@ def lab(tmp_path_factory):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"http://127.0.0.1:{free.getsockname()[1]}"
-    folders = {"JUPYTER_CONFIG_DIR": "config", "JUPYTER_RUNTIME_DIR": "runtime", "JUPYTERLAB_WORKSPACES_DIR": "workspaces",
-               "JUPYTERLAB_SETTINGS_DIR": "settings", "IPYTHONDIR": "ipython"}  # fmt: skip
+    folders = {
+        "JUPYTER_CONFIG_DIR": "config",
+        "JUPYTER_RUNTIME_DIR": "runtime",
+        "JUPYTERLAB_WORKSPACES_DIR": "workspaces",
+        "JUPYTERLAB_SETTINGS_DIR": "settings",
+        "IPYTHONDIR": "ipython",
+    }
     env = os.environ | {name: str(home / part) for name, part in folders.items()}
     env["PYTHONPATH"] = str(Path(__file__).parents[2])
-    options = {"token": "test", "root_dir": folder, "ip": "127.0.0.1", "port": address.rsplit(":")[-1], "port_retries": 0}
-    command = [sys.executable, "-m", "jupyterlab", "--allow-root", "--no-browser",
-               *(f"--ServerApp.{name}={value}" for name, value in options.items())]  # fmt: skip
+    options = {
+        "token": "test",
+        "root_dir": folder,
+        "ip": "127.0.0.1",
+        "port": address.rsplit(":")[-1],
+        "port_retries": 0,
+    }
+    command = [
+        sys.executable,
+        "-m",
+        "jupyterlab",
+        "--allow-root",
+        "--no-browser",
+        *(f"--ServerApp.{name}={value}" for name, value in options.items()),
+    ]
     with open(home / "lab.log", "w") as log:
         server = subprocess.Popen(command, cwd=folder, env=env, stdout=log, stderr=log)
     try:
@@ -153,7 +188,9 @@ def focus(page):
 
 
 def shows(page, text):
-    page.wait_for_function("([css, text]) => document.querySelector(css)?.textContent.includes(text)", arg=[WIDGET, text])
+    page.wait_for_function(
+        "([css, text]) => document.querySelector(css)?.textContent.includes(text)", arg=[WIDGET, text]
+    )
 
 
 def cells(page):
@@ -251,7 +288,9 @@ def test_notebook_06_asks_people_and_keeps_their_verdicts(chromium, lab, smoke):
     rows = Store(folder / "smoke" / "feedback.sqlite").judgements()
     kinds = ["one is better" if row["verdict"] in ("a", "b") else row["verdict"] for row in rows]
     assert kinds == ["one is better", "one is better", "tie", "both_wrong", "one is better"]
-    training = {json.loads(line)["id"] for line in (smoke / "iter-02" / "data" / "train.jsonl").read_text().splitlines()}
+    training = {
+        json.loads(line)["id"] for line in (smoke / "iter-02" / "data" / "train.jsonl").read_text().splitlines()
+    }
     assert {row["id"] for row in rows} <= training
     page.close()
 

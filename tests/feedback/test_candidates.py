@@ -10,7 +10,9 @@ from cuadft.models.local import LocalEngine
 MANY = [row | {"id": f"{row['id']}{n}"} for n in range(5) for row in small.ROWS]  # 60 answerable, 20 not
 
 
-@pytest.mark.parametrize("size, share, expected", [(10, 0.3, 3), (10, 0.0, 0), (10, 1.0, 10), (7, 0.5, 4), (40, 0.5, 20)])
+@pytest.mark.parametrize(
+    "size, share, expected", [(10, 0.3, 3), (10, 0.0, 0), (10, 1.0, 10), (7, 0.5, 4), (40, 0.5, 20)]
+)
 def test_the_share_of_unanswerable_rows_is_drawn(size, share, expected):
     drawn = draw_candidate_rows(MANY, size=size, impossible_share=share, seed=4)
     assert sum(r["is_impossible"] for r in drawn) == expected and len(drawn) == size
@@ -57,7 +59,9 @@ def test_each_row_gets_one_greedy_and_n_sampled_candidates_once(tmp_path):
     assert len(made) == len(script.calls) == 3 * 16
     assert [(p["system"], p["id"]) for p in made] == [(f"candidate {n}", r["id"]) for n in range(3) for r in small.ROWS]
     assert len({p["fingerprint"] for p in made}) == 3  # temperature and seed differ
-    assert sample_candidates(program, lm, small.ROWS, tmp_path, n=2, temperature=0.7) == made and len(script.calls) == 48
+    assert (
+        sample_candidates(program, lm, small.ROWS, tmp_path, n=2, temperature=0.7) == made and len(script.calls) == 48
+    )
     sample_candidates(program, lm, small.ROWS, tmp_path, n=2, temperature=0.9)
     assert len(script.calls) == 48 + 32  # the greedy ones stand
 
@@ -82,13 +86,17 @@ def test_the_prompts_are_those_that_were_sent(tmp_path):
     made = sample_candidates(program, script.lm(), small.ROWS, tmp_path, n=1, temperature=0.7, batch_size=1)
     told = with_prompts(program, made)
     assert [row["prompt"] for row in told] == script.calls and [row | {"prompt": 0} for row in made] == [
-        row | {"prompt": 0} for row in told]  # fmt: skip
+        row | {"prompt": 0} for row in told
+    ]
     assert with_prompts(program, []) == []
 
 
 def test_sampled_candidates_differ_by_seed_and_repeat(tiny, tmp_path):
     lms = [LocalEngine(tiny, dtype="float32").lm(max_tokens=6) for _ in range(2)]
-    drawn = [sample_candidates(small.program(), lm, small.ROWS[1:4], tmp_path / str(n), n=2, temperature=1.0) for n, lm in enumerate(lms)]
+    drawn = [
+        sample_candidates(small.program(), lm, small.ROWS[1:4], tmp_path / str(n), n=2, temperature=1.0)
+        for n, lm in enumerate(lms)
+    ]
     answers = [[p["answer"] for p in made] for made in drawn]
     assert answers[0] == answers[1] and answers[0][3:6] != answers[0][6:9]
 

@@ -29,7 +29,9 @@ def run(tmp_path):
 
 def make_run(tmp_path):
     folder = tmp_path / "run"
-    files.write_jsonl(folder / "contracts.jsonl", [{"title": t, "text": TEXTS[t], "split": s} for t, s in SPLITS.items()])
+    files.write_jsonl(
+        folder / "contracts.jsonl", [{"title": t, "text": TEXTS[t], "split": s} for t, s in SPLITS.items()]
+    )
     for name in ("train", "dev", "test"):
         rows = [row for row in ROWS if SPLITS[row["contract"]] == name]
         files.write_jsonl(folder / "iter-01" / "data" / f"{name}.jsonl", rows)
@@ -64,8 +66,11 @@ def stored(run):
 def preferred(run):
     """Return (annotator, id, better, worse) of all current judgements with a winner."""
     other = {"a": "b", "b": "a"}
-    return {(j["annotator"], j["id"], j[f"answer_{j['verdict']}"], j[f"answer_{other[j['verdict']]}"])
-            for j in stored(run) if j["verdict"] in other}
+    return {
+        (j["annotator"], j["id"], j[f"answer_{j['verdict']}"], j[f"answer_{other[j['verdict']]}"])
+        for j in stored(run)
+        if j["verdict"] in other
+    }
 
 
 # TRL's layouts
@@ -92,13 +97,16 @@ OHIO, TEXAS = ([{"role": "assistant", "content": text}] for text in ("Ohio", "Te
         {"chosen": [USER, *OHIO], "rejected": [USER, *TEXAS]},  # implicit prompt
         {"prompt": json.dumps([USER]), "chosen": json.dumps(OHIO), "rejected": json.dumps(TEXAS)},
         {"prompt": str([USER]), "chosen": str(OHIO), "rejected": str(TEXAS)},  # as pandas writes lists into CSV
-        {"chosen": f"\n\nHuman: {LAW}\n\nAssistant: Ohio", "rejected": f"\n\nHuman: {LAW}\n\nAssistant: Texas",
-         "question": LAW},
+        {
+            "chosen": f"\n\nHuman: {LAW}\n\nAssistant: Ohio",
+            "rejected": f"\n\nHuman: {LAW}\n\nAssistant: Texas",
+            "question": LAW,
+        },
         {"chosen": f"Question: {LAW}\nAnswer: Ohio", "rejected": f"Question: {LAW}\nAnswer: Texas"},
         {"chosen": f"{LAW} Ohio", "rejected": f"{LAW} Texas"},
         {"prompt": [{"role": "user", "content": [{"type": "text", "text": LAW}]}], "chosen": OHIO, "rejected": TEXAS},
     ],
-)  # fmt: skip
+)
 def test_the_question_is_found_in_prompts_of_every_form(run, row):
     done = imported(run, [row | {"contract": f"  {TRAIN.upper()} ", "annotator": "anna"}])
     assert done.left_out == [] and preferred(run) == {("anna", LAW_ID, "Ohio", "Texas")}
@@ -116,9 +124,13 @@ def test_answers_that_begin_alike_are_not_cut_where_the_question_is_known(run):
 
 def test_thumbs_on_one_question_become_pairs_and_a_single_thumb_is_kept(run):
     ask = {"prompt": LAW, "contract": TRAIN, "annotator": "anna"}
-    rows = [ask | {"completion": "Ohio", "label": True}, ask | {"completion": "Texas", "label": "False"},
-            ask | {"completion": "Maine", "label": 0}, ask | {"completion": "None", "label": True, "annotator": "bob"},
-            ask | {"completion": "x", "label": "maybe"}]  # fmt: skip
+    rows = [
+        ask | {"completion": "Ohio", "label": True},
+        ask | {"completion": "Texas", "label": "False"},
+        ask | {"completion": "Maine", "label": 0},
+        ask | {"completion": "None", "label": True, "annotator": "bob"},
+        ask | {"completion": "x", "label": "maybe"},
+    ]
     done = imported(run, rows)
     assert done.stored == 3 and [one.where for one in done.left_out] == ["line 5"]
     law = ("anna", LAW_ID, "Ohio")
@@ -128,33 +140,51 @@ def test_thumbs_on_one_question_become_pairs_and_a_single_thumb_is_kept(run):
 def test_two_thumbs_down_are_both_wrong(run):
     imported(run, [{"id": LAW_ID, "completion": text, "label": False, "annotator": "a"} for text in ("x", "y", "z")])
     assert {(j["verdict"], j["answer_a"], j["answer_b"]) for j in stored(run)} == {
-        ("both_wrong", "x", "y"), ("both_wrong", "z", "")}  # fmt: skip
+        ("both_wrong", "x", "y"),
+        ("both_wrong", "z", ""),
+    }
 
 
 def test_thumbs_of_different_questions_are_never_joined(run):
     thumb = {"annotator": "anna", "pair": "1"}
-    rows = [thumb | {"id": LAW_ID, "completion": "Ohio", "label": True},
-            thumb | {"id": f"{TRAIN}__Renewal Term", "completion": "two years", "label": False},
-            thumb | {"id": f"{DEV}__Governing Law", "completion": "Nevada", "label": False}]  # fmt: skip
+    rows = [
+        thumb | {"id": LAW_ID, "completion": "Ohio", "label": True},
+        thumb | {"id": f"{TRAIN}__Renewal Term", "completion": "two years", "label": False},
+        thumb | {"id": f"{DEV}__Governing Law", "completion": "Nevada", "label": False},
+    ]
     done = imported(run, rows)
     assert [(one.where, one.held_out) for one in done.left_out] == [("line 3", True)]
     assert {(j["id"], j["answer_a"], j["answer_b"]) for j in stored(run)} == {
-        (LAW_ID, "Ohio", ""), (f"{TRAIN}__Renewal Term", "two years", "")}  # fmt: skip
+        (LAW_ID, "Ohio", ""),
+        (f"{TRAIN}__Renewal Term", "two years", ""),
+    }
 
 
 def test_pairs_that_no_person_preferred_are_left_out(run):
     done = imported(run, [pair(source="ai"), pair(source="gold"), pair(source="human")])
     assert done.stored == 1 and [one.reason for one in done.left_out] == [
-        "it is no person's preference (source ai)", "it is no person's preference (source gold)"]  # fmt: skip
+        "it is no person's preference (source ai)",
+        "it is no person's preference (source gold)",
+    ]
 
 
-@given(st.recursive(st.none() | st.booleans() | st.floats(allow_nan=False) | st.text(max_size=8),
-                    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(
-                        st.sampled_from(["role", "content", "type", "text", "x"]), inner, max_size=3), max_leaves=6),
-       st.sampled_from(["prompt", "chosen", "rejected", "completion", "label", "messages"]))  # fmt: skip
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.floats(allow_nan=False) | st.text(max_size=8),
+        lambda inner: (
+            st.lists(inner, max_size=3)
+            | st.dictionaries(st.sampled_from(["role", "content", "type", "text", "x"]), inner, max_size=3)
+        ),
+        max_leaves=6,
+    ),
+    st.sampled_from(["prompt", "chosen", "rejected", "completion", "label", "messages"]),
+)
 def test_values_of_any_type_make_votes_or_a_reason(value, name):
-    row = {"prompt": LAW, "chosen": "a", "rejected": "b"} if name in ("prompt", "chosen", "rejected") else {
-        "prompt": LAW, "completion": "a", "label": True}  # fmt: skip
+    row = (
+        {"prompt": LAW, "chosen": "a", "rejected": "b"}
+        if name in ("prompt", "chosen", "rejected")
+        else {"prompt": LAW, "completion": "a", "label": True}
+    )
     try:
         for vote in formats.trl_votes(TableRow("row 1", row | {name: value})):
             assert isinstance(vote["answer_a"], str) and vote["answer_a"].strip()
@@ -166,8 +196,11 @@ def test_values_of_any_type_make_votes_or_a_reason(value, name):
 
 
 def task(*annotations, **data):
-    return {"id": 17, "data": {"contract": TRAIN, "question": LAW, "text1": "Ohio", "text2": "Texas"} | data,
-            "annotations": list(annotations)}  # fmt: skip
+    return {
+        "id": 17,
+        "data": {"contract": TRAIN, "question": LAW, "text1": "Ohio", "text2": "Texas"} | data,
+        "annotations": list(annotations),
+    }
 
 
 def annotation(selected="left", by=1, **more):
@@ -176,22 +209,32 @@ def annotation(selected="left", by=1, **more):
 
 
 def test_every_annotator_of_a_task_keeps_his_id_and_skipped_ones_are_counted(run):
-    rows = [task(annotation(), annotation("right", {"id": 3, "email": "bob@law.org"}), annotation(by=4, was_cancelled=True)),
-            task(annotation(by=5, result=[]), text2="Maine"), task(), task(annotation(), text2=" ")]  # fmt: skip
+    rows = [
+        task(
+            annotation(), annotation("right", {"id": 3, "email": "bob@law.org"}), annotation(by=4, was_cancelled=True)
+        ),
+        task(annotation(by=5, result=[]), text2="Maine"),
+        task(),
+        task(annotation(), text2=" "),
+    ]
     done = imported(run, rows, "project-1.json")
     assert done.format == "labelstudio" and done.stored == 2
     assert preferred(run) == {("1", LAW_ID, "Ohio", "Texas"), ("bob@law.org", LAW_ID, "Texas", "Ohio")}
     assert stored(run)[0]["seconds"] == 4.5
     assert [(one.where, one.reason) for one in done.left_out] == [
-        ("row 1, annotation 3", "skipped by the annotator"), ("row 2, annotation 1", "nothing is selected in it"),
+        ("row 1, annotation 3", "skipped by the annotator"),
+        ("row 2, annotation 1", "nothing is selected in it"),
         ("row 3", "nobody has annotated the task"),
-        ("row 4", "no two answers are found in it: fill them in and name their columns answer_a and answer_b")]  # fmt: skip
+        ("row 4", "no two answers are found in it: fill them in and name their columns answer_a and answer_b"),
+    ]
 
 
 def test_tie_comment_and_correction_beside_the_comparison_are_read(run):
-    said = [{"from_name": "other", "to_name": "text1", "type": "choices", "value": {"choices": ["Both wrong"]}},
-            {"from_name": "comment", "to_name": "text1", "type": "textarea", "value": {"text": ["see 4.2"]}},
-            {"from_name": "edited", "to_name": "text1", "type": "textarea", "value": {"text": ["Nevada"]}}]  # fmt: skip
+    said = [
+        {"from_name": "other", "to_name": "text1", "type": "choices", "value": {"choices": ["Both wrong"]}},
+        {"from_name": "comment", "to_name": "text1", "type": "textarea", "value": {"text": ["see 4.2"]}},
+        {"from_name": "edited", "to_name": "text1", "type": "textarea", "value": {"text": ["Nevada"]}},
+    ]
     imported(run, [task(annotation(result=said))], "p.json")
     (judgement,) = stored(run)
     assert [judgement[key] for key in ("verdict", "comment", "edited")] == ["both_wrong", "see 4.2", "Nevada"]
@@ -202,8 +245,17 @@ def test_tie_comment_and_correction_beside_the_comparison_are_read(run):
 def test_flat_exports_are_read(run, name, selected):
     if name.endswith("csv") and not isinstance(selected, str):
         selected = json.dumps(selected)
-    row = {"id": 556, "annotator": 4, "annotation_id": 7, "lead_time": 6.7, "contract": TRAIN, "question": LAW, "pw": selected,
-           "response_a": "Ohio", "response_b": "Texas"}  # fmt: skip
+    row = {
+        "id": 556,
+        "annotator": 4,
+        "annotation_id": 7,
+        "lead_time": 6.7,
+        "contract": TRAIN,
+        "question": LAW,
+        "pw": selected,
+        "response_a": "Ohio",
+        "response_b": "Texas",
+    }
     done = imported(run, [row, row | {"pw": "", "annotation_id": 8}], name)
     assert (done.format, done.stored, len(done.left_out)) == ("labelstudio", 1, 1)
     assert preferred(run) == {("4", LAW_ID, "Texas", "Ohio")}
@@ -212,7 +264,11 @@ def test_flat_exports_are_read(run, name, selected):
 @pytest.mark.parametrize(
     "data",
     [
-        {"prompt": LAW, "answer1": "Ohio", "answer2": "Texas"},  # Label Studio's template for preferences on an LM's answers
+        {
+            "prompt": LAW,
+            "answer1": "Ohio",
+            "answer2": "Texas",
+        },  # Label Studio's template for preferences on an LM's answers
         {"question": LAW, "answerA": "Ohio", "answerB": "Texas"},
         {"Question": LAW, "Answer A": "Ohio", "Answer B": "Texas"},
         {"question": LAW, "textLeft": "Ohio", "textRight": "Texas"},
@@ -238,8 +294,18 @@ def test_a_prompt_that_quotes_a_held_out_contract_refuses_its_task(run):
 def test_a_correction_of_several_lines_is_read_from_flat_exports(run, edited, name):
     if name == "min.csv" and not isinstance(edited, str):
         edited = json.dumps(edited)
-    row = {"id": 5, "annotator": 4, "annotation_id": 7, "lead_time": 6.7, "contract": TRAIN, "question": LAW, "pw": "left",
-           "text1": "Ohio", "text2": "Texas", "edited": edited}  # fmt: skip
+    row = {
+        "id": 5,
+        "annotator": 4,
+        "annotation_id": 7,
+        "lead_time": 6.7,
+        "contract": TRAIN,
+        "question": LAW,
+        "pw": "left",
+        "text1": "Ohio",
+        "text2": "Texas",
+        "edited": edited,
+    }
     imported(run, [row], name)
     assert stored(run)[0]["edited"] == "Ohio,\nnot Texas"
 
@@ -249,8 +315,18 @@ def test_a_correction_of_several_lines_is_read_from_flat_exports(run, edited, na
 
 def test_aws_files_prefer_the_expert_unless_the_judge_calls_the_response_right(run):
     rows = [
-        {"question": "Which state's  law governs the contract?", "ref_answer": "Ohio", "response": "Texas", "judge_bool": "0"},
-        {"question": f"What is {AUDIT.partition(': ')[2]}", "ref_answer": "none", "response": "None.", "judge_bool": "1"},
+        {
+            "question": "Which state's  law governs the contract?",
+            "ref_answer": "Ohio",
+            "response": "Texas",
+            "judge_bool": "0",
+        },
+        {
+            "question": f"What is {AUDIT.partition(': ')[2]}",
+            "ref_answer": "none",
+            "response": "None.",
+            "judge_bool": "1",
+        },
         {"question": CAP, "ref_answer": "10", "response": "10 ", "judge_bool": "0"},
         {"question": "Who?", "ref_answer": "A", "response": "B", "judge_bool": "0"},
     ]
@@ -259,7 +335,9 @@ def test_aws_files_prefer_the_expert_unless_the_judge_calls_the_response_right(r
     assert stored(run)[0]["system_a"] == "expert" and stored(run)[0]["system_b"] == "dpo_llama"
     assert [one.reason for one in done.left_out] == [
         "the file's judge calls the response right: no preference",
-        "both answers are the same", "no training question on its contract has these words"]  # fmt: skip
+        "both answers are the same",
+        "no training question on its contract has these words",
+    ]
 
 
 def test_aws_files_with_an_index_and_older_names_are_read(run):
@@ -271,7 +349,6 @@ def test_aws_files_with_an_index_and_older_names_are_read(run):
 # No held-out contract, no wrong question
 
 
-
 @pytest.mark.parametrize(
     "row",
     [
@@ -281,10 +358,14 @@ def test_aws_files_with_an_index_and_older_names_are_read(run):
         pair(contract=DEV.lower()),  # the id says a training contract
         pair(chosen=TEXTS[TEST][30:200]),
         pair(chosen=f"The contract says:\n{SHOWN}\nSo it is Nevada."),
-        pair(prompt=[{"role": "user", "content": f"<passage>{SHOWN}</passage> Question: {LAW}"}], chosen=OHIO, rejected=TEXAS),
+        pair(
+            prompt=[{"role": "user", "content": f"<passage>{SHOWN}</passage> Question: {LAW}"}],
+            chosen=OHIO,
+            rejected=TEXAS,
+        ),
         pair(prompt=f"Context: {SHOWN}\nQuestion: {LAW}"),
     ],
-)  # fmt: skip
+)
 def test_rows_of_held_out_contracts_are_refused_and_counted(run, row):
     done = imported(run, [row, pair(annotator="bob")])
     assert [(one.where, one.held_out) for one in done.left_out] == [("line 1", True)]
@@ -338,14 +419,28 @@ def test_importing_twice_adds_nothing(run):
 
 
 def test_duplicates_are_found_within_a_file_and_with_the_answers_turned_round(run):
-    turned = {"annotator": "anna", "id": LAW_ID, "answer_a": "Texas", "answer_b": "Ohio", "verdict": "b", "shown_first": "a"}
+    turned = {
+        "annotator": "anna",
+        "id": LAW_ID,
+        "answer_a": "Texas",
+        "answer_b": "Ohio",
+        "verdict": "b",
+        "shown_first": "a",
+    }
     done = imported(run, [pair(), pair(chosen=" Ohio ")])
     assert (done.stored, done.duplicates) == (1, ["line 2"])
     assert imported(run, [turned], "raw.jsonl").duplicates == ["line 1"]
 
 
 def test_a_file_that_keeps_no_spans_takes_none_from_the_store(run):
-    base = {"annotator": "anna", "id": LAW_ID, "contract": TRAIN, "question": LAW, "answer_a": "Ohio", "answer_b": "Texas"}
+    base = {
+        "annotator": "anna",
+        "id": LAW_ID,
+        "contract": TRAIN,
+        "question": LAW,
+        "answer_a": "Ohio",
+        "answer_b": "Texas",
+    }
     Store(run / exchange.STORE).add(base | {"verdict": "a", "span": [3, 9]})
     exchange.export_file(run.parent / "o.jsonl", run)
     assert exchange.import_file(run.parent / "o.jsonl", run).duplicates == ["line 1"]
@@ -355,15 +450,27 @@ def test_a_file_that_keeps_no_spans_takes_none_from_the_store(run):
 
 
 def test_a_vote_without_systems_meets_those_of_the_notebook_on_the_same_answers(run):
-    base = {"annotator": "anna", "id": LAW_ID, "contract": TRAIN, "question": LAW, "answer_a": "Ohio", "answer_b": "Texas"}
+    base = {
+        "annotator": "anna",
+        "id": LAW_ID,
+        "contract": TRAIN,
+        "question": LAW,
+        "answer_a": "Ohio",
+        "answer_b": "Texas",
+    }
     Store(run / exchange.STORE).add(base | {"verdict": "a", "system_a": "sft", "system_b": "rag"})
     imported(run, [pair(annotator="bob", chosen="Texas", rejected="Ohio")])
     assert len({pair_key(judgement) for judgement in stored(run)}) == 1
-    assert {(j["system_a"], j["system_b"], j["verdict"]) for j in stored(run)} == {("sft", "rag", "a"), ("sft", "rag", "b")}
+    assert {(j["system_a"], j["system_b"], j["verdict"]) for j in stored(run)} == {
+        ("sft", "rag", "a"),
+        ("sft", "rag", "b"),
+    }
 
 
 def test_an_export_says_on_how_many_pairs_verdicts_contradict_each_other(run):
-    imported(run, [pair(), pair(annotator="bob", chosen="Texas", rejected="Ohio"), pair(annotator="zoe", rejected="Maine")])
+    imported(
+        run, [pair(), pair(annotator="bob", chosen="Texas", rejected="Ohio"), pair(annotator="zoe", rejected="Maine")]
+    )
     counts = exchange.export_file(run.parent / "o.jsonl", run)
     assert counts == {"judgements": 3, "rows": 3, "without a preference": 0, "pairs with contradictory verdicts": 1}
 
@@ -483,7 +590,10 @@ def test_corrections_are_preferred_to_each_wrong_answer_and_ties_give_no_pair(ru
     assert counts == {"judgements": 3, "rows": 3, "without a preference": 1}
     rows = files.read_jsonl(run.parent / "o.jsonl")
     assert [(r["chosen"][0]["content"], r["rejected"][0]["content"]) for r in rows] == [
-        ("Ohio", "x"), ("Ohio", "y"), ("better", "z")]  # fmt: skip
+        ("Ohio", "x"),
+        ("Ohio", "y"),
+        ("better", "z"),
+    ]
     assert all(r["prompt"] == [{"role": "user", "content": LAW}] and r["source"] == "human" for r in rows)
 
 
@@ -491,16 +601,24 @@ def test_export_says_what_is_wrong(run):
     with pytest.raises(InputError, match="no feedback"):
         exchange.export_file(run.parent / "o.jsonl", run)
     imported(run, [pair()])
-    for name, file_format, message in [("o.txt", "trl", "end the file's name"), ("o.csv", "labelstudio", "in .json"),
-                                       ("o.csv", "aws", "choose auto")]:  # fmt: skip
+    for name, file_format, message in [
+        ("o.txt", "trl", "end the file's name"),
+        ("o.csv", "labelstudio", "in .json"),
+        ("o.csv", "aws", "choose auto"),
+    ]:
         with pytest.raises(InputError, match=message):
             exchange.export_file(run.parent / name, run, file_format=file_format)
         assert not (run.parent / name).exists()
 
 
 def test_exported_tasks_do_not_show_the_systems_and_keep_both_annotators(run):
-    imported(run, [pair(system_chosen="sft", system_rejected="rag"), pair(annotator="bob", system_chosen="sft",
-                                                                         system_rejected="rag")])  # fmt: skip
+    imported(
+        run,
+        [
+            pair(system_chosen="sft", system_rejected="rag"),
+            pair(annotator="bob", system_chosen="sft", system_rejected="rag"),
+        ],
+    )
     exchange.export_file(run.parent / "t.json", run, file_format="labelstudio")
     (one,) = files.read_json(run.parent / "t.json")
     assert "sft" not in json.dumps(one["data"]) and one["meta"] == {"system_a": "sft", "system_b": "rag"}
@@ -509,13 +627,22 @@ def test_exported_tasks_do_not_show_the_systems_and_keep_both_annotators(run):
 
 TEXT = st.text(st.characters(exclude_categories=("Cs",), exclude_characters="\0"), max_size=12)
 ANSWER = TEXT.filter(str.strip) | st.sampled_from(["=1", "'=1", "-", "[{", "a,b;c", '"', "a\r\nb", "[]", "nan"])
-JUDGEMENT = st.fixed_dictionaries({
-    "row": st.integers(0, 7), "annotator": st.sampled_from(["anna", "bob", "=c"]), "answer_a": ANSWER, "answer_b": ANSWER,
-    "system_a": st.sampled_from(["", "sft", "-rag"]), "system_b": st.just("rag"), "comment": TEXT,
-    "verdict": st.sampled_from(["a", "b", "tie", "both_wrong", "skip"]), "edited": st.none() | ANSWER,
-    "seconds": st.none() | st.floats(0, 1e6), "span": st.none() | st.just([3, 9]),
-    "prompt": st.none() | st.just([{"role": "system", "content": "Quote."}, USER]),
-})  # fmt: skip
+JUDGEMENT = st.fixed_dictionaries(
+    {
+        "row": st.integers(0, 7),
+        "annotator": st.sampled_from(["anna", "bob", "=c"]),
+        "answer_a": ANSWER,
+        "answer_b": ANSWER,
+        "system_a": st.sampled_from(["", "sft", "-rag"]),
+        "system_b": st.just("rag"),
+        "comment": TEXT,
+        "verdict": st.sampled_from(["a", "b", "tie", "both_wrong", "skip"]),
+        "edited": st.none() | ANSWER,
+        "seconds": st.none() | st.floats(0, 1e6),
+        "span": st.none() | st.just([3, 9]),
+        "prompt": st.none() | st.just([{"role": "system", "content": "Quote."}, USER]),
+    }
+)
 
 
 def _fold(text):
@@ -538,8 +665,18 @@ def _filled(tmp_path, drawn):
 
 
 def _folded_pairs(rows):
-    return {(r["annotator"], r["id"], r["chosen"][0]["content"], r["rejected"][0]["content"], str(r["prompt"]),
-             r["system_chosen"], r["system_rejected"]) for r in rows}  # fmt: skip
+    return {
+        (
+            r["annotator"],
+            r["id"],
+            r["chosen"][0]["content"],
+            r["rejected"][0]["content"],
+            str(r["prompt"]),
+            r["system_chosen"],
+            r["system_rejected"],
+        )
+        for r in rows
+    }
 
 
 @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -588,12 +725,27 @@ ANY = st.recursive(
     max_leaves=5,
 )
 WHOLE = {
-    "trl": pair(prompt=[USER], comment="", seconds=1, time="2026-05-04", system_chosen="x", contract=TRAIN, question=LAW),
+    "trl": pair(
+        prompt=[USER], comment="", seconds=1, time="2026-05-04", system_chosen="x", contract=TRAIN, question=LAW
+    ),
     "labelstudio": task(annotation()) | {"meta": {}},
     "aws": {"question": LAW, "ref_answer": "Ohio", "response": "Texas", "judge_bool": 0, "contract": TRAIN},
-    "raw": {"id": LAW_ID, "annotator": "a", "answer_a": "Ohio", "answer_b": "x", "verdict": "a", "shown_first": "a",
-            "span": [1, 2], "prompt": [USER], "uid": "0" * 32, "time": None, "seconds": 2, "edited": "y", "revokes": None},
-}  # fmt: skip
+    "raw": {
+        "id": LAW_ID,
+        "annotator": "a",
+        "answer_a": "Ohio",
+        "answer_b": "x",
+        "verdict": "a",
+        "shown_first": "a",
+        "span": [1, 2],
+        "prompt": [USER],
+        "uid": "0" * 32,
+        "time": None,
+        "seconds": 2,
+        "edited": "y",
+        "revokes": None,
+    },
+}
 
 
 @settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -602,7 +754,9 @@ def test_a_row_with_any_value_is_stored_or_left_out_but_stops_nothing(data, kind
     row = dict(WHOLE[kind])
     inside = data.draw(st.sampled_from([row, row.get("data", row), row.get("annotations", [row])[0]]))
     changed = dict(inside) | {data.draw(st.sampled_from(sorted(inside))): data.draw(ANY)}
-    rows = [{"data": changed} if inside is row.get("data") else {"annotations": [changed]} if "data" in row else changed]
+    rows = [
+        {"data": changed} if inside is row.get("data") else {"annotations": [changed]} if "data" in row else changed
+    ]
     rows = [row | (rows[0] if inside is not row else changed), pair() if kind == "trl" else row]
     done = imported(run, rows, "any.json", file_format=kind)
     assert done.rows == done.stored + len(done.left_out) + len(done.duplicates) and done.text()

@@ -21,8 +21,17 @@ from cuadft.feedback import store as store_
 from cuadft.feedback.records import FIELDS, checked_judgement, pair_key, without_surrogates
 from cuadft.feedback.store import Ledger, Store, _insert
 
-GOOD = {"annotator": "anna", "contract": "C", "question": "Which law?", "answer_a": "Ohio", "answer_b": "Texas",
-        "system_a": "sft", "system_b": "rag", "shown_first": "b", "verdict": "a"}  # fmt: skip
+GOOD = {
+    "annotator": "anna",
+    "contract": "C",
+    "question": "Which law?",
+    "answer_a": "Ohio",
+    "answer_b": "Texas",
+    "system_a": "sft",
+    "system_b": "rag",
+    "shown_first": "b",
+    "verdict": "a",
+}
 ADDING = """
 import sys
 from cuadft.feedback import Store
@@ -53,8 +62,14 @@ def store(tmp_path) -> Store:
 
 
 def test_a_verdict_comes_back_as_it_was_given(store):
-    given_row = record(edited="Ohio law", span=(3, 9), comment="naïve 🙂", seconds=4.5, source="import:a.csv",
-                       prompt=[{"role": "user", "content": "Which?"}])  # fmt: skip
+    given_row = record(
+        edited="Ohio law",
+        span=(3, 9),
+        comment="naïve 🙂",
+        seconds=4.5,
+        source="import:a.csv",
+        prompt=[{"role": "user", "content": "Which?"}],
+    )
     uid = store.add(given_row)
     (row,) = Store(store.path).judgements()
     assert row == given_row | {"span": [3, 9], "uid": uid, "time": row["time"], "revokes": None}
@@ -79,9 +94,12 @@ def test_nothing_is_made_before_the_first_verdict(store):
 def test_rows_can_only_be_added(store):
     uid, columns = store.add(record()), ", ".join(FIELDS)  # without the row's number
     db = sqlite3.connect(store.path, isolation_level=None)
-    for statement in ("UPDATE judgement SET verdict = 'b'", "DELETE FROM judgement",
-                      "INSERT OR REPLACE INTO judgement SELECT * FROM judgement",
-                      f"INSERT OR REPLACE INTO judgement ({columns}) SELECT {columns} FROM judgement"):  # fmt: skip
+    for statement in (
+        "UPDATE judgement SET verdict = 'b'",
+        "DELETE FROM judgement",
+        "INSERT OR REPLACE INTO judgement SELECT * FROM judgement",
+        f"INSERT OR REPLACE INTO judgement ({columns}) SELECT {columns} FROM judgement",
+    ):
         with pytest.raises(sqlite3.IntegrityError):
             db.execute(statement)
     db.close()
@@ -136,7 +154,8 @@ def test_processes_that_start_at_once_lose_no_row(tmp_path):
     assert [writer.exitcode for writer in writers] == [0] * 4
     rows = Store(path).judgements(current=False)
     assert sorted((r["annotator"], r["id"]) for r in rows) == sorted(
-        (f"annotator {w}", f"q{k}") for w in range(4) for k in range(n))  # fmt: skip
+        (f"annotator {w}", f"q{k}") for w in range(4) for k in range(n)
+    )
     assert [p.name for p in tmp_path.iterdir()] == ["feedback.sqlite"]  # no part of a file is left
 
 

@@ -15,8 +15,18 @@ from cuadft.feedback.records import (
     without_surrogates,
 )
 
-GOOD = {"annotator": "anna", "id": "q1", "contract": "C", "question": "Which law?", "answer_a": "Ohio", "answer_b": "Texas",
-        "system_a": "sft", "system_b": "rag", "shown_first": "b", "verdict": "a"}  # fmt: skip
+GOOD = {
+    "annotator": "anna",
+    "id": "q1",
+    "contract": "C",
+    "question": "Which law?",
+    "answer_a": "Ohio",
+    "answer_b": "Texas",
+    "system_a": "sft",
+    "system_b": "rag",
+    "shown_first": "b",
+    "verdict": "a",
+}
 text = st.text(st.characters(), max_size=20)  # lone surrogates included
 
 
@@ -24,15 +34,47 @@ def made(**fields) -> dict:
     return checked_judgement(GOOD | fields)
 
 
-@pytest.mark.parametrize("field", [
-    {"verdict": "A"}, {"verdict": "left"}, {"verdict": ["a"]}, {"shown_first": "left"}, {"annotator": " \n"},
-    {"annotator": "x" * 101}, {"annotator": 7}, {"id": " "}, {"contract": ""}, {"question": 1}, {"answer_a": None},
-    {"answer_a": "Texas"}, {"edited": 3}, {"span": [5, 5]}, {"span": [-1, 4]}, {"span": [1.0, 2.0]}, {"span": [True, 2]},
-    {"span": "12"}, {"span": [1, 2, 3]}, {"seconds": -1}, {"seconds": float("nan")}, {"seconds": "3"}, {"seconds": True},
-    {"prompt": "text"}, {"prompt": []}, {"prompt": [{"role": "user"}]}, {"prompt": ["user"]}, {"source": "guess"},
-    {"uid": "1"}, {"uid": 5}, {"revokes": "last"}, {"time": "yesterday"}, {"time": "2026-05-04T09:30:00"}, {"time": 12},
-    {"time": "9999-12-31T00:00:00+00:00"}, {"coment": "late"},
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "field",
+    [
+        {"verdict": "A"},
+        {"verdict": "left"},
+        {"verdict": ["a"]},
+        {"shown_first": "left"},
+        {"annotator": " \n"},
+        {"annotator": "x" * 101},
+        {"annotator": 7},
+        {"id": " "},
+        {"contract": ""},
+        {"question": 1},
+        {"answer_a": None},
+        {"answer_a": "Texas"},
+        {"edited": 3},
+        {"span": [5, 5]},
+        {"span": [-1, 4]},
+        {"span": [1.0, 2.0]},
+        {"span": [True, 2]},
+        {"span": "12"},
+        {"span": [1, 2, 3]},
+        {"seconds": -1},
+        {"seconds": float("nan")},
+        {"seconds": "3"},
+        {"seconds": True},
+        {"prompt": "text"},
+        {"prompt": []},
+        {"prompt": [{"role": "user"}]},
+        {"prompt": ["user"]},
+        {"source": "guess"},
+        {"uid": "1"},
+        {"uid": 5},
+        {"revokes": "last"},
+        {"time": "yesterday"},
+        {"time": "2026-05-04T09:30:00"},
+        {"time": 12},
+        {"time": "9999-12-31T00:00:00+00:00"},
+        {"coment": "late"},
+    ],
+)
 def test_a_wrong_field_is_named(field):
     with pytest.raises(InputError, match=next(iter(field)) if field != {"answer_a": "Texas"} else "Both answers"):
         made(**field)
@@ -47,7 +89,13 @@ def test_a_missing_field_is_named(name):
 def test_defaults_are_filled_and_time_is_utc():
     row = checked_judgement({key: GOOD[key] for key in GOOD if key not in ("system_a", "system_b", "shown_first")})
     assert list(row) == list(FIELDS)
-    assert (row["system_a"], row["comment"], row["source"], row["shown_first"], row["edited"]) == ("", "", "widget", None, None)
+    assert (row["system_a"], row["comment"], row["source"], row["shown_first"], row["edited"]) == (
+        "",
+        "",
+        "widget",
+        None,
+        None,
+    )
     assert len(row["uid"]) == 32 and row["time"].endswith("+00:00")
     assert made(time="2026-05-04T09:30:00+02:00")["time"] == "2026-05-04T07:30:00.000000+00:00"
     assert made(edited=" \n")["edited"] is None and made(annotator="  anna \t b ")["annotator"] == "anna b"
@@ -58,7 +106,10 @@ def test_a_pair_is_the_same_with_its_answers_swapped(sides):
     row = GOOD | sides
     assert pair_key(row) == pair_key(swapped_verdict(row))
     assert swapped_verdict(swapped_verdict(row)) == row
-    assert oriented(swapped_verdict(row)) == oriented(row) in (row, swapped_verdict(row)) or sides["system_a"] == sides["system_b"]
+    assert (
+        oriented(swapped_verdict(row)) == oriented(row) in (row, swapped_verdict(row))
+        or sides["system_a"] == sides["system_b"]
+    )
     assert swapped_verdict(row)["verdict"] == "b" and swapped_verdict(row)["shown_first"] == "a"
     assert pair_key(row) != pair_key(row | {"id": "q2"})
     assert pair_key(row) != pair_key(row | {"answer_a": sides["answer_a"] + "x" * 21})
@@ -79,16 +130,24 @@ def test_keys_do_not_confuse_a_system_with_its_answer(system, answer, other):
 
 
 def test_the_latest_verdict_of_each_annotator_holds():
-    rows = [made(time=f"2026-01-0{day}T00:00:00Z", annotator=who, verdict=verdict)
-            for day, who, verdict in ((2, "anna", "tie"), (3, "ben", "b"), (1, "anna", "a"))]  # fmt: skip
+    rows = [
+        made(time=f"2026-01-0{day}T00:00:00Z", annotator=who, verdict=verdict)
+        for day, who, verdict in ((2, "anna", "tie"), (3, "ben", "b"), (1, "anna", "a"))
+    ]
     assert [(r["annotator"], r["verdict"]) for r in current_judgements(rows)] == [("anna", "tie"), ("ben", "b")]
 
 
 def test_rows_of_one_pair_are_turned_the_same_way():
-    rows = [made(verdict="a", edited="Ohio law"), swapped_verdict(made(annotator="ben", verdict="a")),
-            swapped_verdict(made(annotator="eve", verdict="tie", shown_first="a"))]  # fmt: skip
+    rows = [
+        made(verdict="a", edited="Ohio law"),
+        swapped_verdict(made(annotator="ben", verdict="a")),
+        swapped_verdict(made(annotator="eve", verdict="tie", shown_first="a")),
+    ]
     assert [(r["verdict"], r["answer_a"], r["shown_first"]) for r in current_judgements(rows)] == [
-        ("a", "Ohio", "b"), ("a", "Ohio", "b"), ("tie", "Ohio", "a")]  # fmt: skip
+        ("a", "Ohio", "b"),
+        ("a", "Ohio", "b"),
+        ("tie", "Ohio", "a"),
+    ]
 
 
 def test_an_undone_verdict_gives_way_to_the_one_before():
@@ -98,7 +157,9 @@ def test_an_undone_verdict_gives_way_to_the_one_before():
     assert current_judgements([second, undo]) == []
 
 
-@given(st.lists(st.tuples(st.sampled_from("xyz"), st.booleans(), st.sampled_from(["a", "b", "tie", "skip"])), max_size=12))
+@given(
+    st.lists(st.tuples(st.sampled_from("xyz"), st.booleans(), st.sampled_from(["a", "b", "tie", "skip"])), max_size=12)
+)
 def test_what_holds_holds_again_when_asked_twice(steps):
     rows = [made(annotator=who, verdict=verdict) for who, _, verdict in steps]
     rows = [swapped_verdict(row) if turn else row for row, (_, turn, _) in zip(rows, steps, strict=True)]

@@ -39,23 +39,31 @@ def test_no_fewer_could_be_dropped(seed, mean, tolerance):
     size = random.randint(30, 80)
     ratios = [random.gauss(mean, 1) for _ in range(size)]
     ordered = sorted(ratios, reverse=math.fsum(ratios) < 0)
-    least = next(n for n in range(size + 1) if n == size or abs(math.fsum(ordered[:size - n])) <= tolerance * (size - n)
-                 or math.fsum(ordered[:size - n]) * math.fsum(ratios) < 0)  # fmt: skip
+    least = next(
+        n
+        for n in range(size + 1)
+        if n == size
+        or abs(math.fsum(ordered[: size - n])) <= tolerance * (size - n)
+        or math.fsum(ordered[: size - n]) * math.fsum(ratios) < 0
+    )
     kept, dropped = match_lengths([[ratio] for ratio in ratios], itself, tolerance)
     assert len(dropped) == least and abs(math.fsum(kept)) <= tolerance * len(kept) + 1e-6
 
 
-@pytest.mark.parametrize("groups, tolerance, kept, dropped", [
-    ([[2.0], [-1.0], [-1.0]], 0.0, [2.0, -1.0, -1.0], []),
-    ([[2.0, 0.5], [-0.5]], 0.0, [0.5, -0.5], []),  # another choice for the first question, so that none is lost
-    ([[2.0, 0.5], [-2.0]], 0.0, [2.0, -2.0], []),  # within tolerance: the first, clearest choices stand
-    ([[3.0], [0.1], [-0.1]], 0.1, [0.1, -0.1], [3.0]),  # the extreme pair goes, not the many small ones
-    ([[-3.0], [0.1], [-0.1]], 0.1, [0.1, -0.1], [-3.0]),
-    ([[5.0], [3.0], [-4.0], [-1.0]], 0.0, [5.0, -4.0, -1.0], [3.0]),  # dropping the 5 would overshoot
-    ([[0.0], [0.0], [2.0], [-1.0]], 0.1, [0.0, 0.0], [2.0, -1.0]),
-    ([[1.0], [1.0]], 0.5, [], [1.0, 1.0]),  # nothing to weigh them against
-    ([], 0.1, [], []),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "groups, tolerance, kept, dropped",
+    [
+        ([[2.0], [-1.0], [-1.0]], 0.0, [2.0, -1.0, -1.0], []),
+        ([[2.0, 0.5], [-0.5]], 0.0, [0.5, -0.5], []),  # another choice for the first question, so that none is lost
+        ([[2.0, 0.5], [-2.0]], 0.0, [2.0, -2.0], []),  # within tolerance: the first, clearest choices stand
+        ([[3.0], [0.1], [-0.1]], 0.1, [0.1, -0.1], [3.0]),  # the extreme pair goes, not the many small ones
+        ([[-3.0], [0.1], [-0.1]], 0.1, [0.1, -0.1], [-3.0]),
+        ([[5.0], [3.0], [-4.0], [-1.0]], 0.0, [5.0, -4.0, -1.0], [3.0]),  # dropping the 5 would overshoot
+        ([[0.0], [0.0], [2.0], [-1.0]], 0.1, [0.0, 0.0], [2.0, -1.0]),
+        ([[1.0], [1.0]], 0.5, [], [1.0, 1.0]),  # nothing to weigh them against
+        ([], 0.1, [], []),
+    ],
+)
 def test_choices_are_changed_before_pairs_are_dropped(groups, tolerance, kept, dropped):
     assert match_lengths(groups, itself, tolerance) == (kept, dropped)
 
@@ -68,7 +76,14 @@ def test_the_ratio_is_of_characters_and_empty_texts_have_one():
 def test_the_report_says_how_often_and_how_far_the_chosen_is_longer():
     texts = [("aaaa", "aa"), ("a", "aa"), ("aaaa", "a")]  # log ratios: ln 2, -ln 2, ln 4; mean ln(4) / 3
     pairs = [{"chosen": [{"content": c}], "rejected": [{"content": r}]} for c, r in texts]
-    assert length_report(pairs) == pytest.approx({"pairs": 3, "chosen_longer": 2 / 3, "mean_log_ratio": math.log(4) / 3,
-                                                  "chosen_characters": 4, "rejected_characters": 2})  # fmt: skip
+    assert length_report(pairs) == pytest.approx(
+        {
+            "pairs": 3,
+            "chosen_longer": 2 / 3,
+            "mean_log_ratio": math.log(4) / 3,
+            "chosen_characters": 4,
+            "rejected_characters": 2,
+        }
+    )
     nothing = length_report([])
     assert nothing.pop("pairs") == 0 and all(math.isnan(value) for value in nothing.values())

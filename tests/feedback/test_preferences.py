@@ -17,7 +17,9 @@ from cuadft.feedback.preferences import length_report, preference_pairs
 def made(given: list[dict], scores: dict | None = None, **settings) -> tuple[list[tuple], Counter]:
     """Return (source, chosen, rejected) of the pairs made of candidates, and the counts."""
     settings = {"sources": SOURCES if scores is not None else ("gold",), "length_tolerance": math.inf} | settings
-    found, counts = preference_pairs(small.program(), given, judge=None if scores is None else Marks(scores), **settings)
+    found, counts = preference_pairs(
+        small.program(), given, judge=None if scores is None else Marks(scores), **settings
+    )
     return [(p["source"], p["chosen"][0]["content"], p["rejected"][0]["content"]) for p in found], counts
 
 
@@ -29,31 +31,43 @@ def said(*votes: dict, answers: tuple = (WRONG, HALF), **settings) -> tuple[list
 # --- gold
 
 
-@pytest.mark.parametrize("answers, expected", [
-    ([WRONG], [("gold", GOLD, WRONG)]),  # the expert's words where the model has no good ones
-    ([HALF, WRONG], [("gold", GOLD, WRONG)]),  # F1 0.67 is not near 1; the clearest pair comes first
-    ([NEARLY, WRONG], [("gold", NEARLY, WRONG)]),  # the model's own words, as good as the expert's
-    ([CLOSE, WRONG], [("gold", GOLD, WRONG)]),  # 0.87 is just not
-    ([GOLD.upper(), WRONG], [("gold", GOLD.upper(), WRONG)]),
-    ([NEARLY, NO_CLAUSE], [("gold", NEARLY, NO_CLAUSE)]),  # a refusal is wrong where the passages hold the clause
-    ([GOLD], []), ([NEARLY, GOLD], []), ([CLOSE], []),  # 1 - 0.87 < 0.3
-    ([], []),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "answers, expected",
+    [
+        ([WRONG], [("gold", GOLD, WRONG)]),  # the expert's words where the model has no good ones
+        ([HALF, WRONG], [("gold", GOLD, WRONG)]),  # F1 0.67 is not near 1; the clearest pair comes first
+        ([NEARLY, WRONG], [("gold", NEARLY, WRONG)]),  # the model's own words, as good as the expert's
+        ([CLOSE, WRONG], [("gold", GOLD, WRONG)]),  # 0.87 is just not
+        ([GOLD.upper(), WRONG], [("gold", GOLD.upper(), WRONG)]),
+        ([NEARLY, NO_CLAUSE], [("gold", NEARLY, NO_CLAUSE)]),  # a refusal is wrong where the passages hold the clause
+        ([GOLD], []),
+        ([NEARLY, GOLD], []),
+        ([CLOSE], []),  # 1 - 0.87 < 0.3
+        ([], []),
+    ],
+)
 def test_gold_prefers_the_models_own_good_answer_and_else_the_experts_words(answers, expected):
     assert made(candidates(ROW, *answers))[0] == expected
 
 
-@pytest.mark.parametrize("answers, expected", [
-    ([NO_CLAUSE, WRONG], [("gold", NO_CLAUSE, WRONG)]), ([WRONG], [("gold", NO_CLAUSE, WRONG)]), ([NO_CLAUSE], []),
-    (["there is NO such clause", WRONG], [("gold", NO_CLAUSE, WRONG)]),  # taught in the one wording
-    (["***", NO_CLAUSE], [("gold", NO_CLAUSE, "***")]),  # SQuAD reads it as no answer; it is no refusal to teach
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "answers, expected",
+    [
+        ([NO_CLAUSE, WRONG], [("gold", NO_CLAUSE, WRONG)]),
+        ([WRONG], [("gold", NO_CLAUSE, WRONG)]),
+        ([NO_CLAUSE], []),
+        (["there is NO such clause", WRONG], [("gold", NO_CLAUSE, WRONG)]),  # taught in the one wording
+        (["***", NO_CLAUSE], [("gold", NO_CLAUSE, "***")]),  # SQuAD reads it as no answer; it is no refusal to teach
+    ],
+)
 def test_without_clause_the_refusal_is_preferred(answers, expected):
     assert made(candidates(IMPOSSIBLE, *answers))[0] == expected
 
 
 def test_an_answer_of_all_gold_spans_is_not_worse_than_one_of_them():
-    both = [{"text": text, "start": small.TEXTS[ROW["contract"]].index(text)} for text in ("Acme may audit", "each year")]
+    both = [
+        {"text": text, "start": small.TEXTS[ROW["contract"]].index(text)} for text in ("Acme may audit", "each year")
+    ]
     row = ROW | {"answers": both}
     assert made(candidates(row, "Acme may audit each year", WRONG))[0] == [("gold", "Acme may audit each year", WRONG)]
 
@@ -66,12 +80,15 @@ def test_where_the_clause_lies_outside_the_passages_nothing_is_invented_or_refus
     assert made(candidates(lost, "Acme may", WRONG), {"Acme may": 0.9})[0] == [("ai", "Acme may", WRONG)]  # F1 0.29
 
 
-@pytest.mark.parametrize("scores, expected", [
-    ({NEARLY: 1.0, CLOSE: 0.2}, []),  # 0.96 against 0.87: too close for gold, and "ai" is off below
-    ({NEARLY: 0.2, WRONG: 0.0}, [("gold", GOLD, WRONG)]),  # the judge sees a wrong number or so: not chosen
-    ({HALF: 0.9}, []),  # the judge holds it correct: not rejected
-    ({HALF: None, WRONG: None}, [("gold", GOLD, WRONG)]),  # gold needs no judge
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "scores, expected",
+    [
+        ({NEARLY: 1.0, CLOSE: 0.2}, []),  # 0.96 against 0.87: too close for gold, and "ai" is off below
+        ({NEARLY: 0.2, WRONG: 0.0}, [("gold", GOLD, WRONG)]),  # the judge sees a wrong number or so: not chosen
+        ({HALF: 0.9}, []),  # the judge holds it correct: not rejected
+        ({HALF: None, WRONG: None}, [("gold", GOLD, WRONG)]),  # gold needs no judge
+    ],
+)
 def test_what_gold_and_judge_see_differently_makes_no_gold_pair(scores, expected):
     found, _ = made(candidates(ROW, *scores), scores)
     assert [pair for pair in found if pair[0] == "gold"] == expected
@@ -80,13 +97,19 @@ def test_what_gold_and_judge_see_differently_makes_no_gold_pair(scores, expected
 # --- ai
 
 
-@pytest.mark.parametrize("scores, expected", [
-    ({"good": 0.9, "poor": 0.1}, [("good", "poor")]),
-    ({"good": 0.9, "fair": 0.5, "poor": 0.1}, [("good", "poor")]),
-    ({"good": 0.9, "fair": 0.75}, []),
-    ({"poor": 0.4, "bad": 0.0}, []),  # of two wrong answers neither is to be learned
-    ({"good": 0.9, "lost": None}, []), ({"lost": None}, []), ({"poor": 0.1}, []), ({}, []),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "scores, expected",
+    [
+        ({"good": 0.9, "poor": 0.1}, [("good", "poor")]),
+        ({"good": 0.9, "fair": 0.5, "poor": 0.1}, [("good", "poor")]),
+        ({"good": 0.9, "fair": 0.75}, []),
+        ({"poor": 0.4, "bad": 0.0}, []),  # of two wrong answers neither is to be learned
+        ({"good": 0.9, "lost": None}, []),
+        ({"lost": None}, []),
+        ({"poor": 0.1}, []),
+        ({}, []),
+    ],
+)
 def test_ai_prefers_by_the_judge_and_never_takes_the_experts_words(scores, expected):
     found, counts = made(candidates(ROW, *scores), scores, sources=("ai",))
     assert [(chosen, rejected) for _, chosen, rejected in found] == expected
@@ -95,7 +118,10 @@ def test_ai_prefers_by_the_judge_and_never_takes_the_experts_words(scores, expec
 
 @pytest.mark.parametrize("margin, expected", [(0.0, 1), (0.4, 1), (0.41, 0), (1.0, 0)])
 def test_the_margin_decides(margin, expected):
-    assert len(made(candidates(ROW, "good", "poor"), {"good": 0.8, "poor": 0.4}, sources=("ai",), margin=margin)[0]) == expected
+    assert (
+        len(made(candidates(ROW, "good", "poor"), {"good": 0.8, "poor": 0.4}, sources=("ai",), margin=margin)[0])
+        == expected
+    )
 
 
 def test_ties_make_no_pair_even_without_margin_and_are_counted():
@@ -109,7 +135,9 @@ def test_the_judge_is_asked_once_about_equal_answers_and_not_at_all_without_ai()
     judge = Marks({})
     preference_pairs(small.program(), candidates(ROW, "one", "one", "two", None), judge=judge, sources=("gold",))
     assert judge.asked == []
-    preference_pairs(small.program(), candidates(ROW, "one", "one", "two", None) + candidates(IMPOSSIBLE, "one"), judge=judge)
+    preference_pairs(
+        small.program(), candidates(ROW, "one", "one", "two", None) + candidates(IMPOSSIBLE, "one"), judge=judge
+    )
     assert judge.asked == [(ROW["id"], "one"), (ROW["id"], "two"), (IMPOSSIBLE["id"], "one")]
 
 
@@ -122,34 +150,59 @@ def test_failed_generations_make_no_pair_and_are_counted():
 def test_a_failed_judgement_is_unknown_whatever_its_score():
     class Down(Marks):
         def rate(self, rows):
-            return super().rate(rows).assign(judge_error=["OSError: down" if r["answer"] == "lost" else None for r in rows])
+            return (
+                super()
+                .rate(rows)
+                .assign(judge_error=["OSError: down" if r["answer"] == "lost" else None for r in rows])
+            )
 
     rows = candidates(ROW, "good", "lost")
-    assert len(preference_pairs(small.program(), rows, judge=Marks({"good": 0.9}), sources=("ai",), length_tolerance=9)[0]) == 1
-    found, counts = preference_pairs(small.program(), rows, judge=Down({"good": 0.9}), sources=("ai",), length_tolerance=9)
+    assert (
+        len(preference_pairs(small.program(), rows, judge=Marks({"good": 0.9}), sources=("ai",), length_tolerance=9)[0])
+        == 1
+    )
+    found, counts = preference_pairs(
+        small.program(), rows, judge=Down({"good": 0.9}), sources=("ai",), length_tolerance=9
+    )
     assert not found and counts == {"judgement failed": 1, "no clear difference": 1}
 
 
 # --- people
 
 
-@pytest.mark.parametrize("votes, expected, counted", [
-    ([vote("anna", "a")], [(WRONG, HALF)], {"human": 1}),
-    ([vote("anna", "b"), vote("ben", "b"), vote("cleo", "a")], [(HALF, WRONG)],
-     {"human": 1, "human: annotators contradict each other": 1}),
-    ([vote("anna", "a"), vote("ben", "b")], [],
-     {"human: annotators contradict each other": 1, "human: no majority": 1, "no clear difference": 1}),
-    ([vote("anna", "tie")], [], {"human: tie": 1, "no clear difference": 1}),
-    ([vote("anna", "both_wrong")], [], {"human: both wrong": 1, "no clear difference": 1}),
-    ([vote("anna", "skip")], [], {"human: skipped": 1, "no clear difference": 1}),
-    ([vote("anna", "both_wrong", edited="Acme may audit")], [("Acme may audit", WRONG), ("Acme may audit", HALF)],
-     {"human": 2}),
-    ([vote("anna", "b", edited="Acme may audit")], [("Acme may audit", WRONG)], {"human": 1}),
-    ([vote("anna", "b", edited=WRONG)], [], {"human: correction changes nothing": 1, "no clear difference": 1}),
-    ([vote("anna", "a", id="unknown")], [], {"human: not a training question": 1, "no clear difference": 1}),
-    ([vote("anna", "a", contract="Binder Agreement")], [], {"human: not a training question": 1, "no clear difference": 1}),
-    ([vote("anna", "a", question="What else?")], [], {"human: question has changed": 1, "no clear difference": 1}),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "votes, expected, counted",
+    [
+        ([vote("anna", "a")], [(WRONG, HALF)], {"human": 1}),
+        (
+            [vote("anna", "b"), vote("ben", "b"), vote("cleo", "a")],
+            [(HALF, WRONG)],
+            {"human": 1, "human: annotators contradict each other": 1},
+        ),
+        (
+            [vote("anna", "a"), vote("ben", "b")],
+            [],
+            {"human: annotators contradict each other": 1, "human: no majority": 1, "no clear difference": 1},
+        ),
+        ([vote("anna", "tie")], [], {"human: tie": 1, "no clear difference": 1}),
+        ([vote("anna", "both_wrong")], [], {"human: both wrong": 1, "no clear difference": 1}),
+        ([vote("anna", "skip")], [], {"human: skipped": 1, "no clear difference": 1}),
+        (
+            [vote("anna", "both_wrong", edited="Acme may audit")],
+            [("Acme may audit", WRONG), ("Acme may audit", HALF)],
+            {"human": 2},
+        ),
+        ([vote("anna", "b", edited="Acme may audit")], [("Acme may audit", WRONG)], {"human": 1}),
+        ([vote("anna", "b", edited=WRONG)], [], {"human: correction changes nothing": 1, "no clear difference": 1}),
+        ([vote("anna", "a", id="unknown")], [], {"human: not a training question": 1, "no clear difference": 1}),
+        (
+            [vote("anna", "a", contract="Binder Agreement")],
+            [],
+            {"human: not a training question": 1, "no clear difference": 1},
+        ),
+        ([vote("anna", "a", question="What else?")], [], {"human: question has changed": 1, "no clear difference": 1}),
+    ],
+)
 def test_people_decide_by_majority_and_correct(votes, expected, counted):
     found, counts = said(*votes)
     assert found == [("human", *pair) for pair in expected] and counts == counted
@@ -158,7 +211,8 @@ def test_people_decide_by_majority_and_correct(votes, expected, counted):
 def test_a_marked_span_is_the_answer_where_the_passages_hold_it():
     start = ROW["answers"][0]["start"]
     assert said(vote("anna", "both_wrong", span=[start, start + len(HALF) - 4]))[0] == [
-        ("human", GOLD[:len(HALF) - 4].strip(), answer) for answer in (WRONG, HALF)]  # fmt: skip
+        ("human", GOLD[: len(HALF) - 4].strip(), answer) for answer in (WRONG, HALF)
+    ]
     outside = [len(small.TEXTS[ROW["contract"]]) + 10, len(small.TEXTS[ROW["contract"]]) + 19]
     found, counts = said(vote("anna", "both_wrong", span=outside), vote("anna", "b", "one", "two", span=outside))
     assert found == [("human", "two", "one")] and counts["human: marked span outside the passages"] == 2
@@ -173,7 +227,9 @@ def test_what_was_said_of_other_passages_counts_only_if_these_hold_the_words():
         assert len(found) == expected and counts["human: passages have changed"] == 1 - expected
     right = vote("anna", "a", NO_CLAUSE, "something else", row=IMPOSSIBLE, prompt=now)
     assert said(right, rows=small.ROWS)[0] == [("human", NO_CLAUSE, "something else")]
-    sent = preference_pairs(small.program(), candidates(ROW, WRONG), judge=None, sources=("gold",), length_tolerance=9)[0][0]["prompt"]
+    sent = preference_pairs(small.program(), candidates(ROW, WRONG), judge=None, sources=("gold",), length_tolerance=9)[
+        0
+    ][0]["prompt"]
     assert said(vote("anna", "a", "of the other party", "something else", prompt=sent))[0]
 
 
@@ -181,14 +237,23 @@ def test_people_are_heard_on_training_questions_without_candidates_only():
     other = small.ROWS[6]
     votes = [vote("anna", "a", "one", "two", row=other)]
     assert made([], feedback=votes, rows=small.ROWS, sources=("human",))[0] == [("human", "one", "two")]
-    assert made([], feedback=votes, rows=small.ROWS[:6], sources=("human",)) == ([], {"human: not a training question": 1})
+    assert made([], feedback=votes, rows=small.ROWS[:6], sources=("human",)) == (
+        [],
+        {"human: not a training question": 1},
+    )
 
 
 def test_the_reason_names_who_decided_and_how_many():
-    found, _ = preference_pairs(small.program(), candidates(ROW, WRONG, HALF), judge=Marks({}), feedback=[
-        vote("anna", "b"), vote("ben", "b"), vote("cleo", "a"), vote("dora", "a", "x", "y", edited="z")])  # fmt: skip
-    assert [p["reason"] for p in found] == ["annotators anna, ben preferred it (2 of 3 votes)",
-                                            "annotator dora corrected the answer"]  # fmt: skip
+    found, _ = preference_pairs(
+        small.program(),
+        candidates(ROW, WRONG, HALF),
+        judge=Marks({}),
+        feedback=[vote("anna", "b"), vote("ben", "b"), vote("cleo", "a"), vote("dora", "a", "x", "y", edited="z")],
+    )
+    assert [p["reason"] for p in found] == [
+        "annotators anna, ben preferred it (2 of 3 votes)",
+        "annotator dora corrected the answer",
+    ]
     assert all(p["chosen_score"] is p["rejected_score"] is p["margin"] is None for p in found)
 
 
@@ -242,16 +307,31 @@ def test_pairs_differ_by_the_margin_carry_their_origin_and_repeat():
     rows = [c for row in small.ROWS for c in candidates(row, NO_CLAUSE, WRONG, GOLD, None, HALF, CLOSE)]
     scores = {c["answer"]: float(rng.random()) for c in rows}
     votes = [vote("anna", "a", "one", "two", row=small.ROWS[5])]
-    runs = [preference_pairs(small.program(), rows, judge=Marks(scores), feedback=votes, length_tolerance=0.1) for _ in range(2)]
+    runs = [
+        preference_pairs(small.program(), rows, judge=Marks(scores), feedback=votes, length_tolerance=0.1)
+        for _ in range(2)
+    ]
     assert runs[0] == runs[1] and len(runs[0][0]) > 3
     for pair in runs[0][0]:
-        assert list(pair) == ["id", "contract", "prompt", "chosen", "rejected", "source", "reason", "chosen_score",
-                              "rejected_score", "margin"]  # fmt: skip
+        assert list(pair) == [
+            "id",
+            "contract",
+            "prompt",
+            "chosen",
+            "rejected",
+            "source",
+            "reason",
+            "chosen_score",
+            "rejected_score",
+            "margin",
+        ]
         assert pair["chosen"] != pair["rejected"] and [m["role"] for m in pair["prompt"]] == ["system", "user"]
         assert pair["contract"] == next(r["contract"] for r in small.ROWS if r["id"] == pair["id"])
         if pair["source"] != "human":
             assert pair["margin"] == pair["chosen_score"] - pair["rejected_score"] >= 0.3
-    assert len({p["id"] for p in runs[0][0]}) == len(runs[0][0])  # none but people's choices makes two pairs of a question
+    assert len({p["id"] for p in runs[0][0]}) == len(
+        runs[0][0]
+    )  # none but people's choices makes two pairs of a question
 
 
 def test_pairs_hold_the_prompt_that_the_program_sends(tmp_path):
@@ -260,8 +340,13 @@ def test_pairs_hold_the_prompt_that_the_program_sends(tmp_path):
     program = small.program()
     program.predict.demos = [{"passages": "p", "question": "q", "answer": "a"}]
     script = small.Script(lambda m: WRONG)
-    found, _ = preference_pairs(program, sample_candidates(program, script.lm(), small.ROWS[1:4], tmp_path, n=0, temperature=1.0), judge=None,
-                     sources=("gold",), length_tolerance=math.inf)  # fmt: skip
+    found, _ = preference_pairs(
+        program,
+        sample_candidates(program, script.lm(), small.ROWS[1:4], tmp_path, n=0, temperature=1.0),
+        judge=None,
+        sources=("gold",),
+        length_tolerance=math.inf,
+    )
     assert sorted(map(str, script.calls)) == sorted(str(p["prompt"]) for p in found) and len(found) == 3
 
 
@@ -273,16 +358,30 @@ def test_trl_takes_the_pairs_as_they_are():
     from datasets import Dataset
     from trl.data_utils import is_conversational
 
-    found, _ = preference_pairs(small.program(), candidates(ROW, WRONG), judge=None, sources=("gold",), length_tolerance=math.inf,
-                     feedback=[vote("anna", "a")], rows=small.ROWS)  # fmt: skip
+    found, _ = preference_pairs(
+        small.program(),
+        candidates(ROW, WRONG),
+        judge=None,
+        sources=("gold",),
+        length_tolerance=math.inf,
+        feedback=[vote("anna", "a")],
+        rows=small.ROWS,
+    )
     assert is_conversational(Dataset.from_list(found)[0])
 
 
-@pytest.mark.parametrize("settings, message", [
-    ({"margin": 1.5}, "margin 1.5"), ({"margin": math.nan}, "margin nan"), ({"length_tolerance": -1}, "length_tolerance -1"),
-    ({"length_tolerance": math.nan}, "length_tolerance nan"), ({"sources": ("gpt",)}, "human, gold, ai"),
-    ({"sources": ()}, "human, gold, ai"), ({"sources": ("ai",)}, "needs a judge"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "settings, message",
+    [
+        ({"margin": 1.5}, "margin 1.5"),
+        ({"margin": math.nan}, "margin nan"),
+        ({"length_tolerance": -1}, "length_tolerance -1"),
+        ({"length_tolerance": math.nan}, "length_tolerance nan"),
+        ({"sources": ("gpt",)}, "human, gold, ai"),
+        ({"sources": ()}, "human, gold, ai"),
+        ({"sources": ("ai",)}, "needs a judge"),
+    ],
+)
 def test_bad_settings_are_refused(settings, message):
     with pytest.raises(InputError, match=message):
         preference_pairs(small.program(), [], judge=None, **{"sources": ("gold",)} | settings)
@@ -295,6 +394,7 @@ def test_a_candidate_that_is_no_prediction_is_refused():
 
 def test_what_people_chose_is_not_dropped_for_its_length():
     rows, scores = candidates(ROW, WRONG, CLOSE), {WRONG: 0.0, CLOSE: 1.0}
-    found, counts = preference_pairs(small.program(), rows, judge=Marks(scores), feedback=[vote("anna", "a", GOLD * 3, "x")],
-                          length_tolerance=0.0)  # fmt: skip
+    found, counts = preference_pairs(
+        small.program(), rows, judge=Marks(scores), feedback=[vote("anna", "a", GOLD * 3, "x")], length_tolerance=0.0
+    )
     assert [p["source"] for p in found] == ["human"] and not counts["dropped for length"]

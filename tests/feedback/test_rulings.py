@@ -18,15 +18,18 @@ def verdict_of(*verdicts: str) -> tuple:
     return ruling.verdict, ruling.votes, ruling.of
 
 
-@pytest.mark.parametrize("verdicts, expected", [
-    (["a"], ("a", 1, 1)),
-    (["a", "a", "b"], ("a", 2, 3)),
-    (["b", "tie", "b", "skip"], ("b", 2, 3)),  # who skips has no vote
-    (["a", "b"], (None, 0, 2)),
-    (["a", "a", "b", "tie"], (None, 0, 4)),  # half is no majority
-    (["tie"], ("tie", 1, 1)),
-    (["both_wrong", "both_wrong", "a"], ("both_wrong", 2, 3)),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "verdicts, expected",
+    [
+        (["a"], ("a", 1, 1)),
+        (["a", "a", "b"], ("a", 2, 3)),
+        (["b", "tie", "b", "skip"], ("b", 2, 3)),  # who skips has no vote
+        (["a", "b"], (None, 0, 2)),
+        (["a", "a", "b", "tie"], (None, 0, 4)),  # half is no majority
+        (["tie"], ("tie", 1, 1)),
+        (["both_wrong", "both_wrong", "a"], ("both_wrong", 2, 3)),
+    ],
+)
 def test_more_than_half_of_those_who_did_not_skip_decide(verdicts, expected):
     assert all(verdict_of(*order) == expected for order in permutations(verdicts))
 
@@ -45,15 +48,29 @@ def test_left_and_right_do_not_matter(votes):
 
 
 def test_contradictions_skips_and_equal_answers_are_counted():
-    rulings, counts = pair_rulings([judgement("anna", "a"), judgement("ben", "b"), judgement("cleo", "skip"),
-                            judgement("anna", "a", "The  Fees", "the fees"), judgement("anna", "skip", "one", "two")])
-    assert len(rulings) == 1 and counts == {"human: annotators contradict each other": 1, "human: no majority": 1,
-                                            "human: skipped": 2, "human: equal answers": 1}  # fmt: skip
+    rulings, counts = pair_rulings(
+        [
+            judgement("anna", "a"),
+            judgement("ben", "b"),
+            judgement("cleo", "skip"),
+            judgement("anna", "a", "The  Fees", "the fees"),
+            judgement("anna", "skip", "one", "two"),
+        ]
+    )
+    assert len(rulings) == 1 and counts == {
+        "human: annotators contradict each other": 1,
+        "human: no majority": 1,
+        "human: skipped": 2,
+        "human: equal answers": 1,
+    }
 
 
 def test_the_latest_judgement_of_an_annotator_counts_whichever_systems_answered():
-    rows = [judgement("anna", "a", second=5), judgement("anna", "b", second=3),
-            judgement("anna", "a", "right", "left", second=9, system_a="dpo", system_b="orpo")]
+    rows = [
+        judgement("anna", "a", second=5),
+        judgement("anna", "b", second=3),
+        judgement("anna", "a", "right", "left", second=9, system_a="dpo", system_b="orpo"),
+    ]
     for order in permutations(rows):
         (ruling,), _ = pair_rulings(order)
         winner = ruling.answers[0 if ruling.verdict == "a" else 1]
@@ -69,8 +86,12 @@ def test_a_revoked_judgement_has_no_vote():
 
 
 def test_a_correction_goes_with_the_majority_and_an_edit_before_a_mark():
-    rows = [judgement("anna", "b", edited="loser's edit"), judgement("ben", "a", span=[3, 9], second=1),
-            judgement("cleo", "a", edited="fixed", second=2), judgement("dora", "a", second=3)]
+    rows = [
+        judgement("anna", "b", edited="loser's edit"),
+        judgement("ben", "a", span=[3, 9], second=1),
+        judgement("cleo", "a", edited="fixed", second=2),
+        judgement("dora", "a", second=3),
+    ]
     (ruling,), _ = pair_rulings(rows)
     assert (ruling.edited, ruling.span, ruling.corrector) == ("fixed", None, "cleo")
     (ruling,), _ = pair_rulings(rows[:2] + rows[3:])
@@ -79,8 +100,9 @@ def test_a_correction_goes_with_the_majority_and_an_edit_before_a_mark():
     assert (ruling.verdict, ruling.edited, ruling.span) == (None, None, None)
 
 
-@pytest.mark.parametrize("given, message", [({"verdict": "c"}, "verdict 'c'"), ({"id": None}, "'id'"),
-                                            ({"span": [4, 2]}, "span")])  # fmt: skip
+@pytest.mark.parametrize(
+    "given, message", [({"verdict": "c"}, "verdict 'c'"), ({"id": None}, "'id'"), ({"span": [4, 2]}, "span")]
+)
 def test_what_is_no_judgement_is_refused(given, message):
     with pytest.raises(InputError, match=message):
         pair_rulings([judgement("anna", "a"), judgement("ben", "b") | given])

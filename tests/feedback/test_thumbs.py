@@ -14,17 +14,23 @@ from cuadft.training.align import thumb_weights
 def thumbs(rows: list[dict], scores: dict | None = None, **settings) -> tuple[list[tuple], dict]:
     """Return (source, answer, label) of each record, and the counts."""
     settings = {"sources": SOURCES if scores is not None else ("gold",)} | settings
-    found, counts = preference_thumbs(small.program(), rows, judge=None if scores is None else Marks(scores), **settings)
+    found, counts = preference_thumbs(
+        small.program(), rows, judge=None if scores is None else Marks(scores), **settings
+    )
     return [(r["source"], r["completion"][0]["content"], r["label"]) for r in found], counts
 
 
-@pytest.mark.parametrize("answers, expected", [
-    ([CLOSE, WRONG], [("gold", CLOSE, True), ("gold", WRONG, False)]),  # F1 0.87 and 0
-    ([CLOSE, CLOSE.upper()], [("gold", CLOSE, True)]),
-    ([HALF], [("gold", GOLD, True)]),  # F1 0.67 is neither; the expert's words stand in
-    ([NO_CLAUSE], [("gold", NO_CLAUSE, False), ("gold", GOLD, True)]),
-    ([None], []), ([], []),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "answers, expected",
+    [
+        ([CLOSE, WRONG], [("gold", CLOSE, True), ("gold", WRONG, False)]),  # F1 0.87 and 0
+        ([CLOSE, CLOSE.upper()], [("gold", CLOSE, True)]),
+        ([HALF], [("gold", GOLD, True)]),  # F1 0.67 is neither; the expert's words stand in
+        ([NO_CLAUSE], [("gold", NO_CLAUSE, False), ("gold", GOLD, True)]),
+        ([None], []),
+        ([], []),
+    ],
+)
 def test_gold_says_up_or_down(answers, expected):
     assert thumbs(candidates(ROW, *answers))[0] == expected
 
@@ -40,11 +46,19 @@ def test_where_the_clause_lies_outside_the_passages_a_refusal_is_neither():
     assert thumbs(candidates(lost, NO_CLAUSE, WRONG))[0] == [("gold", WRONG, False)]
 
 
-@pytest.mark.parametrize("answer, score, expected", [
-    (HALF, 0.9, ("ai", HALF, True)), (HALF, 0.1, ("ai", HALF, False)), (HALF, 0.5, None), (HALF, None, None),
-    (WRONG, 0.9, None), (CLOSE, 0.1, None),  # gold and judge disagree
-    (CLOSE, 0.5, ("gold", CLOSE, True)), (WRONG, None, ("gold", WRONG, False)),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "answer, score, expected",
+    [
+        (HALF, 0.9, ("ai", HALF, True)),
+        (HALF, 0.1, ("ai", HALF, False)),
+        (HALF, 0.5, None),
+        (HALF, None, None),
+        (WRONG, 0.9, None),
+        (CLOSE, 0.1, None),  # gold and judge disagree
+        (CLOSE, 0.5, ("gold", CLOSE, True)),
+        (WRONG, None, ("gold", WRONG, False)),
+    ],
+)
 def test_the_judge_decides_where_gold_does_not_and_never_against_it(answer, score, expected):
     found, _ = thumbs(candidates(ROW, answer), {answer: score})
     assert [thumb for thumb in found if thumb[1] != GOLD] == ([expected] if expected else [])
@@ -59,7 +73,11 @@ def test_people_come_first():
     found, counts = thumbs(rows, scores, feedback=[vote("anna", "b", CLOSE, WRONG)])
     assert found == [("human", WRONG, True), ("human", CLOSE, False)] and counts["human"] == 2
     found, _ = thumbs(rows, scores, feedback=[vote("anna", "both_wrong", CLOSE, GOLD)])
-    assert found == [("human", CLOSE, False), ("human", GOLD, False), ("gold", WRONG, False)]  # nor are gold's words good
+    assert found == [
+        ("human", CLOSE, False),
+        ("human", GOLD, False),
+        ("gold", WRONG, False),
+    ]  # nor are gold's words good
     found, _ = thumbs(rows, scores, feedback=[vote("anna", "both_wrong", CLOSE, WRONG, edited="Acme may audit")])
     assert found == [("human", "Acme may audit", True), ("human", CLOSE, False), ("human", WRONG, False)]
 
@@ -79,8 +97,9 @@ def test_records_hold_prompt_and_origin():
         assert record["prompt"][-1]["role"] == "user" and record["completion"][0]["role"] == "assistant"
 
 
-@pytest.mark.parametrize("up, down, expected", [(4, 2, (1, 2)), (2, 5, (2.5, 1)), (3, 3, (1, 1)), (0, 4, (1, 1)),
-                                                (0, 0, (1, 1))])  # fmt: skip
+@pytest.mark.parametrize(
+    "up, down, expected", [(4, 2, (1, 2)), (2, 5, (2.5, 1)), (3, 3, (1, 1)), (0, 4, (1, 1)), (0, 0, (1, 1))]
+)
 def test_weights_make_both_kinds_count_alike(up, down, expected):
     assert thumb_weights([{"label": True}] * up + [{"label": False}] * down) == expected
     assert not (up and down) or up * expected[0] == down * expected[1]

@@ -15,11 +15,21 @@ SYSTEMS = ("system-zero", "system-one")
 
 
 def task(number=0, **changes):
-    made = {"id": f"q{number}", "contract": "Acme Supply Agreement", "question": f"Question {number}?",
-            "passages": [{"start": 0, "end": 40, "text": TEXT[:40]}, {"start": 60, "end": 80, "text": TEXT[60:80]}],
-            "answer_a": f"Ohio {number}", "answer_b": f"Texas {number}", "system_a": SYSTEMS[0], "system_b": SYSTEMS[1],
-            "spans_a": [[0, 6]], "spans_b": [[3, 12]], "prompt": [{"role": "user", "content": "the prompt sent"}],
-            "priority": 0.5, "why": "the judge prefers the first"}
+    made = {
+        "id": f"q{number}",
+        "contract": "Acme Supply Agreement",
+        "question": f"Question {number}?",
+        "passages": [{"start": 0, "end": 40, "text": TEXT[:40]}, {"start": 60, "end": 80, "text": TEXT[60:80]}],
+        "answer_a": f"Ohio {number}",
+        "answer_b": f"Texas {number}",
+        "system_a": SYSTEMS[0],
+        "system_b": SYSTEMS[1],
+        "spans_a": [[0, 6]],
+        "spans_b": [[3, 12]],
+        "prompt": [{"role": "user", "content": "the prompt sent"}],
+        "priority": 0.5,
+        "why": "the judge prefers the first",
+    }
     return made | changes
 
 
@@ -113,7 +123,8 @@ def test_a_failing_store_shows_its_error_and_keeps_the_pair(store):
         judge(shown, "left")
         assert str(fault) in shown.screen["error"]
         assert {k: shown.screen[k] for k in ("ticket", "question", "progress")} == {
-            k: before[k] for k in ("ticket", "question", "progress")}
+            k: before[k] for k in ("ticket", "question", "progress")
+        }
         assert shown.screen["reply"] > before["reply"]  # the browser waits for it
     broken.fault = None
     judge(shown, "left")
@@ -162,8 +173,13 @@ def test_undo_shows_the_pair_again_with_what_was_written(store):
     other = widget.Annotate(TASKS, store, "anna")  # the notebook run again
     send(other, "undo")
     assert (other.screen["question"], other.progress["done"], store.judgements()) == ("Question 0?", 0, [])
-    assert other.draft == {"ticket": other.screen["ticket"], "edited": "Ohio, of course", "base": "right", "span": [25, 30],
-                           "comment": "see 2"}
+    assert other.draft == {
+        "ticket": other.screen["ticket"],
+        "edited": "Ohio, of course",
+        "base": "right",
+        "span": [25, 30],
+        "comment": "see 2",
+    }
     send(other, "undo")
     assert "nothing to take back" in other.screen["note"]
     assert len(store.judgements(current=False)) == 2
@@ -171,8 +187,10 @@ def test_undo_shows_the_pair_again_with_what_was_written(store):
 
 def test_undo_of_an_imported_verdict_finds_the_edited_answer_again(store):
     kept = ("id", "contract", "question", "answer_a", "answer_b", "system_a", "system_b")
-    store.add({key: TASKS[0][key] for key in kept} | {
-        "annotator": "anna", "verdict": "b", "edited": "In Texas", "source": "import:rows.csv"})
+    store.add(
+        {key: TASKS[0][key] for key in kept}
+        | {"annotator": "anna", "verdict": "b", "edited": "In Texas", "source": "import:rows.csv"}
+    )
     shown = widget.Annotate(TASKS, store, "anna")
     send(shown, "undo")
     assert shown.screen["answers"][{"left": 0, "right": 1}[shown.draft["base"]]] == TASKS[0]["answer_b"]
@@ -231,11 +249,20 @@ def test_the_same_pair_given_twice_is_asked_once(store):
     assert widget.Annotate([], store, "anna").screen["kind"] == "end"
 
 
-@pytest.mark.parametrize("change", [
-    {"answer_a": None}, {"question": 3}, {"passages": None}, {"passages": [{"start": 0, "end": 9, "text": "short"}]},
-    {"passages": [{"start": None, "end": 5, "text": "short"}]}, {"spans_b": [[5]]}, {"spans_a": [[7, 2]]}, {"spans_a": 7},
-    {"answer_b": "Ohio 0"},
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"answer_a": None},
+        {"question": 3},
+        {"passages": None},
+        {"passages": [{"start": 0, "end": 9, "text": "short"}]},
+        {"passages": [{"start": None, "end": 5, "text": "short"}]},
+        {"spans_b": [[5]]},
+        {"spans_a": [[7, 2]]},
+        {"spans_a": 7},
+        {"answer_b": "Ohio 0"},
+    ],
+)
 def test_a_malformed_task_is_refused_by_number(store, change):
     with pytest.raises(InputError, match="Task 1"):
         widget.Annotate([task(1), task(**change)], store, "anna")
@@ -249,17 +276,19 @@ def test_pieces_hold_the_text_and_colour_what_is_cited(text, start, left, right)
     pieces = widget.screen_pieces(text, start, left, right)
     assert "".join(piece for piece, _, _ in pieces) == records.without_surrogates(text)
     for piece, at, tone in pieces:
-        assert records.without_surrogates(text)[at - start:at - start + len(piece)] == piece
+        assert records.without_surrogates(text)[at - start : at - start + len(piece)] == piece
         for place in range(at, at + len(piece)):
             by = [any(a <= place < b for a, b in spans) for spans in (left, right)]
             assert tone == {(1, 1): "both", (1, 0): "left", (0, 1): "right", (0, 0): ""}[tuple(by)]
 
 
-@given(text=st.text(min_size=1, max_size=60), cuts=st.lists(st.tuples(st.integers(0, 60), st.integers(0, 60)).map(sorted)))
+@given(
+    text=st.text(min_size=1, max_size=60), cuts=st.lists(st.tuples(st.integers(0, 60), st.integers(0, 60)).map(sorted))
+)
 def test_joined_passages_show_each_character_once_in_its_place(text, cuts):
     cuts = [(min(a, len(text)), min(b, len(text))) for a, b in cuts]
     stretches = widget.joined_spans([{"start": a, "end": b, "text": text[a:b]} for a, b in cuts])
-    assert all(text[start:start + len(part)] == part for start, part in stretches)
+    assert all(text[start : start + len(part)] == part for start, part in stretches)
     places = [place for start, part in stretches for place in range(start, start + len(part))]
     assert places == sorted({place for a, b in cuts for place in range(a, b)})
 

@@ -194,17 +194,20 @@ def test_a_parameter_that_changes_the_test_questions_is_refused_before_the_long_
     assert len(lines) == 4 and not any("rag_compile" in line for line in lines)
 
 
-@pytest.mark.parametrize("name, values, options, message", [
-    ("use_synthetic", ("true", "True"), {}, "the same value"),
-    ("use_synthetic", ("true", "maybe"), {}, "expected bool"),
-    ("use_synthetics", ("true", "false"), {}, "did you mean 'use_synthetic'"),
-    ("use_synthetic", ("true", "false"), {"overrides": ["use_synthetic=true"]}, "what this ablation varies"),
-    ("use_synthetic", ("true", "false"), {"until": "data_prep"}, "Nothing is measured"),
-    ("use_synthetic", ("true", "false"), {"until": "never"}, "Invalid stage"),
-    ("use_synthetic", ("true", "false"), {"confidence": 95}, "Invalid confidence"),
-    ("iteration", ("1", "2"), {}, "the loop counts it"),
-    ("run_dir", ("a", "b"), {}, "no parameter to vary"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "name, values, options, message",
+    [
+        ("use_synthetic", ("true", "True"), {}, "the same value"),
+        ("use_synthetic", ("true", "maybe"), {}, "expected bool"),
+        ("use_synthetics", ("true", "false"), {}, "did you mean 'use_synthetic'"),
+        ("use_synthetic", ("true", "false"), {"overrides": ["use_synthetic=true"]}, "what this ablation varies"),
+        ("use_synthetic", ("true", "false"), {"until": "data_prep"}, "Nothing is measured"),
+        ("use_synthetic", ("true", "false"), {"until": "never"}, "Invalid stage"),
+        ("use_synthetic", ("true", "false"), {"confidence": 95}, "Invalid confidence"),
+        ("iteration", ("1", "2"), {}, "the loop counts it"),
+        ("run_dir", ("a", "b"), {}, "no parameter to vary"),
+    ],
+)
 def test_bad_input_is_refused_before_anything_runs(project, name, values, options, message):
     lines = []
     with pytest.raises(InputError, match=message):
@@ -212,13 +215,16 @@ def test_bad_input_is_refused_before_anything_runs(project, name, values, option
     assert lines == []
 
 
-@pytest.mark.parametrize("change, message", [
-    (lambda text: text.replace("char_recall", "recall"), "no column 'char_recall'"),
-    (lambda text: text.replace(",1.0,", ",much,"), "can't be read"),
-    (lambda text: text + text.splitlines()[1] + "\n", "measures bm25 twice on row 'c0-0'"),
-    (lambda text: text[: text.index("c3-0")], "different rows"),
-    (lambda text: "", "can't be read"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (lambda text: text.replace("char_recall", "recall"), "no column 'char_recall'"),
+        (lambda text: text.replace(",1.0,", ",much,"), "can't be read"),
+        (lambda text: text + text.splitlines()[1] + "\n", "measures bm25 twice on row 'c0-0'"),
+        (lambda text: text[: text.index("c3-0")], "different rows"),
+        (lambda text: "", "can't be read"),
+    ],
+)
 def test_records_that_cannot_be_paired_are_refused(project, change, message):
     done, _ = ablate()
     one, other = (runs.Iteration(folder, 1) for folder in done.runs)

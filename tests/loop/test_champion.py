@@ -31,8 +31,11 @@ def finish(run, number, winner=None, adapters=("sft", "dpo")):
 
 
 def decide(iteration, winner=None):
-    decision = {"promoted": system_record(iteration, winner or "incumbent", "rag_compiled"), "reason": f"because {winner}",
-                "tuned_program": "rag_compiled"}  # fmt: skip
+    decision = {
+        "promoted": system_record(iteration, winner or "incumbent", "rag_compiled"),
+        "reason": f"because {winner}",
+        "tuned_program": "rag_compiled",
+    }
     files.write_json(iteration.path("decision.json"), decision)
     record_decision(iteration, decision)
 
@@ -52,16 +55,26 @@ def run(tmp_path):
 
 
 def test_the_first_iteration_starts_from_plain_rag_and_the_next_from_what_was_promoted(run):
-    assert incoming_champion(runs.Iteration(run, 1)) == {"system": "rag", "program": None, "weights": None, "retriever": None}
+    assert incoming_champion(runs.Iteration(run, 1)) == {
+        "system": "rag",
+        "program": None,
+        "weights": None,
+        "retriever": None,
+    }
     assert incoming_champion(runs.Iteration(run, 3)) == {
-        "system": "dpo", "program": "iter-02/program/rag_compiled.json", "weights": "iter-02/adapters/dpo",
-        "retriever": "iter-02/retriever"}  # fmt: skip
+        "system": "dpo",
+        "program": "iter-02/program/rag_compiled.json",
+        "weights": "iter-02/adapters/dpo",
+        "retriever": "iter-02/retriever",
+    }
     with pytest.raises(InputError, match="decision.json is missing: finish iteration 3 .05_evaluate."):
         incoming_champion(runs.Iteration(run, 4))
 
 
 def test_a_decision_of_an_older_version_lacks_the_retriever(run):
-    files.write_json(run / "iter-02" / "decision.json", {"promoted": {"system": "sft", "program": None, "weights": "iter-02/x"}})
+    files.write_json(
+        run / "iter-02" / "decision.json", {"promoted": {"system": "sft", "program": None, "weights": "iter-02/x"}}
+    )
     assert incoming_champion(runs.Iteration(run, 3))["retriever"] is None
     files.write_json(run / "iter-02" / "decision.json", {"promoted": False})
     with pytest.raises(InputError, match="names no promoted system: run 05_evaluate of that iteration again"):
@@ -72,7 +85,10 @@ def test_the_gate_notes_promotions_and_refusals_once(run):
     finish(run, 3)
     lines = champion_history(run)
     assert [(h["iteration"], h["action"], h["from"]["system"], h["to"]["system"]) for h in lines] == [
-        (1, "promoted", "rag", "sft"), (2, "promoted", "sft", "dpo"), (3, "kept", "dpo", "dpo")]  # fmt: skip
+        (1, "promoted", "rag", "sft"),
+        (2, "promoted", "sft", "dpo"),
+        (3, "kept", "dpo", "dpo"),
+    ]
     decide(runs.Iteration(run, 3))  # the stage runs again
     assert champion_history(run) == lines
     decide(runs.Iteration(run, 3), "sft")  # with another outcome
@@ -88,7 +104,11 @@ def test_by_hand_comes_before_the_gate_whose_decision_stays(run):
     assert (run / "iter-02" / "decision.json").read_bytes() == before
     assert now(run) == "sft of iteration 2" == runs.champion_label(line["to"]) and line["reason"] == "reads better"
     assert line["to"]["program"] == "iter-02/program/rag_compiled.json"  # the one that it was tuned for
-    assert champion_history(run)[-1] == line and line["action"] == "promote" and runs.champion_label(line["from"]) == "dpo of iteration 2"
+    assert (
+        champion_history(run)[-1] == line
+        and line["action"] == "promote"
+        and runs.champion_label(line["from"]) == "dpo of iteration 2"
+    )
     kept = files.read_json(run / "iter-02" / "by_hand.json")
     assert kept["promoted"] == line["to"] and (kept["action"], kept["reason"]) == ("promote", "reads better")
     decide(runs.Iteration(run, 2), "rag")  # an evaluation that is run again does not undo a person's choice
@@ -115,7 +135,11 @@ def test_a_rollback_goes_back_one_champion_at_a_time_and_no_further_than_the_fir
 def test_an_evaluation_that_was_run_again_is_one_step(run):
     decide(runs.Iteration(run, 2), "sft")
     decide(runs.Iteration(run, 2), "dpo")
-    assert [runs.champion_label(c) for c in champion_line(run)] == ["rag of iteration 1", "sft of iteration 1", "dpo of iteration 2"]
+    assert [runs.champion_label(c) for c in champion_line(run)] == [
+        "rag of iteration 1",
+        "sft of iteration 1",
+        "dpo of iteration 2",
+    ]
 
 
 def test_a_run_without_a_history_rolls_back_by_its_decisions(run):
@@ -135,13 +159,19 @@ def test_a_choice_that_a_kill_kept_out_of_the_history_is_in_force_and_noted_late
     assert champion_history(run)[-1]["action"] == "rollback" and len(champion_history(run)) == 3
 
 
-@pytest.mark.parametrize(("system", "reason", "iteration", "message"), [
-    ("spo", "x", None, "'spo' is no system of .*iter-02.*choose one of rag, rag_compiled, retriever, dpo, sft"),
-    ("stf", "x", None, "did you mean 'sft'"), ("kto", "x", None, "'kto' has no whole weights"),
-    ("dpo", "x", None, "champion already"), ("sft", "  ", None, "Invalid reason ''"),
-    ("sft", "x", 7, "'sft' is no system of .*iter-07"), ("retriever", "x", 1, "'retriever' is no system"),
-    ("rag", "x", 1, "not whole: .*iter-01/retriever/settings.json is missing"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("system", "reason", "iteration", "message"),
+    [
+        ("spo", "x", None, "'spo' is no system of .*iter-02.*choose one of rag, rag_compiled, retriever, dpo, sft"),
+        ("stf", "x", None, "did you mean 'sft'"),
+        ("kto", "x", None, "'kto' has no whole weights"),
+        ("dpo", "x", None, "champion already"),
+        ("sft", "  ", None, "Invalid reason ''"),
+        ("sft", "x", 7, "'sft' is no system of .*iter-07"),
+        ("retriever", "x", 1, "'retriever' is no system"),
+        ("rag", "x", 1, "not whole: .*iter-01/retriever/settings.json is missing"),
+    ],
+)
 def test_what_cannot_be_promoted_is_refused_and_nothing_changes(run, system, reason, iteration, message):
     (run / "iter-02" / "adapters" / "kto").mkdir()
     (run / "iter-02" / "adapters" / "kto" / "adapter_config.json").write_text("{}")  # killed before its weights
@@ -171,8 +201,12 @@ def test_nothing_is_chosen_by_hand_while_a_run_works_nor_where_there_is_none(run
 
 def test_the_new_retriever_can_be_promoted_alone(run):
     line = gate.promote(run, "retriever", reason="finds more")
-    assert line["to"] == {"system": "retriever", "program": "iter-01/program/rag_compiled.json",
-                          "weights": "iter-01/adapters/sft", "retriever": "iter-02/retriever"}  # fmt: skip
+    assert line["to"] == {
+        "system": "retriever",
+        "program": "iter-01/program/rag_compiled.json",
+        "weights": "iter-01/adapters/sft",
+        "retriever": "iter-02/retriever",
+    }
     assert decided_champion(runs.Iteration(run, 2)) == line["to"] and now(run) == "retriever of iteration 2"
 
 

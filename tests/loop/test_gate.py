@@ -13,8 +13,12 @@ from cuadft.core.errors import InputError
 from cuadft.loop import criteria, gate
 from cuadft.loop.criteria import GateRule
 
-KEPT = {"system": "sft", "program": "iter-01/program/rag.json", "weights": "iter-01/adapters/sft",
-        "retriever": "iter-01/retriever"}  # fmt: skip
+KEPT = {
+    "system": "sft",
+    "program": "iter-01/program/rag.json",
+    "weights": "iter-01/adapters/sft",
+    "retriever": "iter-01/retriever",
+}
 RAG = {"system": "rag", "program": "iter-01/program/rag.json", "weights": None, "retriever": "iter-01/retriever"}
 # ten contracts, each 0.3 better: every resample's difference is 0.3, so the interval is [0.3, 0.3]
 LOW, HIGH = [0.2] * 10, [0.5] * 10
@@ -24,9 +28,22 @@ UNCLEAR = [0.3] * 7 + [0.0] * 3
 
 def scored(system, scores, split="dev", slice=float("nan"), **more):  # noqa: A002
     """Return one scored row per contract."""
-    rows = [{"id": f"{split}{i}", "contract": f"{split}{slice}-c{i}", "system": system, "split": split, "slice": slice,
-             "f1": score, "failed": False, "false_answer": 0.0, "prompt_tokens": 100.0, "seconds": 1.0, "category": "Law"}
-            for i, score in enumerate(scores)]  # fmt: skip
+    rows = [
+        {
+            "id": f"{split}{i}",
+            "contract": f"{split}{slice}-c{i}",
+            "system": system,
+            "split": split,
+            "slice": slice,
+            "f1": score,
+            "failed": False,
+            "false_answer": 0.0,
+            "prompt_tokens": 100.0,
+            "seconds": 1.0,
+            "category": "Law",
+        }
+        for i, score in enumerate(scores)
+    ]
     return pd.DataFrame(rows).assign(**more)
 
 
@@ -61,6 +78,7 @@ def decide(rows, iteration, *, n_resamples=200, **rule):
 
 # --- improvement
 
+
 def test_a_clear_gain_is_promoted_with_its_program_weights_and_retriever(first):
     made = gate.decide_champion(frame(scored("rag", LOW), scored("sft", HIGH)), first, tuned_program="rag_compiled")
     assert made["promoted"] == KEPT | {"program": "iter-01/program/rag_compiled.json"}
@@ -75,7 +93,9 @@ def test_a_clear_gain_is_promoted_with_its_program_weights_and_retriever(first):
 def test_no_clear_gain_is_no_promotion(first, scores):
     made = decide(frame(scored("rag", LOW), scored("sft", scores)), first)
     assert made["promoted"] == RAG and made["decided_by"] == "improvement"
-    assert made["reason"].startswith("kept: sft against rag on dev") and "decided by improvement on dev" in made["reason"]
+    assert (
+        made["reason"].startswith("kept: sft against rag on dev") and "decided by improvement on dev" in made["reason"]
+    )
 
 
 def test_one_contract_is_never_enough(first):
@@ -102,7 +122,9 @@ def test_an_interval_that_reaches_below_the_gain_is_not_enough(first):
 
 def test_the_p_values_are_corrected_over_the_candidates(first):
     gains = 0.05 + 0.0865 * np.linspace(-1, 1, 10)
-    assert gains.mean() / (gains.std(ddof=1) / 10**0.5) == pytest.approx(2.72, abs=0.01)  # alone p = 0.024 by Student's t
+    assert gains.mean() / (gains.std(ddof=1) / 10**0.5) == pytest.approx(
+        2.72, abs=0.01
+    )  # alone p = 0.024 by Student's t
     better = scored("sft", np.array(LOW) + gains)
     alone = decide(frame(scored("rag", LOW), better), first, n_resamples=2000)
     others = [scored(name, UNCLEAR) for name in ("dpo", "orpo", "kto", "rloo")]
@@ -126,12 +148,15 @@ def test_a_clear_true_gain_is_found(first):
     rng, promotions = np.random.default_rng(8), 0
     for _ in range(20):
         contract = rng.normal(0.4, 0.15, 12)
-        parts = [bare(s, contract + gain + rng.normal(0, 0.05, 12)) for s, gain in (("rag", 0), ("sft", 0.15), ("dpo", 0))]
+        parts = [
+            bare(s, contract + gain + rng.normal(0, 0.05, 12)) for s, gain in (("rag", 0), ("sft", 0.15), ("dpo", 0))
+        ]
         promotions += decide(frame(*parts), first, failures=1)["promoted"]["system"] == "sft"
     assert promotions >= 18
 
 
 # --- the choice
+
 
 def test_the_best_that_passes_is_promoted(first):
     rows = frame(scored("rag", LOW), scored("sft", [0.4] * 10), scored("dpo", HIGH), scored("rag_compiled", LOW))
@@ -145,8 +170,12 @@ def test_the_best_that_passes_is_promoted(first):
 def test_of_equals_the_simpler_is_promoted(first):
     rows = [scored(name, HIGH) for name in ("orpo", "dpo", "sft", "rag_compiled")]
     made = decide(frame(scored("rag", LOW), *rows), first)
-    assert made["promoted"] == {"system": "rag_compiled", "program": "iter-01/program/rag_compiled.json", "weights": None,
-                                "retriever": "iter-01/retriever"}  # fmt: skip
+    assert made["promoted"] == {
+        "system": "rag_compiled",
+        "program": "iter-01/program/rag_compiled.json",
+        "weights": None,
+        "retriever": "iter-01/retriever",
+    }
     assert [one["system"] for one in made["candidates"]] == ["rag_compiled", "sft", "dpo", "orpo"]
 
 
@@ -181,6 +210,7 @@ def test_in_a_later_iteration_the_champion_must_be_beaten_not_rag(second):
 
 # --- what may not enter
 
+
 @settings(max_examples=6, deadline=None)
 @given(st.lists(st.tuples(st.sampled_from(["rag", "sft", "dpo"]), st.floats(0, 1)), max_size=30), st.randoms())
 def test_neither_test_rows_nor_the_order_of_rows_change_a_byte(tmp_path_factory, rows, random):
@@ -202,6 +232,7 @@ def test_a_system_seen_on_test_only_is_no_candidate(first):
 
 # --- earlier slices
 
+
 def on_slice(incumbent, sft, number=1):
     return [scored("incumbent", incumbent, "slices", number), scored("sft", sft, "slices", number)]
 
@@ -209,8 +240,10 @@ def on_slice(incumbent, sft, number=1):
 GAIN = (scored("incumbent", LOW), scored("sft", HIGH))
 
 
-@pytest.mark.parametrize(("scores", "passed"), [(HIGH, True), ([0.45] * 10, True), ([0.38] * 10, False), (LOW, False),
-                                                ([0.9] * 6 + [0.1] * 4, False)])  # fmt: skip
+@pytest.mark.parametrize(
+    ("scores", "passed"),
+    [(HIGH, True), ([0.45] * 10, True), ([0.38] * 10, False), (LOW, False), ([0.9] * 6 + [0.1] * 4, False)],
+)
 def test_a_loss_on_an_earlier_slice_must_be_ruled_out(second, scores, passed):
     made = decide(frame(*GAIN, *on_slice(HIGH, scores)), second)
     assert clause(made, "sft", "slices")["passed"] is passed
@@ -259,9 +292,14 @@ def test_slice_rows_without_a_number_count_as_an_earlier_slice(second):
 
 # --- categories
 
+
 def by_category(system, scores):
-    return frame(*(scored(system, values, category=name).assign(id=[f"{name}{i}" for i in range(len(values))])
-                   for name, values in scores.items()))  # fmt: skip
+    return frame(
+        *(
+            scored(system, values, category=name).assign(id=[f"{name}{i}" for i in range(len(values))])
+            for name, values in scores.items()
+        )
+    )
 
 
 def test_a_category_shown_to_be_worse_stops_a_promotion(first):
@@ -280,13 +318,19 @@ def test_a_category_of_few_contracts_is_listed_and_decides_nothing(first):
     made = decide(frame(by_category("rag", rag), by_category("sft", sft)), first)
     found = clause(made, "sft", "categories")
     assert found["passed"] and found["too_few"] == ["Audit"] and "too few to say" in found["detail"]
-    assert made["promoted"]["system"] == "sft" and "1 of 2 categories (too few contracts)" in gate.decision_paragraph(made)
+    assert made["promoted"]["system"] == "sft" and "1 of 2 categories (too few contracts)" in gate.decision_paragraph(
+        made
+    )
 
 
 def test_categories_of_earlier_slices_count_with_those_of_dev(second):
-    dev = [by_category(s, {"Law": [x] * 10, "Audit": [y] * 3}) for s, x, y in (("incumbent", 0.1, 1.0), ("sft", 0.9, 0.0))]
-    past = [by_category(s, {"Audit": [x] * 5}).assign(split="slices", slice=1.0, contract=[f"s{i}" for i in range(5)])
-            for s, x in (("incumbent", 1.0), ("sft", 0.0))]  # fmt: skip
+    dev = [
+        by_category(s, {"Law": [x] * 10, "Audit": [y] * 3}) for s, x, y in (("incumbent", 0.1, 1.0), ("sft", 0.9, 0.0))
+    ]
+    past = [
+        by_category(s, {"Audit": [x] * 5}).assign(split="slices", slice=1.0, contract=[f"s{i}" for i in range(5)])
+        for s, x in (("incumbent", 1.0), ("sft", 0.0))
+    ]
     assert clause(decide(frame(*dev), second), "sft", "categories")["too_few"] == ["Audit"]
     found = clause(decide(frame(*dev, *past), second), "sft", "categories")
     assert not found["passed"] and found["name"] == "Audit" and found["n_contracts"] == 8
@@ -294,12 +338,16 @@ def test_categories_of_earlier_slices_count_with_those_of_dev(second):
 
 # --- ceilings
 
-@pytest.mark.parametrize(("column", "values", "rule"), [
-    ("false_answer", [1.0, 1.0, 1.0] + [0.0] * 7, {"false_answers": 0.2}),
-    ("failed", [True] + [False] * 9, {}),
-    ("prompt_tokens", [300.0] * 10, {"prompt_tokens": 250}),
-    ("seconds", [3.0] * 10, {"seconds": 2.0}),
-])  # fmt: skip
+
+@pytest.mark.parametrize(
+    ("column", "values", "rule"),
+    [
+        ("false_answer", [1.0, 1.0, 1.0] + [0.0] * 7, {"false_answers": 0.2}),
+        ("failed", [True] + [False] * 9, {}),
+        ("prompt_tokens", [300.0] * 10, {"prompt_tokens": 250}),
+        ("seconds", [3.0] * 10, {"seconds": 2.0}),
+    ],
+)
 def test_a_ceiling_that_is_exceeded_stops_a_promotion(first, column, values, rule):
     name = {"false_answer": "false_answers", "failed": "failures"}.get(column, column)
     rows = frame(scored("rag", LOW), scored("sft", HIGH, **{column: values}))
@@ -329,9 +377,12 @@ def test_times_enter_a_decision_only_against_a_limit(first):
 
 # --- data that are missing
 
+
 def test_a_metric_that_nobody_has_promotes_nobody(first):
-    for rows in (frame(scored("rag", LOW), scored("sft", HIGH)),
-                 frame(scored("rag", LOW), scored("sft", HIGH)).assign(judge_score=float("nan"))):  # fmt: skip
+    for rows in (
+        frame(scored("rag", LOW), scored("sft", HIGH)),
+        frame(scored("rag", LOW), scored("sft", HIGH)).assign(judge_score=float("nan")),
+    ):
         made = decide(rows, first, metric="judge_score")
         assert made["promoted"] == RAG and made["candidate"] is None and made["decided_by"] == "candidates"
         assert "no other system with judge_score" in made["reason"] and "judge_score" in gate.decision_paragraph(made)
@@ -345,7 +396,11 @@ def test_other_rows_than_the_champions_are_no_pass(first):
     assert made["promoted"]["system"] == "dpo"
     assert "answered different rows" in clause(made, "sft", "improvement")["detail"]
     only = decide(frame(scored("rag", LOW), scored("sft", HIGH[:-1])), first)
-    assert only["promoted"] == RAG and "not comparable" in only["reason"] and "could not be compared" in gate.decision_paragraph(only)
+    assert (
+        only["promoted"] == RAG
+        and "not comparable" in only["reason"]
+        and "could not be compared" in gate.decision_paragraph(only)
+    )
 
 
 def test_a_missing_champion_is_named(first, second):
@@ -374,11 +429,17 @@ def test_seeds_of_a_system_are_averaged(first):
 
 # --- rule and text
 
-@pytest.mark.parametrize(("values", "message"), [
-    ({"metric": "rouge"}, "gate_metric 'rouge' .did you mean 'rouge_l'"), ({"metric": "seconds"}, "gate_metric 'seconds'"),
-    ({"gain": -0.1}, "gate_gain -0.1: give a number from 0 to 1"), ({"failures": 5}, "gate_failures 5"),
-    ({"seconds": float("nan")}, "gate_seconds nan: give a number from 0"),
-])  # fmt: skip
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"metric": "rouge"}, "gate_metric 'rouge' .did you mean 'rouge_l'"),
+        ({"metric": "seconds"}, "gate_metric 'seconds'"),
+        ({"gain": -0.1}, "gate_gain -0.1: give a number from 0 to 1"),
+        ({"failures": 5}, "gate_failures 5"),
+        ({"seconds": float("nan")}, "gate_seconds nan: give a number from 0"),
+    ],
+)
 def test_a_rule_that_makes_no_sense_is_refused(values, message):
     with pytest.raises(InputError, match=message):
         GateRule(**values)
@@ -389,8 +450,15 @@ def test_a_rule_is_read_from_a_notebooks_parameters():
     assert found == GateRule(metric="em", gain=0.01)
 
 
-@pytest.mark.parametrize("rows", [GAIN, (scored("incumbent", LOW), scored("sft", UNCLEAR)), (*GAIN, *on_slice(HIGH, LOW)),
-                                  (scored("incumbent", LOW),)])  # fmt: skip
+@pytest.mark.parametrize(
+    "rows",
+    [
+        GAIN,
+        (scored("incumbent", LOW), scored("sft", UNCLEAR)),
+        (*GAIN, *on_slice(HIGH, LOW)),
+        (scored("incumbent", LOW),),
+    ],
+)
 def test_the_paragraph_is_short_names_the_clause_and_survives_the_file(second, rows):
     made = decide(frame(*rows, scored("dpo", LOW)) if len(rows) > 1 else frame(*rows), second)
     files.write_json(second.path("decision.json"), made)
@@ -398,6 +466,7 @@ def test_the_paragraph_is_short_names_the_clause_and_survives_the_file(second, r
     text = gate.decision_paragraph(again)
     assert text == gate.decision_paragraph(made) and 2 <= text.count(". ") + 1 <= 6 and "nan" not in text.lower()
     assert {"improvement": "improvement on dev", "slices": "earlier slices", "candidates": "No candidate"}[
-        made["decided_by"]] in text  # fmt: skip
+        made["decided_by"]
+    ] in text
     table = gate.decision_table(again)
     assert len(table) == 7 * len(made["candidates"]) and list(table["clause"].unique()) in ([], list(criteria.CRITERIA))

@@ -73,7 +73,9 @@ def test_a_kernel_that_outlives_its_loop_is_ended_before_the_next_one_begins(kil
 def test_a_stranger_who_reads_the_lock_is_left_alone(killed):
     folder, _ = killed
     script = "import sys, time; f = open(sys.argv[1]); print('open', flush=True); time.sleep(60)"
-    stranger = subprocess.Popen([sys.executable, "-c", script, str(folder / ".lock")], stdout=subprocess.PIPE, text=True)
+    stranger = subprocess.Popen(
+        [sys.executable, "-c", script, str(folder / ".lock")], stdout=subprocess.PIPE, text=True
+    )
     stranger.stdout.readline()
     with lock(folder):
         assert works(stranger.pid)
@@ -104,7 +106,12 @@ def test_a_damaged_lock_file_locks_as_well(tmp_path, content):
 
 
 def test_parts_of_killed_writes_go_and_those_at_work_stay(tmp_path):
-    for name in (".a.json.12345678.tmp", "iter-01/.b.tmp", ".feedback.sqlite.1234.tmp", ".feedback.sqlite.1234.tmp-wal"):
+    for name in (
+        ".a.json.12345678.tmp",
+        "iter-01/.b.tmp",
+        ".feedback.sqlite.1234.tmp",
+        ".feedback.sqlite.1234.tmp-wal",
+    ):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text("part")
     (tmp_path / "a.tmp").write_text("not ours")
@@ -117,8 +124,10 @@ def test_parts_of_killed_writes_go_and_those_at_work_stay(tmp_path):
 
 
 def test_a_killed_write_leaves_the_old_file_whole(tmp_path):
-    script = "import sys, os, signal; from cuadft.core import files\n" \
-             "os.fsync = lambda fd: os.kill(os.getpid(), signal.SIGKILL)\nfiles.write_text(sys.argv[1], 'new')"
+    script = (
+        "import sys, os, signal; from cuadft.core import files\n"
+        "os.fsync = lambda fd: os.kill(os.getpid(), signal.SIGKILL)\nfiles.write_text(sys.argv[1], 'new')"
+    )
     (tmp_path / "a").write_text("old")
     subprocess.run([sys.executable, "-c", script, str(tmp_path / "a")], check=False)
     assert (tmp_path / "a").read_text() == "old" and len(list(tmp_path.iterdir())) == 2

@@ -47,9 +47,7 @@ def go(*overrides, log=lambda line: None, **options):
 
 
 def manifest(project, run="tiny", iteration=1):
-    return json.loads((project / "runs" / run / f"iter-{iteration:02d}" / "manifest.json").read_text())[
-        "stages"
-    ]
+    return json.loads((project / "runs" / run / f"iter-{iteration:02d}" / "manifest.json").read_text())["stages"]
 
 
 def test_a_second_run_skips_everything(project):
@@ -61,9 +59,7 @@ def test_a_second_run_skips_everything(project):
     entry = manifest(project)["fine_tune"]
     assert entry["status"] == "done" and entry["error"] is None and entry["seconds"] >= 0
     assert entry["parameters"] == {"seed": 7, "learning_rate": 0.0001, "run_dir": "runs/tiny", "iteration": 1}
-    assert "iter-01/data/train.jsonl" in entry["inputs"] and list(entry["outputs"]) == [
-        "iter-01/adapters/sft/w.txt"
-    ]
+    assert "iter-01/data/train.jsonl" in entry["inputs"] and list(entry["outputs"]) == ["iter-01/adapters/sft/w.txt"]
     assert json.loads((project / "runs/tiny/run.json").read_text())["preset"] == "tiny"
 
 
@@ -176,8 +172,11 @@ def test_a_second_iteration_reads_the_first_and_keeps_the_frozen_split(project):
     assert (project / "runs/tiny/contracts.jsonl").read_bytes() == frozen
     assert "contracts.jsonl" in manifest(project, iteration=2)["data_prep"]["inputs"]
     assert manifest(project, iteration=2)["inference_rag"]["parameters"]["systems"] == [
-        "rag", "rag_compiled", "incumbent", "retriever",
-    ]  # fmt: skip
+        "rag",
+        "rag_compiled",
+        "incumbent",
+        "retriever",
+    ]
 
 
 def test_methods_left_out_leave_no_old_answers(project):

@@ -19,7 +19,9 @@ proc = pytest.mark.skipif(not Path("/proc/self/status").is_file(), reason="needs
 
 def holding(megabytes: int, then: str = "pass") -> subprocess.Popen:
     """Start a process that holds memory (written to, so that it is really there); return once it does."""
-    process = subprocess.Popen([sys.executable, "-c", HOLD.format(megabytes * 10**6, then)], stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [sys.executable, "-c", HOLD.format(megabytes * 10**6, then)], stdout=subprocess.PIPE, text=True
+    )
     assert process.stdout.readline() == "held\n"
     return process
 
@@ -43,7 +45,10 @@ def test_the_peak_of_a_process_is_kept_after_it_has_given_memory_back() -> None:
 def test_processes_at_the_same_time_add_up_and_their_children_count() -> None:
     start = f"import subprocess; subprocess.run([sys.executable, '-c', {HOLD.format(60 * 10**6, 'pass')!r}])"
     with kernel.watch_memory(interval=0.05) as peak:
-        first, second = holding(60), subprocess.Popen([sys.executable, "-c", f"import sys; {start}"], stdout=subprocess.PIPE)
+        first, second = (
+            holding(60),
+            subprocess.Popen([sys.executable, "-c", f"import sys; {start}"], stdout=subprocess.PIPE),
+        )
         assert second.stdout.readline() == b"held\n"
         time.sleep(0.3)
         grandchildren = kernel._descendants(second.pid)

@@ -19,7 +19,9 @@ GIT = pytest.mark.skipif(shutil.which("git") is None, reason="needs git")
 
 def git(folder: Path, *arguments: str) -> str:
     names = ["-c", "user.name=test", "-c", "user.email=test@example.org"]
-    return subprocess.run(["git", "-C", folder, *names, *arguments], check=True, capture_output=True, text=True).stdout.strip()
+    return subprocess.run(
+        ["git", "-C", folder, *names, *arguments], check=True, capture_output=True, text=True
+    ).stdout.strip()
 
 
 @pytest.fixture
@@ -121,5 +123,7 @@ def test_run_json_keeps_its_creation_time_and_every_environment(tmp_path: Path, 
     provenance.describe_run(run, preset="quickstart")
     after = files.read_json(run / "run.json")
     assert after["created"] == record["created"] and after["preset"] == "quickstart"
-    assert set(after["environments"]) == {first, second} and after["environments"][second]["packages"] == {"torch": "99.0"}
+    assert set(after["environments"]) == {first, second} and after["environments"][second]["packages"] == {
+        "torch": "99.0"
+    }
     assert after["environments"][first]["packages"]["papermill"]

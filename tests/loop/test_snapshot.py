@@ -21,8 +21,19 @@ def test_of_an_absolute_path_only_the_last_name_is_shown(parts, before):
     assert snapshot.clean_value(shown) == shown
 
 
-@pytest.mark.parametrize("text", ["openai/gpt-4o", "HuggingFaceTB/SmolLM2-135M-Instruct", "runs/quickstart", "1/2 and/or 3",
-                                  "iter-01/adapters/sft", "http://127.0.0.1:8000/v1/chat", "", "[+0.1, +0.2]"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "openai/gpt-4o",
+        "HuggingFaceTB/SmolLM2-135M-Instruct",
+        "runs/quickstart",
+        "1/2 and/or 3",
+        "iter-01/adapters/sft",
+        "http://127.0.0.1:8000/v1/chat",
+        "",
+        "[+0.1, +0.2]",
+    ],
+)
 def test_names_addresses_and_relative_paths_stay(text):
     assert snapshot.clean_value(text) == text
 
@@ -33,12 +44,16 @@ def test_paths_in_the_project_become_relative():
 
 def test_no_secret_is_shown(monkeypatch):
     monkeypatch.setenv("OPENAI_API_KEY", "sk-planted-123456")
-    shown = snapshot.clean_value({"judge": ["x sk-planted-123456"], "base": "https://me:planted-pass@host/v1?api_key=planted-99999"})
+    shown = snapshot.clean_value(
+        {"judge": ["x sk-planted-123456"], "base": "https://me:planted-pass@host/v1?api_key=planted-99999"}
+    )
     assert "planted" not in str(shown) and shown["judge"] == ["x ***"]
 
 
 def test_all_stages_parameters_are_shown_but_not_what_the_loop_sets(tmp_path):
-    one = decide(tmp_path / "run", 1, {"rag": 0.2}, parameters={"systems": ["rag"], "cuad": "/home/someone/CUAD_v1.zip"})
+    one = decide(
+        tmp_path / "run", 1, {"rag": 0.2}, parameters={"systems": ["rag"], "cuad": "/home/someone/CUAD_v1.zip"}
+    )
     shown = snapshot.read_snapshot(one)
     assert shown.parameters == {"seed": "7", "align_methods": '["dpo"]', "cuad": ".../CUAD_v1.zip"}
     assert snapshot.origin(one) == {"commit": "abc", "dirty": "False"}
@@ -54,10 +69,17 @@ def test_scores_are_the_boards_without_what_is_unknown(tmp_path):
     assert shown.scores()["test", "f1", "champion"] == {"value": 0.5, "n": 50.0}  # sft was promoted
 
 
-@pytest.mark.parametrize(("number", "promoted", "kept", "best"), [
-    (1, None, BASE, "rag"), (1, place(1), None, "sft"), (2, None, BASE, "incumbent"), (2, None, place(1), "incumbent"),
-    (2, place(2), None, "sft"), (2, place(1) | {"system": "retriever", "retriever": "iter-02/retriever"}, None, "retriever"),
-])
+@pytest.mark.parametrize(
+    ("number", "promoted", "kept", "best"),
+    [
+        (1, None, BASE, "rag"),
+        (1, place(1), None, "sft"),
+        (2, None, BASE, "incumbent"),
+        (2, None, place(1), "incumbent"),
+        (2, place(2), None, "sft"),
+        (2, place(1) | {"system": "retriever", "retriever": "iter-02/retriever"}, None, "retriever"),
+    ],
+)
 def test_the_champions_line_is_that_of_the_system_which_the_gate_left(tmp_path, number, promoted, kept, best):
     scores = {"rag": 0.1, "incumbent": 0.2, "retriever": 0.3, "sft": 0.4}
     shown = snapshot.read_snapshot(decide(tmp_path / "run", number, scores, promoted=promoted, kept=kept))

@@ -13,7 +13,9 @@ from cuadft.loop import runner, trackers
 
 INSTALLED = {name: importlib.util.find_spec(name) is not None for name in trackers.TRACKERS}
 needs_mlflow = pytest.mark.skipif(not INSTALLED["mlflow"], reason="MLflow is not installed: pip install -e '.[mlflow]'")
-needs_trackio = pytest.mark.skipif(not INSTALLED["trackio"], reason="Trackio is not installed: pip install -e '.[trackio]'")
+needs_trackio = pytest.mark.skipif(
+    not INSTALLED["trackio"], reason="Trackio is not installed: pip install -e '.[trackio]'"
+)
 
 
 @pytest.fixture
@@ -167,7 +169,11 @@ def test_mlflow_gets_parameters_scores_figures_and_the_decision(mlflow_run):
     assert found.data.metrics["test.f1.rag.low"] == pytest.approx(0.1) and found.data.metrics["test.f1.rag.n"] == 50
     assert found.data.tags["decision"] == "promoted: a clear gain" and found.data.tags["code.commit"] == "abc"
     known = client(run)
-    assert {file.path for file in known.list_artifacts(found.info.run_id)} >= {"decision.json", "scoreboard.csv", "figures"}
+    assert {file.path for file in known.list_artifacts(found.info.run_id)} >= {
+        "decision.json",
+        "scoreboard.csv",
+        "figures",
+    }
     history = known.get_metric_history(found.info.run_id, "test.f1.sft")
     assert [(point.step, point.value) for point in history] == [(1, 0.5)]
 

@@ -77,9 +77,12 @@ def test_a_finished_run_is_well_before_and_after_it_is_moved(run: Path) -> None:
     verdict = verify.verify_run(run)
     assert not verdict.findings and verdict.n_files == len(outputs(run)) > 40
     assert verdict.others == {
-        "what made the run": 1, "lock of the run folder": 1, "cache of hashes": 1, "records of stages": 2,
+        "what made the run": 1,
+        "lock of the run folder": 1,
+        "cache of hashes": 1,
+        "records of stages": 2,
         "executed notebooks": 2 * len(STAGES),
-    }  # fmt: skip
+    }
     assert found(run.rename(run.parent / "moved")) == {}
 
 
@@ -118,19 +121,45 @@ def test_a_repaired_run_is_well_again(run: Path) -> None:
 
 
 def test_files_that_no_stage_recorded_are_told_from_those_that_are_known(run: Path) -> None:
-    for name in ("feedback.sqlite", "history.jsonl", "trackers/mlflow.db", "iter-02/by_hand.json", "iter-02/.hidden",
-                 "iter-01/preferences/candidates.0.jsonl", "iter-02/adapters/.dpo-work/checkpoint-4/optimizer.pt",
-                 "iter-02/notes.txt", "iter-02/adapters/sft/extra.bin", "iter-02/executed/other.ipynb", "copy of run.json",
-                 "iter-02/data/.train.jsonl.1a2b3c4d.tmp", "iter-07/data/train.jsonl"):  # fmt: skip
+    for name in (
+        "feedback.sqlite",
+        "history.jsonl",
+        "trackers/mlflow.db",
+        "iter-02/by_hand.json",
+        "iter-02/.hidden",
+        "iter-01/preferences/candidates.0.jsonl",
+        "iter-02/adapters/.dpo-work/checkpoint-4/optimizer.pt",
+        "iter-02/notes.txt",
+        "iter-02/adapters/sft/extra.bin",
+        "iter-02/executed/other.ipynb",
+        "copy of run.json",
+        "iter-02/data/.train.jsonl.1a2b3c4d.tmp",
+        "iter-07/data/train.jsonl",
+    ):
         files.write_text(run / name, "{}")
     kinds = found(run)
     assert kinds.pop("iter-02/data/.train.jsonl.1a2b3c4d.tmp") == "leftover"
     assert "not run yet: data_prep" in detail(run, "iteration 7") and kinds.pop("iteration 7") == "unfinished"
-    assert kinds == dict.fromkeys(["iter-02/.hidden", "iter-02/notes.txt", "iter-02/adapters/sft/extra.bin", "copy of run.json",
-                                   "iter-02/executed/other.ipynb", "iter-07/data/train.jsonl"], "unaccounted")  # fmt: skip
+    assert kinds == dict.fromkeys(
+        [
+            "iter-02/.hidden",
+            "iter-02/notes.txt",
+            "iter-02/adapters/sft/extra.bin",
+            "copy of run.json",
+            "iter-02/executed/other.ipynb",
+            "iter-07/data/train.jsonl",
+        ],
+        "unaccounted",
+    )
     others = verify.verify_run(run).others
-    assert {"people's verdicts", "history of the champion", "files of trackers", "champion chosen by hand",
-            "checkpoints of unfinished training", "candidate answers that pairs were chosen from"} <= set(others)  # fmt: skip
+    assert {
+        "people's verdicts",
+        "history of the champion",
+        "files of trackers",
+        "champion chosen by hand",
+        "checkpoints of unfinished training",
+        "candidate answers that pairs were chosen from",
+    } <= set(others)
 
 
 def test_a_choice_by_hand_that_the_next_iteration_has_not_seen_makes_it_stale(run: Path) -> None:
@@ -162,8 +191,10 @@ def test_contracts_that_changed_outside_the_run_folder_make_their_stage_stale(pr
     assert found(run) == {}
 
 
-@pytest.mark.parametrize("status, words", [("running", "interrupted"), ("failed", "failed: ValueError"),
-                                           ("incomplete", "incomplete: ValueError")])  # fmt: skip
+@pytest.mark.parametrize(
+    "status, words",
+    [("running", "interrupted"), ("failed", "failed: ValueError"), ("incomplete", "incomplete: ValueError")],
+)
 def test_a_stage_that_did_not_finish_is_named_with_its_reason(run: Path, status: str, words: str) -> None:
     before = {"iter-02/metrics/scores.json": "", "iter-02/figures/f1.svg": ""}
     change = {"status": status, "outputs": {}, "error": "ValueError: no\nmore", "shared_before": before}
@@ -203,7 +234,16 @@ def test_a_damaged_manifest_is_a_finding_with_advice(run: Path, content: str) ->
 def test_manifests_of_older_versions_are_read(run: Path) -> None:
     def age(stages: dict) -> None:
         for entry in stages.values():
-            for key in ("notebook", "code", "versions", "environment", "seeds", "weights", "contracts", "peak_memory_mb"):
+            for key in (
+                "notebook",
+                "code",
+                "versions",
+                "environment",
+                "seeds",
+                "weights",
+                "contracts",
+                "peak_memory_mb",
+            ):
                 entry.pop(key, None)
 
     for number in (1, 2):
@@ -223,7 +263,9 @@ def test_the_chain_names_every_ancestor_once_and_ends_at_the_contracts(run: Path
     assert heads[3:] == first and len(set(heads)) == len(heads)
     assert any(line.startswith("contracts.jsonl: 1 contracts") for line in lines) and len(lines) < 110
     text = "\n".join(lines)
-    assert "seeds: seed 7" in text and "code: " in text and "python 3." in text and "contracts of contracts.json" in text
+    assert (
+        "seeds: seed 7" in text and "code: " in text and "python 3." in text and "contracts of contracts.json" in text
+    )
     assert str(run.parents[1]) not in text.replace(f"{run}: ", "")
 
 
@@ -236,9 +278,17 @@ def test_the_chain_of_an_artefact_is_not_held_against_it_for_what_it_does_not_us
     assert "iter-01/data/train.jsonl (changed)" in verify.verification_text(verify.verify_run(run, SFT))
 
 
-@pytest.mark.parametrize("form", ["iter-02/adapters/sft/w.txt", "iter-02/adapters/sft", "./iter-02/adapters/sft/",
-                                  "{run}/iter-02/adapters",
-                                  "runs/tiny/iter-02/adapters/sft/w.txt", "iter-02/executed/fine_tune.ipynb"])  # fmt: skip
+@pytest.mark.parametrize(
+    "form",
+    [
+        "iter-02/adapters/sft/w.txt",
+        "iter-02/adapters/sft",
+        "./iter-02/adapters/sft/",
+        "{run}/iter-02/adapters",
+        "runs/tiny/iter-02/adapters/sft/w.txt",
+        "iter-02/executed/fine_tune.ipynb",
+    ],
+)
 def test_an_artefact_is_found_however_it_is_given(run: Path, form: str) -> None:
     names = verify.verify_run(run, form.format(run=run)).names
     assert names and all("sft" in name or "adapters" in name or "fine_tune" in name for name in names)
@@ -252,8 +302,14 @@ def test_an_artefact_without_its_iteration_is_found_or_asked_for(run: Path) -> N
     assert verify.verify_run(run, "contracts.jsonl").names == ("contracts.jsonl",)
 
 
-@pytest.mark.parametrize("wrong, right", [("iter-01/adapters/stf", "iter-01/adapters/sft"), ("scorebord.csv", "scoreboard.csv"),
-                                          ("contract.jsonl", "contracts.jsonl")])  # fmt: skip
+@pytest.mark.parametrize(
+    "wrong, right",
+    [
+        ("iter-01/adapters/stf", "iter-01/adapters/sft"),
+        ("scorebord.csv", "scoreboard.csv"),
+        ("contract.jsonl", "contracts.jsonl"),
+    ],
+)
 def test_a_misspelt_artefact_is_corrected(run: Path, wrong: str, right: str) -> None:
     with pytest.raises(InputError, match=f"did you mean '{right}'"):
         verify.verify_run(run, wrong)

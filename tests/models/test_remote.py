@@ -16,8 +16,15 @@ ROW = {"question": "Q?", "answers": [{"text": "ten days", "start": 0}], "answer"
 def test_a_rag_system_answers_through_an_api_and_leaves_no_key_behind(chat, tmp_path):
     chat.replies = ["There is no such clause."]
     program, rows = small.program(), small.ROWS[:3]
-    made = inference.answer_rows(program, remote("openai/some-model", max_tokens=20, cache=False), rows, tmp_path / "rag.jsonl",
-                             system="rag", split="test", batch_size=3)
+    made = inference.answer_rows(
+        program,
+        remote("openai/some-model", max_tokens=20, cache=False),
+        rows,
+        tmp_path / "rag.jsonl",
+        system="rag",
+        split="test",
+        batch_size=3,
+    )
     assert [p["answer"] for p in made] == ["There is no such clause."] * 3 and len(chat.seen) == 3
     path, authorization, body = chat.seen[0]
     assert path.endswith("/chat/completions") and authorization == f"Bearer {KEY}" and body["model"] == "some-model"
@@ -26,8 +33,15 @@ def test_a_rag_system_answers_through_an_api_and_leaves_no_key_behind(chat, tmp_
 
 def test_an_api_that_fails_leaves_counted_errors_without_the_key(chat, tmp_path):
     chat.replies = [400]
-    made = inference.answer_rows(small.program(), remote("openai/some-model", cache=False, num_retries=0), small.ROWS[:2],
-                             tmp_path / "rag.jsonl", system="rag", split="test", batch_size=2)
+    made = inference.answer_rows(
+        small.program(),
+        remote("openai/some-model", cache=False, num_retries=0),
+        small.ROWS[:2],
+        tmp_path / "rag.jsonl",
+        system="rag",
+        split="test",
+        batch_size=2,
+    )
     assert all(p["answer"] is None and p["error"] for p in made)
     assert KEY not in (tmp_path / "rag.jsonl").read_text()
 

@@ -39,7 +39,9 @@ inference.answer_rows(small.program(), engine.lm(max_tokens=8), small.ROWS, Path
 
 
 def run(path: Path, lm, rows=small.ROWS, program=None, batch_size=4):
-    return inference.answer_rows(program or small.program(), lm, rows, path, system="s", split="dev", batch_size=batch_size)
+    return inference.answer_rows(
+        program or small.program(), lm, rows, path, system="s", split="dev", batch_size=batch_size
+    )
 
 
 def without_times(rows):
@@ -48,8 +50,12 @@ def without_times(rows):
 
 def asked(script: small.Script) -> list[str]:
     """Return the ids of the rows that a script was asked for; a contract's name and the question tell them apart."""
-    return [row["id"] for call in script.calls for row in small.ROWS
-            if row["question"] in call[-1]["content"] and row["contract"].split()[0] in call[-1]["content"]]  # fmt: skip
+    return [
+        row["id"]
+        for call in script.calls
+        for row in small.ROWS
+        if row["question"] in call[-1]["content"] and row["contract"].split()[0] in call[-1]["content"]
+    ]
 
 
 def named(messages) -> str:
@@ -70,7 +76,7 @@ def test_results_follow_the_rows_and_carry_their_evidence(tmp_path):
     for p, row in zip(made, rows):
         text, last = small.TEXTS[row["contract"]], p["passages"][-1]
         assert {key: p[key] for key in row} == row and p["error"] is None and p["system"] == "s" and p["split"] == "dev"
-        assert " ".join(text[last["start"]:last["end"]].split()) == p["answer"] and len(p["passages"]) == 2
+        assert " ".join(text[last["start"] : last["end"]].split()) == p["answer"] and len(p["passages"]) == 2
         assert " ".join(text[slice(*p["spans"][-1])].split()) == p["answer"]
 
 
@@ -87,7 +93,9 @@ def test_the_tokens_of_the_prompt_are_counted_as_the_model_counts_them(tiny, tmp
 def test_unknown_tokens_are_none_and_older_predictions_can_still_be_read(tmp_path):
     silent = small.Script(lambda m: "")  # a reply that fails: there is no answer to count for
     assert {p["prompt_tokens"] for p in run(tmp_path / "p.jsonl", silent.lm(), small.ROWS[:2])} == {None}
-    old = [{k: v for k, v in p.items() if k != "prompt_tokens"} for p in predictions.read_predictions(tmp_path / "p.jsonl")]
+    old = [
+        {k: v for k, v in p.items() if k != "prompt_tokens"} for p in predictions.read_predictions(tmp_path / "p.jsonl")
+    ]
     files.write_jsonl(tmp_path / "p.jsonl", old)
     assert metrics.score_predictions(predictions.read_predictions(tmp_path / "p.jsonl"))["prompt_tokens"].isna().all()
     working = small.Script(small.first_clause)
@@ -126,14 +134,18 @@ def test_other_weights_are_recomputed(tiny, tmp_path):
     first, second = (LocalEngine(folder, dtype="float32") for folder in (tiny, tmp_path / "other"))
     run(tmp_path / "p.jsonl", first.lm(max_tokens=2), small.ROWS[:4])
     run(tmp_path / "p.jsonl", second.lm(max_tokens=2), small.ROWS[:4])
-    assert second.calls == 4 and len({p["fingerprint"] for p in predictions.read_predictions(tmp_path / "p.jsonl")}) == 1
+    assert (
+        second.calls == 4 and len({p["fingerprint"] for p in predictions.read_predictions(tmp_path / "p.jsonl")}) == 1
+    )
 
 
 def test_failed_rows_are_kept_counted_and_tried_again_alone(tmp_path):
     failing, working = small.Script(named), small.Script(lambda m: "Audit")
     made = run(tmp_path / "p.jsonl", failing.lm())
     assert [p["id"] for p in made if p["error"]] == FAILING and len(made) == len(failing.calls) == 16
-    assert all(p["answer"] is None and p["spans"] == [] and "the line is down" in p["error"] for p in made if p["error"])
+    assert all(
+        p["answer"] is None and p["spans"] == [] and "the line is down" in p["error"] for p in made if p["error"]
+    )
     assert predictions.read_predictions(tmp_path / "p.jsonl") == made
     again = run(tmp_path / "p.jsonl", working.lm())
     assert sorted(asked(working)) == sorted(FAILING) and [p["id"] for p in again] == IDS
@@ -167,17 +179,28 @@ def other_instructions():
 def other_passages():
     """Return a program whose passages are as many as before, but of other contract texts."""
     program = small.program()
-    passages = [p for t, text in small.TEXTS.items() for p in cut_passages(text.replace("shall", "must "), contract=t, size=120)]
+    passages = [
+        p for t, text in small.TEXTS.items() for p in cut_passages(text.replace("shall", "must "), contract=t, size=120)
+    ]
     assert len(passages) == len(program.retriever.passages)
     program.retriever = Retriever(passages, None, mode="bm25")
     return program
 
 
-@pytest.mark.parametrize("program, settings", [
-    (small.program, {"name": "other"}), (small.program, {"temperature": 0.5}), (small.program, {"max_tokens": 31}),
-    (small.program, {"temperature": 0.5, "seed": 2}), (lambda: small.program(k=1), {}), (other_demos, {}),
-    (other_instructions, {}), (other_passages, {}),
-], ids=["model", "temperature", "max_tokens", "seed", "k", "demos", "instructions", "passages"])  # fmt: skip
+@pytest.mark.parametrize(
+    "program, settings",
+    [
+        (small.program, {"name": "other"}),
+        (small.program, {"temperature": 0.5}),
+        (small.program, {"max_tokens": 31}),
+        (small.program, {"temperature": 0.5, "seed": 2}),
+        (lambda: small.program(k=1), {}),
+        (other_demos, {}),
+        (other_instructions, {}),
+        (other_passages, {}),
+    ],
+    ids=["model", "temperature", "max_tokens", "seed", "k", "demos", "instructions", "passages"],
+)
 def test_predictions_made_otherwise_are_dropped_and_recomputed(program, settings, tmp_path):
     old, new = small.Script(lambda m: "old"), small.Script(lambda m: "new")
     run(tmp_path / "p.jsonl", old.lm(), small.ROWS[:4])
@@ -216,9 +239,18 @@ def test_a_broken_line_in_the_middle_is_named(tmp_path):
 def test_read_all_takes_the_wanted_systems_only(tmp_path):
     for name in ("rag.dev", "rag.test", "rag_compiled.dev", "sft.dev"):
         files.write_jsonl(tmp_path / f"{name}.jsonl", [{"id": name}])
-    assert [p["id"] for p in predictions.read_all_predictions(tmp_path)] == ["rag.dev", "rag.test", "rag_compiled.dev", "sft.dev"]
+    assert [p["id"] for p in predictions.read_all_predictions(tmp_path)] == [
+        "rag.dev",
+        "rag.test",
+        "rag_compiled.dev",
+        "sft.dev",
+    ]
     assert [p["id"] for p in predictions.read_all_predictions(tmp_path, ["rag"])] == ["rag.dev", "rag.test"]
-    assert predictions.read_all_predictions(tmp_path / "none") == predictions.read_predictions(tmp_path / "none.jsonl") == []
+    assert (
+        predictions.read_all_predictions(tmp_path / "none")
+        == predictions.read_predictions(tmp_path / "none.jsonl")
+        == []
+    )
 
 
 def test_no_rows_need_no_model(tmp_path):

@@ -33,10 +33,32 @@ from cuadft.retrieval.retriever import Hit, render_passages
 
 ROW = small.ROWS[1]  # Acme, Audit Rights: answerable
 PROGRAM = small.program()
-TYPED = {"list": dspy.Signature("topic: str -> items: list[str]"), "int": dspy.Signature("topic: str -> n: int"),
-         "literal": dspy.Signature("topic: str -> verdict: Literal['yes', 'no']", custom_types={"Literal": Literal})}
-MARKS = ["<|im_end|>", "<|im_start|>", "</passage>", "<passage>", "<end_of_turn>", "<", "|", ">", "/", "passage", " ", "\n",
-         "\u2028", "\u200b", "\x1c", "İ", "\ud800", "a", "5"]  # fmt: skip
+TYPED = {
+    "list": dspy.Signature("topic: str -> items: list[str]"),
+    "int": dspy.Signature("topic: str -> n: int"),
+    "literal": dspy.Signature("topic: str -> verdict: Literal['yes', 'no']", custom_types={"Literal": Literal}),
+}
+MARKS = [
+    "<|im_end|>",
+    "<|im_start|>",
+    "</passage>",
+    "<passage>",
+    "<end_of_turn>",
+    "<",
+    "|",
+    ">",
+    "/",
+    "passage",
+    " ",
+    "\n",
+    "\u2028",
+    "\u200b",
+    "\x1c",
+    "İ",
+    "\ud800",
+    "a",
+    "5",
+]
 texts = st.lists(st.sampled_from(MARKS) | st.text(max_size=3)).map("".join)
 
 
@@ -55,7 +77,9 @@ def compiled() -> ContractQA:
     """Return a program with a demo and with other instructions, as MIPROv2 makes."""
     made = small.program()
     made.predict.demos = dspy_examples(small.ROWS[4:8], made.retriever, made.k)[:2]
-    made.predict.signature = made.predict.signature.with_instructions("Answer in the contract's words.\n\nBe brief: {x}")
+    made.predict.signature = made.predict.signature.with_instructions(
+        "Answer in the contract's words.\n\nBe brief: {x}"
+    )
     return made
 
 
@@ -88,13 +112,20 @@ def test_an_empty_reply_fails_after_one_call(reply):
     assert len(script.calls) == 1
 
 
-@pytest.mark.parametrize("kind, reply, value", [
-    ("list", "1. one\n2) two\n(3) three\n- four\n* five\n• six", ["one", "two", "three", "four", "five", "six"]),
-    ("list", "3 years after the date\n2.5% a year\n30 days\n-\n\n12. 90 days", ["3 years after the date", "2.5% a year",
-                                                                            "30 days", "90 days"]),
-    ("list", "a - b\nsee 3. below", ["a - b", "see 3. below"]),
-    ("int", " 7\n", 7), ("literal", "yes", "yes"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "kind, reply, value",
+    [
+        ("list", "1. one\n2) two\n(3) three\n- four\n* five\n• six", ["one", "two", "three", "four", "five", "six"]),
+        (
+            "list",
+            "3 years after the date\n2.5% a year\n30 days\n-\n\n12. 90 days",
+            ["3 years after the date", "2.5% a year", "30 days", "90 days"],
+        ),
+        ("list", "a - b\nsee 3. below", ["a - b", "see 3. below"]),
+        ("int", " 7\n", 7),
+        ("literal", "yes", "yes"),
+    ],
+)
 def test_a_typed_field_keeps_what_the_reply_says(kind, reply, value):
     assert list(PlainAdapter().parse(TYPED[kind], reply).values()) == [value]
 
@@ -110,7 +141,8 @@ def test_an_ill_typed_reply_fails_after_one_call(kind, reply):
 def test_a_list_is_shown_in_demos_as_it_is_parsed():
     adapter, items = PlainAdapter(), ["3 years", "two"]
     assert adapter.parse(TYPED["list"], adapter.format_assistant_message_content(TYPED["list"], {"items": items})) == {
-        "items": items}  # fmt: skip
+        "items": items
+    }
 
 
 # --- one prompt for inference and training
@@ -132,7 +164,7 @@ def test_inference_sends_byte_for_byte_what_training_rows_hold(make, tiny):
         assert example["completion"] == [{"role": "assistant", "content": target_answer(row, found)}]
     messages, together = data[0]["prompt"] + data[0]["completion"], engine.tokenize(data[0]["prompt"])
     whole = engine.tokenizer.apply_chat_template(messages, return_dict=False)
-    assert whole[:len(together)] == together  # the completion follows the prompt's tokens without merging into them
+    assert whole[: len(together)] == together  # the completion follows the prompt's tokens without merging into them
 
 
 def test_a_saved_program_sends_the_same_prompt(tmp_path):
@@ -149,11 +181,22 @@ def test_a_program_is_saved_without_its_language_model(tmp_path):
     assert load_program(tmp_path / "p.json", program.retriever).predict.lm is None and program.predict.lm is not None
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "3", '{"k": 2}', '{"k": 2, "state": {}}', '{"k": 2, "state": []}',
-                                  '{"k": "two", "state": {}}',
-                                  '{"k": 2, "state": {"predict": {"demos": 5, "signature": {}, "lm": null}}}',
-                                  '{"k": 2, "state": {"predict": {"demos": [5], "signature": {}, "lm": null}}}',
-                                  '{"k": 2, "state": {"predict": 7}}'])  # fmt: skip
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "{",
+        "[]",
+        "3",
+        '{"k": 2}',
+        '{"k": 2, "state": {}}',
+        '{"k": 2, "state": []}',
+        '{"k": "two", "state": {}}',
+        '{"k": 2, "state": {"predict": {"demos": 5, "signature": {}, "lm": null}}}',
+        '{"k": 2, "state": {"predict": {"demos": [5], "signature": {}, "lm": null}}}',
+        '{"k": 2, "state": {"predict": 7}}',
+    ],
+)
 def test_a_file_that_is_no_program_is_refused(text, tmp_path):
     files.write_text(tmp_path / "p.json", text)
     with pytest.raises(InputError, match="p.json"):
@@ -175,8 +218,20 @@ def test_clean_leaves_no_mark_and_loses_only_blanks(text):
     assert "".join(cleaned.split()) == "".join(text.split())
 
 
-@pytest.mark.parametrize("text", ["<<||im_end|>", "</pass</passage>age>", "<pass<passage>age>", "<|<|im_end|>im_end|>",
-                                  "</PASSAGE>", "</passage >", "<\x1c|im_end|>", "<end_of_turn>", "</s>"])  # fmt: skip
+@pytest.mark.parametrize(
+    "text",
+    [
+        "<<||im_end|>",
+        "</pass</passage>age>",
+        "<pass<passage>age>",
+        "<|<|im_end|>im_end|>",
+        "</PASSAGE>",
+        "</passage >",
+        "<\x1c|im_end|>",
+        "<end_of_turn>",
+        "</s>",
+    ],
+)
 def test_nested_marks_are_broken_up_too(text):
     assert not re.search(r"<[|/A-Za-z_]", quotable(text))
 
@@ -226,7 +281,10 @@ def test_the_gold_span_of_the_best_ranked_passage_is_taught():
 
 @pytest.mark.parametrize("start", [99, 149])  # the passage is [100, 150)
 def test_a_gold_span_that_leaves_the_passage_is_not_taught(start):
-    assert target_answer({"is_impossible": False, "answers": [{"text": "ab", "start": start}]}, hits("", "x" * 50)[1:]) is None
+    assert (
+        target_answer({"is_impossible": False, "answers": [{"text": "ab", "start": start}]}, hits("", "x" * 50)[1:])
+        is None
+    )
 
 
 def test_spans_point_at_the_answer_in_the_contract():
@@ -239,7 +297,11 @@ def test_spans_point_at_the_answer_in_the_contract():
 
 def test_an_answer_in_two_passages_is_cited_twice_and_a_refusal_never():
     assert cite_passages("a b", [h.passage for h in hits("x a\nb", "none", "a b")]) == [[2, 5], [200, 203]]
-    assert cite_passages(NO_CLAUSE, [h.passage for h in hits(NO_CLAUSE)]) == cite_passages("", [h.passage for h in hits("x")]) == []
+    assert (
+        cite_passages(NO_CLAUSE, [h.passage for h in hits(NO_CLAUSE)])
+        == cite_passages("", [h.passage for h in hits("x")])
+        == []
+    )
 
 
 # --- optimisers
@@ -261,7 +323,9 @@ def test_compiling_takes_demos_from_the_training_set_only(optimizer):
     program = small.program()
     train, dev = (dspy_examples(rows, program.retriever, program.k) for rows in (small.ROWS[:8], small.ROWS[8:]))
     with dspy.context(lm=small.Script(right_with_demos).lm(), adapter=PlainAdapter()):
-        made = compile_program(program, train, dev, optimizer=optimizer, bootstrapped_demos=1, labeled_demos=2, candidates=2)
+        made = compile_program(
+            program, train, dev, optimizer=optimizer, bootstrapped_demos=1, labeled_demos=2, candidates=2
+        )
     known = {(e.question, e.passages, e.answer) for e in train}
     assert isinstance(made, ContractQA) and made.retriever is program.retriever and program.predict.demos == []
     assert 1 <= len(made.predict.demos) <= 2
@@ -273,9 +337,12 @@ def test_compiling_takes_demos_from_the_training_set_only(optimizer):
 def test_a_model_that_mostly_fails_does_not_end_the_search(optimizer):
     program = small.program()
     data = dspy_examples(small.ROWS, program.retriever, program.k)
-    with dspy.context(lm=small.Script(lambda m: "" if "<passage>" in m[-1]["content"] else "Quote it.").lm(),
-                      adapter=PlainAdapter()):  # fmt: skip
-        made = compile_program(program, data[:4], data, optimizer=optimizer, bootstrapped_demos=1, labeled_demos=1, candidates=2)
+    with dspy.context(
+        lm=small.Script(lambda m: "" if "<passage>" in m[-1]["content"] else "Quote it.").lm(), adapter=PlainAdapter()
+    ):
+        made = compile_program(
+            program, data[:4], data, optimizer=optimizer, bootstrapped_demos=1, labeled_demos=1, candidates=2
+        )
     assert len(made.predict.demos) <= 1
 
 

@@ -18,7 +18,9 @@ from cuadft.retrieval import store
 from cuadft.retrieval.embedder import Embedder
 from cuadft.retrieval.retriever import Retriever
 
-TEXT = "The fee is ten dollars a month. This Agreement is governed by the laws of Ohio. Either party may audit the other."
+TEXT = (
+    "The fee is ten dollars a month. This Agreement is governed by the laws of Ohio. Either party may audit the other."
+)
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +61,9 @@ def run(embedder, tmp_path):
 
 
 def prepare(iteration, embedder, k):
-    retriever = Retriever(cut_passages(TEXT, contract="c", size=40), Embedder(embedder, cache_dir=iteration.run), mode="bm25")
+    retriever = Retriever(
+        cut_passages(TEXT, contract="c", size=40), Embedder(embedder, cache_dir=iteration.run), mode="bm25"
+    )
     retriever.save(iteration.path("retriever"))
     program.save_program(ContractQA(retriever, k), iteration.path("program", "rag.json"))
     program.save_program(ContractQA(retriever, k + 1), iteration.path("program", "rag_compiled.json"))
@@ -67,7 +71,9 @@ def prepare(iteration, embedder, k):
 
 
 def decide(iteration, **promoted):
-    files.write_json(iteration.path("decision.json"), {"promoted": {"system": "x", "program": None, "weights": None} | promoted})
+    files.write_json(
+        iteration.path("decision.json"), {"promoted": {"system": "x", "program": None, "weights": None} | promoted}
+    )
     return runs.Iteration(iteration.run, iteration.number + 1)
 
 
@@ -134,6 +140,7 @@ def test_a_remote_model_runs_rag_and_no_local_weights_are_loaded(run, build, ada
 
 # --- the incumbent
 
+
 def test_the_first_incumbent_is_plain_rag_on_the_base(run, build, tiny):
     assert systems.start_weights(run) is None
     (incumbent,) = build(run, ["incumbent"])
@@ -142,12 +149,20 @@ def test_the_first_incumbent_is_plain_rag_on_the_base(run, build, tiny):
 
 def test_a_promoted_adapter_comes_back_with_the_program_of_its_iteration(run, build, embedder, adapter):
     shutil.copytree(adapter, run.path("adapters", "sft"))
-    second = decide(run, system="sft", program="iter-01/program/rag_compiled.json", weights="iter-01/adapters/sft",
-                    retriever="iter-01/retriever")  # fmt: skip
+    second = decide(
+        run,
+        system="sft",
+        program="iter-01/program/rag_compiled.json",
+        weights="iter-01/adapters/sft",
+        retriever="iter-01/retriever",
+    )
     prepare(second, embedder, k=5)
     shutil.copytree(adapter, second.path("adapters", "sft"))
     incumbent, rag, sft = build(second, ["incumbent", "rag", "sft"])
-    assert incumbent.lm.engine.adapters == {"incumbent": run.path("adapters", "sft"), "sft": second.path("adapters", "sft")}
+    assert incumbent.lm.engine.adapters == {
+        "incumbent": run.path("adapters", "sft"),
+        "sft": second.path("adapters", "sft"),
+    }
     assert weights.weights_hash(adapter)[:12] in incumbent.lm.model and incumbent.lm.model != rag.lm.model
     assert [s.program.k for s in (incumbent, rag, sft)] == [2, 5, 5]
     assert systems.start_weights(second) == run.path("adapters", "sft")
@@ -162,8 +177,10 @@ def with_other_retriever(run, embedder, **promoted):
     prepare(second, embedder, k=5)
     passages = [p for title, text in (("c", TEXT), ("d", OTHER)) for p in cut_passages(text, contract=title, size=400)]
     Retriever(passages, Embedder(embedder, cache_dir=run.run), mode="bm25").save(second.path("retriever"))
-    files.write_jsonl(run.run / "contracts.jsonl", [{"title": "c", "text": TEXT}, {"title": "d", "text": OTHER},
-                                                   {"title": "e", "text": OTHER}])  # fmt: skip
+    files.write_jsonl(
+        run.run / "contracts.jsonl",
+        [{"title": "c", "text": TEXT}, {"title": "d", "text": OTHER}, {"title": "e", "text": OTHER}],
+    )
     files.write_jsonl(second.path("data", "dev.jsonl"), [{"contract": "c"}, {"contract": "d"}])
     settings = files.read_json(run.path("retriever", "settings.json")) | {"cutting": [40, 0.0]}
     files.write_json(run.path("retriever", "settings.json"), settings)
@@ -172,8 +189,9 @@ def with_other_retriever(run, embedder, **promoted):
 
 def test_the_champion_searches_with_its_own_retriever_which_takes_in_what_is_asked(run, build, embedder, adapter):
     shutil.copytree(adapter, run.path("adapters", "sft"))
-    second = with_other_retriever(run, embedder, system="sft", program="iter-01/program/rag_compiled.json",
-                                  weights="iter-01/adapters/sft")  # fmt: skip
+    second = with_other_retriever(
+        run, embedder, system="sft", program="iter-01/program/rag_compiled.json", weights="iter-01/adapters/sft"
+    )
     found = {s.name: s for s in build(second, ["incumbent", "retriever", "rag"])}
     sizes = {name: max(len(p.text) for p in s.program.retriever.passages) for name, s in found.items()}
     assert sizes["incumbent"] < 60 < sizes["retriever"] == sizes["rag"]
@@ -227,13 +245,17 @@ def searched(retriever):
     return [[hit.passage for hit in retriever.search("audit the other party", contract="c", k=2)]]
 
 
-def test_a_fine_tuned_embedder_travels_with_its_retriever_and_through_iterations_that_keep_it(embedder, tmp_path, monkeypatch):
+def test_a_fine_tuned_embedder_travels_with_its_retriever_and_through_iterations_that_keep_it(
+    embedder, tmp_path, monkeypatch
+):
     monkeypatch.setenv("CUADFT_CACHE", str(tmp_path / "cache"))
     first = runs.Iteration(tmp_path / "run", 1)
     second, third = runs.Iteration(first.run, 2), runs.Iteration(first.run, 4)
     own = shutil.copytree(embedder, first.path("retriever", "embedder"))
     (own / "config.json").write_text('{"another": "model"}')
-    retriever = Retriever(cut_passages(TEXT, contract="c", size=40), Embedder(own, cache_dir=tmp_path), mode="bm25", cutting=(40, 0.0))
+    retriever = Retriever(
+        cut_passages(TEXT, contract="c", size=40), Embedder(own, cache_dir=tmp_path), mode="bm25", cutting=(40, 0.0)
+    )
     store.save_retriever(retriever, first)
     kept = store.load_retriever(first, "no-such-model")
     assert kept.embedder.path == own and searched(kept) == searched(retriever)
@@ -295,8 +317,13 @@ def test_a_cross_encoder_puts_the_best_passages_in_its_order_also_after_loading(
     CrossEncoder(str(bert), num_labels=1, device="cpu").save_pretrained(str(tmp_path / "cross"))
     reranker = store.load_reranker(str(tmp_path / "cross"))
     iteration = runs.Iteration(tmp_path / "run", 1)
-    retriever = Retriever(cut_passages(TEXT, contract="c", size=40), Embedder(embedder, cache_dir=tmp_path), mode="bm25",
-                          reranker=reranker, rerank=3)  # fmt: skip
+    retriever = Retriever(
+        cut_passages(TEXT, contract="c", size=40),
+        Embedder(embedder, cache_dir=tmp_path),
+        mode="bm25",
+        reranker=reranker,
+        rerank=3,
+    )
     found = [hit.passage.text for hit in retriever.search("audit the other party", contract="c", k=3)]
     best = retriever.configured(rerank=0).search("audit the other party", contract="c", k=3)
     scores = reranker.predict([("audit the other party", hit.passage.text) for hit in best])

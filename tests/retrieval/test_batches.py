@@ -67,9 +67,14 @@ def test_a_schedule_has_exactly_its_steps_each_pass_drawn_anew_by_the_seed():
     assert list(sampler) == list(sampler) == plan and len(sampler) == 5
 
 
-@pytest.mark.parametrize(("settings", "message"), [
-    ({"size": 1}, "batch size 1"), ({"steps": 0}, "steps 0"), ({"triples": []}, "no triples"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"size": 1}, "batch size 1"),
+        ({"steps": 0}, "steps 0"),
+        ({"triples": []}, "no triples"),
+    ],
+)
 def test_what_cannot_be_scheduled_is_refused(settings, message):
     with pytest.raises(InputError, match=message):
         batch_schedule(**{"triples": [triple("A"), triple("B")], "size": 2, "steps": 1, "seed": 0} | settings)

@@ -8,7 +8,11 @@ from cuadft.core.errors import InputError
 from cuadft.data.passages import Passage, gold_shares
 from cuadft.retrieval.classifier import ClauseClassifier, Matcher, _labels
 
-AUDIT = ["may inspect the books and records", "has a right of inspection of the records", "may audit the accounts and records"]
+AUDIT = [
+    "may inspect the books and records",
+    "has a right of inspection of the records",
+    "may audit the accounts and records",
+]
 LAW = ["governed by the laws of Ohio", "governed under the laws of Texas", "the laws of Maine govern"]
 FILLER = ["The goods are shipped in boxes.", "Invoices are paid in thirty days.", "Notices are sent by post."]
 
@@ -20,8 +24,17 @@ def corpus(n=8, first=0):
         title, clauses = f"c{number}", {"Audit": AUDIT[number % 3], "Law": LAW[number % 3] if number % 2 else ""}
         texts[title] = [FILLER[number % 3], clauses["Audit"], FILLER[(number + 1) % 3], clauses["Law"] or FILLER[0]]
         whole = "".join(texts[title])
-        rows += [{"id": f"{title}__{c}", "contract": title, "category": c, "question": f"{c}?", "source": "cuad",
-                  "answers": [{"text": t, "start": whole.index(t)}] if t else []} for c, t in clauses.items()]  # fmt: skip
+        rows += [
+            {
+                "id": f"{title}__{c}",
+                "contract": title,
+                "category": c,
+                "question": f"{c}?",
+                "source": "cuad",
+                "answers": [{"text": t, "start": whole.index(t)}] if t else [],
+            }
+            for c, t in clauses.items()
+        ]
     return rows, passages_of(texts)
 
 
@@ -47,13 +60,21 @@ def test_the_clause_of_an_unseen_contract_comes_first():
 def test_a_train_contract_is_scored_only_by_models_that_have_not_seen_it():
     rows, passages = corpus()
     # a clause that only c3 words like that: a model that saw c3 knows the words, the others can't
-    passages = [p if (p.contract, p.index) != ("c3", 1) else Passage("c3", 1, p.start, p.end, "zyx " * 8) for p in passages]
+    passages = [
+        p if (p.contract, p.index) != ("c3", 1) else Passage("c3", 1, p.start, p.end, "zyx " * 8) for p in passages
+    ]
     classifier = ClauseClassifier.fit(rows, passages * 1, MATCHER, folds=2, least=2)
     own = [p for p in passages if p.contract == "c3"]
     renamed = [Passage("new", p.index, p.start, p.end, p.text) for p in own]
     fold = classifier.fold_of["c3"]
-    others = ClauseClassifier(classifier.categories, classifier._vocabulary, classifier._idf,
-                              np.stack([classifier._weights[fold]] * 2), {}, MATCHER)  # fmt: skip
+    others = ClauseClassifier(
+        classifier.categories,
+        classifier._vocabulary,
+        classifier._idf,
+        np.stack([classifier._weights[fold]] * 2),
+        {},
+        MATCHER,
+    )
     assert np.allclose(classifier.classify(own), others.classify(renamed), atol=1e-5)
     assert not np.allclose(classifier.classify(own), classifier.classify(renamed), atol=1e-3)
 
@@ -74,7 +95,9 @@ def test_files_of_two_classifiers_are_not_mixed(tmp_path):
     fitted().save(tmp_path)
     settings = (tmp_path / "classifier.json").read_text()
     rows, passages = corpus(12)
-    ClauseClassifier.fit([r for r in rows if r["category"] == "Law"], passages, MATCHER, folds=2, least=2).save(tmp_path)
+    ClauseClassifier.fit([r for r in rows if r["category"] == "Law"], passages, MATCHER, folds=2, least=2).save(
+        tmp_path
+    )
     (tmp_path / "classifier.json").write_text(settings)
     with pytest.raises(InputError, match="don't belong together: build the retriever again"):
         ClauseClassifier.load(tmp_path, None)
@@ -98,7 +121,9 @@ def test_a_contract_that_was_not_asked_for_a_category_says_nothing_of_it():
     fit = ClauseClassifier.fit(rows, passages, MATCHER, folds=2, least=2)
     texts = {"unlabelled": [AUDIT[0], LAW[0], "zyx zyx zyx"]}  # as the contracts of `contracts_folder`
     generated = [rows[0] | {"id": "g", "contract": "unlabelled", "source": "synthetic"}]
-    assert ClauseClassifier.fit(rows + generated, passages + passages_of(texts), MATCHER, folds=2, least=2).key == fit.key
+    assert (
+        ClauseClassifier.fit(rows + generated, passages + passages_of(texts), MATCHER, folds=2, least=2).key == fit.key
+    )
     asked = [row for row in rows if (row["contract"], row["category"]) != ("c1", "Law")]  # c1 has the clause, unasked
     labels, categories = _labels(asked, passages, 2)
     of = {p.contract: labels[[n for n, q in enumerate(passages) if q.contract == p.contract]] for p in passages}
@@ -125,7 +150,9 @@ def test_contracts_without_words_are_refused():
 
 def test_rare_categories_get_no_model_and_too_little_data_is_refused():
     rows, passages = corpus()
-    assert ClauseClassifier.fit(rows, passages, MATCHER, folds=2, least=5).categories == ["Audit"]  # Law: four contracts
+    assert ClauseClassifier.fit(rows, passages, MATCHER, folds=2, least=5).categories == [
+        "Audit"
+    ]  # Law: four contracts
     with pytest.raises(InputError, match="No category has a clause in 50 contracts or more"):
         ClauseClassifier.fit(rows, passages, MATCHER, folds=2, least=50)
     with pytest.raises(InputError, match="2 folds and 2 train contracts, got 4 and 1: .*do without it"):
@@ -137,4 +164,6 @@ def test_a_share_counts_from_the_side_of_the_span_and_of_the_passage():
     passages = passages_of({"c": ["a" * 10, "b" * 10, "c" * 10, "d" * 10]})
     # span [8, 32): 2 of 24 characters in the first passage, all of the second and third, 2 of 10 in the last
     assert gold_shares(passages, [{"text": "x" * 24, "start": 8}]) == pytest.approx({0: 0.2, 1: 1.0, 2: 1.0, 3: 0.2})
-    assert gold_shares(passages, [{"text": "x" * 4, "start": 8}]) == pytest.approx({0: 0.5, 1: 0.5})  # half of the span each
+    assert gold_shares(passages, [{"text": "x" * 4, "start": 8}]) == pytest.approx(
+        {0: 0.5, 1: 0.5}
+    )  # half of the span each

@@ -82,7 +82,9 @@ def kill_at(monkeypatch, step: int) -> None:
 
 def test_training_lowers_the_loss_and_finds_more_passages(start, tmp_path):
     measure = DevHits(small.ROWS, PASSAGES)
-    record = finetune_embedder(start, EXAMPLES, tmp_path / "out", evaluate=measure, **SHORT | {"steps": 24, "eval_steps": 12})
+    record = finetune_embedder(
+        start, EXAMPLES, tmp_path / "out", evaluate=measure, **SHORT | {"steps": 24, "eval_steps": 12}
+    )
     found = losses(record)
     assert np.mean([loss for _, loss in found[-3:]]) < 0.7 * np.mean([loss for _, loss in found[:3]])
     assert record["best"]["dev_hit@1"] > record["before"]["dev_hit@1"] + 0.1
@@ -111,7 +113,9 @@ def test_training_stops_early_and_exports_the_best_step(start, tmp_path):
     record = finetune_embedder(start, EXAMPLES, tmp_path / "out", evaluate=watch, patience=2, **SHORT | {"steps": 14})
     assert (record["steps"], record["best_step"], watch.calls) == (8, 4, 5)  # 0.4 0.6 0.6 0.5: twice no better
     assert record["before"]["dev_hit@1"] == 0.1 and record["best"] == {"dev_hit@1": 0.6, "other": 1.0}
-    four = finetune_embedder(start, EXAMPLES, tmp_path / "four", evaluate=Falling(), patience=9, **SHORT | {"steps": 14})
+    four = finetune_embedder(
+        start, EXAMPLES, tmp_path / "four", evaluate=Falling(), patience=9, **SHORT | {"steps": 14}
+    )
     assert four["steps"] == 14 and equal(tmp_path / "out", tmp_path / "four")
 
 
@@ -176,21 +180,32 @@ def test_batches_are_the_planned_ones_and_attention_has_no_dropout(start, tmp_pa
 def test_bfloat16_is_used_where_the_processor_has_it(start, tmp_path, monkeypatch):
     monkeypatch.setattr(finetune, "best_dtype", lambda: torch.bfloat16)
     seen = []
-    made = finetune.make_trainer(start, EXAMPLES, triples.batch_schedule(EXAMPLES, size=4, steps=1, seed=1), tmp_path,
-                               SHORT | {"max_length": 64, "metric": None, "patience": 1},
-                               finetune.Watched(None, ""))  # fmt: skip
+    made = finetune.make_trainer(
+        start,
+        EXAMPLES,
+        triples.batch_schedule(EXAMPLES, size=4, steps=1, seed=1),
+        tmp_path,
+        SHORT | {"max_length": 64, "metric": None, "patience": 1},
+        finetune.Watched(None, ""),
+    )
     layer = next(m for n, m in made.model.named_modules() if n.endswith("layer.0.intermediate.dense"))
     layer.register_forward_hook(lambda module, given, result: seen.append((result.dtype, module.weight.dtype)))
     made.train()
     assert set(seen) == {(torch.bfloat16, torch.float32)}  # computed in one, kept in the other
 
 
-@pytest.mark.parametrize(("changed", "message"), [
-    ({"start": Path("nowhere")}, "No embedding model in 'nowhere'"), ({"learning_rate": 0}, "learning_rate 0"),
-    ({"eval_steps": 0}, "eval_steps 0"), ({"steps": 0}, "steps 0"), ({"triples": []}, "no triples"),
-    ({"metric": "hit", "evaluate": Falling()}, "Unknown metric 'hit': `evaluate` returns dev_hit@1, other"),
-    ({"evaluate": lambda model: {"dev_hit@1": float("nan")}}, "is nan"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"start": Path("nowhere")}, "No embedding model in 'nowhere'"),
+        ({"learning_rate": 0}, "learning_rate 0"),
+        ({"eval_steps": 0}, "eval_steps 0"),
+        ({"steps": 0}, "steps 0"),
+        ({"triples": []}, "no triples"),
+        ({"metric": "hit", "evaluate": Falling()}, "Unknown metric 'hit': `evaluate` returns dev_hit@1, other"),
+        ({"evaluate": lambda model: {"dev_hit@1": float("nan")}}, "is nan"),
+    ],
+)
 def test_arguments_out_of_range_are_refused(start, tmp_path, changed, message):
     with pytest.raises(InputError, match=message):
         finetune_embedder(**{"start": start, "triples": EXAMPLES, "out": tmp_path / "out"} | SHORT | changed)

@@ -24,8 +24,9 @@ class Oracle:
         keys = ("govern", "audit", "liability", "renewal")
         vectors = np.array([[float(key in text.lower()) for key in keys] + [0.1] for text in texts], np.float32)
         if not self.right:
-            vectors = np.array([[1.0] + [0.0] * 4 if "?" in t else [float(n), 1.0, 0, 0, 0]
-                                for n, t in enumerate(texts)], np.float32)  # fmt: skip
+            vectors = np.array(
+                [[1.0] + [0.0] * 4 if "?" in t else [float(n), 1.0, 0, 0, 0] for n, t in enumerate(texts)], np.float32
+            )
         return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
 
 
@@ -45,7 +46,9 @@ def test_it_embeds_no_more_passages_than_asked_and_at_least_one_contract():
 
 
 def test_long_contracts_come_last():
-    longer = PASSAGES | {"Acme Distribution Agreement": cut_passages(small.TEXTS["Acme Distribution Agreement"], size=30)}
+    longer = PASSAGES | {
+        "Acme Distribution Agreement": cut_passages(small.TEXTS["Acme Distribution Agreement"], size=30)
+    }
     others = sum(len(own) for own in PASSAGES.values()) - len(PASSAGES["Acme Distribution Agreement"])
     for seed in range(5):
         drawn = {row["contract"] for row in DevHits(small.ROWS, longer, most=others, seed=seed).rows}
@@ -53,8 +56,12 @@ def test_long_contracts_come_last():
 
 
 def test_the_key_names_rows_and_passages():
-    keys = {DevHits(small.ROWS, PASSAGES).key, DevHits(small.ROWS, PASSAGES, seed=8, most=1).key,
-            DevHits(small.ROWS[:4], PASSAGES).key, DevHits(small.ROWS, PASSAGES, ks=(2,)).key}  # fmt: skip
+    keys = {
+        DevHits(small.ROWS, PASSAGES).key,
+        DevHits(small.ROWS, PASSAGES, seed=8, most=1).key,
+        DevHits(small.ROWS[:4], PASSAGES).key,
+        DevHits(small.ROWS, PASSAGES, ks=(2,)).key,
+    }
     assert len(keys) == 4 and DevHits(small.ROWS, PASSAGES).key in keys
 
 

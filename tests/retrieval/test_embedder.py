@@ -145,14 +145,10 @@ def test_half_precision_gives_nearly_the_same_unit_vectors(tmp_path):
     assert (full * half).sum(axis=1).min() > 0.99 and not np.array_equal(full, half)
 
 
-@pytest.mark.skipif(
-    real_model() is None, reason="no MiniLM weights: set CUADFT_TEST_EMBEDDER or run `cuadft fetch`"
-)
+@pytest.mark.skipif(real_model() is None, reason="no MiniLM weights: set CUADFT_TEST_EMBEDDER or run `cuadft fetch`")
 def test_minilm_finds_a_clause_that_shares_no_word_with_the_question(tmp_path):
     text = "Either side may walk away upon thirty days' notice. Invoices are payable in euros every quarter. "
     found = Retriever(
         cut_passages(text, contract="A", size=50), Embedder(real_model(), cache_dir=tmp_path), mode="dense"
     )
-    assert (
-        "walk away" in found.search("How can the contract be terminated?", contract="A", k=1)[0].passage.text
-    )
+    assert "walk away" in found.search("How can the contract be terminated?", contract="A", k=1)[0].passage.text

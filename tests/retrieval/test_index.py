@@ -18,9 +18,11 @@ CONTRACTS = {
     "C": ["The law of Texas and its audit. ", "Notice of a term. "],
 }
 QUERIES = [("law and fee", None), ("audit of the fee", "A"), ("liable", "C"), ("royalty law", "B")]
-ROWS = [{"question": "Which law?", "contract": "T", "answers": [{"text": "the law of Maine governs", "start": 0}]},
-        {"question": "Which law?", "contract": "U", "answers": [{"text": "law of Utah", "start": 0}]},
-        {"question": "Any audit?", "contract": "T", "answers": [{"text": "audit of books", "start": 9}]}]  # fmt: skip
+ROWS = [
+    {"question": "Which law?", "contract": "T", "answers": [{"text": "the law of Maine governs", "start": 0}]},
+    {"question": "Which law?", "contract": "U", "answers": [{"text": "law of Utah", "start": 0}]},
+    {"question": "Any audit?", "contract": "T", "answers": [{"text": "audit of books", "start": 9}]},
+]
 
 
 class Classes:
@@ -85,7 +87,9 @@ def test_passages_of_a_contract_may_come_apart_and_stay_in_order(tmp_path):
 @pytest.fixture
 def saved(tmp_path):
     embedder = make_embedder(tmp_path)
-    retriever = of("ABC", tmp_path, feedback=RelevanceFeedback.from_rows(ROWS, embedder), feedback_weight=0.5, cutting=(1100, 0.5))
+    retriever = of(
+        "ABC", tmp_path, feedback=RelevanceFeedback.from_rows(ROWS, embedder), feedback_weight=0.5, cutting=(1100, 0.5)
+    )
     retriever.search("Which law?")
     retriever.save(tmp_path / "saved")
     return tmp_path / "saved", retriever.search_many(QUERIES)
@@ -103,8 +107,13 @@ def test_a_saved_index_is_taken_as_it_is_with_all_settings(saved, tmp_path):
     again = loaded(folder, make_embedder(tmp_path))
     assert again.search_many(QUERIES) == before
     assert again.cutting == (1100, 0.5) and again.settings == {
-        "mode": "fusion", "feedback_weight": 0.5, "dense_weight": 0.5, "classifier_weight": 0.0, "rerank": 0,
-        "contract_weight": 0.0}  # fmt: skip
+        "mode": "fusion",
+        "feedback_weight": 0.5,
+        "dense_weight": 0.5,
+        "classifier_weight": 0.0,
+        "rerank": 0,
+        "contract_weight": 0.0,
+    }
 
 
 def test_another_model_embeds_the_passages_and_the_feedback_again(saved, tmp_path):
@@ -182,7 +191,9 @@ def test_a_killed_save_cannot_be_loaded(saved, tmp_path, monkeypatch, at):
         Retriever.load(folder, make_embedder(tmp_path))
 
 
-@pytest.mark.parametrize("settings", [[], {}, {"mode": "fusion", "feedback_weight": 0.5, "feedback": True, "embedder": "x"}])
+@pytest.mark.parametrize(
+    "settings", [[], {}, {"mode": "fusion", "feedback_weight": 0.5, "feedback": True, "embedder": "x"}]
+)
 def test_settings_of_another_kind_are_refused(saved, tmp_path, settings):
     folder, _ = saved
     (folder / "settings.json").write_text(json.dumps(settings))

@@ -28,14 +28,17 @@ def test_a_passage_is_touched_by_a_span_that_shares_a_character(start, length, b
     assert not labels.touched(passage("b", begin, "y" * size))
 
 
-@pytest.mark.parametrize(("labelled", "expected"), [
-    ([], True),  # nothing is known of the other contract
-    ([row("b", "Term")], True),  # only another category is
-    ([row("b")], False),  # it has no such clause
-    ([row("b", spans=[(100, "elsewhere")])], False),
-    ([row("b", spans=[(0, "here")])], True),
-    ([row("b", spans=[(100, "elsewhere")], source="synthetic")], True),  # one question says nothing of the rest
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("labelled", "expected"),
+    [
+        ([], True),  # nothing is known of the other contract
+        ([row("b", "Term")], True),  # only another category is
+        ([row("b")], False),  # it has no such clause
+        ([row("b", spans=[(100, "elsewhere")])], False),
+        ([row("b", spans=[(0, "here")])], True),
+        ([row("b", spans=[(100, "elsewhere")], source="synthetic")], True),  # one question says nothing of the rest
+    ],
+)
 def test_a_passage_of_another_contract_may_answer_unless_labels_deny_it(labelled, expected):
     assert Labels([row("a"), *labelled]).may_answer(passage("b", 0, "some words"), row("a")) == expected
 

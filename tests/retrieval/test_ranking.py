@@ -83,8 +83,10 @@ WINDOWS = st.lists(st.tuples(st.sampled_from("AB"), st.integers(0, 30), st.integ
 @settings(max_examples=80, deadline=None)
 @given(WINDOWS, st.integers(1, 8), st.sampled_from(["A", None]))
 def test_no_two_passages_found_share_a_character_and_none_is_left_out_for_another_reason(windows, k, contract):
-    made = [Passage(c, n, start, start + size, "fee " * (size // 4) + "x" * (size % 4))
-            for n, (c, start, size) in enumerate([*windows, ("A", 0, 3)])]  # fmt: skip
+    made = [
+        Passage(c, n, start, start + size, "fee " * (size // 4) + "x" * (size % 4))
+        for n, (c, start, size) in enumerate([*windows, ("A", 0, 3)])
+    ]
     retriever = Retriever(made, None, mode="bm25")
     inside = [p for p in retriever.passages if contract in (None, p.contract)]
     hits = retriever.search("fee", contract=contract, k=k)

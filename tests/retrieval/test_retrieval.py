@@ -19,8 +19,16 @@ def bm25(texts):
 
 def row(contract, question, spans):
     answers = [{"text": "x" * (end - start), "start": start} for start, end in spans]
-    return {"id": f"{contract}__X", "contract": contract, "category": "X", "question": question, "answers": answers,
-            "is_impossible": not answers, "contract_type": "", "source": "cuad"}  # fmt: skip
+    return {
+        "id": f"{contract}__X",
+        "contract": contract,
+        "category": "X",
+        "question": question,
+        "answers": answers,
+        "is_impossible": not answers,
+        "contract_type": "",
+        "source": "cuad",
+    }
 
 
 def test_hit_and_characters_per_row_by_hand():
@@ -30,7 +38,9 @@ def test_hit_and_characters_per_row_by_hand():
     # characters, 5 of them in passage 1 and 6 in passage 2 (7 characters)
     records = evaluate_retriever(found, rows, ks=(1, 3))
     assert [(r["k"], r["hit"], r["char_recall"], r["char_precision"]) for r in records] == [
-        (1, 1.0, 6 / 11, 6 / 7), (3, 1.0, 1.0, 11 / 25)]  # fmt: skip
+        (1, 1.0, 6 / 11, 6 / 7),
+        (3, 1.0, 1.0, 11 / 25),
+    ]
     assert all(r["wrong_contract"] == 0 for r in records)
 
 
@@ -59,12 +69,15 @@ def test_the_same_question_finds_the_same_passages_for_every_contract_unless_its
 
 @settings(max_examples=60, deadline=None)
 @given(
-    st.dictionaries(st.sampled_from("ABC"),
-                    st.lists(st.sampled_from(WORDS).map("{} fee. ".format), min_size=1, max_size=5), min_size=1),
+    st.dictionaries(
+        st.sampled_from("ABC"),
+        st.lists(st.sampled_from(WORDS).map("{} fee. ".format), min_size=1, max_size=5),
+        min_size=1,
+    ),
     st.lists(st.tuples(st.integers(0, 40), st.integers(1, 20)), min_size=1, max_size=3),
     st.sampled_from(WORDS),
     st.booleans(),
-)  # fmt: skip
+)
 def test_measures_are_those_of_legalbench_rag(texts, spans, question, within):
     found, contract = bm25(texts), min(texts)
     asked = row(contract, question, [(start, start + length) for start, length in spans])
@@ -86,8 +99,10 @@ ASKED = [("audit", TEXT.index("audit"), 31), ("term", TEXT.index("term term"), 9
 
 
 def table(**options):
-    retrievers = {(size, overlap): Retriever(cut_passages(TEXT, contract="A", size=size, overlap=overlap), None, mode="bm25")
-                  for size, overlap in ((20, 0.0), (40, 0.5))}  # fmt: skip
+    retrievers = {
+        (size, overlap): Retriever(cut_passages(TEXT, contract="A", size=size, overlap=overlap), None, mode="bm25")
+        for size, overlap in ((20, 0.0), (40, 0.5))
+    }
     rows = [row("A", word, [(start, start + length)]) for word, start, length in ASKED] + [row("A", "none", [])]
     settings = {"ks": (1, 2), "token_count": lambda text: len(text.split()), "budget": 12, "modes": ["bm25"]} | options
     return retrievers, rows, search_table(retrievers, rows, **settings)
@@ -96,7 +111,11 @@ def table(**options):
 def test_the_table_holds_each_setting_once_with_its_measures_and_prompt_tokens():
     retrievers, rows, records = table()
     assert len(records) == 4 and {(r["passage_chars"], r["overlap"], r["k"]) for r in records} == {
-        (20, 0.0, 1), (20, 0.0, 2), (40, 0.5, 1), (40, 0.5, 2)}  # fmt: skip
+        (20, 0.0, 1),
+        (20, 0.0, 2),
+        (40, 0.5, 1),
+        (40, 0.5, 2),
+    }
     for record in records:
         found = retrievers[record["passage_chars"], record["overlap"]]
         at = {k: [r for r in evaluate_retriever(found, rows, (1, 2)) if r["k"] == k] for k in (1, 2)}
@@ -106,7 +125,9 @@ def test_the_table_holds_each_setting_once_with_its_measures_and_prompt_tokens()
         prompts = [render_passages(found.search(r["question"], contract="A", k=record["k"])) for r in rows[:3]]
         assert record["prompt_tokens"] == pytest.approx(sum(len(prompt.split()) for prompt in prompts) / 3)
         assert record["within_budget"] == (record["prompt_tokens"] <= 12)
-        found.configured(**{name: record[name] for name in found.settings if name in record})  # each record can be applied
+        found.configured(
+            **{name: record[name] for name in found.settings if name in record}
+        )  # each record can be applied
 
 
 def test_the_best_setting_is_the_most_gold_text_that_the_budget_buys():

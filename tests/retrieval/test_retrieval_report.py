@@ -24,10 +24,14 @@ def document(contract, *, title=None, text=None):
     """Return a contract with its answerable questions as CUAD's file has them."""
     title = title or contract.title
     asked = [
-        {"id": f"{title}__{row['category']}", "question": row["question"], "is_impossible": row["is_impossible"],
-         "answers": [{"text": a["text"], "answer_start": a["start"]} for a in row["answers"]]}
+        {
+            "id": f"{title}__{row['category']}",
+            "question": row["question"],
+            "is_impossible": row["is_impossible"],
+            "answers": [{"text": a["text"], "answer_start": a["start"]} for a in row["answers"]],
+        }
         for row in contract.rows
-    ]  # fmt: skip
+    ]
     return {"title": title, "paragraphs": [{"context": text or contract.text, "qas": asked}]}
 
 
@@ -94,7 +98,9 @@ def test_a_folder_away_from_its_run_knows_what_it_was_trained_on(saved, tmp_path
     assert done.left_out == {SAMPLE[0].title: store.TRAINED, SAMPLE[1].title: store.TUNED}
 
 
-def test_a_retriever_is_measured_with_the_precision_and_the_reranker_that_it_was_saved_with(saved, tmp_path, monkeypatch):
+def test_a_retriever_is_measured_with_the_precision_and_the_reranker_that_it_was_saved_with(
+    saved, tmp_path, monkeypatch
+):
     asked = []
     monkeypatch.setattr(store, "load_reranker", lambda name: asked.append(name))
     make_embedder(tmp_path).path.rename(saved / "embedder")

@@ -18,8 +18,15 @@ def rows(split="dev"):
     for title, texts in TEXTS.items():
         for category, index in (("Law", 1), ("Audit", 3)):
             start = sum(map(len, texts[:index]))
-            made.append({"id": f"{title}_{category}", "contract": title, "category": category, "question": f"{texts[index]}?",
-                         "answers": [{"text": texts[index], "start": start}]})  # fmt: skip
+            made.append(
+                {
+                    "id": f"{title}_{category}",
+                    "contract": title,
+                    "category": category,
+                    "question": f"{texts[index]}?",
+                    "answers": [{"text": texts[index], "start": start}],
+                }
+            )
     return made
 
 

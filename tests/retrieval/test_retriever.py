@@ -25,17 +25,26 @@ def folder(tmp_path_factory):
 
 
 CONTRACTS = {
-    "A": ["The fee is due monthly. ", "In no event shall either party be liable above the aggregate sum. ",
-          "The law of Ohio governs. "],
+    "A": [
+        "The fee is due monthly. ",
+        "In no event shall either party be liable above the aggregate sum. ",
+        "The law of Ohio governs. ",
+    ],
     "B": ["Aggregate royalty reports follow. ", "No party shall be liable in aggregate for more than fees. "],
-}  # fmt: skip
+}
 
 
 def row(contract, question, answers, category="Cap On Liability"):
     return {
-        "id": f"{contract}__{category}", "contract": contract, "contract_type": "", "category": category,
-        "question": question, "answers": answers, "is_impossible": not answers, "source": "cuad",
-    }  # fmt: skip
+        "id": f"{contract}__{category}",
+        "contract": contract,
+        "contract_type": "",
+        "category": category,
+        "question": question,
+        "answers": answers,
+        "is_impossible": not answers,
+        "source": "cuad",
+    }
 
 
 def train_rows():
@@ -66,9 +75,7 @@ def retriever(folder):
     st.sampled_from(MODES),
     st.integers(1, 8),
 )
-def test_search_inside_a_contract_is_exact_and_returns_no_other_contracts_passage(
-    folder, texts, query, mode, k
-):
+def test_search_inside_a_contract_is_exact_and_returns_no_other_contracts_passage(folder, texts, query, mode, k):
     passages = passages_of(texts)
     found = Retriever(passages, make_embedder(folder), mode=mode)
     everything = found.search(query, k=len(passages))
@@ -159,9 +166,7 @@ def test_threads_get_the_results_of_one_thread(folder, retriever):
     queries = [(f"{a} {b}", contract) for a in WORDS for b in WORDS for contract in (None, "A")]
     fused = retriever.configured(feedback_weight=0.5)
     alone = [fused.search(query, contract=contract) for query, contract in queries]
-    fresh = Retriever(
-        retriever.passages, make_embedder(folder), feedback=retriever.feedback, feedback_weight=0.5
-    )
+    fresh = Retriever(retriever.passages, make_embedder(folder), feedback=retriever.feedback, feedback_weight=0.5)
     with ThreadPoolExecutor(8) as pool:
         assert list(pool.map(lambda q: fresh.search(q[0], contract=q[1]), queries)) == alone
     assert copy.deepcopy(fused).search("fee") == fused.search("fee")
@@ -193,7 +198,10 @@ def test_a_train_contract_does_not_retrieve_with_its_own_gold(folder):
     query = embedder.encode([QUESTION])[0]
     assert feedback.relevant(query).sum() == 4
     assert {feedback.spans[n]["contract"] for n in np.flatnonzero(feedback.relevant(query, without="A"))} == {
-        "T0", "T1", "T2"}  # fmt: skip
+        "T0",
+        "T1",
+        "T2",
+    }
 
 
 def test_rocchio_moves_towards_relevant_spans_and_away_from_the_others(folder):
@@ -217,7 +225,9 @@ def test_rocchio_moves_towards_relevant_spans_and_away_from_the_others(folder):
 def test_many_queries_together_find_what_each_finds_alone(folder, mode):
     embedder = make_embedder(folder)
     spans = train_rows() + [row("A", QUESTION, [{"text": "the fee is due monthly", "start": 0}])]
-    found = Retriever(passages_of(CONTRACTS), embedder, mode=mode, feedback=RelevanceFeedback.from_rows(spans, embedder))
+    found = Retriever(
+        passages_of(CONTRACTS), embedder, mode=mode, feedback=RelevanceFeedback.from_rows(spans, embedder)
+    )
     found = found.configured(feedback_weight=0.6)
     queries = [(question, name) for name in ("A", None, "B", "A") for question in (QUESTION, LAW, "fee", QUESTION)]
     assert found.search_many(queries, k=4) == [found.search(query, contract=name, k=4) for query, name in queries]
@@ -244,8 +254,10 @@ def test_feedback_takes_every_contract_before_a_second_span_of_one(folder):
 
 def test_over_all_contracts_the_one_that_the_question_names_comes_first():
     clause = "This Agreement is governed by the laws of Ohio."
-    texts = {f"{name.upper()}CORP_EX-10": [f"AGREEMENT between {name} Corporation and Other Inc.", "Fees.", clause]
-             for name in ("Acme", "Binder", "Copper")}  # fmt: skip
+    texts = {
+        f"{name.upper()}CORP_EX-10": [f"AGREEMENT between {name} Corporation and Other Inc.", "Fees.", clause]
+        for name in ("Acme", "Binder", "Copper")
+    }
     retriever = Retriever(passages_of(texts), None, mode="bm25")
     query = "Which law governs the agreement with Copper?"
     assert len({hit.passage.contract for hit in retriever.search(query, k=3)}) > 1

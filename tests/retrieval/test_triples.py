@@ -75,7 +75,8 @@ def test_generated_questions_keep_their_words():
     rows = [row | {"source": "synthetic", "question": f"Generated? {row['id']}"} for row in small.ROWS]
     drawn = made([*rows, *small.ROWS], phrasings=WORDS, per_category=40)
     assert {e["query"] for e in drawn if e["query"].startswith("Generated")} == {
-        row["question"] for row in rows if row["answers"]}  # fmt: skip
+        row["question"] for row in rows if row["answers"]
+    }
 
 
 def test_rare_categories_come_more_often_than_their_rows():
@@ -127,13 +128,16 @@ def test_the_draw_depends_on_the_seed_alone():
     assert made(seed=1, phrasings=WORDS) == made(seed=1, phrasings=WORDS) != made(seed=2, phrasings=WORDS)
 
 
-@pytest.mark.parametrize(("rows", "options", "message"), [
-    ([r for r in small.ROWS if r["is_impossible"]], {}, "No answerable row"),
-    (small.ROWS, {"negatives_from": []}, "negatives_from is empty"),
-    (small.ROWS, {"per_category": 0}, "per_category 0"),
-    (small.ROWS, {"passages": {}}, "4 contracts of the rows have no passages"),
-    ([small.ROWS[1] | {"answers": [{"text": "x", "start": 10**6}]}], {}, "No passage holds a gold span"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("rows", "options", "message"),
+    [
+        ([r for r in small.ROWS if r["is_impossible"]], {}, "No answerable row"),
+        (small.ROWS, {"negatives_from": []}, "negatives_from is empty"),
+        (small.ROWS, {"per_category": 0}, "per_category 0"),
+        (small.ROWS, {"passages": {}}, "4 contracts of the rows have no passages"),
+        ([small.ROWS[1] | {"answers": [{"text": "x", "start": 10**6}]}], {}, "No passage holds a gold span"),
+    ],
+)
 def test_what_gives_no_example_is_refused(rows, options, message):
     with pytest.raises(InputError, match=message):
         made(rows, **options)

@@ -41,16 +41,14 @@ DEFINITIONS = {
     "goods": [
         '"{goods}" means the {gfield} described in Schedule 1, as the parties may modify it in writing from '
         "time to time.",
-        'The expression "{goods}" refers to the items of {gfield} that are set out in Schedule 1 and their '
-        "updates.",
+        'The expression "{goods}" refers to the items of {gfield} that are set out in Schedule 1 and their updates.',
         '"{goods}": what is supplied or done under this Agreement in the field of {gfield}, with the '
         "particulars given in Schedule 1.",
         'In this Agreement "{goods}" stands for the whole of the {gfield} identified in Schedule 1.',
     ],
     "lic": [
         '"{lic}" means the materials, methods and matter listed in Schedule 2 under that name.',
-        'The term "{lic}" covers what is identified as such in Schedule 2, in whatever medium it is '
-        "recorded.",
+        'The term "{lic}" covers what is identified as such in Schedule 2, in whatever medium it is recorded.',
         '"{lic}" has the meaning given in the annex that accompanies Schedule 2.',
         'References to the "{lic}" are references to the matter so described in Schedule 2, including its '
         "documentation.",
@@ -225,8 +223,7 @@ BOILERPLATE = {
             "Each party bears the taxes that the law lays upon it in consequence of this Agreement.",
         ],
         [
-            "Travel and lodging costs approved in advance by {C} are reimbursed at cost on presentation of "
-            "receipts.",
+            "Travel and lodging costs approved in advance by {C} are reimbursed at cost on presentation of receipts.",
             "Except where this Agreement provides otherwise, each party bears its own expenses, including "
             "those of its lawyers and advisers.",
             "{P} may ask for a deposit or letter of credit where it has good reason to doubt that {C} will "
@@ -249,8 +246,7 @@ BOILERPLATE = {
         [
             "Each party {shall} tell the other promptly of any suspected infringement that comes to its "
             "notice, and {P} alone decides whether to act against it.",
-            "{C} {shall} keep intact all notices of copyright and trademark that appear on what it receives "
-            "from {P}.",
+            "{C} {shall} keep intact all notices of copyright and trademark that appear on what it receives from {P}.",
             "If a third party claims that something supplied by {P} infringes its rights, {P} {shall} "
             "change it, replace it or refund its price.",
             "Neither party {shall} use the other's name in advertising or on a client list without leave "
@@ -295,8 +291,7 @@ BOILERPLATE = {
             "The obligations of this Article cease {years} years after each disclosure.",
             "Information is to be kept confidential until {endday}, or until it becomes public without "
             "fault of the recipient if that happens earlier.",
-            "Each item of information loses its protection on the {nth} anniversary of the day it was "
-            "received.",
+            "Each item of information loses its protection on the {nth} anniversary of the day it was received.",
         ],
         [
             "These duties do not extend to information that is public, was already known to the recipient, "
@@ -321,8 +316,7 @@ BOILERPLATE = {
             "that is asked for and settle nothing without approval.",
         ],
         [
-            "Rights and remedies under this Agreement add to, and do not replace, those that the law "
-            "provides.",
+            "Rights and remedies under this Agreement add to, and do not replace, those that the law provides.",
             "A party claiming a loss {shall} take reasonable steps to reduce it.",
             "A breach of the secrecy provisions may call for an injunction, which may be sought without "
             "posting a bond.",
@@ -378,14 +372,12 @@ BOILERPLATE = {
             "Signatures exchanged by facsimile or electronic means bind the parties as if they were made by "
             "hand on one paper.",
             "Two originals of this Agreement have been signed, one for each party.",
-            "The parties may sign separate copies; when each has signed one, the copies together form the "
-            "contract.",
+            "The parties may sign separate copies; when each has signed one, the copies together form the contract.",
         ],
         [
             "This is the whole agreement of the parties on its subject and replaces their earlier talks, "
             "letters and drafts. It may be changed only by a paper that both have signed.",
-            "No promise outside this document binds either party. Amendments need the signature of an "
-            "officer of each.",
+            "No promise outside this document binds either party. Amendments need the signature of an officer of each.",
             "The parties' earlier understandings on this subject, written and oral, are merged in this "
             "Agreement, which only a later signed writing can vary.",
             "This document and its schedules state everything agreed between {P} and {C}. E-mail exchanges "
@@ -419,8 +411,7 @@ BOILERPLATE = {
         [
             "The captions in this Agreement are there for ease of reference only.",
             "The language of this Agreement is English; translations are for information.",
-            "Each party {shall} sign the further papers that are reasonably needed to give effect to this "
-            "Agreement.",
+            "Each party {shall} sign the further papers that are reasonably needed to give effect to this Agreement.",
             "No rule that reads doubtful words against their author applies, since both parties took part "
             "in the drafting.",
             "Press releases about this Agreement {shall} be agreed between the parties before they are "
@@ -470,8 +461,7 @@ LOOKALIKES = [
     (
         "perf",
         "min",
-        "{C} is under no duty to order any particular quantity, and past orders create no "
-        "expectation of future ones.",
+        "{C} is under no duty to order any particular quantity, and past orders create no expectation of future ones.",
     ),
     (
         "ip",
@@ -482,8 +472,7 @@ LOOKALIKES = [
     (
         "ins",
         "audit",
-        "Each party keeps its own accounts for its own purposes, and neither has a claim to "
-        "see those of the other.",
+        "Each party keeps its own accounts for its own purposes, and neither has a claim to see those of the other.",
     ),
     (
         "gen",
@@ -493,20 +482,17 @@ LOOKALIKES = [
     (
         "war",
         "war",
-        "{P} gives no warranty that runs for a fixed time; its duty is to use reasonable care "
-        "when it performs.",
+        "{P} gives no warranty that runs for a fixed time; its duty is to use reasonable care when it performs.",
     ),
     (
         "cov",
         "nse",
-        "Each party may recruit in the open market, and nothing in this Agreement restricts whom "
-        "it may employ.",
+        "Each party may recruit in the open market, and nothing in this Agreement restricts whom it may employ.",
     ),
     (
         "money",
         "price",
-        "{P} may change its list prices whenever it thinks fit; an order already accepted is "
-        "charged as confirmed.",
+        "{P} may change its list prices whenever it thinks fit; an order already accepted is charged as confirmed.",
     ),
     (
         "money",
@@ -531,8 +517,7 @@ LOOKALIKES = [
 CLOSINGS = [
     "IN WITNESS WHEREOF, the parties have caused this Agreement to be signed by their authorized officers.",
     "Signed for the parties by the persons named below, each of whom has authority to do so.",
-    "The duly empowered representatives of the parties have put their signatures to this Agreement as "
-    "follows.",
+    "The duly empowered representatives of the parties have put their signatures to this Agreement as follows.",
     "AGREED AND ACCEPTED by the undersigned.",
 ]
 

@@ -115,8 +115,7 @@ CATEGORIES = {
     ),
     "nt": (
         "Non-Transferable License",
-        "Does the contract limit the ability of a party to transfer the license being granted to a "
-        "third party?",
+        "Does the contract limit the ability of a party to transfer the license being granted to a third party?",
     ),
     "all": (
         "Affiliate License-Licensor",

@@ -61,12 +61,9 @@ PREAMBLES = [
 CLAUSES = {
     "eff": [
         '"Effective Date" means [[{eff}]].',
-        'As used in this Agreement, the "Effective Date" is [[{eff}]], whatever the date on which a party '
-        "signs.",
-        'The rights and duties of the parties under this Agreement begin on [[{eff}]] (the "Effective '
-        'Date").',
-        "[[This Agreement becomes effective on {eff}]], which date is called the Effective Date in this "
-        "Agreement.",
+        'As used in this Agreement, the "Effective Date" is [[{eff}]], whatever the date on which a party signs.',
+        'The rights and duties of the parties under this Agreement begin on [[{eff}]] (the "Effective Date").',
+        "[[This Agreement becomes effective on {eff}]], which date is called the Effective Date in this Agreement.",
     ],
     "exp": [
         "[[The initial term of this Agreement {shall} begin on {start} and {shall} continue for {years} "
@@ -344,8 +341,7 @@ CLAUSES = {
         "returned for credit are not counted.",
         "#g [[Every order placed by {C} {shall} be for goods worth not less than {omoney}, and the total of "
         "its orders in a year {shall} not fall under {bmoney}.]]",
-        "#s [[{C} undertakes to order {goods} with a value of no less than {money} in each period of twelve "
-        "months.]]",
+        "#s [[{C} undertakes to order {goods} with a value of no less than {money} in each period of twelve months.]]",
         "#s [[Regardless of actual use, {C} {shall} pay for a minimum of {hours} hours of {goods} per "
         "calendar quarter.]]",
         "#r [[If the sums due to {P} for a year come to less than {money}, {C} {shall} pay the difference "
@@ -422,14 +418,10 @@ CLAUSES = {
         "Affiliates><nt| and that may not be made over to another>, limited to the field of {cfield}.]]",
     ],
     "nt": [
-        "[[The license set out in this Article is personal to {C} and may not be transferred, in whole or "
-        "in part.]]",
-        "[[{C} {shall} not assign, sublicense or lend to any third party the rights of use it holds in the "
-        "{lic}.]]",
-        "[[No transfer of the license to another person is valid, and any attempt to transfer it ends the "
-        "license.]]",
-        "[[{C}'s permission to use the {lic} does not travel with a sale of its assets and cannot be passed "
-        "on.]]",
+        "[[The license set out in this Article is personal to {C} and may not be transferred, in whole or in part.]]",
+        "[[{C} {shall} not assign, sublicense or lend to any third party the rights of use it holds in the {lic}.]]",
+        "[[No transfer of the license to another person is valid, and any attempt to transfer it ends the license.]]",
+        "[[{C}'s permission to use the {lic} does not travel with a sale of its assets and cannot be passed on.]]",
     ],
     "all": [
         "[[The license extends to all patents and copyrights held by Affiliates of {P} to the extent that "
@@ -444,8 +436,7 @@ CLAUSES = {
     "ale": [
         "[[{C}'s Affiliates may exercise the license on the same conditions as {C}]], and {C} answers for "
         "their conduct.",
-        "[[The rights of use given in this Article benefit {C} and every company under common control with "
-        "it.]]",
+        "[[The rights of use given in this Article benefit {C} and every company under common control with it.]]",
         "[[{C} may extend the license to any Affiliate by naming it in a written notice to {P}]]; the "
         "extension ends when the company is no longer an Affiliate.",
         "[[For the purposes of the license, the licensee includes {C} and all members of its group, present "
@@ -466,8 +457,7 @@ CLAUSES = {
         "[[Once the license fee is paid in full, {C}'s right to use the {lic} becomes irrevocable.]]",
         "[[{P} waives any right to withdraw the license, which {shall} endure for as long as the underlying "
         "rights exist.]]",
-        "[[The rights of use are given to {C} forever and are not affected by a later dispute between the "
-        "parties.]]",
+        "[[The rights of use are given to {C} forever and are not affected by a later dispute between the parties.]]",
     ],
     "esc": [
         "[[Within {days} days of {start}, {P} {shall} deposit the source code of the {lic} with an "

@@ -35,9 +35,11 @@ TYPES = {
 
 # What a licence covers, and what "goods" are, by the first word of the document name.
 LICENSED = {
-    "Patent": ("Licensed Patents", "Licensed Products"), "Software": ("Licensed Software", "Deliverables"),
-    "Trademark": ("Licensed Marks", "Licensed Products"), "Content": ("Licensed Works", "Licensed Products"),
-}  # fmt: skip
+    "Patent": ("Licensed Patents", "Licensed Products"),
+    "Software": ("Licensed Software", "Deliverables"),
+    "Trademark": ("Licensed Marks", "Licensed Products"),
+    "Content": ("Licensed Works", "Licensed Products"),
+}
 
 # Near-duplicates on purpose: number of the deal (from 0), what changes, clauses dropped, clauses added.
 # First an amended and restated version of the dairy supply agreement, filed by the other party; then two more

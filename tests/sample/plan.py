@@ -10,42 +10,148 @@ from deals import DUPLICATES, LICENSED, TYPES
 
 # How many of the 37 deals carry each category ("doc" and "parties": all), and which category it presupposes.
 WANTED = dict(
-    date=33, eff=28, exp=31, law=34, lic=17, cap=18, aa=26, renew=16, notice=12, mfn=6, nc=10, excl=14, nsc=6,
-    nse=7, nd=6, tfc=16, rofr=7, coc=9, rev=13, price=6, min=13, vol=7, ipa=12, jip=5, nt=11, all=5,
-    ale=6, unl=5, irr=7, esc=5, post=15, audit=16, unc=8, ld=7, war=11, ins=14, cns=8, tpb=6, cre=8,
-)  # fmt: skip
-NEEDS = dict(
-    renew="exp", notice="renew", nt="lic", all="lic", ale="lic", unl="lic", irr="lic", unc="cap", esc="lic"
+    date=33,
+    eff=28,
+    exp=31,
+    law=34,
+    lic=17,
+    cap=18,
+    aa=26,
+    renew=16,
+    notice=12,
+    mfn=6,
+    nc=10,
+    excl=14,
+    nsc=6,
+    nse=7,
+    nd=6,
+    tfc=16,
+    rofr=7,
+    coc=9,
+    rev=13,
+    price=6,
+    min=13,
+    vol=7,
+    ipa=12,
+    jip=5,
+    nt=11,
+    all=5,
+    ale=6,
+    unl=5,
+    irr=7,
+    esc=5,
+    post=15,
+    audit=16,
+    unc=8,
+    ld=7,
+    war=11,
+    ins=14,
+    cns=8,
+    tpb=6,
+    cre=8,
 )
+NEEDS = dict(renew="exp", notice="renew", nt="lic", all="lic", ale="lic", unl="lic", irr="lic", unc="cap", esc="lic")
 # Categories kept to the contract types that carry one of these tags.
 TAGGED = dict(lic="rfdt", vol="rhsg", rev="rdgs", min="grs", cns="rdt", war="gs", mfn="gs", unl="t", irr="t")
 
 # The order in which clauses are written, and the section each belongs to.
 SECTION = dict(
-    eff="defs", excl="scope", rofr="scope", mfn="money", rev="money", price="money", min="money", vol="money",
-    lic="ip", nt="ip", all="ip", ale="ip", unl="ip", irr="ip", esc="ip", ipa="ip", jip="ip", cns="ip",
-    war="war", nc="cov", nsc="cov", nse="cov", nd="cov", audit="ins", ins="ins", cap="liab",
-    unc="liab", ld="liab",
-    exp="term", renew="term", tfc="term", post="term", coc="gen", aa="gen", tpb="gen", law="gen",
-)  # fmt: skip
+    eff="defs",
+    excl="scope",
+    rofr="scope",
+    mfn="money",
+    rev="money",
+    price="money",
+    min="money",
+    vol="money",
+    lic="ip",
+    nt="ip",
+    all="ip",
+    ale="ip",
+    unl="ip",
+    irr="ip",
+    esc="ip",
+    ipa="ip",
+    jip="ip",
+    cns="ip",
+    war="war",
+    nc="cov",
+    nsc="cov",
+    nse="cov",
+    nd="cov",
+    audit="ins",
+    ins="ins",
+    cap="liab",
+    unc="liab",
+    ld="liab",
+    exp="term",
+    renew="term",
+    tfc="term",
+    post="term",
+    coc="gen",
+    aa="gen",
+    tpb="gen",
+    law="gen",
+)
 # Where a clause may stand instead, now and then: CUAD's clauses are not always under the heading one expects.
 ELSEWHERE = dict(
-    law="term", mfn="gen", nse="gen", tfc="gen", coc="term", rev="scope", min="scope", audit="money",
-    cap="gen", ld="term", war="perf", ins="liab", tpb="liab", aa="cov", rofr="ip", nd="gen",
-)  # fmt: skip
+    law="term",
+    mfn="gen",
+    nse="gen",
+    tfc="gen",
+    coc="term",
+    rev="scope",
+    min="scope",
+    audit="money",
+    cap="gen",
+    ld="term",
+    war="perf",
+    ins="liab",
+    tpb="liab",
+    aa="cov",
+    rofr="ip",
+    nd="gen",
+)
 
 WORDS = {
-    2: "two", 3: "three", 4: "four", 5: "five", 6: "six", 7: "seven", 8: "eight", 9: "nine", 10: "ten",
-    12: "twelve", 15: "fifteen", 18: "eighteen", 20: "twenty", 24: "twenty-four", 25: "twenty-five",
-    30: "thirty", 36: "thirty-six", 40: "forty", 45: "forty-five", 50: "fifty", 60: "sixty",
-    75: "seventy-five", 80: "eighty", 90: "ninety", 100: "one hundred", 120: "one hundred twenty",
-    150: "one hundred fifty", 180: "one hundred eighty",
-}  # fmt: skip
+    2: "two",
+    3: "three",
+    4: "four",
+    5: "five",
+    6: "six",
+    7: "seven",
+    8: "eight",
+    9: "nine",
+    10: "ten",
+    12: "twelve",
+    15: "fifteen",
+    18: "eighteen",
+    20: "twenty",
+    24: "twenty-four",
+    25: "twenty-five",
+    30: "thirty",
+    36: "thirty-six",
+    40: "forty",
+    45: "forty-five",
+    50: "fifty",
+    60: "sixty",
+    75: "seventy-five",
+    80: "eighty",
+    90: "ninety",
+    100: "one hundred",
+    120: "one hundred twenty",
+    150: "one hundred fifty",
+    180: "one hundred eighty",
+}
 COUNTS = dict(
-    days=(10, 15, 20, 30, 45, 60, 75, 90, 120, 180), months=(6, 9, 12, 18, 24, 36), years=(2, 3, 4, 5, 7, 10),
-    ryears=(2, 3, 5), pct=(3, 4, 5, 6, 8, 10, 12, 15, 20, 25), pct100=(50, 75, 100, 150),
+    days=(10, 15, 20, 30, 45, 60, 75, 90, 120, 180),
+    months=(6, 9, 12, 18, 24, 36),
+    years=(2, 3, 4, 5, 7, 10),
+    ryears=(2, 3, 5),
+    pct=(3, 4, 5, 6, 8, 10, 12, 15, 20, 25),
+    pct100=(50, 75, 100, 150),
     hours=(20, 40, 60, 80, 120, 180),
-)  # fmt: skip
+)
 LISTS = dict(
     smoney=("$95", "$140", "$180", "$225", "$310", "$475"),
     omoney=("$1,500", "$2,500", "$4,000", "$7,500", "$10,000"),
@@ -72,9 +178,7 @@ def read_deals() -> list[dict[str, str]]:
 def able(code: str, deal: dict[str, str], active: set[str]) -> bool:
     """Say whether a deal with these categories can carry one more."""
     tags = TYPES[deal["type"]][5]
-    if code == "esc" and not any(
-        word in deal["lic"] + deal["field"] for word in ("oftware", "games", "inspection")
-    ):
+    if code == "esc" and not any(word in deal["lic"] + deal["field"] for word in ("oftware", "games", "inspection")):
         return False
     if code == "unl" and "Marks" in deal["lic"]:
         return False

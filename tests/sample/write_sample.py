@@ -66,22 +66,18 @@ class Writer:
 
     def dates(self) -> dict[str, str]:
         """Return the dates of the contract as it writes them."""
-        day = self.form.choice(
-            ("{0:%B} {0.day}, {0.year}", "{0:%B} {0.day}, {0.year}", "{0.day} {0:%B} {0.year}")
-        )
+        day = self.form.choice(("{0:%B} {0.day}, {0.year}", "{0:%B} {0.day}, {0.year}", "{0.day} {0:%B} {0.year}"))
         signed = dt.date.fromisoformat(self.deal["date"])
-        begins = signed + dt.timedelta(
-            self.fill.choice((9, 17, 24)) if self.mode in ("both", "defined") else 0
-        )
+        begins = signed + dt.timedelta(self.fill.choice((9, 17, 24)) if self.mode in ("both", "defined") else 0)
         ends = dt.date(signed.year + self.fill.choice((2, 3, 5)), 12, 31)
-        tail = (
-            {1: "st", 2: "nd", 3: "rd"}.get(signed.day % 10, "th") if signed.day not in (11, 12, 13) else "th"
-        )
+        tail = {1: "st", 2: "nd", 3: "rd"}.get(signed.day % 10, "th") if signed.day not in (11, 12, 13) else "th"
         return {
-            "date": day.format(signed), "eff": day.format(begins), "endday": day.format(ends),
+            "date": day.format(signed),
+            "eff": day.format(begins),
+            "endday": day.format(ends),
             "longdate": f"{signed.day}{tail} day of {signed:%B}, {signed.year}",
             "start": "the Effective Date" if "eff" in self.active else "the date of this Agreement",
-        }  # fmt: skip
+        }
 
     def slot(self, name: str) -> str:
         """Fill one {slot}: a choice, a number, a listed value or a fact of the deal; {SLOT} in capitals."""
@@ -105,9 +101,7 @@ class Writer:
 
     def render(self, phrasing: str, own: str = "") -> Paragraph:
         """Turn a phrasing of the category `own` into words and gold spans."""
-        self.skip = (
-            own == "lic" and self.form.random() < 0.35
-        )  # then its qualities get paragraphs of their own
+        self.skip = own == "lic" and self.form.random() < 0.35  # then its qualities get paragraphs of their own
         marked = OPTION.sub(self.option, re.sub(r"^#\w+ ", "", phrasing))
         while SLOT.search(marked):
             marked = SLOT.sub(lambda match: self.slot(match[1]), marked, count=1)
@@ -274,9 +268,7 @@ def files() -> dict[str, str]:
 def main() -> int:
     """Write the files, or compare them with the shipped ones."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument(
-        "--check", action="store_true", help="write nothing; exit 1 if a shipped file differs"
-    )
+    parser.add_argument("--check", action="store_true", help="write nothing; exit 1 if a shipped file differs")
     check, different = parser.parse_args().check, 0
     for name, content in files().items():
         path = SAMPLE / name

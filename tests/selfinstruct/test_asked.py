@@ -27,7 +27,9 @@ def test_the_official_questions_recur_over_contracts_without_being_duplicates():
 def test_the_same_wording_on_the_same_contract_is_a_duplicate_whatever_the_clause():
     asked = Asked([row(OFFICIAL, "A", LAW)])
     assert "ROUGE-L 1.00" in asked.find(row(OFFICIAL, "A", TEXAS))
-    assert asked.find(row("Whose courts decide?", "A", LAW)) is None  # another wording on the same clause is what we want
+    assert (
+        asked.find(row("Whose courts decide?", "A", LAW)) is None
+    )  # another wording on the same clause is what we want
 
 
 def test_a_clause_copied_into_another_contract_makes_the_same_question_a_duplicate():
@@ -73,16 +75,24 @@ def test_a_clause_gets_the_number_of_the_first_kept_one_with_jaccard_from_the_li
 
     for text in [*texts, new]:
         number = clauses.number(text)
-        match = [n for n, first in enumerate(firsts) if len(sets(text) & first) >= SAME_CLAUSE * len(sets(text) | first)]
+        match = [
+            n for n, first in enumerate(firsts) if len(sets(text) & first) >= SAME_CLAUSE * len(sets(text) | first)
+        ]
         assert number == (match[0] if match else len(firsts))
         if not match:
             firsts.append(sets(text))
 
 
 def test_twenty_thousand_rows_over_recurring_questions_take_seconds():
-    phrasings = [f"Which {a} {b} holds for {c} in this deal?" for a in "law rule norm court act".split()
-                 for b in "state land town county place".split() for c in "fees terms names goods claims dates".split()]
-    clauses = [f"{LAW} In year {n} of contract {n * 7919 % 1009} sum {n * 31} falls due to party {n}." for n in range(500)]
+    phrasings = [
+        f"Which {a} {b} holds for {c} in this deal?"
+        for a in "law rule norm court act".split()
+        for b in "state land town county place".split()
+        for c in "fees terms names goods claims dates".split()
+    ]
+    clauses = [
+        f"{LAW} In year {n} of contract {n * 7919 % 1009} sum {n * 31} falls due to party {n}." for n in range(500)
+    ]
     started, asked, kept = time.perf_counter(), Asked(), 0
     for n in range(20_000):
         new = row(phrasings[n * 7919 % len(phrasings)], f"contract {n % 450}", clauses[n % 500])

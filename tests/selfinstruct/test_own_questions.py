@@ -45,21 +45,28 @@ def run(candidates, *answers):
 
 
 @pytest.mark.filterwarnings("ignore:.*columns left out")
-@pytest.mark.parametrize(("name", "content"), [
-    ("own.csv", "Question,Contract title,other\nWho may audit?,Acme,x\nWhen?,,\n"),
-    ("own.csv", "\ufeffQUESTION;title\nWho may audit?;Acme\nWhen?;\n"),
-    ("own.jsonl", '{"question": "Who may audit?", "contract": "Acme"}\n{"question": "When?", "answer": null}\n'),
-    ("own.json", json.dumps([{"question": "Who  may\n audit?", "contract": "Acme"}, {"question": "When?"}])),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("own.csv", "Question,Contract title,other\nWho may audit?,Acme,x\nWhen?,,\n"),
+        ("own.csv", "\ufeffQUESTION;title\nWho may audit?;Acme\nWhen?;\n"),
+        ("own.jsonl", '{"question": "Who may audit?", "contract": "Acme"}\n{"question": "When?", "answer": null}\n'),
+        ("own.json", json.dumps([{"question": "Who  may\n audit?", "contract": "Acme"}, {"question": "When?"}])),
+    ],
+)
 def test_files_of_every_kind_give_the_same_records(tmp_path, name, content):
     (tmp_path / name).write_text(content)
     values = [record.values for record in read_own_questions(tmp_path / name)]
-    assert values == [{"question": "Who may audit?", "contract": "Acme", "category": "", "answer": ""},
-                      {"question": "When?", "contract": "", "category": "", "answer": ""}]  # fmt: skip
+    assert values == [
+        {"question": "Who may audit?", "contract": "Acme", "category": "", "answer": ""},
+        {"question": "When?", "contract": "", "category": "", "answer": ""},
+    ]
 
 
 def test_of_two_columns_for_one_thing_the_filled_one_counts_and_unknown_ones_are_named(tmp_path):
-    (tmp_path / "own.csv").write_text("contract,title,question,Answers\nAcme,,Who may audit?,x\n,Acme,Who may audit?,y\n")
+    (tmp_path / "own.csv").write_text(
+        "contract,title,question,Answers\nAcme,,Who may audit?,x\n,Acme,Who may audit?,y\n"
+    )
     with pytest.warns(UserWarning, match="columns left out: Answers .those read: question"):
         records = read_own_questions(tmp_path / "own.csv")
     assert [record.values["contract"] for record in records] == ["Acme", "Acme"]
@@ -73,7 +80,9 @@ def test_a_file_without_questions_is_refused(tmp_path):
 
 def test_an_answer_is_found_in_the_contract_with_exact_offsets_and_needs_no_language_model():
     for contract in ("", TITLES[1]):
-        made = own(question="How large may liability get?", contract=contract, answer="shall not   exceed 25,000 DOLLARS")
+        made = own(
+            question="How large may liability get?", contract=contract, answer="shall not   exceed 25,000 DOLLARS"
+        )
         ((row,), rejected) = run(made)
         (answer,) = row["answers"]
         assert rejected == [] and row["contract"] == TITLES[1] and row["source"] == "own" and not row["is_impossible"]
@@ -86,18 +95,24 @@ def test_titles_and_categories_match_whatever_case_and_punctuation():
     assert (made["contract"], made["category"]) == (TITLES[0], "Audit Rights")
 
 
-@pytest.mark.parametrize(("values", "detail"), [
-    ({"contract": HELD_OUT}, "held out (dev, test or slice)"),
-    ({"contract": HELD_OUT.lower(), "answer": "four years"}, "held out (dev, test or slice)"),
-    ({"contract": "Acme Distribution Agremeent"}, f"nearest: '{TITLES[0]}'"),
-    ({"category": "Audit Right"}, "nearest: Audit Rights"),
-    ({"contract": TITLES[0], "answer": "four score dollars"}, "does not stand in"),
-    ({"answer": "four score dollars"}, "stands in no training contract"),
-    ({"answer": "the renewal term is"}, "stands in 2 training contracts"),
-    ({"answer": "Maine"}, "stands in no training contract"),  # of the held-out contract
-    ({"answer": NO_CLAUSE}, "needs its contract"),
-    ({"contract": TITLES[0], "category": "Audit Rights", "answer": NO_CLAUSE}, "Audit Rights is annotated: Acme may audit"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("values", "detail"),
+    [
+        ({"contract": HELD_OUT}, "held out (dev, test or slice)"),
+        ({"contract": HELD_OUT.lower(), "answer": "four years"}, "held out (dev, test or slice)"),
+        ({"contract": "Acme Distribution Agremeent"}, f"nearest: '{TITLES[0]}'"),
+        ({"category": "Audit Right"}, "nearest: Audit Rights"),
+        ({"contract": TITLES[0], "answer": "four score dollars"}, "does not stand in"),
+        ({"answer": "four score dollars"}, "stands in no training contract"),
+        ({"answer": "the renewal term is"}, "stands in 2 training contracts"),
+        ({"answer": "Maine"}, "stands in no training contract"),  # of the held-out contract
+        ({"answer": NO_CLAUSE}, "needs its contract"),
+        (
+            {"contract": TITLES[0], "category": "Audit Rights", "answer": NO_CLAUSE},
+            "Audit Rights is annotated: Acme may audit",
+        ),
+    ],
+)
 def test_what_can_not_be_placed_is_rejected_with_the_reason(values, detail):
     if "the renewal" in values.get("answer", ""):
         detail = "stands in 3 training contracts"  # contract 3, held out, is the one that lacks it
@@ -111,7 +126,10 @@ def test_a_category_takes_its_annotated_clauses_and_an_absent_one():
     assert {c["contract"]: c["expect"] for c in made} == dict.fromkeys(TRAIN, "")  # the label is annotated
     accepted, rejected = run(made)
     # "Acme may audit ..." and "Copper may audit ...", else word for word: asked once
-    assert [c["reason"] for c in rejected] == ["duplicate"] and {row["is_impossible"] for row in accepted} == {True, False}
+    assert [c["reason"] for c in rejected] == ["duplicate"] and {row["is_impossible"] for row in accepted} == {
+        True,
+        False,
+    }
     golds = {row["contract"]: row["answers"] for row in TRAIN_ROWS if row["category"] == "Audit Rights"}
     assert all(row["answers"] == golds[row["contract"]] for row in accepted)
 
@@ -156,12 +174,15 @@ def test_a_question_whose_answer_is_a_refusal_is_compared_with_its_category_not_
     assert rejected == [] and row["is_impossible"] and row["source"] == "own"
 
 
-@pytest.mark.parametrize(("question", "reason"), [
-    ("", "format"),
-    ("Tell me about the audit.", "format"),
-    (QUESTIONS["Audit Rights"], "duplicate"),
-    ("Who pays for the picnic?", "drift"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("question", "reason"),
+    [
+        ("", "format"),
+        ("Tell me about the audit.", "format"),
+        (QUESTIONS["Audit Rights"], "duplicate"),
+        ("Who pays for the picnic?", "drift"),
+    ],
+)
 def test_own_questions_pass_the_same_filters(question, reason):
     values = {"category": "Audit Rights", "contract": TITLES[0]} if question else {}
     accepted, rejected = run(own(question=question, **values))
@@ -181,5 +202,7 @@ def test_held_out_passages_are_refused():
 
 def test_no_contract_at_all_is_a_reason_not_a_crash():
     asker = OwnQuestions([], {}, held_out={HELD_OUT})
-    (made,) = asker.candidates([TableRow("row 1", {"question": "When is it?", "contract": "", "category": "", "answer": ""})])
+    (made,) = asker.candidates(
+        [TableRow("row 1", {"question": "When is it?", "contract": "", "category": "", "answer": ""})]
+    )
     assert "no text of a training contract" in made["fault"]

@@ -10,7 +10,14 @@ from cuadft.core.errors import InputError
 from cuadft.data import contracts
 from cuadft.data.cuad import CATEGORIES
 from cuadft.evaluation.text_scores import rouge_tokens
-from cuadft.selfinstruct.templates import PARTS, STYLES, expand_template, paraphrases, phrase_question, possible_phrasings
+from cuadft.selfinstruct.templates import (
+    PARTS,
+    STYLES,
+    expand_template,
+    paraphrases,
+    phrase_question,
+    possible_phrasings,
+)
 from tests.small import ROWS
 
 EVERY = [(category, style, part) for category in CATEGORIES for style in STYLES for part in PARTS]
@@ -36,7 +43,9 @@ def test_no_phrasing_asks_for_two_categories():
 def test_no_held_out_phrasing_can_be_trained_on_whatever_its_style():
     for category in CATEGORIES:
         trained = {plain(text) for style in STYLES for text in possible_phrasings(category, style, part="train")}
-        assert not trained & {plain(text) for style in STYLES for text in possible_phrasings(category, style, part="held_out")}
+        assert not trained & {
+            plain(text) for style in STYLES for text in possible_phrasings(category, style, part="held_out")
+        }
 
 
 def test_phrasings_are_well_formed_and_as_long_as_a_person_writes():
@@ -58,22 +67,27 @@ def test_no_phrasing_takes_the_side_of_one_party():
             assert not re.search(r"\b(Can|May|Must|Do|Does|Are) (they|he|she|it)\b(?! cost)", text), text
 
 
-
 @pytest.mark.parametrize(
     "category, word",
     [
-        ("Uncapped Liability", r"uncapped|unlimited|not |without|any amount|exempt|left out|except|exclu|carve|outside|no "),
+        (
+            "Uncapped Liability",
+            r"uncapped|unlimited|not |without|any amount|exempt|left out|except|exclu|carve|outside|no ",
+        ),
         ("No-Solicit Of Employees", r"employee|staff|people|worker|personnel|workforce"),
         ("No-Solicit Of Customers", r"customer|client"),
-        ("Competitive Restriction Exception", r"except|carve|still|loophole|not |permit|allow|exclu|left out|leaves|ways|exempt"
-                                              r"|ceases|qualified|limited|excused|remain|may a party|does not"),
+        (
+            "Competitive Restriction Exception",
+            r"except|carve|still|loophole|not |permit|allow|exclu|left out|leaves|ways|exempt"
+            r"|ceases|qualified|limited|excused|remain|may a party|does not",
+        ),
         ("Joint Ip Ownership", r"joint|share|both|co-own|together|common|equal|half"),
         ("Notice Period To Terminate Renewal", r"notice|ahead|advance|deadline|before|early|by when|last chance|limit"),
         ("Affiliate License-Licensor", r"licensor|company granting|grantor"),
         ("Affiliate License-Licensee", r"licensee"),
         ("Expiration Date", r"expir|end|run|lapse|force|until|last|good for|before any renewal|prior to"),
     ],
-)  # fmt: skip
+)
 def test_a_phrasing_says_what_sets_its_category_apart_from_its_neighbours(category, word):
     for style in STYLES:
         assert [text for text in possible_phrasings(category, style) if not re.search(word, text, re.IGNORECASE)] == []
@@ -91,12 +105,22 @@ def test_a_draw_takes_each_template_before_a_second_phrasing_of_any():
     kinds = ({"a", "b"}, {"c", "d"})
     assert [set(expand_template(t, {"x": ["c", "d"]})) for t in ("{a|b}", "{x}")] == list(kinds)
     for seed in range(20):  # "Termination For Convenience" has three templates of keywords in its train part
-        starts = {text.split()[0] for text in phrase_question("Termination For Convenience", "keyword", n=3, seed=seed, part="train")}
+        starts = {
+            text.split()[0]
+            for text in phrase_question("Termination For Convenience", "keyword", n=3, seed=seed, part="train")
+        }
         assert starts in ({"termination", "terminate", "right"}, {"termination", "terminate", "may"})
 
 
 def test_groups_within_groups_expand_to_every_combination():
-    assert expand_template("{a|b {c|d}}, {x}", {"x": ["e", "f"]}) == ["a, e", "a, f", "b c, e", "b c, f", "b d, e", "b d, f"]
+    assert expand_template("{a|b {c|d}}, {x}", {"x": ["e", "f"]}) == [
+        "a, e",
+        "a, f",
+        "b c, e",
+        "b c, f",
+        "b d, e",
+        "b d, f",
+    ]
 
 
 def test_another_seed_draws_other_phrasings():
@@ -106,10 +130,13 @@ def test_another_seed_draws_other_phrasings():
 @pytest.mark.parametrize(
     "change, said",
     [
-        ({"category": "Insurence"}, "'Insurance'"), ({"style": "pirate"}, "user, keyword, lawyer"),
-        ({"part": "dev"}, "train, held_out"), ({"n": 0}, "give 1 to"), ({"n": 10_000}, "give 1 to"),
+        ({"category": "Insurence"}, "'Insurance'"),
+        ({"style": "pirate"}, "user, keyword, lawyer"),
+        ({"part": "dev"}, "train, held_out"),
+        ({"n": 0}, "give 1 to"),
+        ({"n": 10_000}, "give 1 to"),
     ],
-)  # fmt: skip
+)
 def test_a_wrong_argument_is_named_with_what_is_allowed(change, said):
     given = {"category": "Insurance", "style": "user", "n": 3, "seed": 1, "part": None} | change
     with pytest.raises(InputError, match=said):
@@ -142,8 +169,12 @@ def test_changing_a_paraphrase_leaves_the_row_as_it_was():
 
 
 def test_questions_other_than_the_official_ones_are_not_rephrased():
-    others = [ROWS[0] | {"source": "synthetic"}, ROWS[0] | {"source": "template"}, ROWS[0] | {"category": "Other"},
-              ROWS[0] | {"question": "Does the law of Ohio govern the warranty?"}]
+    others = [
+        ROWS[0] | {"source": "synthetic"},
+        ROWS[0] | {"source": "template"},
+        ROWS[0] | {"category": "Other"},
+        ROWS[0] | {"question": "Does the law of Ohio govern the warranty?"},
+    ]
     assert paraphrases(others, per_row=2, seed=0) == []
 
 

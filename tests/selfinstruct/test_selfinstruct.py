@@ -24,13 +24,22 @@ from cuadft.selfinstruct.yields import reason_counts, steps_table
 LAW = "This Agreement shall be governed by the laws of the State of Ohio."
 FILLER = "The parties meet every quarter in Columbus to review the progress of the joint marketing work. " * 3
 TEXT = f"{FILLER}\n{LAW}\n"
-PASSAGES = {"T": [Passage("T", 0, 0, len(FILLER) + 1, TEXT[: len(FILLER) + 1]),
-                  Passage("T", 1, len(FILLER) + 1, len(TEXT), TEXT[len(FILLER) + 1 :])]}  # fmt: skip
+PASSAGES = {
+    "T": [
+        Passage("T", 0, 0, len(FILLER) + 1, TEXT[: len(FILLER) + 1]),
+        Passage("T", 1, len(FILLER) + 1, len(TEXT), TEXT[len(FILLER) + 1 :]),
+    ]
+}
 SEED = {
-    "id": "T__Governing Law", "contract": "T", "contract_type": "Marketing", "category": "Governing Law",
+    "id": "T__Governing Law",
+    "contract": "T",
+    "contract_type": "Marketing",
+    "category": "Governing Law",
     "question": "Governing Law: Which state's law governs the contract?",
-    "answers": [{"text": LAW, "start": TEXT.index(LAW)}], "is_impossible": False, "source": "cuad",
-}  # fmt: skip
+    "answers": [{"text": LAW, "start": TEXT.index(LAW)}],
+    "is_impossible": False,
+    "source": "cuad",
+}
 HELD_OUT = SEED | {
     "id": "X__Audit Rights",
     "contract": "X",
@@ -59,18 +68,39 @@ def scripted(*answers):
 
 def candidate(question, **other):
     return {
-        "id": "T__Governing Law~s1", "seed": SEED["id"], "kind": "rephrase", "contract": "T",
-        "contract_type": "Marketing", "category": "Governing Law", "seed_question": SEED["question"],
-        "clause": LAW, "answers": SEED["answers"], "passage": PASSAGES["T"][1].text,
-        "start": PASSAGES["T"][1].start, "raw": question, "question": question, "error": None, "style": "lawyer",
+        "id": "T__Governing Law~s1",
+        "seed": SEED["id"],
+        "kind": "rephrase",
+        "contract": "T",
+        "contract_type": "Marketing",
+        "category": "Governing Law",
+        "seed_question": SEED["question"],
+        "clause": LAW,
+        "answers": SEED["answers"],
+        "passage": PASSAGES["T"][1].text,
+        "start": PASSAGES["T"][1].start,
+        "raw": question,
+        "question": question,
+        "error": None,
+        "style": "lawyer",
         "expect": "gold",
-    } | other  # fmt: skip
+    } | other
 
 
 def ask_candidate(question):
-    return candidate(question, kind="ask", seed="T__passage 0", id="T__passage 0~s1", seed_question="",
-                     category="Other", answers=[], expect="quotation",
-                     clause=FILLER, passage=PASSAGES["T"][0].text, start=0)  # fmt: skip
+    return candidate(
+        question,
+        kind="ask",
+        seed="T__passage 0",
+        id="T__passage 0~s1",
+        seed_question="",
+        category="Other",
+        answers=[],
+        expect="quotation",
+        clause=FILLER,
+        passage=PASSAGES["T"][0].text,
+        start=0,
+    )
 
 
 def run_filter(candidates, *answers, **options):
@@ -102,19 +132,30 @@ def test_questions_come_from_one_item_a_line_of_plain_text():
             from dspy.lm15 import Message, Response, Usage
 
             message = Message.assistant("1. Which law applies?\n2. Whose courts decide?")
-            return Response(id=None, model=request.model, message=message, finish_reason="stop",
-                            usage=Usage(input_tokens=1, output_tokens=1))  # fmt: skip
+            return Response(
+                id=None,
+                model=request.model,
+                message=message,
+                finish_reason="stop",
+                usage=Usage(input_tokens=1, output_tokens=1),
+            )
 
     with dspy.context(lm=dspy.LM("local/test", engine=Engine(), cache=False), adapter=PlainAdapter()):
         made = write_questions([SEED], PASSAGES, rephrase=1, ask=0, seed=7)
     assert [c["question"] for c in made] == ["Which law applies?", "Whose courts decide?"]
 
 
-@pytest.mark.parametrize("reply", [
-    '["Which law applies?", "Whose law rules?"]', '```json\n["Which law applies?",\n "Whose law rules?"]\n```',
-    "['Which law applies?', 'Whose law rules?']", '{"questions": [{"question": "Which law applies?"}, "Whose law rules?"]}',
-    "Which law applies?\n\nWhose law rules?", ["Which law applies?", "Whose law rules?"],
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "reply",
+    [
+        '["Which law applies?", "Whose law rules?"]',
+        '```json\n["Which law applies?",\n "Whose law rules?"]\n```',
+        "['Which law applies?', 'Whose law rules?']",
+        '{"questions": [{"question": "Which law applies?"}, "Whose law rules?"]}',
+        "Which law applies?\n\nWhose law rules?",
+        ["Which law applies?", "Whose law rules?"],
+    ],
+)
 def test_questions_are_read_from_a_reply_of_any_form(reply):
     assert listed_questions(reply) == ["Which law applies?", "Whose law rules?"]
 
@@ -124,15 +165,19 @@ def test_any_reply_gives_questions_or_none(reply):
     assert all(question.strip() for question in listed_questions(reply))
 
 
-@pytest.mark.parametrize("marked", ["1. {}", "(2) {}", "3) {}", "Q1: {}", "Question 2. {}", "- {}", "* {}", "**{}**",
-                                    "**4. {}**", '"{}"', "`{}`"])  # fmt: skip
+@pytest.mark.parametrize(
+    "marked",
+    ["1. {}", "(2) {}", "3) {}", "Q1: {}", "Question 2. {}", "- {}", "* {}", "**{}**", "**4. {}**", '"{}"', "`{}`"],
+)
 def test_marks_around_a_question_are_dropped(marked):
     assert tidy(marked.format("Which law applies?")) == "Which law applies?"
     assert tidy("2.5% of what?") == "2.5% of what?"
 
 
-@pytest.mark.parametrize(("reply", "found"), [("1. Which law applies?\n2. Whose law rules?", 2), ('["Which law applies?"]', 1),
-                                              ("I am sorry.", 0)])  # fmt: skip
+@pytest.mark.parametrize(
+    ("reply", "found"),
+    [("1. Which law applies?\n2. Whose law rules?", 2), ('["Which law applies?"]', 1), ("I am sorry.", 0)],
+)
 def test_a_list_outside_the_adapters_format_is_read_and_anything_else_fails(reply, found):
     class Plain(DummyLM):
         def __call__(self, *args, **kwargs):
@@ -254,10 +299,7 @@ def test_words_of_a_held_out_contract_are_an_overlap():
     _, rejected = run_filter([candidate(copied)], held_out_texts=text)
     # the first of the runs in alphabetical order
     assert rejected[0]["reason"] == "overlap"
-    assert (
-        rejected[0]["detail"]
-        == "words of a held-out contract: keep for seven years true and complete books"
-    )
+    assert rejected[0]["detail"] == "words of a held-out contract: keep for seven years true and complete books"
 
 
 def test_a_rephrasing_of_an_earlier_candidate_is_a_duplicate_but_of_a_rejected_one_is_not():
@@ -285,7 +327,9 @@ def test_a_question_accepted_in_an_earlier_iteration_is_a_duplicate():
 
 def test_an_id_that_an_earlier_iteration_took_is_numbered_on():
     earlier = [SEED | {"id": f"T__Governing Law~s{n}", "question": f"Is there a {n}th law?"} for n in (1, 2)]
-    accepted, _ = run_filter([candidate(GOOD), candidate("Whose courts decide, and by what rules?")], LAW, LAW, earlier=earlier)
+    accepted, _ = run_filter(
+        [candidate(GOOD), candidate("Whose courts decide, and by what rules?")], LAW, LAW, earlier=earlier
+    )
     assert [row["id"] for row in accepted] == ["T__Governing Law~s3", "T__Governing Law~s4"]
 
 
@@ -312,8 +356,10 @@ def test_a_question_for_an_absent_clause_is_kept_only_if_the_lm_refuses(answer, 
 
 
 def test_templates_pass_without_a_language_model_and_keep_their_rows():
-    rows = [SEED | {"id": "T__Governing Law~t1", "question": "governing law state", "source": "template"},
-            SEED | {"id": "T__Governing Law~t2", "question": "weather in the state", "source": "template"}]
+    rows = [
+        SEED | {"id": "T__Governing Law~t1", "question": "governing law state", "source": "template"},
+        SEED | {"id": "T__Governing Law~t2", "question": "weather in the state", "source": "template"},
+    ]
     with dspy.context(lm=None):
         accepted, rejected = filter_questions(phrased_from_rows(rows, [SEED]), [SEED], embedder=Encoder())
     assert accepted == rows[:1] and rejected[0]["reason"] == "drift"
@@ -356,9 +402,7 @@ def test_a_question_that_the_lm_cannot_answer_from_its_clause_is_unanswerable(an
 def test_a_failed_round_trip_is_a_failed_generation():
     with scripted({"nonsense": "x"}):
         _, rejected = filter_questions([candidate(GOOD)], [SEED], embedder=Encoder())
-    assert rejected[0]["reason"] == "generation_failed" and rejected[0]["detail"].startswith(
-        "round trip: Adapter"
-    )
+    assert rejected[0]["reason"] == "generation_failed" and rejected[0]["detail"].startswith("round trip: Adapter")
 
 
 def test_an_accepted_rephrasing_is_a_full_row_with_the_seeds_gold():
@@ -369,9 +413,7 @@ def test_an_accepted_rephrasing_is_a_full_row_with_the_seeds_gold():
 
 @pytest.mark.parametrize("answer", ["every   quarter in COLUMBUS", "“every quarter in Columbus.”"])
 def test_an_accepted_new_question_has_a_quotation_with_exact_offsets(answer):
-    accepted, _ = run_filter(
-        [ask_candidate("How often do both sides get together?")], answer
-    )
+    accepted, _ = run_filter([ask_candidate("How often do both sides get together?")], answer)
     (row,) = accepted
     (answer,) = row["answers"]
     assert answer["text"] == "every quarter in Columbus"
@@ -416,8 +458,9 @@ def test_find_misses_no_near_text(texts, query, limit):
 
 def test_a_hundred_questions_against_five_thousand_alike_take_under_three_seconds():
     names = [f"{zlib.crc32(str(n).encode()):x}" for n in range(5000)]
-    known = Known(f"What does the contract say about the {a} of {b} after {c}?"
-                  for a, b, c in zip(names, names[1:], names[2:]))  # fmt: skip
+    known = Known(
+        f"What does the contract say about the {a} of {b} after {c}?" for a, b, c in zip(names, names[1:], names[2:])
+    )
     started = time.perf_counter()
     for n in range(100):
         known.find(f"What does the supplier {n} owe for the {n} of {names[n]} after the end?", 0.7)

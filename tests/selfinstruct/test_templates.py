@@ -13,16 +13,25 @@ from cuadft.selfinstruct.sources import seed_row_id
 from cuadft.selfinstruct.templates import phrased_questions
 
 PARTIES = [("Acme", "Bolt"), ("Cedar", "Dune"), ("Elm", "Fjord"), ("Gale", "Haven")]
-OPENING = ('SUPPLY AGREEMENT\n\nThis Supply Agreement is made as of March {day}, 2016 by and between {one} Corp., a '
-           'Delaware corporation ("Supplier"), and {two} Inc., a Nevada corporation ("Buyer").\n\n')
+OPENING = (
+    "SUPPLY AGREEMENT\n\nThis Supply Agreement is made as of March {day}, 2016 by and between {one} Corp., a "
+    'Delaware corporation ("Supplier"), and {two} Inc., a Nevada corporation ("Buyer").\n\n'
+)
 CONTRACTS = [
-    Contract(f"{one.upper()}CORP_03_{n + 10}_2016-EX-10.1-SUPPLY AGREEMENT",
-             OPENING.format(day=n + 1, one=one, two=two) + text, "Supply", one.lower())
+    Contract(
+        f"{one.upper()}CORP_03_{n + 10}_2016-EX-10.1-SUPPLY AGREEMENT",
+        OPENING.format(day=n + 1, one=one, two=two) + text,
+        "Supply",
+        one.lower(),
+    )
     for n, ((one, two), text) in enumerate(zip(PARTIES, TEXTS.values()))
-]  # fmt: skip
+]
 TITLE = dict(zip(TEXTS, (c.title for c in CONTRACTS)))
-TRAIN = [row | {"contract": TITLE[row["contract"]], "id": f"{TITLE[row['contract']]}__{row['category']}"}
-         for row in ROWS if row["contract"] != list(TEXTS)[3]]  # fmt: skip
+TRAIN = [
+    row | {"contract": TITLE[row["contract"]], "id": f"{TITLE[row['contract']]}__{row['category']}"}
+    for row in ROWS
+    if row["contract"] != list(TEXTS)[3]
+]
 
 
 class Alike:
@@ -63,8 +72,15 @@ def test_they_pass_the_filter_as_template_rows_without_a_language_model():
 
 
 def test_rows_whose_category_the_name_tells_are_paraphrased_without_it():
-    dated = [TRAIN[0] | {"id": f"{TITLE[ROWS[0]['contract']]}__{n}", "category": "Agreement Date",
-                         "question": "Agreement Date: The date of the contract"} for n in range(9)]  # fmt: skip
+    dated = [
+        TRAIN[0]
+        | {
+            "id": f"{TITLE[ROWS[0]['contract']]}__{n}",
+            "category": "Agreement Date",
+            "question": "Agreement Date: The date of the contract",
+        }
+        for n in range(9)
+    ]
     made = phrased_questions([*TRAIN, *dated], CONTRACTS, per_row=2, named_share=1.0, seed=7)
     assert Counter(seed_row_id(c["id"]) for c in made) == dict.fromkeys([row["id"] for row in [*TRAIN, *dated]], 2)
     assert not [c for c in made if "~c" in c["id"] and c["category"] == "Agreement Date"]
@@ -75,7 +91,14 @@ def test_ids_of_a_users_file_may_end_like_made_ones():
     assert made["seed"] == "clause~t1"
 
 
-@pytest.mark.parametrize(("name", "seed"), [("X__Parties~t2~c1", "X__Parties"), ("X~1__Parties", "X~1__Parties"),
-                                            ("X__passage 3~s12", "X__passage 3"), ("X~t1~t2", "X~t1")])  # fmt: skip
+@pytest.mark.parametrize(
+    ("name", "seed"),
+    [
+        ("X__Parties~t2~c1", "X__Parties"),
+        ("X~1__Parties", "X~1__Parties"),
+        ("X__passage 3~s12", "X__passage 3"),
+        ("X~t1~t2", "X~t1"),
+    ],
+)
 def test_a_made_id_leads_back_to_its_seed(name, seed):
     assert seed_row_id(name) == seed

@@ -7,14 +7,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cuadft.data.contracts import Contract
-from cuadft.selfinstruct.naming import contract_names, is_specific, name_contract, name_in_question, parties, spoken_name
+from cuadft.selfinstruct.naming import (
+    contract_names,
+    is_specific,
+    name_contract,
+    name_in_question,
+    parties,
+    spoken_name,
+)
 from tests.small import ROWS
 
 TITLE = "ACMECORP_05_12_2017-EX-10.1-STRATEGIC ALLIANCE AGREEMENT"
 TEXT = (
-    'STRATEGIC ALLIANCE AGREEMENT\n\nThis Agreement is made as of March 3, 2016 by and between Acme Corp., a Delaware\n'
+    "STRATEGIC ALLIANCE AGREEMENT\n\nThis Agreement is made as of March 3, 2016 by and between Acme Corp., a Delaware\n"
     'corporation ("Acme"), and Energous GmbH, a German company ("Energous"). WHEREAS, Acme makes anvils, and Ohio, Inc.'
-)  # fmt: skip
+)
 
 
 def alliance(text=TEXT, title=TITLE, kind="Strategic Alliance", filer="acme"):
@@ -42,11 +49,13 @@ def test_where_the_filer_is_neither_party_both_are_named():
 @pytest.mark.parametrize(
     "text",
     [
-        "", "Between you and me.", TEXT.replace("between", "for"),
-        'This Agreement is made between the Company and the Contractor on March 3, 2016.',
+        "",
+        "Between you and me.",
+        TEXT.replace("between", "for"),
+        "This Agreement is made between the Company and the Contractor on March 3, 2016.",
         'made by and between [***], a Delaware corporation ("Acme"), and _______________ ("Energous").',
     ],
-)  # fmt: skip
+)
 def test_a_contract_whose_parties_cannot_be_read_has_no_name(text):
     assert alliance(text) == []
 
@@ -71,27 +80,44 @@ def test_an_amendment_is_called_one_and_not_dated_like_what_it_amends():
 def test_a_name_that_would_do_for_two_contracts_is_given_to_neither():
     other = TEXT.replace("March 3", "May 4")
     undated = TEXT.replace("as of March 3, 2016", "today")
-    both = contract_names([Contract("A", TEXT, "Strategic Alliance", "acme"), Contract("B", other, "Strategic Alliance", "acme")])
-    assert both == {"A": ["Acme's strategic alliance agreement of March 2016"],
-                    "B": ["Acme's strategic alliance agreement of May 2016"]}  # fmt: skip
-    assert set(contract_names([Contract("A", TEXT, "Supply", "acme"), Contract("C", undated, "Supply", "acme")])) == {"A"}
+    both = contract_names(
+        [Contract("A", TEXT, "Strategic Alliance", "acme"), Contract("B", other, "Strategic Alliance", "acme")]
+    )
+    assert both == {
+        "A": ["Acme's strategic alliance agreement of March 2016"],
+        "B": ["Acme's strategic alliance agreement of May 2016"],
+    }
+    assert set(contract_names([Contract("A", TEXT, "Supply", "acme"), Contract("C", undated, "Supply", "acme")])) == {
+        "A"
+    }
 
 
 @pytest.mark.parametrize(
     "opening, found",
     [
-        ("between WPT Enterprises, Inc., with offices at 1 Main St, Irvine, CA, and ZYNGA INC.", ["WPT Enterprises", "Zynga"]),
-        ("by and between TENNESSEE GAS PIPELINE COMPANY, a Delaware corporation, and LOUISVILLE GAS AND ELECTRIC COMPANY, a",
-         ["Tennessee Gas Pipeline", "Louisville Gas and Electric"]),
-        ('between Dialog Semiconductor (UK) Ltd., a corporation ("DIALOG") and LEO PHARMA A/S of Park 55 (the "Seller")',
-         ["Dialog Semiconductor", "LEO Pharma"]),
+        (
+            "between WPT Enterprises, Inc., with offices at 1 Main St, Irvine, CA, and ZYNGA INC.",
+            ["WPT Enterprises", "Zynga"],
+        ),
+        (
+            "by and between TENNESSEE GAS PIPELINE COMPANY, a Delaware corporation, and LOUISVILLE GAS AND ELECTRIC COMPANY, a",
+            ["Tennessee Gas Pipeline", "Louisville Gas and Electric"],
+        ),
+        (
+            'between Dialog Semiconductor (UK) Ltd., a corporation ("DIALOG") and LEO PHARMA A/S of Park 55 (the "Seller")',
+            ["Dialog Semiconductor", "LEO Pharma"],
+        ),
         ("between Adams Golf, Ltd. and TOM WATSON, (hereinafter", ["Adams Golf", "Tom Watson"]),
-        ('among Morgan Stanley & Co. Incorporated ("MS"), iBio, Inc., and Ono Pharmaceutical Co., Ltd., a company',
-         ["Morgan Stanley", "iBio", "Ono Pharmaceutical"]),
-        ('between the Company and the Agent. Later, by and between (1) drkoop.com, inc. ("dk"); and (2) Bachem AG, a',
-         ["drkoop.com", "Bachem"]),
+        (
+            'among Morgan Stanley & Co. Incorporated ("MS"), iBio, Inc., and Ono Pharmaceutical Co., Ltd., a company',
+            ["Morgan Stanley", "iBio", "Ono Pharmaceutical"],
+        ),
+        (
+            'between the Company and the Agent. Later, by and between (1) drkoop.com, inc. ("dk"); and (2) Bachem AG, a',
+            ["drkoop.com", "Bachem"],
+        ),
     ],
-)  # fmt: skip
+)
 def test_parties_are_read_with_forms_addresses_and_definitions_left_out(opening, found):
     assert [party.name for party in parties(opening + ' ("Other")')[0]] == found
 
@@ -112,11 +138,15 @@ def test_reading_parties_from_any_text_ends_and_stays_inside_it(text):
 @pytest.mark.parametrize(
     "full, said",
     [
-        ("ADAMS GOLF, LTD.", "Adams Golf"), ("IBM Corp.", "IBM"), ("The Boxlot Company", "Boxlot"),
-        ("MARVELL OF OHIO LLC", "Marvell of Ohio"), ("E.PIPHANY, INC.", "E.PIPHANY"), ("WOMEN.COM, L.L.C.", "Women.com"),
+        ("ADAMS GOLF, LTD.", "Adams Golf"),
+        ("IBM Corp.", "IBM"),
+        ("The Boxlot Company", "Boxlot"),
+        ("MARVELL OF OHIO LLC", "Marvell of Ohio"),
+        ("E.PIPHANY, INC.", "E.PIPHANY"),
+        ("WOMEN.COM, L.L.C.", "Women.com"),
         ("A-B/BRIDGE TRANSFER CO.", "A-B/Bridge Transfer"),
     ],
-)  # fmt: skip
+)
 def test_a_party_is_spoken_of_without_its_legal_form(full, said):
     assert spoken_name(full) == said
 
@@ -132,12 +162,16 @@ NAME = "the 2016 alliance with Energous"
         ("Can either side get the source code?", f"In {NAME}, can either side get the source code?"),
         ("IP owned by both?", f"In {NAME}, IP owned by both?"),
         ("governing law", f"governing law, {NAME}"),
-        ("Expiration Date: On what date will the contract's initial term expire?",
-         f"Expiration Date: In {NAME}, on what date will the contract's initial term expire?"),
-        ("Audit Rights: What are they? This includes: notice.",
-         f"Audit Rights: In {NAME}, what are they? This includes: notice."),
+        (
+            "Expiration Date: On what date will the contract's initial term expire?",
+            f"Expiration Date: In {NAME}, on what date will the contract's initial term expire?",
+        ),
+        (
+            "Audit Rights: What are they? This includes: notice.",
+            f"Audit Rights: In {NAME}, what are they? This includes: notice.",
+        ),
     ],
-)  # fmt: skip
+)
 def test_a_question_names_its_contract_once(question, asked):
     assert is_specific(question, NAME) == asked and asked.count(NAME) == 1
 

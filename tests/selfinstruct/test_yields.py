@@ -7,18 +7,39 @@ from cuadft.selfinstruct.yields import kept_and_rejected, reason_counts, steps_t
 
 
 def kept(name, **other):
-    return {"id": f"{name}~s1", "contract": "T", "contract_type": "", "category": "Parties", "question": f"Q {name}?",
-            "answers": [{"text": "x", "start": 0}], "is_impossible": False, "source": "synthetic"} | other  # fmt: skip
+    return {
+        "id": f"{name}~s1",
+        "contract": "T",
+        "contract_type": "",
+        "category": "Parties",
+        "question": f"Q {name}?",
+        "answers": [{"text": "x", "start": 0}],
+        "is_impossible": False,
+        "source": "synthetic",
+    } | other
 
 
 def lost(name, step, reason, **other):
-    return {"seed": name, "kind": "rephrase", "category": "Parties", "question": f"R {name}?", "raw": "", "step": step,
-            "reason": reason, "detail": f"why {name}"} | other  # fmt: skip
+    return {
+        "seed": name,
+        "kind": "rephrase",
+        "category": "Parties",
+        "question": f"R {name}?",
+        "raw": "",
+        "step": step,
+        "reason": reason,
+        "detail": f"why {name}",
+    } | other
 
 
 ACCEPTED = [kept("a"), kept("b", category="Audit Rights"), kept("t", source="template")]
-REJECTED = [lost("a", "format", "format"), lost("b", "round trip", "unanswerable"), lost("c", "duplicate", "duplicate"),
-            lost("d", "format", "format"), lost("e", "round trip", "generation_failed", kind="ask")]  # fmt: skip
+REJECTED = [
+    lost("a", "format", "format"),
+    lost("b", "round trip", "unanswerable"),
+    lost("c", "duplicate", "duplicate"),
+    lost("d", "format", "format"),
+    lost("e", "round trip", "generation_failed", kind="ask"),
+]
 
 
 def test_what_leaves_a_step_enters_the_next():

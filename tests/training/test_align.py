@@ -55,23 +55,34 @@ def sft(tmp_path_factory, tiny):
 def pairs():
     """Return four preference pairs of the program's prompts: the expert's words against poor ones."""
     made = []
-    for row, poor in zip([*ANSWERABLE, small.ROWS[0]], ("a poor answer", "the fees", "none of it at all", "This Agreement"),
-                         strict=True):  # fmt: skip
+    for row, poor in zip(
+        [*ANSWERABLE, small.ROWS[0]], ("a poor answer", "the fees", "none of it at all", "This Agreement"), strict=True
+    ):
         program = small.program()
         hits = program.retriever.search(row["question"], contract=row["contract"], k=program.k)
         good = row["answers"][0]["text"] if row["answers"] else NO_CLAUSE
         *prompt, chosen = program.messages(row["question"], hits, good)
         rejected = program.messages(row["question"], hits, poor)[-1]
-        made.append({"id": row["id"], "contract": row["contract"], "prompt": prompt, "chosen": [chosen],
-                     "rejected": [rejected]})  # fmt: skip
+        made.append(
+            {"id": row["id"], "contract": row["contract"], "prompt": prompt, "chosen": [chosen], "rejected": [rejected]}
+        )
     return made
 
 
 @pytest.fixture(scope="module")
 def answers(pairs):
     """Return the pairs' answers one by one, with thumbs up and down."""
-    return [{"id": p["id"], "contract": p["contract"], "prompt": p["prompt"], "completion": p[side], "label": side == "chosen"}
-            for p in pairs for side in ("chosen", "rejected")]  # fmt: skip
+    return [
+        {
+            "id": p["id"],
+            "contract": p["contract"],
+            "prompt": p["prompt"],
+            "completion": p[side],
+            "label": side == "chosen",
+        }
+        for p in pairs
+        for side in ("chosen", "rejected")
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -120,8 +131,10 @@ def test_every_method_says_what_it_learns_from():
 # --- the reference
 
 
-@pytest.mark.parametrize("method, columns", [("dpo", {"chosen": "ref_chosen_logps", "rejected": "ref_rejected_logps"}),
-                                             ("kto", {"completion": "ref_logps"})])  # fmt: skip
+@pytest.mark.parametrize(
+    "method, columns",
+    [("dpo", {"chosen": "ref_chosen_logps", "rejected": "ref_rejected_logps"}), ("kto", {"completion": "ref_logps"})],
+)
 def test_the_reference_is_the_sft_model_and_not_the_base(method, columns, data, sft, tiny, tmp_path, monkeypatch):
     engine = LocalEngine(tiny, adapters={"sft": sft}, dtype="float32")
     made = trainer(method, tiny, data, sft, tmp_path, monkeypatch).train_dataset
@@ -147,7 +160,9 @@ def test_alignment_changes_the_adapter_and_loads_beside_sft(method, data, sft, t
     assert len(history) == 4
     assert all(math.isfinite(entry.get("loss", 0.0)) for entry in history)
     assert any(entry.get("grad_norm", 1) > 0 for entry in history)  # not stuck: the adapter is trainable
-    assert sorted(p.name for p in (tmp_path / method).iterdir()) == sorted(p.name for p in sft.iterdir())  # no `ref` beside it
+    assert sorted(p.name for p in (tmp_path / method).iterdir()) == sorted(
+        p.name for p in sft.iterdir()
+    )  # no `ref` beside it
     engine = LocalEngine(tiny, adapters={"sft": sft, method: tmp_path / method}, dtype="float32")
     tokens = torch.tensor([engine.tokenize(data["dpo"][0]["prompt"])])
     with torch.inference_mode():
@@ -243,14 +258,15 @@ def test_the_prompt_tokens_are_those_of_inference_and_carry_no_loss(method, data
         for side in ("chosen", "rejected"):
             whole = engine.tokenizer.apply_chat_template(pair["prompt"] + pair[side], return_dict=False)
             found = prompt + row[f"{side}_ids"] if method == "dpo" else row[f"{side}_input_ids"]
-            assert found[:len(whole)] == whole  # ORPO's trainer puts one more end mark behind
+            assert found[: len(whole)] == whole  # ORPO's trainer puts one more end mark behind
             if method != "dpo":
-                assert row[f"{side}_labels"][:len(whole)] == [-100] * len(prompt) + whole[len(prompt):]
+                assert row[f"{side}_labels"][: len(whole)] == [-100] * len(prompt) + whole[len(prompt) :]
 
 
 @pytest.mark.parametrize("method", ["dpo", "kto"])
-def test_only_the_answers_tokens_are_scored_also_where_padding_is_the_end_mark(method, data, sft, pad_is_eos, tmp_path,
-                                                                              monkeypatch):  # fmt: skip
+def test_only_the_answers_tokens_are_scored_also_where_padding_is_the_end_mark(
+    method, data, sft, pad_is_eos, tmp_path, monkeypatch
+):
     engine = LocalEngine(pad_is_eos)
     assert engine.tokenizer.pad_token_id == engine.tokenizer.eos_token_id
     made = trainer(method, pad_is_eos, data, sft, tmp_path, monkeypatch)
@@ -261,8 +277,8 @@ def test_only_the_answers_tokens_are_scored_also_where_padding_is_the_end_mark(m
         whole = engine.tokenizer.apply_chat_template(prompt + answer, return_dict=False)
         scored = [i for i, on in enumerate(mask.tolist()) if on]
         assert scored == list(range(len(engine.tokenize(prompt)), len(whole)))  # neither prompt nor padding
-        assert tokens[:len(whole)].tolist() == whole
-        assert engine.tokenizer.eos_token_id in whole[scored[0]:]  # the end mark itself is taught
+        assert tokens[: len(whole)].tolist() == whole
+        assert engine.tokenizer.eos_token_id in whole[scored[0] :]  # the end mark itself is taught
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -334,8 +350,14 @@ def test_other_weights_settings_data_or_rewards_train_again(data, sft, tiny, tmp
     monkeypatch.setattr(align, "run_training", lambda build, out, identity, **_: keys.append(value_hash(identity)))
     other = shutil.copytree(sft, tmp_path / "other") / "adapter_model.safetensors"
     save_file({name: weight + 1 for name, weight in load_file(other).items()}, other)
-    for changed in ({}, {}, {"sft": other.parent}, {"settings": replace(SETTINGS, beta=0.2)}, {"method": "orpo"},
-                    {"data": data["dpo"][:1]}):  # fmt: skip
+    for changed in (
+        {},
+        {},
+        {"sft": other.parent},
+        {"settings": replace(SETTINGS, beta=0.2)},
+        {"method": "orpo"},
+        {"data": data["dpo"][:1]},
+    ):
         given = {"method": "dpo", "data": data["dpo"], "sft": sft, "settings": SETTINGS} | changed
         align_model(base=tiny, base_id="owner/tiny", out=tmp_path / "out", tuning=TUNING, **given)
     assert keys[0] == keys[1] and len(set(keys)) == 5
@@ -347,9 +369,14 @@ def test_other_weights_settings_data_or_rewards_train_again(data, sft, tiny, tmp
 # --- bad input
 
 
-@pytest.mark.parametrize("method, given, folder, message", [
-    ("ppp", 1, "sft", "dpo, orpo"), ("dpo", 0, "sft", "nothing for dpo"), ("dpo", 1, "none", "04_fine_tune"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "method, given, folder, message",
+    [
+        ("ppp", 1, "sft", "dpo, orpo"),
+        ("dpo", 0, "sft", "nothing for dpo"),
+        ("dpo", 1, "none", "04_fine_tune"),
+    ],
+)
 def test_bad_input_is_refused(method, given, folder, message, pairs, sft, tiny, tmp_path):
     with pytest.raises(InputError, match=message):
         align_model(method, tiny, "tiny", pairs[:given], tmp_path / "out", tuning=TUNING, sft=sft.with_name(folder))
@@ -370,10 +397,14 @@ def test_a_batch_that_holds_no_whole_groups_is_refused(generations, data, sft, t
         run("rloo", tiny, data, sft, tmp_path / "out", reward=None)
 
 
-@pytest.mark.parametrize("methods, tuning, generations, message", [
-    (["dpo", "ppp"], TUNING, 2, "'ppp': choose among"), (["dpo", "ppo"], replace(TUNING, mode="full"), 2, "LoRA adapter"),
-    (["dpo", "grpo"], TUNING, 3, "whole groups of 3"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "methods, tuning, generations, message",
+    [
+        (["dpo", "ppp"], TUNING, 2, "'ppp': choose among"),
+        (["dpo", "ppo"], replace(TUNING, mode="full"), 2, "LoRA adapter"),
+        (["dpo", "grpo"], TUNING, 3, "whole groups of 3"),
+    ],
+)
 def test_what_a_later_method_would_refuse_is_said_before_the_first_trains(methods, tuning, generations, message):
     with pytest.raises(InputError, match=message):
         align.check_alignment(methods, tuning, replace(SAMPLING, generations=generations))
@@ -407,9 +438,15 @@ def test_without_data_the_aligned_systems_are_the_sft_model(sft, tiny, tmp_path)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["dpo", "orpo"]
 
 
-@pytest.mark.parametrize("rows, batch, accumulation, epochs, steps, expected", [
-    (40, 8, 1, 1.0, 0, 5), (40, 8, 2, 2.0, 0, 5), (3, 8, 1, 1.0, 0, 1), (40, 8, 1, 1.0, 32, 32),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "rows, batch, accumulation, epochs, steps, expected",
+    [
+        (40, 8, 1, 1.0, 0, 5),
+        (40, 8, 2, 2.0, 0, 5),
+        (3, 8, 1, 1.0, 0, 1),
+        (40, 8, 1, 1.0, 32, 32),
+    ],
+)
 def test_all_methods_get_the_same_number_of_steps(rows, batch, accumulation, epochs, steps, expected):
     tuning = replace(TUNING, batch_size=batch, accumulation=accumulation, epochs=epochs)
     assert align.with_steps(tuning, rows, steps).steps == expected

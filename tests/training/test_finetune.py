@@ -87,8 +87,13 @@ def killed(tmp_path_factory, tiny):
     """Start a training run in another process that kills itself in its sixth step of eight; other tests run meanwhile."""
     out = tmp_path_factory.mktemp("killed") / "sft"
     code = KILLED.format(tests=str(Path(__file__).parents[1]), out=str(out))
-    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-                               env=os.environ | {"TOKENIZERS_PARALLELISM": "false"})  # fmt: skip
+    process = subprocess.Popen(
+        [sys.executable, "-c", code],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env=os.environ | {"TOKENIZERS_PARALLELISM": "false"},
+    )
     yield process, out
     process.kill()
 
@@ -105,20 +110,23 @@ def finished(tmp_path_factory):
 # --- the rows
 
 
-@pytest.mark.parametrize("answerable, impossible, size, share, expected", [
-    (100, 100, 20, 0.4, (12, 8)),
-    (100, 100, 16, 0.35, (10, 6)),  # 16 * 0.35 = 5.6
-    (100, 100, 20, 0.33, (13, 7)),
-    (100, 100, 20, 0.0, (20, 0)),
-    (100, 100, 20, 1.0, (0, 20)),
-    (100, 100, 0, 0.5, (100, 100)),
-    (70, 100, 0, 0.3, (70, 30)),  # every answerable row, and as many others as the share allows: 70 * 0.3 / 0.7
-    (100, 2, 20, 0.4, (18, 2)),  # too few unanswerable ones: fewer
-    (6, 100, 20, 0.4, (6, 4)),  # too few answerable ones: 6 * 0.4 / 0.6
-    (0, 10, 4, 0.5, (0, 0)),
-    (10, 0, 4, 0.5, (4, 0)),
-    (3, 3, 1, 0.4, (1, 0)),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "answerable, impossible, size, share, expected",
+    [
+        (100, 100, 20, 0.4, (12, 8)),
+        (100, 100, 16, 0.35, (10, 6)),  # 16 * 0.35 = 5.6
+        (100, 100, 20, 0.33, (13, 7)),
+        (100, 100, 20, 0.0, (20, 0)),
+        (100, 100, 20, 1.0, (0, 20)),
+        (100, 100, 0, 0.5, (100, 100)),
+        (70, 100, 0, 0.3, (70, 30)),  # every answerable row, and as many others as the share allows: 70 * 0.3 / 0.7
+        (100, 2, 20, 0.4, (18, 2)),  # too few unanswerable ones: fewer
+        (6, 100, 20, 0.4, (6, 4)),  # too few answerable ones: 6 * 0.4 / 0.6
+        (0, 10, 4, 0.5, (0, 0)),
+        (10, 0, 4, 0.5, (4, 0)),
+        (3, 3, 1, 0.4, (1, 0)),
+    ],
+)
 def test_the_share_of_unanswerable_rows_is_respected(answerable, impossible, size, share, expected):
     given = rows(answerable, impossible)
     chosen, counts = prompt_completions(small.program(), given, size=size, impossible_share=share, seed=3)
@@ -136,7 +144,9 @@ def test_rows_whose_gold_span_was_not_retrieved_are_counted_and_left_out():
 
 
 def test_the_draw_depends_on_the_seed_alone():
-    draws = [prompt_completions(small.program(), rows(50, 50), size=20, impossible_share=0.5, seed=s)[0] for s in (1, 1, 2)]
+    draws = [
+        prompt_completions(small.program(), rows(50, 50), size=20, impossible_share=0.5, seed=s)[0] for s in (1, 1, 2)
+    ]
     assert draws[0] == draws[1] != draws[2]
 
 
@@ -151,9 +161,9 @@ def test_the_completion_and_its_end_are_trained_and_nothing_of_the_prompt(monkey
         batch = made.data_collator([row])
         prompt = engine.tokenize(example["prompt"])
         whole = engine.tokenizer.apply_chat_template(example["prompt"] + example["completion"], return_dict=False)
-        assert batch["input_ids"][0].tolist() == whole and whole[:len(prompt)] == prompt
-        assert batch["labels"][0].tolist() == [-100] * len(prompt) + whole[len(prompt):]
-        trained = engine.tokenizer.decode(whole[len(prompt):])
+        assert batch["input_ids"][0].tolist() == whole and whole[: len(prompt)] == prompt
+        assert batch["labels"][0].tolist() == [-100] * len(prompt) + whole[len(prompt) :]
+        trained = engine.tokenizer.decode(whole[len(prompt) :])
         assert trained == example["completion"][0]["content"] + "<|im_end|>\n"
     tokens = count_tokens(tiny, given)
     assert (tokens["prompt"] + tokens["completion"]).tolist() == [len(r["input_ids"]) for r in made.train_dataset]
@@ -168,7 +178,9 @@ def test_scoring_completions_only_leaves_loss_and_gradients_as_they_are(monkeypa
         with context():
             loss = made.compute_loss(made.model, batch)
         loss.backward()
-        found.append((loss.item(), torch.cat([p.grad.flatten() for p in made.model.parameters() if p.grad is not None])))
+        found.append(
+            (loss.item(), torch.cat([p.grad.flatten() for p in made.model.parameters() if p.grad is not None]))
+        )
     assert found[0][0] == pytest.approx(found[1][0], rel=1e-6)
     assert torch.allclose(found[0][1], found[1][1], rtol=1e-4, atol=1e-8) and found[0][1].abs().max() > 0
 
@@ -278,9 +290,13 @@ def test_a_kill_between_training_and_saving_repeats_no_step(finished, monkeypatc
     assert len(losses(train(tmp_path / "sft", replace(SHORT, save_steps=2)))) == 2
 
 
-@pytest.mark.parametrize("settings, message", [
-    ({"tuning": replace(SHORT, mode="qlora")}, "CUDA"), ({"tuning": replace(SHORT, mode="dora")}, "lora, qlora, full"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "settings, message",
+    [
+        ({"tuning": replace(SHORT, mode="qlora")}, "CUDA"),
+        ({"tuning": replace(SHORT, mode="dora")}, "lora, qlora, full"),
+    ],
+)
 def test_an_impossible_mode_is_refused(settings, message, monkeypatch, tmp_path):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(InputError, match=message):

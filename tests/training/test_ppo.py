@@ -12,12 +12,23 @@ from cuadft.core.errors import InputError
 from cuadft.models import weights
 from cuadft.models.local import LocalEngine
 from cuadft.training import sft as sft_
-from cuadft.training.ppo import PPOSettings, PPOTrainer, gae, kl_estimate, policy_loss, token_rewards, value_loss, whiten
+from cuadft.training.ppo import (
+    PPOSettings,
+    PPOTrainer,
+    gae,
+    kl_estimate,
+    policy_loss,
+    token_rewards,
+    value_loss,
+    whiten,
+)
 from cuadft.training.run import run_training
 from cuadft.training.sft import Tuning, load_trainable, lora_config, tokenizer
 
-ROWS = [{"prompt": [{"role": "user", "content": text}], "wanted": text[0]}
-        for text in ("one", "two words", "now three words", "four of them here")]  # fmt: skip
+ROWS = [
+    {"prompt": [{"role": "user", "content": text}], "wanted": text[0]}
+    for text in ("one", "two words", "now three words", "four of them here")
+]
 QUICK = PPOSettings(steps=4, rollout=4, minibatch=2, epochs=2, max_new_tokens=6)
 
 
@@ -100,8 +111,20 @@ def test_kl_and_token_rewards_by_hand():
     assert token_rewards(torch.tensor([0.7]), logp, ref, mask, 0.1)[0].tolist() == close(0.1 * two, 0.7 - 0.1 * two, 0)
 
 
-@pytest.mark.parametrize("bad", [{"steps": 0}, {"rollout": 2.5}, {"clip": 0.0}, {"gamma": 1.1}, {"lam": -0.1}, {"kl_coef": -1},
-                                 {"temperature": 0.0}, {"temperature": math.inf}, {"value_coef": math.nan}])  # fmt: skip
+@pytest.mark.parametrize(
+    "bad",
+    [
+        {"steps": 0},
+        {"rollout": 2.5},
+        {"clip": 0.0},
+        {"gamma": 1.1},
+        {"lam": -0.1},
+        {"kl_coef": -1},
+        {"temperature": 0.0},
+        {"temperature": math.inf},
+        {"value_coef": math.nan},
+    ],
+)
 def test_settings_out_of_range_are_refused(bad):
     with pytest.raises(InputError, match=next(iter(bad))):
         PPOSettings(**bad)
@@ -131,7 +154,9 @@ def starts_with_t(prompts, completions, **_):
 
 def trainer(tiny, folder, settings=QUICK, reward=starts_with_t, *, model=None, rows=ROWS, **given):
     model = model or peft_model(tiny)
-    return PPOTrainer(model, tokenizer(tiny), rows, reward, settings, folder, **{"learning_rate": 3e-3, "seed": 1} | given)
+    return PPOTrainer(
+        model, tokenizer(tiny), rows, reward, settings, folder, **{"learning_rate": 3e-3, "seed": 1} | given
+    )
 
 
 def likely(model, token):
@@ -153,15 +178,31 @@ def test_it_raises_a_reward_clearly(tiny, tmp_path):
     assert sum(rewards[:3]) / 3 < 0.1 and sum(rewards[-3:]) / 3 > 0.3
     assert log[0]["kl"] == 0 and log[-1]["kl"] > 0.1
     assert log[-1].keys() == {
-        "step", "loss", "reward", "reward_std", "kl", "policy_loss", "value_loss", "clip_fraction", "entropy", "grad_norm",
-        "explained_variance", "completion_length", "unfinished", "unrewarded", "learning_rate"}
+        "step",
+        "loss",
+        "reward",
+        "reward_std",
+        "kl",
+        "policy_loss",
+        "value_loss",
+        "clip_fraction",
+        "entropy",
+        "grad_norm",
+        "explained_variance",
+        "completion_length",
+        "unfinished",
+        "unrewarded",
+        "learning_rate",
+    }
     assert all(math.isfinite(number) for entry in log for number in entry.values())
 
 
 def test_a_kl_penalty_keeps_it_near_the_sft_model(tiny, tmp_path):
     settings = {"steps": 8, "rollout": 32, "minibatch": 16, "max_new_tokens": 4}
-    free, held = (trainer(tiny, tmp_path / str(c), PPOSettings(kl_coef=c, **settings), learning_rate=6e-3).train()
-                  for c in (0.0, 2.0))  # fmt: skip
+    free, held = (
+        trainer(tiny, tmp_path / str(c), PPOSettings(kl_coef=c, **settings), learning_rate=6e-3).train()
+        for c in (0.0, 2.0)
+    )
     assert held[-1]["kl"] < free[-1]["kl"] / 2
 
 
@@ -197,15 +238,17 @@ def test_probabilities_are_those_of_the_unpadded_answer_at_the_sampling_temperat
     with torch.no_grad():
         logp, values, entropy = made._forward(batch)
         for i, row in enumerate(ROWS):
-            start = len(made.tokenizer.apply_chat_template(row["prompt"], add_generation_prompt=True, return_dict=False))
+            start = len(
+                made.tokenizer.apply_chat_template(row["prompt"], add_generation_prompt=True, return_dict=False)
+            )
             tokens = batch["tokens"][i][batch["seen"][i] > 0][None]
             length = tokens.shape[1] - start
             out = model(tokens, output_hidden_states=True)
-            every = (out.logits[0, start - 1:-1] / temperature).log_softmax(-1)
+            every = (out.logits[0, start - 1 : -1] / temperature).log_softmax(-1)
             assert length == batch["mask"][i].sum()
             assert torch.allclose(logp[i, :length], every[range(length), tokens[0, start:]], atol=1e-4)
             assert torch.allclose(entropy[i, :length], -(every.exp() * every).sum(-1), atol=1e-4)
-            expected = made.value_head(out.hidden_states[-1][0, start - 1:-1])[:, 0]  # before the token is known
+            expected = made.value_head(out.hidden_states[-1][0, start - 1 : -1])[:, 0]  # before the token is known
             assert torch.allclose(values[i, :length], expected, atol=1e-4)
 
 
@@ -217,14 +260,14 @@ def test_the_end_mark_is_learned_and_the_padding_is_not_even_if_they_are_equal(p
     likely(model, end)
     torch.manual_seed(3)
     batch, texts = made._sample(ROWS * 8)
-    answers = batch["tokens"][:, -batch["mask"].shape[1]:]
+    answers = batch["tokens"][:, -batch["mask"].shape[1] :]
     lengths, ended = batch["mask"].sum(1).long().tolist(), batch["ended"].tolist()
     assert len(set(lengths)) > 2 and len(set(ended)) == 2
     for answer, mask, length, whole, text in zip(answers.tolist(), batch["mask"].tolist(), lengths, ended, texts):
         assert mask == [1.0] * length + [0.0] * (len(mask) - length)
-        assert (answer[length - 1] == end) == whole and end not in answer[:length - 1]
+        assert (answer[length - 1] == end) == whole and end not in answer[: length - 1]
         assert whole or length == len(mask)
-        assert text == made.tokenizer.decode(answer[:length - whole], skip_special_tokens=True)
+        assert text == made.tokenizer.decode(answer[: length - whole], skip_special_tokens=True)
 
 
 def test_the_prompt_tokens_are_those_of_inference(tiny, tmp_path):
@@ -243,7 +286,7 @@ def test_the_reward_is_called_as_trl_calls_it(tiny, tmp_path):
         return [0.5] * len(prompts)
 
     log = trainer(tiny, tmp_path, PPOSettings(steps=1, rollout=3, max_new_tokens=2), reward).train()
-    (prompts, completions, columns), = calls
+    ((prompts, completions, columns),) = calls
     assert [p[0]["content"][0] for p in prompts] == columns["wanted"] and columns.keys() == {"wanted"}
     assert all(c[0].keys() == {"role", "content"} and c[0]["role"] == "assistant" for c in completions)
     assert log[0]["reward"] == 0.5 and log[0]["reward_std"] == 0
@@ -270,7 +313,9 @@ def test_an_answer_without_its_end_mark_loses_the_penalty(tiny, tmp_path):
     made = trainer(tiny, tmp_path, settings, lambda prompts, **_: [1.0] * len(prompts))
     likely(made.model, made.tokenizer.eos_token_id)
     given, judge = [], made._judge
-    made._judge = lambda batch, scores: given.extend(zip(batch["ended"].tolist(), scores.tolist())) or judge(batch, scores)
+    made._judge = lambda batch, scores: (
+        given.extend(zip(batch["ended"].tolist(), scores.tolist())) or judge(batch, scores)
+    )
     log = made.train()
     assert set(given) == {(True, 1.0), (False, 0.75)} and log[0]["reward"] == 1
     assert log[0]["unfinished"] == pytest.approx([ended for ended, _ in given].count(False) / 16)
@@ -297,14 +342,20 @@ def test_an_interrupted_training_ends_equal_to_an_unbroken_one(tiny, tmp_path):
 
 
 def test_the_seed_decides(tiny, tmp_path):
-    logs = [trainer(tiny, tmp_path / str(n), PPOSettings(steps=2, rollout=4, max_new_tokens=4), rows=ROWS[:1], seed=s).train()
-            for n, s in enumerate((1, 1, 2))]  # fmt: skip
+    logs = [
+        trainer(
+            tiny, tmp_path / str(n), PPOSettings(steps=2, rollout=4, max_new_tokens=4), rows=ROWS[:1], seed=s
+        ).train()
+        for n, s in enumerate((1, 1, 2))
+    ]
     assert logs[0] == logs[1] != logs[2]
 
 
 def test_checkpointing_changes_nothing_but_memory(tiny, tmp_path):
-    logs = [trainer(tiny, tmp_path / str(c), PPOSettings(steps=2, rollout=4, max_new_tokens=4, checkpointing=c)).train()
-            for c in (False, True)]  # fmt: skip
+    logs = [
+        trainer(tiny, tmp_path / str(c), PPOSettings(steps=2, rollout=4, max_new_tokens=4, checkpointing=c)).train()
+        for c in (False, True)
+    ]
     assert [e["grad_norm"] for e in logs[0]] == pytest.approx([e["grad_norm"] for e in logs[1]], rel=1e-4)
     assert logs[0][1]["grad_norm"] > 0
 
@@ -341,8 +392,13 @@ def test_it_runs_as_the_other_methods_do_and_its_adapter_loads_beside_the_sft_on
     files.write_json(sft / "base.json", {"sha256": weights.weights_hash(tiny)})
 
     def train():
-        return run_training(lambda work: trainer(tiny, work, model=load_trainable(tiny, sft, tuning)), out, base=tiny,
-                            base_id="owner/tiny", identity=["ppo"])
+        return run_training(
+            lambda work: trainer(tiny, work, model=load_trainable(tiny, sft, tuning)),
+            out,
+            base=tiny,
+            base_id="owner/tiny",
+            identity=["ppo"],
+        )
 
     log = train()
     assert "ppo: 4/4 steps" in capsys.readouterr().out

@@ -23,8 +23,13 @@ def completion(text):
 
 def rewarded(judge, texts, row=ROW):
     n = len(texts)
-    return online.reward_function(judge)(prompts=[[]] * n, completions=[completion(t) for t in texts], question=[row["question"]] * n,
-                                   answers=[row["answers"]] * n, id=["x"] * n)  # fmt: skip
+    return online.reward_function(judge)(
+        prompts=[[]] * n,
+        completions=[completion(t) for t in texts],
+        question=[row["question"]] * n,
+        answers=[row["answers"]] * n,
+        id=["x"] * n,
+    )
 
 
 def test_the_metric_gives_the_experts_words_one_and_a_refusal_nothing():
@@ -55,7 +60,12 @@ def test_rewards_of_other_judges_have_other_names():
             self.name = name
 
     judges = (None, OfflineJudge(), Model("openai/a"), Model("openai/b"))
-    assert [online.reward_function(judge).__name__ for judge in judges] == ["gold", "judge", "judge openai/a", "judge openai/b"]
+    assert [online.reward_function(judge).__name__ for judge in judges] == [
+        "gold",
+        "judge",
+        "judge openai/a",
+        "judge openai/b",
+    ]
 
 
 def test_a_judge_that_fails_on_every_answer_of_a_step_stops_the_training():
@@ -63,7 +73,9 @@ def test_a_judge_that_fails_on_every_answer_of_a_step_stops_the_training():
         name = "dead"
 
         def rate(self, rows):
-            return pd.DataFrame({"judge_score": [math.nan] * len(rows), "judge_error": ["no route to host"] * len(rows)})
+            return pd.DataFrame(
+                {"judge_score": [math.nan] * len(rows), "judge_error": ["no route to host"] * len(rows)}
+            )
 
     with pytest.raises(InputError, match="all 2 answers.*no route to host"):
         rewarded(Dead(), ["a", "b"])
@@ -84,7 +96,13 @@ def test_rows_whose_answers_differ_teach_and_some_others_stay():
     rows = [{"id": name} for name in "abcdef"]
     scores = {"a": [1.0, 1.0], "b": [0.0, 1.0], "c": [0.2], "d": [0.5, 0.4], "e": [], "f": [0.0, 0.0]}
     assert [row["id"] for row in telling_rows(rows, scores)] == ["b", "d", "a"]  # 2 differ, half as many others
-    assert [row["id"] for row in telling_rows(rows, scores, others=9)] == ["b", "d", "a", "c", "f"]  # of e nothing is known
+    assert [row["id"] for row in telling_rows(rows, scores, others=9)] == [
+        "b",
+        "d",
+        "a",
+        "c",
+        "f",
+    ]  # of e nothing is known
     assert [row["id"] for row in telling_rows(rows[:1], scores)] == ["a"]
     failed = {name: [math.nan, math.nan, 0.5] for name in "abcdef"}
     assert [row["id"] for row in telling_rows(rows, scores | {"b": failed["b"]})] == ["d"]  # unknown is not different

@@ -16,8 +16,14 @@ class Descent(Stepwise):
 
     def __init__(self, folder, *, steps=6, save_steps=2, dies=None, identity="a"):
         self.weight, self.dies, self.done = torch.nn.Parameter(torch.zeros(3)), dies, []
-        super().__init__({"weight": self.weight}, torch.optim.Adam([self.weight], lr=0.1), steps=steps, output_dir=folder,
-                         save_steps=save_steps, identity=[identity])
+        super().__init__(
+            {"weight": self.weight},
+            torch.optim.Adam([self.weight], lr=0.1),
+            steps=steps,
+            output_dir=folder,
+            save_steps=save_steps,
+            identity=[identity],
+        )
 
     def step(self, number):
         if number == self.dies:
@@ -52,14 +58,17 @@ def test_a_finished_training_is_not_repeated_and_two_states_are_kept(tmp_path):
     assert names(tmp_path) == ["state-00000004", "state-00000006"]
 
 
-@pytest.mark.parametrize("damage", [
-    lambda state: (state / "tensors.safetensors").write_bytes((state / "tensors.safetensors").read_bytes()[:-5]),
-    lambda state: (state / "tensors.safetensors").unlink(),
-    lambda state: (state / "state.json").write_text('{"key": '),
-    lambda state: (state / "state.json").unlink(),
-    lambda state: (state / "state.json").write_text("{}"),
-    lambda state: shutil.rmtree(state),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda state: (state / "tensors.safetensors").write_bytes((state / "tensors.safetensors").read_bytes()[:-5]),
+        lambda state: (state / "tensors.safetensors").unlink(),
+        lambda state: (state / "state.json").write_text('{"key": '),
+        lambda state: (state / "state.json").unlink(),
+        lambda state: (state / "state.json").write_text("{}"),
+        lambda state: shutil.rmtree(state),
+    ],
+)
 def test_a_damaged_state_is_passed_over(damage, tmp_path):
     log = Descent(tmp_path).train()
     damage(tmp_path / "state-00000006")
@@ -100,7 +109,9 @@ def test_other_start_weights_are_another_training(tmp_path):
         def __init__(self, folder):
             super().__init__(folder)
             self.weight.data += 1
-            Stepwise.__init__(self, self.trained, self.optimizer, steps=6, output_dir=folder, save_steps=2, identity=["a"])
+            Stepwise.__init__(
+                self, self.trained, self.optimizer, steps=6, output_dir=folder, save_steps=2, identity=["a"]
+            )
 
     Descent(tmp_path).train()
     with pytest.raises(InputError, match="start weights"):
@@ -129,7 +140,14 @@ def test_callbacks_are_told_as_transformers_tells_them(tmp_path):
     trainer.add_callback(Told())
     trainer.add_callback(TrainerCallback())
     log = trainer.train()
-    assert told == [("begin", 0, 2), ("step", 1), ("log", log[0]["loss"]), ("step", 2), ("log", log[1]["loss"]), ("end", 2)]
+    assert told == [
+        ("begin", 0, 2),
+        ("step", 1),
+        ("log", log[0]["loss"]),
+        ("step", 2),
+        ("log", log[1]["loss"]),
+        ("end", 2),
+    ]
     trainer.remove_callback(Told)
     assert [type(c) for c in trainer.callbacks] == [TrainerCallback]
 
@@ -140,5 +158,5 @@ def test_every_row_is_drawn_before_any_is_drawn_again(count, size, seed):
     drawn = [row for number in range(6) for row in draw_step(rows, size, number, seed)]
     assert len(drawn) == 6 * size
     for start in range(0, len(drawn), count):
-        assert len(set(drawn[start:start + count])) == len(drawn[start:start + count])
+        assert len(set(drawn[start : start + count])) == len(drawn[start : start + count])
     assert draw_step(rows, size, 3, seed) == draw_step(rows, size, 3, seed)

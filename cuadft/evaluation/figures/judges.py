@@ -54,10 +54,21 @@ def _systems(axes: Axes, report: Mapping[str, Any]) -> None:
     for name, style in system_styles(names).items():
         line = report["systems"][names.index(name)]
         # the interval is that of the error, drawn about the verdicts' mean
-        axes.plot([line["verdict"]] * 2, [line["verdict"] + line["low"], line["verdict"] + line["high"]],
-                  color=style["color"], linewidth=1.2)  # fmt: skip
-        axes.plot([line["verdict"]], [line["judge"]], linestyle="none", markersize=7, label=f"{name} ({line['n']})",
-                  color=style["color"], marker=style["marker"])  # fmt: skip
+        axes.plot(
+            [line["verdict"]] * 2,
+            [line["verdict"] + line["low"], line["verdict"] + line["high"]],
+            color=style["color"],
+            linewidth=1.2,
+        )
+        axes.plot(
+            [line["verdict"]],
+            [line["judge"]],
+            linestyle="none",
+            markersize=7,
+            label=f"{name} ({line['n']})",
+            color=style["color"],
+            marker=style["marker"],
+        )
     _diagonal(axes)
     axes.set(xlabel=f"Mean {report['verdict']}", ylabel=f"Mean {report['score']}")
     axes.set_title("Systems (answers)", fontsize=9)
@@ -69,8 +80,14 @@ def _curve(axes: Axes, report: Mapping[str, Any]) -> None:
     for b in bins:
         axes.plot([b["judge"]] * 2, [b["low"], b["high"]], color=BLUE, linewidth=1.2)
         above = b["verdict"] >= b["judge"]  # the side of the point on which the diagonal does not run
-        axes.annotate(f"{b['n']}", (b["judge"], b["verdict"]), xytext=(-4, 5) if above else (5, -9),
-                      ha="right" if above else "left", textcoords="offset points", fontsize=7)  # fmt: skip
+        axes.annotate(
+            f"{b['n']}",
+            (b["judge"], b["verdict"]),
+            xytext=(-4, 5) if above else (5, -9),
+            ha="right" if above else "left",
+            textcoords="offset points",
+            fontsize=7,
+        )
     _diagonal(axes)
     basis = f"{report['confidence']:.0%} intervals; {report['clusters']['n']} {report['clusters']['by']}s resampled"
     axes.set(xlabel=f"{report['score']}\n{basis}", ylabel=f"Mean {report['verdict']}")
@@ -84,9 +101,13 @@ def _length(axes: Axes, report: Mapping[str, Any]) -> None:
         axes.plot([x], [part["value"]], color=BLUE, marker="o", markersize=6)
     axes.axhline(0, color=GREY, linewidth=1, linestyle="--", zorder=0)
     axes.set_xticks(range(len(parts)), [f"{p['length']}\n{p['from']:,} to {p['to']:,}\nn = {p['n']}" for p in parts])
-    axes.set(xlim=(-0.5, len(parts) - 0.5), xlabel="Length of the answer (characters)",
-             ylabel=f"Mean error\n{report['score']} − {report['verdict']}")  # fmt: skip
+    axes.set(
+        xlim=(-0.5, len(parts) - 0.5),
+        xlabel="Length of the answer (characters)",
+        ylabel=f"Mean error\n{report['score']} − {report['verdict']}",
+    )
     axes.set_title("Error by length", fontsize=9)
+
 
 SERIES = {  # measure -> (label, colour, marker, panel)
     "printed_bool": ("printed mean, one mark per pass", GREY, "|", 0),
@@ -99,8 +120,9 @@ SERIES = {  # measure -> (label, colour, marker, panel)
 PANELS = ("Judged true (share of questions)", "Judge's score (0 to 1)")
 
 
-def published_figure(table: pd.DataFrame, *, faulty: Iterable[str] = (), confidence: float = 0.95,
-           unit: str = "question") -> Figure:  # fmt: skip
+def published_figure(
+    table: pd.DataFrame, *, faulty: Iterable[str] = (), confidence: float = 0.95, unit: str = "question"
+) -> Figure:
     """Return the published means (true/false left, 0 to 1 right) and the recomputed ones, with their intervals.
 
     table: from `published.compare`; a system without row verdicts has its printed means only. faulty: systems whose

@@ -55,8 +55,15 @@ UNKNOWN, UNTOLD = "an unknown size", "How large a difference must be to be told 
 PANELS = ("f1", "f1_answerable", "false_answer", "false_refusal")
 
 
-def benchmark_figure(scoreboard: pd.DataFrame, metric: str = "f1", split: str = "test", *, confidence: float = 0.95,
-              unit: str = "contract", detectable: pd.DataFrame | None = None) -> Figure:
+def benchmark_figure(
+    scoreboard: pd.DataFrame,
+    metric: str = "f1",
+    split: str = "test",
+    *,
+    confidence: float = 0.95,
+    unit: str = "contract",
+    detectable: pd.DataFrame | None = None,
+) -> Figure:
     """Return one metric of every system on one split: a dot, its interval and its value.
 
     scoreboard: from `scoreboard.scoreboard`; with several seeds a bracket under the interval is their spread.
@@ -67,8 +74,15 @@ def benchmark_figure(scoreboard: pd.DataFrame, metric: str = "f1", split: str = 
     return panels_figure(scoreboard, (metric,), split, confidence=confidence, unit=unit, detectable=detectable)
 
 
-def panels_figure(scoreboard: pd.DataFrame, metrics: Sequence[str] = PANELS, split: str = "test", *,
-           confidence: float = 0.95, unit: str = "contract", detectable: pd.DataFrame | None = None) -> Figure:
+def panels_figure(
+    scoreboard: pd.DataFrame,
+    metrics: Sequence[str] = PANELS,
+    split: str = "test",
+    *,
+    confidence: float = 0.95,
+    unit: str = "contract",
+    detectable: pd.DataFrame | None = None,
+) -> Figure:
     """Return several metrics of every system on one split, two to a row: what a better mean is made of.
 
     Arguments as in `benchmark`. Raises InputError if the scoreboard holds rows, but none of a metric on this split.
@@ -91,7 +105,7 @@ def panels_figure(scoreboard: pd.DataFrame, metrics: Sequence[str] = PANELS, spl
             foot_note(figure, "Differences that cannot be told apart: at 80% power, paired by question.")
         below = f"\ncannot be told apart: below {least}" if least and len(metrics) > 1 else ""
         axes.set_xlabel(f"{metric_label(metric)}\n{interval_basis(rows, confidence, unit)}{below}")
-    for axes in grid[len(metrics):]:
+    for axes in grid[len(metrics) :]:
         axes.remove()
     return figure
 
@@ -111,7 +125,9 @@ def _least(deltas: pd.DataFrame | None, metric: str, split: str) -> str:
     return low if low == high else f"{low} to {high} (by pair)"
 
 
-def deltas_figure(table: pd.DataFrame, metric: str = "f1", *, confidence: float = 0.95, unit: str = "contract") -> Figure:
+def deltas_figure(
+    table: pd.DataFrame, metric: str = "f1", *, confidence: float = 0.95, unit: str = "contract"
+) -> Figure:
     """Return paired differences against zero: solid where they stand Holm's correction, hollow where they do not.
 
     table: from `compare.paired_deltas`, one split; its rows of one metric are the family that was corrected. A grey
@@ -123,8 +139,14 @@ def deltas_figure(table: pd.DataFrame, metric: str = "f1", *, confidence: float 
     if not len(rows):
         return empty_figure(figure)
     axes = figure.subplots()
-    interval_dots(axes, rows, labels, signed=True, filled=list(rows["p_holm"] < 1 - confidence),
-         notes=[_p_value(p) for p in rows["p_holm"]])
+    interval_dots(
+        axes,
+        rows,
+        labels,
+        signed=True,
+        filled=list(rows["p_holm"] < 1 - confidence),
+        notes=[_p_value(p) for p in rows["p_holm"]],
+    )
     for y, least in enumerate(rows["detectable"]):
         if least > 0:
             axes.fill_betweenx([y - 0.38, y + 0.38], -least, least, color="0.92", linewidth=0, zorder=0)
@@ -133,7 +155,9 @@ def deltas_figure(table: pd.DataFrame, metric: str = "f1", *, confidence: float 
     tested = int(rows["p_holm"].notna().sum())
     family = f"p < {1 - confidence:.3g} after Holm's correction for {tested} comparison{'s' * (tested != 1)}"
     band = " Grey: differences too small to be told apart here (80% power)." * any(rows["detectable"] > 0)
-    foot_note(figure, f"Solid: {family}; hollow: not.{band}" if tested else "Hollow: no test can be made of one contract.")
+    foot_note(
+        figure, f"Solid: {family}; hollow: not.{band}" if tested else "Hollow: no test can be made of one contract."
+    )
     return figure
 
 
@@ -170,11 +194,10 @@ def retrieval_figure(curve: pd.DataFrame) -> Figure:
     for axes, label in zip(both, ("Questions with a gold passage", "Gold characters retrieved"), strict=True):
         axes.set(xlabel="Passages retrieved, k", ylabel=f"{label} (share)", ylim=(0, 1.03))
         axes.set_xticks(sorted(curve["k"].unique()))
-    figure.legend(
-        *both[0].get_legend_handles_labels(), loc="outside upper center", ncols=5, frameon=False, fontsize=8
-    )
+    figure.legend(*both[0].get_legend_handles_labels(), loc="outside upper center", ncols=5, frameon=False, fontsize=8)
     plain_axes(*both)
     return figure
+
 
 GROUPS = {"category": "Category", "contract_type": "Contract type"}
 COLOURS = "cividis"  # even steps in lightness, so that it prints in grey too; Nunez et al. (2018), PLoS ONE 13(7)
@@ -259,6 +282,7 @@ def text_colour(background: tuple[float, ...]) -> str:
 def _row_label(name: str, rows: pd.DataFrame) -> str:
     return f"{shorten(name, 38) or '(unknown)'}   {span(rows['n'])} / {span(rows['n_contracts'])}"
 
+
 LABELS = {"char_recall": "Gold characters retrieved", "hit": "Questions with a gold passage"}
 KINDS = {"words": GREY, "embeddings": ORANGE, "classifier": BLUE}
 
@@ -281,8 +305,16 @@ def search_figure(table: Sequence[Mapping[str, Any]], *, budget: int) -> Figure:
             axes.plot(part["prompt_tokens"], part[column], marker, color=color, markersize=4, alpha=0.7, label=kind)
         front = _front(rows, column)
         axes.plot(front["prompt_tokens"], front[column], color="0.4", linewidth=1, zorder=0)
-        axes.plot(rows["prompt_tokens"].iloc[:1], rows[column].iloc[:1], "o", markersize=11, markerfacecolor="none",
-                  color=VERMILION, markeredgewidth=1.6, label="chosen")  # fmt: skip
+        axes.plot(
+            rows["prompt_tokens"].iloc[:1],
+            rows[column].iloc[:1],
+            "o",
+            markersize=11,
+            markerfacecolor="none",
+            color=VERMILION,
+            markeredgewidth=1.6,
+            label="chosen",
+        )
         axes.axvline(budget, color="0.5", linestyle="--", linewidth=1)
         axes.set(xlabel="Prompt tokens of the passages, mean", ylabel=f"{label} (share)", ylim=(0, 1.03))
         axes.set_xlim(0, 1.05 * max(rows["prompt_tokens"].max(), budget))

@@ -64,8 +64,12 @@ def slices_figure(history: pd.DataFrame, who: str = CHAMPION, *, few: int = 5) -
     contracts = cells.groupby("slice")["n_contracts"].max()
     axes.set_xticks(range(len(slices)), [f"{n}\n({contracts[n]})" for n in slices])
     axes.set_yticks(range(len(numbers)), [_row_label(n, cells[cells["iteration"] == n], who) for n in numbers])
-    axes.set(xlim=(-0.5, len(slices) - 0.5), ylim=(len(numbers) - 0.5, -0.5), xlabel="Slice (held-out contracts)",
-             ylabel="After iteration")  # fmt: skip
+    axes.set(
+        xlim=(-0.5, len(slices) - 0.5),
+        ylim=(len(numbers) - 0.5, -0.5),
+        xlabel="Slice (held-out contracts)",
+        ylabel="After iteration",
+    )
     figure.suptitle(f"{who}: {metric_label(metric)}", fontsize=9)
     figure.colorbar(colours, ax=axes, aspect=20, pad=0.02).ax.tick_params(labelsize=7)
     plain_axes(axes)
@@ -75,8 +79,14 @@ def slices_figure(history: pd.DataFrame, who: str = CHAMPION, *, few: int = 5) -
     return figure
 
 
-def iterations_figure(history: pd.DataFrame, systems: Sequence[str] = (), *, n_resamples: int = 2000, seed: int = 7,
-         confidence: float = 0.95) -> Figure:
+def iterations_figure(
+    history: pd.DataFrame,
+    systems: Sequence[str] = (),
+    *,
+    n_resamples: int = 2000,
+    seed: int = 7,
+    confidence: float = 0.95,
+) -> Figure:
     """Return the score on the frozen test set over iterations, with intervals over contracts.
 
     systems: names or "champion" (champion, sft and rag, where they answered, if empty). A solid mark of the champion, with
@@ -95,7 +105,10 @@ def iterations_figure(history: pd.DataFrame, systems: Sequence[str] = (), *, n_r
         _course(axes, tables[name], name, 0.07 * (n - (len(names) - 1) / 2), look[name])
     if CHAMPION in tables:
         _promotions(axes, tables[CHAMPION])
-    axes.set(xlabel=f"Iteration\n{interval_basis(drawn, confidence)}, test set", ylabel=metric_label(history["metric"].iloc[0]))
+    axes.set(
+        xlabel=f"Iteration\n{interval_basis(drawn, confidence)}, test set",
+        ylabel=metric_label(history["metric"].iloc[0]),
+    )
     first, last = drawn["iteration"].min(), drawn["iteration"].max()
     axes.set_xlim(first - 0.4, last + 0.4)
     axes.set_xticks(range(first, last + 1, math.ceil((last - first + 1) / 20)))
@@ -119,7 +132,11 @@ def _cell(axes: Axes, cell: Any, y: int, x: int, colours: ScalarMappable) -> Non
     axes.add_patch(Rectangle((x - 0.5, y - 0.5), width, 1, facecolor=colour, edgecolor="white", linewidth=0.8))
     if not before and cell.iteration == cell.slice:
         axes.add_patch(Rectangle((x - 0.46, y - 0.44), 0.92, 0.88, fill=False, edgecolor=FRAME, linewidth=1.8))
-    look = {"va": "center", "style": "italic" if before else "normal", "color": "0.4" if cell.weak else text_colour(colour)}
+    look = {
+        "va": "center",
+        "style": "italic" if before else "normal",
+        "color": "0.4" if cell.weak else text_colour(colour),
+    }
     beside = {"xy": (x, y), "textcoords": "offset points"} | look
     axes.annotate(f"{cell.value:.2f}", xytext=(0, 0), ha="right", fontsize=7.5, **beside)
     axes.annotate(str(cell.n), xytext=(3, 0), ha="left", fontsize=6, **beside)
@@ -156,5 +173,13 @@ def _promotions(axes: Axes, table: pd.DataFrame) -> None:
         outcome = _outcome(row.iteration, row.system)
         if outcome != KEPT:
             axes.axvline(row.iteration, color=GREY, linewidth=0.8, linestyle=":", zorder=0)
-        axes.annotate(outcome, (row.iteration, 1.0), xycoords=("data", "axes fraction"), xytext=(0, 4), fontsize=7,
-                      textcoords="offset points", color="0.45" if outcome == KEPT else "black", **turned)  # fmt: skip
+        axes.annotate(
+            outcome,
+            (row.iteration, 1.0),
+            xycoords=("data", "axes fraction"),
+            xytext=(0, 4),
+            fontsize=7,
+            textcoords="offset points",
+            color="0.45" if outcome == KEPT else "black",
+            **turned,
+        )

@@ -75,8 +75,15 @@ def system_styles(systems: Sequence[str]) -> dict[str, dict[str, str]]:
     return {name: SYSTEM_STYLE.get(name) or spare[name] for name in systems}
 
 
-def interval_dots(axes: Axes, rows: pd.DataFrame, labels: Sequence[str], *, signed: bool = False,
-         filled: Sequence[bool] | None = None, notes: Sequence[str] | None = None) -> None:
+def interval_dots(
+    axes: Axes,
+    rows: pd.DataFrame,
+    labels: Sequence[str],
+    *,
+    signed: bool = False,
+    filled: Sequence[bool] | None = None,
+    notes: Sequence[str] | None = None,
+) -> None:
     """Draw one dot with its interval per row (system, value, low, high), the first row on top.
 
     Columns drawn where the rows have them: failed (counted beside the value) and seeds with seed_low and seed_high (a
@@ -88,14 +95,30 @@ def interval_dots(axes: Axes, rows: pd.DataFrame, labels: Sequence[str], *, sign
         color, marker = style[row.system]["color"], style[row.system]["marker"]
         face = color if filled is None or filled[y] else "white"
         axes.plot([row.low, row.high], [y, y], color=color, linewidth=1.6, solid_capstyle="butt")
-        axes.plot([row.value], [y], color=color, marker=marker, markersize=7, markerfacecolor=face, linestyle="none",
-                  clip_on=False, zorder=3)
+        axes.plot(
+            [row.value],
+            [y],
+            color=color,
+            marker=marker,
+            markersize=7,
+            markerfacecolor=face,
+            linestyle="none",
+            clip_on=False,
+            zorder=3,
+        )
         if getattr(row, "seeds", 1) > 1:
             ends = [row.seed_low, row.seed_high]
             axes.plot(ends, [y + 0.27] * 2, color=color, linewidth=0.9, marker="|", markersize=6, clip_on=False)
         text = _value(row.value, signed) + (f" ({row.failed:.0f} failed)" if getattr(row, "failed", 0) > 0 else "")
-        axes.annotate(text + (notes[y] if notes else ""), (1.0, y), xycoords=("axes fraction", "data"),
-                      xytext=(5, 0), textcoords="offset points", va="center", fontsize=8)
+        axes.annotate(
+            text + (notes[y] if notes else ""),
+            (1.0, y),
+            xycoords=("axes fraction", "data"),
+            xytext=(5, 0),
+            textcoords="offset points",
+            va="center",
+            fontsize=8,
+        )
     axes.set_yticks(range(len(rows)), labels)
     axes.set_ylim(max(len(rows), 1) - 0.4, -0.6)
     plain_axes(axes)

@@ -57,7 +57,7 @@ def alignment_figure(histories: Mapping[str, History], *, beta: float | None = N
     look = system_styles(list(logs))
     for axes, key in zip(grid, compared):
         _compare(axes, key, logs, look)
-    for axes, method in zip(grid[len(compared):], sided):
+    for axes, method in zip(grid[len(compared) :], sided):
         _sides(axes, method, logs[method], look[method]["color"], _unit(histories[method]))
     for axes in grid[panels:]:
         axes.remove()
@@ -65,7 +65,9 @@ def alignment_figure(histories: Mapping[str, History], *, beta: float | None = N
     return figure
 
 
-def alignment_series(history: History, *, beta: float | None = None, method: str = "this method") -> dict[str, list[tuple[int, float]]]:
+def alignment_series(
+    history: History, *, beta: float | None = None, method: str = "this method"
+) -> dict[str, list[tuple[int, float]]]:
     """Return the (step, value) points of each quantity that a log holds, in the order of the steps.
 
     Added to TRL's keys: "shift", the mean change of the chosen answers' log-probability against the SFT model (with
@@ -88,7 +90,9 @@ def alignment_series(history: History, *, beta: float | None = None, method: str
     return {key: sorted(points.items()) for key, points in found.items() if points}
 
 
-def likelihood_changes(history: History, *, beta: float | None = None, threshold: float | None = None) -> dict[str, Any]:
+def likelihood_changes(
+    history: History, *, beta: float | None = None, threshold: float | None = None
+) -> dict[str, Any]:
     """Tell whether training made the chosen answers improbable, as DPO can while its margin grows.
 
     Source: Pal et al. (2024), "Smaug", section 3; Razin et al. (2024), "Unintentional Unalignment". Returned: unit
@@ -112,11 +116,22 @@ def likelihood_changes(history: History, *, beta: float | None = None, threshold
         change, error = last.mean() - first.mean(), math.sqrt(first.sem() ** 2 + last.sem() ** 2)
         measured = "other answers, first against last steps"
     known = not math.isnan(change) and not math.isnan(error)
-    means = {f"{key.split('/')[1]}_{end}": float(part.mean()) for key, parts in ends.items()
-             for end, part in zip(("first", "last"), parts, strict=True)}
-    return {"unit": unit, "steps": len(log.get("logps/chosen", []))} | means | {
-        "chosen_change": float(change), "measured": measured, "error": error, "threshold": threshold,
-        "collapsed": bool(change < -threshold - 2 * error) if known else None}
+    means = {
+        f"{key.split('/')[1]}_{end}": float(part.mean())
+        for key, parts in ends.items()
+        for end, part in zip(("first", "last"), parts, strict=True)
+    }
+    return (
+        {"unit": unit, "steps": len(log.get("logps/chosen", []))}
+        | means
+        | {
+            "chosen_change": float(change),
+            "measured": measured,
+            "error": error,
+            "threshold": threshold,
+            "collapsed": bool(change < -threshold - 2 * error) if known else None,
+        }
+    )
 
 
 def _number(value: Any) -> bool:
@@ -131,7 +146,7 @@ def _unit(history: History) -> str:
 def _quarters(values: Sequence[float]) -> tuple[pd.Series, pd.Series]:
     """Return the first and the last quarter of the values, two of them at least if there are as many as four."""
     size = max(min(2, len(values) // 2), len(values) // 4, min(1, len(values)))
-    return pd.Series(values[:size], dtype=float), pd.Series(values[len(values) - size:], dtype=float)
+    return pd.Series(values[:size], dtype=float), pd.Series(values[len(values) - size :], dtype=float)
 
 
 def _draw(axes: Axes, points: Sequence[tuple[int, float]], **style: Any) -> None:
@@ -144,7 +159,9 @@ def _draw(axes: Axes, points: Sequence[tuple[int, float]], **style: Any) -> None
     axes.plot(steps, values, linewidth=1.4, **dot | style)
 
 
-def _compare(axes: Axes, key: str, logs: Mapping[str, Mapping[str, Any]], look: Mapping[str, Mapping[str, str]]) -> None:
+def _compare(
+    axes: Axes, key: str, logs: Mapping[str, Mapping[str, Any]], look: Mapping[str, Mapping[str, str]]
+) -> None:
     title, label, rest = COMPARED[key]
     axes.set_title(title, fontsize=9)
     for method, log in logs.items():
@@ -172,19 +189,24 @@ def _sides(axes: Axes, method: str, log: Mapping[str, Any], color: str, unit: st
 def _explain(figure: Figure, histories: Mapping[str, History], logs: Mapping[str, Mapping[str, Any]]) -> None:
     """Add the legend of the methods, and what the lines leave out."""
     drawn = {method: log for method, log in logs.items() if any(log.get(key) for key in SHOWN)}
-    lines = [Line2D([], [], label=shorten(name, LONGEST), color=look["color"], linestyle=look["linestyle"])
-             for name, look in system_styles(list(drawn)).items()]
+    lines = [
+        Line2D([], [], label=shorten(name, LONGEST), color=look["color"], linestyle=look["linestyle"])
+        for name, look in system_styles(list(drawn)).items()
+    ]
     if any(log.get(key) for log in logs.values() for key in SIDES):
         lines += [Line2D([], [], color="0.3", linestyle=line, label=key.split("/")[1]) for key, line in SIDES.items()]
     width = 0.6 + 0.08 * max(len(line.get_label()) for line in lines)  # inches of one entry
     rows = math.ceil(len(lines) * width / figure.get_size_inches()[0])
-    figure.legend(handles=lines, loc="outside upper center", ncols=math.ceil(len(lines) / rows), frameon=False, fontsize=8)
+    figure.legend(
+        handles=lines, loc="outside upper center", ncols=math.ceil(len(lines) / rows), frameon=False, fontsize=8
+    )
     with_margins = {_unit(histories[method]) for method, log in drawn.items() if log.get("rewards/margins")}
     odd = sum(key in entry and not _number(entry[key]) for h in histories.values() for entry in h for key in SHOWN)
     notes = [
-        "Pale: single steps; line: moving mean over a tenth of the steps." * any(
-            len(log.get(key, [])) >= SMOOTHED for log in logs.values() for key in SHOWN),
-        "ORPO's rewards are per token and have no reference: compare directions, not heights." * (len(with_margins) > 1),
+        "Pale: single steps; line: moving mean over a tenth of the steps."
+        * any(len(log.get(key, [])) >= SMOOTHED for log in logs.values() for key in SHOWN),
+        "ORPO's rewards are per token and have no reference: compare directions, not heights."
+        * (len(with_margins) > 1),
         "KL: rloo logs the plain log ratio, which can be negative." * ("kl" in drawn.get("rloo", {})),
         f"Left out: {odd} logged value{'s' * (odd != 1)} that {'is' if odd == 1 else 'are'} no number." * (odd > 0),
         f"Nothing logged: {', '.join(m for m in logs if m not in drawn)}." * (len(drawn) < len(logs)),
