@@ -559,7 +559,7 @@ FAULTY = """
 import os, warnings
 from cuadft.core import files
 from cuadft.evaluation.judge import LMJudge
-from cuadft.loop.provenance import open_iteration
+from cuadft.loop.lineage import open_iteration
 from cuadft.models.api import remote
 run = open_iteration(run_dir, iteration)
 key, base = os.environ["OPENAI_API_KEY"], os.environ["OPENAI_API_BASE"]

@@ -6,7 +6,7 @@ from pathlib import Path
 import nbformat
 
 OPEN = (
-    "from cuadft.core import files, params\nfrom cuadft.loop.provenance import open_iteration\n"
+    "from cuadft.core import files, params\nfrom cuadft.loop.lineage import open_iteration\n"
     "params.check_parameters(globals())\nit = open_iteration(run_dir, iteration)"
 )
 RUN_DIR = 'run_dir: str = "runs/quickstart"  # run folder\niteration: int = 1  # round of the loop [1..]\n'

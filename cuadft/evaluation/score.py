@@ -11,8 +11,6 @@ What `cuadft score` writes and prints: rows, scoreboard, differences, figures, a
 
 from __future__ import annotations
 
-import csv
-import io
 import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -25,12 +23,12 @@ from cuadft.core.errors import InputError
 from cuadft.evaluation import agreement, answer_files, bootstrap, metrics
 from cuadft.evaluation.answer_files import count_of
 from cuadft.evaluation.judge import reference_text
+from cuadft.evaluation.results import as_csv, save_figure
 from cuadft.models import usage
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from cuadft.evaluation.figures.style import Figure
     from cuadft.evaluation.offline_judge import Encode
     from cuadft.evaluation.published import Published, Results
 
@@ -351,18 +349,6 @@ def scored_rows(done: ScoredFiles) -> pd.DataFrame:
 def _by_cluster(done: ScoredFiles, table: pd.DataFrame) -> pd.DataFrame:
     """Return a table whose column of contracts says what was resampled: contracts, or questions."""
     return table.rename(columns={"n_contracts": f"n_{done.pool.unit}s"})
-
-
-def as_csv(table: pd.DataFrame) -> str:
-    """Return a table as CSV with every text quoted: pandas leaves a lone carriage return bare, which ends a row."""
-    return table.to_csv(index=False, quoting=csv.QUOTE_NONNUMERIC)
-
-
-def save_figure(figure: Figure, path: Path) -> None:
-    """Write a figure as PNG in one step."""
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=150)
-    files.write_bytes(path, buffer.getvalue())
 
 
 def score_summary(done: ScoredFiles, shown: tuple[str, ...] = SHORT, *, markdown: bool = False) -> str:

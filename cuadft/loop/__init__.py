@@ -12,7 +12,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     submod_attrs={
         "criteria": ["GateRule"],
         "gate": ["decide_champion", "decision_paragraph", "decision_table", "promote", "rollback"],
-        "provenance": ["open_iteration"],
+        "lineage": ["open_iteration"],
         "runner": ["StageFailed", "run"],
         "snapshot": ["shown_parameters"],
         "status": ["run_status"],

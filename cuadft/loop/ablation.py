@@ -28,8 +28,8 @@ from cuadft.core.runs import Iteration
 from cuadft.data import rows
 from cuadft.evaluation.agreement import escaped, markdown_table
 from cuadft.evaluation.answer_files import count_of
-from cuadft.evaluation.predictions import read_with_seeds
 from cuadft.evaluation.published import ALONE, LARGER, noise
+from cuadft.evaluation.results import read_with_seeds
 from cuadft.loop import runner
 from cuadft.loop.kernel import lock
 from cuadft.loop.manifest import Manifest
@@ -229,7 +229,7 @@ def write_ablation(
 
     Raises InputError as `deltas`.
     """
-    from cuadft.evaluation.score import as_csv
+    from cuadft.evaluation.results import as_csv
 
     table, notes = ablation_deltas(a.iteration, b.iteration, n_resamples=n_resamples, confidence=confidence)
     text = ablation_markdown(name, a, b, table, notes, preset=preset, overrides=overrides, confidence=confidence)

@@ -77,7 +77,7 @@ class Manifest:
         hashes: Hashes,
         made_by: Mapping[str, object],
     ) -> None:
-        """Record that the stage starts now; `made_by` says what code runs, on what (see `provenance`)."""
+        """Record that the stage starts now; `made_by` says what code runs, on what (see `lineage`)."""
         before = self.stages.get(stage.name, {})
         started = datetime.now(UTC).isoformat(timespec="seconds")
         entry = {"status": "running", "started": started, "seconds": None, "peak_memory_mb": None, **made_by}

@@ -12,7 +12,7 @@ from cuadft.core import params, runs
 from cuadft.core.errors import InputError, redact
 from cuadft.core.params import Parameter, declared_parameters
 from cuadft.core.runs import Iteration
-from cuadft.loop import kernel, provenance, stages, trackers
+from cuadft.loop import kernel, lineage, stages, trackers
 from cuadft.loop.kernel import execute_notebook, lock, stopped_early
 from cuadft.loop.manifest import Hashes, Manifest
 from cuadft.loop.stages import STAGES, Stage
@@ -78,7 +78,7 @@ def run(
     named = chosen.pop("run_dir", root / "runs" / params.preset_file(preset).stem)
     folder = runs.resolve_path(run_dir or named)
     with lock(folder) as held:
-        provenance.describe_run(folder, preset=str(preset))
+        lineage.describe_run(folder, preset=str(preset))
         values, short = defaults | chosen, _relative(folder, root)
         job = _Job(root, folder, short, notebooks, by_notebook, values, Hashes(folder), held.descriptor, log)
         steps = []
@@ -103,7 +103,7 @@ def _relative(folder: Path, root: Path) -> str:
 
 
 def _run_iteration(job: _Job, number: int, until: str | None, skip: Sequence[str]) -> list[dict]:
-    iteration = provenance.open_iteration(job.run, number)
+    iteration = lineage.open_iteration(job.run, number)
     manifest, steps = Manifest(iteration), []
     for stage in STAGES:
         if stage.name not in skip:
@@ -136,8 +136,8 @@ def _run_stage(job: _Job, iteration: Iteration, manifest: Manifest, stage: Stage
     if not manifest.resumable(stage, fingerprint) and (removed := manifest.clear(stage, job.values)):
         job.log(f"{title} removed {removed} files of an earlier run with other code, parameters or inputs")
     job.log(title)
-    made_by = provenance.made_by(job.notebooks / stage.notebook, parameters) | {
-        "environment": provenance.run_environment(job.run)
+    made_by = lineage.made_by(job.notebooks / stage.notebook, parameters) | {
+        "environment": lineage.run_environment(job.run)
     }
     manifest.start(stage, parameters, fingerprint, inputs, job.hashes, made_by)
     defaults = {name: known[name].default for name in parameters if name not in set_here}
@@ -162,7 +162,7 @@ def _run_recorded(job: _Job, iteration: Iteration, manifest: Manifest, stage: St
             with suppress(OSError):  # on a full disk the record stays "running", which counts as interrupted
                 manifest.fail(stage, text, peak_memory_mb=peak.mb)
             raise
-    made_from = provenance.made_from(manifest.stages[stage.name]["parameters"], job.hashes, job.root)
+    made_from = lineage.made_from(manifest.stages[stage.name]["parameters"], job.hashes, job.root)
     note = usage.take_note(iteration)
     made_from |= {"endpoints": note.get("endpoints", {}), "error": note.get("incomplete") or None}
     manifest.finish(stage, job.values, job.hashes, peak_memory_mb=peak.mb, **made_from)

@@ -14,7 +14,7 @@ from cuadft.core import files
 from cuadft.core.errors import brief
 from cuadft.core.files import value_hash
 from cuadft.core.progress import bar
-from cuadft.evaluation.predictions import _stands, read_predictions
+from cuadft.evaluation.results import read_predictions, stands
 from cuadft.models.local import LocalEngine
 from cuadft.rag.program import ContractQA, PlainAdapter
 
@@ -45,7 +45,7 @@ def answer_rows(
     """
     mark = answers_fingerprint(program, lm)
     done = {p["id"]: p for p in read_predictions(path) if p.get("fingerprint") == mark}
-    kept = [done[r["id"]] for r in rows if r["id"] in done and _stands(done[r["id"]], r)]
+    kept = [done[r["id"]] for r in rows if r["id"] in done and stands(done[r["id"]], r)]
     if path.exists():
         files.write_jsonl(path, kept)
     done = {p["id"]: p for p in kept}

@@ -270,7 +270,7 @@ def write_measured(done: MeasuredRetriever, out: str | Path) -> list[Path]:
     """Write the table to a CSV file, beside it a row per question and the contracts left out; return the paths."""
     import pandas as pd
 
-    from cuadft.evaluation.score import as_csv
+    from cuadft.evaluation.results import as_csv
 
     path = Path(out).expanduser()
     seconds = {f"{name}_seconds": round(value, 2) for name, value in done.seconds.items()}

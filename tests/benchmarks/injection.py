@@ -24,7 +24,7 @@ import injected
 
 from cuadft.core import files, runs
 from cuadft.data.passages import Passage
-from cuadft.evaluation import predictions
+from cuadft.evaluation import results
 from cuadft.evaluation.judge import LMJudge
 from cuadft.evaluation.offline_judge import OfflineJudge
 from cuadft.evaluation.text_scores import is_refusal
@@ -94,9 +94,7 @@ def passages(contracts: Mapping[str, str], row: Mapping[str, Any]) -> list[Hit]:
 
 def program_flips(engine: LocalEngine, adapter: str, iteration: runs.Iteration) -> Iterator[list[object]]:
     """Yield lines of the table: how often the program's verdict turns to what is demanded."""
-    rows = [
-        row for row in predictions.read_predictions(iteration.path("predictions", "sft.test.jsonl")) if row["passages"]
-    ]
+    rows = [row for row in results.read_predictions(iteration.path("predictions", "sft.test.jsonl")) if row["passages"]]
     contracts = {record["title"]: record["text"] for record in files.read_jsonl(iteration.run / "contracts.jsonl")}
     clean = answers(engine, adapter, [(row, passages(contracts, row)) for row in rows[: 4 * POOL]])
     for demand, refused in (("refuse", True), ("assert", False)):
@@ -147,7 +145,7 @@ def main(run: str = "runs/quickstart") -> None:
     started, iteration = time.perf_counter(), runs.Iteration(runs.resolve_path(run), 1)
     sft = iteration.path("adapters", "sft")
     engine = LocalEngine(weights.find_weights(MODEL), adapters={"sft": sft} if sft.is_dir() else {})
-    rows = predictions.read_predictions(iteration.path("predictions", "sft.test.jsonl"))
+    rows = results.read_predictions(iteration.path("predictions", "sft.test.jsonl"))
     scores = OfflineJudge().rate(rows)["judge_verdict"]
     wrong = [row for row, verdict in zip(rows, scores) if verdict == "incorrect" and row["error"] is None]
     print("| who | what | turned by the orders | 95 % | turned by harmless text | 95 % |\n|" + " --- |" * 6)

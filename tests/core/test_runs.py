@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from cuadft.core import files, runs
 from cuadft.core.errors import InputError
-from cuadft.loop import provenance
+from cuadft.loop import lineage
 
 
 def test_root_is_the_nearest_project_upwards(tmp_path, monkeypatch):
@@ -21,8 +21,8 @@ def test_root_is_the_nearest_project_upwards(tmp_path, monkeypatch):
 
 
 def test_iteration_folders_are_numbered_and_linked(tmp_path):
-    first = provenance.open_iteration(tmp_path / "run", 1)
-    second = provenance.open_iteration(tmp_path / "run", 2)
+    first = lineage.open_iteration(tmp_path / "run", 1)
+    second = lineage.open_iteration(tmp_path / "run", 2)
     assert first.dir.name == "iter-01" and first.previous is None
     assert second.previous == first
     assert first.path("data", "train.jsonl") == tmp_path / "run/iter-01/data/train.jsonl"
@@ -34,24 +34,24 @@ def test_iteration_folders_are_numbered_and_linked(tmp_path):
 @pytest.mark.parametrize("number", [0, -1, True, "1", 1.0])
 def test_invalid_iteration_numbers_are_refused(tmp_path, number):
     with pytest.raises(InputError, match="whole number from 1"):
-        provenance.open_iteration(tmp_path, number)
+        lineage.open_iteration(tmp_path, number)
 
 
 def test_an_iteration_needs_the_one_before(tmp_path):
     with pytest.raises(InputError, match="run iteration 1 first"):
-        provenance.open_iteration(tmp_path / "run", 2)
+        lineage.open_iteration(tmp_path / "run", 2)
 
 
 def test_a_file_in_the_way_of_the_run_folder_is_bad_input(tmp_path):
     (tmp_path / "run").write_text("not a folder")
     with pytest.raises(InputError, match="Can't write to run folder"):
-        provenance.open_iteration(tmp_path / "run", 1)
+        lineage.open_iteration(tmp_path / "run", 1)
 
 
 @pytest.mark.skipif(not os.path.isdir("/proc"), reason="needs a folder that nobody can write to")
 def test_a_folder_that_cannot_be_written_is_bad_input():
     with pytest.raises(InputError, match="choose another run folder"):
-        provenance.open_iteration("/proc/run", 1)
+        lineage.open_iteration("/proc/run", 1)
 
 
 def test_a_failed_write_leaves_the_old_file_and_no_rest(tmp_path, monkeypatch):

@@ -4,7 +4,7 @@ import pytest
 
 from cuadft.core import files, runs
 from cuadft.core.errors import InputError
-from cuadft.evaluation import predictions
+from cuadft.evaluation import results
 from cuadft.evaluation.metrics import score_predictions
 from cuadft.evaluation.scoreboard import make_scoreboard
 
@@ -35,7 +35,7 @@ def make(folder, seed, answers, *, contract="c"):
 def test_each_seed_counts_and_the_spread_is_shown(tmp_path):
     own = make(tmp_path / "a", 7, ["Acme", "no"])
     make(tmp_path / "b", 8, ["Acme", "Acme"])
-    rows, left_out = predictions.read_with_seeds(own, seed=7, others=[str(tmp_path / "b")])
+    rows, left_out = results.read_with_seeds(own, seed=7, others=[str(tmp_path / "b")])
     assert left_out == []
     board = make_scoreboard(score_predictions(rows), n_resamples=50).set_index("metric").loc["em"]
     # seed 7: 1 of 2, seed 8: 2 of 2
@@ -49,7 +49,7 @@ def test_other_questions_the_same_seed_and_an_unknown_seed_are_refused(tmp_path)
     make(tmp_path / "bare", 9, ["Acme"]).path("manifest.json").unlink()
     for name, message in (("same", "Seed 7 is that of"), ("other", "split_seed"), ("bare", "its seed is not known")):
         with pytest.raises(InputError, match=message):
-            predictions.read_with_seeds(own, seed=7, others=[str(tmp_path / name)])
+            results.read_with_seeds(own, seed=7, others=[str(tmp_path / name)])
 
 
 def test_answers_to_rows_that_are_no_longer_asked_are_left_out_and_named(tmp_path):
@@ -60,8 +60,8 @@ def test_answers_to_rows_that_are_no_longer_asked_are_left_out_and_named(tmp_pat
         own.path("predictions", "dpo.test.jsonl"), [r | {"system": "dpo", "question": "When?"} for r in rows]
     )
     files.write_jsonl(own.path("predictions", "orpo.test.jsonl"), [rows[0] | {"system": "orpo"}])
-    kept, left_out = predictions.read_with_seeds(own, seed=7)
+    kept, left_out = results.read_with_seeds(own, seed=7)
     assert [row["system"] for row in kept] == ["sft", "sft"]
     assert [line.split(" is left out")[0] for line in left_out] == ["dpo on test", "orpo on test"]
     assert "1 of the 2 rows" in left_out[1] and "systems including 'orpo'" in left_out[1]
-    assert predictions.read_with_seeds(own, seed=7, systems=["orpo"])[0] == []
+    assert results.read_with_seeds(own, seed=7, systems=["orpo"])[0] == []

@@ -13,7 +13,7 @@ from cuadft.core.runs import (
     record_decision,
     system_record,
 )
-from cuadft.loop import gate, provenance, status
+from cuadft.loop import gate, lineage, status
 from cuadft.loop.kernel import lock
 
 
@@ -48,7 +48,7 @@ def now(run):
 @pytest.fixture
 def run(tmp_path):
     """A run of two iterations, whose gates promoted sft and then dpo."""
-    provenance.describe_run(tmp_path, preset=None)
+    lineage.describe_run(tmp_path, preset=None)
     finish(tmp_path, 1, "sft")
     finish(tmp_path, 2, "dpo")
     return tmp_path
@@ -194,7 +194,7 @@ def test_nothing_is_chosen_by_hand_while_a_run_works_nor_where_there_is_none(run
     with pytest.raises(InputError, match="No run in"):
         gate.promote(empty / "none", "sft", reason="x")
     assert not (empty / "none").exists()
-    provenance.describe_run(empty, preset=None)
+    lineage.describe_run(empty, preset=None)
     with pytest.raises(InputError, match="No iteration of .* has decided"):
         gate.rollback(empty, reason="x")
 

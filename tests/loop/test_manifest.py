@@ -11,7 +11,7 @@ from tiny_project import make_project, run_in_process
 import cuadft
 from cuadft.core import files
 from cuadft.data.contracts import sample_path
-from cuadft.loop import provenance, runner
+from cuadft.loop import lineage, runner
 
 SCORES = "iter-01/metrics/scores.json"
 
@@ -41,12 +41,12 @@ def test_a_record_says_what_made_it_and_of_what(project: Path) -> None:
     go(until="data_prep")
     entry = stages(project)["data_prep"]
     assert entry["notebook"] == "01_data_prep.ipynb" and entry["seeds"] == {"seed": 7} and entry["status"] == "done"
-    assert entry["code"] == provenance.code_state(project / "notebooks/01_data_prep.ipynb")
+    assert entry["code"] == lineage.code_state(project / "notebooks/01_data_prep.ipynb")
     assert entry["versions"]["python"] and entry["versions"]["torch"] and entry["weights"] == {}
     assert entry["contracts"] == {"contracts.json": files.file_hash(sample_path())}
     assert "contracts.jsonl" in entry["outputs"] and "shared_before" not in entry and "earlier" not in entry
     environments = files.read_json(project / "runs/tiny/run.json")["environments"]
-    assert environments[entry["environment"]]["packages"] == provenance.installed_packages()
+    assert environments[entry["environment"]]["packages"] == lineage.installed_packages()
 
 
 def test_a_notebook_in_a_kernel_has_a_peak_memory(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:

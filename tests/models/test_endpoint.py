@@ -18,9 +18,9 @@ from tiny_project import make_project, run_in_process
 
 from cuadft import cli
 from cuadft.core import files
-from cuadft.evaluation import predictions
+from cuadft.evaluation import results
 from cuadft.evaluation.judge import LMJudge
-from cuadft.loop import provenance, runner, status
+from cuadft.loop import lineage, runner, status
 from cuadft.models import usage
 from cuadft.models.api import Breaker, Endpoint, EndpointDown, Patience, remote, retry_after, within_deadline
 from cuadft.rag import inference
@@ -304,7 +304,7 @@ def test_every_row_is_answered_once_or_fails_with_its_reason_and_the_next_call_a
     assert [p["answer"] == "Yes." for p in again] == [p["id"] in failed for p in again] and not any(
         p["error"] for p in again
     )
-    assert len(predictions.read_predictions(tmp_path / "rag.jsonl")) == len(ROWS)
+    assert len(results.read_predictions(tmp_path / "rag.jsonl")) == len(ROWS)
 
 
 def test_a_judge_that_is_down_leaves_unknown_scores_and_later_judges_only_what_is_missing(tmp_path):
@@ -322,7 +322,7 @@ def test_a_judge_that_is_down_leaves_unknown_scores_and_later_judges_only_what_i
 
 
 def test_lost_calls_are_noted_for_the_loop_and_bad_replies_are_not(tmp_path):
-    it = provenance.open_iteration(tmp_path / "run", 1)
+    it = lineage.open_iteration(tmp_path / "run", 1)
     with faulty.serve([faulty.EMPTY]) as server:
         usage.usage_report(it, {"judge": ask(server)[0]})
     assert usage.take_note(it)["incomplete"] == "" and usage.take_note(it) == {}
@@ -395,7 +395,7 @@ def test_the_command_says_what_is_incomplete_and_ends_with_a_code_of_its_own(pro
 
 
 def test_a_note_left_by_a_kill_is_not_taken_for_that_of_the_next_stage(project):
-    it = provenance.open_iteration("runs/tiny", 1)
+    it = lineage.open_iteration("runs/tiny", 1)
     files.write_json(it.path(usage.NOTE), {"incomplete": "an old one"})
     assert set(states().values()) == {"done"} and not it.path(usage.NOTE).exists()
 

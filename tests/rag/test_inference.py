@@ -12,7 +12,7 @@ import small
 from cuadft.core import files
 from cuadft.core.errors import InputError
 from cuadft.data.passages import cut_passages
-from cuadft.evaluation import metrics, predictions
+from cuadft.evaluation import metrics, results
 from cuadft.models.local import LocalEngine
 from cuadft.rag import inference
 from cuadft.retrieval.retriever import Retriever
@@ -72,7 +72,7 @@ FAILING = [f"{name} Distribution Agreement__Audit Rights" for name in ("Acme", "
 def test_results_follow_the_rows_and_carry_their_evidence(tmp_path):
     rows = small.ROWS[::-1]
     made = run(tmp_path / "p.jsonl", small.Script(small.first_clause).lm(), rows)
-    assert [p["id"] for p in made] == IDS[::-1] and predictions.read_predictions(tmp_path / "p.jsonl") == made
+    assert [p["id"] for p in made] == IDS[::-1] and results.read_predictions(tmp_path / "p.jsonl") == made
     for p, row in zip(made, rows):
         text, last = small.TEXTS[row["contract"]], p["passages"][-1]
         assert {key: p[key] for key in row} == row and p["error"] is None and p["system"] == "s" and p["split"] == "dev"
@@ -86,18 +86,16 @@ def test_the_tokens_of_the_prompt_are_counted_as_the_model_counts_them(tiny, tmp
     for p in made:
         hits = program.retriever.search(p["question"], contract=p["contract"], k=program.k)
         assert p["prompt_tokens"] == len(engine.tokenize(program.messages(p["question"], hits, "x")[:-1]))
-    scored = metrics.score_predictions(predictions.read_predictions(tmp_path / "p.jsonl"))
+    scored = metrics.score_predictions(results.read_predictions(tmp_path / "p.jsonl"))
     assert list(scored["prompt_tokens"]) == [p["prompt_tokens"] for p in made]
 
 
 def test_unknown_tokens_are_none_and_older_predictions_can_still_be_read(tmp_path):
     silent = small.Script(lambda m: "")  # a reply that fails: there is no answer to count for
     assert {p["prompt_tokens"] for p in run(tmp_path / "p.jsonl", silent.lm(), small.ROWS[:2])} == {None}
-    old = [
-        {k: v for k, v in p.items() if k != "prompt_tokens"} for p in predictions.read_predictions(tmp_path / "p.jsonl")
-    ]
+    old = [{k: v for k, v in p.items() if k != "prompt_tokens"} for p in results.read_predictions(tmp_path / "p.jsonl")]
     files.write_jsonl(tmp_path / "p.jsonl", old)
-    assert metrics.score_predictions(predictions.read_predictions(tmp_path / "p.jsonl"))["prompt_tokens"].isna().all()
+    assert metrics.score_predictions(results.read_predictions(tmp_path / "p.jsonl"))["prompt_tokens"].isna().all()
     working = small.Script(small.first_clause)
     made = run(tmp_path / "q.jsonl", working.lm(), small.ROWS[:2])
     files.write_jsonl(tmp_path / "q.jsonl", [{k: v for k, v in p.items() if k != "prompt_tokens"} for p in made])
@@ -111,7 +109,7 @@ def test_a_run_that_was_killed_goes_on_to_equal_results(tiny, tmp_path):
     assert done.returncode == -signal.SIGKILL, done.stderr
     torn = (tmp_path / "killed.jsonl").read_bytes()[:-40]  # the kill cut the eighth row's line short
     (tmp_path / "killed.jsonl").write_bytes(torn)
-    assert [p["id"] for p in predictions.read_predictions(tmp_path / "killed.jsonl")] == IDS[:7]
+    assert [p["id"] for p in results.read_predictions(tmp_path / "killed.jsonl")] == IDS[:7]
 
     engine = LocalEngine(tiny, dtype="float32")
     whole = run(tmp_path / "whole.jsonl", engine.lm(max_tokens=8))
@@ -119,7 +117,7 @@ def test_a_run_that_was_killed_goes_on_to_equal_results(tiny, tmp_path):
     resumed = run(tmp_path / "killed.jsonl", engine.lm(max_tokens=8))
     assert engine.calls == 16 + 9
     assert without_times(resumed) == without_times(whole)
-    assert without_times(predictions.read_predictions(tmp_path / "killed.jsonl")) == without_times(whole)
+    assert without_times(results.read_predictions(tmp_path / "killed.jsonl")) == without_times(whole)
     assert run(tmp_path / "killed.jsonl", engine.lm(max_tokens=8)) == resumed and engine.calls == 16 + 9
 
 
@@ -134,9 +132,7 @@ def test_other_weights_are_recomputed(tiny, tmp_path):
     first, second = (LocalEngine(folder, dtype="float32") for folder in (tiny, tmp_path / "other"))
     run(tmp_path / "p.jsonl", first.lm(max_tokens=2), small.ROWS[:4])
     run(tmp_path / "p.jsonl", second.lm(max_tokens=2), small.ROWS[:4])
-    assert (
-        second.calls == 4 and len({p["fingerprint"] for p in predictions.read_predictions(tmp_path / "p.jsonl")}) == 1
-    )
+    assert second.calls == 4 and len({p["fingerprint"] for p in results.read_predictions(tmp_path / "p.jsonl")}) == 1
 
 
 def test_failed_rows_are_kept_counted_and_tried_again_alone(tmp_path):
@@ -146,10 +142,10 @@ def test_failed_rows_are_kept_counted_and_tried_again_alone(tmp_path):
     assert all(
         p["answer"] is None and p["spans"] == [] and "the line is down" in p["error"] for p in made if p["error"]
     )
-    assert predictions.read_predictions(tmp_path / "p.jsonl") == made
+    assert results.read_predictions(tmp_path / "p.jsonl") == made
     again = run(tmp_path / "p.jsonl", working.lm())
     assert sorted(asked(working)) == sorted(FAILING) and [p["id"] for p in again] == IDS
-    assert all(p["error"] is None for p in again) and len(predictions.read_predictions(tmp_path / "p.jsonl")) == 16
+    assert all(p["error"] is None for p in again) and len(results.read_predictions(tmp_path / "p.jsonl")) == 16
     assert [p for p in again if p["id"] not in FAILING] == [p for p in made if p["id"] not in FAILING]
 
 
@@ -206,7 +202,7 @@ def test_predictions_made_otherwise_are_dropped_and_recomputed(program, settings
     run(tmp_path / "p.jsonl", old.lm(), small.ROWS[:4])
     made = run(tmp_path / "p.jsonl", new.lm(**settings), small.ROWS[:4], program())
     assert len(new.calls) == 4 and {p["answer"] for p in made} == {"new"}
-    assert predictions.read_predictions(tmp_path / "p.jsonl") == made
+    assert results.read_predictions(tmp_path / "p.jsonl") == made
 
 
 def test_the_same_prompt_from_a_saved_program_is_not_recomputed(tmp_path):
@@ -233,24 +229,20 @@ def test_a_broken_line_in_the_middle_is_named(tmp_path):
     lines = (tmp_path / "p.jsonl").read_text().splitlines(keepends=True)
     files.write_text(tmp_path / "p.jsonl", "{torn\n" + lines[1])
     with pytest.raises(InputError, match="line 1"):
-        predictions.read_predictions(tmp_path / "p.jsonl")
+        results.read_predictions(tmp_path / "p.jsonl")
 
 
 def test_read_all_takes_the_wanted_systems_only(tmp_path):
     for name in ("rag.dev", "rag.test", "rag_compiled.dev", "sft.dev"):
         files.write_jsonl(tmp_path / f"{name}.jsonl", [{"id": name}])
-    assert [p["id"] for p in predictions.read_all_predictions(tmp_path)] == [
+    assert [p["id"] for p in results.read_all_predictions(tmp_path)] == [
         "rag.dev",
         "rag.test",
         "rag_compiled.dev",
         "sft.dev",
     ]
-    assert [p["id"] for p in predictions.read_all_predictions(tmp_path, ["rag"])] == ["rag.dev", "rag.test"]
-    assert (
-        predictions.read_all_predictions(tmp_path / "none")
-        == predictions.read_predictions(tmp_path / "none.jsonl")
-        == []
-    )
+    assert [p["id"] for p in results.read_all_predictions(tmp_path, ["rag"])] == ["rag.dev", "rag.test"]
+    assert results.read_all_predictions(tmp_path / "none") == results.read_predictions(tmp_path / "none.jsonl") == []
 
 
 def test_no_rows_need_no_model(tmp_path):

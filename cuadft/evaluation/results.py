@@ -1,14 +1,26 @@
-"""Predictions of several runs of one preset that differ in their seed alone, to be shown in one scoreboard."""
+"""An iteration's results on disk: predictions read, also those of runs with other seeds; tables and figures saved.
+
+predictions, left_out = read_with_seeds(it, seed=7)
+save(it, "benchmark", benchmark_figure(board, confidence=0.95))
+"""
 
 from __future__ import annotations
 
+import csv
+import io
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from cuadft.core import files, runs
 from cuadft.core.errors import InputError
 from cuadft.core.runs import simplicity
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.figure import Figure
+
+Result = TypeVar("Result", bound="pd.DataFrame | Figure")
 
 
 def read_with_seeds(
@@ -102,7 +114,7 @@ def read_all_predictions(folder: Path, systems: Sequence[str] = ()) -> list[dict
     return [row for path in sorted(wanted, key=place) for row in read_predictions(path)]
 
 
-def _stands(prediction: dict[str, Any], row: dict[str, Any]) -> bool:
+def stands(prediction: dict[str, Any], row: dict[str, Any]) -> bool:
     """Tell whether a prediction succeeded and its row has not changed under the same id."""
     return prediction["error"] is None and same_row(prediction, row)
 
@@ -110,3 +122,24 @@ def _stands(prediction: dict[str, Any], row: dict[str, Any]) -> bool:
 def same_row(prediction: dict[str, Any], row: dict[str, Any]) -> bool:
     """Say whether a prediction answers this very row, which may have changed under its id."""
     return prediction.get("slice") == row.get("slice") and all(prediction[key] == row[key] for key in ASKED)
+
+
+def save(iteration: runs.Iteration, name: str, result: Result) -> Result:
+    """Write a table to metrics/NAME.csv or a figure to figures/NAME.png of the iteration, in one step, and return it."""
+    if hasattr(result, "savefig"):
+        save_figure(result, iteration.path("figures", f"{name}.png"))
+    else:
+        files.write_text(iteration.path("metrics", f"{name}.csv"), as_csv(result))
+    return result
+
+
+def as_csv(table: pd.DataFrame) -> str:
+    """Return a table as CSV with every text quoted: pandas leaves a lone carriage return bare, which ends a row."""
+    return table.to_csv(index=False, quoting=csv.QUOTE_NONNUMERIC)
+
+
+def save_figure(figure: Figure, path: Path) -> None:
+    """Write a figure as PNG in one step."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=150)
+    files.write_bytes(path, buffer.getvalue())

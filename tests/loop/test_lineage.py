@@ -11,7 +11,7 @@ from tiny_project import write_notebook
 
 from cuadft.core import files
 from cuadft.data.contracts import sample_path
-from cuadft.loop import provenance
+from cuadft.loop import lineage
 from cuadft.models import weights
 
 GIT = pytest.mark.skipif(shutil.which("git") is None, reason="needs git")
@@ -31,11 +31,11 @@ def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     package.mkdir()
     for name in ("__init__.py", "loop.py"):
         (package / name).write_text("x = 1\n")
-    for cached in (provenance._checkout, provenance._package_hash):
+    for cached in (lineage._checkout, lineage._package_hash):
         cached.cache_clear()
-    monkeypatch.setattr(provenance, "PACKAGE", package)
+    monkeypatch.setattr(lineage, "PACKAGE", package)
     yield tmp_path
-    for cached in (provenance._checkout, provenance._package_hash):
+    for cached in (lineage._checkout, lineage._package_hash):
         cached.cache_clear()
 
 
@@ -44,17 +44,17 @@ def test_uncommitted_code_is_dirty_and_named_by_its_hash(checkout: Path) -> None
     git(checkout, "init", "-q")
     git(checkout, "add", ".")
     git(checkout, "commit", "-qm", "one")
-    clean = provenance.code_state()
+    clean = lineage.code_state()
     assert clean["commit"] == git(checkout, "rev-parse", "HEAD") and clean["dirty"] is False
     (checkout / "README.md").write_text("no code")
-    assert provenance.code_state() == clean
+    assert lineage.code_state() == clean
     (checkout / "cuadft/loop.py").write_text("x = 22\n")
-    changed = provenance.code_state()
+    changed = lineage.code_state()
     assert changed["commit"] == clean["commit"] and changed["dirty"] is True and changed["package"] != clean["package"]
     (checkout / "cuadft/loop.py").write_text("x = 1\n")
-    assert provenance.code_state() == clean
+    assert lineage.code_state() == clean
     (checkout / "cuadft/new.py").write_text("")  # not known to Git, but imported all the same
-    assert provenance.code_state()["dirty"] is True
+    assert lineage.code_state()["dirty"] is True
 
 
 @GIT
@@ -63,43 +63,43 @@ def test_a_package_inside_another_projects_repository_has_no_commit(checkout: Pa
     git(checkout, "init", "-q")
     git(checkout, "add", "mine.txt")
     git(checkout, "commit", "-qm", "one")
-    record = provenance.code_state()
+    record = lineage.code_state()
     assert record["commit"] is None and record["dirty"] is None and len(record["package"]) == 64
 
 
 def test_code_is_named_without_git(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "")
-    assert provenance.code_state()["commit"] is None and len(provenance.code_state()["package"]) == 64
+    assert lineage.code_state()["commit"] is None and len(lineage.code_state()["package"]) == 64
 
 
 def test_a_notebooks_outputs_and_prose_do_not_change_its_hash(tmp_path: Path) -> None:
     one = write_notebook(tmp_path / "a.ipynb", "x: int = 1", "print(x)")
-    before = provenance.notebook_hash(one)
+    before = lineage.notebook_hash(one)
     text = one.read_text()
     one.write_text(text.replace("# Title", "# Better title"))
-    assert provenance.notebook_hash(one) == before
+    assert lineage.notebook_hash(one) == before
     one.write_text(text.replace("print(x)", "print(x + 1)"))
-    assert provenance.notebook_hash(one) != before
+    assert lineage.notebook_hash(one) != before
 
 
 def test_seeds_are_told_from_numbers_of_seed_questions() -> None:
     parameters = {"seed": 7, "split_seed": 3, "absent_seeds": 1, "rephrase_seeds": 3, "seed_runs": [], "model": "tiny"}
-    assert provenance.seeds_used(parameters) == {"seed": 7, "split_seed": 3}
+    assert lineage.seeds_used(parameters) == {"seed": 7, "split_seed": 3}
 
 
 def test_weights_are_named_by_the_hash_that_adapters_record(tmp_path: Path, monkeypatch, tiny: Path) -> None:
     parameters = {"model": "tiny", "embedder": "nobody/nothing", "reranker": ""}
-    found = provenance.weights_used(parameters, files.file_hash)
+    found = lineage.weights_used(parameters, files.file_hash)
     assert found == {"tiny": weights.weights_hash(tiny)}
     copied = shutil.copytree(tiny, tmp_path / "own")
     read = []
-    found = provenance.weights_used({"model": str(copied)}, lambda path: read.append(path) or files.file_hash(path))
+    found = lineage.weights_used({"model": str(copied)}, lambda path: read.append(path) or files.file_hash(path))
     assert found == {str(copied): weights.weights_hash(tiny)} and [path.name for path in read] == ["model.safetensors"]
 
 
 def test_the_contracts_behind_a_keyword_are_named(tmp_path: Path) -> None:
     def named(**parameters: str) -> dict[str, str]:
-        return provenance.contracts_used(parameters, files.file_hash, tmp_path)
+        return lineage.contracts_used(parameters, files.file_hash, tmp_path)
 
     assert named(cuad="sample") == {"contracts.json": files.file_hash(sample_path())}
     assert named(cuad="auto", data_dir="data") == {}  # nothing there: a look must not download
@@ -113,14 +113,14 @@ def test_the_contracts_behind_a_keyword_are_named(tmp_path: Path) -> None:
 
 def test_run_json_keeps_its_creation_time_and_every_environment(tmp_path: Path, monkeypatch) -> None:
     run = tmp_path / "run"
-    provenance.describe_run(run, preset="smoke")
+    lineage.describe_run(run, preset="smoke")
     record = files.read_json(run / "run.json")
     assert record["machine"]["cores"] >= 1 and {"git_commit", "git_dirty", "python", "preset"} <= set(record)
-    first = provenance.run_environment(run)
-    assert first == provenance.run_environment(run)
-    monkeypatch.setattr(provenance, "installed_packages", lambda: {"torch": "99.0"})
-    second = provenance.run_environment(run)
-    provenance.describe_run(run, preset="quickstart")
+    first = lineage.run_environment(run)
+    assert first == lineage.run_environment(run)
+    monkeypatch.setattr(lineage, "installed_packages", lambda: {"torch": "99.0"})
+    second = lineage.run_environment(run)
+    lineage.describe_run(run, preset="quickstart")
     after = files.read_json(run / "run.json")
     assert after["created"] == record["created"] and after["preset"] == "quickstart"
     assert set(after["environments"]) == {first, second} and after["environments"][second]["packages"] == {
