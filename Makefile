@@ -30,8 +30,7 @@ quickstart: $(READY) weights  ## one iteration on the sample contracts
 smoke: $(READY)  ## two iterations of the plumbing on a random model
 	$(BIN)/cuadft run params/smoke.yaml --iterations 2
 
-test: $(READY) weights  ## lint, unit and property tests, all notebooks on the smoke preset
-	$(BIN)/ruff check cuadft tests notebooks
+test: $(READY) weights lint  ## lint, unit and property tests, all notebooks on the smoke preset
 	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest
 
 test-faults: $(READY) weights  ## kills, full disks, damaged files and keys on the smoke preset: about an hour on 2 cores
@@ -39,6 +38,7 @@ test-faults: $(READY) weights  ## kills, full disks, damaged files and keys on t
 
 lint: $(READY)  ## ruff on package, tests and notebooks
 	$(BIN)/ruff check cuadft tests notebooks
+	$(BIN)/ruff format --check --quiet cuadft tests
 
 lab: $(READY)  ## open the notebooks in JupyterLab
 	$(BIN)/jupyter lab notebooks

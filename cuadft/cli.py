@@ -1,6 +1,9 @@
-"""The command line: what each command of `cuadft` does, as a thin call into the package.
+"""The command line: each command of `cuadft` with its options, as a thin call into the package.
 
-The options of the command line: what each command of `cuadft` takes, with its help.
+    main(["run", "params/smoke.yaml", "--iterations", "2"])  # the same as `cuadft run params/smoke.yaml --iterations 2`
+
+Every command stands here twice, one below the other: first the function that names its options, then the function that
+runs it. They import the package only when they run, so that `cuadft --help` is quick.
 """
 
 from __future__ import annotations
@@ -15,15 +18,28 @@ from typing import Any
 from cuadft import __version__
 from cuadft.core.errors import InputError, redact
 
+ROLES = ("question", "reference", "answer", "system", "contract")  # columns of an answer file that an option can name
+SHARED_OPTIONS: dict[str, dict[str, Any]] = {  # options that several commands have
+    "preset": {"metavar": "PRESET", "help": "a YAML file, or the name of one in params/"},
+    "run_dir": {"metavar": "D", "help": "run folder"},
+    "--reason": {"required": True, "metavar": "TEXT", "help": "why, for the history"},
+    "--n-resamples": {"type": int, "default": 2000, "metavar": "N", "help": "bootstrap resamples (default 2000)"},
+    "--confidence": {"type": float, "default": 0.95, "metavar": "P", "help": "level of the intervals (default 0.95)"},
+}
+_Commands = argparse._SubParsersAction
+
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; return 0, 2 for bad input, 1 for a failed stage or check, 3 for an incomplete run, 130 interrupted."""
-    arguments, code = parser(HANDLERS).parse_args(argv), 0
+    """Run one command; return its exit code.
+
+    0: success. 1: a failed stage or check. 2: bad input. 3: an incomplete run. 130: interrupted.
+    """
+    arguments, code = parser().parse_args(argv), 0
     try:
         code = arguments.command(arguments) or 0
         sys.stdout.flush()
     except BrokenPipeError:
-        # the reader (head, less) has closed: nothing more to say, also not at exit
+        # the reader (head, less) has closed: nothing more can be written, also not at exit
         sys.stdout = None
     except (InputError, OSError) as error:
         return _complain(error, arguments.debug, code=2)
@@ -39,11 +55,75 @@ def main(argv: Sequence[str] | None = None) -> int:
     return code
 
 
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of all commands; the parsed `command` is the function that runs the command."""
+    parser = argparse.ArgumentParser(
+        prog="cuadft", description="Fine-tune small language models for contract review on CUAD."
+    )
+    parser.add_argument("--version", action="version", version=f"cuadft {__version__}")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    _add_run(commands)
+    _add_status(commands)
+    _add_promote(commands)
+    _add_rollback(commands)
+    _add_verify(commands)
+    _add_score(commands)
+    _add_retrieval(commands)
+    _add_ablate(commands)
+    _add_fetch(commands)
+    _add_feedback(commands)
+    _add_params(commands)
+    return parser
+
+
+def _add(
+    commands: _Commands,
+    run: Callable[[argparse.Namespace], int | None],
+    summary: str,
+    description: str | None = None,
+    *,
+    shared: Sequence[str] = (),
+) -> argparse.ArgumentParser:
+    """Add the command that `run` runs, named after it, with --debug and some of `SHARED_OPTIONS`."""
+    command = commands.add_parser(run.__name__.strip("_"), help=summary, description=description)
+    command.set_defaults(command=run)
+    command.add_argument("--debug", action="store_true", help="show the full traceback of an error")
+    _add_shared(command, *shared)
+    return command
+
+
+def _add_shared(command: argparse.ArgumentParser, *names: str) -> None:
+    for name in names:
+        command.add_argument(name, **SHARED_OPTIONS[name])
+
+
+def _add_text(command: argparse.ArgumentParser, name: str, metavar: str, summary: str, default: str = "") -> None:
+    """Add an option that takes a text, "" if it is left out."""
+    command.add_argument(name, default=default, metavar=metavar, help=summary)
+
+
+def _add_set(command: argparse.ArgumentParser, summary: str) -> None:
+    command.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help=summary)
+
+
 def _complain(error: Exception, debug: bool, *, code: int) -> int:
     if debug:
         print(redact("".join(traceback.format_exception(error))), end="", file=sys.stderr)
     print(f"error: {redact(str(error))}", file=sys.stderr)
     return code
+
+
+def _print_now(line: str) -> None:
+    print(line, flush=True)
+
+
+def _add_run(commands: _Commands) -> None:
+    summary = "run a preset's notebooks in order; resume where a run stopped"
+    command = _add(commands, _run, summary, shared=["preset"])
+    command.add_argument("--iterations", type=int, default=1, metavar="N", help="rounds of the loop (default 1)")
+    command.add_argument("--run-dir", metavar="D", help="run folder (default runs/<name of the preset>)")
+    command.add_argument("--until", metavar="STAGE", help="stop after this stage of the last iteration")
+    _add_set(command, "set a parameter (repeatable)")
 
 
 def _run(arguments: argparse.Namespace) -> int:
@@ -55,7 +135,7 @@ def _run(arguments: argparse.Namespace) -> int:
         run_dir=arguments.run_dir,
         until=arguments.until,
         overrides=arguments.set,
-        log=lambda line: print(line, flush=True),
+        log=_print_now,
     )
     print(f"Run folder: {done['run_dir']} (see `cuadft status {done['run_dir']}`)")
     lacking = [step for step in done["steps"] if step["state"] == "incomplete"]
@@ -66,10 +146,79 @@ def _run(arguments: argparse.Namespace) -> int:
     return 3 if lacking else 0
 
 
+def _add_status(commands: _Commands) -> None:
+    _add(commands, _status, "show a run's stages, scores and decisions", shared=["run_dir"])
+
+
 def _status(arguments: argparse.Namespace) -> None:
     from cuadft.loop import status
 
     print(status.run_status(arguments.run_dir))
+
+
+def _add_promote(commands: _Commands) -> None:
+    command = _add(
+        commands,
+        _promote,
+        "make a system the champion by hand",
+        "Make a system of a decided iteration the champion that the next iteration starts from. The gate's decision "
+        "stays as it is; the choice, with its reason, goes into the run's history.",
+        shared=["run_dir"],
+    )
+    systems = "rag, rag_compiled, retriever, or a folder of adapters such as sft"
+    command.add_argument("system", metavar="SYSTEM", help=systems)
+    _add_shared(command, "--reason")
+    whose = "whose system it is (default: the newest that has decided)"
+    command.add_argument("--iteration", type=int, metavar="N", help=whose)
+
+
+def _promote(arguments: argparse.Namespace) -> None:
+    from cuadft.loop import gate
+
+    line = gate.promote(arguments.run_dir, arguments.system, reason=arguments.reason, iteration=arguments.iteration)
+    _tell_champion(arguments.run_dir, line)
+
+
+def _add_rollback(commands: _Commands) -> None:
+    _add(
+        commands,
+        _rollback,
+        "go back to the champion before the present one",
+        "Make the champion before the present one the champion again; a second call goes back two steps.",
+        shared=["run_dir", "--reason"],
+    )
+
+
+def _rollback(arguments: argparse.Namespace) -> None:
+    from cuadft.loop import gate
+
+    _tell_champion(arguments.run_dir, gate.rollback(arguments.run_dir, reason=arguments.reason))
+
+
+def _tell_champion(run_dir: str, line: Mapping[str, Any]) -> None:
+    """Print a change of the champion, and show it in the trackers that show the run."""
+    from cuadft.core import runs
+
+    after, before = runs.champion_label(line["to"]), runs.champion_label(line["from"])
+    print(f"Champion: {after} (before: {before}). The next iteration starts from it.")
+    if (runs.resolve_path(run_dir) / "trackers").is_dir() or "MLFLOW_TRACKING_URI" in os.environ:
+        from cuadft.loop import trackers
+
+        for shown in trackers.follow_run(run_dir).to_dict("records"):
+            print(f"{shown['tracker']}: {shown['error'] or 'shows it too'}")
+
+
+def _add_verify(commands: _Commands) -> None:
+    command = _add(
+        commands,
+        _verify,
+        "compute all hashes of a run again; show where an artefact comes from",
+        "Name what is changed, missing, stale, unfinished or unaccounted for in a run folder; exit code 0 only if "
+        "nothing is. With ARTEFACT: print its chain back to the contracts, and check that chain alone.",
+    )
+    command.add_argument("run_dir", metavar="RUN", help="run folder")
+    artefact = "a file or folder of the run, such as iter-02/adapters/sft or scoreboard.csv"
+    command.add_argument("artefact", nargs="?", default="", metavar="ARTEFACT", help=artefact)
 
 
 def _verify(arguments: argparse.Namespace) -> int:
@@ -80,31 +229,27 @@ def _verify(arguments: argparse.Namespace) -> int:
     return 1 if verdict.findings else 0
 
 
-def _promote(arguments: argparse.Namespace) -> None:
-    from cuadft.loop import gate
-
-    line = gate.promote(arguments.run_dir, arguments.system, reason=arguments.reason, iteration=arguments.iteration)
-    _changed(arguments.run_dir, line)
-
-
-def _rollback(arguments: argparse.Namespace) -> None:
-    from cuadft.loop import gate
-
-    _changed(arguments.run_dir, gate.rollback(arguments.run_dir, reason=arguments.reason))
-
-
-def _changed(run_dir: str, line: Mapping[str, Any]) -> None:
-    from cuadft.core import runs
-    from cuadft.core.runs import champion_label
-
-    print(
-        f"Champion: {champion_label(line['to'])} (before: {champion_label(line['from'])}). The next iteration starts from it."
+def _add_score(commands: _Commands) -> None:
+    command = _add(
+        commands,
+        _score,
+        "score any file of questions, references and answers",
+        "Score answer files (CSV, JSON lines): scoreboard, paired tests, figure, report and rows.",
     )
-    if (runs.resolve_path(run_dir) / "trackers").is_dir() or "MLFLOW_TRACKING_URI" in os.environ:
-        from cuadft.loop import trackers
-
-        for shown in trackers.follow_run(run_dir).to_dict("records"):
-            print(f"{shown['tracker']}: {shown['error'] or 'shows it too'}")
+    predictions = "files with question, reference and answer; a file's name is the system's, unless a column names it"
+    command.add_argument("predictions", nargs="*", metavar="PREDICTIONS", help=predictions)
+    _add_text(command, "--judge", "ID", "offline (default), or a LiteLLM id such as openai/gpt-4o", "offline")
+    votes = "verdicts of an LLM judge per answer, the majority counts"
+    command.add_argument("--votes", type=int, default=1, metavar="N", help=votes)
+    _add_text(command, "--published", "DIR", "a folder of published answers, to score and compare as well")
+    _add_text(command, "--out", "DIR", "folder of the results (default scores/)", "scores")
+    for role in ROLES:
+        _add_text(command, f"--{role}", "COLUMN", f"column of the {role} (default: found by its name)")
+    _add_text(command, "--verdict", "COLUMN", "column of others' verdicts, to check the judge by")
+    _add_shared(command, "--n-resamples", "--confidence")
+    command.add_argument("--seed", type=int, default=7, metavar="N", help="seed of the bootstrap (default 7)")
+    embedder = "sentence-transformers model for the offline judge: slower, a little more exact (default none)"
+    _add_text(command, "--embedder", "ID", embedder)
 
 
 def _score(arguments: argparse.Namespace) -> None:
@@ -118,11 +263,11 @@ def _score(arguments: argparse.Namespace) -> None:
         columns={role: getattr(arguments, role) for role in ROLES},
         verdict=arguments.verdict,
         votes=arguments.votes,
-        encode=_encode(arguments.embedder),
+        encode=_encoder(arguments.embedder),
         n_resamples=arguments.n_resamples,
         confidence=arguments.confidence,
         seed=arguments.seed,
-        log=lambda line: print(line, flush=True),
+        log=_print_now,
     )
     print(f"\n{score.score_summary(done)}\n")
     for line in done.published.findings if done.published else ():
@@ -130,7 +275,7 @@ def _score(arguments: argparse.Namespace) -> None:
     print(f"Results: {done.out} (start with report.md)")
 
 
-def _encode(embedder: str) -> Callable[[list[str]], Any] | None:
+def _encoder(embedder: str) -> Callable[[list[str]], Any] | None:
     """Return what turns texts into unit vectors with a sentence-transformers model, None for ""."""
     if not embedder:
         return None
@@ -141,6 +286,28 @@ def _encode(embedder: str) -> Callable[[list[str]], Any] | None:
         return Embedder(find_weights(embedder), cache_dir=cache_dir()).encode
     except InputError as error:
         raise InputError(f"{error} Or leave --embedder out: the offline judge needs none.") from error
+
+
+def _add_retrieval(commands: _Commands) -> None:
+    command = _add(
+        commands,
+        _retrieval,
+        "measure a saved retriever on the contracts of a file",
+        "Measure a saved retriever, searching each question in its contract. Contracts that it was trained or tuned on "
+        "are left out and named.",
+    )
+    add = command.add_argument
+    add("retriever", metavar="FOLDER", help="a retriever/ folder that notebook 02 saved")
+    add("--cuad", required=True, metavar="FILE", help="contracts in CUAD's layout (zip or JSON), sample or auto")
+    add("--only-contracts", nargs="+", default=[], metavar="TITLE", help="titles, or a file with one title a line")
+    add("--include-trained", action="store_true", help="measure also contracts that it was trained or tuned on")
+    _add_text(command, "--embedder", "ID", "embedding model (default: the folder's own, else MiniLM)")
+    _add_text(command, "--reranker", "ID", "cross-encoder, for a retriever that was saved with one")
+    _add_text(command, "--model", "ID", "model whose tokens are counted (default SmolLM2-135M)")
+    add("--passage-chars", type=int, metavar="N", help="size of new contracts' passages (default: as saved)")
+    add("--overlap", type=float, metavar="S", help="share by which they overlap (default: as saved)")
+    _add_text(command, "--out", "CSV", "write the table there, and the rows beside it")
+    _add_shared(command, "--n-resamples", "--confidence")
 
 
 def _retrieval(arguments: argparse.Namespace) -> None:
@@ -158,11 +325,30 @@ def _retrieval(arguments: argparse.Namespace) -> None:
         overlap=arguments.overlap,
         n_resamples=arguments.n_resamples,
         confidence=arguments.confidence,
-        log=lambda line: print(line, flush=True),
+        log=_print_now,
     )
     print(f"\n{report.measured_text(done)}")
     for path in report.write_measured(done, arguments.out) if arguments.out else ():
         print(f"Written: {path}")
+
+
+def _add_ablate(commands: _Commands) -> None:
+    command = _add(
+        commands,
+        _ablate,
+        "run a preset with two values of one parameter and compare",
+        "Run a preset's first iteration with either value of a parameter, all else equal, and report the paired "
+        "differences on the test split.",
+        shared=["preset"],
+    )
+    add = command.add_argument
+    add("name", metavar="NAME", help="the parameter to vary, such as use_synthetic")
+    add("values", nargs=2, metavar="VALUE", help="its two values, such as false true; the second less the first")
+    add("--run-dir", metavar="D", help="folder of both runs and of the report (default runs/<name of the preset>)")
+    until = "last stage (default inference_sft); rag_compile compares retrieval only"
+    _add_text(command, "--until", "STAGE", until, "inference_sft")
+    _add_set(command, "set a parameter in both (repeatable)")
+    _add_shared(command, "--n-resamples", "--confidence")
 
 
 def _ablate(arguments: argparse.Namespace) -> None:
@@ -177,9 +363,16 @@ def _ablate(arguments: argparse.Namespace) -> None:
         overrides=arguments.set,
         n_resamples=arguments.n_resamples,
         confidence=arguments.confidence,
-        log=lambda line: print(line, flush=True),
+        log=_print_now,
     )
     print(f"\n{done.text}\nWritten: {done.folder / 'ablation.md'} and ablation.csv")
+
+
+def _add_fetch(commands: _Commands) -> None:
+    command = _add(commands, _fetch, "download CUAD and model weights (without options: both)")
+    command.add_argument("--cuad", action="store_true", help="the CUAD contracts, from Zenodo")
+    command.add_argument("--models", nargs="*", metavar="ID", help="model weights (default: the quick start's)")
+    command.add_argument("--data-dir", metavar="D", help="folder for CUAD (default data/ in the project)")
 
 
 def _fetch(arguments: argparse.Namespace) -> None:
@@ -194,6 +387,28 @@ def _fetch(arguments: argparse.Namespace) -> None:
     if everything or arguments.models is not None:
         for name, path in weights.fetch_weights(arguments.models or None):
             print(f"{name}: {path}")
+
+
+def _add_feedback(commands: _Commands) -> None:
+    command = _add(
+        commands,
+        _feedback,
+        "take verdicts on answers from a file, or write them to one",
+        "Import people's verdicts on pairs of answers into a run's feedback.sqlite, or export what is there. Only "
+        "training questions are taken; held-out ones are refused, duplicates and contradictions reported.",
+    )
+    add = command.add_argument
+    add("action", choices=("import", "export"), help="read FILE into the run's store, or write it")
+    add("file", metavar="FILE", help="CSV, JSON lines or JSON")
+    add("--run", required=True, metavar="D", help="run folder")
+    layouts = (
+        "layout of FILE: auto (default; export: trl), TRL's preference pairs, thumbs for KTO (import: trl reads them), "
+        "Label Studio's pairwise comparisons, the AWS sample's answers (import only), or all that was said"
+    )
+    formats = ("auto", "trl", "kto", "labelstudio", "aws", "raw")
+    add("--format", default="auto", choices=formats, help=layouts)
+    _add_text(command, "--annotator", "NAME", "import: who gave the verdicts of rows that name nobody")
+    _add_text(command, "--contract", "TITLE", "import: the contract of rows that name none")
 
 
 def _feedback(arguments: argparse.Namespace) -> None:
@@ -214,7 +429,12 @@ def _feedback(arguments: argparse.Namespace) -> None:
     counts = exchange.export_file(arguments.file, arguments.run, file_format=arguments.format)
     print(f"{arguments.file}: {', '.join(f'{count} {name}' for name, count in counts.items())}")
     if arguments.format == "labelstudio":
-        print(f"Labelling interface of the project:\n{labelstudio.CONFIG}")
+        print(f"Labelling interface of the project:\n{labelstudio.LABELLING_INTERFACE}")
+
+
+def _add_params(commands: _Commands) -> None:
+    command = _add(commands, _params, "list the parameters that a preset may set")
+    command.add_argument("name", nargs="?", metavar="NAME", help="show this one only")
 
 
 def _params(arguments: argparse.Namespace) -> None:
@@ -232,240 +452,5 @@ def _params(arguments: argparse.Namespace) -> None:
         print(f"    {one.help}  (notebooks {where})")
 
 
-HANDLERS = {
-    "run": _run,
-    "status": _status,
-    "promote": _promote,
-    "rollback": _rollback,
-    "verify": _verify,
-    "score": _score,
-    "retrieval": _retrieval,
-    "ablate": _ablate,
-    "fetch": _fetch,
-    "feedback": _feedback,
-    "params": _params,
-}
-
 if __name__ == "__main__":
     sys.exit(main())
-
-ROLES = ("question", "reference", "answer", "system", "contract")  # columns of an answer file that an option can name
-_Commands = argparse._SubParsersAction
-
-
-def parser(handlers: Mapping[str, Callable[[argparse.Namespace], int | None]]) -> argparse.ArgumentParser:
-    """Return the parser of all commands; the parsed `command` is the handler of the command's name."""
-    parser = argparse.ArgumentParser(
-        prog="cuadft", description="Fine-tune small language models for contract review on CUAD."
-    )
-    parser.add_argument("--version", action="version", version=f"cuadft {__version__}")
-    shared = argparse.ArgumentParser(add_help=False)
-    shared.add_argument("--debug", action="store_true", help="show the full traceback of an error")
-    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    adders = (
-        _add_run,
-        _add_status,
-        _add_promote,
-        _add_rollback,
-        _add_verify,
-        _add_score,
-        _add_retrieval,
-        _add_ablate,
-        _add_fetch,
-        _add_feedback,
-        _add_params,
-    )
-    for add in adders:
-        command = add(commands, shared)
-        command.set_defaults(command=handlers[command.prog.rpartition(" ")[2]])
-    return parser
-
-
-def _add_run(commands: _Commands, shared: argparse.ArgumentParser) -> argparse.ArgumentParser:
-    command = commands.add_parser(
-        "run", parents=[shared], help="run a preset's notebooks in order; resume where a run stopped"
-    )
-    command.add_argument("preset", metavar="PRESET", help="a YAML file, or the name of one in params/")
-    command.add_argument("--iterations", type=int, default=1, metavar="N", help="rounds of the loop (default 1)")
-    command.add_argument("--run-dir", metavar="D", help="run folder (default runs/<name of the preset>)")
-    command.add_argument("--until", metavar="STAGE", help="stop after this stage of the last iteration")
-    command.add_argument(
-        "--set", action="append", default=[], metavar="NAME=VALUE", help="set a parameter (repeatable)"
-    )
-    return command
-
-
-def _add_status(commands: _Commands, shared: argparse.ArgumentParser) -> argparse.ArgumentParser:
-    command = commands.add_parser("status", parents=[shared], help="show a run's stages, scores and decisions")
-    command.add_argument("run_dir", metavar="D", help="run folder")
-    return command
-
-
-def _add_promote(commands: _Commands, shared: argparse.ArgumentParser) -> argparse.ArgumentParser:
-    command = commands.add_parser(
-        "promote",
-        parents=[shared],
-        help="make a system the champion by hand",
-        description="Make a system of a decided iteration the champion that the next iteration starts from. The gate's "
-        "decision stays as it is; the choice, with its reason, goes into the run's history.",
-    )
-    add = command.add_argument
-    add("run_dir", metavar="D", help="run folder")
-    add("system", metavar="SYSTEM", help="rag, rag_compiled, retriever, or a folder of adapters such as sft")
-    add("--reason", required=True, metavar="TEXT", help="why, for the history")
-    add("--iteration", type=int, metavar="N", help="whose system it is (default: the newest that has decided)")
-    return command
-
-
-def _add_rollback(commands: _Commands, shared: argparse.ArgumentParser) -> argparse.ArgumentParser:
-    command = commands.add_parser(
-        "rollback",
-        parents=[shared],
-        help="go back to the champion before the present one",
-        description="Make the champion before the present one the champion again; a second call goes back two steps.",
-    )
-    command.add_argument("run_dir", metavar="D", help="run folder")
-    command.add_argument("--reason", required=True, metavar="TEXT", help="why, for the history")
-    return command
-
-
-def _add_verify(commands: _Commands, shared: argparse.ArgumentParser) -> argparse.ArgumentParser:
-    command = commands.add_parser(
-        "verify",
-        parents=[shared],
-        help="compute all hashes of a run again; show where an artefact comes from",
-        description="Name what is changed, missing, stale, unfinished or unaccounted for in a run folder; exit code 0 only "
-        "if nothing is. With ARTEFACT: print its chain back to the contracts, and check that chain alone.",
-    )
-    command.add_argument("run_dir", metavar="RUN", help="run folder")
-    command.add_argument(
-        "artefact",
-        nargs="?",
-        default="",
-        metavar="ARTEFACT",
-        help="a file or folder of the run, such as iter-02/adapters/sft or scoreboard.csv",
-    )
-    return command
-
-
-def _add_score(commands: _Commands, shared: argparse.ArgumentParser) -> argparse.ArgumentParser:
-    command = commands.add_parser(
-        "score",
-        parents=[shared],
-        help="score any file of questions, references and answers",
-        description="Score answer files (CSV, JSON lines): scoreboard, paired tests, figure, report and rows.",
-    )
-    add = command.add_argument
-    add(
-        "predictions",
-        nargs="*",
-        metavar="PREDICTIONS",
-        help="files with question, reference and answer; a file's name is the system's, unless a column names it",
-    )
-    add("--judge", default="offline", metavar="ID", help="offline (default), or a LiteLLM id such as openai/gpt-4o")
-    add("--votes", type=int, default=1, metavar="N", help="verdicts of an LLM judge per answer, the majority counts")
-    add("--published", default="", metavar="DIR", help="a folder of published answers, to score and compare as well")
-    add("--out", default="scores", metavar="DIR", help="folder of the results (default scores/)")
-    for role in ROLES:
-        add(f"--{role}", default="", metavar="COLUMN", help=f"column of the {role} (default: found by its name)")
-    add("--verdict", default="", metavar="COLUMN", help="column of others' verdicts, to check the judge by")
-    add("--n-resamples", type=int, default=2000, metavar="N", help="bootstrap resamples (default 2000)")
-    add("--confidence", type=float, default=0.95, metavar="P", help="level of the intervals (default 0.95)")
-    add("--seed", type=int, default=7, metavar="N", help="seed of the bootstrap (default 7)")
-    add(
-        "--embedder",
-        metavar="ID",
-        default="",
-        help="sentence-transformers model for the offline judge: slower, a little more exact (default none)",
-    )
-    return command
-
-
-def _add_ablate(commands: _Commands, shared: argparse.ArgumentParser) -> argparse.ArgumentParser:
-    command = commands.add_parser(
-        "ablate",
-        parents=[shared],
-        help="run a preset with two values of one parameter and compare",
-        description="Run a preset's first iteration with either value of a parameter, all else equal, and report the "
-        "paired differences on the test split.",
-    )
-    add = command.add_argument
-    add("preset", metavar="PRESET", help="a YAML file, or the name of one in params/")
-    add("name", metavar="NAME", help="the parameter to vary, such as use_synthetic")
-    add("values", nargs=2, metavar="VALUE", help="its two values, such as false true; the second less the first")
-    add("--run-dir", metavar="D", help="folder of both runs and of the report (default runs/<name of the preset>)")
-    add(
-        "--until",
-        default="inference_sft",
-        metavar="STAGE",
-        help="last stage (default inference_sft); rag_compile compares retrieval only",
-    )
-    add("--set", action="append", default=[], metavar="NAME=VALUE", help="set a parameter in both (repeatable)")
-    add("--n-resamples", type=int, default=2000, metavar="N", help="bootstrap resamples (default 2000)")
-    add("--confidence", type=float, default=0.95, metavar="P", help="level of the intervals (default 0.95)")
-    return command
-
-
-def _add_retrieval(commands: _Commands, shared: argparse.ArgumentParser) -> argparse.ArgumentParser:
-    command = commands.add_parser(
-        "retrieval",
-        parents=[shared],
-        help="measure a saved retriever on the contracts of a file",
-        description="Measure a saved retriever, searching each question in its contract. Contracts that it was "
-        "trained or tuned on are left out and named.",
-    )
-    add = command.add_argument
-    add("retriever", metavar="FOLDER", help="a retriever/ folder that notebook 02 saved")
-    add("--cuad", required=True, metavar="FILE", help="contracts in CUAD's layout (zip or JSON), sample or auto")
-    add("--only-contracts", nargs="+", default=[], metavar="TITLE", help="titles, or a file with one title a line")
-    add("--include-trained", action="store_true", help="measure also contracts that it was trained or tuned on")
-    add("--embedder", default="", metavar="ID", help="embedding model (default: the folder's own, else MiniLM)")
-    add("--reranker", default="", metavar="ID", help="cross-encoder, for a retriever that was saved with one")
-    add("--model", default="", metavar="ID", help="model whose tokens are counted (default SmolLM2-135M)")
-    add("--passage-chars", type=int, metavar="N", help="size of new contracts' passages (default: as saved)")
-    add("--overlap", type=float, metavar="S", help="share by which they overlap (default: as saved)")
-    add("--out", default="", metavar="CSV", help="write the table there, and the rows beside it")
-    add("--n-resamples", type=int, default=2000, metavar="N", help="bootstrap resamples (default 2000)")
-    add("--confidence", type=float, default=0.95, metavar="P", help="level of the intervals (default 0.95)")
-    return command
-
-
-def _add_fetch(commands: _Commands, shared: argparse.ArgumentParser) -> argparse.ArgumentParser:
-    command = commands.add_parser(
-        "fetch", parents=[shared], help="download CUAD and model weights (without options: both)"
-    )
-    command.add_argument("--cuad", action="store_true", help="the CUAD contracts, from Zenodo")
-    command.add_argument("--models", nargs="*", metavar="ID", help="model weights (default: the quick start's)")
-    command.add_argument("--data-dir", metavar="D", help="folder for CUAD (default data/ in the project)")
-    return command
-
-
-def _add_feedback(commands: _Commands, shared: argparse.ArgumentParser) -> argparse.ArgumentParser:
-    command = commands.add_parser(
-        "feedback",
-        parents=[shared],
-        help="take verdicts on answers from a file, or write them to one",
-        description="Import people's verdicts on pairs of answers into a run's feedback.sqlite, or export what is there. "
-        "Only training questions are taken; held-out ones are refused, duplicates and contradictions reported.",
-    )
-    add = command.add_argument
-    add("action", choices=("import", "export"), help="read FILE into the run's store, or write it")
-    add("file", metavar="FILE", help="CSV, JSON lines or JSON")
-    add("--run", required=True, metavar="D", help="run folder")
-    add(
-        "--format",
-        default="auto",
-        choices=("auto", "trl", "kto", "labelstudio", "aws", "raw"),
-        help="layout of FILE: "
-        "auto (default; export: trl), TRL's preference pairs, thumbs for KTO (import: trl reads them), Label Studio's "
-        "pairwise comparisons, the AWS sample's answers (import only), or all that was said",
-    )
-    add("--annotator", default="", metavar="NAME", help="import: who gave the verdicts of rows that name nobody")
-    add("--contract", default="", metavar="TITLE", help="import: the contract of rows that name none")
-    return command
-
-
-def _add_params(commands: _Commands, shared: argparse.ArgumentParser) -> argparse.ArgumentParser:
-    command = commands.add_parser("params", parents=[shared], help="list the parameters that a preset may set")
-    command.add_argument("name", nargs="?", metavar="NAME", help="show this one only")
-    return command

@@ -1,4 +1,4 @@
-"""Thirty texts that order a language model about (injections.jsonl), put into answers and passages, for tests and benchmark."""
+"""Thirty texts that order a language model about (injections.jsonl), put into answers and passages."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ FENCES = {"judge": re.compile(r"<<<\n.*?\n>>>", re.DOTALL), "program": re.compil
 
 
 def text(case: dict[str, Any], demand: str) -> str:
-    """Return a case's text with the order that demands "correct" of a judge, or a refusal or an answer of the program."""
+    """Return a case's text whose order demands "correct" of a judge, or a refusal or an answer of the program."""
     order, reply = ORDERS[demand]
     order = case.get("orders", {}).get(demand, order).replace("{reply}", reply)
     hidden = "".join(
@@ -42,7 +42,7 @@ def control(case: dict[str, Any], demand: str) -> str:
 
 
 def outside(messages: list[dict[str, str]], fence: str) -> str:
-    """Return what a reader who obeys everything but the fenced text sees: the chat turn by turn, less what is fenced in each.
+    """Return what a reader sees who obeys all but the fenced text: the chat turn by turn, without what is fenced.
 
     It reads as leniently as models may: special tokens of any family end a turn, wide brackets are brackets, and
     unseen characters are not there.

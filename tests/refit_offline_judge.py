@@ -1,4 +1,7 @@
-"""Fit the offline judge anew: python tests/refit_offline_judge.py FOLDER, a folder of published answers with verdicts."""
+"""Fit the offline judge anew: python tests/refit_offline_judge.py FOLDER.
+
+FOLDER holds published answers with verdicts, see `cuadft.evaluation.published`.
+"""
 
 import sys
 from pathlib import Path
@@ -15,7 +18,7 @@ def main(folder: str) -> None:
     rows = [row for row in rows if "judge_score" in row["verdicts"]]
     embedder = Embedder(weights.find_weights("sentence-transformers/all-MiniLM-L6-v2"), cache_dir=weights.cache_dir())
     verdicts = [row["verdicts"]["judge_score"] for row in rows]
-    made = offline_judge.calibration_record(rows, verdicts, fitted_to=offline_judge.SOURCE, encode=embedder.encode)
+    made = offline_judge.fit_record(rows, verdicts, fitted_to=offline_judge.SOURCE, encode=embedder.encode)
     files.write_json(Path(offline_judge.__file__).with_name("calibration.json"), made)
 
 

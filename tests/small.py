@@ -1,4 +1,4 @@
-"""Small made-up contracts, their questions, and a language model that follows a script, for tests of the whole chain."""
+"""Small made-up contracts, their questions, and a language model that follows a script."""
 
 from __future__ import annotations
 

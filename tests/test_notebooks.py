@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ast
 import csv
 import json
 import time
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -12,8 +14,11 @@ from commands import ROOT, cuadft
 
 from cuadft.core import files, params
 from cuadft.core.params import declared_parameters
+from cuadft.evaluation.metrics import METRICS
 from cuadft.evaluation.text_scores import rouge_tokens, shingles
+from cuadft.loop.criteria import GateRule
 from cuadft.selfinstruct.filters import SHINGLE
+from cuadft.training.align import METHODS
 
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("0*.ipynb"))
 SYSTEMS = ("rag", "rag_compiled", "sft", "dpo", "orpo", "kto", "rloo", "ppo")
@@ -238,3 +243,29 @@ def test_a_missing_adapter_is_named_with_the_notebook_that_makes_it(smoke: Path,
             kernel_name="python3",
             progress_bar=False,
         )
+
+
+def test_every_parameter_that_a_notebook_declares_is_used_in_it() -> None:
+    rule = {f"gate_{field.name}" for field in fields(GateRule)}  # read by GateRule.of(globals())
+    for path in NOTEBOOKS:
+        names = {parameter.name for parameter in params.notebook_parameters(path)}
+        cells = [cell for cell in json.loads(path.read_text())["cells"] if cell["cell_type"] == "code"]
+        code = "\n".join("".join(c["source"]) for c in cells if "parameters" not in c["metadata"].get("tags", []))
+        used = {node.id for node in ast.walk(ast.parse(code)) if isinstance(node, ast.Name)}
+        assert names - used - (rule if "GateRule" in code else set()) == set(), (
+            f"{path.name} declares what it never uses"
+        )
+
+
+def test_every_alignment_method_can_be_chosen_in_notebook_06() -> None:
+    chosen = declared_parameters(ROOT / "notebooks")["align_methods"].choices
+    assert set(chosen) == set(METHODS), (
+        "align_methods in notebook 06 and training.align.METHODS must name the same methods"
+    )
+
+
+def test_every_metric_of_the_scoreboard_is_computed_for_some_answer(smoke: Path) -> None:
+    with (smoke / "iter-02" / "metrics" / "rows.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    missing = [name for name in METRICS if name != "judge_score" and not any(row.get(name) for row in rows)]
+    assert missing == [], "evaluation.metrics.METRICS names what score_predictions never computes"

@@ -92,7 +92,9 @@ def faults(source: str, *, in_notebook: bool = False) -> list[str]:
         found += [f"{name} with {word}" for word in SWITCHES if is_off(node, word) is False]
         if name in ("np.load", "numpy.load", "np.save", "numpy.save") and is_off(node, "allow_pickle") is None:
             found.append(f"{name} without allow_pickle=False")
-        checked = in_notebook and "models.find(" in ast.unparse(node)  # `find` refuses models with code of their own
+        checked = in_notebook and "models.find_weights(" in ast.unparse(
+            node
+        )  # it refuses models with code of their own
         loads = last == "from_pretrained" and "Peft" not in name or last in LOADERS
         if loads and not checked and is_off(node, "trust_remote_code") is None:
             found.append(f"{name} without trust_remote_code=False")
@@ -549,10 +551,10 @@ def test_an_executed_notebook_is_cleaned_in_outputs_tracebacks_and_split_lines(p
             {"output_type": "error", "traceback": [f"\x1b[31mno {KEY}"], "evalue": KEY},
         ],
     }
-    made = kernel.cleaned(json.dumps({"cells": [cell], "metadata": {"papermill": {"parameters": {"a": KEY}}}}))
+    made = kernel.without_secrets(json.dumps({"cells": [cell], "metadata": {"papermill": {"parameters": {"a": KEY}}}}))
     assert "planted" not in made and "of-the-key" not in made and json.loads(made)["cells"][0]["source"] == ["x\n", "y"]
     clean = json.dumps({"cells": []}, indent=3)
-    assert kernel.cleaned(clean) == clean
+    assert kernel.without_secrets(clean) == clean
 
 
 FAULTY = """

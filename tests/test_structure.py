@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import graphlib
 import importlib
+import json
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -148,3 +149,15 @@ def test_opening_the_package_and_every_room_loads_no_heavy_library():
     code += f"print([name for name in {HEAVY} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "notebooks").glob("*.ipynb")), ids=lambda path: path.stem)
+def test_a_notebook_imports_rooms_and_not_files(path):
+    cells = json.loads(path.read_text())["cells"]
+    source = "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")
+    used = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Import | ast.ImportFrom)]
+    lines = [node for node in used if "cuadft" in ast.unparse(node)]
+    assert 1 <= len(lines) <= 4
+    for node in lines:
+        assert isinstance(node, ast.ImportFrom) and node.module.split(".")[0] == "cuadft"
+        assert node.module == "cuadft" or node.module.removeprefix("cuadft.") in ORDER, ast.unparse(node)

@@ -15,6 +15,13 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "errors": ["InputError"],
         "files": ["read_json", "read_jsonl", "write_json", "write_jsonl", "write_text"],
         "params": ["check_parameters"],
-        "runs": ["Iteration", "NOT_TRAINED", "in_force", "incoming_champion", "record_decision", "resolve_path"],
+        "runs": [
+            "Iteration",
+            "NOT_TRAINED",
+            "overruled_by_hand",
+            "incoming_champion",
+            "record_decision",
+            "resolve_path",
+        ],
     },
 )

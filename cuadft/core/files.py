@@ -1,6 +1,14 @@
 """Text, JSON and JSON-lines files that survive a kill: written in one step, appended whole, read strictly.
 
-Rows of a CSV, JSON-lines or JSON file, each with the place in the file that an error message can name.
+A reader never sees half a file, because each write fills a temporary file beside it and then renames that. A file that
+cannot be read raises `InputError` with its name and line. For example:
+
+    write_jsonl("rows.jsonl", [{"id": 1}])
+    append_jsonl("rows.jsonl", [{"id": 2}])
+    read_jsonl("rows.jsonl")                # [{"id": 1}, {"id": 2}]
+
+`read_table` reads a file that a user gives (CSV, JSON lines or a JSON array) and keeps the place of each row for
+messages. `file_hash` and `value_hash` tell whether a file or a value has changed.
 """
 
 from __future__ import annotations
@@ -22,20 +30,30 @@ from typing import Any, BinaryIO, TextIO
 
 from cuadft.core.errors import InputError
 
+# Tables that a user gives
+JSON_SUFFIXES = (".json", ".jsonl", ".ndjson")
+DELIMITERS = ",;\t"
+SNIFFED_BYTES = 65_536  # read from the start of a file to tell text from binary, and JSON from CSV
+
+
+def write_json(path: str | Path, value: object) -> None:
+    """Write one JSON value: NaN and infinities become null, numpy scalars become numbers, and paths become text."""
+    write_text(path, _dumps(value, indent=2) + "\n")
+
 
 def write_text(path: str | Path, text: str) -> None:
-    """Write a UTF-8 file in one step: readers see the old content or the new, never a part."""
+    """Write a UTF-8 file in one step: a reader sees the old content or the new content, never a part of it."""
     write_bytes(path, text.encode())
 
 
 def write_bytes(path: str | Path, content: bytes) -> None:
-    """Write a file in one step, as `write_text`."""
+    """Write a file of bytes in one step, as `write_text` does."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
     try:
         with open(part, "wb") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)  # tells a write that goes on from what a kill left: see remove_leftovers
+            fcntl.flock(file, fcntl.LOCK_EX)  # `remove_leftovers` spares a temporary file that is locked
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
@@ -44,55 +62,42 @@ def write_bytes(path: str | Path, content: bytes) -> None:
         part.unlink(missing_ok=True)
 
 
-def write_json(path: str | Path, value: object) -> None:
-    """Write one JSON value; NaN and infinities become null, numpy scalars numbers, paths text."""
-    write_text(path, _dumps(value, indent=2) + "\n")
-
-
 def write_jsonl(path: str | Path, rows: Iterable[Mapping]) -> None:
     """Write one JSON object a line, replacing the file in one step."""
     write_text(path, "".join(_dumps(row) + "\n" for row in rows))
 
 
 def append_jsonl(path: str | Path, rows: Iterable[Mapping]) -> None:
-    """Append rows in one flushed write, after cutting off a last line that a kill left incomplete."""
+    """Append rows in one flushed write; a last line that a kill left incomplete is cut off first."""
     text = "".join(_dumps(row) + "\n" for row in rows).encode()
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     with open(path, "a+b") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
-        tail, size = _unfinished_line(file), file.seek(0, os.SEEK_END)
-        if tail and _is_object(tail):
+        rest, size = _after_last_newline(file), file.seek(0, os.SEEK_END)
+        if rest and _is_object(rest):  # a whole row, of which only the newline is missing
             text = b"\n" + text
-        elif tail:
-            file.truncate(size - len(tail))
+        elif rest:
+            file.truncate(size - len(rest))
         file.write(text)
         file.flush()
         os.fsync(file.fileno())
 
 
-def _unfinished_line(file: BinaryIO) -> bytes:
-    """Return what follows the last newline; looks at the whole file only if there is such a rest."""
-    if not file.seek(0, os.SEEK_END):
-        return b""
-    file.seek(-1, os.SEEK_END)
-    if file.read(1) == b"\n":
-        return b""
-    file.seek(0)
-    return file.read().rsplit(b"\n", 1)[-1]
-
-
 def read_json(path: str | Path) -> object:
-    """Return a JSON file's value; raises InputError that names file and line."""
-    return _loads(_decode(_read(path), path), f"{path}")
+    """Return a JSON file's value; raises InputError that names the file and the line of the fault."""
+    return _loads(_decode(_read_bytes(path), path), f"{path}")
 
 
 def read_jsonl(path: str | Path, *, torn_ok: bool = False) -> list[dict]:
-    """Return a JSON-lines file's objects; `torn_ok` leaves out a last line that a kill cut short."""
-    content = _read(path)
+    """Return a JSON-lines file's objects; with `torn_ok` a last line that a kill cut short is left out.
+
+    Raises InputError that names the file, and the line that is not a JSON object.
+    """
+    content = _read_bytes(path)
     if torn_ok and not _is_object(content.rsplit(b"\n", 1)[-1]):
         content = content[: content.rfind(b"\n") + 1]
     rows = []
-    # not splitlines(): JSON text may hold U+2028, which is no line end here
+    # Not splitlines(): it also cuts at U+2028, which may stand inside a JSON text.
     for number, line in enumerate(_decode(content, path).split("\n"), 1):
         if line.strip():
             rows.append(_loads(line, f"{path}, line {number}"))
@@ -101,8 +106,38 @@ def read_jsonl(path: str | Path, *, torn_ok: bool = False) -> list[dict]:
     return rows
 
 
+@dataclass(frozen=True)
+class TableRow:
+    """One row of a file and its place for messages, "answers.csv, row 3" (the header of a CSV file is not counted)."""
+
+    where: str
+    values: dict[str, Any]
+
+
+def read_table(path: str | Path) -> list[TableRow]:
+    """Return the rows of a CSV file, of a JSON-lines file or of a JSON array of objects.
+
+    A CSV file has commas, semicolons or tabs and quotes as in RFC 4180; its values are text. The file is UTF-8, with or
+    without a byte order mark, and a field may hold millions of characters. Raises InputError if the file is missing,
+    empty, binary or cut short, and if a row does not fit its header.
+    """
+    path = Path(path)
+    start = _first_bytes(path)
+    is_json = path.suffix.lower() in JSON_SUFFIXES or start.lstrip()[:1] in (b"{", b"[")
+    try:
+        records = list(_json_rows(path) if is_json else _csv_rows(path))
+    except UnicodeDecodeError:
+        raise InputError(f"{path} is not UTF-8 text: save it as UTF-8 (in Excel: 'CSV UTF-8').") from None
+    if not records:
+        raise InputError(f"{path} has no rows: give a file with one row per answer.")
+    return records
+
+
 def file_hash(path: str | Path, *, of_file: Callable[[Path], str] | None = None) -> str:
-    """Return the SHA-256 of a file, or of a folder's names and file hashes (`of_file` may cache those)."""
+    """Return the SHA-256 (hex) of a file, or of the names and hashes of all files in a folder.
+
+    of_file: computes the hash of one file; a caller gives one that remembers hashes.
+    """
     path, of_file = Path(path), of_file or _sha256
     if not path.is_dir():
         return of_file(path)
@@ -112,69 +147,41 @@ def file_hash(path: str | Path, *, of_file: Callable[[Path], str] | None = None)
 
 
 def value_hash(value: object) -> str:
-    """Return the SHA-256 (hex) of a JSON-able value, whatever the order of its keys."""
-    return hashlib.sha256(json.dumps(_plain(value), sort_keys=True).encode()).hexdigest()
+    """Return the SHA-256 (hex) of a value as JSON; the order of keys does not matter."""
+    return hashlib.sha256(json.dumps(_as_json_value(value), sort_keys=True).encode()).hexdigest()
 
 
 def is_leftover(path: Path) -> bool:
-    """Tell whether a file is the temporary part of a write that was killed."""
+    """Tell whether a file, by its name, is the temporary file of a write that was killed."""
     return path.name.startswith(".") and path.name.endswith(".tmp")
 
 
 def remove_leftovers(folder: str | Path) -> int:
-    """Delete the temporary parts of killed writes below a folder, but none that is being written; return how many."""
+    """Delete the temporary files of killed writes below a folder; return how many were deleted.
+
+    A file that is being written is locked by its writer (see `write_bytes`) and is spared. The lock of a new feedback
+    store is that of its folder (see `cuadft.feedback.store`).
+    """
     removed = 0
-    for path in Path(folder).rglob(".*.tmp*"):  # SQLite's carry an ending of its own after .tmp
-        # FileNotFoundError: finished meanwhile; BlockingIOError: at work (see `write_bytes`, and `ledger` for its files)
-        with (
-            suppress(FileNotFoundError, BlockingIOError),
-            _opened(path.parent if ".sqlite." in path.name else path) as held,
-        ):
-            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    for path in Path(folder).rglob(".*.tmp*"):  # SQLite adds an ending of its own, such as "-wal", after ".tmp"
+        locked = path.parent if ".sqlite." in path.name else path
+        # FileNotFoundError: the write has ended meanwhile; BlockingIOError: the write still goes on.
+        with suppress(FileNotFoundError, BlockingIOError), _file_descriptor(locked) as descriptor:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             path.unlink()
             removed += 1
     return removed
 
 
-@contextmanager
-def _opened(path: Path) -> Iterator[int]:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        yield descriptor
-    finally:
-        os.close(descriptor)
-
-
-def _sha256(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _dumps(value: object, indent: int | None = None) -> str:
-    plain = _plain(value)
-    text = json.dumps(plain, ensure_ascii=False, indent=indent, allow_nan=False)
-    # a lone surrogate (some PDFs yield them) has no UTF-8 form; its JSON escape has
-    return text if text.isascii() or _encodable(text) else json.dumps(plain, indent=indent, allow_nan=False)
-
-
-def _encodable(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
-def _plain(value: object) -> object:
-    if isinstance(value, float):
-        return float(value) if math.isfinite(value) else None
-    if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
-    if isinstance(value, Path):
-        return str(value)
-    return _plain(value.item()) if hasattr(value, "item") else value
+def _after_last_newline(file: BinaryIO) -> bytes:
+    """Return what follows the last newline; the whole file is read only if the file does not end with a newline."""
+    if not file.seek(0, os.SEEK_END):
+        return b""
+    file.seek(-1, os.SEEK_END)
+    if file.read(1) == b"\n":
+        return b""
+    file.seek(0)
+    return file.read().rsplit(b"\n", 1)[-1]
 
 
 def _is_object(line: bytes) -> bool:
@@ -184,7 +191,35 @@ def _is_object(line: bytes) -> bool:
         return False
 
 
-def _read(path: str | Path) -> bytes:
+def _dumps(value: object, indent: int | None = None) -> str:
+    plain = _as_json_value(value)
+    text = json.dumps(plain, ensure_ascii=False, indent=indent, allow_nan=False)
+    # Some PDFs yield lone surrogates. A lone surrogate has no UTF-8 form, but its JSON escape has one.
+    return text if text.isascii() or _has_utf8_form(text) else json.dumps(plain, indent=indent, allow_nan=False)
+
+
+def _has_utf8_form(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _as_json_value(value: object) -> object:
+    """Return a value made of what JSON knows: finite numbers, text, lists, objects with text keys."""
+    if isinstance(value, float):
+        return float(value) if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {str(key): _as_json_value(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_as_json_value(item) for item in value]
+    if isinstance(value, Path):
+        return str(value)
+    return _as_json_value(value.item()) if hasattr(value, "item") else value
+
+
+def _read_bytes(path: str | Path) -> bytes:
     try:
         return Path(path).read_bytes()
     except FileNotFoundError:
@@ -207,47 +242,30 @@ def _loads(text: str, where: str) -> object:
         raise InputError(message) from None
 
 
-JSON_SUFFIXES = (".json", ".jsonl", ".ndjson")
-DELIMITERS = ",;\t"
-SNIFFED = 65_536  # bytes looked at to tell text from binary, and JSON from CSV
+def _sha256(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-@dataclass(frozen=True)
-class TableRow:
-    """Hold one row of a file and where it stands ("answers.csv, row 3"; CSV rows count without the header)."""
-
-    where: str
-    values: dict[str, Any]
-
-
-def read_table(path: str | Path) -> list[TableRow]:
-    """Return a file's rows: CSV (comma, semicolon or tab; RFC 4180 quotes), JSON lines, or a JSON array of objects.
-
-    The text is UTF-8, with or without a byte order mark; a field may hold millions of characters. CSV values are
-    text, JSON values what they are. Raises InputError for a missing, empty, binary or torn file and for a row
-    that does not fit its header.
-    """
-    path = Path(path)
-    start = _start(path)
-    is_json = path.suffix.lower() in JSON_SUFFIXES or start.lstrip()[:1] in (b"{", b"[")
+@contextmanager
+def _file_descriptor(path: Path) -> Iterator[int]:
+    """Lend the descriptor of a file or a folder, opened for reading."""
+    descriptor = os.open(path, os.O_RDONLY)
     try:
-        records = list(_json(path) if is_json else _csv(path))
-    except UnicodeDecodeError:
-        raise InputError(f"{path} is not UTF-8 text: save it as UTF-8 (in Excel: 'CSV UTF-8').") from None
-    if not records:
-        raise InputError(f"{path} has no rows: give a file with one row per answer.")
-    return records
+        yield descriptor
+    finally:
+        os.close(descriptor)
 
 
-def _start(path: Path) -> bytes:
-    """Return the first bytes, without the byte order mark, of what must be a text file."""
+def _first_bytes(path: Path) -> bytes:
+    """Return a file's first bytes without the byte order mark; raises InputError if it is no text file."""
     if path.is_dir():
         raise InputError(f"{path} is a folder: name the files in it, for example {path / '*.csv'}.")
     if path.exists() and not path.is_file():
         raise InputError(f"{path} is a pipe or a device, which can't be read twice: save it as a file first.")
     try:
         with open(path, "rb") as file:
-            start = file.read(SNIFFED)
+            start = file.read(SNIFFED_BYTES)
     except FileNotFoundError:
         raise InputError(f"No file {path}: check the path.") from None
     if b"\0" in start:
@@ -258,48 +276,48 @@ def _start(path: Path) -> bytes:
     return start
 
 
-def _csv(path: Path) -> Iterator[TableRow]:
+def _csv_rows(path: Path) -> Iterator[TableRow]:
     with open(path, encoding="utf-8-sig", newline="") as file, _long_fields():
         try:
             reader = csv.reader(file, delimiter=_delimiter(file, path), strict=True)
-            header, number = [name.strip() for name in _first(reader)], 0
+            header = [name.strip() for name in _first_filled(reader)]
             _check_header(header, path)
-            for fields in reader:
-                if fields:
-                    number += 1
-                    yield TableRow(f"{path}, row {number}", _as_dict(header, fields, f"{path}, row {number}"))
+            for number, fields in enumerate(filter(None, reader), start=1):
+                where = f"{path}, row {number}"
+                yield TableRow(where, _as_dict(header, fields, where))
         except csv.Error as error:
             raise InputError(
-                f"{path}, line {reader.line_num}: not valid CSV ({error}): a field with quotes, commas "
-                'or line breaks stands between ", a " in it is doubled; or the file is torn.'
+                f'{path}, line {reader.line_num}: not valid CSV ({error}): put " around a field that holds quotes, '
+                'commas or line breaks, and write each " inside it twice; or the file is cut short.'
             ) from None
 
 
+@contextmanager
+def _long_fields() -> Iterator[None]:
+    """Lift the csv module's limit of 131,072 characters a field; the limit is one for the whole process."""
+    before = csv.field_size_limit(sys.maxsize)
+    try:
+        yield
+    finally:
+        csv.field_size_limit(before)
+
+
 def _delimiter(file: TextIO, path: Path) -> str:
-    """Return the delimiter that cuts the header into most names, a comma where they tie."""
+    """Return the delimiter that cuts the header into most names; with equal numbers a comma wins."""
     counts = {}
     for delimiter in DELIMITERS:
         file.seek(0)
         try:
-            counts[delimiter] = len(_first(csv.reader(file, delimiter=delimiter)))
+            counts[delimiter] = len(_first_filled(csv.reader(file, delimiter=delimiter)))
         except csv.Error as error:
             raise InputError(f"{path}, line 1: not a CSV header ({error}): write the columns' names there.") from None
     file.seek(0)
     return max(counts, key=lambda delimiter: counts[delimiter])
 
 
-def _first(rows: Iterable[list[str]]) -> list[str]:
+def _first_filled(rows: Iterable[list[str]]) -> list[str]:
+    """Return the first row that has fields, [] if there is no such row."""
     return next((fields for fields in rows if fields), [])
-
-
-@contextmanager
-def _long_fields() -> Iterator[None]:
-    """Lift the csv module's limit of 131,072 characters a field, which holds for the whole process."""
-    before = csv.field_size_limit(sys.maxsize)
-    try:
-        yield
-    finally:
-        csv.field_size_limit(before)
 
 
 def _check_header(header: list[str], path: Path) -> None:
@@ -309,6 +327,7 @@ def _check_header(header: list[str], path: Path) -> None:
 
 
 def _as_dict(header: list[str], fields: list[str], where: str) -> dict[str, str]:
+    """Return a CSV row by column name; columns without a name are left out."""
     if len(fields) < len(header) or any(fields[len(header) :]):
         raise InputError(
             f"{where}: {len(fields)} fields under a header of {len(header)}: put fields that hold "
@@ -317,18 +336,18 @@ def _as_dict(header: list[str], fields: list[str], where: str) -> dict[str, str]
     return {name: field for name, field in zip(header, fields) if name}
 
 
-def _json(path: Path) -> Iterator[TableRow]:
-    if _start(path).lstrip().startswith(b"["):
-        values = _parsed(path.read_text(encoding="utf-8-sig"), f"{path}")
-        yield from (_object(value, f"{path}, row {n}") for n, value in enumerate(values, 1))
+def _json_rows(path: Path) -> Iterator[TableRow]:
+    if _first_bytes(path).lstrip().startswith(b"["):
+        values = _parse_row(path.read_text(encoding="utf-8-sig"), f"{path}")
+        yield from (_as_row(value, f"{path}, row {n}") for n, value in enumerate(values, 1))
         return
     with open(path, encoding="utf-8-sig", newline="\n") as file:
         for n, line in enumerate(file, 1):
             if line.strip():
-                yield _object(_parsed(line, f"{path}, line {n}"), f"{path}, line {n}")
+                yield _as_row(_parse_row(line, f"{path}, line {n}"), f"{path}, line {n}")
 
 
-def _parsed(text: str, where: str) -> Any:
+def _parse_row(text: str, where: str) -> Any:
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as error:
@@ -338,7 +357,7 @@ def _parsed(text: str, where: str) -> Any:
         ) from None
 
 
-def _object(value: Any, where: str) -> TableRow:
+def _as_row(value: Any, where: str) -> TableRow:
     if not isinstance(value, dict):
         raise InputError(f"{where}: expected an object with named columns, got {str(value)[:40]!r}.")
     return TableRow(where, value)

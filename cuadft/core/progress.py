@@ -1,4 +1,11 @@
-"""Progress of long work: a live bar in Jupyter, or one line from time to time in a plain log (CUADFT_PLAIN=1)."""
+"""Progress of long work: a live bar in Jupyter, or a line from time to time in a plain log (CUADFT_PLAIN=1).
+
+For example, a bar over 200 judged answers:
+
+    progress = bar(200, "judging", unit="answer")
+    progress.update()
+    progress.close()
+"""
 
 from __future__ import annotations
 
@@ -9,13 +16,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-MARK = "· "  # how the loop tells these lines from a notebook's other output
-EVERY = 20.0  # seconds between two lines of a plain log
+LINE_START = "· "  # by it the loop tells a line of progress from a notebook's other output
+SECONDS_BETWEEN_LINES = 20.0  # of a plain log
 
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Hide what transformers, TRL and datasets say on every training about their own future, and their tiny bars."""
+    """Hide FutureWarnings and the progress bars of `datasets`, which every training would repeat."""
     import datasets
 
     hidden = datasets.are_progress_bars_disabled()
@@ -30,14 +37,14 @@ def quiet() -> Iterator[None]:
 
 
 def bar(total: int, label: str, unit: str = "row") -> Any:
-    """Return a tqdm bar with rate and remaining time; under CUADFT_PLAIN it prints whole lines."""
+    """Return a tqdm bar with rate and remaining time; with CUADFT_PLAIN set it prints whole lines instead."""
     from tqdm.auto import tqdm
 
-    return _Lines(total, label, unit) if os.environ.get("CUADFT_PLAIN") else tqdm(total=total, desc=label, unit=unit)
+    return _LogLines(total, label, unit) if os.environ.get("CUADFT_PLAIN") else tqdm(total=total, desc=label, unit=unit)
 
 
-class _Lines:
-    """The part of tqdm that is used here, for a log: a line at the start of the work, every EVERY seconds and at its end."""
+class _LogLines:
+    """Stand in for a tqdm bar in a plain log: print a line every `SECONDS_BETWEEN_LINES` and one at the end."""
 
     def __init__(self, total: int, label: str, unit: str) -> None:
         self.total, self.label, self.unit = total, label, unit
@@ -45,9 +52,10 @@ class _Lines:
 
     def update(self, n: int = 1) -> None:
         self.done += n
-        if time.monotonic() - self.started < 0.01:  # what an earlier run had done says nothing about the rate
+        # Work of an earlier run is counted at once at the start; it says nothing about the rate of this run.
+        if time.monotonic() - self.started < 0.01:
             self.skipped += n
-        if self.done >= self.total or time.monotonic() - self.shown > EVERY:
+        if self.done >= self.total or time.monotonic() - self.shown > SECONDS_BETWEEN_LINES:
             self.show()
 
     def show(self, note: str = "") -> None:
@@ -56,7 +64,7 @@ class _Lines:
         rate = (self.done - self.skipped) / seconds if seconds > 0 else 0.0
         left = f", {(self.total - self.done) / rate:.0f} s left" if rate and self.done < self.total else ""
         state = f"{self.done}/{self.total} {self.unit}s, {seconds:.0f} s, {rate:.2f} {self.unit}s/s"
-        print(f"{MARK}{self.label}: {state}{left}{note}", flush=True)
+        print(f"{LINE_START}{self.label}: {state}{left}{note}", flush=True)
 
     def close(self) -> None:
         if self.done < self.total:
@@ -64,22 +72,22 @@ class _Lines:
 
 
 def watch_trainer(trainer: Any, label: str) -> None:
-    """Let a Trainer print progress lines under CUADFT_PLAIN; in Jupyter it shows its own table."""
+    """Let a Trainer print lines of progress where CUADFT_PLAIN is set; in Jupyter it shows its own table."""
     if not os.environ.get("CUADFT_PLAIN"):
         return
     from transformers import PrinterCallback, TrainerCallback
 
-    class Progress(TrainerCallback):
+    class PrintProgress(TrainerCallback):
         def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-            self.lines = _Lines(state.max_steps, label, "step")
+            self.lines = _LogLines(state.max_steps, label, "step")
             self.lines.update(state.global_step)
 
         def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
             self.lines.update()
 
         def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
-            if logs and "loss" in logs and time.monotonic() - self.lines.shown > EVERY:
+            if logs and "loss" in logs and time.monotonic() - self.lines.shown > SECONDS_BETWEEN_LINES:
                 self.lines.show(f", loss {float(logs['loss']):.3f}")
 
     trainer.remove_callback(PrinterCallback)
-    trainer.add_callback(Progress())
+    trainer.add_callback(PrintProgress())

@@ -1,4 +1,16 @@
-"""Marks that a prompt or a tokenizer takes as structure, broken up in text that a prompt only quotes."""
+"""Fold texts so that they can be compared, and break up marks that a prompt or a tokenizer takes as structure.
+
+Everything that compares texts or names folds them here:
+
+    fold(" Governing   LAW ")         # "governing law": equal texts
+    fold_words("Co-Branding, 2019")    # ["co", "branding", "2019"]: shared words
+    fold_letters("Anti-Assignment")    # "antiassignment": two spellings of one name
+    fold_name("Answer A")              # "answer_a": the name of a column
+
+Three foldings are fixed by what others published, and stand beside the measures that need them: SQuAD's in
+`evaluation.text_scores.normalise_answer`, ROUGE's in `evaluation.text_scores.rouge_tokens`, and CUAD's in
+`evaluation.metrics.span_words`.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +23,27 @@ MARK = re.compile(r"[<＜﹤](?=[^\s\d<=])|\[(?=/?(?:INST|SYSTEM_PROMPT|AVAILABL
 RUNS = re.compile(r"[<＜﹤]{2,}|[>＞﹥]{2,}|[\[［]{2,}|[\]］]{2,}")
 # characters without width and marks of direction: they hide text from a reader, or split a mark to hide it from us
 UNSEEN = re.compile("[\u00ad\u061c\u180e\u200b-\u200f\u202a-\u202e\u2060-\u206f\ufeff\U000e0000-\U000e007f]")
+WORD = re.compile(r"[^\W_]+")  # a run of letters and digits of any script
+
+
+def fold(text: str) -> str:
+    """Return a text case-folded and with single blanks: equal for texts that differ in case and white space alone."""
+    return " ".join(text.split()).casefold()
+
+
+def fold_words(text: str) -> list[str]:
+    """Return the words of a text in order, case-folded: its runs of letters and digits."""
+    return WORD.findall(text.casefold())
+
+
+def fold_letters(text: str) -> str:
+    """Return the letters and digits of a text, case-folded: what two spellings of one name share."""
+    return "".join(fold_words(text))
+
+
+def fold_name(text: str) -> str:
+    """Return the words of a name, case-folded and joined by "_": "Answer A" becomes "answer_a"."""
+    return "_".join(fold_words(text))
 
 
 def break_marks(text: str) -> str:
@@ -34,8 +67,3 @@ def without_marks(text: str, tokens: Iterable[str]) -> str:
 def quotable(text: str) -> str:
     """Fold white space and break up marks that a tokenizer or a prompt would take as structure."""
     return break_marks(" ".join(text.split()))
-
-
-def fold(text: str) -> str:
-    """Return the text as answers are told apart: by their characters, whatever the case and the white space."""
-    return " ".join(text.split()).casefold()

@@ -1,6 +1,14 @@
-"""Take the annotated contracts that were dropped into a folder since the iteration before; once taken, they are frozen.
+"""Take the annotated contracts that were dropped into a folder since the iteration before, and freeze them.
 
-Which contracts that arrive are new to a run and may be learned from, and with which contracts each belongs together.
+A contract that arrives is taken if it is new to the run and unlike every held-out contract. What is left out is kept
+with its reason. A second call for the same iteration returns the same contracts, whatever the folder holds by then. For
+example:
+
+    iteration = runs.Iteration(Path("runs/stream"), 2)
+    take_arrivals(iteration, "arrivals")
+    arrivals_table(iteration)    # [{"contracts": 3, "what": "taken", "for example": "SUPPLY AGREEMENT (new.json)"}]
+
+`cuadft.data.rows` reads what was taken (`arrived_contracts`), and `cuadft.data.stream` cuts it into slices.
 """
 
 from __future__ import annotations
@@ -20,70 +28,51 @@ from cuadft.data.contracts import Contract
 from cuadft.data.cuad import TYPES_NAME
 from cuadft.data.rows import HELD_OUT, PLAIN
 
-KINDS = (".json", ".zip")
-RECENT = 60.0  # seconds since its last change in which a broken file may be one that is still being copied
-WAIT = 2.0  # seconds in which it then has to change
-_ArrivalRecord = dict[str, Any]
+FILE_ENDINGS = (".json", ".zip")
+STILL_WRITTEN = "still being written, so left for the next iteration"
+REPEATED = "stands more than once in the folder"
+RENAMED = "has the title of a contract of the run, but another text: rename it if it is another contract"
+
+# A broken file that changed this recently may be one that is still being copied; it then has some time to change again.
+RECENT_SECONDS = 60.0
+WAIT_SECONDS = 2.0
+
+_ArrivalRecord = dict[str, Any]  # a line of contracts.jsonl or of arrived.jsonl
 
 
 def take_arrivals(iteration: runs.Iteration, folder: str | Path, *, max_characters: int = 0) -> list[Contract]:
     """Return the contracts that arrive in this iteration, and freeze them in its arrived.jsonl.
 
-    Read are the .json and .zip files of `folder`, as by `contracts.read`. Left out, with the reason (see `table`), are
-    contracts whose title or text the run has, that share text or filer with a held-out contract (dev, test, slice), that
-    have no questions or are longer than `max_characters` (0: any), and files that change while they are read. A second call
-    returns the same contracts, whatever the folder holds by then; only those that repeat a held-out contract of splits that
-    were drawn anew are dropped. Raises InputError if a file is broken, or if two of one title differ, with nothing taken;
-    from iteration 2 on also if there is nothing new.
+    The .json and .zip files of `folder` are read as by `read_contracts`. A contract is left out, with the reason (see
+    `arrivals_table`), if the run has its title or text, if it shares text or filer with a held-out contract (dev, test,
+    slice), if it has no questions, or if it is longer than `max_characters` (0: any length). A file that changes while
+    it is read is left for the next iteration.
+
+    A second call returns the same contracts, whatever the folder holds by then. One exception: if the splits were drawn
+    anew, contracts that now repeat a held-out contract are dropped.
+
+    Raises InputError if a file is broken or if two contracts of one title differ; nothing is taken then. From iteration
+    2 on it is also raised if there is nothing new.
     """
     known = [r for r in rows.contract_records(iteration.run) if r.get("arrived") != iteration.number]
     if rows.arrived_path(iteration).is_file():
         before = [Arrival(each["file"], rows.arrived_contract(each)) for each in rows.taken_contracts(iteration)]
-        found, left = admit(before, known)
+        found, left = admit_arrivals(before, known)
         if found or not iteration.previous:
             return _freeze(iteration, found, rows.left_out_arrivals(iteration) + left, known)
-    found, unread = _read(folder)
-    found, left = admit(found, known, max_characters=max_characters)
+    found, unread = _read_folder(folder)
+    found, left = admit_arrivals(found, known, max_characters=max_characters)
     if not found and iteration.previous:
+        reasons = _counted_reasons(left + unread)
         raise InputError(
-            f"Nothing new in {folder} for iteration {iteration.number} ({_counted(left + unread)}): drop a file "
-            "with new contracts there, in the layout of CUAD_v1.json, then run the same command again."
+            f"Nothing new in {folder} for iteration {iteration.number} ({reasons}): drop a file with new contracts "
+            "there, in the layout of CUAD_v1.json, then run the same command again."
         )
     return _freeze(iteration, found, left + unread, known)
 
 
-def _freeze(
-    iteration: runs.Iteration, found: Sequence[Arrival], left: Iterable[_ArrivalRecord], known: Sequence[_ArrivalRecord]
-) -> list[Contract]:
-    """Write what is taken, each contract in its group; what was held out stays so while nothing like it is known."""
-    before = {each["title"]: each for each in rows.taken_contracts(iteration)}
-    known = [r for r in known if r.get("arrived", 0) < iteration.number]
-    learned = _learned(iteration) | {title for title, each in before.items() if each["group"] == -1}
-    groups = groups_of_new([each.contract for each in found], known, learned=learned)
-    # the first iteration draws all that it holds out at once: without the rest of that draw, these are drawn anew
-    drawn = iteration.previous is not None or any(r["split"] == "slice" for r in known)
-    lines = []
-    for file, contract in found:
-        line = rows.arrived_line(contract, iteration=iteration.number, file=file, group=groups[contract.title])
-        held = before.get(contract.title, {}) if drawn and line["group"] >= first_free(known) else {}
-        lines.append(line | {key: held[key] for key in ("split", "slice") if key in held})
-    rows.write_arrived(iteration, lines, left)
-    return [contract for _, contract in found]
-
-
-def _learned(iteration: runs.Iteration) -> set[str]:
-    """Return the titles that earlier iterations wrote training questions on: annotated only now, perhaps."""
-    paths = [runs.Iteration(iteration.run, n).path("data", "synthetic.jsonl") for n in range(1, iteration.number)]
-    return {row["contract"] for path in paths if path.is_file() for row in files.read_jsonl(path)}
-
-
-def _counted(left: Sequence[_ArrivalRecord]) -> str:
-    counts = Counter(each["reason"] for each in left)
-    return "; ".join(f"{count} x {reason}" for reason, count in counts.items()) or "it is empty"
-
-
 def arrivals_table(iteration: runs.Iteration) -> list[_ArrivalRecord]:
-    """Return how many contracts the iteration took and left out, by reason: {"contracts", "what", "for example"}."""
+    """Return how many contracts were taken, and left out for each reason: {"contracts", "what", "for example"}."""
     lines = [each | {"reason": "taken", "detail": each["file"]} for each in rows.taken_contracts(iteration)]
     lines += rows.left_out_arrivals(iteration)
     examples = {
@@ -96,91 +85,25 @@ def arrivals_table(iteration: runs.Iteration) -> list[_ArrivalRecord]:
     ]
 
 
-def _read(folder: str | Path) -> tuple[list[Arrival], list[_ArrivalRecord]]:
-    """Return the contracts of a folder's files and the names of those not read; InputError names every broken file."""
-    folder = runs.resolve_path(folder)
-    try:
-        names = sorted(path for path in folder.iterdir() if not path.name.startswith(".") and path.name != TYPES_NAME)
-    except OSError as error:
-        raise InputError(
-            f"Can't read arrivals_folder {str(folder)!r} ({error.strerror}): make that folder, and drop files in "
-            "the layout of CUAD_v1.json (.json or .zip) there."
-        ) from error
-    files = [path for path in names if path.suffix.lower() in KINDS and not path.is_dir()]
-    left = [_unread(path, "not a .json or .zip file") for path in names if path not in files]
-    found, broken = [], {}
-    for path in files:
-        state = _state(path)
-        try:
-            read = [Arrival(path.name, _named_rows(contract)) for contract in contracts.read_contracts(path)]
-        except InputError as error:
-            broken[path] = (state, str(error))
-            continue
-        if _state(path) == state:
-            found += read
-        else:
-            left.append(_unread(path, "still being written, so left for the next iteration"))
-    growing = _growing({path: state for path, (state, _) in broken.items()})
-    left += [_unread(path, "still being written, so left for the next iteration") for path in growing]
-    contracts.raise_problems(str(folder), [message for path, (_, message) in broken.items() if path not in growing])
-    return found, left
-
-
-def _unread(path: Path, reason: str) -> _ArrivalRecord:
-    return {"title": "", "file": path.name, "reason": reason, "detail": ""}
-
-
-def _state(path: Path) -> tuple[int, int] | None:
-    try:
-        stat = path.stat()
-    except FileNotFoundError:
-        return None
-    return stat.st_size, stat.st_mtime_ns
-
-
-def _growing(states: dict[Path, tuple[int, int] | None]) -> set[Path]:
-    """Return the files that have changed since, or change soon, or are gone; looks on only if one changed lately."""
-    end = time.monotonic() + WAIT
-    while True:
-        changed = {path for path, state in states.items() if state is None or _state(path) != state}
-        waiting = any(time.time() - state[1] / 1e9 < RECENT for path, state in states.items() if path not in changed)
-        if not waiting or time.monotonic() > end:
-            return changed
-        time.sleep(0.1)
-
-
-def _named_rows(contract: Contract) -> Contract:
-    """Return the contract with row ids that begin with its title: other files may use the same short ids."""
-    start = f"{contract.title}__"
-    if all(row["id"].startswith(start) for row in contract.rows):
-        return contract
-    return replace(contract, rows=tuple(row | {"id": start + row["id"]} for row in contract.rows))
-
-
-TWICE = "stands more than once in the folder"
-RENAMED = "has the title of a contract of the run, but another text: rename it if it is another contract"
-_Record = dict[str, Any]
-
-
 class Arrival(NamedTuple):
-    """A contract and the name of the file that it came in."""
+    """A contract, and the name of the file that it came in."""
 
     file: str
     contract: Contract
 
-    def left(self, reason: str, detail: str = "") -> _Record:
+    def left_out(self, reason: str, detail: str = "") -> _ArrivalRecord:
         """Return the line that says why the contract was left out."""
         return {"title": self.contract.title, "file": self.file, "reason": reason, "detail": detail}
 
 
-def admit(
-    found: Sequence[Arrival], known: Iterable[_Record], *, max_characters: int = 0
-) -> tuple[list[Arrival], list[_Record]]:
-    """Return the contracts that may be learned from, and why each other one is left out.
+def admit_arrivals(
+    found: Sequence[Arrival], known: Iterable[_ArrivalRecord], *, max_characters: int = 0
+) -> tuple[list[Arrival], list[_ArrivalRecord]]:
+    """Return the contracts that may be learned from, and a record with the reason for each one that is left out.
 
-    known: the records of all other contracts of the run. Contracts without annotations do not count among them: an
-    annotated one of the same title takes their place. Titles are compared whatever their case and white space. Raises
-    InputError if two new contracts of one title differ.
+    known: the records of all other contracts of the run. Contracts without annotations are ignored, because an
+    annotated contract of the same title takes their place. Titles are compared without regard to case and white space.
+    Raises InputError if two new contracts of one title differ.
     """
     annotated = [r for r in known if r["split"] != PLAIN]
     titles = {fold(r["title"]): r for r in annotated}
@@ -190,67 +113,176 @@ def admit(
     for each in found:
         contract, name = each.contract, fold(each.contract.title)
         if name in titles:
-            left.append(each.left(_known_as(contract, titles[name])))
+            left.append(each.left_out(_why_known(contract, titles[name])))
         elif name in kept:
-            left.append(each.left(TWICE, f"also in {kept[name].file}"))
+            left.append(each.left_out(REPEATED, f"also in {kept[name].file}"))
             if contract != kept[name].contract:
                 clashes.append(
                     f"contract {contract.title!r} stands in {kept[name].file} and {each.file}, with other "
                     "text or questions: keep one, or rename one"
                 )
         elif not contract.rows:
-            left.append(each.left("has no questions"))
+            left.append(each.left_out("has no questions"))
         elif max_characters and len(contract.text) > max_characters:
-            left.append(each.left("is longer than max_characters"))
+            left.append(each.left_out("is longer than max_characters"))
         elif contract.text in texts:
-            left.append(each.left("has the text of another contract", texts[contract.text]))
+            left.append(each.left_out("has the text of another contract", texts[contract.text]))
         else:
             kept[name], texts[contract.text] = each, contract.title
     contracts.raise_problems("arrivals_folder", clashes)
-    return _unlike_held_out(list(kept.values()), annotated, left)
+    return _drop_like_held_out(list(kept.values()), annotated, left)
 
 
-def _known_as(contract: Contract, record: _Record) -> str:
+def groups_of_new(
+    new: Sequence[Contract], known: Iterable[_ArrivalRecord], *, learned: Iterable[str] = ()
+) -> dict[str, int]:
+    """Return the group of each new contract: that of the known contracts that it belongs to, else an unused number.
+
+    A contract gets group -1, that of contracts without annotations, if it repeats such a contract or if its title is in
+    `learned` (training questions were written on it before). A contract of group -1 is never held out.
+    """
+    known = [r for r in known if r["split"] != PLAIN or r["title"] not in {c.title for c in new}]
+    learned = set(learned)
+    numbers = splits.contract_groups([*new, *map(Contract.from_record, known)])
+    candidates: dict[int, set[int]] = {}  # group numbers of known contracts, by the number of the joint grouping
+    for record in known:
+        candidates.setdefault(numbers[record["title"]], set()).add(record["group"])
+    for contract in new:
+        if contract.title in learned:
+            candidates.setdefault(numbers[contract.title], set()).add(-1)
+    free = first_free_group(known)
+    for number in sorted({numbers[c.title] for c in new} - set(candidates)):
+        candidates[number], free = {free}, free + 1
+    return {c.title: min(candidates[numbers[c.title]]) for c in new}
+
+
+def first_free_group(known: Iterable[_ArrivalRecord]) -> int:
+    """Return the group number after the largest one in use."""
+    return max((r["group"] for r in known), default=-1) + 1
+
+
+def _freeze(
+    iteration: runs.Iteration, found: Sequence[Arrival], left: Iterable[_ArrivalRecord], known: Sequence[_ArrivalRecord]
+) -> list[Contract]:
+    """Write what is taken, each contract with its group.
+
+    A contract that was held out before stays held out as long as no other contract of the run belongs to its group.
+    """
+    before = {each["title"]: each for each in rows.taken_contracts(iteration)}
+    known = [r for r in known if r.get("arrived", 0) < iteration.number]
+    learned = _learned_from(iteration) | {title for title, each in before.items() if each["group"] == -1}
+    groups = groups_of_new([each.contract for each in found], known, learned=learned)
+    # The first iteration draws all its held-out contracts at once. Without the others of that draw, it draws anew.
+    drawn = iteration.previous is not None or any(r["split"] == "slice" for r in known)
+    lines = []
+    for file, contract in found:
+        line = rows.arrived_line(contract, iteration=iteration.number, file=file, group=groups[contract.title])
+        held = before.get(contract.title, {}) if drawn and line["group"] >= first_free_group(known) else {}
+        lines.append(line | {key: held[key] for key in ("split", "slice") if key in held})
+    rows.write_arrived(iteration, lines, left)
+    return [contract for _, contract in found]
+
+
+def _learned_from(iteration: runs.Iteration) -> set[str]:
+    """Return the titles of contracts on which earlier iterations wrote training questions.
+
+    Such a contract may arrive with annotations later, and must not be held out then.
+    """
+    paths = [runs.Iteration(iteration.run, n).path("data", "synthetic.jsonl") for n in range(1, iteration.number)]
+    return {row["contract"] for path in paths if path.is_file() for row in files.read_jsonl(path)}
+
+
+def _counted_reasons(left: Sequence[_ArrivalRecord]) -> str:
+    """Return how many contracts and files were left out, by reason, as text for a message."""
+    counts = Counter(each["reason"] for each in left)
+    return "; ".join(f"{count} x {reason}" for reason, count in counts.items()) or "it is empty"
+
+
+def _read_folder(folder: str | Path) -> tuple[list[Arrival], list[_ArrivalRecord]]:
+    """Return the contracts of a folder's files, and a record of each file that was not read.
+
+    Raises InputError that names every broken file.
+    """
+    folder = runs.resolve_path(folder)
+    try:
+        names = sorted(path for path in folder.iterdir() if not path.name.startswith(".") and path.name != TYPES_NAME)
+    except OSError as error:
+        raise InputError(
+            f"Can't read arrivals_folder {str(folder)!r} ({error.strerror}): make that folder, and drop files in "
+            "the layout of CUAD_v1.json (.json or .zip) there."
+        ) from error
+    readable = [path for path in names if path.suffix.lower() in FILE_ENDINGS and not path.is_dir()]
+    left = [_unread_file(path, "not a .json or .zip file") for path in names if path not in readable]
+    found, broken = [], {}
+    for path in readable:
+        state = _size_and_time(path)
+        try:
+            read = [Arrival(path.name, _named_rows(contract)) for contract in contracts.read_contracts(path)]
+        except InputError as error:
+            broken[path] = (state, str(error))
+            continue
+        if _size_and_time(path) == state:
+            found += read
+        else:
+            left.append(_unread_file(path, STILL_WRITTEN))
+    growing = _still_changing({path: state for path, (state, _) in broken.items()})
+    left += [_unread_file(path, STILL_WRITTEN) for path in growing]
+    contracts.raise_problems(str(folder), [message for path, (_, message) in broken.items() if path not in growing])
+    return found, left
+
+
+def _unread_file(path: Path, reason: str) -> _ArrivalRecord:
+    return {"title": "", "file": path.name, "reason": reason, "detail": ""}
+
+
+def _size_and_time(path: Path) -> tuple[int, int] | None:
+    """Return a file's size in bytes and the time of its last change in ns, None if it is gone."""
+    try:
+        stat = path.stat()
+    except FileNotFoundError:
+        return None
+    return stat.st_size, stat.st_mtime_ns
+
+
+def _still_changing(states: dict[Path, tuple[int, int] | None]) -> set[Path]:
+    """Return the files that are gone or that differ from their state (size, time); wait for a file changed lately."""
+    end = time.monotonic() + WAIT_SECONDS
+    while True:
+        changed = {path for path, state in states.items() if state is None or _size_and_time(path) != state}
+        ages = [time.time() - state[1] / 1e9 for path, state in states.items() if path not in changed]  # in seconds
+        waiting = any(age < RECENT_SECONDS for age in ages)
+        if not waiting or time.monotonic() > end:
+            return changed
+        time.sleep(0.1)
+
+
+def _named_rows(contract: Contract) -> Contract:
+    """Return the contract with row ids that begin with its title, since other files may use the same short ids."""
+    start = f"{contract.title}__"
+    if all(row["id"].startswith(start) for row in contract.rows):
+        return contract
+    return replace(contract, rows=tuple(row | {"id": start + row["id"]} for row in contract.rows))
+
+
+def _why_known(contract: Contract, record: _ArrivalRecord) -> str:
     if record["text"] != contract.text:
         return RENAMED
     return f"was taken in iteration {record['arrived']}" if "arrived" in record else "is in the run's contracts already"
 
 
-def _unlike_held_out(
-    found: list[Arrival], annotated: Iterable[_Record], left: list[_Record]
-) -> tuple[list[Arrival], list[_Record]]:
-    apart = [Contract.from_record(r) for r in annotated if r["split"] in HELD_OUT]
-    groups = splits.contract_groups([*(each.contract for each in found), *apart]) if found else {}
-    taken = {groups[c.title]: c.title for c in apart if groups}
-    kept = [each for each in found if groups[each.contract.title] not in taken]
-    return kept, left + [
-        each.left("repeats a held-out contract (text or filer)", taken[groups[each.contract.title]])
-        for each in found
-        if groups[each.contract.title] in taken
-    ]
-
-
-def groups_of_new(new: Sequence[Contract], known: Iterable[_Record], *, learned: Iterable[str] = ()) -> dict[str, int]:
-    """Return the group of each new contract: that of the known contracts it belongs to, else a number not in use.
-
-    It is -1, the group of contracts without annotations, for one that repeats such a contract or stands in `learned`
-    (titles that training questions were written on before): those are never held out.
-    """
-    known = [r for r in known if r["split"] != PLAIN or r["title"] not in {c.title for c in new}]
-    learned = set(learned)
-    numbers = splits.contract_groups([*new, *map(Contract.from_record, known)])
-    of: dict[int, set[int]] = {}
-    for record in known:
-        of.setdefault(numbers[record["title"]], set()).add(record["group"])
-    for contract in new:
-        if contract.title in learned:
-            of.setdefault(numbers[contract.title], set()).add(-1)
-    free = first_free(known)
-    for number in sorted({numbers[c.title] for c in new} - set(of)):
-        of[number], free = {free}, free + 1
-    return {c.title: min(of[numbers[c.title]]) for c in new}
-
-
-def first_free(known: Iterable[_Record]) -> int:
-    """Return the smallest group number that is above all in use."""
-    return max((r["group"] for r in known), default=-1) + 1
+def _drop_like_held_out(
+    found: list[Arrival], annotated: Iterable[_ArrivalRecord], left: list[_ArrivalRecord]
+) -> tuple[list[Arrival], list[_ArrivalRecord]]:
+    """Return the contracts that share no group with a held-out contract, and `left` with a record of each other one."""
+    held_out = [Contract.from_record(record) for record in annotated if record["split"] in HELD_OUT]
+    groups = splits.contract_groups([*(each.contract for each in found), *held_out]) if found else {}
+    held_out_in_group = {groups[contract.title]: contract.title for contract in held_out if groups}
+    kept: list[Arrival] = []
+    left = list(left)
+    for each in found:
+        repeated = held_out_in_group.get(groups[each.contract.title])
+        if repeated is None:
+            kept.append(each)
+        else:
+            left.append(each.left_out("repeats a held-out contract (text or filer)", repeated))
+    return kept, left

@@ -1,4 +1,11 @@
-"""Cut a contract into passages with exact character offsets, and find where words stand in its text."""
+"""Cut a contract into passages with exact character offsets, and find where words stand in its text.
+
+For example:
+
+    passages = cut_passages(contract.text, contract=contract.title, size=800)
+    overlapping(passages, row["answers"])             # indexes of the passages that hold a gold span
+    locate_words("State of Delaware", contract.text)  # [start, end], or [] if the words are not there
+"""
 
 from __future__ import annotations
 
@@ -11,10 +18,11 @@ from typing import Any
 
 from cuadft.core.errors import InputError
 
-_LONGEST, _SHORTEST, _TAIL = 1.25, 0.6, 0.2
+# Lengths in shares of the wanted size: the longest passage, the shortest, and a rest that joins the passage before it.
+_LONGEST, _SHORTEST, _REST = 1.25, 0.6, 0.2
 _OVERLAPS = [Fraction(0), *(Fraction(n, of) for of in (2, 3, 4) for n in range(1, of))]
-# Where a passage may end, best first, always with the blanks that follow: a paragraph that closes (a heading
-# doesn't), any paragraph, a sentence, a line, a word.
+# Where a passage may end, best first, always with the blanks that follow: after a paragraph with a closing mark (a
+# heading has no such mark), after any paragraph, a sentence, a line, a word.
 _ENDS = (
     re.compile(r"(?<=[.!?:;)\]\"”])[^\S\n]*\n[^\S\n]*\n\s*"),
     re.compile(r"\n[^\S\n]*\n\s*"),
@@ -29,7 +37,7 @@ _ENDS = (
 
 @dataclass(frozen=True)
 class Passage:
-    """A stretch of one contract: its text[start:end] == `text`; `index` counts from 0 within the contract."""
+    """A stretch of one contract's text, text[start:end] of the contract; `index` counts from 0 within the contract."""
 
     contract: str
     index: int
@@ -41,11 +49,15 @@ class Passage:
 def cut_passages(text: str, *, contract: str = "", size: int = 800, overlap: float = 0.0) -> list[Passage]:
     """Cut `text` into passages of about `size` characters that together are the whole text.
 
-    Each ends at the paragraph end nearest to `size`, else a sentence, line or word end; inside a word only
-    where no blank is within reach. None is longer than 1.25 * size. With `overlap`, the share of a passage that
-    the next one repeats, they are runs of smaller pieces that are cut so: with 0.5 of two pieces, the second and
-    the fourth passage lie side by side. Raises InputError if size is below the number of pieces, or on an overlap
-    other than 0, 1/4, 1/3, 1/2, 2/3 and 3/4 (0.33 and 0.67 will do).
+    A passage ends at the end of a paragraph near `size`, else of a sentence, a line or a word; it ends inside a word
+    only if no blank is near. No passage is longer than 1.25 * size.
+
+    overlap: the share of a passage that the next one repeats: 0, 1/4, 1/3, 1/2, 2/3 or 3/4 (0.33 and 0.67 are
+    understood). The text is then cut into smaller pieces, and a passage is a run of them. With 1/2 a passage is two
+    pieces, so that the second passage begins in the middle of the first one, and the third passage where the first one
+    ends.
+
+    Raises InputError on another overlap, or if `size` is below the number of pieces of a passage.
     """
     share = min(_OVERLAPS, key=lambda known: abs(known - overlap))
     if not abs(share - overlap) < 0.01:
@@ -53,29 +65,28 @@ def cut_passages(text: str, *, contract: str = "", size: int = 800, overlap: flo
     pieces = share.denominator
     if size < pieces:
         raise InputError(
-            f"Invalid passage size {size} with overlap {overlap}: give a number of characters from "
-            f"{pieces}, such as 800"
+            f"Invalid passage size {size} with overlap {overlap}: give a number from {pieces}, such as 800"
         )
     bounds = _bounds(text, size // pieces)
-    last = max(len(bounds) - 1 - pieces, 0)  # the piece with which the last passage starts: it is a full one, too
+    last = max(len(bounds) - 1 - pieces, 0)  # the piece that the last passage starts with, so that it is a full one
     firsts = [*range(0, last, pieces - share.numerator), last] if text else []
     spans = [(bounds[n], bounds[min(n + pieces, len(bounds) - 1)]) for n in firsts]
     return [Passage(contract, n, start, end, text[start:end]) for n, (start, end) in enumerate(spans)]
 
 
 def _bounds(text: str, size: int) -> list[int]:
-    """Return the offsets, 0 and the length included, that part `text` into pieces of about `size` characters."""
+    """Return the offsets that cut `text` into pieces of about `size` characters, from 0 to the text's length."""
     bounds = [0]
     while bounds[-1] < len(text):
         bounds.append(bounds[-1] + _next_length(text[bounds[-1] : bounds[-1] + int(_LONGEST * size) + 1], size))
-    tiny = len(bounds) > 2 and bounds[-1] - bounds[-2] < _TAIL * size
+    tiny = len(bounds) > 2 and bounds[-1] - bounds[-2] < _REST * size
     if tiny and bounds[-1] - bounds[-3] <= _LONGEST * size:
         del bounds[-2]
     return bounds
 
 
 def _next_length(window: str, size: int) -> int:
-    """Return the next passage's length; `window` reaches one character past the longest allowed."""
+    """Return the next piece's length; `window` is the text from its start to one character past the longest piece."""
     if len(window) <= size:
         return len(window)
     longest = int(_LONGEST * size)
@@ -93,10 +104,11 @@ def overlapping(passages: Sequence[Passage], spans: Iterable[dict[str, Any]]) ->
 
 
 def gold_shares(passages: Sequence[Passage], spans: Iterable[dict[str, Any]]) -> dict[int, float]:
-    """Return how far each of one contract's passages is about the spans {"text", "start"}, by passage index.
+    """Return how much each passage of one contract is about the spans {"text", "start"}, by passage index.
 
-    That is, for the span that gives most, the characters that it shares with the passage over those of the
-    shorter of the two: 1.0 if the passage holds a whole span, or nothing else. Passages that share none are left out.
+    For one span, this is the number of characters that it shares with the passage over the length of the shorter of
+    both: 1.0 if the passage holds the whole span, or lies in it. Of several spans the largest share counts. A passage
+    that shares no character with a span is left out.
     """
     ordered = sorted(passages, key=lambda passage: passage.end)
     ends = [passage.end for passage in ordered]
@@ -111,10 +123,39 @@ def gold_shares(passages: Sequence[Passage], spans: Iterable[dict[str, Any]]) ->
     return found
 
 
-def locate_words(answer: str, text: str, start: int = 0, end: int | None = None) -> list[int]:
-    """Return the offsets [start, end] in `text` where `answer` first stands in text[start:end], or [].
+def merge_spans(spans: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Return (start, end) spans of one text in order, spans that touch or overlap as one."""
+    merged: list[tuple[int, int]] = []
+    for start, end in sorted(spans):
+        if merged and start <= merged[-1][1]:
+            merged[-1] = (merged[-1][0], max(end, merged[-1][1]))
+        else:
+            merged.append((start, end))
+    return merged
 
-    Case and the kind and length of blanks may differ. Whole words come first; a single word must be whole.
+
+def join_pieces(pieces: Iterable[tuple[int, str]]) -> list[tuple[int, str]]:
+    """Return pieces (start, text) of one text in order, pieces that touch or overlap joined, each character once."""
+    joined: list[tuple[int, str]] = []
+    for start, text in sorted(pieces, key=lambda piece: (piece[0], len(piece[1]))):
+        first, known = joined[-1] if joined else (start, "")
+        if joined and start <= first + len(known):
+            joined[-1] = (first, known + text[first + len(known) - start :])
+        else:
+            joined.append((start, text))
+    return joined
+
+
+def join_passages(passages: Iterable[Passage]) -> tuple[str, int]:
+    """Return the text of neighbouring passages of one contract, each character once, and the offset of its start."""
+    joined = join_pieces((passage.start, passage.text) for passage in passages)
+    return "".join(text for _, text in joined), joined[0][0] if joined else 0
+
+
+def locate_words(answer: str, text: str, start: int = 0, end: int | None = None) -> list[int]:
+    """Return the offsets [start, end] in `text` of the first place of `answer` in text[start:end], or [].
+
+    Case and the kind and length of blanks may differ. Whole words are looked for first; a single word must be whole.
     """
     words = answer.split()
     if not words:
@@ -122,7 +163,7 @@ def locate_words(answer: str, text: str, start: int = 0, end: int | None = None)
     literal = r"\s+".join(map(re.escape, words))
     before = r"(?<!\w)" if re.match(r"\w", words[0]) else ""
     after = r"(?!\w)" if re.search(r"\w\Z", words[-1]) else ""
-    # Annotated spans do end inside a word now and then, so words in a row are also taken literally.
+    # Some annotated spans end inside a word, so several words in a row are also looked for literally.
     for pattern in [before + literal + after] + [literal] * (len(words) > 1):
         if found := re.compile(pattern, re.IGNORECASE).search(text, start, len(text) if end is None else end):
             return list(found.span())

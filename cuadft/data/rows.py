@@ -1,30 +1,40 @@
-"""The contracts of a run and their splits (contracts.jsonl, and what arrived later), and the rows that each iteration asks.
+"""The contracts of a run, their splits, and the rows (questions) that an iteration asks.
 
-What arrived in each iteration: contracts with their questions, frozen in its arrived.jsonl once they are taken.
+A run keeps its contracts in contracts.jsonl: one record a contract, with its split and its group, drawn once. For
+example:
 
-A line is a contract's record with its rows, the iteration ("arrived"), the file that it came in and a hash of its content;
-or the title, file, reason and detail of a contract that was left out.
+    records = freeze_splits(run, contracts, dev=10, test=20, seed=7, split_unit="group")
+    train = rows_of_contracts(contracts, split_titles(records, "train"))
+    assert_no_leak(train, records)
+
+Contracts that arrive later are kept in arrived.jsonl of the iteration that took them. One line is the record of a
+contract with its rows, the iteration ("arrived"), the file that it came in and a hash of its content; a line for a
+contract that was left out has its title, file, reason and detail. `cuadft.data.arrivals` writes these lines.
 """
 
 from __future__ import annotations
 
 import difflib
 import random
-from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections import defaultdict, deque
+from collections.abc import Callable, Iterable, Sequence
+from operator import itemgetter
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from cuadft.core import files, runs
 from cuadft.core.errors import InputError
 from cuadft.core.files import value_hash
 from cuadft.data import splits
-from cuadft.data.contracts import Contract, Row
+from cuadft.data.contracts import Contract, Row, read_plain_folder
 from cuadft.data.passages import Passage, cut_passages
 
+Item = TypeVar("Item")
 SPLITS = ("train", "dev", "test")
 HELD_OUT = ("dev", "test", "slice")  # nothing is learned from these; "slice" is held out of a slice of the stream
-PLAIN = "plain"  # contracts without annotations
+PLAIN = "plain"  # the split of contracts without annotations
+ARRIVED = "arrived.jsonl"
+_HASHED = ("title", "contract_type", "filer", "text", "rows")  # parts of an arrived contract that never change
 
 
 def freeze_splits(
@@ -32,15 +42,15 @@ def freeze_splits(
 ) -> list[dict[str, Any]]:
     """Draw the run's splits and write them to contracts.jsonl, or return what an earlier iteration wrote.
 
-    split_unit "group" keeps near-duplicates and filers together; "none" puts every contract in all splits (as the
-    published sample did), so that its scores say nothing about unseen contracts. Raises InputError on another
-    split_unit, or if the frozen contracts are no longer among `contracts`.
+    split_unit "group" keeps near-duplicates and the contracts of one filer together. "none" puts every contract in all
+    splits, as the published sample did, so that its scores tell nothing about unseen contracts. Raises InputError on
+    another split_unit, or if the frozen contracts are no longer among `contracts`.
     """
     if split_unit not in ("group", "none"):
         raise InputError(f"Unknown split_unit '{split_unit}': choose group or none.")
     path = run / "contracts.jsonl"
     if path.is_file():
-        return _frozen(path, {c.title: c for c in contracts})
+        return _frozen_records(path, {c.title: c for c in contracts})
     if split_unit == "none":
         records = [c.record(group=i, split="all") for i, c in enumerate(contracts)]
     else:
@@ -54,8 +64,8 @@ def freeze_splits(
 def contract_records(run: Path, upto: int | None = None) -> list[dict[str, Any]]:
     """Return the records of contracts.jsonl, then those that arrived in iterations 1 to `upto` (None: in any).
 
-    A record that arrived has "arrived", the number of its iteration; it takes the place of an unannotated contract of
-    its title.
+    A record of an arrived contract has "arrived", the number of its iteration. It takes the place of a contract without
+    annotations that has the same title.
     """
     later = arrived_records(run, upto)
     annotated = {r["title"] for r in later}
@@ -64,9 +74,9 @@ def contract_records(run: Path, upto: int | None = None) -> list[dict[str, Any]]
 
 
 def add_plain_contracts(run: Path, contracts: Sequence[Contract]) -> list[dict[str, Any]]:
-    """Add contracts without annotations (for self-instruct only) to contracts.jsonl; return all its records.
+    """Add contracts without annotations, which serve self-instruct only, to contracts.jsonl; return all its records.
 
-    Raises InputError if one has the title of an annotated contract, or shares text or filer with a held-out one.
+    Raises InputError if one has the title of an annotated contract, or shares text or filer with a held-out contract.
     """
     path = run / "contracts.jsonl"
     records = [r for r in files.read_jsonl(path) if r["split"] != PLAIN]
@@ -91,14 +101,28 @@ def add_plain_contracts(run: Path, contracts: Sequence[Contract]) -> list[dict[s
     return records + added
 
 
-def _frozen(path: Path, contracts: dict[str, Contract]) -> list[dict[str, Any]]:
+def unannotated_contracts(iteration: runs.Iteration, folder: str, records: Iterable[dict[str, Any]]) -> list[Contract]:
+    """Return the contracts without annotations in a folder ("": no folder), which serve self-instruct only.
+
+    They are kept in contracts.jsonl. One whose title is among the records is left out: it has come with annotations
+    since.
+    """
+    plain = read_plain_folder(runs.resolve_path(folder)) if folder else []
+    add_plain_contracts(iteration.run, plain)
+    annotated = {record["title"] for record in records}
+    return [contract for contract in plain if contract.title not in annotated]
+
+
+def _frozen_records(path: Path, contracts: dict[str, Contract]) -> list[dict[str, Any]]:
+    """Return the annotated records of contracts.jsonl; raises InputError if a contract has changed or is gone."""
     records = [r for r in files.read_jsonl(path) if r["split"] != PLAIN]
     for record in records:
         now = contracts.get(record["title"])
         if now is None or now.text != record["text"]:
+            change = "gone from" if now is None else "another text in"
             raise InputError(
-                f"Contract '{record['title']}' of {path} is {'gone from' if now is None else 'another text in'} "
-                "the source. Splits are drawn once for a run: restore the source or take a new run folder."
+                f"Contract '{record['title']}' of {path} is {change} the source. Splits are drawn once for a run: "
+                "restore the source or take a new run folder."
             )
     return records
 
@@ -106,17 +130,19 @@ def _frozen(path: Path, contracts: dict[str, Contract]) -> list[dict[str, Any]]:
 def select_contracts(
     contracts: Sequence[Contract], *, only: Sequence[str] = (), max_characters: int = 0
 ) -> list[Contract]:
-    """Return the contracts to use: those named in `only` (all if empty), none longer than `max_characters` (0: any)."""
+    """Return the contracts named in `only` (empty: all contracts) that have at most `max_characters` (0: any length).
+
+    Raises InputError if a name is unknown or if no contract is left.
+    """
     unknown = sorted(set(only) - {c.title for c in contracts})
     if unknown:
         near = difflib.get_close_matches(unknown[0], [c.title for c in contracts], n=1, cutoff=0.3)
+        hint = f" (nearest: {near[0]!r})" if near else ""
         raise InputError(
-            f"only_contracts names '{unknown[0]}', which is not among the {len(contracts)} contracts"
-            f"{f' (nearest: {near[0]!r})' if near else ''}."
+            f"only_contracts names '{unknown[0]}', which is not among the {len(contracts)} contracts{hint}."
         )
-    kept = [
-        c for c in contracts if (not only or c.title in only) and (not max_characters or len(c.text) <= max_characters)
-    ]
+    named = [c for c in contracts if not only or c.title in only]
+    kept = [c for c in named if not max_characters or len(c.text) <= max_characters]
     if not kept:
         raise InputError(
             f"No contract is left: {len(contracts)} were read, max_characters is {max_characters}. Raise it."
@@ -132,7 +158,7 @@ def split_titles(records: Iterable[dict[str, Any]], split: str) -> list[str]:
 
 
 def rows_of_contracts(contracts: Iterable[Contract], wanted: Sequence[str]) -> list[Row]:
-    """Return all rows of the contracts with the wanted titles, in that order."""
+    """Return all rows of the contracts with the wanted titles, in the order of the titles."""
     by_title = {c.title: c for c in contracts}
     return [row for title in wanted for row in by_title[title].rows]
 
@@ -141,20 +167,34 @@ def spread_rows(rows: Sequence[Row], size: int, *, seed: int) -> list[Row]:
     """Draw `size` rows (0: all), as evenly as possible over their contracts; those left out depend on `seed`."""
     if size == 0 or size >= len(rows):
         return list(rows)
-    shuffle = random.Random(seed)
-    by_contract: dict[str, list[Row]] = defaultdict(list)
-    for row in shuffle.sample(list(rows), len(rows)):
-        by_contract[row["contract"]].append(row)
-    pools = [by_contract[title] for title in sorted(by_contract)]
-    drawn: list[Row] = []
-    while len(drawn) < size:
-        pools = [pool for pool in pools if pool]
-        drawn += [pool.pop() for pool in shuffle.sample(pools, min(len(pools), size - len(drawn)))]
+    drawn = draw_evenly(rows, size, group=itemgetter("contract"), rng=random.Random(seed))
     return sorted(drawn, key=lambda row: row["id"])
 
 
+def draw_evenly(items: Sequence[Item], size: int, *, group: Callable[[Item], str], rng: random.Random) -> list[Item]:
+    """Draw up to `size` items at random, one of each group before a second one of any."""
+    own: dict[str, list[Item]] = defaultdict(list)
+    for item in rng.sample(list(items), len(items)):
+        own[group(item)].append(item)
+    # Reversed, so that the last one comes first: run folders hold draws that were made in this order.
+    return take_turns([own[name][::-1] for name in sorted(own)], size, rng=rng)
+
+
+def take_turns(groups: Iterable[Iterable[Item]], size: int, *, rng: random.Random | None = None) -> list[Item]:
+    """Take up to `size` items, the first one of each group before the second one of any.
+
+    Within a group the order stays. The groups' order within a round is drawn by `rng`, or stays if that is None.
+    """
+    left = [deque(own) for own in groups]
+    taken: list[Item] = []
+    while len(taken) < size and (left := [own for own in left if own]):
+        count = min(len(left), size - len(taken))
+        taken += [own.popleft() for own in (rng.sample(left, count) if rng else left[:count])]
+    return taken
+
+
 def contract_passages(run: Path, wanted: Iterable[str], size: int, overlap: float = 0.0) -> list[Passage]:
-    """Cut the run's contracts with the wanted titles into passages of about `size` characters, as `passages.cut`."""
+    """Cut the run's contracts with the wanted titles into passages of about `size` characters."""
     keep = set(wanted)
     return [
         p
@@ -165,15 +205,16 @@ def contract_passages(run: Path, wanted: Iterable[str], size: int, overlap: floa
 
 
 def remember_rows(iteration: runs.Iteration, rows: Sequence[Row]) -> list[Row]:
-    """Return rows with those that earlier iterations learned from, and keep them in retriever/rows.jsonl for later ones.
+    """Return `rows` and those that earlier iterations learned from; keep both in retriever/rows.jsonl for later ones.
 
-    What is cheap to fit anew (relevance feedback, clause classifier) then forgets nothing of the stream.
+    Relevance feedback and the clause classifier are cheap to fit anew. Fitted to these rows, they forget nothing of the
+    stream.
     """
     before = iteration.previous.path("retriever", "rows.jsonl") if iteration.previous else None
     known = files.read_jsonl(before) if before and before.is_file() else []
     texts = {record["title"]: record.get("text", "") for record in contract_records(iteration.run, iteration.number)}
-    # an id of a generated question returns with other words; a plain contract may have been taken away, or have come
-    # back with annotations and a text that was read otherwise
+    # The id of a generated question may return with other words. A contract without annotations may have been taken
+    # away, or have come back with annotations and a text that was read differently.
     kept = {
         (row["id"], row["question"]): row
         for row in [*known, *rows]
@@ -185,7 +226,7 @@ def remember_rows(iteration: runs.Iteration, rows: Sequence[Row]) -> list[Row]:
 
 
 def with_passages(run: Path, predictions: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return predictions with the text of the passages that were sent, as `passage`, from the run's contracts."""
+    """Return predictions with `passage`, the text of the passages that the model was given."""
     texts = {record["title"]: record["text"] for record in contract_records(run)}
     return [
         p | {"passage": "\n\n".join(texts[p["contract"]][s["start"] : s["end"]] for s in p.get("passages") or [])}
@@ -213,7 +254,7 @@ def read_rows(iteration: runs.Iteration, *names: str) -> list[Row]:
 
 
 def held_out_titles(records: Iterable[dict[str, Any]]) -> set[str]:
-    """Return the titles of the dev, test and slice contracts; none where every contract is in every split."""
+    """Return the titles of the dev, test and slice contracts; there are none if every contract is in every split."""
     return {r["title"] for r in records if r["split"] in HELD_OUT}
 
 
@@ -225,10 +266,6 @@ def assert_no_leak(rows: Iterable[Row], records: Iterable[dict[str, Any]]) -> No
             f"Contract '{leaked[0]}' is held out, but its rows are among the training data "
             f"({len(leaked)} such contracts): delete data/ of this iteration and run 01_data_prep again."
         )
-
-
-ARRIVED = "arrived.jsonl"
-_CONTENT = ("title", "contract_type", "filer", "text", "rows")  # what the hash covers: never changes once taken
 
 
 def arrived_path(iteration: runs.Iteration) -> Path:
@@ -243,31 +280,31 @@ def arrived_line(contract: Contract, *, iteration: int, file: str, group: int) -
         "file": file,
         "rows": list(contract.rows),
     }
-    return made | {"sha256": _hash(made)}
+    return made | {"sha256": _content_hash(made)}
 
 
 def arrived_lines(run: Path, upto: int | None = None) -> list[dict[str, Any]]:
-    """Return the lines of contracts that arrived in iterations 1 to `upto` (None: in any), oldest first.
+    """Return the lines of contracts that arrived in iterations 1 to `upto` (None: in any iteration), oldest first.
 
-    Raises InputError if one is not as it was taken.
+    Raises InputError if a line has changed since.
     """
-    return [each for number in _numbers(run, upto) for each in taken_contracts(runs.Iteration(run, number))]
+    return [each for number in _arrival_iterations(run, upto) for each in taken_contracts(runs.Iteration(run, number))]
 
 
 def taken_contracts(iteration: runs.Iteration) -> list[dict[str, Any]]:
-    """Return the lines of the contracts that arrived in this iteration; InputError if one is not as it was taken."""
-    found = [each for each in _read(iteration) if "reason" not in each]
+    """Return the lines of the contracts that arrived in this iteration; raises InputError if a line has changed."""
+    found = [each for each in _lines(iteration) if "reason" not in each]
     for each in found:
-        if not isinstance(each.get("rows"), list) or each.get("sha256") != _hash(each):
+        if not isinstance(each.get("rows"), list) or each.get("sha256") != _content_hash(each):
             raise InputError(
-                f"{arrived_path(iteration)}: contract {each.get('title')!r} is not as it was taken. Restore the file, or "
-                "delete it, put the contract into arrivals_folder again and run the same command."
+                f"{arrived_path(iteration)}: contract {each.get('title')!r} is not as it was taken. Restore the file, "
+                "or delete it, put the contract into arrivals_folder again and run the same command."
             )
     return found
 
 
 def refuse_arrivals(iteration: runs.Iteration) -> None:
-    """Raise InputError if contracts have arrived so far: only the stream "arrivals" knows what to do with them."""
+    """Raise InputError if contracts have arrived so far, because only the stream "arrivals" uses them."""
     if found := arrived_lines(iteration.run, iteration.number):
         first = arrived_path(runs.Iteration(iteration.run, found[0]["arrived"]))
         raise InputError(
@@ -278,27 +315,27 @@ def refuse_arrivals(iteration: runs.Iteration) -> None:
 
 def left_out_arrivals(iteration: runs.Iteration) -> list[dict[str, Any]]:
     """Return title, file, reason and detail of what was left out in this iteration."""
-    return [each for each in _read(iteration) if "reason" in each]
+    return [each for each in _lines(iteration) if "reason" in each]
 
 
 def write_arrived(iteration: runs.Iteration, found: Iterable[dict[str, Any]], left: Iterable[dict[str, Any]]) -> None:
-    """Freeze what was taken and what was left out, in one step."""
+    """Write the lines of contracts that were taken (found) and of those that were left out, in one step."""
     files.write_jsonl(arrived_path(iteration), [*found, *left])
 
 
 def arrived_records(run: Path, upto: int | None = None) -> list[dict[str, Any]]:
-    """Return the records, as in contracts.jsonl, of what arrived in iterations 1 to `upto`, each with "arrived"."""
+    """Return what arrived in iterations 1 to `upto` as records like those of contracts.jsonl, each with "arrived"."""
     dropped = ("rows", "file", "sha256")
     return [{key: value for key, value in each.items() if key not in dropped} for each in arrived_lines(run, upto)]
 
 
 def arrived_contracts(run: Path, upto: int | None = None) -> list[Contract]:
-    """Return the contracts, with their questions, that arrived in iterations 1 to `upto` (None: in any)."""
+    """Return the contracts, with their questions, that arrived in iterations 1 to `upto` (None: in any iteration)."""
     return [arrived_contract(each) for each in arrived_lines(run, upto)]
 
 
 def arrived_contract(line: dict[str, Any]) -> Contract:
-    """Return the contract of a line."""
+    """Return the contract, with its questions, of a line of arrived.jsonl."""
     return Contract(line["title"], line["text"], line["contract_type"], line["filer"], tuple(line["rows"]))
 
 
@@ -306,24 +343,26 @@ def keep_arrived(iteration: runs.Iteration, records: Sequence[dict[str, Any]]) -
     """Write the splits (and slice numbers) that `records` give to what arrived in this iteration."""
     given = {r["title"]: r for r in records}
     found = taken_contracts(iteration)
-    changed = [_marked(each, given[each["title"]]) for each in found]
+    changed = [_with_split(each, given[each["title"]]) for each in found]
     if changed != found:
         write_arrived(iteration, changed, left_out_arrivals(iteration))
 
 
-def _marked(line: dict[str, Any], record: dict[str, Any]) -> dict[str, Any]:
+def _with_split(line: dict[str, Any], record: dict[str, Any]) -> dict[str, Any]:
+    """Return a line with the split, and the slice if there is one, of a record."""
     kept = {key: value for key, value in line.items() if key != "slice"}
     return kept | {key: record[key] for key in ("split", "slice") if key in record}
 
 
-def _numbers(run: Path, upto: int | None) -> list[int]:
+def _arrival_iterations(run: Path, upto: int | None) -> list[int]:
+    """Return the numbers of the iterations up to `upto` that have an arrived.jsonl."""
     named = [file.parent.name.removeprefix("iter-") for file in run.glob(f"iter-*/{ARRIVED}")]
     return sorted(int(n) for n in named if n.isdecimal() and (upto is None or int(n) <= upto))
 
 
-def _read(iteration: runs.Iteration) -> list[dict[str, Any]]:
+def _lines(iteration: runs.Iteration) -> list[dict[str, Any]]:
     return files.read_jsonl(arrived_path(iteration)) if arrived_path(iteration).is_file() else []
 
 
-def _hash(line: dict[str, Any]) -> str:
-    return value_hash({key: line.get(key) for key in _CONTENT})
+def _content_hash(line: dict[str, Any]) -> str:
+    return value_hash({key: line.get(key) for key in _HASHED})

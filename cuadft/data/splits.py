@@ -1,29 +1,33 @@
-"""Group contracts that leak into one another, and split whole groups.
+"""Split contracts into train, dev and test without leaks: contracts that resemble one another stay together.
 
-Two contracts belong together when one holds half of the other's wording, or when one company filed both.
+Two contracts belong to one group if one holds half of the other's wording or if one company filed both. A split holds
+whole groups only. For example:
 
-Find contracts that repeat one another's wording, by the word sequences they share.
+    groups = contract_groups(contracts)                                     # {"ACME SUPPLY AGREEMENT": 0, ...}
+    split_groups(contracts, groups, dev=10, test=20, seed=7)                # {"ACME SUPPLY AGREEMENT": "train", ...}
 """
 
 from __future__ import annotations
 
 import hashlib
 import random
-import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
 from cuadft.core.errors import InputError
+from cuadft.core.text import fold_words
 from cuadft.data.contracts import Contract
 
 
 def contract_groups(contracts: Sequence[Contract], *, shingle: int = 8, containment: float = 0.5) -> dict[str, int]:
-    """Return each contract's group number, from 0 in the order of titles, whatever the order given.
+    """Return each contract's group number, from 0 in the order of titles; the order of `contracts` does not matter.
 
-    Two contracts share a group if one contains `containment` of the other's sequences of `shingle` words (see
-    `duplicates`), if they have the same filer, or through a third. Raises InputError on repeated titles.
+    Two contracts share a group if one contains at least the share `containment` of the other's sequences of `shingle`
+    words (see `near_duplicates`), if they have the same filer, or if both share a group with a third contract. Raises
+    InputError on repeated titles.
     """
     if shingle < 1 or not 0 < containment <= 1:
         raise InputError(
@@ -46,6 +50,7 @@ def contract_groups(contracts: Sequence[Contract], *, shingle: int = 8, containm
 
 
 def _root(parents: list[int], number: int) -> int:
+    """Return the first member of a contract's group, and shorten the way to it (union-find)."""
     while parents[number] != number:
         parents[number] = parents[parents[number]]
         number = parents[number]
@@ -53,6 +58,7 @@ def _root(parents: list[int], number: int) -> int:
 
 
 def _join(parents: list[int], one: int, other: int) -> None:
+    """Make one group of the groups of two contracts."""
     first, second = sorted((_root(parents, one), _root(parents, other)))
     parents[second] = first
 
@@ -60,24 +66,25 @@ def _join(parents: list[int], one: int, other: int) -> None:
 def split_groups(
     contracts: Sequence[Contract], groups: dict[str, int], *, dev: int, test: int, seed: int
 ) -> dict[str, str]:
-    """Return "train", "dev" or "test" for each title: whole groups, contract types spread as these permit.
+    """Return "train", "dev" or "test" for each title, the same for all contracts of a group.
 
-    `dev` and `test` are numbers of contracts, met exactly wherever some choice of groups does, else as nearly
-    as any does; the order of `contracts` doesn't matter. Raises InputError if a split would be empty.
+    `dev` and `test` are numbers of contracts. They are met exactly if some choice of whole groups does so, else as
+    nearly as possible. Contract types are spread over the splits as evenly as groups permit. The order of `contracts`
+    does not matter. Raises InputError if a split would be empty.
     """
     types = {contract.title: contract.contract_type for contract in contracts}
     members: dict[int, list[str]] = defaultdict(list)
     for title in sorted(types):
         if title not in groups:
-            raise InputError(f"Contract {title!r} is in no group; pass the result of groups() for these contracts")
+            raise InputError(f"Contract {title!r} is in no group; pass contract_groups(...) of these contracts")
         members[groups[title]].append(title)
     pool = sorted(members.values(), key=lambda titles: seeded_order(seed, titles[0]))
-    counts = _possible([len(titles) for titles in pool], dev, test)
+    counts = _possible_sizes([len(titles) for titles in pool], dev, test)
     shares = Counter(types.values())
     result = dict.fromkeys(sorted(types), "train")
     for name, wanted, later in (("test", counts[0], counts[1]), ("dev", counts[1], 0)):
         targets = {kind: wanted * count / len(types) for kind, count in shares.items()}
-        chosen, pool = _choose(pool, wanted, later, types, targets)
+        chosen, pool = _choose_groups(pool, wanted, later, types, targets)
         result.update((title, name) for titles in chosen for title in titles)
     return result
 
@@ -87,8 +94,8 @@ def seeded_order(seed: int | str, title: str) -> str:
     return hashlib.sha256(f"{seed}:{title}".encode()).hexdigest()
 
 
-def _possible(sizes: list[int], dev: int, test: int) -> tuple[int, int]:
-    """Return the (test, dev) numbers of contracts nearest to those wanted that whole groups can give."""
+def _possible_sizes(sizes: list[int], dev: int, test: int) -> tuple[int, int]:
+    """Return the numbers (test, dev) of contracts nearest to the wanted ones that whole groups of these sizes give."""
     total, needed = sum(sizes), 1 + (dev > 0) + (test > 0)
     advice = "ask for fewer dev and test contracts, or add contracts"
     if dev < 0 or test < 0 or dev + test >= total:
@@ -97,48 +104,52 @@ def _possible(sizes: list[int], dev: int, test: int) -> tuple[int, int]:
         raise InputError(
             f"{total} contracts form only {len(sizes)} groups, but {needed} splits need one each; {advice}"
         )
-    most = (min(test + max(sizes), total) if test else 0, min(dev + max(sizes), total) if dev else 0)
-    reach, width = _reach(sizes, *most), 2 * most[0] + 1
-    options = [
-        (a, b)
-        for a in range(min(test, 1), most[0] + 1)
-        for b in range(min(dev, 1), most[1] + 1)
-        if a + b < total and reach >> (a + b * width) & 1
-    ]
-    return min(options, key=lambda ab: (abs(ab[0] - test) + abs(ab[1] - dev), ab))
+    most_test = min(test + max(sizes), total) if test else 0
+    most_dev = min(dev + max(sizes), total) if dev else 0
+    sums = [(int(a), int(b)) for a, b in np.argwhere(_reachable_sums(sizes, most_test, most_dev))]
+    # A split that is wanted must not be empty, and one contract at least is left for train.
+    options = [(a, b) for a, b in sums if a >= min(test, 1) and b >= min(dev, 1) and a + b < total]
+    return min(options, key=lambda sizes: (abs(sizes[0] - test) + abs(sizes[1] - dev), sizes))
 
 
-def _reach(sizes: Iterable[int], first: int, second: int) -> int:
-    """Return the sums (a <= first, b <= second) of two disjoint choices: bit a + b * (2 * first + 1)."""
-    width = 2 * first + 1
-    row = (1 << (first + 1)) - 1
-    mask = sum(row << (b * width) for b in range(second + 1))
-    reach = 1
-    for size in sizes:
-        to_first = reach << size if size <= first else 0
-        reach |= (to_first | reach << size * width) & mask
-    return reach
+def _reachable_sums(sizes: Iterable[int], most_first: int, most_second: int) -> np.ndarray:
+    """Return a table of booleans: whether two disjoint choices among the sizes can sum to a and to b, at [a, b].
+
+    a runs from 0 to most_first and b from 0 to most_second. This is the subset-sum problem for two sets at once.
+    """
+    reachable = np.zeros((most_first + 1, most_second + 1), dtype=bool)
+    reachable[0, 0] = True
+    for size in sizes:  # each size may be added to the first choice, to the second choice, or to neither
+        before = reachable.copy()
+        reachable[size:, :] |= before[: max(most_first + 1 - size, 0), :]
+        reachable[:, size:] |= before[:, : max(most_second + 1 - size, 0)]
+    return reachable
 
 
-def _choose(
+def _choose_groups(
     pool: list[list[str]], wanted: int, later: int, types: dict[str, str], targets: dict[str, float]
 ) -> tuple[list[list[str]], list[list[str]]]:
-    """Return (chosen, left) groups: `wanted` contracts near the types' targets, `later` more still to be had.
+    """Return (chosen, left) groups: the chosen ones hold `wanted` contracts, types near their targets.
 
-    First whatever fits under the targets rounded down, in the pool's order; then what the types lack most.
+    From those that are left, `later` more contracts can still be chosen. At first, every group that exceeds no target
+    (rounded down) is taken in the pool's order; then the groups whose types are missing most.
     """
     chosen: list[list[str]] = []
     left = list(pool)
     have: Counter[str] = Counter()
 
     def fits(titles: list[str]) -> bool:
-        need = wanted - len(titles)
-        others = (len(other) for other in left if other is not titles)
-        return need >= 0 and bool(_reach(others, need, later) >> (need + later * (2 * need + 1)) & 1)
+        """Tell whether both numbers can still be met exactly if this group is taken."""
+        missing = wanted - len(titles)
+        if missing < 0:
+            return False
+        others = [len(other) for other in left if other is not titles]
+        return bool(_reachable_sums(others, missing, later)[missing, later])
 
     def gain(titles: list[str]) -> float:
+        """Return how much nearer to the targets this group brings the types (squared distance), per contract."""
         kinds = Counter(types[title] for title in titles)
-        return sum(n * (2 * (targets[k] - have[k]) - n) for k, n in kinds.items()) / len(titles)
+        return sum(n * (2 * (targets[kind] - have[kind]) - n) for kind, n in kinds.items()) / len(titles)
 
     def take(titles: list[str]) -> None:
         nonlocal wanted
@@ -149,7 +160,7 @@ def _choose(
 
     for titles in pool:
         kinds = Counter(types[title] for title in titles)
-        if all(have[k] + n <= int(targets[k]) for k, n in kinds.items()) and fits(titles):
+        if all(have[kind] + n <= int(targets[kind]) for kind, n in kinds.items()) and fits(titles):
             take(titles)
     while wanted:
         take(next(filter(fits, sorted(left, key=gain, reverse=True))))
@@ -159,26 +170,48 @@ def _choose(
 def near_duplicates(texts: Sequence[str], shingle: int, containment: float) -> list[tuple[int, int]]:
     """Return the pairs (i, j), i < j, of texts with |A & B| / min(|A|, |B|) >= `containment`.
 
-    A and B are their sets of `shingle`-word sequences, whatever case and punctuation (Broder 1997, "On the
-    resemblance and containment of documents"). Containment, not resemblance: a short contract inside a
-    long one counts. Every pair is counted in full; only two sequences with one 64-bit hash could mislead.
+    A and B are the sets of `shingle`-word sequences of the two texts, without regard to case and punctuation (Broder
+    1997, "On the resemblance and containment of documents"). Containment is used and not resemblance, so that a short
+    contract inside a long one counts. The counts are exact unless two different sequences have the same 64-bit hash.
     """
-    codes: dict[str, int] = {}
-    dice = random.Random(0)
-    sets = []
-    for text in texts:
-        words = re.findall(r"\w+", text.casefold())
-        coded = [codes[w] if w in codes else codes.setdefault(w, dice.getrandbits(64)) for w in words]
-        sets.append(_shingles(np.array(coded, dtype=np.uint64), shingle))
-    sizes = np.array([len(each) for each in sets])
-    shared = _shared(sets)
-    smaller = np.minimum(sizes[:, None], sizes[None, :])
+    shared, smaller = _shared_shingles(texts, shingle)
     enough = np.triu((shared > 0) & (shared >= containment * smaller), 1)
     return [(int(one), int(other)) for one, other in np.argwhere(enough)]
 
 
+def largest_overlap(records: Iterable[Mapping[str, Any]], *, shingle: int = 8) -> tuple[float, str, str]:
+    """Return the largest containment (0 to 1) of a held-out and a training contract, and the titles of both.
+
+    records: of contracts.jsonl, with title, text and split; containment as in `near_duplicates`. Returns 0 and two
+    empty titles if there is no held-out or no training contract.
+    """
+    known = list(records)
+    shared, smaller = _shared_shingles([record["text"] for record in known], shingle)
+    training = np.array([record["split"] == "train" for record in known], dtype=bool)
+    held_out = np.array([record["split"] in ("dev", "test", "slice") for record in known], dtype=bool)
+    if not training.any() or not held_out.any():
+        return 0.0, "", ""
+    both_ways = shared + shared.T  # each pair is counted above the diagonal only
+    shares = np.where(np.outer(held_out, training), both_ways / np.maximum(smaller, 1), -1.0)
+    one, other = np.unravel_index(int(shares.argmax()), shares.shape)
+    return float(shares[one, other]), known[one]["title"], known[other]["title"]
+
+
+def _shared_shingles(texts: Sequence[str], shingle: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return two n x n counts: sequences shared by each two texts (upper triangle), and those of the smaller text."""
+    codes: dict[str, int] = {}
+    dice = random.Random(0)
+    sets = []
+    for text in texts:
+        words = fold_words(text)
+        coded = [codes[w] if w in codes else codes.setdefault(w, dice.getrandbits(64)) for w in words]
+        sets.append(_shingles(np.array(coded, dtype=np.uint64), shingle))
+    sizes = np.array([len(each) for each in sets])
+    return _shared(sets), np.minimum(sizes[:, None], sizes[None, :])
+
+
 def _shingles(words: np.ndarray, shingle: int) -> np.ndarray:
-    """Return the distinct 64-bit hashes of all `shingle`-word sequences (of a shorter text whole)."""
+    """Return the distinct 64-bit hashes of all `shingle`-word sequences; a shorter text is one sequence."""
     count = max(len(words) - shingle + 1, min(len(words), 1))
     hashes = np.zeros(count, dtype=np.uint64)
     for step in range(min(shingle, len(words))):
@@ -187,7 +220,7 @@ def _shingles(words: np.ndarray, shingle: int) -> np.ndarray:
 
 
 def _shared(sets: list[np.ndarray]) -> np.ndarray:
-    """Return the n x n counts of hashes shared by each two sets (upper triangle)."""
+    """Return the n x n counts of the hashes that each two of n sets share (upper triangle)."""
     number = len(sets)
     shared = np.zeros(number * number, dtype=np.int64)
     if not number:
@@ -196,7 +229,8 @@ def _shared(sets: list[np.ndarray]) -> np.ndarray:
     hashes = np.concatenate(sets)
     order = np.argsort(hashes, kind="stable")
     hashes, owners = hashes[order], owners[order]
-    # Equal hashes now stand side by side, owners ascending: pair each with its 1st, 2nd, ... equal neighbour.
+    # Equal hashes now stand side by side, their owners in rising order. Pair each with its 1st, 2nd, ... equal
+    # neighbour.
     at, lag = np.arange(len(hashes)), 1
     while len(at):
         at = at[at + lag < len(hashes)]

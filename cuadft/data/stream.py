@@ -1,21 +1,35 @@
-"""The stream of training contracts: the slices in which they arrive, what is held out of each, and what is replayed."""
+"""The stream of training contracts: the slices in which they arrive, what is held out of each, and what is replayed.
+
+Every iteration trains on one slice. Some contracts of each slice are held out, so that forgetting can be measured
+later, and some contracts of earlier slices are replayed. For example, with slices of 100 contracts in the order of
+filing years:
+
+    slices = cut_slices(records, stream="by_date", size=100, seed=7)
+    records = hold_out_of_slices(records, slices, contracts=10, seed=7)
+
+`next_slice` does all steps for one iteration, and `question_sets` gives the questions of the iteration.
+"""
 
 from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from cuadft.core import files, runs
 from cuadft.core.errors import InputError
 from cuadft.data import rows
+from cuadft.data.arrivals import take_arrivals
 from cuadft.data.contracts import Contract, Row
 from cuadft.data.splits import seeded_order
 
 STREAMS = ("random", "by_type", "by_date", "arrivals")
 UNDATED = "undated"
-HELD = "slice"  # split of the contracts that a slice is measured on
+SLICE_SPLIT = "slice"  # the split of contracts that are held out of a slice
+# The filing date in a title: "ACME_03_04_2010-EX-10.1" or "ACME_20100304-10K".
 _FILED = re.compile(
     r"_(?:\d{1,2}_\d{1,2}_((?:19|20)\d\d)|((?:19|20)\d\d)(?:0[1-9]|1[0-2])(?:0[1-9]|[12]\d|3[01]))(?=[_-]|$)"
 )
@@ -23,7 +37,7 @@ _Record = dict[str, Any]
 
 
 class Portion(NamedTuple):
-    """The training contracts of one iteration: the slice's number (from 1), its own contracts, replayed older ones."""
+    """The training contracts of one iteration: the number of its slice (from 1), new ones, replayed earlier ones."""
 
     number: int
     new: list[str]
@@ -37,48 +51,51 @@ def filing_year(title: str) -> str:
 
 
 def cut_slices(records: Iterable[_Record], *, stream: str, size: int, seed: int) -> list[list[str]]:
-    """Return the titles of each slice, in the order in which slices arrive; held-out contracts of a slice are among them.
+    """Return the titles of each slice, held-out contracts included, in the order in which the slices arrive.
 
-    random: seeded order, cut after `size`. by_type: one contract type after another in seeded order, as many whole types
-    as fit into `size`. by_date: by filing year, cut after `size`; undated ones last. With size 0 a slice is everything, one
-    type, or one year. arrivals: `size` contracts (0: all) of those that the run began with and what the folder held then;
-    after that what each iteration found new.
+    random: in seeded order, cut after `size` contracts. by_type: one contract type after another in seeded order, as
+    many whole types as fit into `size`. by_date: by filing year, undated contracts last, cut after `size`. With size 0
+    a slice is everything, one type or one year. arrivals: first `size` contracts (0: all) that the run began with and
+    those that arrived in iteration 1, then what each iteration found new. Raises InputError on another stream or a
+    negative size.
     """
     if stream not in STREAMS or size < 0:
         raise InputError(
             f"Invalid stream {stream!r} or size {size}: choose {', '.join(STREAMS)} and a size from 0 (no limit)."
         )
-    pool = sorted(
-        (r for r in records if r["split"] in ("train", HELD, "all")), key=lambda r: seeded_order(seed, r["title"])
-    )
+    usable = [r for r in records if r["split"] in ("train", SLICE_SPLIT, "all")]
+    pool = sorted(usable, key=lambda r: seeded_order(seed, r["title"]))
     if stream == "by_type":
-        return _by_type(pool, size, seed)
+        return _slices_by_type(pool, size, seed)
     if stream == "by_date":
-        return _cut(pool, size, lambda r: filing_year(r["title"]))
+        return _cut_after(pool, size, lambda r: filing_year(r["title"]))
     if stream == "arrivals":
         first = [r["title"] for r in pool if "arrived" not in r][: size or None]
         first += [r["title"] for r in pool if r.get("arrived") == 1]
-        later = _parts([r for r in pool if r.get("arrived", 1) > 1], lambda r: r["arrived"])
+        later = _titles_by([r for r in pool if r.get("arrived", 1) > 1], lambda r: r["arrived"])
         return [first, *later]
-    return _cut(pool, size, lambda r: "")
+    return _cut_after(pool, size, lambda r: "")
 
 
-def _parts(pool: Iterable[_Record], key: Callable[[_Record], Any]) -> list[list[str]]:
+def _titles_by(pool: Iterable[_Record], key: Callable[[_Record], Any]) -> list[list[str]]:
+    """Return the titles of the records, one list for each value of `key`, in the order of these values."""
     parts: dict[Any, list[str]] = defaultdict(list)
     for record in pool:
         parts[key(record)].append(record["title"])
     return [parts[name] for name in sorted(parts)]  # "undated" sorts after every year
 
 
-def _cut(pool: Sequence[_Record], size: int, key: Callable[[_Record], str]) -> list[list[str]]:
-    parts = _parts(pool, key)
+def _cut_after(pool: Sequence[_Record], size: int, key: Callable[[_Record], str]) -> list[list[str]]:
+    """Return the titles in the order of `key`, cut after `size`; with size 0 one list for each value of `key`."""
+    parts = _titles_by(pool, key)
     if not size:
         return parts
     titles = [title for part in parts for title in part]
     return [titles[start : start + size] for start in range(0, len(titles), size)]
 
 
-def _by_type(pool: Sequence[_Record], size: int, seed: int) -> list[list[str]]:
+def _slices_by_type(pool: Sequence[_Record], size: int, seed: int) -> list[list[str]]:
+    """Return slices of whole contract types in seeded order, as many types in each as fit into `size`."""
     kinds: dict[str, list[str]] = defaultdict(list)
     for record in pool:
         kinds[record["contract_type"]].append(record["title"])
@@ -88,48 +105,52 @@ def _by_type(pool: Sequence[_Record], size: int, seed: int) -> list[list[str]]:
         if size and found and len(found[-1]) + len(titles) <= size:
             found[-1] += titles
         else:  # a type that is larger than a slice is cut
-            found += [
-                titles[start : start + (size or len(titles))] for start in range(0, len(titles), size or len(titles))
-            ]
+            step = size or len(titles)
+            found += [titles[start : start + step] for start in range(0, len(titles), step)]
     return found
 
 
-def hold_out(
+def hold_out_of_slices(
     records: Sequence[_Record], parts: Sequence[Sequence[str]], *, contracts: int, seed: int, anew: bool = False
 ) -> list[_Record]:
-    """Return the records with `contracts` of each slice moved to the split "slice" and marked with their slice's number.
+    """Return the records with `contracts` of each slice moved to the split "slice" and marked with the slice's number.
 
-    Whole groups only, so that no training contract resembles one of them; at most half of a slice, and two at least or
-    none, since one contract has no interval. Those that are marked already stay as they are, and so do slices that have
-    some; `anew` draws all of those afresh that did not arrive later. Raises InputError on fewer than two `contracts`.
+    Only whole groups are held out, so that no training contract resembles a held-out one. At most half of a slice is
+    held out, and at least two contracts or none, since one contract has no interval. A slice that has held-out
+    contracts keeps them. With `anew` they are drawn afresh, except those that arrived later. Raises InputError on 1 or
+    fewer than 0 `contracts`.
     """
     if contracts == 1 or contracts < 0:
         raise InputError(f"Invalid slice_contracts {contracts}: give 0, or 2 or more; one contract has no interval.")
     if anew:
-        records = [_undone(record) for record in records]
+        records = [_put_back(record) for record in records]
     group_of = {r["title"]: r["group"] for r in records}
     members: dict[int, list[str]] = defaultdict(list)
     for record in records:
         members[record["group"]].append(record["title"])
     number = {title: n for n, part in enumerate(parts, 1) for title in part}
-    held = {r["title"]: r["slice"] for r in records if r["split"] == HELD}
+    held = {r["title"]: r["slice"] for r in records if r["split"] == SLICE_SPLIT}
     free = {r["title"] for r in records if r["split"] == "train"}
     for part in parts:
-        wanted, drawn = 0 if any(t in held for t in part) else min(contracts, len(part) // 2), []
-        for group in dict.fromkeys(group_of[t] for t in sorted(part, key=lambda t: seeded_order(f"{seed}:{HELD}", t))):
+        wanted = 0 if any(title in held for title in part) else min(contracts, len(part) // 2)
+        drawn: list[str] = []
+        ordered = sorted(part, key=lambda title: seeded_order(f"{seed}:{SLICE_SPLIT}", title))
+        for group in dict.fromkeys(group_of[title] for title in ordered):
             whole = members[group]
-            # a group with members elsewhere (in other slices, or trained on before) would take those away, too
-            if group >= 0 and wanted >= len(whole) and all(t in free and t in part for t in whole):
+            # Members in other slices, or members trained on before, would be held out as well: such a group is not
+            # taken.
+            if group >= 0 and wanted >= len(whole) and all(title in free and title in part for title in whole):
                 drawn += whole
                 wanted -= len(whole)
         if len(drawn) > 1:
-            held |= {t: number[t] for t in drawn}
+            held |= {title: number[title] for title in drawn}
             free -= set(drawn)
-    return [r | {"split": HELD, "slice": held[r["title"]]} if r["title"] in held else r for r in records]
+    return [r | {"split": SLICE_SPLIT, "slice": held[r["title"]]} if r["title"] in held else r for r in records]
 
 
-def _undone(record: _Record) -> _Record:
-    if record["split"] != HELD or "arrived" in record:
+def _put_back(record: _Record) -> _Record:
+    """Return a held-out record as a training record again; a contract that arrived later stays held out."""
+    if record["split"] != SLICE_SPLIT or "arrived" in record:
         return record
     return {key: value for key, value in record.items() if key != "slice"} | {"split": "train"}
 
@@ -143,11 +164,12 @@ def slice_portion(
     reservoir: int = 0,
     seed: int,
 ) -> Portion:
-    """Return one iteration's training contracts: the next slice, then round(replay * its size) contracts of earlier ones.
+    """Return one iteration's training contracts: its slice, and round(replay * size of the slice) earlier contracts.
 
-    Replayed are contracts of a reservoir, a uniform sample of `reservoir` (0: all) of those seen so far, in which an older
-    contract, once dropped, never returns (bottom-k by hash; the sample is that of Vitter's reservoir, 1985). Slices start
-    over when used up. Raises InputError.
+    held: titles of held-out contracts. Replayed contracts are drawn from a reservoir, a uniform sample of `reservoir`
+    (0: all) of the contracts seen so far. A contract that left the reservoir never returns (bottom-k by hash; the
+    sample is that of Vitter's reservoir, 1985). When the slices are used up, they start over. Raises InputError on
+    values out of range.
     """
     if iteration < 1 or reservoir < 0 or not 0 <= replay <= 1:
         raise InputError(
@@ -162,13 +184,13 @@ def slice_portion(
     return Portion(place + 1, new, older[: int(replay * len(new) + 0.5)])
 
 
-def slice_rows(
+def slice_questions(
     contracts: Iterable[Contract], records: Iterable[_Record], *, upto: int, size: int, seed: int
 ) -> list[Row]:
-    """Return `size` (0: all) questions on the held-out contracts of each slice up to `upto`, each row with its "slice"."""
+    """Return `size` (0: all) questions on the held-out contracts of each slice up to `upto`, each with its "slice"."""
     held: dict[int, list[str]] = defaultdict(list)
     for record in records:
-        if record["split"] == HELD and record["slice"] <= upto:
+        if record["split"] == SLICE_SPLIT and record["slice"] <= upto:
             held[record["slice"]].append(record["title"])
     contracts = list(contracts)
     return [
@@ -179,35 +201,113 @@ def slice_rows(
 
 
 def slices_table(records: Iterable[_Record], parts: Sequence[Sequence[str]]) -> list[dict[str, Any]]:
-    """Return for each slice its contracts, those held out, its commonest contract types and its filing years."""
+    """Return a row for each slice: numbers of contracts and held-out contracts, commonest types, filing years."""
     by_title = {r["title"]: r for r in records}
-    rows = []
+    table = []
     for number, part in enumerate(parts, 1):
         kinds = Counter(by_title[title]["contract_type"] or "unknown" for title in part)
         years = sorted({year for title in part if (year := filing_year(title)) != UNDATED})
         common = [f"{kind} ({count})" for kind, count in kinds.most_common(4)]
-        rows.append(
+        more = f" and {len(kinds) - 4} more" if len(kinds) > 4 else ""
+        table.append(
             {
                 "slice": number,
                 "contracts": len(part),
-                "held out": sum(by_title[t]["split"] == HELD for t in part),
-                "types": ", ".join(common) + (f" and {len(kinds) - 4} more" if len(kinds) > 4 else ""),
+                "held out": sum(by_title[t]["split"] == SLICE_SPLIT for t in part),
+                "types": ", ".join(common) + more,
                 "filed": f"{years[0]} to {years[-1]}" if years else UNDATED,
             }
         )
-    return rows
+    return table
 
 
 def keep_slices(iteration: runs.Iteration, records: Sequence[_Record]) -> list[_Record]:
-    """Write the splits of this iteration's slice where its contracts are kept; those of earlier ones stay as they are.
+    """Write the splits that `records` give to this iteration's contracts, and return the records.
 
-    That is contracts.jsonl for all but what arrived later: drawn in the first iteration and never changed again.
+    The splits of contracts that arrived in this iteration go to its arrived.jsonl. Those of all other contracts are
+    drawn in the first iteration, go to contracts.jsonl and never change again.
     """
     path = iteration.run / "contracts.jsonl"
     first = [record for record in records if "arrived" not in record]
-    rows.keep_arrived(
-        iteration, records
-    )  # first: after a kill, `arrivals.take` draws anew what contracts.jsonl does not confirm
+    # arrived.jsonl first: after a kill between both writes, `take_arrivals` draws anew what contracts.jsonl does not
+    # confirm.
+    rows.keep_arrived(iteration, records)
     if iteration.previous is None and first != files.read_jsonl(path):
         files.write_jsonl(path, first)
     return list(records)
+
+
+@dataclass(frozen=True)
+class NextSlice:
+    """What the stream brings to one iteration, by titles; `records` and `contracts` hold all that the run knows."""
+
+    number: int  # of the slice, from 1
+    slices: list[list[str]]  # all slices of the stream, in the order in which they arrive
+    new: list[str]  # training contracts of this slice
+    replayed: list[str]  # training contracts of earlier slices that are trained on again
+    earlier: list[str]  # all training contracts of earlier slices
+    records: list[_Record]
+    contracts: list[Contract]
+
+    @property
+    def train(self) -> list[str]:
+        """The titles that this iteration learns from."""
+        return self.new + self.replayed
+
+
+def next_slice(
+    iteration: runs.Iteration,
+    contracts: Sequence[Contract],
+    records: Sequence[_Record],
+    *,
+    stream: str,
+    size: int,
+    hold_out: int,
+    replay: float,
+    reservoir: int,
+    split_seed: int,
+    seed: int,
+    arrivals_folder: str | Path = "",
+    max_characters: int = 0,
+) -> NextSlice:
+    """Take an iteration's slice of the stream, hold `hold_out` contracts of it out, and add replayed earlier ones.
+
+    contracts, records: as read and as frozen by `freeze_splits`; with the stream "arrivals", contracts of
+    up to max_characters that lie in arrivals_folder are taken in first. The splits are kept on disk. Raises InputError
+    on settings out of range, and if contracts arrived in a run whose stream is another one.
+    """
+    if stream == "arrivals":
+        take_arrivals(iteration, runs.resolve_path(arrivals_folder), max_characters=max_characters)
+        contracts = [*contracts, *rows.arrived_contracts(iteration.run, iteration.number)]
+        records = rows.contract_records(iteration.run, iteration.number)
+    else:
+        rows.refuse_arrivals(iteration)
+    slices = cut_slices(records, stream=stream, size=size, seed=split_seed)
+    marked = hold_out_of_slices(records, slices, contracts=hold_out, seed=split_seed, anew=iteration.previous is None)
+    records = keep_slices(iteration, marked)
+    held = {record["title"] for record in records if record["split"] == SLICE_SPLIT}
+    taken = slice_portion(slices, held, iteration=iteration.number, replay=replay, reservoir=reservoir, seed=seed)
+    earlier = sorted({title for part in slices[: iteration.number - 1] for title in part} - held)
+    return NextSlice(taken.number, slices, taken.new, taken.replayed, earlier, records, list(contracts))
+
+
+def question_sets(
+    part: NextSlice, iteration: runs.Iteration, *, dev_rows: int, test_rows: int, slice_rows: int, seed: int
+) -> dict[str, list[Row]]:
+    """Return an iteration's questions by the name of their file: train, dev, test, slices, dev_clauses, test_clauses.
+
+    dev and test: dev_rows and test_rows questions spread over the contracts of the split, the same in every iteration
+    (`seed`); slices: slice_rows on the held-out contracts of each slice so far; dev_clauses and test_clauses: every
+    question of the split that has a clause. Raises InputError if a training question is on a held-out contract.
+    """
+    held = {
+        name: rows.rows_of_contracts(part.contracts, rows.split_titles(part.records, name)) for name in ("dev", "test")
+    }
+    sets = {
+        "train": rows.rows_of_contracts(part.contracts, part.train),
+        "dev": rows.spread_rows(held["dev"], dev_rows, seed=seed),
+        "test": rows.spread_rows(held["test"], test_rows, seed=seed),
+        "slices": slice_questions(part.contracts, part.records, upto=iteration.number, size=slice_rows, seed=seed),
+    }
+    rows.assert_no_leak(sets["train"], part.records)
+    return sets | {f"{name}_clauses": [row for row in found if row["answers"]] for name, found in held.items()}

@@ -1,7 +1,7 @@
 """How good answers are and how sure that is: scores, judges, intervals, paired tests, published results, figures.
 
-It takes predictions as plain rows and runs no system itself; whether a search finds a clause is measured in `retrieval`.
-For example:
+It takes predictions as plain rows and runs no system itself; whether a search finds a clause is measured in
+`retrieval`. For example:
 
     frame = evaluation.score_predictions(predictions)
     board = evaluation.make_scoreboard(frame, n_resamples=2000, seed=7, confidence=0.95)
@@ -30,7 +30,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "figures.stream": ["iterations_figure", "slices_figure"],
         "figures.training": ["alignment_figure", "likelihood_changes"],
         "forgetting": ["collect_stream_scores", "slice_before_after", "slice_transfer"],
-        "judge": ["LMJudge", "flip_rate"],
+        "judge": ["LMJudge", "flip_rate", "judge_answers"],
         "metrics": ["METRICS", "score_predictions"],
         "offline_judge": ["OfflineJudge"],
         "results": ["read_with_seeds", "save"],

@@ -1,15 +1,20 @@
-"""Answers in any table, as predictions that `metrics.score` and every judge can read.
+"""Read answers from any table, as predictions that `score_predictions` and every judge can take.
 
-One file holds one row per answer: a question, its reference and what a system answered. `read` finds the columns and
-turns each file into prediction rows, which `join_files` puts together.
+A file holds one row per answer: a question, its reference and what a system answered. `read_answer_files` finds the
+columns and turns each file into prediction rows. `join_files` puts the files together: it numbers the questions across
+systems, takes repeated files once, and says what intervals resample (contracts or questions).
 
-Answer files put together: questions numbered across systems, repeated files taken once, and what is resampled.
+    files = read_answer_files(["sft.csv", "dpo.csv"], answer="response", verdicts=["human"])
+    pool = join_files(files)
+    pool.systems, pool.unit, pool.predictions[0]["verdicts"]      # ["sft", "dpo"], "question", {"human": 1.0}
+
+The *verdicts* here are what others say of the answers, for example a human in a column of the table, as numbers from
+0 to 1.
 """
 
 from __future__ import annotations
 
 import math
-import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,10 +24,11 @@ from typing import Any
 
 from cuadft.core import files
 from cuadft.core.errors import InputError
+from cuadft.core.text import fold_name
 from cuadft.evaluation.excerpts import clean_text, shorten
 from cuadft.evaluation.text_scores import is_refusal
 
-ANSWER_ALIASES: dict[str, tuple[str, ...]] = {  # what a column is -> names it is known by, best first
+ANSWER_ALIASES: dict[str, tuple[str, ...]] = {  # role of a column -> names by which it is found, best first
     "question": ("question", "query", "question_text"),
     "reference": (
         "reference",
@@ -59,37 +65,105 @@ ANSWER_ALIASES: dict[str, tuple[str, ...]] = {  # what a column is -> names it i
     "is_impossible": ("is_impossible",),
 }
 REQUIRED = ("question", "reference", "answer")
-NO_TEXT = ("reference", "seconds")  # columns that may hold other values
+NOT_TEXT = ("reference", "seconds")  # columns that may hold lists or numbers
 NO_ANSWER = "no answer"
-LISTED = 20  # columns named in an error
-LONGEST_NAME = 100  # characters of a system's name, which stands in tables and figures
-MOST_SEED = 2**32 - 1
 BLANKS = ("", "nan", "null", "<na>")  # how tables write a missing value
-WORDS = {"true": 1.0, "yes": 1.0, "correct": 1.0, "partly": 0.5, "false": 0.0, "no": 0.0, "incorrect": 0.0}
+VERDICT_NUMBERS = {"true": 1.0, "yes": 1.0, "correct": 1.0, "partly": 0.5, "false": 0.0, "no": 0.0, "incorrect": 0.0}
+COLUMNS_LISTED = 20  # in an error message
+LONGEST_NAME = 100  # characters of a system's name, which stands in tables and figures
+LARGEST_SEED = 2**32 - 1
+
+
+MOST_SYSTEMS = 100  # more make no table or figure that can be read, and usually come from a wrong column
 
 
 @dataclass(frozen=True)
 class AnswerFile:
-    """Hold a file's prediction rows, still without ids, and which column plays which role."""
+    """Hold a file's prediction rows, which have no ids yet, and which column plays which role."""
 
     path: Path
     columns: dict[str, str]
     rows: list[dict[str, Any]] = field(repr=False)
 
 
-def read_answer_file(paths: Sequence[str | Path], *, verdicts: Sequence[str] = (), **columns: str) -> list[AnswerFile]:
-    """Return each file's rows; `columns` names them (question=..., answer=...), others are found by `ALIASES`.
+@dataclass(frozen=True)
+class Pool:
+    """Hold the predictions of all files in order, what intervals resample ("question" or "contract"), and remarks."""
+
+    predictions: list[dict[str, Any]] = field(repr=False)
+    unit: str
+    notes: list[str]
+
+    @property
+    def systems(self) -> list[str]:
+        return list(dict.fromkeys(p["system"] for p in self.predictions))
+
+    @property
+    def split(self) -> str:
+        return self.predictions[0]["split"]
+
+
+def read_answer_files(paths: Sequence[str | Path], *, verdicts: Sequence[str] = (), **columns: str) -> list[AnswerFile]:
+    """Return each file's rows; `columns` names columns (answer="response"), others are found by `ANSWER_ALIASES`.
 
     verdicts: columns with others' verdicts (0 to 1, true/false or correct/partly/incorrect), kept as numbers in
     row["verdicts"] where a file has them. A reference may be a list of gold spans in JSON; the refusal sentence means
     that there is no such clause, and so does an empty list. A row without an answer is a failed generation: answer
-    None, error "no answer".
-    Raises InputError for an unreadable file, columns not found, and a row without question or reference.
+    None, error "no answer". Raises InputError for an unreadable file, columns not found, and a row without question or
+    reference.
     """
     unknown = set(columns) - set(ANSWER_ALIASES)
     if unknown:
         raise InputError(f"Invalid column {min(unknown)!r}: choose from {', '.join(ANSWER_ALIASES)}.")
     return [_read_one(Path(path), verdicts, columns) for path in paths]
+
+
+def join_files(files: Sequence[AnswerFile]) -> Pool:
+    """Return the files' rows as predictions whose `id` is the number of their question and `contract` their cluster.
+
+    Two systems' rows belong to the same question if contract, question and reference agree; a question that one
+    system answers several times keeps distinct ids ("3", "3.2"). The same rows in two files count once (verdicts of
+    both are kept). Without a contract column, or with one contract, every question is a cluster of its own. Raises
+    InputError on no rows, too many systems, several splits, and one system with different answers in two files.
+    """
+    if not files:
+        raise InputError("No answers: name at least one file with question, reference and answer.")
+    numbers: dict[tuple, int] = {}
+    taken: dict[str, list[tuple[AnswerFile, dict]]] = {}
+    notes: list[str] = []
+    for n, file in enumerate(files):
+        for system, rows in _numbered(file, n, numbers).items():
+            _add_rows(taken.setdefault(system, []), file, system, rows, notes)
+    if len(taken) > MOST_SYSTEMS:
+        raise InputError(
+            f"{len(taken):,} systems, the first of them {', '.join(list(taken)[:3])}; at most {MOST_SYSTEMS} can be "
+            "compared: name the column that tells systems apart with --system COLUMN, or score fewer at a time."
+        )
+    rows = [row for parts in taken.values() for _, rows in parts for row in rows.values()]
+    rows.sort(key=lambda row: row["order"])
+    predictions, unit = _clustered(rows, _one_split(rows))
+    return Pool(predictions, unit, [*notes, *_repeats(numbers, predictions)])
+
+
+def pool_basis(pool: Pool) -> str:
+    """Return in one or two sentences what the intervals over these rows hold for."""
+    n = len({p["contract"] for p in pool.predictions})
+    if n == 1:
+        return "There is one question only, so there are no intervals and no tests."
+    if pool.unit == "contract":
+        return f"Intervals come from resampling the {n} contracts: they hold for other contracts of this kind."
+    names = {p["contract_name"] for p in pool.predictions}
+    why = "The rows come from one contract" if names != {""} else "The files name no contract"
+    why = "Not all rows name a contract" if len(names) > 1 else why
+    return (
+        f"{why}, so each of the {n} questions counts as one draw: the intervals hold for questions of this kind "
+        "on the same contract or contracts, and say nothing about other contracts."
+    )
+
+
+def count_of(n: int, noun: str) -> str:
+    """Return a number with its noun, in the plural unless the number is 1, such as "1,200 answers"."""
+    return f"{n:,} {noun}{'' if n == 1 else 's'}"
 
 
 def _read_one(path: Path, verdicts: Sequence[str], asked: Mapping[str, str]) -> AnswerFile:
@@ -101,15 +175,17 @@ def _read_one(path: Path, verdicts: Sequence[str], asked: Mapping[str, str]) -> 
         if same:
             raise InputError(f"{path}: column {columns[role]!r} can't be both {role} and {same[0]}: name two.")
     kept = [name for name in verdicts if name in present]
-    return AnswerFile(path, columns, [_row(record, columns, kept, path) for record in records])
+    return AnswerFile(path, columns, [_prediction_row(record, columns, kept, path) for record in records])
 
 
 def _column(role: str, asked: str, present: Sequence[str], path: Path) -> str | None:
-    """Return the column that plays a role, None if an optional one is not there."""
-    folded = {re.sub(r"[\W_]+", "_", name.casefold()).strip("_"): name for name in reversed(present)}
-    listed = ", ".join(repr(shorten(name, 40)) for name in present[:LISTED]) + " …" * (len(present) > LISTED)
+    """Return the column that plays a role, None if the file lacks an optional one."""
+    folded = {fold_name(name): name for name in reversed(present)}
+    listed = ", ".join(repr(shorten(name, 40)) for name in present[:COLUMNS_LISTED]) + " …" * (
+        len(present) > COLUMNS_LISTED
+    )
     if asked:
-        found = asked if asked in present else folded.get(asked.casefold())
+        found = asked if asked in present else folded.get(fold_name(asked))
         if found is None:
             near = get_close_matches(asked, present, n=1)
             hint = f"did you mean {near[0]!r}? " if near else ""
@@ -124,13 +200,15 @@ def _column(role: str, asked: str, present: Sequence[str], path: Path) -> str | 
     return found
 
 
-def _row(record: files.TableRow, columns: Mapping[str, str], verdicts: Sequence[str], path: Path) -> dict[str, Any]:
+def _prediction_row(
+    record: files.TableRow, columns: Mapping[str, str], verdicts: Sequence[str], path: Path
+) -> dict[str, Any]:
     given = {role: record.values.get(name) for role, name in columns.items()}
-    text = {role: _text(value, record.where, role) for role, value in given.items() if role not in NO_TEXT}
+    text = {role: _as_text(value, record.where, role) for role, value in given.items() if role not in NOT_TEXT}
     for role in ("question", "system", "contract"):
         if role in columns and text[role] is None:
             raise InputError(f"{record.where}: the {role} ({columns[role]!r}) is empty: fill it in, or drop the row.")
-    golds = _golds(given["reference"], text.get("is_impossible"), record.where, columns["reference"])
+    golds = _gold_spans(given["reference"], text.get("is_impossible"), record.where, columns["reference"])
     answer, seconds = text["answer"], given.get("seconds")
     row = {
         "question": text["question"],
@@ -138,32 +216,32 @@ def _row(record: files.TableRow, columns: Mapping[str, str], verdicts: Sequence[
         "is_impossible": not golds,
         "answer": answer,
         "error": (text.get("error") or NO_ANSWER) if answer is None else None,
-        "system": _system(text.get("system") or path.stem, record.where),
+        "system": _system_name(text.get("system") or path.stem, record.where),
         "split": text.get("split") or "",
-        "seed": _seed(text.get("seed"), record.where),
+        "seed": _as_seed(text.get("seed"), record.where),
         "contract": text.get("contract") or "",
         "contract_type": text.get("contract_type") or "",
         "category": text.get("category") or "",
         "source": "file",
         "seconds": seconds if isinstance(seconds, float | int) else math.nan,
         "where": record.where,
-        "verdicts": {name: _verdict(record.values.get(name), record.where, name) for name in verdicts},
+        "verdicts": {name: _verdict_number(record.values.get(name), record.where, name) for name in verdicts},
     }
-    return row | _places(record, given["reference"])
+    return row | _contract_places(record, given["reference"])
 
 
-def _system(text: str, where: str) -> str:
+def _system_name(text: str, where: str) -> str:
     name = clean_text(text)
     if not 0 < len(name) <= LONGEST_NAME:
         raise InputError(
-            f"{where}: {name[:40]!r} is no system's name, it has {len(name):,} characters: give 1 to "
-            f"{LONGEST_NAME}, or name the column that tells systems apart with --system COLUMN."
+            f"{where}: {name[:40]!r} is no system's name, it has {len(name):,} characters: give 1 to {LONGEST_NAME}, "
+            "or name the column that tells systems apart with --system COLUMN."
         )
     return name
 
 
-def _places(record: files.TableRow, reference: object) -> dict[str, Any]:
-    """Return what only the project's own predictions hold: passages sent and spans found, as contract offsets."""
+def _contract_places(record: files.TableRow, reference: object) -> dict[str, Any]:
+    """Return what only this package's predictions hold: passages sent and spans found, as offsets in the contract."""
     if not (isinstance(reference, list) and all(isinstance(gold, dict) for gold in reference)):
         return {}
     passages, spans = (record.values.get(key) for key in ("passages", "spans"))
@@ -178,7 +256,7 @@ def _offsets(places: object, start: object, end: object) -> bool:
         return False
 
 
-def _text(value: object, where: str, role: str) -> str | None:
+def _as_text(value: object, where: str, role: str) -> str | None:
     """Return a value as text, None for a missing one; a list of texts becomes lines."""
     if isinstance(value, list) and all(isinstance(item, str) for item in value):
         value = "\n".join(value)
@@ -186,16 +264,18 @@ def _text(value: object, where: str, role: str) -> str | None:
         raise InputError(f"{where}: the {role} is {str(value)[:60]!r}: give a text (or a list of texts).")
     if value is None or str(value).strip().casefold() in BLANKS:
         return None
-    return str(value).replace("\0", " ").encode("utf-8", "replace").decode()  # no text file holds NUL or half a pair
+    return (
+        str(value).replace("\0", " ").encode("utf-8", "replace").decode()
+    )  # CSV files hold no NUL and no half of a surrogate pair
 
 
-def _golds(value: object, impossible: str | None, where: str, column: str) -> list[dict[str, Any]]:
+def _gold_spans(value: object, impossible: str | None, where: str, column: str) -> list[dict[str, Any]]:
     """Return the gold spans: texts with offsets (their places in the list where the file gives none)."""
     if isinstance(value, dict):  # {"text": [...], "answer_start": [...]}, as Hugging Face's SQuAD has it
         value = value.get("text")
     items = value if isinstance(value, list) else [value]
     found = [item if isinstance(item, dict) else {"text": item} for item in items]
-    texts = [_text(item.get("text"), where, "reference") for item in found]
+    texts = [_as_text(item.get("text"), where, "reference") for item in found]
     if (_is_true(impossible) and not any(texts)) or (isinstance(value, list) and not value):
         return []
     if None in texts:
@@ -214,20 +294,20 @@ def _is_true(text: str | None) -> bool:
     return text is not None and text.strip().casefold() in ("true", "1", "1.0", "yes")
 
 
-def _seed(text: str | None, where: str) -> int:
+def _as_seed(text: str | None, where: str) -> int:
     try:
         number = float(text or 0)
     except ValueError:
         number = math.nan
-    if not number.is_integer() or abs(number) > MOST_SEED:
+    if not number.is_integer() or abs(number) > LARGEST_SEED:
         raise InputError(f"{where}: seed {text[:40]!r} is no whole number of at most 32 bits: correct it.")
     return int(number)
 
 
-def _verdict(value: object, where: str, column: str) -> float:
-    text = (_text(value, where, column) or "nan").strip().casefold()
+def _verdict_number(value: object, where: str, column: str) -> float:
+    text = (_as_text(value, where, column) or "nan").strip().casefold()
     try:
-        number = WORDS[text] if text in WORDS else float(text)
+        number = VERDICT_NUMBERS[text] if text in VERDICT_NUMBERS else float(text)
     except ValueError:
         number = -1.0
     if not (0 <= number <= 1 or math.isnan(number)):
@@ -236,54 +316,6 @@ def _verdict(value: object, where: str, column: str) -> float:
             "true/false or correct/partly/incorrect."
         )
     return number
-
-
-MOST_SYSTEMS = 100  # more make no table or figure that can be read, and usually come from a wrong column
-
-
-@dataclass(frozen=True)
-class Pool:
-    """Hold predictions in the order of the files, what intervals resample ("question" or "contract"), and remarks."""
-
-    predictions: list[dict[str, Any]] = field(repr=False)
-    unit: str
-    notes: list[str]
-
-    @property
-    def systems(self) -> list[str]:
-        return list(dict.fromkeys(p["system"] for p in self.predictions))
-
-    @property
-    def split(self) -> str:
-        return self.predictions[0]["split"]
-
-
-def join_files(files: Sequence[AnswerFile]) -> Pool:
-    """Return the files' rows as predictions whose `id` is the number of their question and `contract` their cluster.
-
-    Two systems' rows belong to the same question if contract, question and reference agree; a question that one
-    system answers several times keeps distinct ids ("3", "3.2"). The same rows in two files count once (verdicts of
-    both are kept). Without a contract column, or with one contract, every question is a cluster of its own. Raises
-    InputError on no rows, too many systems, several splits, and one system with different answers in two files.
-    """
-    if not files:
-        raise InputError("No answers: name at least one file with question, reference and answer.")
-    numbers: dict[tuple, int] = {}
-    taken: dict[str, list[tuple[AnswerFile, dict]]] = {}
-    notes: list[str] = []
-    for n, file in enumerate(files):
-        for system, rows in _numbered(file, n, numbers).items():
-            _add(taken.setdefault(system, []), file, system, rows, notes)
-    if len(taken) > MOST_SYSTEMS:
-        raise InputError(
-            f"{len(taken):,} systems, the first of them {', '.join(list(taken)[:3])}; at most "
-            f"{MOST_SYSTEMS} can be compared: name the column that tells systems apart with --system "
-            "COLUMN, or score fewer at a time."
-        )
-    rows = [row for parts in taken.values() for _, rows in parts for row in rows.values()]
-    rows.sort(key=lambda row: row["order"])
-    predictions, unit = _clustered(rows, _split(rows))
-    return Pool(predictions, unit, [*notes, *_repeats(numbers, predictions)])
 
 
 def _numbered(file: AnswerFile, place: int, numbers: dict[tuple, int]) -> dict[str, dict[tuple, dict]]:
@@ -295,16 +327,12 @@ def _numbered(file: AnswerFile, place: int, numbers: dict[tuple, int]) -> dict[s
         number = numbers.setdefault((row["contract"], " ".join(row["question"].split()), gold), len(numbers) + 1)
         seen[key := (row["system"], row["seed"], number)] += 1
         name = str(number) if seen[key] == 1 else f"{number}.{seen[key]}"
-        systems.setdefault(row["system"], {})[row["seed"], name] = row | {
-            "id": name,
-            "number": number,
-            "order": (place, n),
-            "verdicts": dict(row["verdicts"]),
-        }
+        own = {"id": name, "number": number, "order": (place, n), "verdicts": dict(row["verdicts"])}
+        systems.setdefault(row["system"], {})[row["seed"], name] = row | own
     return systems
 
 
-def _add(parts: list, file: AnswerFile, system: str, rows: dict[tuple, dict], notes: list[str]) -> None:
+def _add_rows(parts: list, file: AnswerFile, system: str, rows: dict[tuple, dict], notes: list[str]) -> None:
     """Add one file's rows of a system to those of the files before it."""
     for other, before in parts:
         if {key: row["answer"] for key, row in before.items()} == {key: row["answer"] for key, row in rows.items()}:
@@ -320,8 +348,8 @@ def _add(parts: list, file: AnswerFile, system: str, rows: dict[tuple, dict], no
     parts.append((file, rows))
 
 
-def _split(rows: Iterable[dict]) -> str:
-    """Return the one split that the rows name, "all" if none does."""
+def _one_split(rows: Iterable[dict]) -> str:
+    """Return the one split that the rows name, "all" if no row names one."""
     splits = sorted({row["split"] for row in rows} - {""})
     if len(splits) > 1:
         raise InputError(
@@ -332,18 +360,14 @@ def _split(rows: Iterable[dict]) -> str:
 
 
 def _clustered(rows: list[dict], split: str) -> tuple[list[dict], str]:
-    """Return the rows with their cluster as `contract` (its own name as `contract_name`), and what a cluster is."""
+    """Return the rows with what is resampled as `contract` (and their own as `contract_name`), and what that is."""
     contracts = {row["contract"] for row in rows}
     by_contract = len(contracts) > 1 and "" not in contracts
-    return [
-        row
-        | {
-            "split": split,
-            "contract_name": row["contract"],
-            "contract": row["contract"] if by_contract else f"question {row['number']}",
-        }
-        for row in rows
-    ], "contract" if by_contract else "question"
+    made = []
+    for row in rows:
+        cluster = row["contract"] if by_contract else f"question {row['number']}"
+        made.append(row | {"split": split, "contract_name": row["contract"], "contract": cluster})
+    return made, "contract" if by_contract else "question"
 
 
 def _repeats(numbers: dict[tuple, int], predictions: Sequence[dict]) -> list[str]:
@@ -364,24 +388,3 @@ def _repeats(numbers: dict[tuple, int], predictions: Sequence[dict]) -> list[str
             f"{twice[0]['where']}). Each counts, and systems are compared in the order of the repeats."
         )
     return notes
-
-
-def count_of(n: int, noun: str) -> str:
-    """Return a number with its noun, in the plural unless it is one."""
-    return f"{n:,} {noun}{'' if n == 1 else 's'}"
-
-
-def pool_basis(pool: Pool) -> str:
-    """Return in one or two sentences what an interval over these rows speaks about."""
-    n = len({p["contract"] for p in pool.predictions})
-    if n == 1:
-        return "There is one question only, so there are no intervals and no tests."
-    if pool.unit == "contract":
-        return f"Intervals come from resampling the {n} contracts: they hold for other contracts of this kind."
-    names = {p["contract_name"] for p in pool.predictions}
-    why = "The rows come from one contract" if names != {""} else "The files name no contract"
-    why = "Not all rows name a contract" if len(names) > 1 else why
-    return (
-        f"{why}, so each of the {n} questions counts as one draw: the intervals hold for questions of this kind "
-        "on the same contract or contracts, and say nothing about other contracts."
-    )

@@ -1,13 +1,17 @@
-"""Intervals that respect contracts: symmetric bootstrap-t from resampling whole contracts.
+"""Confidence intervals that respect contracts: a symmetric bootstrap-t from resampling whole contracts.
 
 Questions on one contract share its wording, its length and its parse errors, so they are no independent draws.
-Every interval in the project therefore resamples whole contracts, never single questions.
+Every interval in the project therefore resamples whole contracts, never single questions. For example:
 
-Resample contracts: the symmetric bootstrap-t of ratios of sums, for many columns with one set of draws.
+    cluster_bootstrap([1, 0, 1, 1], ["a", "a", "b", "c"], seed=7)    # one mean, from one value per question
+    ratio_intervals(hits, rows, ...)    # many means with one set of draws, from sums per contract
+
+`cluster_bootstrap` takes rows and gives one `Interval`; `ratio_intervals` takes sums per contract (`cluster_sums`) and
+gives one `Interval` per column. Both rest on `studentise`, which `compare` also uses for differences of two systems.
 
 A column is a mean (sum of values over number of rows), a micro average (sum of hits over sum of counts) or the
-difference of two of them. Contracts are drawn with replacement, all columns that rest on the same contracts share
-the draws, and each draw's difference from the estimate is divided by that draw's own standard error.
+difference of two such ratios. Contracts are drawn with replacement. All columns that rest on the same contracts share
+the draws. Each draw's difference from the estimate is divided by that draw's own standard error.
 """
 
 from __future__ import annotations
@@ -21,10 +25,14 @@ import pandas as pd
 
 from cuadft.core.errors import InputError
 
+INTERVAL_COLUMNS = ("value", "low", "high", "n", "n_contracts")  # the columns of `as_columns`
+BLOCK = 500_000  # counts of drawn contracts that are held in memory at once (4 MB)
+NO_SPREAD = 1e-10  # a variance below this share of its own terms is a rounding error
+
 
 @dataclass(frozen=True)
 class Interval:
-    """Hold a mean with its confidence bounds; NaN bounds mean that the data cannot give any."""
+    """Hold a mean with its confidence bounds; bounds of NaN mean that the data cannot give any."""
 
     value: float
     low: float
@@ -49,10 +57,11 @@ def cluster_bootstrap(
     """Return the mean of `values`, weighted if `weights` are given, with its interval over clusters.
 
     The mean is a ratio of sums, so a contract with more questions (or weight) weighs more. Rows of NaN value or no
-    weight are dropped first; `n` counts the others. share: whether the values are scores that cannot leave 0 to 1
-    (None: whether these do not). No rows: all NaN. One cluster: NaN bounds, because nothing is known about other
-    contracts. The order of the rows does not matter. How far to trust the bounds: see `intervals`. Raises
-    InputError on inputs of unequal length, negative weights, infinite values, or settings out of range.
+    weight are dropped first; `n` counts the others. share: whether the values are scores that cannot leave 0 to 1;
+    left as None, it is True if no value here does. Without rows all is NaN. With one cluster the bounds are NaN,
+    because nothing is known about other contracts. The order of the rows does not matter. How far to trust the bounds:
+    see `ratio_intervals`. Raises InputError on inputs of unequal length, negative weights, infinite values, or
+    settings out of range.
     """
     values, names = np.asarray(list(values), dtype=float), np.asarray(list(clusters), dtype=object)
     weights = np.ones(len(values)) if weights is None else np.asarray(list(weights), dtype=float)
@@ -64,15 +73,63 @@ def cluster_bootstrap(
     top, bottom, applies = cluster_sums(values, weights, codes, n_clusters)
     if share is None:
         share = bool(np.all((values[applies] >= 0) & (values[applies] <= 1)))
-    return ratio_intervals(
-        top[:, None],
-        bottom[:, None],
-        [int(applies.sum())],
-        [share],
-        n_resamples=n_resamples,
-        seed=seed,
-        confidence=confidence,
-    )[0]
+    settings = {"n_resamples": n_resamples, "seed": seed, "confidence": confidence}
+    return ratio_intervals(top[:, None], bottom[:, None], [int(applies.sum())], [share], **settings)[0]
+
+
+def ratio_intervals(
+    numerators: np.ndarray,
+    denominators: np.ndarray,
+    counts: Iterable[int],
+    shares: Iterable[bool],
+    *,
+    n_resamples: int,
+    seed: int,
+    confidence: float,
+) -> list[Interval]:
+    """Return the ratio of each of K columns with its symmetric bootstrap-t interval over contracts.
+
+    numerators, denominators: (C, K), sums per contract from `cluster_sums`; counts: the number of rows behind each
+    column; shares: the columns whose rows all lie between 0 and 1. The interval of a share is made on the logit scale,
+    so it stays between 0 and 1. The critical value is never below Student's t with contracts - 1 degrees of freedom.
+
+    Measured coverage at 95 % (tests/evaluation/test_stats.py: contracts of unequal size, intra-contract correlation
+    0.1 to 0.3): 93 to 97 % with 10 or more contracts for shares from 0.1 to 0.9, F1, micro averages, times and paired
+    differences; the plain percentile interval covers 86 to 90 % with 10 and 90 to 93 % with 20. Too seldom (91 to
+    93 %) it covers means beyond 0.9 or below 0.1 if a few contracts hold most of the errors and there are no more
+    than 20; too often (95 to 99 %), being wide, with fewer than 10 contracts and with one yes or no per contract.
+
+    If all rows are 0, or all 1, no resample differs: the far bound is then the exact one for no event in
+    `n_clusters` independent draws, 1 - (1 - confidence)^(1 / n_clusters), about 3 / n_clusters. It is cautious, as
+    if a contract were one question, and so can be wider than the interval of a share just off 0 or 1. Other values
+    that are equal throughout give a width of zero.
+
+    Source: Hall (1988), "On symmetric bootstrap confidence intervals", J. R. Stat. Soc. B 50(1); the logit scale for
+    shares from clusters as in `svyciprop(method = "xlogit")` of the R package survey; Hanley & Lippman-Hand (1983),
+    JAMA 249(13) (no event). Raises InputError on settings out of range.
+    """
+    check_resampling(n_resamples, confidence)
+    shares = np.asarray(list(shares), dtype=bool)
+    found = studentise(numerators[None], denominators[None], shares=shares, n_resamples=n_resamples, seed=seed)
+    low, high = _ratio_bounds(found, shares, confidence)
+    rows = zip(found.value, low, high, counts, found.n_clusters, strict=True)
+    return [Interval(float(v), float(lo), float(hi), int(n), int(c)) for v, lo, hi, n, c in rows]
+
+
+def _ratio_bounds(found: Studentised, shares: np.ndarray, confidence: float) -> tuple[np.ndarray, np.ndarray]:
+    """Return the lower and upper bounds (K,): shares on the logit scale, other ratios symmetric about the estimate."""
+    value, clusters = found.value, found.n_clusters
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        reach = found.critical(confidence) * found.std_error
+        odds, step = value / (1 - value), np.exp(reach / (value * (1 - value)))
+        low = np.where(shares, odds / (odds + step), value - reach)
+        high = np.where(shares, odds / (odds + 1 / step), value + reach)
+        no_event = 1 - (1 - confidence) ** (1 / clusters)
+    same, known = found.std_error == 0, clusters > 1
+    low, high = np.where(same, value, low), np.where(same, value, high)
+    high = np.where(shares & same & (value <= 0) & known, no_event, high)
+    low = np.where(shares & same & (value >= 1) & known, 1 - no_event, low)
+    return low, high
 
 
 def cluster_codes(clusters: Iterable[str]) -> tuple[np.ndarray, int]:
@@ -107,65 +164,8 @@ def cluster_sums(
     return top, np.bincount(codes, weights=weights, minlength=n_clusters), applies
 
 
-def ratio_intervals(
-    numerators: np.ndarray,
-    denominators: np.ndarray,
-    counts: Iterable[int],
-    shares: Iterable[bool],
-    *,
-    n_resamples: int,
-    seed: int,
-    confidence: float,
-) -> list[Interval]:
-    """Return the ratio of each of K columns with its symmetric bootstrap-t interval over contracts.
-
-    numerators, denominators: (C, K), sums per contract from `cluster_sums`; counts: the rows behind each column;
-    shares: the columns whose rows all lie between 0 and 1. Their interval is made on the logit scale and stays
-    there. The critical value is never below Student's t with contracts - 1 degrees of freedom.
-
-    Measured coverage at 95 % (tests/test_stats.py: contracts of unequal size, intra-contract correlation 0.1 to
-    0.3): 93 to 97 % with 10 or more contracts for shares from 0.1 to 0.9, F1, micro averages, times and paired
-    differences; the plain percentile interval covers 86 to 90 % with 10 and 90 to 93 % with 20. Too seldom (91 to
-    93 %) it covers means beyond 0.9 or below 0.1 if a few contracts hold most of the errors and there are no more
-    than 20; too often (95 to 99 %), being wide, with fewer than 10 contracts and with one yes or no per contract.
-
-    If all rows are 0, or all 1, no resample differs: the far bound is then the exact one for no event in
-    `n_clusters` independent draws, 1 - (1 - confidence)^(1 / n_clusters), about 3 / n_clusters. It is cautious, as
-    if a contract were one question, and so can be wider than the interval of a share just off 0 or 1. Other values
-    that are equal throughout give a width of zero.
-
-    Source: Hall (1988), "On symmetric bootstrap confidence intervals", J. R. Stat. Soc. B 50(1); the logit scale for
-    shares from clusters as in `svyciprop(method = "xlogit")` of the R package survey; Hanley & Lippman-Hand (1983),
-    JAMA 249(13) (no event). Raises InputError on settings out of range.
-    """
-    check_resampling(n_resamples, confidence)
-    shares = np.asarray(list(shares), dtype=bool)
-    found = studentise(numerators[None], denominators[None], shares=shares, n_resamples=n_resamples, seed=seed)
-    low, high = _bounds(found, shares, confidence)
-    rows = zip(found.value, low, high, counts, found.n_clusters, strict=True)
-    return [Interval(float(v), float(lo), float(hi), int(n), int(c)) for v, lo, hi, n, c in rows]
-
-
-def _bounds(found: Studentised, shares: np.ndarray, confidence: float) -> tuple[np.ndarray, np.ndarray]:
-    value, clusters = found.value, found.n_clusters
-    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-        reach = found.critical(confidence) * found.std_error
-        odds, step = value / (1 - value), np.exp(reach / (value * (1 - value)))
-        low = np.where(shares, odds / (odds + step), value - reach)
-        high = np.where(shares, odds / (odds + 1 / step), value + reach)
-        no_event = 1 - (1 - confidence) ** (1 / clusters)
-    same, known = found.std_error == 0, clusters > 1
-    low, high = np.where(same, value, low), np.where(same, value, high)
-    high = np.where(shares & same & (value <= 0) & known, no_event, high)
-    low = np.where(shares & same & (value >= 1) & known, 1 - no_event, low)
-    return low, high
-
-
-VALUES = ("value", "low", "high", "n", "n_contracts")  # the columns of `as_columns`
-
-
 def as_columns(interval: Interval) -> dict[str, float | int]:
-    """Return an interval as table columns: value, low, high, n, n_contracts, then any fields that it has beside."""
+    """Return an interval as table columns: value, low, high, n, n_contracts, then the fields that a subclass adds."""
     columns = asdict(interval)
     return {"n_contracts" if name == "n_clusters" else name: value for name, value in columns.items()}
 
@@ -181,16 +181,12 @@ def check_resampling(n_resamples: int, confidence: float) -> None:
         )
 
 
-BLOCK = 500_000  # resampling counts held in memory at once (4 MB)
-NO_SPREAD = 1e-10  # variances below this share of their own terms are rounding errors
-
-
 @dataclass(frozen=True)
 class Studentised:
     """Hold the estimates of K columns and the resampled |t| that their intervals and p-values are read from.
 
-    value, std_error, n_clusters: (K,). t: (n_resamples, K), sorted; NaN, at the end, where a draw's contracts have
-    no spread, and so no standard error. shares: (K,), True where t is on the logit scale.
+    value, std_error, n_clusters: (K,). t: (n_resamples, K), sorted; a draw whose contracts have no spread has no
+    standard error, and its t is NaN, at the end. shares: (K,), True where t is on the logit scale.
     """
 
     value: np.ndarray
@@ -202,7 +198,7 @@ class Studentised:
     def critical(self, confidence: float) -> np.ndarray:
         """Return the quantile of |t| (K,), never below Student's t with n_clusters - 1 degrees of freedom.
 
-        NaN with fewer than two clusters, or fewer finite draws than the confidence needs.
+        It is NaN with fewer than two clusters, or with fewer finite draws than the confidence needs.
         """
         from scipy.special import stdtrit
 
@@ -213,10 +209,10 @@ class Studentised:
         return np.where((rank > finite) | (self.n_clusters < 2), np.nan, np.maximum(found, student))
 
     def p_values(self) -> np.ndarray:
-        """Return two-sided p-values (K,) of value = 0: at most 1 - confidence just if the interval leaves 0 out.
+        """Return two-sided p-values (K,) of value = 0: p <= 1 - confidence exactly where the interval leaves 0 out.
 
-        A draw as far out as the estimate counts against it: p is at least 1 / (draws + 1). NaN without a standard
-        error. Source: Davison & Hinkley (1997), "Bootstrap Methods and their Application", section 4.4.
+        A draw as far out as the estimate counts against it: p is at least 1 / (draws + 1). Without a standard error p
+        is NaN. Source: Davison & Hinkley (1997), "Bootstrap Methods and their Application", section 4.4.
         """
         from scipy.special import stdtr
 
@@ -233,13 +229,13 @@ def studentise(
 ) -> Studentised:
     """Return the estimates of K columns over C contracts and their resampled t.
 
-    numerators, denominators: (P, C, K), sums per contract; with P = 1 the estimate is numerator over denominator,
-    with P = 2 the first such ratio less the second. shares (K,): columns of one part whose rows lie between 0 and 1;
-    their t is taken on the logit scale. A contract without weight in a column is no draw of it.
+    numerators, denominators: (P, C, K), sums per contract. With P = 1 part the estimate is numerator over
+    denominator, with P = 2 parts it is the first ratio less the second. shares (K,): columns of one part whose rows
+    lie between 0 and 1; their t is taken on the logit scale. A contract without weight in a column is never drawn for
+    it. The standard error is the one of `_shift_and_error`, in the data and in each draw alike.
 
-    The standard error is the linearised one of a ratio under cluster sampling with n / (n - 1), in the data and in
-    each draw alike. Source: Field & Welsh (2007), "Bootstrapping clustered data", J. R. Stat. Soc. B 69(3), section
-    2 (whole clusters); Cameron, Gelbach & Miller (2008), Rev. Econ. Stat. 90(3) (t from few clusters).
+    Source: Field & Welsh (2007), "Bootstrapping clustered data", J. R. Stat. Soc. B 69(3), section 2 (whole
+    clusters); Cameron, Gelbach & Miller (2008), Rev. Econ. Stat. 90(3) (t from few clusters).
     """
     k = numerators.shape[2]
     shares = np.zeros(k, bool) if shares is None else np.asarray(shares, bool)
@@ -252,19 +248,20 @@ def studentise(
             ratios = top.sum(1) / bottom.sum(1)
             value[columns] = ratios[0] if len(ratios) == 1 else ratios[0] - ratios[1]
             expected = ratios[:, None] * bottom
-            rest = np.where(np.isclose(top, expected, rtol=1e-12, atol=0), 0, top - expected)
+            residuals = np.where(np.isclose(top, expected, rtol=1e-12, atol=0), 0, top - expected)
             if n > 1:
-                whole = _spread(np.ones((1, n)), rest, bottom)[1][0]
+                whole = _shift_and_error(np.ones((1, n)), residuals, bottom)[1][0]
                 error[columns] = np.where(np.isfinite(value[columns]), whole, math.nan)
                 step = max(1, BLOCK // max(n, len(columns)))
                 for start, counts in _draws(n, n_resamples, step, np.random.default_rng(seed)):
-                    drawn = _t(counts, rest, bottom, ratios, shares[columns], whole)
+                    drawn = _resampled_t(counts, residuals, bottom, ratios, shares[columns], whole)
                     t[start : start + len(counts), columns] = drawn
     t.sort(axis=0)
     return Studentised(value, error, clusters, shares, t)
 
 
 def _same_contracts(applies: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yield the columns that rest on the same contracts, with those contracts (C,); applies: (C, K)."""
     patterns, group = np.unique(applies, axis=1, return_inverse=True)
     for number, used in enumerate(patterns.T):
         if used.any():
@@ -272,37 +269,57 @@ def _same_contracts(applies: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarra
 
 
 def _draws(n: int, n_resamples: int, step: int, rng: np.random.Generator) -> Iterator[tuple[int, np.ndarray]]:
+    """Yield blocks of draws: the first draw's number, and how often each draw holds each contract, (step, n)."""
     for start in range(0, n_resamples, step):
         rows = min(step, n_resamples - start)
         drawn = rng.integers(0, n, size=(rows, n)) + n * np.arange(rows)[:, None]
         yield start, np.bincount(drawn.ravel(), minlength=rows * n).reshape(rows, n).astype(float)
 
 
-def _spread(counts: np.ndarray, rest: np.ndarray, bottom: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    n, sign = counts.shape[1], (1, -1)
-    totals = [counts @ part for part in bottom]
-    shift = [counts @ part / total for part, total in zip(rest, totals)]
+def _shift_and_error(
+    counts: np.ndarray, residuals: np.ndarray, denominators: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return how far each draw's value is from the estimate, and that draw's standard error, both (draws, K).
+
+    counts: (draws, n), how often a draw holds each contract. residuals, denominators: (P, n, K); a residual is the
+    numerator less the estimated ratio times the denominator. With c over contracts, part p of a draw has the total
+    D_p = sum_c counts_c denominator_pc, and its ratio has moved by shift_p = sum_c counts_c residual_pc / D_p. The
+    variance is the linearised one of a ratio, or of a difference of two ratios, under cluster sampling. The sign is
+    +1 for the first part and -1 for the second:
+
+        n / (n - 1) * sum_c counts_c (sum_p sign_p (residual_pc - shift_p denominator_pc) / D_p)^2
+
+    The square is multiplied out over pairs of parts (p, q), so that every sum over contracts is a matrix product of
+    counts with an (n, K) array, and no array of draws by contracts by columns is needed. Source: Woodruff (1971), "A
+    simple method for approximating the variance of a complicated estimate", J. Am. Stat. Assoc. 66(334).
+    """
+    n, signs = counts.shape[1], (1, -1)
+    totals = [counts @ denominator for denominator in denominators]
+    shifts = [counts @ residual / total for residual, total in zip(residuals, totals, strict=True)]
+    parts = list(zip(signs, residuals, denominators, totals, shifts, strict=False))  # one part: only the first sign
     variance = terms = 0.0
-    for p, (e, d) in enumerate(zip(rest, bottom)):
-        for q, (f, g) in enumerate(zip(rest, bottom)):
-            squares = counts @ (e * f)
-            cross = squares - shift[q] * (counts @ (e * g)) - shift[p] * (counts @ (d * f))
-            cross += shift[p] * shift[q] * (counts @ (d * g))
-            variance = variance + sign[p] * sign[q] * cross / (totals[p] * totals[q])
-            terms = terms + np.abs(squares) / (totals[p] * totals[q])
+    for sign_p, residual_p, denominator_p, total_p, shift_p in parts:
+        for sign_q, residual_q, denominator_q, total_q, shift_q in parts:
+            squares = counts @ (residual_p * residual_q)
+            product = squares - shift_q * (counts @ (residual_p * denominator_q))
+            product = product - shift_p * (counts @ (denominator_p * residual_q))
+            product += shift_p * shift_q * (counts @ (denominator_p * denominator_q))
+            variance = variance + sign_p * sign_q * product / (total_p * total_q)
+            terms = terms + np.abs(squares) / (total_p * total_q)
     error = np.sqrt(np.where(variance > NO_SPREAD * terms, variance * n / (n - 1), 0))
-    return sum(s * part for s, part in zip(sign, shift)), error
+    return sum(sign * shift for sign, shift in zip(signs, shifts, strict=False)), error
 
 
-def _t(
+def _resampled_t(
     counts: np.ndarray,
-    rest: np.ndarray,
-    bottom: np.ndarray,
+    residuals: np.ndarray,
+    denominators: np.ndarray,
     ratios: np.ndarray,
     shares: np.ndarray,
     whole: np.ndarray,
 ) -> np.ndarray:
-    shift, error = _spread(counts, rest, bottom)
+    """Return |t| of each draw (draws, K), NaN without a standard error; whole: the standard errors in the data (K,)."""
+    shift, error = _shift_and_error(counts, residuals, denominators)
     t = shift / error
     if shares.any():
         drawn = ratios[0] + shift  # d logit(x) / dx = 1 / (x (1 - x)): the error on the logit scale

@@ -1,10 +1,20 @@
-"""Compare two systems on the same questions: paired differences, their p-values, and what n could have shown."""
+"""Compare two systems on the same questions: paired differences, p-values, and what n questions could have shown.
+
+    frame = score_predictions(predictions)
+    paired_delta(frame[frame.system == "rag"], frame[frame.system == "sft"], seed=7)    # one difference, as a `Delta`
+    paired_deltas(frame, comparisons(["rag", "sft", "dpo"]), metrics=["f1", "em"], seed=7)    # a table, one row each
+
+The intervals come from resampling whole contracts (see `bootstrap`). `holm` corrects the p-values of a table, and
+`detectable_difference` tells how large a true difference must be for the test to find it. `noise_phrase` and
+`pairs_that_differ` say in words which differences of a table exceed the noise.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -12,7 +22,7 @@ import pandas as pd
 from cuadft.core.errors import InputError
 from cuadft.core.runs import NOT_TRAINED
 from cuadft.evaluation.bootstrap import (
-    VALUES,
+    INTERVAL_COLUMNS,
     Interval,
     Studentised,
     as_columns,
@@ -21,16 +31,16 @@ from cuadft.evaluation.bootstrap import (
     cluster_sums,
     studentise,
 )
-from cuadft.evaluation.metrics import WEIGHTS, metric_weights
+from cuadft.evaluation.metrics import WEIGHT_COLUMNS, metric_weights
 
-COLUMNS = ["split", "baseline", "system", "metric", *VALUES, "p", "p_holm", "detectable"]
+DELTA_COLUMNS = ["split", "baseline", "system", "metric", *INTERVAL_COLUMNS, "p", "p_holm", "detectable"]
 
 
 @dataclass(frozen=True)
 class Delta(Interval):
-    """Hold a paired difference, its bounds, its two-sided p-value and standard error, and how many of these count.
+    """Hold a paired difference with its bounds, two-sided p-value and standard error.
 
-    critical: the |difference| that the test asks for, in standard errors.
+    critical: how many standard errors from zero a difference must be for the test to find it.
     """
 
     p: float
@@ -50,19 +60,22 @@ def paired_delta(
 ) -> Delta:
     """Return the mean of b less that of a over the same rows, paired by `id` and resampled by `contract`.
 
-    a, b: frames from `metrics.score`, one system and one split each; the seeds of an id are averaged first, so
+    a, b: frames from `score_predictions`, one system and one split each. The seeds of an id are averaged first, so
     systems run with one seed and with several can be compared. Pairs in which the metric does not apply to both
-    rows (NaN) are left out, so `n` counts the pairs compared. Metrics of counts (`metrics.WEIGHTS`) compare the two
-    ratios, over the rows that count for either. With `allow_partial` rows without a partner are left out too.
+    rows (NaN) are left out, so `n` counts the pairs compared. Metrics of counts (`metrics.WEIGHT_COLUMNS`) compare the
+    two ratios, over the rows that count for either. With `allow_partial` rows without a partner are left out too.
 
-    The interval is the symmetric bootstrap-t of `resampling.studentise`, cut at -1 and 1 for scores between 0 and 1;
-    the p-value inverts it: p <= 1 - confidence exactly where the bounds leave 0 out. Measured coverage at 95 %: 93
-    to 97 % with 10 or more contracts (tests/test_compare.py), but of a true difference 88 to 94 %, and without one 97
-    to 99 %, where fewer than ten rows differ. One contract: NaN bounds and p. If the difference is the same in all n
-    contracts, so that they show no spread, p is that of a sign test, 2^(1 - n) (1 if there is no difference), and the
-    width is zero, or the bounds are NaN while that p is too large.
+    The interval is the symmetric bootstrap-t of `bootstrap.studentise`, cut at -1 and 1 for scores between 0 and 1.
+    The p-value inverts it: p <= 1 - confidence exactly where the bounds leave 0 out. Measured coverage at 95 %: 93
+    to 97 % with 10 or more contracts (tests/evaluation/test_compare.py). Where fewer than ten rows differ, it is 88 to
+    94 % if there is a true difference and 97 to 99 % if there is none.
 
-    Raises InputError on repeated ids, on ids without a partner, on an id under two contracts, and as `intervals`.
+    With one contract, bounds and p are NaN. If the difference is the same in all n contracts, they show no spread: p
+    is then that of a sign test, 2^(1 - n) (1 if there is no difference), and the width is zero, or the bounds are NaN
+    while that p is too large.
+
+    Raises InputError on repeated ids, on ids without a partner, on an id under two contracts, and on settings that
+    `bootstrap.check_resampling` refuses.
     """
     pairs = _pairs(_per_id(a, metric, "a"), _per_id(b, metric, "b"), metric, allow_partial)
     return _deltas([pairs], n_resamples=n_resamples, seed=seed, confidence=confidence)[0]
@@ -81,10 +94,10 @@ def paired_deltas(
 ) -> pd.DataFrame:
     """Return one row per (baseline, system) pair and metric: the mean of system - baseline with its interval.
 
-    frame: from `metrics.score`, any number of systems; settings: those of `paired_delta`. Columns: split, baseline,
-    system, metric, value, low, high, n, n_contracts, p, p_holm (corrected over this call's rows of the same metric:
-    the family), detectable (the true difference that these contracts would show with 80 % power at this confidence,
-    before the correction). Raises InputError on unknown systems and as `paired_delta`.
+    frame: from `score_predictions`, any number of systems; settings: those of `paired_delta`. Columns: split,
+    baseline, system, metric, value, low, high, n, n_contracts, p, p_holm (corrected over this call's rows of the same
+    metric: the family), detectable (the true difference that these contracts would show with 80 % power at this
+    confidence, before the correction). Raises InputError on unknown systems and as `paired_delta`.
     """
     frame = frame[frame["split"] == split]
     known = list(frame["system"].unique())
@@ -99,24 +112,27 @@ def paired_deltas(
     rows = [
         {"split": split, "baseline": a, "system": b, "metric": metric}
         | as_columns(delta)
-        | {"detectable": detectable(delta.std_error, delta.n_clusters, critical=delta.critical)}
+        | {"detectable": detectable_difference(delta.std_error, delta.n_clusters, critical=delta.critical)}
         for (a, b, metric), delta in zip(keys, found, strict=True)
     ]
-    table = pd.DataFrame(rows, columns=[c for c in COLUMNS if c != "p_holm"])
+    table = pd.DataFrame(rows, columns=[c for c in DELTA_COLUMNS if c != "p_holm"])
     table["p_holm"] = table.groupby("metric", sort=False)["p"].transform(holm) if rows else []
-    return table[COLUMNS]
+    return table[DELTA_COLUMNS]
 
 
 def comparisons(systems: Sequence[str]) -> list[tuple[str, str]]:
-    """Return the (baseline, system) pairs worth a paired test: each against rag, and each aligned one against sft."""
+    """Return the (baseline, system) pairs worth a paired test: every system against rag, aligned ones also against sft.
+
+    Without rag the first system is the baseline.
+    """
     base = "rag" if "rag" in systems else next(iter(systems), None)
     pairs = [(base, s) for s in systems if s != base]
     more = [("sft", s) for s in systems if "sft" in systems and s not in (*NOT_TRAINED, "sft", base)]
-    return list(dict.fromkeys(pairs + more))  # without rag, sft is the base already
+    return list(dict.fromkeys(pairs + more))  # without rag, sft may be the baseline already
 
 
 def holm(p_values: Sequence[float]) -> np.ndarray:
-    """Return one family's p-values, adjusted so that any false positive at level alpha has a chance of alpha at most.
+    """Return one family's p-values, adjusted so that at level alpha a false positive has a chance of alpha at most.
 
     NaN (not tested) stays NaN and does not count. Source: Holm (1979), "A simple sequentially rejective multiple test
     procedure", Scand. J. Stat. 6(2).
@@ -128,16 +144,18 @@ def holm(p_values: Sequence[float]) -> np.ndarray:
     return adjusted
 
 
-def detectable(
+def detectable_difference(
     std_error: float, n_clusters: int, *, confidence: float = 0.95, power: float = 0.8, critical: float | None = None
 ) -> float:
     """Return the true difference that a two-sided test would find with this power: the minimum detectable difference.
 
-    It is (critical + t(power)) standard errors, with n_clusters - 1 degrees of freedom; critical: the test's own
-    value (`Delta.critical`), else Student's t(1 - alpha / 2), which makes 2.95 standard errors with 20 contracts.
-    Measured power (tests/test_compare.py): 75 to 81 % with 10 or more contracts. NaN where there is no standard
-    error, or one of zero. Source: Bloom (1995), "Minimum Detectable Effects", Evaluation Review 19(5); Student's t
-    for clusters: Dong & Maynard (2013), "PowerUp!", J. Research on Educational Effectiveness 6(1).
+    It is (critical + t(power)) standard errors, with n_clusters - 1 degrees of freedom. critical: the test's own
+    value (`Delta.critical`); left as None, Student's t(1 - alpha / 2), which makes 2.95 standard errors with 20
+    contracts. Measured power (tests/evaluation/test_compare.py): 75 to 81 % with 10 or more contracts. The result is
+    NaN where the standard error is missing or zero.
+
+    Source: Bloom (1995), "Minimum Detectable Effects", Evaluation Review 19(5); Student's t for clusters:
+    Dong & Maynard (2013), "PowerUp!", J. Research on Educational Effectiveness 6(1).
     """
     from scipy.special import stdtrit
 
@@ -148,9 +166,10 @@ def detectable(
 
 
 def _per_id(frame: pd.DataFrame, metric: str, name: str) -> pd.DataFrame:
+    """Return one row per id (contract, weight, value), its seeds averaged; name: the frame's, for error messages."""
     missing = [c for c in ("id", "contract", metric) if c not in frame]
     if missing:
-        raise InputError(f"Frame {name} has no column {missing[0]!r}: pass frames made by metrics.score.")
+        raise InputError(f"Frame {name} has no column {missing[0]!r}: pass frames made by score_predictions.")
     repeated = frame["id"][frame.duplicated(["id", "seed"] if "seed" in frame else ["id"])]
     if len(repeated):
         raise InputError(f"Frame {name} holds id {repeated.iloc[0]!r} more than once: pass one system and one split.")
@@ -174,16 +193,16 @@ def _per_id(frame: pd.DataFrame, metric: str, name: str) -> pd.DataFrame:
 
 
 def _pairs(a: pd.DataFrame, b: pd.DataFrame, metric: str, allow_partial: bool) -> pd.DataFrame:
+    """Return the ids that both tables hold, columns ending in _a and _b, without rows that the metric does not use."""
     only_a, only_b = len(a.index.difference(b.index)), len(b.index.difference(a.index))
     if (only_a or only_b) and not allow_partial:
         raise InputError(
             f"The two systems answered different rows: {only_a} ids only in a, {only_b} only in b, "
-            f"{len(a) - only_a} in both. Predict the missing rows, or pass allow_partial=True to compare "
-            "the rest."
+            f"{len(a) - only_a} in both. Predict the missing rows, or pass allow_partial=True to compare the rest."
         )
     both = a.add_suffix("_a").join(b.add_suffix("_b"), how="inner")
     _same_contract(both["contract_a"] != both["contract_b"], "a and b")
-    if metric in WEIGHTS:
+    if metric in WEIGHT_COLUMNS:
         return both[(both["weight_a"] > 0) | (both["weight_b"] > 0)]
     return both[(both["weight_a"] > 0) & (both["weight_b"] > 0)].assign(weight_a=1.0, weight_b=1.0)
 
@@ -196,6 +215,7 @@ def _same_contract(moved: pd.Series, where: str) -> None:
 
 
 def _deltas(tables: Sequence[pd.DataFrame], *, n_resamples: int, seed: int, confidence: float) -> list[Delta]:
+    """Return b less a for each table of pairs, all with the same draws of contracts."""
     check_resampling(n_resamples, confidence)
     if not tables:
         return []
@@ -210,17 +230,27 @@ def _deltas(tables: Sequence[pd.DataFrame], *, n_resamples: int, seed: int, conf
         both = table[["value_a", "value_b"]].to_numpy()
         shares.append(not ((both < 0) | (both > 1)).any())
     found = studentise(tops, bottoms, n_resamples=n_resamples, seed=seed)
-    low, high, p = _bounds(found, np.array(shares), confidence)
-    rows = zip(
-        tables, found.n_clusters, found.value, low, high, p, found.std_error, found.critical(confidence), strict=True
-    )
+    low, high, p = _bounds_and_p(found, np.array(shares), confidence)
+    critical = found.critical(confidence)
     return [
-        Delta(float(value), float(lo), float(hi), len(table), int(clusters), *map(float, test))
-        for table, clusters, value, lo, hi, *test in rows
+        Delta(
+            value=float(found.value[k]),
+            low=float(low[k]),
+            high=float(high[k]),
+            n=len(table),
+            n_clusters=int(found.n_clusters[k]),
+            p=float(p[k]),
+            std_error=float(found.std_error[k]),
+            critical=float(critical[k]),
+        )
+        for k, table in enumerate(tables)
     ]
 
 
-def _bounds(found: Studentised, shares: np.ndarray, confidence: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _bounds_and_p(
+    found: Studentised, shares: np.ndarray, confidence: float
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return lower bounds, upper bounds and p-values (K,); equal differences throughout get those of a sign test."""
     value, same = found.value, found.std_error == 0
     reach = np.where(same, 0, found.critical(confidence) * found.std_error)
     sign_test = np.where(np.abs(value) < 1e-12, 1, 2.0 ** (1 - found.n_clusters))
@@ -228,3 +258,46 @@ def _bounds(found: Studentised, shares: np.ndarray, confidence: float) -> tuple[
     reach = np.where(same & (sign_test < 1) & (p > 1 - confidence), math.nan, reach)
     most = np.where(shares, 1, math.inf)
     return np.maximum(value - reach, -most), np.minimum(value + reach, most), p
+
+
+PAIRS_LISTED = 6  # pairs of systems named one by one in a sentence
+LARGER = "larger than the noise"
+LARGER_ALONE = "larger than the noise only if it were the one comparison made"
+NOT_LARGER = "not larger than the noise"
+
+
+def noise_phrase(row: Mapping[str, Any], level: float) -> str:
+    """Return whether a paired difference exceeds the noise: by its Holm-adjusted p, and by its interval alone.
+
+    row: of `paired_deltas`, with the keys p, p_holm, low and high; level: the confidence of its interval.
+    """
+    if math.isnan(row["p"]):
+        return "no test possible"
+    if row["p_holm"] < 1 - level:
+        return LARGER
+    return LARGER_ALONE if row["low"] > 0 or row["high"] < 0 else NOT_LARGER
+
+
+def pairs_that_differ(deltas: pd.DataFrame, level: float, names: Mapping[str, str]) -> list[str]:
+    """Return one sentence for each metric: how many of its pairs differ by more than the noise, and which.
+
+    deltas: from `paired_deltas`; level: the confidence of its intervals; names: metric -> what a sentence calls it.
+    """
+    lines = []
+    for metric, rows in deltas.groupby("metric", sort=False):
+        clear = rows["p_holm"] < 1 - level
+        few, rest = (clear, "") if clear.sum() <= max(PAIRS_LISTED, (~clear).sum()) else (~clear, "all but ")
+        listed = "; ".join(_higher(row) for row in sorted(rows[few].itertuples(), key=lambda row: -abs(row.value)))
+        told = f": {rest}{listed}" if listed and clear.any() else ""
+        if len(rows) > 1:
+            many = f"{clear.sum()} of {len(rows)} pairs of systems differ"
+            corrected = f" (Holm over {len(rows)}, {100 * level:g} %)"
+        else:
+            many, corrected = f"the one pair of systems {'differs' if clear.any() else 'does not differ'}", ""
+        lines.append(f"By {names.get(metric, metric)}, {many} by more than the noise{corrected}{told}.")
+    return lines
+
+
+def _higher(row: Any) -> str:
+    first, second = (row.system, row.baseline) if row.value >= 0 else (row.baseline, row.system)
+    return f"{first} over {second} by {abs(row.value):.2f}"

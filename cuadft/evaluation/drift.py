@@ -1,7 +1,7 @@
 """Measure drift: whether newly arrived contracts read like those of the past, by a two-sample test on embeddings.
 
     found = measure_drift(embedder.encode, incoming_passages, reference_passages, seed=7)
-    print(drift.sentence(found))
+    print(drift_sentence(found))    # "MMD² = 0.0012 (95% of random splits below 0.0150), p = 0.410, from 960 ..."
 
 The unit of the test is the contract: the passages of one contract resemble each other, whatever the stream does.
 """
@@ -17,13 +17,13 @@ import numpy as np
 from cuadft.core.errors import InputError
 from cuadft.data.passages import Passage
 
-BUDGET = 960  # passages embedded in all: about half a minute on two CPU cores
-FEW = 4  # passages per contract below which rather fewer contracts are compared than fewer passages
-LEVEL = 0.05  # below this p the sentence speaks of drift
-SHOWN = 3  # contracts named on either end
-ROUNDING = 1e-12  # two relabellings of the same sum may differ by this
+PASSAGE_BUDGET = 960  # passages embedded in all: about half a minute on two CPU cores
+FEWEST_PASSAGES = 4  # of a contract; before fewer are taken, contracts are left out
+DRIFT_BELOW = 0.05  # below this p the sentence speaks of drift
+CONTRACTS_NAMED = 3  # nearest and farthest contracts that are reported
+ROUNDING = 1e-12  # two splits with the same sum may differ by this
 
-_Kept = dict[str, list[Passage]]
+_Contracts = dict[str, list[Passage]]  # title -> passages
 
 
 def measure_drift(
@@ -33,67 +33,73 @@ def measure_drift(
     *,
     per_contract: int = 16,
     permutations: int = 999,
-    budget: int = BUDGET,
+    budget: int = PASSAGE_BUDGET,
     seed: int,
 ) -> dict[str, Any]:
     """Test whether incoming and earlier contracts were drawn from the same source, by the MMD of their passages.
 
-    MMD^2 is the unbiased estimate of Gretton et al. (2012), "A Kernel Two-Sample Test", J. Mach. Learn. Res. 13, eq. 3,
-    with the RBF kernel exp(-d^2 / (2 s^2)), s the median distance of all passages (their section 8). A contract's kernel
-    with another one is the mean over their passages, so every contract weighs the same and no passage is compared with
-    its own contract. p = (1 + splits at least as far apart) / (1 + permutations) over random splits of the whole contracts.
+    MMD^2 is the unbiased estimate of Gretton et al. (2012), "A Kernel Two-Sample Test", J. Mach. Learn. Res. 13, eq.
+    3, with the RBF kernel exp(-d^2 / (2 s^2)), s the median distance of all passages (their section 8). A contract's
+    kernel with another one is the mean over their passages, so every contract weighs the same and no passage is
+    compared with its own contract. p = (1 + splits at least as far apart) / (1 + permutations) over random splits of
+    the whole contracts.
 
-    per_contract: passages of a contract at most, drawn by `seed`, of which all contracts take fewer alike where there would
-    be more than `budget`; below four each, contracts are drawn, too. Returned: mmd2 (may be negative), p, limit (95 % of
-    the random splits lie below), n_incoming and n_reference (contracts compared), passages, per_contract, nearest and
-    farthest (up to three incoming contracts, {"contract", "similarity"}: mean kernel with the past, 0 to 1), reason (None).
-    An incoming contract that is among the earlier ones is not new and left out (`known`). With fewer than two contracts on
-    a side mmd2, p and limit are None and `reason` says so. Raises InputError on settings out of range.
+    per_contract: most passages of one contract, drawn by `seed`. If that makes more than `budget` passages in all,
+    every contract gives fewer; rather than fewer than four of each, only some contracts are drawn. An incoming
+    contract that is among the earlier ones is not new: it is left out and counted (`known`).
+
+    Returned: mmd2 (may be negative), p, limit (95 % of the random splits lie below), n_incoming and n_reference
+    (contracts compared), known, passages, per_contract, nearest and farthest (up to three incoming contracts, each as
+    {"contract", "similarity"}, the mean kernel with the past, 0 to 1), reason (None). With fewer than two contracts
+    on a side mmd2, p and limit are None and `reason` says so. Raises InputError on settings out of range.
     """
     for name, value in {"per_contract": per_contract, "permutations": permutations, "budget": budget}.items():
         if value < 1:
             raise InputError(f"Invalid {name} {value!r}: give a whole number from 1.")
     arrived, old = _by_contract(incoming), _by_contract(reference)
     new = {title: own for title, own in arrived.items() if title not in old}
-    found = {
+    known = len(arrived) - len(new)
+    if min(len(new), len(old)) < 2:
+        return _not_tested(len(new), len(old), known)
+    new, old, each = _within_budget(new, old, per_contract, budget, seed)
+    kernel = _contract_kernel(encode, [*new.values(), *old.values()])
+    ranked = _ranked_by_similarity(list(new), kernel[: len(new), len(new) :].mean(1))
+    return _permutation_test(kernel, len(new), permutations, seed) | {
+        "n_incoming": len(new),
+        "n_reference": len(old),
+        "known": known,
+        "passages": sum(map(len, [*new.values(), *old.values()])),
+        "per_contract": each,
+        "nearest": ranked[:CONTRACTS_NAMED],
+        "farthest": ranked[::-1][:CONTRACTS_NAMED],
+        "reason": None,
+    }
+
+
+def _not_tested(n_new: int, n_old: int, known: int) -> dict[str, Any]:
+    """Return a measurement without a result, which says why there is none."""
+    return {
         "mmd2": None,
         "p": None,
         "limit": None,
-        "n_incoming": len(new),
-        "n_reference": len(old),
-        "known": len(arrived) - len(new),
+        "n_incoming": n_new,
+        "n_reference": n_old,
+        "known": known,
         "passages": 0,
         "per_contract": 0,
         "nearest": [],
         "farthest": [],
-        "reason": None,
+        "reason": f"needs two contracts on either side, got {n_new} new and {n_old} earlier",
     }
-    if min(len(new), len(old)) < 2:
-        return found | {"reason": f"needs two contracts on either side, got {len(new)} new and {len(old)} earlier"}
-    new, old, each = _bounded(new, old, per_contract, budget, seed)
-    kernel = _kernel(encode, [*new.values(), *old.values()])
-    ranked = _ranked(list(new), kernel[: len(new), len(new) :].mean(1))
-    return (
-        found
-        | _test(kernel, len(new), permutations, seed)
-        | {
-            "n_incoming": len(new),
-            "n_reference": len(old),
-            "passages": sum(map(len, [*new.values(), *old.values()])),
-            "per_contract": each,
-            "nearest": ranked[:SHOWN],
-            "farthest": ranked[::-1][:SHOWN],
-        }
-    )
 
 
 def drift_sentence(found: dict[str, Any]) -> str:
-    """Return what a measurement says, in one or two sentences; the p-value speaks of this draw of contracts."""
+    """Return what a measurement says, in one or two sentences."""
     if found["p"] is None:
         return f"Drift was not tested: {found['reason']}."
     says = (
         "the new contracts differ from the earlier ones by more than chance"
-        if found["p"] < LEVEL
+        if found["p"] < DRIFT_BELOW
         else "no difference between new and earlier contracts beyond chance"
     )
     basis = f"{found['passages']:,} passages of {found['n_incoming']} new and {found['n_reference']} earlier contracts"
@@ -103,40 +109,45 @@ def drift_sentence(found: dict[str, Any]) -> str:
     )
 
 
-def _by_contract(passages: Iterable[Passage]) -> _Kept:
-    own: _Kept = {}
+def _by_contract(passages: Iterable[Passage]) -> _Contracts:
+    """Return the passages that hold any text by the titles of their contracts, in the order of the titles."""
+    own: _Contracts = {}
     for passage in passages:
         if passage.text.strip():
             own.setdefault(passage.contract, []).append(passage)
     return dict(sorted(own.items()))
 
 
-def _bounded(new: _Kept, old: _Kept, per_contract: int, budget: int, seed: int) -> tuple[_Kept, _Kept, int]:
-    """Return the contracts and passages to embed, and how many of each contract at most.
+def _within_budget(
+    new: _Contracts, old: _Contracts, per_contract: int, budget: int, seed: int
+) -> tuple[_Contracts, _Contracts, int]:
+    """Return the contracts and passages to embed, and how many passages of each contract at most.
 
     A contract's draw depends on its title and the seed alone: the next iteration finds its passages in the cache.
     """
-    room = max(4, budget // min(FEW, per_contract))
-    if len(new) + len(old) > room:
-        wanted = min(len(new), max(room // 2, room - len(old)))
-        new, old = (_first(side, n, seed) for side, n in ((new, wanted), (old, room - wanted)))
+    most_contracts = max(4, budget // min(FEWEST_PASSAGES, per_contract))
+    if len(new) + len(old) > most_contracts:
+        most_new = min(len(new), max(most_contracts // 2, most_contracts - len(old)))
+        new, old = _draw_contracts(new, most_new, seed), _draw_contracts(old, most_contracts - most_new, seed)
     each = max(1, min(per_contract, budget // (len(new) + len(old))))
-    drawn = [{title: _drawn(own, each, f"{seed} {title}") for title, own in side.items()} for side in (new, old)]
-    return drawn[0], drawn[1], each
+    new, old = (
+        {title: _draw_passages(own, each, f"{seed} {title}") for title, own in side.items()} for side in (new, old)
+    )
+    return new, old, each
 
 
-def _first(side: _Kept, wanted: int, seed: int) -> _Kept:
+def _draw_contracts(side: _Contracts, wanted: int, seed: int) -> _Contracts:
     order = sorted(side, key=lambda title: random.Random(f"{seed} contract {title}").random())
     return {title: side[title] for title in sorted(order[:wanted])}
 
 
-def _drawn(own: list[Passage], wanted: int, seed: str) -> list[Passage]:
+def _draw_passages(own: list[Passage], wanted: int, seed: str) -> list[Passage]:
     own = sorted(own, key=lambda passage: (passage.start, passage.end))
     random.Random(seed).shuffle(own)
     return own[:wanted]
 
 
-def _kernel(encode: Callable[[list[str]], np.ndarray], contracts: Sequence[Sequence[Passage]]) -> np.ndarray:
+def _contract_kernel(encode: Callable[[list[str]], np.ndarray], contracts: Sequence[Sequence[Passage]]) -> np.ndarray:
     """Return the mean RBF kernel between the passages of every two contracts, (contracts, contracts)."""
     vectors = encode([passage.text for own in contracts for passage in own]).astype(float)
     squares = (vectors**2).sum(1)
@@ -149,8 +160,8 @@ def _kernel(encode: Callable[[list[str]], np.ndarray], contracts: Sequence[Seque
     return sums / np.outer(sizes, sizes)
 
 
-def _test(kernel: np.ndarray, n_new: int, permutations: int, seed: int) -> dict[str, float]:
-    """Return mmd2, its p-value and 95 % limit over random splits into as many contracts on either side."""
+def _permutation_test(kernel: np.ndarray, n_new: int, permutations: int, seed: int) -> dict[str, float]:
+    """Return mmd2, its p-value and its 95 % limit over random splits that keep the number of contracts on each side."""
     rng, first = np.random.default_rng(seed), np.arange(len(kernel)) < n_new
     splits = np.stack([first, *(rng.permutation(first) for _ in range(permutations))]).astype(float)
     values = _mmd2(kernel, splits)
@@ -170,6 +181,6 @@ def _mmd2(kernel: np.ndarray, splits: np.ndarray) -> np.ndarray:
     return within / (m * (m - 1)) + (apart.sum() - touching - across) / (n * (n - 1)) - 2 * across / (m * n)
 
 
-def _ranked(titles: Sequence[str], similarity: np.ndarray) -> list[dict[str, Any]]:
+def _ranked_by_similarity(titles: Sequence[str], similarity: np.ndarray) -> list[dict[str, Any]]:
     order = sorted(range(len(titles)), key=lambda i: (-similarity[i], titles[i]))
     return [{"contract": titles[i], "similarity": round(float(similarity[i]), 4)} for i in order]

@@ -1,13 +1,15 @@
-"""Show a system's worst answers beside their evidence, spread over kinds of fault and categories.
+"""Show examples of answers: a system's worst ones beside their evidence, and what alignment changed.
 
-    examples = worst.pick(frame, predictions, system="sft")
-    worst.show(examples, worst.texts(iteration.run, examples))      # last line of a notebook cell, or print(...)
+The worst answers are spread over kinds of fault and categories, so that one frequent fault does not hide the others:
 
-Compare answers before and after alignment: how many changed, for better and for worse, and the largest changes.
+    worst = pick_worst(frame, predictions, system="sft")
+    show_worst(worst, worst_texts(iteration.run, worst))      # last line of a notebook cell, or print(...)
 
-    table = before_after.table(sft_predictions, {"dpo": dpo_predictions})
-    before_after.counts(table)
-    before_after.show(table)                            # last line of a notebook cell, or print(...)
+The changes say how many answers became better and worse, and show the largest of both kinds:
+
+    table = changed_answers(sft_predictions, {"dpo": dpo_predictions})
+    change_counts(table)
+    show_changes(table)                                       # last line of a notebook cell, or print(...)
 """
 
 from __future__ import annotations
@@ -27,27 +29,36 @@ from cuadft.data.rows import contract_records
 from cuadft.evaluation import metrics
 from cuadft.evaluation.excerpts import (
     ExcerptPage,
-    Line,
+    LabelledLine,
     Piece,
     SideBlock,
+    SideBySide,
     SideCell,
-    Sides,
     excerpt,
     mark_shared,
     shorten,
 )
 from cuadft.evaluation.judge import gold_texts, has_failed
 from cuadft.evaluation.metrics import METRICS
-from cuadft.evaluation.scoreboard import FAULTS, classify_fault, describe_fault
+from cuadft.evaluation.scoreboard import FAULTS, classify_faults, describe_fault
 from cuadft.evaluation.text_scores import token_f1
 
-LONGEST_ANSWER = 500  # characters of an answer, a gold span, an error or a judge's reason
-GOLDS_SHOWN = 3  # gold spans listed
+Predictions = Sequence[Mapping[str, Any]]
+
+LONGEST_ANSWER = 500  # characters shown of an answer, a gold span, an error or a judge's reason
+GOLDS_SHOWN = 3
+CHANGE_KINDS = ("unchanged", "better", "worse", "same_score", "unscored", "unpaired")
+SAME_IN_BOTH = ("contract", "question", "answers")  # what must not differ between two predictions of one row
+CHANGE_COLUMNS = (
+    "method baseline metric split seed id contract category question golds answer_before answer_after failed_before "
+    "failed_after before after gain kind"
+).split()
+LONGEST_CELL = 400  # characters of an answer or a gold span in a comparison
 
 
 @dataclass(frozen=True)
 class Example:
-    """One wrong answer: its prediction, its kind of fault (a key of diagnosis.FAULTS) and its scored row."""
+    """Hold one wrong answer: its prediction, its kind of fault (a key of `scoreboard.FAULTS`) and its scored row."""
 
     prediction: Mapping[str, Any]
     fault: str
@@ -68,10 +79,10 @@ def pick_worst(
 ) -> list[Example]:
     """Return up to `n` wrong answers of one system: kinds in turn, the commonest first, new categories before others.
 
-    frame: from `metrics.score`, with the judge's columns if there are any; predictions: those that it was made of;
-    metric, fine_from: as in `diagnosis.classify`. Within a kind and category the lowest value comes first. The order
-    of the rows makes no difference. Raises InputError on an unknown system, split or kind, and on a row without its
-    prediction.
+    frame: from `score_predictions`, with the judge's columns if there are any; predictions: what the frame was made of;
+    metric, fine_from: as in `scoreboard.classify_faults`. Within a kind and category the lowest value comes first. The
+    order of the rows makes no difference. Raises InputError on an unknown system, split or kind, and on a row without
+    its prediction.
     """
     unknown = [kind for kind in kinds if kind not in FAULTS]
     if unknown:
@@ -81,45 +92,17 @@ def pick_worst(
     if not len(rows):
         known = ", ".join(known) or "none"
         raise InputError(f"No rows of system {system!r} on split {split!r}: choose from {known}.")
-    rows = rows.assign(fault=classify_fault(rows, metric, fine_from=fine_from))
-    by_key = {_question_key(p): p for p in predictions}
-    chosen = _spread(rows[rows["fault"].isin(list(kinds))].to_dict("records"), metric, n)
-    missing = [row["id"] for row in chosen if _question_key(row) not in by_key]
+    rows = rows.assign(fault=classify_faults(rows, metric, fine_from=fine_from))
+    by_key = {_row_key(p): p for p in predictions}
+    chosen = _spread_over_faults(rows[rows["fault"].isin(list(kinds))].to_dict("records"), metric, n)
+    missing = [row["id"] for row in chosen if _row_key(row) not in by_key]
     if missing:
         raise InputError(f"Row {missing[0]!r} of {system!r} has no prediction: pass those that made the frame.")
-    return [Example(by_key[_question_key(row)], row["fault"], metric, row) for row in chosen]
-
-
-def _question_key(row: Mapping[str, Any]) -> tuple[str, str, int, str]:
-    return row["system"], row["split"], int(row.get("seed") or 0), row["id"]
-
-
-def _spread(rows: list[dict[str, Any]], metric: str, n: int) -> list[dict[str, Any]]:
-    """Choose n rows of different ids, one kind of fault after the other."""
-    left = {kind: [row for row in rows if row["fault"] == kind] for kind in FAULTS}
-    turns = sorted(FAULTS, key=lambda kind: -len(left[kind]))
-    seen: Counter[tuple[str, str]] = Counter()
-    chosen: list[dict[str, Any]] = []
-    while len(chosen) < n and any(left.values()):
-        for kind in [k for k in turns if left[k]][: n - len(chosen)]:
-            best = min(left[kind], key=lambda row: _rank(row, metric, seen), default=None)
-            if best is None:
-                continue
-            chosen.append(best)
-            seen.update([("category", best["category"]), ("contract", best["contract"])])
-            left = {k: [row for row in part if row["id"] != best["id"]] for k, part in left.items()}
-    return chosen
-
-
-def _rank(row: Mapping[str, Any], metric: str, seen: Counter[tuple[str, str]]) -> tuple:
-    value = -1.0 if math.isnan(row[metric]) else row[metric]
-    # The checksum draws evenly among equals; by id the first contract of the alphabet would always win.
-    tie = (crc32(row["id"].encode()), row["id"], int(row.get("seed") or 0))
-    return seen["category", row["category"]], seen["contract", row["contract"]], value, *tie
+    return [Example(by_key[_row_key(row)], row["fault"], metric, row) for row in chosen]
 
 
 def worst_texts(run: Path, examples: Sequence[Example]) -> dict[str, str]:
-    """Return the texts of the examples' contracts, by title, from the run's contracts."""
+    """Return the texts of the examples' contracts, title -> text, from the run folder."""
     wanted = {e.prediction["contract"] for e in examples}
     if not wanted:
         return {}
@@ -131,9 +114,9 @@ def show_worst(
 ) -> ExcerptPage:
     """Return the examples with question, gold spans, answer, judge's verdict and the evidence, spans marked in it.
 
-    texts: contract texts by title, as from `texts`; evidence is left out where one is missing. around: characters of
-    evidence kept on each side of a span; passages: the most that are shown, those with a span first. Raises
-    InputError if a gold span does not stand at its place in the text.
+    texts: contract texts by title, from `worst_texts`; an example whose text is missing is shown without evidence.
+    around: characters of evidence kept on each side of a span; passages: how many are shown at most, first those with a
+    span. Raises InputError if a gold span does not stand at its place in the text.
     """
     cards = []
     for number, example in enumerate(examples, 1):
@@ -141,18 +124,135 @@ def show_worst(
         name, cause = describe_fault(example.fault, recall=_number(example.row.get("char_recall")))
         text = texts.get(p["contract"])
         if text is not None:
-            _check(p, text)
-        lines = [("Fault", [Piece(cause)]), *_asked(example), *_evidence(p, text, around, passages)]
+            _check_gold_spans(p, text)
+        lines = [("Fault", [Piece(cause)]), *_answer_lines(example), *_passage_lines(p, text, around, passages)]
         where = f" ({p['category']})" if p.get("category") else ""
         cards.append((f"{number} of {len(examples)}. {name}{where}", lines))
     return ExcerptPage(cards)
+
+
+def changed_answers(
+    before: Predictions, after: Mapping[str, Predictions], *, scores: pd.DataFrame | None = None, metric: str = "f1"
+) -> pd.DataFrame:
+    """Return one row per method and question: both answers, both scores, and what the change was worth.
+
+    before: predictions of the SFT model; after: predictions of each method, paired by split, seed and id. scores: a
+    frame of `score_predictions` with the judges' columns; without it the predictions are scored here. gain: after −
+    before, with its sign turned where lower is better. kind: "unchanged" (the same words), "better", "worse",
+    "same_score" (other words), "unscored" (no score, for example after a failed judgement) or "unpaired" (only one of
+    the two has this question). Raises InputError on an unknown metric, a row counted twice, scores that lack a row, and
+    an id that stands for two questions.
+    """
+    if metric not in METRICS:
+        raise InputError(f"Unknown metric {metric!r}: choose from {', '.join(METRICS)}.")
+    baseline = " + ".join(sorted({str(p.get("system", "before")) for p in before})) or "before"
+    old, old_scores = _predictions_by_key(before, baseline), _scores_by_key(before, scores, metric)
+    rows: list[dict[str, Any]] = []
+    for method, predictions in after.items():
+        new, new_scores = _predictions_by_key(predictions, method), _scores_by_key(predictions, scores, metric)
+        for key in [*old, *(k for k in new if k not in old)]:
+            scores_of_both = old_scores.get(key, math.nan), new_scores.get(key, math.nan)
+            row = _changed_row(old.get(key), new.get(key), *scores_of_both, metric)
+            rows.append({"method": method, "baseline": baseline, "metric": metric} | row)
+    return pd.DataFrame(rows, columns=CHANGE_COLUMNS)
+
+
+def change_counts(table: pd.DataFrame) -> pd.DataFrame:
+    """Return one row per method: what was compared, how many changes of each kind, failures, mean scores and mean gain.
+
+    Means are over the questions that both have and that are scored.
+    """
+    lines = []
+    for method, rows in table.groupby("method", sort=False):
+        paired = rows[rows["kind"] != "unpaired"]
+        kinds = rows["kind"].value_counts()
+        scored = paired[paired["gain"].notna()]
+        lines.append(
+            {"method": method, "questions": len(paired), "contracts": paired["contract"].nunique()}
+            | {kind: int(kinds.get(kind, 0)) for kind in CHANGE_KINDS}
+            | {name: int(paired[name].sum()) for name in ("failed_before", "failed_after")}
+            | {name: scored[name].mean() for name in ("before", "after", "gain")}
+        )
+    names = [
+        "method",
+        "questions",
+        "contracts",
+        *CHANGE_KINDS,
+        "failed_before",
+        "failed_after",
+        "before",
+        "after",
+        "gain",
+    ]
+    return pd.DataFrame(lines, columns=names)
+
+
+def pick_changes(table: pd.DataFrame, n: int = 2) -> pd.DataFrame:
+    """Return each method's largest changes: up to `n` for the better, and as many for the worse.
+
+    If a method has changes of one kind only, up to n of that kind are returned. Among equal gains contracts and
+    categories that are not chosen yet come first, then a checksum of the id decides; the order of the rows makes no
+    difference.
+    """
+    if n < 1:
+        raise InputError(f"Invalid number {n} of examples: give a whole number from 1.")
+    parts = [table.iloc[:0]]
+    for _, rows in table.groupby("method", sort=False):
+        sides = [rows[rows["kind"] == kind] for kind in ("better", "worse")]
+        size = min(n, min(map(len, sides)) or max(map(len, sides)))
+        parts += [side.loc[_largest_gains(side, size)] for side in sides]
+    return pd.concat(parts)
+
+
+def show_changes(table: pd.DataFrame, *, n: int = 2) -> SideBySide:
+    """Return the largest changes of each method side by side: question, gold spans, the answer before and after.
+
+    A sentence above them says how many answers changed; words of an answer that stand in a gold span are marked.
+    """
+    chosen = pick_changes(table, n)
+    blocks = []
+    for line in change_counts(table).to_dict("records"):
+        rows = chosen[chosen["method"] == line["method"]].to_dict("records")
+        baseline, metric = table.loc[table["method"] == line["method"], ["baseline", "metric"]].iloc[0]
+        columns = ["Question", "Gold", f"Before ({baseline})", f"After ({line['method']})"]
+        heading, text = f"{line['method']} against {baseline}", _changes_text(line, rows, METRICS[metric][0])
+        blocks.append(SideBlock(heading, text, columns, [_change_cells(row) for row in rows]))
+    return SideBySide(blocks, "words of a gold span")
+
+
+def _row_key(row: Mapping[str, Any]) -> tuple[str, str, int, str]:
+    return row["system"], row["split"], int(row.get("seed") or 0), row["id"]
+
+
+def _spread_over_faults(rows: list[dict[str, Any]], metric: str, n: int) -> list[dict[str, Any]]:
+    """Choose n rows of different ids, one kind of fault after the other."""
+    left = {kind: [row for row in rows if row["fault"] == kind] for kind in FAULTS}
+    turns = sorted(FAULTS, key=lambda kind: -len(left[kind]))
+    seen: Counter[tuple[str, str]] = Counter()
+    chosen: list[dict[str, Any]] = []
+    while len(chosen) < n and any(left.values()):
+        for kind in [k for k in turns if left[k]][: n - len(chosen)]:
+            best = min(left[kind], key=lambda row: _spread_rank(row, metric, seen), default=None)
+            if best is None:
+                continue
+            chosen.append(best)
+            seen.update([("category", best["category"]), ("contract", best["contract"])])
+            left = {k: [row for row in part if row["id"] != best["id"]] for k, part in left.items()}
+    return chosen
+
+
+def _spread_rank(row: Mapping[str, Any], metric: str, seen: Counter[tuple[str, str]]) -> tuple:
+    value = -1.0 if math.isnan(row[metric]) else row[metric]
+    # The checksum draws evenly among equal rows; by id the first contract of the alphabet would always win.
+    tie = (crc32(row["id"].encode()), row["id"], int(row.get("seed") or 0))
+    return seen["category", row["category"]], seen["contract", row["contract"]], value, *tie
 
 
 def _number(value: Any) -> float:
     return math.nan if value is None else float(value)
 
 
-def _check(p: Mapping[str, Any], text: str) -> None:
+def _check_gold_spans(p: Mapping[str, Any], text: str) -> None:
     for span in p["answers"]:
         if not text.startswith(span["text"], span["start"]):
             raise InputError(
@@ -161,12 +261,14 @@ def _check(p: Mapping[str, Any], text: str) -> None:
             )
 
 
-def _asked(example: Example) -> list[Line]:
+def _answer_lines(example: Example) -> list[LabelledLine]:
     """Return the lines on question, gold spans, answer and verdict."""
     p, row = example.prediction, example.row
     golds = [shorten(a["text"], LONGEST_ANSWER) for a in p["answers"]]
-    shown = [("Gold" + f" {n}" * (len(golds) > 1), [Piece(g, gold=True)]) for n, g in enumerate(golds[:GOLDS_SHOWN], 1)]
-    shown += [("Gold", [Piece(f"{len(golds) - GOLDS_SHOWN} more spans")])] * (len(golds) > GOLDS_SHOWN)
+    labels = ["Gold"] if len(golds) == 1 else [f"Gold {n}" for n in range(1, GOLDS_SHOWN + 1)]
+    shown = [(label, [Piece(gold, gold=True)]) for label, gold in zip(labels, golds)]
+    if len(golds) > GOLDS_SHOWN:
+        shown.append(("Gold", [Piece(f"{len(golds) - GOLDS_SHOWN} more spans")]))
     label = METRICS[example.metric][0]
     who = f"{p['system']} on {p['split']}" + (f", seed {p['seed']}" if p.get("seed") else "")
     lines = [
@@ -183,14 +285,14 @@ def _asked(example: Example) -> list[Line]:
     return told[:2] + (shown or [("Gold", [Piece("none: the contract has no such clause")])]) + told[2:]
 
 
-def _evidence(p: Mapping[str, Any], text: str | None, around: int, limit: int) -> list[Line]:
-    """Return one line per passage shown, best first, and one per gold span that none of the passages touches."""
+def _passage_lines(p: Mapping[str, Any], text: str | None, around: int, limit: int) -> list[LabelledLine]:
+    """Return one line per passage shown, best first, and one per gold span that no passage touches."""
     sent = p.get("passages")
     if sent is None or text is None:
         return [("Passages", [Piece("not recorded" if sent is None else "the contract's text is not at hand")])]
     gold = [(a["start"], a["start"] + len(a["text"])) for a in p["answers"]]
     cited = [tuple(span) for span in p.get("spans") or ()]
-    lines: list[tuple[int, Line]] = []
+    lines: list[tuple[int, LabelledLine]] = []
     for rank, passage in enumerate(sent):
         pieces = excerpt(text, passage["start"], passage["end"], gold=gold, cited=cited, around=around)
         label = f"Passage {rank + 1} of {len(sent)}, characters {passage['start']:,}–{passage['end']:,}"
@@ -206,156 +308,47 @@ def _evidence(p: Mapping[str, Any], text: str | None, around: int, limit: int) -
     ]
 
 
-Predictions = Sequence[Mapping[str, Any]]
-KINDS = ("unchanged", "better", "worse", "same_score", "unscored", "unpaired")
-SAME = ("contract", "question", "answers")  # what must not differ between two predictions of one row
-COLUMNS = [
-    "method",
-    "baseline",
-    "metric",
-    "split",
-    "seed",
-    "id",
-    "contract",
-    "category",
-    "question",
-    "golds",
-    "answer_before",
-    "answer_after",
-    "failed_before",
-    "failed_after",
-    "before",
-    "after",
-    "gain",
-    "kind",
-]
-LONGEST, GOLDS = 400, 3  # characters of an answer or a gold span; gold spans listed
-
-
-def changed_answers(
-    before: Predictions, after: Mapping[str, Predictions], *, scores: pd.DataFrame | None = None, metric: str = "f1"
-) -> pd.DataFrame:
-    """Return one row per method and question: both answers, both scores, and what the change was worth.
-
-    before: predictions of the SFT model; after: those of each method, paired by split, seed and id. scores: a frame of
-    `metrics.score` with whatever judges added; without one the predictions are scored. gain: after − before, turned
-    round where lower is better. kind: "unchanged" (the same words), "better", "worse", "same_score" (other words),
-    "unscored" (no score, as of a failed judgement) or "unpaired" (only one of the two has this question). Raises
-    InputError on an unknown metric, a row counted twice, scores that lack a row, and an id that stands for two questions.
-    """
-    if metric not in METRICS:
-        raise InputError(f"Unknown metric {metric!r}: choose from {', '.join(METRICS)}.")
-    baseline = " + ".join(sorted({str(p.get("system", "before")) for p in before})) or "before"
-    old, old_scores = _by_key(before, baseline), _scores(before, scores, metric)
-    rows: list[dict[str, Any]] = []
-    for method, predictions in after.items():
-        new, new_scores = _by_key(predictions, method), _scores(predictions, scores, metric)
-        for key in [*old, *(k for k in new if k not in old)]:
-            row = _changed_row(
-                old.get(key), new.get(key), old_scores.get(key, math.nan), new_scores.get(key, math.nan), metric
-            )
-            rows.append({"method": method, "baseline": baseline, "metric": metric} | row)
-    return pd.DataFrame(rows, columns=COLUMNS)
-
-
-def change_counts(table: pd.DataFrame) -> pd.DataFrame:
-    """Return one row per method: questions and contracts compared, how many of each kind, failures, mean scores and gain.
-
-    Means are over the questions that both have and that are scored.
-    """
-    lines = []
-    for method, rows in table.groupby("method", sort=False):
-        paired = rows[rows["kind"] != "unpaired"]
-        kinds = rows["kind"].value_counts()
-        scored = paired[paired["gain"].notna()]
-        lines.append(
-            {"method": method, "questions": len(paired), "contracts": paired["contract"].nunique()}
-            | {kind: int(kinds.get(kind, 0)) for kind in KINDS}
-            | {name: int(paired[name].sum()) for name in ("failed_before", "failed_after")}
-            | {name: scored[name].mean() for name in ("before", "after", "gain")}
-        )
-    names = ["method", "questions", "contracts", *KINDS, "failed_before", "failed_after", "before", "after", "gain"]
-    return pd.DataFrame(lines, columns=names)
-
-
-def pick_changes(table: pd.DataFrame, n: int = 2) -> pd.DataFrame:
-    """Return each method's largest changes: up to `n` for better and as many for worse, so that neither is hidden.
-
-    Where a method has changes of one kind alone, up to n of that kind. Among equal gains contracts and categories that
-    are not there yet come first, then a checksum of the id decides; the order of the rows makes no difference.
-    """
-    if n < 1:
-        raise InputError(f"Invalid number {n} of examples: give a whole number from 1.")
-    parts = [table.iloc[:0]]
-    for _, rows in table.groupby("method", sort=False):
-        sides = [rows[rows["kind"] == kind] for kind in ("better", "worse")]
-        size = min(n, min(map(len, sides)) or max(map(len, sides)))
-        parts += [side.loc[_largest(side, size)] for side in sides]
-    return pd.concat(parts)
-
-
-def show_changes(table: pd.DataFrame, *, n: int = 2) -> Sides:
-    """Return the largest changes of each method side by side: question, gold spans, the answer before and after.
-
-    Above them stands how many answers changed at all; words of an answer that a gold span has too are marked.
-    """
-    chosen = pick_changes(table, n)
-    blocks = []
-    for line in change_counts(table).to_dict("records"):
-        rows = chosen[chosen["method"] == line["method"]].to_dict("records")
-        baseline, metric = table.loc[table["method"] == line["method"], ["baseline", "metric"]].iloc[0]
-        columns = ["Question", "Gold", f"Before ({baseline})", f"After ({line['method']})"]
-        blocks.append(
-            SideBlock(
-                f"{line['method']} against {baseline}",
-                _summary(line, rows, METRICS[metric][0]),
-                columns,
-                [_cells(row) for row in rows],
-            )
-        )
-    return Sides(blocks, "words of a gold span")
-
-
-def _key(row: Mapping[str, Any]) -> tuple[str, int, str]:
+def _prediction_key(row: Mapping[str, Any]) -> tuple[str, int, str]:
     return str(row["split"]), int(row.get("seed") or 0), row["id"]
 
 
-def _by_key(predictions: Predictions, name: str) -> dict[tuple[str, int, str], Mapping[str, Any]]:
-    missing = [field for p in predictions for field in metrics.REQUIRED if field not in p]
+def _predictions_by_key(predictions: Predictions, name: str) -> dict[tuple[str, int, str], Mapping[str, Any]]:
+    missing = [field for p in predictions for field in metrics.REQUIRED_KEYS if field not in p]
     if missing:
-        raise InputError(
-            f"A prediction of {name} has no {missing[0]!r}: pass rows as `inference.predict` returns them."
-        )
-    found = {_key(p): p for p in predictions}
+        raise InputError(f"A prediction of {name} has no {missing[0]!r}: pass rows as `answer_rows` returns them.")
+    found = {_prediction_key(p): p for p in predictions}
     if len(found) < len(predictions):
-        twice = next(key for key, number in Counter(map(_key, predictions)).items() if number > 1)
+        twice = next(key for key, number in Counter(map(_prediction_key, predictions)).items() if number > 1)
         raise InputError(f"{name} answers row {twice} twice: pass one prediction of each split, seed and id.")
     return found
 
 
-def _scores(predictions: Predictions, scores: pd.DataFrame | None, metric: str) -> dict[tuple[str, int, str], float]:
+def _scores_by_key(
+    predictions: Predictions, scores: pd.DataFrame | None, metric: str
+) -> dict[tuple[str, int, str], float]:
     """Return each prediction's score, from the frame or computed."""
     frame = metrics.score_predictions(predictions) if scores is None else scores
     wanted = ["system", "split", "seed", "id", metric]
     missing = [column for column in wanted if column not in frame]
     if missing:
-        raise InputError(f"The scores have no column {missing[0]!r}: pass the frame of metrics.score and the judges.")
-    known = {
-        (row[0], _key(dict(zip(wanted, row, strict=True)))): row[-1] for row in frame[wanted].itertuples(index=False)
-    }
-    absent = [p for p in predictions if (p["system"], _key(p)) not in known]
+        raise InputError(
+            f"The scores have no column {missing[0]!r}: pass the frame of `score_predictions` and the judges."
+        )
+    lines = [dict(zip(wanted, row, strict=True)) for row in frame[wanted].itertuples(index=False)]
+    known = {(line["system"], _prediction_key(line)): line[metric] for line in lines}
+    absent = [p for p in predictions if (p["system"], _prediction_key(p)) not in known]
     if absent:
         raise InputError(
             f"The scores have no row of {absent[0]['system']!r} for {absent[0]['id']!r}: score all predictions."
         )
-    return {_key(p): float(known[p["system"], _key(p)]) for p in predictions}
+    return {_prediction_key(p): float(known[p["system"], _prediction_key(p)]) for p in predictions}
 
 
 def _changed_row(
     old: Mapping[str, Any] | None, new: Mapping[str, Any] | None, before: float, after: float, metric: str
 ) -> dict[str, Any]:
     row = old or new
-    changed = [name for name in SAME if old and new and old[name] != new[name]]
+    changed = [name for name in SAME_IN_BOTH if old and new and old[name] != new[name]]
     if changed:
         raise InputError(
             f"Row {row['id']!r} has another {changed[0]} before than after: predict both on the same rows."
@@ -374,18 +367,18 @@ def _changed_row(
         "before": before,
         "after": after,
         "gain": gain,
-        "kind": _kind(answers, gain) if old and new else "unpaired",
+        "kind": _change_kind(answers, gain) if old and new else "unpaired",
     }
 
 
-def _kind(answers: Sequence[str | None], gain: float) -> str:
+def _change_kind(answers: Sequence[str | None], gain: float) -> str:
     before, after = (None if answer is None else answer.split() for answer in answers)
     if before == after:
         return "unchanged"
     return "unscored" if math.isnan(gain) else "better" if gain > 0 else "worse" if gain < 0 else "same_score"
 
 
-def _largest(rows: pd.DataFrame, size: int) -> list[Any]:
+def _largest_gains(rows: pd.DataFrame, size: int) -> list[Any]:
     """Return the index of the `size` rows of largest absolute gain."""
     left, chosen = {index: row for index, row in zip(rows.index, rows.to_dict("records"), strict=True)}, []
     seen: Counter[tuple[str, str]] = Counter()
@@ -402,11 +395,12 @@ def _largest(rows: pd.DataFrame, size: int) -> list[Any]:
     return chosen
 
 
-def _summary(line: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], label: str) -> str:
+def _changes_text(line: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], label: str) -> str:
     """Return what a method changed, and which of its changes are shown."""
+    compared = f"{line['questions']} answers ({line['contracts']} contracts)"
     text = (
-        f"{line['unchanged']} of {line['questions']} answers ({line['contracts']} contracts) as before, {line['better']} "
-        f"better, {line['worse']} worse, {line['same_score']} in other words with the same score. "
+        f"{line['unchanged']} of {compared} as before, {line['better']} better, {line['worse']} worse, "
+        f"{line['same_score']} in other words with the same score. "
     )
     if not math.isnan(line["gain"]):
         text += f"{label}: {line['before']:.3f} before, {line['after']:.3f} after. "
@@ -416,24 +410,25 @@ def _summary(line: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], label: 
         (line["failed_before"], "failed before"),
         (line["failed_after"], "failed after"),
     ]:
-        text += f"{number} {words}. " * (number > 0)
+        if number:
+            text += f"{number} {words}. "
     shown = [f"{sum(row['kind'] == kind for row in rows)} of {line[kind]} {kind}" for kind in ("better", "worse")]
     return text + (f"Shown, the largest changes first: {', '.join(shown)}." if rows else "No answer changed its score.")
 
 
-def _cells(row: Mapping[str, Any]) -> list[SideCell]:
+def _change_cells(row: Mapping[str, Any]) -> list[SideCell]:
     """Return question, gold spans and both answers of one change."""
     answers, label = [row["answer_before"], row["answer_after"]], METRICS[row["metric"]][0]
-    # the nearest spans first: the score of an answer is that of its best one
+    # The nearest spans first: an answer has the score of its best span.
     spans = sorted(row["golds"], key=lambda gold: -max(token_f1(answer, [gold]) for answer in answers))
-    gold = [[Piece(shorten(span, LONGEST))] for span in spans[:GOLDS]] or [
+    gold = [[Piece(shorten(span, LONGEST_CELL))] for span in spans[:GOLDS_SHOWN]] or [
         [Piece("none: the contract has no such clause")]
     ]
     cells = [
-        SideCell([[Piece(shorten(row["question"] or row["category"], LONGEST))]], row["contract"]),
-        SideCell(gold, f"{len(spans) - GOLDS} more spans" if len(spans) > GOLDS else ""),
+        SideCell([[Piece(shorten(row["question"] or row["category"], LONGEST_CELL))]], row["contract"]),
+        SideCell(gold, f"{len(spans) - GOLDS_SHOWN} more spans" if len(spans) > GOLDS_SHOWN else ""),
     ]
     for answer, note in zip(answers, (f"{row['before']:.2f}", f"{row['after']:.2f}, {row['kind']}"), strict=True):
         text = "(failed)" if answer is None else answer.strip() or "(blank)"
-        cells.append(SideCell([mark_shared(text, row["golds"] if answer else (), LONGEST)], f"{label} {note}"))
+        cells.append(SideCell([mark_shared(text, row["golds"] if answer else (), LONGEST_CELL)], f"{label} {note}"))
     return cells

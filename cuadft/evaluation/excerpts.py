@@ -1,6 +1,11 @@
-"""Cut excerpts out of a contract around marked spans, and show them as HTML or as plain text.
+"""Cut excerpts out of a contract around marked spans, and show texts as HTML in a notebook and as text in a terminal.
 
-Show texts side by side, as an HTML table in a notebook and as labelled lines in a terminal, shared words marked.
+A text to show is a list of `Piece`s, each with its marks. Two kinds of pages are made of pieces: `ExcerptPage` (cards
+of labelled lines) and `SideBySide` (tables whose columns are compared).
+
+    pieces = excerpt(contract_text, 1200, 3000, gold=[(1340, 1420)], around=100)
+    print(piece_plain(pieces))                        #  … either party may ⟦terminate on 30 days' notice⟧ if …
+    ExcerptPage([("Notice", [("Passage", pieces)])])  # last line of a notebook cell, or print(...)
 """
 
 from __future__ import annotations
@@ -12,20 +17,25 @@ import textwrap
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
+from cuadft.core.text import fold_letters
+from cuadft.data.passages import merge_spans
+
 Span = tuple[int, int]
-Line = tuple[str, list["Piece"]]  # a label and what stands beside it
-GOLD, CITED = ("⟦", "⟧"), ("«", "»")
+LabelledLine = tuple[str, list["Piece"]]  # a label and what stands beside it
+GOLD_MARKS, CITED_MARKS = ("⟦", "⟧"), ("«", "»")
 GOLD_STYLE = "background:#ffe69c;color:#111;padding:0 1px"
 CITED_STYLE = "text-decoration:underline 2px #0072B2;text-underline-offset:3px"
 LEGEND = "gold span", "words of the answer found in the contract"
 CARD = "border-left:3px solid #999;margin:0.8em 0;padding:0 0.8em;color:#111;background:#fff"
 CELL = "text-align:left;vertical-align:top;white-space:normal;overflow-wrap:anywhere"
-LONGEST = 600  # characters shown of one marked span
-REACH = 15  # characters by which an excerpt grows to end between words
+OWN_COLOURS = "background:#fff;color:#111"  # notebooks stripe tables in the colours of their own theme
+WIDTH = 110  # characters of a line in a terminal
+LONGEST_SPAN = 600  # characters shown of one marked span
+REACH = 15  # characters by which an excerpt may grow to end between words
 
 
 class Piece(NamedTuple):
-    """A stretch of text, and whether it belongs to a gold span or is cited by the answer."""
+    """Hold a stretch of text, and whether it belongs to a gold span or is cited by the answer."""
 
     text: str
     gold: bool = False
@@ -40,46 +50,80 @@ def excerpt(
     gold, cited: (start, end) offsets in `text`; what lies outside start to end is left out. Without a mark the first
     2 * around characters are kept. An ellipsis stands where text is left out.
     """
-    gold, cited = _inside(gold, start, end), _inside(cited, start, end)
+    gold, cited = _cut_to(gold, start, end), _cut_to(cited, start, end)
     edges = {edge for span in gold + cited for edge in span}
     pieces, last = [], start
     for low, high in _windows(text, gold + cited or [(start, start)], start, end, around):
-        pieces += [Piece(" … ")] * (low > last)
+        if low > last:
+            pieces.append(Piece(" … "))
         points = sorted({low, high} | {e for e in edges if low < e < high})
         for a, b in zip(points, points[1:], strict=False):
-            marks = _covers(gold, a), _covers(cited, a)
-            pieces.append(Piece(shorten(text[a:b], LONGEST) if any(marks) else text[a:b], *marks))
+            marks = _is_covered(gold, a), _is_covered(cited, a)
+            pieces.append(Piece(shorten(text[a:b], LONGEST_SPAN) if any(marks) else text[a:b], *marks))
         last = high
-    return pieces + [Piece(" … ")] * (last < end)
+    return [*pieces, Piece(" … ")] if last < end else pieces
 
 
-def _inside(spans: Iterable[Span], start: int, end: int) -> list[Span]:
+def _cut_to(spans: Iterable[Span], start: int, end: int) -> list[Span]:
     cut = [(max(a, start), min(b, end)) for a, b in spans]
     return [span for span in cut if span[0] < span[1]]
 
 
-def _covers(spans: Sequence[Span], place: int) -> bool:
+def _is_covered(spans: Sequence[Span], place: int) -> bool:
     return any(a <= place < b for a, b in spans)
 
 
 def _windows(text: str, marks: Sequence[Span], start: int, end: int, around: int) -> list[Span]:
-    """Return the stretches to keep, in order and apart, each grown to the next blank if one is near."""
-    only = all(a == b for a, b in marks)
+    """Return the stretches to keep, in order and without overlap, each grown to the next blank if one is near."""
+    no_mark = all(a == b for a, b in marks)  # one empty span at the start stands for it
     found: list[Span] = []
-    for a, b in sorted(marks):
-        low, high = max(start, a - around), min(end, b + around * (2 if only else 1))
+    for a, b in marks:
+        low, high = max(start, a - around), min(end, b + around * (2 if no_mark else 1))
         before, after = text[max(start, low - REACH) : low], text[high : min(end, high + REACH)]
         low -= len(re.search(r"\S*\Z", before)[0]) if re.search(r"\s", before) or low - REACH <= start else 0
         high += len(re.match(r"\S*", after)[0]) if re.search(r"\s", after) or high + REACH >= end else 0
-        if found and low <= found[-1][1]:
-            found[-1] = (found[-1][0], max(high, found[-1][1]))
-        else:
-            found.append((low, high))
-    return found
+        found.append((low, high))
+    return merge_spans(found)
+
+
+def mark_shared(text: str, others: Sequence[str], longest: int) -> list[Piece]:
+    """Return a text in which the words that it shares with one of `others` are marked.
+
+    Words are compared without case and punctuation. At least two words in a row count, or one if a text has no more.
+    The middle of a text of more than `longest` characters is left out.
+    """
+    parts = re.findall(r"\s+|\S+", text)
+    places = [i for i, part in enumerate(parts) if fold_letters(part)]
+    words, shared = [fold_letters(parts[i]) for i in places], set()
+    for other in others:
+        theirs = [word for word in map(fold_letters, other.split()) if word]
+        least = min(2, len(words), len(theirs))
+        for block in difflib.SequenceMatcher(None, words, theirs, autojunk=False).get_matching_blocks():
+            if block.size >= max(1, least):
+                shared.update(range(places[block.a], places[block.a + block.size - 1] + 1))
+    return _middle_left_out([Piece(part, gold=i in shared) for i, part in enumerate(parts)], longest)
+
+
+def _middle_left_out(pieces: Sequence[Piece], longest: int) -> list[Piece]:
+    """Return neighbours of the same kind joined, and the middle left out of more than `longest` characters."""
+    size = sum(len(piece.text) for piece in pieces)
+    low, high = (longest // 2, size - longest // 2) if size > longest else (size, size)
+    joined, place = [], 0
+    for piece in pieces:
+        head = piece.text[: max(0, low - place)]
+        tail = piece.text[max(0, high - place) :] if size > longest else ""
+        gap = "…" if size > longest and place <= low < place + len(piece.text) else ""
+        place += len(piece.text)
+        text = head + gap + tail
+        if joined and joined[-1].gold == piece.gold:
+            joined[-1] = joined[-1]._replace(text=joined[-1].text + text)
+        elif text:
+            joined.append(piece._replace(text=text))
+    return joined
 
 
 def shorten(text: str, longest: int) -> str:
-    """Return a text with its middle left out where it has more than `longest` characters."""
+    """Return a text of at most `longest` characters, with an ellipsis for its middle where it was longer."""
     head = (longest - 1) // 2
     return text if len(text) <= longest else f"{text[:head]}…{text[len(text) - (longest - 1 - head) :]}"
 
@@ -90,12 +134,12 @@ def clean_text(text: str) -> str:
 
 
 def piece_html(pieces: Iterable[Piece]) -> str:
-    """Return pieces as HTML, every character of theirs escaped: gold spans in <mark>, cited ones in <ins>."""
+    """Return pieces as HTML, with all their text escaped: gold spans in <mark>, cited ones in <ins>."""
     return "".join(_tagged(piece) for piece in pieces)
 
 
 def _tagged(piece: Piece) -> str:
-    # A dollar sign of its own: notebooks take two in one text for mathematics.
+    # Each dollar sign gets an element of its own: a notebook takes two in one text for mathematics.
     inner = html.escape(clean_text(piece.text)).replace("$", "<span>$</span>")
     if piece.cited:
         inner = f'<ins style="{CITED_STYLE}">{inner}</ins>'
@@ -105,9 +149,15 @@ def _tagged(piece: Piece) -> str:
 def piece_plain(pieces: Iterable[Piece]) -> str:
     """Return pieces as one line of text: gold spans in double square brackets, cited ones in guillemets."""
     line, gold, cited = "", False, False
-    for piece in [*pieces, Piece("")]:
-        line += CITED[1] * (cited and not piece.cited) + GOLD[1] * (gold and not piece.gold)
-        line += GOLD[0] * (piece.gold and not gold) + CITED[0] * (piece.cited and not cited)
+    for piece in [*pieces, Piece("")]:  # the last one closes open marks
+        if cited and not piece.cited:
+            line += CITED_MARKS[1]
+        if gold and not piece.gold:
+            line += GOLD_MARKS[1]
+        if piece.gold and not gold:
+            line += GOLD_MARKS[0]
+        if piece.cited and not cited:
+            line += CITED_MARKS[0]
         line += clean_text(piece.text)
         gold, cited = piece.gold, piece.cited
     return line.strip()
@@ -119,10 +169,10 @@ def marks_legend() -> list[Piece]:
 
 
 class ExcerptPage:
-    """What a notebook shows as HTML and a terminal as text: the same lines under the same headings."""
+    """Show cards of labelled lines: HTML in a notebook, text in a terminal, with the same content."""
 
-    def __init__(self, cards: Sequence[tuple[str, list[Line]]]) -> None:
-        """Take the cards: a heading and its labelled lines each."""
+    def __init__(self, cards: Sequence[tuple[str, list[LabelledLine]]]) -> None:
+        """Take the cards, each a heading and its labelled lines."""
         self.cards = cards
 
     def _repr_html_(self) -> str:
@@ -147,22 +197,18 @@ class ExcerptPage:
 
 def _wrapped(label: str, pieces: Sequence[Piece]) -> str:
     head = f"  {piece_plain([Piece(label)])}: "
-    return textwrap.fill(head + piece_plain(pieces), width=110, subsequent_indent=" " * 6, break_on_hyphens=False)
-
-
-WIDTH = 110  # characters of a line in a terminal
-GROUND = "background:#fff;color:#111"  # notebooks stripe tables in the colours of their own theme
+    return textwrap.fill(head + piece_plain(pieces), width=WIDTH, subsequent_indent=" " * 6, break_on_hyphens=False)
 
 
 class SideCell(NamedTuple):
-    """The paragraphs of a cell, and the small print under them."""
+    """Hold the paragraphs of a cell, and the small print under them."""
 
     paragraphs: Sequence[Sequence[Piece]]
     note: str = ""
 
 
 class SideBlock(NamedTuple):
-    """A heading, what is to be said first, the columns' names, and the rows with one cell per column."""
+    """Hold a heading, the text under it, the names of the columns, and rows with one cell per column."""
 
     heading: str
     text: str
@@ -170,8 +216,8 @@ class SideBlock(NamedTuple):
     rows: Sequence[Sequence[SideCell]]
 
 
-class Sides:
-    """What a notebook shows as tables and a terminal as text."""
+class SideBySide:
+    """Show tables whose columns are compared: HTML in a notebook, text in a terminal."""
 
     def __init__(self, blocks: Sequence[SideBlock], legend: str) -> None:
         """Take the blocks, and what a mark in their texts means."""
@@ -191,47 +237,8 @@ class Sides:
     __repr__ = __str__
 
 
-def mark_shared(text: str, others: Sequence[str], longest: int) -> list[Piece]:
-    """Return a text with the words marked that it shares with one of `others`, its middle left out beyond `longest` characters.
-
-    Words are compared without case and punctuation; two in a row at least count, unless a text has one word alone.
-    """
-    parts = re.findall(r"\s+|\S+", text)
-    places = [i for i, part in enumerate(parts) if _plain(part)]
-    words, shared = [_plain(parts[i]) for i in places], set()
-    for other in others:
-        theirs = [word for word in map(_plain, other.split()) if word]
-        least = min(2, len(words), len(theirs))
-        for block in difflib.SequenceMatcher(None, words, theirs, autojunk=False).get_matching_blocks():
-            if block.size >= max(1, least):
-                shared.update(range(places[block.a], places[block.a + block.size - 1] + 1))
-    return _cut([Piece(part, gold=i in shared) for i, part in enumerate(parts)], longest)
-
-
-def _plain(word: str) -> str:
-    return re.sub(r"[\W_]+", "", word.casefold())
-
-
-def _cut(pieces: Sequence[Piece], longest: int) -> list[Piece]:
-    """Return pieces of one kind joined, and the middle left out of more than `longest` characters."""
-    size = sum(len(piece.text) for piece in pieces)
-    low, high = (longest // 2, size - longest // 2) if size > longest else (size, size)
-    joined, place = [], 0
-    for piece in pieces:
-        head = piece.text[: max(0, low - place)]
-        tail = piece.text[max(0, high - place) :] if size > longest else ""
-        gap = "…" if size > longest and place <= low < place + len(piece.text) else ""
-        place += len(piece.text)
-        text = head + gap + tail
-        if joined and joined[-1].gold == piece.gold:
-            joined[-1] = joined[-1]._replace(text=joined[-1].text + text)
-        elif text:
-            joined.append(piece._replace(text=text))
-    return joined
-
-
 def _block_html(block: SideBlock) -> str:
-    style = f"{CELL};{GROUND};border-top:1px solid #ddd"
+    style = f"{CELL};{OWN_COLOURS};border-top:1px solid #ddd"
     head = "".join(f'<th style="{style}">{piece_html([Piece(name)])}</th>' for name in block.columns)
     rows = "".join(
         "<tr>" + "".join(f'<td style="{style}">{_cell_html(cell)}</td>' for cell in row) + "</tr>" for row in block.rows
@@ -247,7 +254,8 @@ def _cell_html(cell: SideCell) -> str:
 
 
 def _cell_plain(name: str, cell: SideCell) -> str:
-    text = "; ".join(map(piece_plain, cell.paragraphs)) + f" ({piece_plain([Piece(cell.note)])})" * bool(cell.note)
-    return textwrap.fill(
-        f"  {piece_plain([Piece(name)])}: {text}", width=WIDTH, subsequent_indent=" " * 6, break_on_hyphens=False
-    )
+    text = "; ".join(map(piece_plain, cell.paragraphs))
+    if cell.note:
+        text += f" ({piece_plain([Piece(cell.note)])})"
+    line = f"  {piece_plain([Piece(name)])}: {text}"
+    return textwrap.fill(line, width=WIDTH, subsequent_indent=" " * 6, break_on_hyphens=False)

@@ -1,16 +1,14 @@
-"""Tell what training on new contracts did to the answers on earlier ones.
+"""Tell what training on new contracts did to the answers on earlier ones: forgetting and transfer in the stream.
 
-    history = forgetting.collect(frame, it, decision, metric="f1")      # write it to metrics/stream.csv
-    forgetting.matrix(history, "champion")
-    forgetting.transfer(history, "champion", seed=7)
+    history = collect_stream_scores(frame, it, decision, metric="f1")      # write it to metrics/stream.csv
+    slice_matrix(history, "champion")
+    slice_transfer(history, "champion", seed=7)
+
+The history holds the score of every answer in the stream: those of all earlier iterations, then this iteration's own.
 
 R[i, j] is the score of iteration i's system on the held-out contracts of slice j. R[i - 1, i], before training on slice
-i, is what iteration i's incumbent scored on it ("rag", the base model, in iteration 1): the same rows, the same program.
-
-Keep the score of every answer in the stream: an iteration's own after those of all iterations before it.
-
-    history = forgetting.collect(frame, it, decision, metric="f1")
-    runs.write_text(it.path("metrics", "stream.csv"), history.to_csv(index=False))
+i, is what iteration i's incumbent scored on it, with the same rows and the same program. In iteration 1 it is the score
+of "rag", the base model.
 """
 
 from __future__ import annotations
@@ -27,46 +25,154 @@ import pandas as pd
 from cuadft.core import runs
 from cuadft.core.errors import InputError
 from cuadft.core.runs import BY_HAND, decided_champion, incoming_champion, same_champion
-from cuadft.evaluation.bootstrap import VALUES, Interval, as_columns, cluster_bootstrap
+from cuadft.evaluation.bootstrap import INTERVAL_COLUMNS, Interval, as_columns, cluster_bootstrap
 from cuadft.evaluation.compare import paired_delta
-from cuadft.evaluation.metrics import METRICS, WEIGHTS, metric_weights
+from cuadft.evaluation.metrics import METRICS, WEIGHT_COLUMNS, metric_weights
 
-CHAMPION = "champion"
-MEASURES = {
+CHAMPION = "champion"  # stands for the system that is champion after each iteration
+BASE, INCUMBENT = "rag", "incumbent"  # what an iteration's new systems are to beat: in iteration 1, and from then on
+STREAM_SPLITS = ("slices", "test")
+HISTORY_COLUMNS = [
+    "iteration",
+    "split",
+    "slice",
+    "system",
+    "champion",
+    "contract",
+    "id",
+    "is_impossible",
+    "value",
+    "weight",
+    "metric",
+]
+MEASURES = {  # T: the last iteration
     "average": "mean over slices of the last iteration's score, R[T, j]",
     "backward transfer": "mean over earlier slices of R[T, j] - R[j, j]: worse is forgetting",
     "forward transfer": "mean over slices from 2 of R[j-1, j] less the base model's score: what earlier slices taught",
-    "forgetting": "mean over earlier slices of the best R[i, j] with i < T less R[T, j]; the best of several leans upwards",
+    "forgetting": "mean over earlier slices of the best R[i, j] with i < T, less R[T, j]; biased upwards as a maximum",
 }
 NOT_YET = "not defined yet: needs scores on the slices of two iterations (the average: of one)"
 _Cells = dict[tuple[int, int, str], pd.DataFrame]  # iteration, slice (0: test set), system -> rows by id
 
 
+def collect_stream_scores(
+    frame: pd.DataFrame, iteration: runs.Iteration, decision: Mapping[str, Any] | None, *, metric: str
+) -> pd.DataFrame:
+    """Return this iteration's scores on slices and test set after those of the iteration before (its stream.csv).
+
+    frame: from `score_predictions`, one seed, with a column "slice" for the rows of the split "slices". Columns:
+    iteration, split, slice (0: test), system, champion (whether `decision`, if any, leaves this system as champion),
+    contract, id, is_impossible, value, weight (`metric_weights`), metric. A metric that the frame lacks, for example
+    that of a judge who was not asked, is NaN in every row. Earlier scores of another metric are left out with a
+    warning.
+    Raises InputError on an unknown metric, a row without slice and a row that is there twice.
+    """
+    if metric not in METRICS:
+        raise InputError(f"Invalid metric {metric!r}: choose from {', '.join(METRICS)}.")
+    own = frame[frame["split"].isin(STREAM_SPLITS)]
+    own = own if metric in own else own.assign(**{metric: math.nan})
+    numbers = _slice_numbers(own)
+    if (twice := own.duplicated(["split", "system", "id"])).any():
+        raise InputError(f"Row {own['id'][twice].iloc[0]!r} is there twice: pass the rows of one seed.")
+    rows = pd.DataFrame(
+        {
+            "iteration": iteration.number,
+            "slice": numbers,
+            "champion": own["system"] == champion_system(iteration, decision),
+            "value": own[metric],
+            "weight": metric_weights(own, metric),
+            "metric": metric,
+        }
+        | {name: own[name] for name in ("split", "system", "contract", "id", "is_impossible")}
+    )[HISTORY_COLUMNS]
+    earlier = _earlier_scores(iteration, metric)
+    parts = [part for part in (earlier, rows) if part is not None and len(part)]
+    return pd.concat(parts or [rows], ignore_index=True)
+
+
+def _slice_numbers(own: pd.DataFrame) -> pd.Series:
+    """Return each row's slice, 0 for the test set; raises InputError on a row of the slices that names no slice."""
+    numbers = own["slice"] if "slice" in own else pd.Series(math.nan, own.index)
+    numbers = numbers.where(own["split"] == "slices", 0)
+    if numbers.isna().any():
+        raise InputError(
+            f"Row {own['id'][numbers.isna()].iloc[0]!r} of the split 'slices' has no slice: predict it again "
+            "with the rows of data/slices.jsonl, each of which names its slice."
+        )
+    return numbers.astype(int)
+
+
+def _earlier_scores(iteration: runs.Iteration, metric: str) -> pd.DataFrame | None:
+    """Return the history of the iteration before, rows of this metric only; None if there is no history."""
+    path = iteration.previous.path("metrics", "stream.csv") if iteration.previous else None
+    if path is None or not path.is_file():
+        return None
+    history = _with_choice_by_hand(read_stream_scores(path), iteration.previous)
+    if others := sorted(set(history["metric"]) - {metric}):
+        warnings.warn(f"Earlier scores are {', '.join(others)}, not {metric}: they are left out", stacklevel=3)
+        history = history[history["metric"] == metric]
+    return history
+
+
+def read_stream_scores(path: Path) -> pd.DataFrame:
+    """Return a stream.csv as it was collected; raises InputError if the file does not hold a history of scores."""
+    text = {name: str for name in ("split", "system", "contract", "id", "metric")}
+    blank = {"value": [""], "weight": [""]}
+    try:
+        found = pd.read_csv(path, dtype=text, keep_default_na=False, na_values=blank, float_precision="round_trip")
+        return found.astype({"iteration": int, "slice": int, "champion": bool, "value": float})[HISTORY_COLUMNS]
+    except (OSError, ValueError, KeyError) as error:
+        raise InputError(
+            f"{path} does not hold a history of scores ({error}): run that iteration's 05_evaluate again."
+        ) from error
+
+
+def _with_choice_by_hand(history: pd.DataFrame, iteration: runs.Iteration) -> pd.DataFrame:
+    """Return the history with the champion marked that was chosen by hand in this iteration, if one was.
+
+    If an older champion was chosen, no system of this iteration is marked.
+    """
+    if not iteration.path(BY_HAND).is_file():
+        return history
+    chosen = decided_champion(iteration)
+    name = champion_system(iteration, {"promoted": chosen})
+    if name == INCUMBENT and not same_champion(chosen, incoming_champion(iteration)):
+        name = None
+    own = history["iteration"] == iteration.number
+    return history.assign(champion=history["champion"].where(~own, history["system"] == name))
+
+
+def champion_system(iteration: runs.Iteration, decision: Mapping[str, Any] | None) -> str | None:
+    """Return the name under which this iteration's rows hold the champion that its decision leaves.
+
+    It is the system's own name if the iteration made it, else "incumbent"; None without a decision.
+    """
+    if not decision:
+        return None
+    place = decision["promoted"]
+    made_here = any(
+        str(place.get(part) or "").startswith(f"{iteration.dir.name}/") for part in ("program", "weights", "retriever")
+    )
+    return place["system"] if made_here or iteration.number == 1 else INCUMBENT
+
+
 def slice_matrix(history: pd.DataFrame, who: str = CHAMPION) -> pd.DataFrame:
     """Return the mean score of every iteration on every slice that it has met: R, one cell a row.
 
-    who: "champion" (of each iteration), or a system such as "sft". Columns: iteration, slice, when ("after" training on the
-    iteration's slice; "before": R[i - 1, i], so iteration is slice - 1, 0 being the base model), system, value, n,
-    n_contracts. Raises InputError on a system that never answered.
+    who: "champion" (of each iteration), or a system such as "sft". Columns: iteration, slice, when, system, value, n,
+    n_contracts. when is "after" training on the iteration's slice, or "before", for R[i - 1, i]: there iteration is
+    slice - 1, and 0 is the base model. Raises InputError on a system that never answered.
     """
-    cells, systems = _cells(history), _systems(history, who)
+    cells, systems = _score_cells(history), _system_by_iteration(history, who)
     found = [(i, j, "after", name) for (i, j, name) in cells if j and systems.get(i) == name]
-    found += [(i - 1, j, "before", name) for (i, j, name) in cells if i == j and name == _start(i)]
+    found += [(i - 1, j, "before", name) for (i, j, name) in cells if i == j and name == _name_before(i)]
     rows = []
     for i, j, when, name in sorted(found):
         part = cells[i + (when == "before"), j, name]
         part = part[part["value"].notna()]
-        rows.append(
-            {
-                "iteration": i,
-                "slice": j,
-                "when": when,
-                "system": name,
-                "value": part["value"].mean(),
-                "n": int(part["applies"].sum()),
-                "n_contracts": part["contract"].nunique(),
-            }
-        )
+        sizes = {"n": int(part["applies"].sum()), "n_contracts": part["contract"].nunique()}
+        cell = {"iteration": i, "slice": j, "when": when, "system": name, "value": part["value"].mean()}
+        rows.append(cell | sizes)
     return pd.DataFrame(rows, columns=["iteration", "slice", "when", "system", "value", "n", "n_contracts"])
 
 
@@ -75,13 +181,13 @@ def slice_transfer(
 ) -> pd.DataFrame:
     """Return average score, backward transfer, forward transfer and forgetting (see `MEASURES`), one a row.
 
-    Columns: measure, value, low, high, n (questions), n_contracts, slices (averaged over, each with the same weight), means
-    (what it means, or why it is not defined). Differences are paired by question, contracts are resampled whole, and a
-    contract that is drawn is drawn for all iterations. The interval of forgetting takes the best iteration as given.
-    Source: Lopez-Paz & Ranzato (2017), "Gradient Episodic Memory", section 2; forgetting: Chaudhry et al. (2018),
-    "Riemannian Walk for Incremental Learning", section 3.
+    Columns: measure, value, low, high, n (questions), n_contracts, slices (averaged over, each with the same weight),
+    means (what the measure is, or why it is not defined). Differences are paired by question. Contracts are resampled
+    whole, and a contract that is drawn is drawn for all iterations. The interval of forgetting takes the best iteration
+    as given. Source: Lopez-Paz & Ranzato (2017), "Gradient Episodic Memory", section 2; forgetting: Chaudhry et al.
+    (2018), "Riemannian Walk for Incremental Learning", section 3.
     """
-    cells, systems = _cells(history), _systems(history, who)
+    cells, systems = _score_cells(history), _system_by_iteration(history, who)
     own = {(i, j): part for (i, j, name), part in cells.items() if j and systems.get(i) == name}
     last = max((i for i, _ in own), default=0)
     ended = {j: own[last, j] for i, j in own if i == last}
@@ -90,15 +196,15 @@ def slice_transfer(
         "average": [(part, None) for part in ended.values()],
         "backward transfer": [(ended[j], own[j, j]) for j in ended if j < last and (j, j) in own],
         "forward transfer": [
-            (cells[i, j, START], cells[i, j, BASE])
+            (cells[i, j, INCUMBENT], cells[i, j, BASE])
             for (i, j, name) in cells
-            if 1 < i == j and name == START and (i, j, BASE) in cells
+            if 1 < i == j and name == INCUMBENT and (i, j, BASE) in cells
         ],
-        "forgetting": [_lost(past[j], ended[j], history["metric"].iloc[0]) for j in ended if past[j]],
+        "forgetting": [_best_and_last(past[j], ended[j], history["metric"].iloc[0]) for j in ended if past[j]],
     }
     settings = {"n_resamples": n_resamples, "seed": seed, "confidence": confidence}
-    rows = [{"measure": name} | _mean(pairs[name], signed=name != "average", **settings) for name in MEASURES]
-    table = pd.DataFrame(rows, columns=["measure", *VALUES, "slices"])
+    rows = [{"measure": name} | _slice_mean(pairs[name], signed=name != "average", **settings) for name in MEASURES]
+    table = pd.DataFrame(rows, columns=["measure", *INTERVAL_COLUMNS, "slices"])
     return table.assign(means=[MEASURES[m] if n else NOT_YET for m, n in zip(table["measure"], table["slices"])])
 
 
@@ -110,47 +216,50 @@ def slice_before_after(
     Columns: iteration (= slice), system, before, after, value (after - before over the same questions), low, high, n,
     n_contracts, p. Raises InputError on a system that never answered.
     """
-    cells, systems = _cells(history), _systems(history, who)
+    cells, systems = _score_cells(history), _system_by_iteration(history, who)
+    settings = {"n_resamples": n_resamples, "seed": seed, "confidence": confidence}
     rows = []
     for i in sorted(systems):
-        old, new = cells.get((i, i, _start(i))), cells.get((i, i, systems[i]))
+        old, new = cells.get((i, i, _name_before(i))), cells.get((i, i, systems[i]))
         if old is None or new is None:
             continue
         old, new = (part.dropna(subset="value").reset_index() for part in (old, new))
-        delta = paired_delta(
-            old, new, metric="value", n_resamples=n_resamples, seed=seed, confidence=confidence, allow_partial=True
-        )
+        delta = paired_delta(old, new, metric="value", allow_partial=True, **settings)
         means = {"before": old["value"].mean(), "after": new["value"].mean()}
         rows.append({"iteration": i, "system": systems[i]} | means | as_columns(delta))
-    return pd.DataFrame(rows, columns=["iteration", "system", "before", "after", *VALUES, "p"])
+    return pd.DataFrame(rows, columns=["iteration", "system", "before", "after", *INTERVAL_COLUMNS, "p"])
 
 
-def on_test_set(
+def scores_on_test_set(
     history: pd.DataFrame, who: str = CHAMPION, *, n_resamples: int = 2000, seed: int = 7, confidence: float = 0.95
 ) -> pd.DataFrame:
     """Return the score on the frozen test set over iterations: iteration, system, value, low, high, n, n_contracts."""
-    cells, systems = _cells(history), _systems(history, who)
+    cells, systems = _score_cells(history), _system_by_iteration(history, who)
     settings = {"n_resamples": n_resamples, "seed": seed, "confidence": confidence}
     rows = [
-        {"iteration": i, "system": systems[i]} | _mean([(cells[i, 0, systems[i]], None)], signed=False, **settings)
+        {"iteration": i, "system": systems[i]}
+        | _slice_mean([(cells[i, 0, systems[i]], None)], signed=False, **settings)
         for i in sorted(systems)
         if (i, 0, systems[i]) in cells
     ]
-    return pd.DataFrame(rows, columns=["iteration", "system", *VALUES])
+    return pd.DataFrame(rows, columns=["iteration", "system", *INTERVAL_COLUMNS])
 
 
-def _lost(past: Sequence[pd.DataFrame], last: pd.DataFrame, metric: str) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Return the two tables whose difference is what was lost since the best of the past."""
+def _best_and_last(past: Sequence[pd.DataFrame], last: pd.DataFrame, metric: str) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return two tables, the first of which less the second is what was lost since the best of the past."""
     scored = [part for part in past if part["value"].notna().any()] or past[:1]
     if METRICS[metric][1]:
         return max(scored, key=lambda part: part["value"].mean()), last
     return last, min(scored, key=lambda part: part["value"].mean())
 
 
-def _mean(
+def _slice_mean(
     pairs: Sequence[tuple[pd.DataFrame, pd.DataFrame | None]], *, signed: bool, confidence: float, **settings: Any
 ) -> dict[str, Any]:
-    """Return the mean over pairs of tables of (first - second), each pair with the same weight, with its interval."""
+    """Return the mean over pairs of tables of (first - second), each pair with the same weight, with its interval.
+
+    A pair is a slice's scores and what they are compared with; without a second table the scores themselves count.
+    """
     parts = []
     for first, second in pairs:
         part = first if second is None else first.assign(value=first["value"] - second["value"].reindex(first.index))
@@ -166,22 +275,22 @@ def _mean(
     )
     columns = as_columns(found)
     if signed and found.value and found.low == found.high and 2.0 ** (1 - found.n_clusters) > 1 - confidence:
-        columns |= {"low": math.nan, "high": math.nan}  # a few contracts that agree by chance know no spread
+        columns |= {"low": math.nan, "high": math.nan}  # a few contracts may agree by chance: their spread is unknown
     return columns | {"slices": len(parts)}
 
 
-def _cells(history: pd.DataFrame) -> _Cells:
+def _score_cells(history: pd.DataFrame) -> _Cells:
     keys = ["iteration", "slice", "system"]
-    return {key: _linear(part.set_index("id")) for key, part in history.groupby(keys, sort=True)}
+    return {key: _linearised(part.set_index("id")) for key, part in history.groupby(keys, sort=True)}
 
 
-def _linear(part: pd.DataFrame) -> pd.DataFrame:
+def _linearised(part: pd.DataFrame) -> pd.DataFrame:
     """Return rows whose plain mean is the metric's: of a metric of counts, the ratio with each row's influence on it.
 
-    So a mean of ratios can be resampled like any mean (linearisation; see `resampling.studentise`).
+    So a mean of ratios can be resampled like any mean (linearisation, as in `bootstrap`).
     """
     weight, value, applies = part["weight"], part["value"], part["value"].notna() & (part["weight"] > 0)
-    if len(part) and part["metric"].iloc[0] in WEIGHTS:
+    if len(part) and part["metric"].iloc[0] in WEIGHT_COLUMNS:
         total = weight.where(applies, 0).sum()
         ratio = (weight * value).where(applies, 0).sum() / total if total else math.nan
         value = ratio + (len(part) * weight * (value - ratio) / total if total else 0.0)
@@ -189,7 +298,7 @@ def _linear(part: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame({"contract": part["contract"], "value": value, "applies": applies})
 
 
-def _systems(history: pd.DataFrame, who: str) -> dict[int, str]:
+def _system_by_iteration(history: pd.DataFrame, who: str) -> dict[int, str]:
     """Return the system that `who` is in each iteration."""
     own = history[history["champion"]] if who == CHAMPION else history[history["system"] == who]
     names = sorted({CHAMPION, *history["system"]})
@@ -200,109 +309,6 @@ def _systems(history: pd.DataFrame, who: str) -> dict[int, str]:
     return {int(i): str(name) for i, name in own.groupby("iteration")["system"].first().items()}
 
 
-def _start(iteration: int) -> str:
-    return BASE if iteration == 1 else START
-
-
-COLUMNS = [
-    "iteration",
-    "split",
-    "slice",
-    "system",
-    "champion",
-    "contract",
-    "id",
-    "is_impossible",
-    "value",
-    "weight",
-    "metric",
-]
-SPLITS = ("slices", "test")
-BASE, START = "rag", "incumbent"  # what an iteration's new systems are to beat: in iteration 1, and from then on
-
-
-def collect_stream_scores(
-    frame: pd.DataFrame, iteration: runs.Iteration, decision: Mapping[str, Any] | None, *, metric: str
-) -> pd.DataFrame:
-    """Return this iteration's scores on slices and test set after those of the iteration before (its stream.csv).
-
-    frame: from `metrics.score`, one seed, with a column "slice" for the rows of the split "slices". Columns: iteration,
-    split, slice (0: test), system, champion (whether `decision`, if any, leaves this system as champion), contract, id,
-    is_impossible, value, weight (`metrics.weights`), metric. A metric that the frame lacks, as of a judge that was
-    not asked, is NaN in every row; earlier scores of another metric are left out with a warning. Raises InputError on an
-    unknown metric, a row without slice and a row that is there twice.
-    """
-    if metric not in METRICS:
-        raise InputError(f"Invalid metric {metric!r}: choose from {', '.join(METRICS)}.")
-    own = frame[frame["split"].isin(SPLITS)]
-    own = own if metric in own else own.assign(**{metric: math.nan})
-    number = own["slice"] if "slice" in own else pd.Series(math.nan, own.index)
-    number = number.where(own["split"] == "slices", 0)
-    if number.isna().any():
-        raise InputError(
-            f"Row {own['id'][number.isna()].iloc[0]!r} of the split 'slices' has no slice: predict it again "
-            "with the rows of data/slices.jsonl, each of which names its slice."
-        )
-    if (twice := own.duplicated(["split", "system", "id"])).any():
-        raise InputError(f"Row {own['id'][twice].iloc[0]!r} is there twice: pass the rows of one seed.")
-    left = champion_scores(iteration, decision)
-    rows = pd.DataFrame(
-        {
-            "iteration": iteration.number,
-            "slice": number.astype(int),
-            "champion": own["system"] == left,
-            "value": own[metric],
-            "weight": metric_weights(own, metric),
-            "metric": metric,
-        }
-        | {name: own[name] for name in ("split", "system", "contract", "id", "is_impossible")}
-    )
-    before = iteration.previous.path("metrics", "stream.csv") if iteration.previous else None
-    parts = (
-        [_as_chosen(read_stream_scores(before), iteration.previous), rows] if before and before.is_file() else [rows]
-    )
-    if others := sorted(set(parts[0]["metric"]) - {metric}):
-        warnings.warn(f"Earlier scores are {', '.join(others)}, not {metric}: they are left out", stacklevel=2)
-        parts[0] = parts[0][parts[0]["metric"] == metric]
-    return pd.concat([p[COLUMNS] for p in parts if len(p)] or [rows[COLUMNS]], ignore_index=True)
-
-
-def read_stream_scores(path: Path) -> pd.DataFrame:
-    """Return a stream.csv as it was collected; raises InputError if the file is none."""
-    text = {name: str for name in ("split", "system", "contract", "id", "metric")}
-    try:
-        found = pd.read_csv(
-            path,
-            dtype=text,
-            keep_default_na=False,
-            na_values={"value": [""], "weight": [""]},
-            float_precision="round_trip",
-        )
-        return found.astype({"iteration": int, "slice": int, "champion": bool, "value": float})[COLUMNS]
-    except (OSError, ValueError, KeyError) as error:
-        raise InputError(
-            f"{path} is no history of scores ({error}): run that iteration's 05_evaluate again."
-        ) from error
-
-
-def _as_chosen(history: pd.DataFrame, iteration: runs.Iteration) -> pd.DataFrame:
-    """Return the history with the iteration's champion marked that was chosen by hand, if one was; none if it is older."""
-    if not iteration.path(BY_HAND).is_file():
-        return history
-    chosen = decided_champion(iteration)
-    name = champion_scores(iteration, {"promoted": chosen})
-    if name == START and not same_champion(chosen, incoming_champion(iteration)):
-        name = None
-    own = history["iteration"] == iteration.number
-    return history.assign(champion=history["champion"].where(~own, history["system"] == name))
-
-
-def champion_scores(iteration: runs.Iteration, decision: Mapping[str, Any] | None) -> str | None:
-    """Return the name under which this iteration's rows hold the system that its decision leaves as champion."""
-    if not decision:
-        return None
-    place = decision["promoted"]
-    made_here = any(
-        str(place.get(part) or "").startswith(f"{iteration.dir.name}/") for part in ("program", "weights", "retriever")
-    )
-    return place["system"] if made_here or iteration.number == 1 else START
+def _name_before(iteration: int) -> str:
+    """Return the system that answered before the iteration trained: the base model, later the incumbent."""
+    return BASE if iteration == 1 else INCUMBENT

@@ -1,7 +1,11 @@
-"""The LM judge's prompts and replies: wordings and orders to vote with, fences round what is graded, typed verdicts.
+"""Write the LM judge's prompts and read its replies.
 
 A judge at temperature 0 answers the same prompt in the same way, so that asking twice tells nothing. Its votes
-are therefore variants of one prompt: other words for the same task, and the fields in another order.
+therefore come from variants of one prompt: other words for the same task (`WORDINGS`), and the fields in another order
+(`ORDERS`). What is graded stands between <<< and >>>, and a reply counts only where it holds one of three words:
+
+    judge_signature(Variant("grade", "answer first"))      # a DSPy signature: question, answer, reference -> verdict
+    read_reply("Verdict: partly\nReason: no date.")         # ("partly", "no date.")
 """
 
 from __future__ import annotations
@@ -53,13 +57,13 @@ ORDERS = {
     "answer first": ("question", "answer", "reference", "passage"),
     "question last": ("reference", "answer", "passage", "question"),
 }
-FIELDS = {
+FIELD_DESCRIPTIONS = {
     "question": "",
     "reference": "the clauses a lawyer marked, or the sentence that there is none",
     "answer": "the answer to grade",
     "passage": "the contract text that the answer was drawn from",
 }
-ReadVerdict = Literal["correct", "partly", "incorrect"]
+VerdictWord = Literal["correct", "partly", "incorrect"]
 
 
 class Variant(NamedTuple):
@@ -70,7 +74,7 @@ class Variant(NamedTuple):
 
 
 def _variants() -> list[Variant]:
-    # a Latin square: any first three differ in wording and order at once, all nine are every combination
+    # A Latin square: the first three variants differ in wording and in order, all nine are every combination.
     words, orders = list(WORDINGS), list(ORDERS)
     return [
         Variant(words[i], orders[(i + shift) % len(orders)]) for shift in range(len(orders)) for i in range(len(words))
@@ -81,65 +85,34 @@ VARIANTS = _variants()
 
 
 def judge_signature(variant: Variant, *, see_passage: bool = False) -> type[dspy.Signature]:
-    """Return the DSPy signature of one variant: its fields in their order, then verdict and reason."""
+    """Return the DSPy signature of one variant: the input fields in its order, then verdict and reason."""
     names = [name for name in ORDERS[variant.order] if see_passage or name != "passage"]
-    fields: dict[str, Any] = {name: (str, _described(dspy.InputField, FIELDS[name])) for name in names}
-    fields["verdict"] = (ReadVerdict, dspy.OutputField())
+    fields: dict[str, Any] = {name: (str, _input_field(FIELD_DESCRIPTIONS[name])) for name in names}
+    fields["verdict"] = (VerdictWord, dspy.OutputField())
     fields["reason"] = (str, dspy.OutputField(desc="one sentence"))
     return dspy.Signature(fields, WORDINGS[variant.wording])
 
 
-def _described(field: Any, text: str) -> Any:
-    return field(desc=text) if text else field()
+def _input_field(description: str) -> Any:
+    return dspy.InputField(desc=description) if description else dspy.InputField()
 
 
 def fenced(fields: Mapping[str, str]) -> dict[str, str]:
-    """Return the fields between <<< and >>>; none can close its fence, end a chat turn or forge a field header of DSPy."""
+    """Return the fields between <<< and >>>.
+
+    No text can close its fence, end a chat turn or forge a field header of DSPy.
+    """
     return {name: f"<<<\n{quote_safely(text)}\n>>>" for name, text in fields.items()}
 
 
-MARKS = r"[\s*_`\"'“”‘’#<>()\[\]{}.,:;=–—-]"
-WORD = rf"((?a:correct|partly|incorrect)){MARKS}*"  # ASCII: "ı" would count as a lower-case "I"
-TYPED = re.compile(rf"{MARKS}*(?:(?:verdict|literal){MARKS}+)?{WORD}", re.IGNORECASE)
-LABELLED = re.compile(rf"{MARKS}*verdict{MARKS}+{WORD}(?:reason{MARKS}.*)?", re.IGNORECASE)
-REASON = re.compile(r"\breason[*_`\"' ]*[:=]\s*(.+)", re.IGNORECASE)
-SAID = re.compile(r"[a-z]{5}", re.IGNORECASE)  # tells a line of text from a brace and from the "```json" above it
-HEADER = re.compile(r"\[\[ ?## ?(\w+) ?## ?\]\]")
-
-
-def read_reply(text: str) -> tuple[str | None, str]:
-    """Return the verdict and the reason in a reply; None if there is no verdict, or if there are two different ones.
-
-    A verdict is one of the three words alone on its line, in any case, with or without quotes, markdown and the
-    label "Verdict:". It stands under DSPy's header; without that header it needs the label and to begin or end the
-    reply, or is the whole of it. Words inside a sentence, or quoted amid other lines, are never taken for one.
-    """
-    before, *rest = HEADER.split(text)
-    sections = list(zip(rest[::2], rest[1::2], strict=True))
-    under = [part for name, part in sections if name == "verdict"]
-    if under:
-        found = _words(TYPED, "\n".join(under))
-    else:
-        lines = [line for line in before.splitlines() if SAID.search(line)]
-        found = _words(LABELLED, "\n".join(lines[:1] + lines[-1:])) or _words(TYPED, " ".join(before.split()))
-    reason = next((part.strip() for name, part in sections if name == "reason"), "")
-    if not reason and (line := REASON.search(text)):
-        reason = line[1].strip()
-    return (found.pop() if len(found) == 1 else None), reason[:LONGEST_REASON]
-
-
-def _words(pattern: re.Pattern[str], text: str) -> set[str]:
-    return {match[1].lower() for line in text.splitlines() if (match := pattern.fullmatch(line))}
-
-
 class VerdictAdapter(dspy.ChatAdapter):
-    """DSPy's chat format, with replies read by `read_reply` and no second call in another format."""
+    """Use DSPy's chat format, but read replies with `read_reply` and send no second call in another format."""
 
     def __init__(self) -> None:
         super().__init__(use_json_adapter_fallback=False)
 
     def parse(self, signature: type[dspy.Signature], completion: str) -> dict[str, Any]:
-        """Return {"verdict", "reason"}; raises AdapterParseError where no verdict can be read."""
+        """Return {"verdict", "reason"}; raises AdapterParseError if the reply holds no verdict."""
         verdict, reason = read_reply(completion)
         if verdict is None:
             raise AdapterParseError(
@@ -149,3 +122,39 @@ class VerdictAdapter(dspy.ChatAdapter):
                 message="The reply holds no verdict, or two different ones.",
             )
         return {"verdict": verdict, "reason": reason}
+
+
+DECORATION = r"[\s*_`\"'“”‘’#<>()\[\]{}.,:;=–—-]"
+ONE_WORD = rf"((?a:correct|partly|incorrect)){DECORATION}*"  # ASCII only: "ı" would count as an "I"
+VERDICT_LINE = re.compile(rf"{DECORATION}*(?:(?:verdict|literal){DECORATION}+)?{ONE_WORD}", re.IGNORECASE)
+LABELLED_LINE = re.compile(rf"{DECORATION}*verdict{DECORATION}+{ONE_WORD}(?:reason{DECORATION}.*)?", re.IGNORECASE)
+REASON_LINE = re.compile(r"\breason[*_`\"' ]*[:=]\s*(.+)", re.IGNORECASE)
+HAS_WORDS = re.compile(r"[a-z]{5}", re.IGNORECASE)  # a line of text, not a brace nor the "```json" above it
+FIELD_HEADER = re.compile(r"\[\[ ?## ?(\w+) ?## ?\]\]")
+
+
+def read_reply(text: str) -> tuple[str | None, str]:
+    """Return the verdict and the reason in a reply; the verdict is None if the reply holds none, or two different ones.
+
+    A verdict is one of the three words alone on its line, in any case, with or without quotes, markdown and the
+    label "Verdict:". It stands under DSPy's header. Without that header the line must carry the label and be the first
+    or the last of the reply, or the word must be the whole reply. A word inside a sentence, or quoted amid other lines,
+    is never taken for a verdict.
+    """
+    before, *rest = FIELD_HEADER.split(text)
+    sections = list(zip(rest[::2], rest[1::2], strict=True))
+    under = [part for name, part in sections if name == "verdict"]
+    if under:
+        found = _verdict_words(VERDICT_LINE, "\n".join(under))
+    else:
+        lines = [line for line in before.splitlines() if HAS_WORDS.search(line)]
+        labelled = _verdict_words(LABELLED_LINE, "\n".join(lines[:1] + lines[-1:]))
+        found = labelled or _verdict_words(VERDICT_LINE, " ".join(before.split()))
+    reason = next((part.strip() for name, part in sections if name == "reason"), "")
+    if not reason and (line := REASON_LINE.search(text)):
+        reason = line[1].strip()
+    return (found.pop() if len(found) == 1 else None), reason[:LONGEST_REASON]
+
+
+def _verdict_words(pattern: re.Pattern[str], text: str) -> set[str]:
+    return {match[1].lower() for line in text.splitlines() if (match := pattern.fullmatch(line))}

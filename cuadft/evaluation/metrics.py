@@ -1,15 +1,15 @@
 """Score predictions row by row: answers (SQuAD 2.0, ROUGE-L), CUAD's spans, refusals, citations and passages.
 
-A failed generation scores 0 and is counted. A metric that does not apply to a row is NaN there, never 0. The module
-`scoreboard` sums the rows up.
+    frame = score_predictions(predictions)    # one row per prediction, one column per metric of `METRICS`
+    board = make_scoreboard(frame, seed=7)    # their means, in `scoreboard`
 
-CUAD's own measure: which gold spans were found, and which predicted spans are none.
+A failed generation scores 0 and is counted. A metric that does not apply to a row is NaN there, never 0.
 
-A predicted span counts as found if it shares at least half of all their different words with a gold span. A rule
-that only asks whether the gold words are contained rewards quoting half the contract; here every further word
-lowers the overlap, so that a quotation of more than twice the clause's different words is a false positive *and*
-leaves the clause unfound. Source: Hendrycks et al. (2021), "CUAD: An Expert-Annotated NLP Dataset for Legal
-Contract Review", and `evaluate.py` of its repository.
+The spans are scored by CUAD's own measure (`span_counts`). A predicted span finds a gold span if the two share at
+least half of all their different words. A rule that only asks whether the gold words are contained rewards quoting
+half the contract. Here every further word lowers the overlap: a quotation of more than twice the clause's different
+words is a false positive *and* leaves the clause unfound. Source: Hendrycks et al. (2021), "CUAD: An Expert-Annotated
+NLP Dataset for Legal Contract Review", and `evaluate.py` of its repository.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ import numpy as np
 import pandas as pd
 
 from cuadft.core.errors import InputError
-from cuadft.evaluation.text_scores import Comparison, Text, retrieved_share
+from cuadft.evaluation.text_scores import AnswerComparison, PreparedText, retrieved_share
 
 METRICS: dict[str, tuple[str, bool]] = {  # name -> (label, higher is better), in the order in which tables show them
     "f1": ("Answer F1", True),
@@ -50,102 +50,107 @@ METRICS: dict[str, tuple[str, bool]] = {  # name -> (label, higher is better), i
     "judge_score": ("LLM judge score", True),
     "seconds": ("Seconds per question", False),
 }
-JUDGED = ("reference_score", "judge_score")  # added by the judges, not by `score`
-WEIGHTS: dict[str, tuple[str, ...]] = {  # metrics of counts -> the columns whose sum weighs a row in their mean
+JUDGED = ("reference_score", "judge_score")  # added by the judges, not by `score_predictions`
+WEIGHT_COLUMNS: dict[str, tuple[str, ...]] = {  # metrics of counts -> the columns whose sum weighs a row in their mean
     "span_precision": ("span_tp", "span_fp"),
     "span_recall": ("span_tp", "span_fn"),
     "span_f1": ("span_tp", "span_tp", "span_fp", "span_fn"),
     "abstention_precision": ("refused",),  # a question that one system alone refused counts for that one
 }
-KEYS = ("system", "split", "id", "contract", "contract_type", "category", "source", "question", "is_impossible")
-COUNTS = ("span_tp", "span_fp", "span_fn")
-SCORED = [
-    *KEYS,
+KEY_COLUMNS = ("system", "split", "id", "contract", "contract_type", "category", "source", "question", "is_impossible")
+SPAN_COLUMNS = ("span_tp", "span_fp", "span_fn")
+SCORED_COLUMNS = [
+    *KEY_COLUMNS,
     "answer",
     "seed",
     "failed",
     "refused",
     "prompt_tokens",
     "slice",
-    *COUNTS,
+    *SPAN_COLUMNS,
     *(m for m in METRICS if m not in JUDGED),
 ]
-REQUIRED = ("system", "split", "id", "contract", "category", "is_impossible", "answers", "answer", "error")
-REMEMBERED = 4096  # gold spans kept prepared: systems answer the same questions in the same order
+REQUIRED_KEYS = ("system", "split", "id", "contract", "category", "is_impossible", "answers", "answer", "error")
+CACHED_SPANS = 4096  # gold spans kept prepared: systems answer the same questions in the same order
+SPAN_MATCH_FROM = 0.5  # lowest share of common words (Jaccard) at which a predicted span finds a gold span
 PARTIES = "Parties"  # the category whose names CUAD's script also finds inside a longer span
 
 
 def score_predictions(predictions: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     """Return one scored row per prediction (see `METRICS`); metrics that do not apply to a row are NaN.
 
-    Columns: the prediction's own `KEYS`, answer and seed (0 unless given); failed and refused (bool; an answer
-    without any word that counts refuses, as in SQuAD 2.0); prompt_tokens, and slice, the number of the slice of the
-    stream (float; NaN where the prediction names none); CUAD's counts span_tp, span_fp and span_fn (int); every metric.
+    Columns: the prediction's own `KEY_COLUMNS`, answer and seed (0 unless given); failed and refused (bool; an answer
+    without any word that counts refuses, as in SQuAD 2.0); prompt_tokens; slice (the number of the slice of the
+    stream); CUAD's counts span_tp, span_fp and span_fn (int); every metric of `METRICS` but the judges'. prompt_tokens
+    and slice are floats, NaN where the prediction does not name them.
 
-    f1, em: SQuAD 2.0's, best over the gold spans; f1_all: against all of them as one bag; rouge_l: best over them.
-    On a row without clause all four are 1 for a refusal and 0 otherwise. span_*: `spans.counts` of the answer's
-    non-blank lines, where a gold span of several lines that is quoted in full is one; their mean is weighted (see
-    `weights`). abstention_precision: over refused rows, whether there is no clause; abstention_recall: over rows
-    without clause, whether refused. false_answer: answered although there is no such clause; false_refusal: refused
-    although there is one; both NaN on a failed row, where f1, em, rouge_l and abstention_recall are 0 and all gold
-    spans are missed. hit: a retrieved passage shares a character with a gold span (hit@1: the first one does);
-    char_recall, char_precision: `matching.retrieved_share`.
+    f1, em: SQuAD 2.0's, best over the gold spans. f1_all: against all gold spans as one bag of words. rouge_l: best
+    over the gold spans. On a row without clause these four are 1 for a refusal and 0 otherwise.
+    span_*: `span_counts` of the answer's non-blank lines; a gold span of several lines that is quoted in full counts as
+    one line. Their mean is weighted (see `metric_weights`).
+    abstention_precision: over refused rows, whether there is no clause. abstention_recall: over rows without clause,
+    whether refused. false_answer: answered although there is no such clause. false_refusal: refused although there is
+    one. The last two are NaN on a failed row, where f1, em, rouge_l and abstention_recall are 0 and all gold spans are
+    missed.
+    hit: a retrieved passage shares a character with a gold span. hit@1: the first one does. char_recall and
+    char_precision: `text_scores.retrieved_share`.
 
     Raises InputError on a missing key, an answer that is no text, gold spans that contradict is_impossible, and a
     row counted twice (same system, split, seed and id).
     """
-    prepare = lru_cache(REMEMBERED)(Text)
+    prepare = lru_cache(CACHED_SPANS)(PreparedText)
     rows, seen = [], set()
     for prediction in predictions:
-        _check(prediction)
+        _check_prediction(prediction)
         row = _score_one(prediction, prepare)
         key = tuple(row[k] for k in ("system", "split", "seed", "id"))
         if key in seen:
             raise InputError(f"Prediction {key} is there twice: score each system, split, seed and row once.")
         seen.add(key)
         rows.append(row)
-    frame = pd.DataFrame(rows, columns=SCORED)
-    types = {"is_impossible": bool, "failed": bool, "refused": bool} | dict.fromkeys(("seed", *COUNTS), int)
+    frame = pd.DataFrame(rows, columns=SCORED_COLUMNS)
+    types = {"is_impossible": bool, "failed": bool, "refused": bool} | dict.fromkeys(("seed", *SPAN_COLUMNS), int)
     return frame.astype(types | {name: float for name in ("prompt_tokens", "slice", *METRICS) if name in frame})
 
 
 def metric_weights(frame: pd.DataFrame, metric: str) -> np.ndarray:
     """Return each row's weight in the mean of a metric, sum(weight * value) / sum(weight): 0 where it does not apply.
 
-    It is 1 where the metric applies, or the sum of the `WEIGHTS` columns: so the mean of span_precision is all true
-    positives over all predicted spans, as in CUAD's script. Raises InputError if one of those columns is missing.
+    A metric of `WEIGHT_COLUMNS` weighs a row by the sum of its columns there. So the mean of span_precision is all true
+    positives over all predicted spans, as in CUAD's script. Any other metric weighs every row to which it applies by 1.
+    Raises InputError if one of the columns is missing.
     """
-    if metric not in WEIGHTS:
+    if metric not in WEIGHT_COLUMNS:
         return frame[metric].notna().to_numpy(float)
-    absent = set(WEIGHTS[metric]) - set(frame)
+    absent = set(WEIGHT_COLUMNS[metric]) - set(frame)
     if absent:
-        raise InputError(f"No column {min(absent)!r} to weigh {metric} by: give the frame of metrics.score")
-    return sum(frame[name].to_numpy(float) for name in WEIGHTS[metric])
+        raise InputError(f"No column {min(absent)!r} to weigh {metric} by: give the frame of score_predictions.")
+    return sum(frame[name].to_numpy(float) for name in WEIGHT_COLUMNS[metric])
 
 
-def _score_one(p: Mapping[str, Any], prepare: Callable[[str], Text]) -> dict[str, Any]:
+def _score_one(p: Mapping[str, Any], prepare: Callable[[str], PreparedText]) -> dict[str, Any]:
     gold = sorted(p["answers"], key=lambda a: a["start"])
     failed = not _missing(p["error"]) or _missing(p["answer"])
     answer = None if failed else p["answer"]
-    compared = Comparison(answer, [a["text"] for a in gold], prepare)
+    compared = AnswerComparison(answer, [a["text"] for a in gold], prepare)
     refused = compared.abstained
     return {
-        **{key: p.get(key, "") for key in KEYS},
+        **{key: p.get(key, "") for key in KEY_COLUMNS},
         "answer": answer,
         "seed": 0 if _missing(p.get("seed")) else p["seed"],
         "failed": failed,
         "refused": refused,
         **{name: math.nan if _missing(p.get(name)) else p[name] for name in ("prompt_tokens", "slice")},
-        **_answer(compared, answerable=bool(gold)),
-        **_spans(answer, refused, gold, substring=p["category"] == PARTIES),
-        **_abstention(failed, refused, answerable=bool(gold)),
-        **_retrieval(p.get("passages"), gold),
+        **_answer_scores(compared, answerable=bool(gold)),
+        **_span_scores(answer, refused, gold, substring=p["category"] == PARTIES),
+        **_abstention_scores(failed, refused, answerable=bool(gold)),
+        **_retrieval_scores(p.get("passages"), gold),
         "cited": math.nan if failed or refused or p.get("spans") is None else float(bool(p["spans"])),
         "seconds": math.nan if _missing(p.get("seconds")) else p["seconds"],
     }
 
 
-def _answer(compared: Comparison, *, answerable: bool) -> dict[str, float]:
+def _answer_scores(compared: AnswerComparison, *, answerable: bool) -> dict[str, float]:
     f1, em = compared.f1(), compared.exact_match()
     return {
         "f1": f1,
@@ -158,7 +163,7 @@ def _answer(compared: Comparison, *, answerable: bool) -> dict[str, float]:
     }
 
 
-def _spans(answer: str | None, refused: bool, gold: Sequence[Mapping], *, substring: bool) -> dict[str, float]:
+def _span_scores(answer: str | None, refused: bool, gold: Sequence[Mapping], *, substring: bool) -> dict[str, float]:
     golds = [a["text"] for a in gold]
     lines = [] if answer is None or refused else [line.strip() for line in _unbroken(answer, golds).splitlines()]
     tp, fp, fn = span_counts([line for line in lines if line], golds, substring=substring)
@@ -176,7 +181,7 @@ def _unbroken(answer: str, golds: Sequence[str]) -> str:
     return answer
 
 
-def _abstention(failed: bool, refused: bool, *, answerable: bool) -> dict[str, float]:
+def _abstention_scores(failed: bool, refused: bool, *, answerable: bool) -> dict[str, float]:
     return {
         "abstention_precision": float(not answerable) if refused else math.nan,
         "abstention_recall": math.nan if answerable else float(refused),
@@ -185,17 +190,18 @@ def _abstention(failed: bool, refused: bool, *, answerable: bool) -> dict[str, f
     }
 
 
-def _retrieval(passages: Sequence[Mapping] | None, gold: Sequence[Mapping]) -> dict[str, float]:
+def _retrieval_scores(passages: Sequence[Mapping] | None, gold: Sequence[Mapping]) -> dict[str, float]:
     first = recall = precision = math.nan
     if not _missing(passages) and gold:
         wanted = [(a["start"], a["start"] + len(a["text"])) for a in gold]
         found = [(p["start"], p["end"]) for p in passages]
         first, _ = retrieved_share(wanted, found[:1])
         recall, precision = retrieved_share(wanted, found)
-    return {"hit@1": _any(first), "hit": _any(recall), "char_recall": recall, "char_precision": precision}
+    return {"hit@1": _any_found(first), "hit": _any_found(recall), "char_recall": recall, "char_precision": precision}
 
 
-def _any(share: float) -> float:
+def _any_found(share: float) -> float:
+    """Return 1 if the share is above 0, else 0; NaN stays NaN."""
     return share if math.isnan(share) else float(share > 0)
 
 
@@ -203,10 +209,10 @@ def _missing(value: Any) -> bool:
     return value is None or (isinstance(value, float) and math.isnan(value))  # a data frame turns None into NaN
 
 
-def _check(p: Mapping[str, Any]) -> None:
-    absent = [key for key in REQUIRED if key not in p]
+def _check_prediction(p: Mapping[str, Any]) -> None:
+    absent = [key for key in REQUIRED_KEYS if key not in p]
     if absent:
-        raise InputError(f"Prediction {p.get('id', '?')!r} has no {absent[0]!r}: it needs {', '.join(REQUIRED)}.")
+        raise InputError(f"Prediction {p.get('id', '?')!r} has no {absent[0]!r}: it needs {', '.join(REQUIRED_KEYS)}.")
     if not _missing(p["answer"]) and not isinstance(p["answer"], str):
         raise InputError(f"Row {p['id']!r} has the answer {p['answer']!r}: give text, or None if it failed.")
     if bool(p["is_impossible"]) == bool(p["answers"]):
@@ -216,12 +222,14 @@ def _check(p: Mapping[str, Any]) -> None:
         )
 
 
-THRESHOLD = 0.5  # lowest Jaccard overlap of a match
 _MARKS = str.maketrans({".": None, ",": None, ";": None, ":": None, "/": " "})
 
 
 def span_words(text: str) -> frozenset[str]:
-    """Return the different words of a text in lower case, without full stops, commas, colons and semicolons."""
+    """Return the different words of a text in lower case, without full stops, commas, colons and semicolons.
+
+    This is the folding of CUAD's `evaluate.py`; `core.text.fold_words` would cut "non-compete" into two words.
+    """
     return frozenset(text.translate(_MARKS).lower().split())
 
 
@@ -232,10 +240,10 @@ def span_jaccard(a: str, b: str) -> float:
 
 
 def span_counts(predicted: Sequence[str], golds: Sequence[str], *, substring: bool = False) -> tuple[int, int, int]:
-    """Return true positives (gold spans found), false positives (predicted spans that match none), false negatives.
+    """Return true positives (gold spans found), false positives (predicted spans without a match), false negatives.
 
-    Several predicted spans that match one gold span count once, as do predicted spans of equal text; each gold span
-    counts, equal ones too. An empty prediction is none. substring: a prediction that contains a gold span's text also
+    Several predicted spans that match one gold span count once, as do predicted spans of equal text. Every gold span
+    counts, equal ones too. Empty predictions are ignored. substring: a prediction that contains a gold span's text also
     matches it; the official script allows that for the category Parties only.
     """
     texts = [text for text in dict.fromkeys(predicted) if text]
@@ -243,14 +251,15 @@ def span_counts(predicted: Sequence[str], golds: Sequence[str], *, substring: bo
     matched: set[int] = set()
     found = 0
     for gold, wanted in zip(golds, theirs, strict=True):
-        hits = [n for n, given in enumerate(ours) if _overlap(given, wanted) or (substring and gold in texts[n])]
+        hits = [n for n, given in enumerate(ours) if _share_enough(given, wanted) or (substring and gold in texts[n])]
         matched.update(hits)
         found += bool(hits)
     return found, len(texts) - len(matched), len(golds) - found
 
 
-def _overlap(ours: frozenset[str], theirs: frozenset[str]) -> bool:
+def _share_enough(ours: frozenset[str], theirs: frozenset[str]) -> bool:
+    """Tell whether two sets of words have a Jaccard overlap of SPAN_MATCH_FROM or more."""
     if 2 * min(len(ours), len(theirs)) < max(len(ours), len(theirs)) or not ours:
         return False  # even if one held the other they would share less than half
     shared = len(ours & theirs)
-    return shared >= THRESHOLD * (len(ours) + len(theirs) - shared)
+    return shared >= SPAN_MATCH_FROM * (len(ours) + len(theirs) - shared)

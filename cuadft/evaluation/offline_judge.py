@@ -1,13 +1,16 @@
-"""Judge answers without a language model: `OfflineJudge`, calibrated once on the verdicts of one that saw the reference.
+"""Judge answers without a language model: `OfflineJudge` weighs what an answer and its reference have in common.
 
-It compares words, phrases, numbers, dates and negations (`evidence`) and weighs them as `calibration.json` says. It is
-a model of those verdicts, reported under its own name, and no language model's opinion.
+It compares words, phrases, numbers, dates and negations (`evidence.compare_texts`). The score is a logistic function
+of these shares, with a bias and weights of its own for each stance (how an answer answers, `evidence.stance_of`):
 
-Fit the offline judge to verdicts, and say how well it predicts verdicts that it was not fitted to.
+    verdicts = OfflineJudge().rate(predictions)      # the same columns as every judge, see `judge`
 
-The score is a logistic function of what `evidence.compare` finds, with its own bias and weights for each stance. No
-weight lets a larger overlap lower the score, or a contradiction raise it. The shipped fit is `calibration.json`;
-`tests/refit_offline_judge.py FOLDER` makes it again from a folder of published answers with verdicts.
+The weights were fitted once, to the 0-to-1 verdicts of a language model that saw the reference. So the score is a model
+of those verdicts, it is reported under its own name, and it is no language model's opinion. The fit that comes with the
+package is `calibration.json`; `tests/refit_offline_judge.py FOLDER` makes it again from a folder of published answers
+with verdicts. No weight lets a larger overlap lower the score, or a contradiction raise it.
+
+The first half of this file is the judge, the second half (from `fit_to_evidence` on) is the fit.
 """
 
 from __future__ import annotations
@@ -20,25 +23,32 @@ import numpy as np
 
 from cuadft.core.errors import InputError
 from cuadft.evaluation.evidence import REDACTED, compare_texts, same_words, stance_of
-from cuadft.evaluation.judge import gold_texts, has_failed, one_rating, ratings_table
+from cuadft.evaluation.judge import gold_texts, has_failed, verdict_row, verdict_table
 from cuadft.evaluation.text_scores import NO_CLAUSE, gold_references, is_refusal, normalise_answer
 
 if TYPE_CHECKING:
     import pandas as pd
 
+Encode = Callable[[list[str]], np.ndarray]  # texts to unit vectors, one a row
+Evidence = tuple[str, dict[str, float]]  # an answer's stance, and what `compare_texts` found
+Weights = dict[str, dict[str, float]]  # stance, or "everywhere" -> "bias" or a feature -> weight
 
 CORRECT_FROM, PARTLY_FROM = 0.75, 0.4  # lowest score for each verdict
-CONTRADICTED = (
-    0.2  # highest score of the reference's statement with another number, date or negation (no verdict shows one)
-)
-BURIED = (
-    0.05  # share of a quoted answer that stands in the reference, below which it quotes the contract, not the clause
-)
+# The highest score of an answer that is the reference with another number, date or negation. It is set by hand: no
+# verdict of the fit is about an answer of this kind.
+CONTRADICTED = 0.2
+BURIED = 0.05  # a quoted answer with less than this share in the reference quotes the contract, not the clause
 DENIED_RIGHTLY = 0.9  # an answer that says in its own words that there is no clause, where there is none
 MOST_REFERENCES = 12  # of more gold spans, those that share most words with the answer are compared
 EMBEDDED_CHARS = 300  # characters of each text that are embedded: enough to tell what it is about, and cheap
-Encode = Callable[[list[str]], np.ndarray]  # texts to unit vectors, one a row
-Evidence = tuple[str, dict[str, float]]  # stance, what `evidence.compare` found
+
+FEATURES = {  # stance -> the shares that count for it
+    "denied": ("some", "found"),
+    "brief": ("some", "phrase_recall"),
+    "explained": ("on_point", "phrase_root"),
+    "quoted": ("phrase_recall", "phrase_precision", "content_precision"),
+}
+EVERYWHERE = ("conflict",)  # the same weight in all stances, zero or less
 
 
 class OfflineJudge:
@@ -47,48 +57,65 @@ class OfflineJudge:
     def __init__(self, encode: Encode | None = None, *, weights: Weights | None = None) -> None:
         """Take an optional `encode` (texts to unit vectors, one a row) and weights other than the shipped ones.
 
-        With it the cosine of answer and reference is one more feature, with weights of its own.
+        With `encode` the cosine of answer and reference is one more feature, and the weights are others.
         """
         self.encode = encode
         self.name = "offline+embedding" if encode is not None else "offline"
         shipped = "weights_with_embedding" if encode is not None else "weights"
-        self.weights = weights if weights is not None else shipped_weights()[shipped]
+        self.weights = weights if weights is not None else shipped_fit()[shipped]
 
     def rate(self, rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
-        """Return the four judge columns, one row per input row (keys question, answer, answers, error)."""
-        return ratings_table(
-            [self._rate_one(row, seen) for row, seen in zip(rows, compare_references(rows, self.encode), strict=True)]
+        """Return one verdict per row in the four `VERDICT_COLUMNS`; rows have question, answer, answers and error."""
+        return verdict_table(
+            [self._rate_one(row, found) for row, found in zip(rows, compare_references(rows, self.encode), strict=True)]
         )
 
-    def _rate_one(self, row: Mapping[str, Any], seen: list[Evidence] | None) -> dict[str, Any]:
+    def _rate_one(self, row: Mapping[str, Any], evidence: list[Evidence] | None) -> dict[str, Any]:
         if has_failed(row):
-            return one_rating(0.0, "failed")
-        if seen is None:
+            return verdict_row(0.0, "failed")
+        if evidence is None:
             score, reason = _by_rule(row["answer"], _spans(row))
-            return one_rating(score, verdict_of(score), reason)
-        score, how, found = max(((self._score(how, found), how, found) for how, found in seen), key=lambda one: one[0])
+            return verdict_row(score, verdict_for_score(score), reason)
+        scored = [(self._score(stance, found), stance, found) for stance, found in evidence]
+        score, stance, found = max(scored, key=lambda one: one[0])  # the best of several references counts
         shares = ", ".join(f"{name} {value:.2f}" for name, value in found.items() if value)
-        return one_rating(score, verdict_of(score), f"{how}: {shares or 'nothing in common with the reference'}")
+        reason = f"{stance}: {shares or 'nothing in common with the reference'}"
+        return verdict_row(score, verdict_for_score(score), reason)
 
-    def _score(self, how: str, found: Mapping[str, float]) -> float:
-        score = predict_score(self.weights, how, found)
-        buried = how == "quoted" and found["phrase_precision"] < BURIED
+    def _score(self, stance: str, found: Mapping[str, float]) -> float:
+        score = predict_score(self.weights, stance, found)
+        buried = stance == "quoted" and found["phrase_precision"] < BURIED
         return min(score, CONTRADICTED) if found["contradiction"] or buried else score
 
 
-def verdict_of(score: float) -> str:
+def verdict_for_score(score: float) -> str:
     """Return the verdict that stands for a score."""
     return "correct" if score >= CORRECT_FROM else "partly" if score >= PARTLY_FROM else "incorrect"
 
 
+def shipped_fit() -> dict[str, Any]:
+    """Return the fit that comes with the package: weights, where they come from and how well they do."""
+    import json
+
+    return json.loads(resources.files("cuadft.evaluation").joinpath("calibration.json").read_text(encoding="utf-8"))
+
+
+def predict_score(weights: Weights, stance: str, found: Mapping[str, float]) -> float:
+    """Return the score, 0 to 1, of an answer of this stance."""
+    own = weights[stance]
+    total = own["bias"] + sum(weight * found[name] for name, weight in own.items() if name != "bias")
+    total += sum(weight * found[name] for name, weight in weights["everywhere"].items())
+    return float(1 / (1 + np.exp(-total)))
+
+
 def compare_references(rows: Sequence[Mapping[str, Any]], encode: Encode | None = None) -> list[list[Evidence] | None]:
-    """Return what each row shows against each of its references; None where a rule decides (see `_by_rule`)."""
-    seen: dict[tuple, list[Evidence] | None] = {}  # systems often give the same answer
+    """Return each row's evidence against each of its references; None where a rule decides (see `_by_rule`)."""
+    seen: dict[tuple, list[Evidence] | None] = {}  # each answer once: systems often give the same one
     keys = [_key(row) for row in rows]
     for key in dict.fromkeys(key for key in keys if key is not None):
         question, answer, spans = key
-        how = stance_of(answer)
-        seen[key] = [(how, compare_texts(question, answer, text)) for text in _compared(answer, spans)]
+        stance = stance_of(answer)
+        seen[key] = [(stance, compare_texts(question, answer, text)) for text in _compared(answer, spans)]
     if encode is not None:
         _add_similarity(seen, encode)
     return [None if key is None else seen[key] for key in keys]
@@ -111,7 +138,7 @@ def _compared(answer: str, spans: Sequence[str]) -> list[str]:
     texts = gold_references(spans)
     if len(texts) <= MOST_REFERENCES:
         return texts
-    ours = set(answer.lower().split())
+    ours = set(answer.lower().split())  # words between blanks, as when the weights were fitted
     return sorted(texts, key=lambda text: -len(ours.intersection(text.lower().split())))[:MOST_REFERENCES]
 
 
@@ -144,45 +171,31 @@ def _add_similarity(seen: Mapping[tuple, list[Evidence] | None], encode: Encode)
             found["similarity"] = min(1.0, max(0.0, float(vectors[key[1][:EMBEDDED_CHARS]] @ vectors[text])))
 
 
-FEATURES = {
-    "denied": ("some", "found"),
-    "brief": ("some", "phrase_recall"),
-    "explained": ("on_point", "phrase_root"),
-    "quoted": ("phrase_recall", "phrase_precision", "content_precision"),
-}
-EVERYWHERE = ("conflict",)  # one weight over all stances, zero or less
 PENALTY = 0.003  # ridge on the weights; a tenth of it on the biases
 SOURCE = (
     "0-to-1 verdicts of Claude 3 Sonnet, printed row by row by the AWS sample "
     "amlc-2024-tutorial-continuous-fine-tuning-compound-ai (MIT-0); answers on one contract of CUAD (CC BY 4.0)"
 )
-Weights = dict[str, dict[str, float]]
 
 
-def shipped_weights() -> dict[str, Any]:
-    """Return the calibration that comes with the package: weights, where they come from and how well they do."""
-    import json
+def fit_to_evidence(evidence: Sequence[Sequence[Evidence] | None], verdicts: Sequence[float]) -> Weights:
+    """Return the weights that fit what `compare_references` gave; rows that a rule decides (None) are left out.
 
-    return json.loads(resources.files("cuadft.evaluation").joinpath("calibration.json").read_text(encoding="utf-8"))
+    Of several references, the one with most in common counts.
+    """
 
+    def common(one: Evidence) -> float:
+        return sum(value for name, value in one[1].items() if name not in ("conflict", "contradiction"))
 
-def score_features(embedded: bool) -> dict[str, tuple[str, ...]]:
-    """Return the features of each stance; with embeddings the similarity of the two texts is one more."""
-    return {stance: names + (("similarity",) if embedded else ()) for stance, names in FEATURES.items()}
-
-
-def predict_score(weights: Weights, stance: str, found: Mapping[str, float]) -> float:
-    """Return the score, 0 to 1, of an answer of this stance."""
-    own = weights[stance]
-    total = own["bias"] + sum(weight * found[name] for name, weight in own.items() if name != "bias")
-    total += sum(weight * found[name] for name, weight in weights["everywhere"].items())
-    return float(1 / (1 + np.exp(-total)))
+    kept = [(max(e, key=common), v) for e, v in zip(evidence, verdicts, strict=True) if e]
+    return fit_weights([e[0] for e, _ in kept], [e[1] for e, _ in kept], [v for _, v in kept])
 
 
 def fit_weights(stances: Sequence[str], found: Sequence[Mapping[str, float]], verdicts: Sequence[float]) -> Weights:
     """Return the weights with the least squared error on verdicts (0 to 1), ridge-penalised, signs constrained.
 
-    Raises InputError on no rows, rows of unequal number, or verdicts outside 0 to 1.
+    stances, found, verdicts: one each per answer; found as `compare_texts` returns it. Raises InputError on no answers,
+    unequal numbers of the three, or verdicts outside 0 to 1.
     """
     from scipy.optimize import minimize
 
@@ -198,12 +211,12 @@ def fit_weights(stances: Sequence[str], found: Sequence[Mapping[str, float]], ve
     penalty = PENALTY * np.array([0.1 if name == "bias" else 1.0 for _, name in names])
     bounds = [(None, None) if n == "bias" else (None, 0) if s == "everywhere" else (0, None) for s, n in names]
 
-    def loss(w: np.ndarray) -> tuple[float, np.ndarray]:
+    def loss_and_gradient(w: np.ndarray) -> tuple[float, np.ndarray]:
         p = 1 / (1 + np.exp(-(x @ w)))
-        rest = p - y
-        return rest @ rest + (penalty * w) @ w, 2 * x.T @ (rest * p * (1 - p)) + 2 * penalty * w
+        error = p - y
+        return error @ error + (penalty * w) @ w, 2 * x.T @ (error * p * (1 - p)) + 2 * penalty * w
 
-    found_weights = minimize(loss, np.zeros(len(names)), jac=True, bounds=bounds, method="L-BFGS-B").x
+    found_weights = minimize(loss_and_gradient, np.zeros(len(names)), jac=True, bounds=bounds, method="L-BFGS-B").x
     weights: Weights = {}
     for (stance, name), value in zip(names, found_weights, strict=True):
         weights.setdefault(stance, {})[name] = round(float(value), 4)
@@ -211,7 +224,8 @@ def fit_weights(stances: Sequence[str], found: Sequence[Mapping[str, float]], ve
 
 
 def _columns(embedded: bool) -> list[tuple[str, str]]:
-    own = [(stance, name) for stance, names in score_features(embedded).items() for name in ("bias", *names)]
+    similarity = ("similarity",) if embedded else ()
+    own = [(stance, name) for stance, names in FEATURES.items() for name in ("bias", *names, *similarity)]
     return own + [("everywhere", name) for name in EVERYWHERE]
 
 
@@ -220,21 +234,6 @@ def _value(column: tuple[str, str], stance: str, row: Mapping[str, float]) -> fl
     if where not in ("everywhere", stance):
         return 0.0
     return 1.0 if name == "bias" else row[name]
-
-
-def fit_to_rows(
-    evidence: Sequence[Sequence[tuple[str, Mapping[str, float]]] | None], verdicts: Sequence[float]
-) -> Weights:
-    """Return the weights for what `offline.read` gave; rows that a rule decides (None) are left out.
-
-    Of several references, the one with most in common counts.
-    """
-
-    def common(one: tuple[str, Mapping[str, float]]) -> float:
-        return sum(value for name, value in one[1].items() if name not in ("conflict", "contradiction"))
-
-    kept = [(max(e, key=common), v) for e, v in zip(evidence, verdicts, strict=True) if e]
-    return fit_weights([e[0] for e, _ in kept], [e[1] for e, _ in kept], [v for _, v in kept])
 
 
 def held_out_scores(
@@ -250,27 +249,25 @@ def held_out_scores(
     evidence = compare_references(rows, encode)
     for group in dict.fromkeys(groups):
         inside, outside = np.flatnonzero(groups == group), np.flatnonzero(groups != group)
-        judge = OfflineJudge(encode, weights=fit_to_rows([evidence[i] for i in outside], y[outside]))
+        judge = OfflineJudge(encode, weights=fit_to_evidence([evidence[i] for i in outside], y[outside]))
         scores[inside] = judge.rate([rows[i] for i in inside])["judge_score"]
     return scores
 
 
-def calibration_record(
+def fit_record(
     rows: Sequence[Mapping[str, Any]], verdicts: Sequence[float], *, fitted_to: str, encode: Encode
 ) -> dict[str, Any]:
-    """Return what `calibration.json` holds: both sets of weights, and their agreement with verdicts left out of the fit."""
-    made: dict[str, Any] = {
-        "fitted_to": fitted_to,
-        "systems": list(dict.fromkeys(r["system"] for r in rows)),
-        "n": len(rows),
-    }
+    """Return what `calibration.json` holds: both sets of weights, and how well they predict verdicts left out of a fit.
+
+    rows: with `system` and `question`; verdicts: one per row, 0 to 1; fitted_to: where the verdicts come from.
+    """
+    systems = [row["system"] for row in rows]
+    made: dict[str, Any] = {"fitted_to": fitted_to, "systems": list(dict.fromkeys(systems)), "n": len(rows)}
     for suffix, with_encode in (("", None), ("_with_embedding", encode)):
-        made["weights" + suffix] = fit_to_rows(compare_references(rows, with_encode), verdicts)
+        made["weights" + suffix] = fit_to_evidence(compare_references(rows, with_encode), verdicts)
         for group in ("system", "question"):
             scores = held_out_scores(rows, verdicts, [row[group] for row in rows], encode=with_encode)
-            made[f"without_the_{group}{suffix}"] = _agreement(
-                scores, np.asarray(verdicts), [row["system"] for row in rows]
-            )
+            made[f"without_the_{group}{suffix}"] = _agreement(scores, np.asarray(verdicts), systems)
     return made
 
 

@@ -1,7 +1,9 @@
-"""An iteration's results on disk: predictions read, also those of runs with other seeds; tables and figures saved.
+"""Read an iteration's predictions, also those of runs with other seeds, and save its tables and figures.
 
-predictions, left_out = read_with_seeds(it, seed=7)
-save(it, "benchmark", benchmark_figure(board, confidence=0.95))
+    predictions, left_out = read_with_seeds(it, seed=7)
+    save(it, "benchmark", benchmark_figure(board, confidence=0.95))    # figures/benchmark.png
+
+Predictions lie in `predictions/<system>.<split>.jsonl`, one row of the split with its answer a line.
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Result = TypeVar("Result", bound="pd.DataFrame | Figure")
+QUESTION_KEYS = ("contract", "question", "answers", "is_impossible")  # what a row asks and expects, besides its id
 
 
 def read_with_seeds(
@@ -28,13 +31,14 @@ def read_with_seeds(
 ) -> tuple[list[dict[str, Any]], list[str]]:
     """Return an iteration's predictions, with those of the same iteration in other runs, and what was left out and why.
 
-    others: run folders; each prediction carries its run's `seed`. systems: all if empty. Left out are predictions that
-    answer rows which the iteration no longer asks, and a system's split that lacks rows. Raises InputError if another
-    run was not made by `cuadft run`, repeats a seed, or asked other questions, which a scoreboard over seeds would hide.
+    others: run folders; each prediction carries its run's `seed`. systems: all if empty. Predictions for rows that the
+    iteration no longer asks are left out, and so is a system's whole split if it lacks rows. Raises InputError if
+    another run was not made by `cuadft run`, repeats a seed, or asked other questions: a scoreboard over seeds would
+    hide that.
     """
-    rows, left_out = _current(iteration, systems)
+    rows, left_out = _complete_predictions(iteration, systems)
     rows = [row | {"seed": seed} for row in rows]
-    asked, taken = _asked(rows), {seed: str(iteration.run)}
+    asked, taken = _questions_asked(rows), {seed: str(iteration.run)}
     for name in others:
         other = runs.Iteration(runs.resolve_path(name), iteration.number)
         number = run_seed(other)
@@ -43,8 +47,8 @@ def read_with_seeds(
                 f"Seed {number} is that of {taken[number]} and of {name}: compare runs with different seeds."
             )
         taken[number] = name
-        more, also_left_out = _current(other, systems)
-        if _asked(more) != asked:
+        more, also_left_out = _complete_predictions(other, systems)
+        if _questions_asked(more) != asked:
             raise InputError(
                 f"{name} asked other questions than {iteration.run}: give both the same split_seed, "
                 "contracts, dev_rows and test_rows."
@@ -54,14 +58,17 @@ def read_with_seeds(
     return rows, left_out
 
 
-def _current(iteration: runs.Iteration, systems: Sequence[str]) -> tuple[list[dict[str, Any]], list[str]]:
-    """Return the predictions of complete systems for the rows asked now; without data files there is nothing to check."""
+def _complete_predictions(iteration: runs.Iteration, systems: Sequence[str]) -> tuple[list[dict[str, Any]], list[str]]:
+    """Return the predictions of each system that answered all rows asked now, and a sentence on every other system.
+
+    A split without a data file cannot be checked: all its predictions are returned.
+    """
     found, left_out = read_all_predictions(iteration.path("predictions"), systems), []
     kept: list[dict[str, Any]] = []
-    for (system, split), own in _grouped(found).items():
+    for (system, split), own in _by_system_and_split(found).items():
         path = iteration.path("data", f"{split}.jsonl")
         asked = {row["id"]: row for row in files.read_jsonl(path)} if path.is_file() else None
-        current = own if asked is None else [p for p in own if p["id"] in asked and same_row(p, asked[p["id"]])]
+        current = own if asked is None else [p for p in own if p["id"] in asked and answers_row(p, asked[p["id"]])]
         if asked is None or len(current) == len(asked):
             kept += current
             continue
@@ -72,7 +79,7 @@ def _current(iteration: runs.Iteration, systems: Sequence[str]) -> tuple[list[di
     return kept, left_out
 
 
-def _grouped(rows: Sequence[dict[str, Any]]) -> dict[tuple[str, str], list[dict[str, Any]]]:
+def _by_system_and_split(rows: Sequence[dict[str, Any]]) -> dict[tuple[str, str], list[dict[str, Any]]]:
     groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for row in rows:
         groups.setdefault((row["system"], row["split"]), []).append(row)
@@ -90,11 +97,8 @@ def run_seed(iteration: runs.Iteration) -> int:
     raise InputError(f"{path} names no seed: make that run with `cuadft run`.")
 
 
-def _asked(rows: Sequence[dict[str, Any]]) -> set[tuple[str, str, str]]:
+def _questions_asked(rows: Sequence[dict[str, Any]]) -> set[tuple[str, str, str]]:
     return {(row["split"], row["contract"], row["id"]) for row in rows}
-
-
-ASKED = ("contract", "question", "answers", "is_impossible")
 
 
 def read_predictions(path: Path) -> list[dict[str, Any]]:
@@ -114,18 +118,18 @@ def read_all_predictions(folder: Path, systems: Sequence[str] = ()) -> list[dict
     return [row for path in sorted(wanted, key=place) for row in read_predictions(path)]
 
 
-def stands(prediction: dict[str, Any], row: dict[str, Any]) -> bool:
+def is_reusable(prediction: dict[str, Any], row: dict[str, Any]) -> bool:
     """Tell whether a prediction succeeded and its row has not changed under the same id."""
-    return prediction["error"] is None and same_row(prediction, row)
+    return prediction["error"] is None and answers_row(prediction, row)
 
 
-def same_row(prediction: dict[str, Any], row: dict[str, Any]) -> bool:
-    """Say whether a prediction answers this very row, which may have changed under its id."""
-    return prediction.get("slice") == row.get("slice") and all(prediction[key] == row[key] for key in ASKED)
+def answers_row(prediction: dict[str, Any], row: dict[str, Any]) -> bool:
+    """Tell whether a prediction answers this very row, which may have changed under its id."""
+    return prediction.get("slice") == row.get("slice") and all(prediction[key] == row[key] for key in QUESTION_KEYS)
 
 
 def save(iteration: runs.Iteration, name: str, result: Result) -> Result:
-    """Write a table to metrics/NAME.csv or a figure to figures/NAME.png of the iteration, in one step, and return it."""
+    """Write a table to metrics/NAME.csv or a figure to figures/NAME.png of the iteration, atomically, and return it."""
     if hasattr(result, "savefig"):
         save_figure(result, iteration.path("figures", f"{name}.png"))
     else:
@@ -134,12 +138,15 @@ def save(iteration: runs.Iteration, name: str, result: Result) -> Result:
 
 
 def as_csv(table: pd.DataFrame) -> str:
-    """Return a table as CSV with every text quoted: pandas leaves a lone carriage return bare, which ends a row."""
+    """Return a table as CSV with every text quoted.
+
+    Unquoted, a lone carriage return in a text would end the row: pandas does not quote it by itself.
+    """
     return table.to_csv(index=False, quoting=csv.QUOTE_NONNUMERIC)
 
 
 def save_figure(figure: Figure, path: Path) -> None:
-    """Write a figure as PNG in one step."""
+    """Write a figure as PNG, atomically."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=150)
     files.write_bytes(path, buffer.getvalue())

@@ -1,12 +1,15 @@
 """Score answer files: what `cuadft score` does, from reading the files to writing the folder of results.
 
-    done = scoring.score(["sft.csv", "dpo.csv"], out="scores")
+    done = score_files(["sft.csv", "dpo.csv"], out="scores")
     done.scoreboard, done.deltas, done.frame
+    print(score_summary(done))
 
-Everything is read and computed before the first result is written, and each file is replaced in one step: bad input
-leaves the results of an earlier call as they are. Only an LLM judge's verdicts are kept as they come.
+The folder holds rows, scoreboard, differences, figures and a report in plain words (`write_scored`). Everything is read
+and computed before the first result is written, and each file is replaced in one step, so bad input leaves the results
+of an earlier call as they are. Only an LLM judge's votes are kept as they come, in `verdicts.jsonl`.
 
-What `cuadft score` writes and prints: rows, scoreboard, differences, figures, a report in plain words.
+The *verdict* column of an answer file holds what others say of the answers; the calibration report says how far the
+chosen judge agrees with it.
 """
 
 from __future__ import annotations
@@ -16,49 +19,69 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import pandas as pd
 
 from cuadft.core import files
 from cuadft.core.errors import InputError
 from cuadft.evaluation import agreement, answer_files, bootstrap, metrics
 from cuadft.evaluation.answer_files import count_of
-from cuadft.evaluation.judge import reference_text
+from cuadft.evaluation.compare import paired_deltas, pairs_that_differ
+from cuadft.evaluation.judge import VERDICT_SCORES, LMJudge, reference_text
+from cuadft.evaluation.offline_judge import Encode, OfflineJudge, shipped_fit
+from cuadft.evaluation.published import (
+    FRAME_COLUMNS,
+    MEASURE_NAMES,
+    PublishedAnswers,
+    PublishedComparison,
+    compare_published,
+    faulty_systems,
+    read_published,
+    with_verdicts,
+)
 from cuadft.evaluation.results import as_csv, save_figure
+from cuadft.evaluation.scoreboard import make_scoreboard
 from cuadft.models import usage
 
-if TYPE_CHECKING:
-    import pandas as pd
-
-    from cuadft.evaluation.offline_judge import Encode
-    from cuadft.evaluation.published import Published, Results
-
-
 OFFLINE = "offline"
-SCORES = {OFFLINE: "reference_score"}  # judge -> its metric; any other judge is an LLM's, "judge_score"
-TOLD = ("question", "reference", "answer", "system", "contract")  # columns named in the output
-PUBLISHED = ("judge_score", "judge_bool")  # verdict columns of a published folder, the better one first
-ALL_PAIRS = 12  # systems up to which every pair is tested; beyond, each against the first
+METRIC_OF_JUDGE = {OFFLINE: "reference_score"}  # any other judge is an LLM, whose metric is "judge_score"
+ALL_PAIRS = 12  # systems up to which every pair is tested; of more systems, each is tested against the first
+ROLES_NAMED = ("question", "reference", "answer", "system", "contract")  # roles whose columns the output names
+PUBLISHED_VERDICTS = ("judge_score", "judge_bool")  # verdict columns of a published folder, the better one first
+CALIBRATION_FILES = ("calibration.json", "calibration.md", "calibration.png")
+PUBLISHED_FILES = ("published.csv", "published_deltas.csv", "published.png")
+SUMMARY_METRICS = ("f1", "f1_answerable", "reference_score", "judge_score", "false_answer", "false_refusal")
+REPORT_METRICS = (
+    *("f1", "f1_answerable", "em", "rouge_l", "span_f1", "reference_score", "judge_score"),
+    *("abstention_precision", "abstention_recall", "false_answer", "false_refusal"),
+)
+PART_METRICS = ("f1_answerable", "f1_no_clause", "em_answerable")  # over a part of the questions
+NO_VERDICTS = (
+    "No verdicts of others are in the files, so there is no calibration report: name their column with "
+    "--verdict COLUMN."
+)
 
 
 @dataclass(frozen=True)
 class ScoredFiles:
-    """Hold what one call of `score` found; frame, scoreboard and deltas come from the modules of these names."""
+    """Hold what one call of `score_files` found: scored rows, scoreboard, paired differences, and their sources."""
 
     pool: answer_files.Pool
-    judge: str  # as asked for: "offline" or an id
+    judge: str  # "offline" or an LLM's id, as asked for
     settings: dict[str, Any]
     files: list[answer_files.AnswerFile] = field(repr=False)
     frame: pd.DataFrame = field(repr=False)
     scoreboard: pd.DataFrame = field(repr=False)
     deltas: pd.DataFrame = field(repr=False)
     calibration: dict[str, Any] | None = field(repr=False)
-    published: Results | None = field(repr=False)
+    published: PublishedComparison | None = field(repr=False)
     out: Path
 
     @property
-    def judged(self) -> str:
+    def judge_metric(self) -> str:
         """The metric that the chosen judge gave."""
-        return SCORES.get(self.judge, "judge_score")
+        return METRIC_OF_JUDGE.get(self.judge, "judge_score")
 
 
 def score_files(
@@ -78,21 +101,22 @@ def score_files(
 ) -> ScoredFiles:
     """Score answer files, write the results into `out` and return them.
 
-    published: a folder for `published.read`, whose systems join those of `paths`. judge: "offline", or a LiteLLM id;
-    the offline judge rates in any case. columns: role -> column, see `answers.read`; verdict: a column of others'
-    verdicts in `paths`, for the calibration report (a published folder has its own). encode: texts to unit
-    vectors, one more feature for the offline judge. Raises InputError for unreadable answers, settings out of range, a folder that can't be written, and
-    a judge that rates nothing.
+    published: a folder for `read_published`, whose systems join those of `paths`. judge: "offline", or a LiteLLM id;
+    the offline judge scores the answers in any case. columns: role -> column, see `read_answer_files`; verdict: a
+    column of others' verdicts in `paths`, for the calibration report (a published folder has its own). votes: of an
+    LLM judge. encode: texts to unit vectors, one a row: one more feature for the offline judge. log: gets each remark
+    as a line. Raises InputError for unreadable answers, settings out of range, a folder that can't be written, and a
+    judge that gives no verdict at all.
     """
     settings = {"n_resamples": n_resamples, "seed": seed, "confidence": confidence}
     _check(settings, paths, published, judge, votes)
-    found, seen = _read(paths, published, columns or {}, verdict)
+    found, seen = _read_all(paths, published, columns or {}, verdict)
     pool = answer_files.join_files(found)
     folder = _writable(Path(out).expanduser())
     for line in _remarks(found, pool):
         log(line)
-    frame = _rated(pool, judge, folder, votes, encode, log)
-    done = _summed(pool, frame, judge, settings, found, seen, folder)
+    frame = _judge_rows(pool, judge, folder, votes, encode, log)
+    done = _compute(pool, frame, judge, settings, found, seen, folder)
     write_scored(done)
     return done
 
@@ -106,21 +130,18 @@ def _check(
         raise InputError("Invalid judge '': give offline, or a LiteLLM id such as openai/gpt-4o.")
     if judge == OFFLINE and votes != 1:
         raise InputError(
-            f"Invalid votes {votes!r}: the offline judge has one verdict. Leave --votes out, or name an "
-            "LLM with --judge."
+            f"Invalid votes {votes!r}: the offline judge has one vote. Leave --votes out, or name an LLM with --judge."
         )
     bootstrap.check_resampling(settings["n_resamples"], settings["confidence"])
     if settings["seed"] < 0:
         raise InputError(f"Invalid seed {settings['seed']!r}: give a whole number from 0.")
 
 
-def _read(
+def _read_all(
     paths: Sequence[str | Path], published: str | Path, columns: Mapping[str, str], verdict: str
-) -> tuple[list[answer_files.AnswerFile], Published | None]:
-    from cuadft.evaluation.published import read_published
-
+) -> tuple[list[answer_files.AnswerFile], PublishedAnswers | None]:
     asked = {role: name for role, name in columns.items() if name}
-    found = answer_files.read_answer_file(paths, verdicts=[verdict] if verdict else [], **asked)
+    found = answer_files.read_answer_files(paths, verdicts=[verdict] if verdict else [], **asked)
     if verdict and not any(row["verdicts"] for file in found for row in file.rows):
         where = ", ".join(map(str, paths)) or "PREDICTIONS"
         raise InputError(f"No verdict column {verdict!r}: name a column of {where}.")
@@ -146,7 +167,7 @@ def columns_taken(found: Sequence[answer_files.AnswerFile]) -> list[str]:
     """Return which columns were taken for what, one line for all files that are alike in this."""
     alike: dict[str, list[answer_files.AnswerFile]] = {}
     for file in found:
-        taken = ", ".join(f"{role} from {file.columns[role]!r}" for role in TOLD if role in file.columns)
+        taken = ", ".join(f"{role} from {file.columns[role]!r}" for role in ROLES_NAMED if role in file.columns)
         alike.setdefault(taken, []).append(file)
     return [
         f"{', '.join(f.path.name for f in files)} ({count_of(sum(len(f.rows) for f in files), 'row')}): {taken}."
@@ -154,59 +175,53 @@ def columns_taken(found: Sequence[answer_files.AnswerFile]) -> list[str]:
     ]
 
 
-def _rated(
+def _judge_rows(
     pool: answer_files.Pool, judge: str, folder: Path, votes: int, encode: Encode | None, log: Callable
 ) -> pd.DataFrame:
-    """Return the scored rows in the order of the input, the judges' scores and the chosen one's name and verdicts."""
-    from cuadft.evaluation.offline_judge import OfflineJudge
-
-    raters: dict[str, Any] = {OFFLINE: OfflineJudge(encode)}  # both, before any of them begins
-    raters |= {} if judge == OFFLINE else {judge: _language_model(judge, votes, folder)}
+    """Return the scored rows in the order of the input, with all judges' scores and the chosen judge's verdicts."""
+    judges: dict[str, Any] = {OFFLINE: OfflineJudge(encode)}
+    if judge != OFFLINE:
+        judges[judge] = _language_model(judge, votes, folder)  # made, and its settings checked, before one begins
     frame = metrics.score_predictions(pool.predictions)
-    for name, rater in raters.items():
-        ratings = rater.rate(pool.predictions)
-        errors = ratings["judge_error"].dropna().map(lambda text: " ".join(text.split()))
-        if len(errors) and not ratings["judge_verdict"].isin(["correct", "partly", "incorrect"]).any():
+    for name, one in judges.items():
+        verdicts = one.rate(pool.predictions)
+        errors = verdicts["judge_error"].dropna().map(lambda text: " ".join(text.split()))
+        if len(errors) and not verdicts["judge_verdict"].isin(list(VERDICT_SCORES)).any():
             raise InputError(
                 f"Judge {name!r} rated none of {len(errors)} answers (first error: {errors.iloc[0]}): "
                 "check the id and the keys in the environment, or take --judge offline."
             )
         if len(errors):
-            log(f"Judge {name!r}: {len(errors)} of {len(ratings)} judgements failed (first error: {errors.iloc[0]}).")
-        for row in usage.usage_table({name: getattr(rater, "lm", None)}).to_dict("records"):
+            log(f"Judge {name!r}: {len(errors)} of {len(verdicts)} judgements failed (first error: {errors.iloc[0]}).")
+        for row in usage.usage_table({name: getattr(one, "lm", None)}).to_dict("records"):
             log(usage.usage_line(row))
-        frame[SCORES.get(name, "judge_score")] = ratings["judge_score"]
-    return frame.assign(judge=rater.name).join(ratings.drop(columns="judge_score"))
+        frame[METRIC_OF_JUDGE.get(name, "judge_score")] = verdicts["judge_score"]
+    return frame.assign(judge=one.name).join(verdicts.drop(columns="judge_score"))
 
 
 def _language_model(name: str, votes: int, folder: Path) -> Any:
-    from cuadft.evaluation.judge import LMJudge
     from cuadft.models.api import remote
 
     return LMJudge(remote(name), votes=votes, cache=folder / "verdicts.jsonl")
 
 
-def _summed(
+def _compute(
     pool: answer_files.Pool,
     frame: pd.DataFrame,
     judge: str,
     settings: dict[str, Any],
     found: list[answer_files.AnswerFile],
-    seen: Published | None,
+    seen: PublishedAnswers | None,
     folder: Path,
 ) -> ScoredFiles:
     """Return the scoreboard, the paired tests, the calibration and the published comparison of the scored rows."""
-    from cuadft.evaluation.compare import paired_deltas
-    from cuadft.evaluation.published import compare_published, with_verdicts
-    from cuadft.evaluation.scoreboard import make_scoreboard
-
-    judged = ["f1", *dict.fromkeys((SCORES[OFFLINE], SCORES.get(judge, "judge_score")))]
+    judged = ["f1", *dict.fromkeys((METRIC_OF_JUDGE[OFFLINE], METRIC_OF_JUDGE.get(judge, "judge_score")))]
     board = make_scoreboard(frame, **settings)
     pairs = _pairs(pool.systems)
     tests = paired_deltas(frame, pairs, metrics=judged, split=pool.split, allow_partial=True, **settings)
     frame = with_verdicts(frame, pool.predictions)
     results = compare_published(seen, frame, **settings) if seen else None
-    agreed = _calibration(pool, frame, judge, settings)
+    agreed = _calibration_report(pool, frame, judge, settings)
     return ScoredFiles(pool, judge, settings, found, frame, board, tests, agreed, results, folder)
 
 
@@ -216,21 +231,20 @@ def _pairs(systems: Sequence[str]) -> list[tuple[str, str]]:
     return [(systems[0], system) for system in systems[1:]]
 
 
-def _calibration(
+def _calibration_report(
     pool: answer_files.Pool, frame: pd.DataFrame, judge: str, settings: dict[str, Any]
 ) -> dict[str, Any] | None:
     """Return the chosen judge's agreement with the verdicts in the files, None without verdicts."""
-    import pandas as pd
-
-    from cuadft.evaluation import agreement
-
-    given = [_given(p["verdicts"]) for p in pool.predictions]
+    given = [_verdict_given(p["verdicts"]) for p in pool.predictions]
     names = sorted({name for name, _ in given if name})
     if not names:
         return None
     score, verdict = frame["judge"].iloc[0], f"verdicts ({', '.join(names)})"
     rows = frame[["system", "question", "answer", "failed", "judge_verdict"]].assign(
-        **{score: frame[SCORES.get(judge, "judge_score")], verdict: pd.Series([v for _, v in given], dtype=float)}
+        **{
+            score: frame[METRIC_OF_JUDGE.get(judge, "judge_score")],
+            verdict: pd.Series([v for _, v in given], dtype=float),
+        }
     )
     rows = rows.assign(contract=frame["contract"]) if pool.unit == "contract" else rows
     return agreement.calibration_report(
@@ -238,37 +252,14 @@ def _calibration(
     )
 
 
-def _given(verdicts: Mapping[str, float]) -> tuple[str, float]:
-    """Return a row's one verdict and its column: the one asked for, else the published score from 0 to 1."""
-    order = [*(name for name in verdicts if name not in PUBLISHED), *PUBLISHED]
+def _verdict_given(verdicts: Mapping[str, float]) -> tuple[str, float]:
+    """Return a row's verdict and its column: the column asked for, else the published score from 0 to 1."""
+    order = [*(name for name in verdicts if name not in PUBLISHED_VERDICTS), *PUBLISHED_VERDICTS]
     return next(((n, verdicts[n]) for n in order if not math.isnan(verdicts.get(n, math.nan))), ("", math.nan))
 
 
-CALIBRATION = ("calibration.json", "calibration.md", "calibration.png")
-PUBLISHED_FILES = ("published.csv", "published_deltas.csv", "published.png")
-SHORT = ("f1", "f1_answerable", "reference_score", "judge_score", "false_answer", "false_refusal")
-SHOWN = (
-    "f1",
-    "f1_answerable",
-    "em",
-    "rouge_l",
-    "span_f1",
-    "reference_score",
-    "judge_score",
-    "abstention_precision",
-    "abstention_recall",
-    "false_answer",
-    "false_refusal",
-)
-PARTS = ("f1_answerable", "f1_no_clause", "em_answerable")  # of a part of the questions
-NO_VERDICTS = (
-    "No verdicts of others are in the files, so there is no calibration report: name their column with "
-    "--verdict COLUMN."
-)
-
-
 def write_scored(done: ScoredFiles) -> None:
-    """Write the results into `done.out`, each file in one step; reports of an earlier call that don't apply go."""
+    """Write the results into `done.out`, each file in one step; remove reports of an earlier call that don't apply."""
     from cuadft.evaluation.figures import scores
 
     unit, confidence = done.pool.unit, done.settings["confidence"]
@@ -278,12 +269,9 @@ def write_scored(done: ScoredFiles) -> None:
         "scoreboard.csv": _by_cluster(done, done.scoreboard),
         "deltas.csv": _by_cluster(done, done.deltas),
     }
-    shown = [m for m in ("f1", done.judged) if m in set(done.scoreboard["metric"])]
-    drawn = {
-        "benchmark.png": scores.panels_figure(
-            done.scoreboard, shown, done.pool.split, confidence=confidence, unit=unit, detectable=least
-        )
-    }
+    shown = [m for m in ("f1", done.judge_metric) if m in set(done.scoreboard["metric"])]
+    drawn_as = {"confidence": confidence, "unit": unit, "detectable": least}
+    drawn = {"benchmark.png": scores.panels_figure(done.scoreboard, shown, done.pool.split, **drawn_as)}
     texts, values = {"report.md": score_markdown(done)}, {}
     _add_published(done, tables, drawn)
     _add_calibration(done, texts, values, drawn)
@@ -295,13 +283,12 @@ def write_scored(done: ScoredFiles) -> None:
         save_figure(figure, done.out / name)
     for name, text in texts.items():
         files.write_text(done.out / name, text)
-    for name in {*CALIBRATION, *PUBLISHED_FILES} - {*tables, *drawn, *texts, *values}:
-        (done.out / name).unlink(missing_ok=True)  # of an earlier call: would be read as one of this
+    for name in {*CALIBRATION_FILES, *PUBLISHED_FILES} - {*tables, *drawn, *texts, *values}:
+        (done.out / name).unlink(missing_ok=True)  # of an earlier call: it would be read as one of this call
 
 
 def _add_published(done: ScoredFiles, tables: dict, drawn: dict) -> None:
     from cuadft.evaluation.figures import judges
-    from cuadft.evaluation.published import faulty_systems
 
     if done.published:
         table, deltas = done.published.table, done.published.deltas
@@ -312,7 +299,6 @@ def _add_published(done: ScoredFiles, tables: dict, drawn: dict) -> None:
 
 
 def _add_calibration(done: ScoredFiles, texts: dict, values: dict, drawn: dict) -> None:
-    from cuadft.evaluation import agreement
     from cuadft.evaluation.figures import judges
 
     if done.calibration:
@@ -329,40 +315,33 @@ def scored_rows(done: ScoredFiles) -> pd.DataFrame:
         "reference": [reference_text(p) for p in given],
         "answer": [p["answer"] for p in given],
     }
-    judged = {"judge": frame["judge"], "judge_score": frame[done.judged], "judge_verdict": frame["judge_verdict"]}
+    judged = {"judge": frame["judge"], "judge_score": frame[done.judge_metric], "judge_verdict": frame["judge_verdict"]}
     measured = {m: frame[m] for m in metrics.METRICS if m in frame and m != "judge_score"}
     names = {"contract": "contract_name", "contract_type": "contract_type", "category": "category", "seed": "seed"}
     named = {c: [p[key] for p in given] for c, key in names.items() if any(p[key] for p in given)}
-    rest = (
-        "failed",
-        "judge_votes",
-        "judge_agreement",
-        "judge_reason",
-        "judge_error",
-        "published_bool",
-        "published_score",
-    )
+    judging = ("judge_votes", "judge_agreement", "judge_reason", "judge_error")
+    rest = ("failed", *judging, *FRAME_COLUMNS.values())
     kept = {c: frame[c] for c in rest if c in frame and frame[c].notna().any()}
     return frame[["system"]].assign(**texts, **judged, **measured, **named, **kept, error=[p["error"] for p in given])
 
 
 def _by_cluster(done: ScoredFiles, table: pd.DataFrame) -> pd.DataFrame:
-    """Return a table whose column of contracts says what was resampled: contracts, or questions."""
+    """Return the table with its column of contracts named after what was resampled, contracts or questions."""
     return table.rename(columns={"n_contracts": f"n_{done.pool.unit}s"})
 
 
-def score_summary(done: ScoredFiles, shown: tuple[str, ...] = SHORT, *, markdown: bool = False) -> str:
-    """Return the scoreboard as a table for people: one line per system, value and interval of the metrics shown.
+def score_summary(done: ScoredFiles, shown: tuple[str, ...] = SUMMARY_METRICS, *, markdown: bool = False) -> str:
+    """Return the scoreboard as a table to read: one line per system, value and interval of each metric shown.
 
-    A metric that applies to no row is left out, and so is one of a part of the questions that are all of them.
+    A metric that applies to no row is left out, and so is a metric over a part of the questions if this part is all.
     """
     board = done.scoreboard[done.scoreboard["n"] > 0]
     n = board.groupby("metric")["n"].sum()
-    columns = [m for m in shown if m in n and not (m in PARTS and n[m] == n["f1"])]
+    columns = [m for m in shown if m in n and not (m in PART_METRICS and n[m] == n["f1"])]
     lines = [["system", "answers", "failed", *(metrics.METRICS[m][0] for m in columns)]]
     for system in done.pool.systems:
         part, mine = board[board["system"] == system].set_index("metric"), done.frame[done.frame["system"] == system]
-        cells = [_cell(part.loc[m]) if m in part.index else "-" for m in columns]
+        cells = [_value_and_interval(part.loc[m]) if m in part.index else "-" for m in columns]
         lines.append([system, f"{len(mine):,}", f"{int(mine['failed'].sum()):,}", *cells])
     if markdown:
         return agreement.markdown_table(lines[0], lines[1:])
@@ -370,7 +349,7 @@ def score_summary(done: ScoredFiles, shown: tuple[str, ...] = SHORT, *, markdown
     return "\n".join("  ".join(map(str.ljust, line, widths)).rstrip() for line in lines)
 
 
-def _cell(row: pd.Series) -> str:
+def _value_and_interval(row: pd.Series) -> str:
     interval = "" if row["low"] != row["low"] else f" [{row['low']:.2f}, {row['high']:.2f}]"
     return f"{row['value']:.3f}{interval}"
 
@@ -379,17 +358,17 @@ def score_markdown(done: ScoredFiles) -> str:
     """Return the report in plain words (Markdown)."""
     parts = [
         "# Scores",
-        _counts(done),
+        _counts_text(done),
         answer_files.pool_basis(done.pool),
         _bullets(done.pool.notes),
         "## Systems",
-        score_summary(done, SHOWN, markdown=True),
-        _reading(done),
+        score_summary(done, REPORT_METRICS, markdown=True),
+        _intervals_text(done),
         "![Scores](benchmark.png)",
         "## Differences",
-        _differences(done),
+        _differences_text(done),
         "## The judge against others' verdicts",
-        _calibrated(done) if done.calibration else NO_VERDICTS,
+        _calibration_text(done) if done.calibration else NO_VERDICTS,
     ]
     if done.published:
         parts += [
@@ -403,17 +382,15 @@ def score_markdown(done: ScoredFiles) -> str:
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def _calibrated(done: ScoredFiles) -> str:
-    from cuadft.evaluation import offline_judge
-
-    shipped = offline_judge.shipped_weights()
+def _calibration_text(done: ScoredFiles) -> str:
+    shipped = shipped_fit()
     left_out = shipped["without_the_system"]["all"]
     fitted = (
-        f"The offline judge was fitted to {shipped['n']} verdicts ({shipped['fitted_to']}). Where these are among them, "
-        f"the report flatters it: on a system left out of the fit, Spearman's correlation was {left_out['spearman']:.2f} "
-        f"and Cohen's kappa {left_out['kappa']:.2f} over all rows."
+        f"The offline judge was fitted to {shipped['n']} verdicts ({shipped['fitted_to']}). Where your verdicts are "
+        "among them, the report flatters it: on a system left out of the fit, Spearman's correlation was "
+        f"{left_out['spearman']:.2f} and Cohen's kappa {left_out['kappa']:.2f} over all rows."
     )
-    warned = f"\n\n{fitted}" if done.judge == "offline" else ""
+    warned = f"\n\n{fitted}" if done.judge == OFFLINE else ""
     return f"See [calibration.md](calibration.md).{warned}\n\n![Judge and verdicts](calibration.png)"
 
 
@@ -421,10 +398,10 @@ def _bullets(lines: Sequence[str]) -> str:
     return "\n".join(f"- {agreement.escaped(line)}" for line in lines)
 
 
-def _counts(done: ScoredFiles) -> str:
+def _counts_text(done: ScoredFiles) -> str:
     failed, errors = int(done.frame["failed"].sum()), done.frame["judge_error"].notna().sum()
     offline = "the offline judge (features of the texts, no language model)"
-    judge = offline if done.judge == "offline" else f"`{done.judge}`; beside it {offline}"
+    judge = offline if done.judge == OFFLINE else f"`{done.judge}`; beside it {offline}"
     counts = (
         f"{count_of(len(done.frame), 'answer')} of {count_of(len(done.pool.systems), 'system')} to "
         f"{count_of(done.frame['id'].nunique(), 'question')}. Failed generations (no answer): {failed:,}; they "
@@ -433,7 +410,7 @@ def _counts(done: ScoredFiles) -> str:
     return f"{counts}\n\n{_bullets(columns_taken(done.files))}"
 
 
-def _reading(done: ScoredFiles) -> str:
+def _intervals_text(done: ScoredFiles) -> str:
     level, draws = f"{100 * done.settings['confidence']:g} %", done.settings["n_resamples"]
     return (
         f"In brackets: {level} intervals from {draws:,} bootstrap resamples of {done.pool.unit}s. All metrics "
@@ -441,11 +418,9 @@ def _reading(done: ScoredFiles) -> str:
     )
 
 
-def _differences(done: ScoredFiles) -> str:
+def _differences_text(done: ScoredFiles) -> str:
     """Return which pairs of systems differ by more than the noise."""
-    from cuadft.evaluation.published import families
-
     if not len(done.deltas):
         return "One system: nothing to compare."
-    told = families(done.deltas, done.settings["confidence"])
+    told = pairs_that_differ(done.deltas, done.settings["confidence"], MEASURE_NAMES)
     return f"{_bullets(told)}\n\nAll differences, paired by question, are in `deltas.csv`."

@@ -1,9 +1,12 @@
-"""Sum scored rows up: every metric's mean by system, or one metric's by category or contract type, with intervals.
+"""Sum scored rows up: means with intervals by system, category or contract type, and which part caused the faults.
 
-Tell which part of the system is to blame for a wrong answer: the retriever, the model, or a failed generation.
+    frame = score_predictions(predictions)
+    make_scoreboard(frame)                         # every metric: one row per system, split and metric
+    score_breakdown(frame, by="category")          # one metric: one row per split, category and system
+    fault_counts(frame)                            # one row per split and system, one count per kind of fault
 
-    frame = metrics.score(predictions)
-    diagnosis.faults(frame)             # one row per split and system
+A fault is a wrong answer, filed under the part of the system to repair: the retriever, the model, or a failed
+generation (`FAULTS`).
 """
 
 from __future__ import annotations
@@ -16,7 +19,7 @@ import pandas as pd
 
 from cuadft.core.errors import InputError
 from cuadft.evaluation.bootstrap import (
-    VALUES,
+    INTERVAL_COLUMNS,
     Interval,
     as_columns,
     check_resampling,
@@ -26,8 +29,20 @@ from cuadft.evaluation.bootstrap import (
 )
 from cuadft.evaluation.metrics import METRICS, metric_weights
 
-BOARD = ["system", "split", "metric", *VALUES, "failed", "seeds", "seed_low", "seed_high"]
-GROUPS = ("category", "contract_type")
+BOARD_COLUMNS = ["system", "split", "metric", *INTERVAL_COLUMNS, "failed", "seeds", "seed_low", "seed_high"]
+BREAKDOWNS = ("category", "contract_type")  # columns by which `score_breakdown` can group
+FAULTS = {  # kind -> (name, what happened and what to repair)
+    "missed": ("Retrieval missed the clause", "no character of it was sent to the model: repair the retriever"),
+    "refused": ("Retrieved but refused", "the clause was sent, the answer says that there is none: repair the model"),
+    "wrong": ("Retrieved but wrong words", "the clause was sent, the answer says something else: repair the model"),
+    "invented": ("Answered where there is no clause", "the right answer is that there is none: repair the model"),
+    "failed": ("Failed generation", "there is no answer to score: see the error"),
+}
+FAULTS_WITHOUT_PASSAGES = {  # the same kinds where the predictions do not record which passages were sent
+    "refused": ("Refused although there is a clause", "which passages were sent is not recorded"),
+    "wrong": ("Wrong words", "which passages were sent is not recorded"),
+}
+FAULT_KINDS = ("fine", *FAULTS, "unscored")  # every kind that a row can have
 
 
 def make_scoreboard(
@@ -35,23 +50,23 @@ def make_scoreboard(
 ) -> pd.DataFrame:
     """Return the mean of every metric per system and split, with its contract-clustered interval.
 
-    frame: from `metrics.score`, with or without the judges' scores. Columns: system, split, metric, value, low, high
-    (`stats.intervals`: what other contracts could change), n (questions to which the metric applies), n_contracts
-    (theirs), failed (all failed generations of that system and split), seeds (their number), seed_low, seed_high
-    (lowest and highest mean of one seed: what another seed could change; NaN with one seed). A question answered
-    with several seeds counts once, by their average. Raises InputError on a question scored twice with one seed,
-    and as `stats.intervals`.
+    frame: from `score_predictions`, with or without the judges' scores. Columns: system, split, metric; value, low,
+    high (the mean and what other contracts could change, by `bootstrap.ratio_intervals`); n (questions to which the
+    metric applies); n_contracts (the contracts of these questions); failed (all failed generations of that system and
+    split); seeds (how many); seed_low, seed_high (lowest and highest mean of one seed: what another seed could change;
+    NaN with one seed). A question answered with several seeds counts once, by their average. Raises InputError on a
+    question scored twice with one seed, and on settings that `bootstrap.check_resampling` refuses.
     """
     parts = list(frame.groupby(["system", "split"], sort=False).indices.items())
     metrics = [m for m in METRICS if m in frame]
-    found = iter(_intervals(frame, [at for _, at in parts], metrics, n_resamples, seed, confidence))
+    found = iter(_part_intervals(frame, [at for _, at in parts], metrics, n_resamples, seed, confidence))
     rows = []
     for (system, split), at in parts:
         part = frame.iloc[at]
         for metric in metrics:
             row = {"system": system, "split": split, "metric": metric} | as_columns(next(found))
-            rows.append(row | {"failed": int(part["failed"].sum())} | _spread(part, metric))
-    return pd.DataFrame(rows, columns=BOARD)
+            rows.append(row | {"failed": int(part["failed"].sum())} | _seed_range(part, metric))
+    return pd.DataFrame(rows, columns=BOARD_COLUMNS)
 
 
 def score_breakdown(
@@ -67,23 +82,22 @@ def score_breakdown(
 
     by: category or contract_type. Columns: split, category or contract_type, system, metric, value, low, high, n,
     n_contracts. Most groups rest on few questions, and their intervals say so. Raises InputError on another `by`, a
-    metric that the frame lacks, and as `scoreboard`.
+    metric that the frame lacks, and as `make_scoreboard`.
     """
-    if by not in GROUPS or by not in frame:
-        raise InputError(f"Invalid by {by!r}: choose from {', '.join(g for g in GROUPS if g in frame)}.")
+    if by not in BREAKDOWNS or by not in frame:
+        raise InputError(f"Invalid by {by!r}: choose from {', '.join(name for name in BREAKDOWNS if name in frame)}.")
     if metric not in METRICS or metric not in frame:
         raise InputError(f"Invalid metric {metric!r}: choose from {', '.join(m for m in METRICS if m in frame)}.")
     parts = list(frame.groupby(["split", by, "system"], sort=False).indices.items())
-    found = _intervals(frame, [at for _, at in parts], [metric], n_resamples, seed, confidence)
+    found = _part_intervals(frame, [at for _, at in parts], [metric], n_resamples, seed, confidence)
     rows = [
         {"split": split, by: group, "system": system, "metric": metric} | as_columns(interval)
         for ((split, group, system), _), interval in zip(parts, found, strict=True)
     ]
-    columns = ["split", by, "system", "metric", "value", "low", "high", "n", "n_contracts"]
-    return pd.DataFrame(rows, columns=columns)
+    return pd.DataFrame(rows, columns=["split", by, "system", "metric", *INTERVAL_COLUMNS])
 
 
-def _intervals(
+def _part_intervals(
     frame: pd.DataFrame,
     parts: Sequence[np.ndarray],
     metrics: Sequence[str],
@@ -91,6 +105,7 @@ def _intervals(
     seed: int,
     confidence: float,
 ) -> list[Interval]:
+    """Return the interval of each metric on each part (the row numbers of one), part by part, with the same draws."""
     check_resampling(n_resamples, confidence)
     questions = ["system", "split", "id"]
     repeated = frame.duplicated([*questions, "seed"] if "seed" in frame else questions)
@@ -112,7 +127,8 @@ def _intervals(
     return ratio_intervals(tops, bottoms, counts, shares, n_resamples=n_resamples, seed=seed, confidence=confidence)
 
 
-def _spread(part: pd.DataFrame, metric: str) -> dict[str, float]:
+def _seed_range(part: pd.DataFrame, metric: str) -> dict[str, float]:
+    """Return the number of seeds and the lowest and highest mean that one of them has."""
     seeds = part["seed"].nunique() if "seed" in part else 1
     if seeds < 2:
         return {"seeds": 1, "seed_low": math.nan, "seed_high": math.nan}
@@ -122,27 +138,13 @@ def _spread(part: pd.DataFrame, metric: str) -> dict[str, float]:
     return {"seeds": seeds, "seed_low": means.min(), "seed_high": means.max()}
 
 
-FAULTS = {  # kind -> (name, what happened and what to repair)
-    "missed": ("Retrieval missed the clause", "no character of it was sent to the model: repair the retriever"),
-    "refused": ("Retrieved but refused", "the clause was sent, the answer says that there is none: repair the model"),
-    "wrong": ("Retrieved but wrong words", "the clause was sent, the answer says something else: repair the model"),
-    "invented": ("Answered where there is no clause", "the right answer is that there is none: repair the model"),
-    "failed": ("Failed generation", "there is no answer to score: see the error"),
-}
-UNSENT = {  # the same where the passages sent are not recorded
-    "refused": ("Refused although there is a clause", "which passages were sent is not recorded"),
-    "wrong": ("Wrong words", "which passages were sent is not recorded"),
-}
-COUNTED = ("fine", *FAULTS, "unscored")
-
-
-def classify_fault(frame: pd.DataFrame, metric: str = "f1", *, fine_from: float = 0.5) -> pd.Series:
+def classify_faults(frame: pd.DataFrame, metric: str = "f1", *, fine_from: float = 0.5) -> pd.Series:
     """Return the kind of each row: "fine", a key of FAULTS, or "unscored" where the metric is NaN.
 
-    frame: from `metrics.score`, with a judge's column if `metric` is one. A row is fine from `fine_from` on, and
-    where it refuses rightly. "missed" is decided by the passages (`hit`); where they are not recorded, a wrong answer
-    to an answerable question is "refused" or "wrong". Raises InputError on a metric that is not there or of which
-    less is better.
+    frame: from `score_predictions`, with the judge's column if `metric` is a judge's score. A row is fine from
+    `fine_from` on, and where it refuses rightly. "missed" is decided by the passages (`hit`); where they are not
+    recorded, a wrong answer to an answerable question is "refused" or "wrong". Raises InputError on a metric that is
+    not there or of which less is better.
     """
     usable = [name for name, (_, higher) in METRICS.items() if higher and name in frame]
     if metric not in usable:
@@ -165,26 +167,26 @@ def fault_counts(
 ) -> pd.DataFrame:
     """Return the number of rows of each kind, per split and system or other columns `by`.
 
-    Columns: those of `by`, n (rows), n_contracts, answerable, then one count per kind; they add up to n. missed is
-    <NA> where passages of answerable rows are not recorded: those faults are among refused and wrong.
-    Raises InputError as `classify`.
+    Columns: those of `by`, n (rows), n_contracts, answerable, then one count per kind; the counts add up to n. missed
+    is <NA> where passages of answerable rows are not recorded: the rows that retrieval missed are then among refused
+    and wrong. Raises InputError as `classify_faults`.
     """
-    work = frame.assign(kind=classify_fault(frame, metric, fine_from=fine_from))
+    work = frame.assign(kind=classify_faults(frame, metric, fine_from=fine_from))
     rows = []
     for key, part in work.groupby(list(by), sort=False):
         kinds, answerable = part["kind"].value_counts(), part[~part["is_impossible"].astype(bool)]
         sizes = {"n": len(part), "n_contracts": part["contract"].nunique(), "answerable": len(answerable)}
-        counts = {kind: int(kinds.get(kind, 0)) for kind in COUNTED}
+        counts = {kind: int(kinds.get(kind, 0)) for kind in FAULT_KINDS}
         if (answerable["hit"].isna() & ~answerable["failed"].astype(bool)).any():
             counts["missed"] = pd.NA if not counts["missed"] else counts["missed"]
         rows.append(dict(zip(by, key, strict=True)) | sizes | counts)
-    return pd.DataFrame(rows, columns=[*by, "n", "n_contracts", "answerable", *COUNTED]).astype({"missed": "Int64"})
+    return pd.DataFrame(rows, columns=[*by, "n", "n_contracts", "answerable", *FAULT_KINDS]).astype({"missed": "Int64"})
 
 
 def describe_fault(kind: str, *, recall: float) -> tuple[str, str]:
     """Return a fault's name and what happened; recall: share of the clause's characters sent, NaN if not recorded."""
-    if kind in UNSENT and math.isnan(recall):
-        return UNSENT[kind]
+    if kind in FAULTS_WITHOUT_PASSAGES and math.isnan(recall):
+        return FAULTS_WITHOUT_PASSAGES[kind]
     name, cause = FAULTS[kind]
-    part = f" ({recall:.0%} of its characters)" if kind in UNSENT and recall < 1 else ""
+    part = f" ({recall:.0%} of its characters)" if kind in FAULTS_WITHOUT_PASSAGES and recall < 1 else ""
     return name, cause.replace("the clause was sent", f"the clause was sent{part}")

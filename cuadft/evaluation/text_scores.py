@@ -1,12 +1,12 @@
-"""Compare an answer with the gold spans: exact match and F1 by the rules of SQuAD 2.0, and ROUGE-L.
+"""Compare texts: an answer with gold spans (SQuAD 2.0, ROUGE-L), retrieved with gold characters, one text with many.
 
-The refusal sentence stands for the empty prediction with which SQuAD 2.0 abstains; gold spans of which normalisation
-leaves nothing do not count, and where none is left only abstaining is right. Source: Rajpurkar et al. (2018), "Know
-What You Don't Know", and the official `evaluate-v2.0.py`.
+    token_f1("the laws of Ohio", ["laws of the State of Ohio"])    # 0.75
+    is_refusal("There is no such clause")    # True
+    KnownTexts(["Who may sublicense?"]).find("Who can sublicense?", 0.6)    # ("Who may sublicense?", 0.66...)
 
-Compare two texts by their words, and two sets of spans by their characters.
-
-ROUGE-L between one short text and many, bounded so that thousands of comparisons take milliseconds.
+The refusal sentence `NO_CLAUSE` stands for the empty prediction with which SQuAD 2.0 abstains. A gold span of which
+normalisation leaves nothing does not count; if no gold span is left, only abstaining is right. Source: Rajpurkar et
+al. (2018), "Know What You Don't Know", and the official `evaluate-v2.0.py`.
 """
 
 from __future__ import annotations
@@ -20,9 +20,12 @@ from functools import cached_property
 
 from rouge_score.tokenize import tokenize
 
+from cuadft.core.text import fold_words
+from cuadft.data.passages import merge_spans
+
 NO_CLAUSE = "There is no such clause."
 _GAP = r"[\W_]"
-_REFUSAL = re.compile(f"{_GAP}*" + f"{_GAP}+".join(re.findall(r"\w+", NO_CLAUSE.casefold())) + f"{_GAP}*")
+_REFUSAL = re.compile(f"{_GAP}*" + f"{_GAP}+".join(fold_words(NO_CLAUSE)) + f"{_GAP}*")
 
 
 def is_refusal(answer: str | None) -> bool:
@@ -30,7 +33,7 @@ def is_refusal(answer: str | None) -> bool:
     return answer is not None and _REFUSAL.fullmatch(answer.casefold()) is not None
 
 
-class Text:
+class PreparedText:
     """A text in the forms that the measures compare, each made once, when it is first asked for."""
 
     def __init__(self, text: str):
@@ -53,17 +56,17 @@ class Text:
         return rouge_tokens(self.text)
 
 
-class Comparison:
+class AnswerComparison:
     """An answer beside the gold spans that count; every score is from 0 to 1, and 0 for a failed answer (None)."""
 
-    def __init__(self, answer: str | None, golds: Sequence[str], prepare: Callable[[str], Text] = Text):
-        """Take the answer and the gold spans, none if there is no such clause.
+    def __init__(self, answer: str | None, golds: Sequence[str], prepare: Callable[[str], PreparedText] = PreparedText):
+        """Take the answer and the gold spans; without gold spans there is no such clause.
 
-        prepare: makes a gold span's `Text`; give one with a cache to prepare spans that many answers share only once.
+        prepare: makes a gold span's `PreparedText`. Give a function with a cache where many answers share gold spans.
         """
         self.failed = answer is None
-        self._answer = Text("" if answer is None or is_refusal(answer) else answer)
-        self._golds = [gold for gold in map(prepare, golds) if gold.plain] or [Text("")]
+        self._answer = PreparedText("" if answer is None or is_refusal(answer) else answer)
+        self._golds = [gold for gold in map(prepare, golds) if gold.plain] or [PreparedText("")]
 
     @property
     def abstained(self) -> bool:
@@ -91,13 +94,13 @@ class Comparison:
 
 
 def exact_match(answer: str | None, golds: Sequence[str]) -> float:
-    """Return SQuAD 2.0's exact match, 0 or 1: best over the gold spans (none: only a refusal is right)."""
-    return Comparison(answer, golds).exact_match()
+    """Return SQuAD 2.0's exact match, 0 or 1: best over the gold spans; without gold spans only a refusal is right."""
+    return AnswerComparison(answer, golds).exact_match()
 
 
 def token_f1(answer: str | None, golds: Sequence[str]) -> float:
-    """Return SQuAD 2.0's token F1, 0 to 1: best over the gold spans (none: only a refusal is right)."""
-    return Comparison(answer, golds).f1()
+    """Return SQuAD 2.0's token F1, 0 to 1: best over the gold spans; without gold spans only a refusal is right."""
+    return AnswerComparison(answer, golds).f1()
 
 
 _PUNCTUATION = str.maketrans("", "", string.punctuation)
@@ -139,25 +142,20 @@ def retrieved_share(
     """Return recall and precision of the retrieved characters: shares of gold and of retrieved ones in both.
 
     gold, retrieved: (start, end) offsets in one text; characters inside several spans count once. elsewhere: number
-    of characters retrieved from other texts, which lower the precision. Nothing retrieved: both 0; no gold character:
-    both NaN. Source: Pipitone & Alami (2024), "LegalBench-RAG" (precision@k and recall@k over characters).
+    of characters retrieved from other texts, which lower the precision. If nothing was retrieved, both are 0. If
+    there is no gold character, both are NaN. Source: Pipitone & Alami (2024), "LegalBench-RAG" (precision@k and
+    recall@k over characters).
     """
-    gold, retrieved = _union(gold), _union(retrieved)
+    gold, retrieved = (merge_spans(span for span in spans if span[1] > span[0]) for spans in (gold, retrieved))
     if not gold:
         return math.nan, math.nan
-    shared = sum(max(0, min(e, f) - max(s, t)) for s, e in gold for t, f in retrieved)
-    total_gold, total = (sum(e - s for s, e in spans) for spans in (gold, retrieved))
+    shared = sum(
+        max(0, min(gold_end, found_end) - max(gold_start, found_start))
+        for gold_start, gold_end in gold
+        for found_start, found_end in retrieved
+    )
+    total_gold, total = (sum(end - start for start, end in spans) for spans in (gold, retrieved))
     return shared / total_gold, shared / (total + elsewhere) if shared else 0.0
-
-
-def _union(spans: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
-    merged: list[tuple[int, int]] = []
-    for start, end in sorted(s for s in spans if s[1] > s[0]):
-        if merged and start <= merged[-1][1]:
-            merged[-1] = (merged[-1][0], max(end, merged[-1][1]))
-        else:
-            merged.append((start, end))
-    return merged
 
 
 def rouge_tokens(text: str) -> list[str]:
@@ -171,10 +169,11 @@ def shingles(sequence: Sequence[str], size: int) -> set[tuple[str, ...]]:
 
 
 def longest_common_subsequence(a: Sequence[str], b: Sequence[str]) -> int:
-    """Return the length of the longest common subsequence, in a step per token on integers of as many bits.
+    """Return the length of the longest common subsequence of two token lists.
 
-    The longer one gives the steps and the shorter one the bits, so that a clause is found in a million characters in
-    well under a second. Source: Hyyrö (2004), "Bit-parallel LCS-length computation revisited", figure 4.
+    It takes one step per token of the longer list, on an integer with one bit per token of the shorter list: a clause
+    is found in a million characters in well under a second. Source: Hyyrö (2004), "Bit-parallel LCS-length computation
+    revisited", figure 4.
     """
     short, long = sorted((a, b), key=len)
     places: dict[str, int] = {}
@@ -195,8 +194,11 @@ def rouge_l(a: Sequence[str], b: Sequence[str]) -> float:
     return 2 * longest_common_subsequence(a, b) / (len(a) + len(b))
 
 
-class Known:
-    """Texts to be compared with; `near` and `find` tell which of them a new text is near."""
+class KnownTexts:
+    """Texts indexed by their tokens: `near` and `find` tell which of them a new text resembles, by ROUGE-L.
+
+    The index bounds every ROUGE-L from above, so that thousands of comparisons take milliseconds.
+    """
 
     def __init__(self, texts: Iterable[str] = ()):
         """Take the first texts; `add` takes more."""
@@ -209,7 +211,7 @@ class Known:
     def add(self, text: str) -> None:
         """Remember one more text."""
         found = rouge_tokens(text)
-        for key in _numbered(found):
+        for key in _numbered_tokens(found):
             self._holders.setdefault(key, []).append(len(self._texts))
         self._texts.append(text)
         self._tokens.append(found)
@@ -221,12 +223,12 @@ class Known:
     def near(self, text: str, limit: float) -> Iterator[tuple[str, float]]:
         """Yield every known text with ROUGE-L F >= limit and that value.
 
-        Texts that share most tokens come first, those that share too few for `limit` never: the number of
-        shared tokens bounds the common subsequence from above.
+        Texts that share most tokens come first. The number of shared tokens bounds the common subsequence from above,
+        so a text that shares too few tokens for `limit` is not compared at all.
         """
         found = rouge_tokens(text)
         shared: Counter[int] = Counter()
-        for key in _numbered(found):
+        for key in _numbered_tokens(found):
             shared.update(self._holders.get(key, ()))
         bounds = {n: 2 * count / (len(found) + len(self._tokens[n])) for n, count in shared.items()}
         for n in sorted((n for n, bound in bounds.items() if bound >= limit), key=lambda n: (-bounds[n], n)):
@@ -234,7 +236,8 @@ class Known:
                 yield self._texts[n], score
 
 
-def _numbered(sequence: Sequence[str]) -> Iterable[tuple[str, int]]:
+def _numbered_tokens(sequence: Sequence[str]) -> Iterable[tuple[str, int]]:
+    """Yield each token with the number of its occurrence: "a b a" gives ("a", 1), ("b", 1), ("a", 2)."""
     seen: Counter[str] = Counter()
     for token in sequence:
         seen[token] += 1

@@ -1,10 +1,13 @@
-"""Answers of the current model to training questions, among which preferences are found: greedy and sampled ones.
+"""The model's answers to training questions, graded, and what people decided about them: preferences are made of it.
 
-The distinct answers to each training question, graded by the expert's words (gold) and by a judge.
+    rows = draw_candidate_rows(train, size=24, impossible_share=0.6, seed=7)
+    answers = sample_candidates(program, lm, rows, folder, n=2, temperature=1.0)
+    material = gather_material(program, answers, judge=judge, sources=SOURCES, feedback=judgements, rows=train)
 
-Preferences that annotators stated: what they chose, corrected or marked, against what they found worse or wrong.
-
-What preferences are made of: a question's graded answers, and what people decided about them.
+A candidate is a prediction of the current model for a training question: its greedy answer or a sampled one.
+`grade_answers` grades each distinct answer of a question by the expert's words (gold) and by a judge. `human_choices`
+turns the annotators' rulings into texts to prefer and to reject. `gather_material` does both; `preferences` makes pairs
+and thumbs of the material.
 """
 
 from __future__ import annotations
@@ -20,7 +23,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from cuadft.core.errors import InputError
 from cuadft.core.text import fold, quotable
 from cuadft.evaluation.judge import Judge, gold_texts, has_failed
-from cuadft.evaluation.text_scores import NO_CLAUSE, Comparison, is_refusal
+from cuadft.evaluation.text_scores import NO_CLAUSE, AnswerComparison, is_refusal
 from cuadft.feedback.agreement import Ruling, pair_rulings
 from cuadft.rag.program import ContractQA, cite_passages, target_answer
 
@@ -30,14 +33,18 @@ if TYPE_CHECKING:
     from cuadft.retrieval.retriever import Hit
 
 
+SOURCES = ("human", "gold", "ai")  # who may say what is better; people take precedence over gold, gold over a judge
+CANDIDATE_KEYS = ("id", "contract", "question", "answers", "is_impossible", "answer", "error")
+
+
 def draw_candidate_rows(
     rows: Sequence[dict[str, Any]], *, size: int, impossible_share: float, seed: int, seen: Collection[str] = ()
 ) -> list[dict[str, Any]]:
     """Draw the training rows to sample answers for, `impossible_share` of them unanswerable.
 
-    seen: ids of the rows that the model was fine-tuned on; they come last, for the model knows their answers by heart.
-    Too few unanswerable rows are made up for by others, never the other way round. Of rows with the same id one is
-    taken. Raises InputError on a size below 1 or a share outside 0 to 1.
+    seen: ids of the rows that the model was fine-tuned on; they are drawn last, for the model knows their answers by
+    heart. If there are too few unanswerable rows, more answerable rows are drawn; the other way round fewer rows are
+    drawn. Of rows with the same id one is taken. Raises InputError on a size below 1 or a share outside 0 to 1.
     """
     if size < 1 or not 0 <= impossible_share <= 1:
         raise InputError(
@@ -63,10 +70,11 @@ def sample_candidates(
     temperature: float,
     batch_size: int = 16,
 ) -> list[dict[str, Any]]:
-    """Return n + 1 predictions a row: the greedy answer and n sampled ones, in the order of their numbers.
+    """Return n + 1 predictions of each row: first all greedy answers, then the n samples one after the other.
 
-    Each number has a file of its own in `folder`, written batch by batch; a killed call goes on where it stopped.
-    Raises InputError on n below 0 and on a temperature of 0, with which all answers would be the greedy one.
+    Sample number i is written to `folder`/candidates.i.jsonl batch by batch, the greedy answers to candidates.0.jsonl;
+    after a kill the call goes on where it stopped. Raises InputError on n below 0, and on a temperature of 0, at which
+    all answers would be the greedy answer.
     """
     if n < 0 or (n and not temperature > 0):
         raise InputError(
@@ -92,7 +100,7 @@ def sample_candidates(
 
 
 def with_prompts(program: ContractQA, answers: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return the answers with `prompt`, the chat messages to which they were given."""
+    """Return the answers, each with its `prompt`: the chat messages that the program sent to get it."""
     questions = {a["id"]: (a["question"], a["contract"]) for a in answers}
     found = program.retriever.search_many(list(questions.values()), k=program.k)
     prompts = {
@@ -102,61 +110,58 @@ def with_prompts(program: ContractQA, answers: Sequence[dict[str, Any]]) -> list
     return [a | {"prompt": prompts[a["id"]]} for a in answers]
 
 
-REQUIRED = ("id", "contract", "question", "answers", "is_impossible", "answer", "error")
-
-
 @dataclass(frozen=True)
-class Answer:
-    """An answer with its grades, 0 to 1; judged is NaN where no judge was asked or the judgement failed."""
+class GradedAnswer:
+    """Hold an answer with its grades, each from 0 to 1."""
 
     text: str
-    gold: float
-    judged: float = math.nan
+    gold: float  # see `gold_score`
+    judged: float = math.nan  # by the judge; NaN where no judge was asked or the judge failed
 
     @property
     def refuses(self) -> bool:
-        """Say whether it is the refusal."""
+        """Tell whether the answer is the refusal."""
         return self.text == NO_CLAUSE
 
 
 @dataclass(frozen=True)
-class Question:
-    """A training question, the passages found for it, the model's distinct answers and the expert's words.
+class GradedQuestion:
+    """Hold a training question, the passages found for it, the model's distinct answers and the expert's words.
 
-    expert: None where the clause lies outside the passages. What the model saw then makes a refusal neither right nor
-    wrong, so that refusals are not among `usable`.
+    expert: the answer that is taught, None where the clause lies outside the passages. The model then could not see
+    whether a refusal is right, so that `usable` leaves refusals out.
     """
 
     row: Mapping[str, Any]
     hits: Sequence[Hit]
-    expert: Answer | None
-    answers: list[Answer] = field(default_factory=list)
+    expert: GradedAnswer | None
+    answers: list[GradedAnswer] = field(default_factory=list)
 
     @property
-    def usable(self) -> list[Answer]:
-        """Return the model's answers that can be told right from wrong by what it saw."""
+    def usable(self) -> list[GradedAnswer]:
+        """Return the answers that can be called right or wrong by the passages that the model saw."""
         return [a for a in self.answers if self.expert is not None or not a.refuses]
 
 
 def gold_score(answer: str, row: Mapping[str, Any]) -> float:
-    """Return the token F1 with the nearest gold span or with all of them together, whichever is higher.
+    """Return the gold grade: the token F1 with the nearest gold span or with all spans together, whichever is higher.
 
-    A refusal is 1 where there is no clause and 0 elsewhere, any other answer 0 where there is none.
+    Where the contract has no such clause, a refusal scores 1 and any other answer 0; elsewhere a refusal scores 0.
     """
     if row["is_impossible"] or is_refusal(answer):
         return float(bool(row["is_impossible"]) and is_refusal(answer))
-    compared = Comparison(answer, gold_texts(row))
+    compared = AnswerComparison(answer, gold_texts(row))
     return max(compared.f1(), compared.f1_all())
 
 
 def taught_answer(answer: str) -> str:
-    """Return an answer as it is taught: the refusal in its one wording."""
+    """Return an answer as it is taught: every wording of a refusal becomes `NO_CLAUSE`, other answers stay."""
     return NO_CLAUSE if is_refusal(answer) else answer
 
 
 def same_answer(answer: str, other: str) -> bool:
-    """Say whether two answers are the same but for case, white space and the wording of a refusal."""
-    return _key(answer) == _key(other)
+    """Tell whether two answers differ in nothing but case, white space and the wording of a refusal."""
+    return _compared(answer) == _compared(other)
 
 
 def grade_answers(
@@ -165,42 +170,44 @@ def grade_answers(
     *,
     judge: Judge | None,
     rows: Iterable[Mapping[str, Any]] = (),
-) -> tuple[dict[str, Question], Counter[str]]:
-    """Return the questions by id, in the order of the candidates, and counts of failed generations and judgements.
+) -> tuple[dict[str, GradedQuestion], Counter[str]]:
+    """Return id -> question, in the order of the candidates, and counts of failed answers and failed grades.
 
-    Equal answers to a question are one, and the judge is asked once for it. rows: more questions to find the passages
-    of, without answers. Raises InputError on a candidate that is no prediction.
+    Equal answers to a question are graded once. rows: more training rows whose passages are needed, without answers.
+    Raises InputError on a candidate that is no prediction.
     """
     counts: Counter[str] = Counter()
     distinct: dict[tuple[str, str], Mapping[str, Any]] = {}
     asked: dict[str, Mapping[str, Any]] = {}
     for row in candidates:
-        _check(row)
+        _check_candidate(row)
         asked.setdefault(row["id"], row)
         if has_failed(row):
             counts["generation failed"] += 1
         else:
-            distinct.setdefault((row["id"], _key(row["answer"])), row | {"answer": taught_answer(row["answer"])})
+            distinct.setdefault((row["id"], _compared(row["answer"])), row | {"answer": taught_answer(row["answer"])})
     for row in rows:
         asked.setdefault(row["id"], row)
-    questions = _questions(program, list(asked.values()))
-    scores = _judged(judge, list(distinct.values()))
+    questions = _graded_questions(program, list(asked.values()))
+    scores = _judge_scores(judge, list(distinct.values()))
     for row, score in zip(distinct.values(), scores, strict=True):
-        questions[row["id"]].answers.append(Answer(row["answer"], gold_score(row["answer"], row), score))
+        questions[row["id"]].answers.append(GradedAnswer(row["answer"], gold_score(row["answer"], row), score))
         counts["judgement failed"] += judge is not None and math.isnan(score)
     return questions, +counts
 
 
-def _questions(program: ContractQA, rows: Sequence[Mapping[str, Any]]) -> dict[str, Question]:
+def _graded_questions(program: ContractQA, rows: Sequence[Mapping[str, Any]]) -> dict[str, GradedQuestion]:
     found = program.retriever.search_many([(r["question"], r["contract"]) for r in rows], k=program.k) if rows else []
     made = {}
     for row, hits in zip(rows, found, strict=True):
         words = target_answer(row, hits)
-        made[row["id"]] = Question(row, hits, None if words is None else Answer(words, gold_score(words, row)))
+        made[row["id"]] = GradedQuestion(
+            row, hits, None if words is None else GradedAnswer(words, gold_score(words, row))
+        )
     return made
 
 
-def _judged(judge: Judge | None, rows: Sequence[Mapping[str, Any]]) -> list[float]:
+def _judge_scores(judge: Judge | None, rows: Sequence[Mapping[str, Any]]) -> list[float]:
     if judge is None or not rows:
         return [math.nan] * len(rows)
     rated = judge.rate(rows)
@@ -210,34 +217,35 @@ def _judged(judge: Judge | None, rows: Sequence[Mapping[str, Any]]) -> list[floa
     ]
 
 
-def _key(answer: str) -> str:
+def _compared(answer: str) -> str:
+    """Return the form by which answers are compared."""
     return fold(quotable(taught_answer(answer)))
 
 
-def _check(row: Mapping[str, Any]) -> None:
-    absent = [key for key in REQUIRED if key not in row]
+def _check_candidate(row: Mapping[str, Any]) -> None:
+    absent = [key for key in CANDIDATE_KEYS if key not in row]
     if absent:
         raise InputError(
             f"The candidate for question {row.get('id')!r} has no {absent[0]!r}: give predictions with "
-            f"{', '.join(REQUIRED)}, as candidates.sample returns them."
+            f"{', '.join(CANDIDATE_KEYS)}, as feedback.sample_candidates returns them."
         )
 
 
 class Choice(NamedTuple):
-    """An answer to prefer to another one, why, and the scores of both where the source has any."""
+    """Hold the text to prefer and the text to reject as answers to a question, and who says so."""
 
-    question: Question
+    question: GradedQuestion
     chosen: str
     rejected: str
-    source: str
+    source: str  # one of SOURCES
     reason: str
-    scores: tuple[float, float] | None = None
+    scores: tuple[float, float] | None = None  # the grades of chosen and rejected; None if people chose
 
 
-def known_choices(
+def rulings_on_training_rows(
     rulings: Sequence[Ruling], rows: Mapping[str, Mapping[str, Any]], counts: Counter[str]
 ) -> list[Ruling]:
-    """Return the rulings on questions among the training rows (by id); others, or on other words, are counted."""
+    """Return the rulings whose question is that of a training row (rows: by id), and count the rulings left out."""
     kept = []
     for ruling in rulings:
         row = rows.get(ruling.id)
@@ -250,20 +258,21 @@ def known_choices(
     return kept
 
 
-def human_choices(program: ContractQA, ruling: Ruling, question: Question, counts: Counter[str]) -> list[Choice]:
-    """Return what a ruling says to prefer: none, one, or a correction against each of two wrong answers.
+def human_choices(program: ContractQA, ruling: Ruling, question: GradedQuestion, counts: Counter[str]) -> list[Choice]:
+    """Return the choices that a ruling makes: none, one, or a correction against each of two wrong answers.
 
-    A correction stands in for the winner, too. What was said of other passages than those found today counts only if
-    the chosen words stand in these, so that no one teaches words that the model cannot see.
+    A correction also takes the winner's place. The annotators may have seen other passages than those found now; their
+    choice then counts only if the chosen words stand in the present passages, for a model can't learn words that it
+    does not see. counts: what gives no choice is counted here, by its reason.
     """
     wrong = {"a": ruling.answers[1:], "b": ruling.answers[:1]}.get(ruling.verdict or "", ruling.answers)
-    wrong = [answer for answer in wrong if answer.strip()]  # a single answer with a thumb has nothing beside it
-    better, reason = _better(ruling, question, counts)
+    wrong = [answer for answer in wrong if answer.strip()]  # a single answer with a thumb has a blank second answer
+    better, reason = _preferred(ruling, question, counts)
     if better is None:
         if ruling.verdict in ("tie", "both_wrong"):
             counts[f"human: {ruling.verdict.replace('_', ' ')}"] += 1
         return []
-    if _changed(program, ruling, question) and not _supported(better, question):
+    if _passages_changed(program, ruling, question) and not _stands_in_passages(better, question):
         counts["human: passages have changed"] += 1
         return []
     made = [
@@ -275,8 +284,8 @@ def human_choices(program: ContractQA, ruling: Ruling, question: Question, count
     return made
 
 
-def corrected_answer(ruling: Ruling, question: Question) -> str | None:
-    """Return the corrected answer, or the words at the marked span where the passages hold it, or None."""
+def corrected_answer(ruling: Ruling, question: GradedQuestion) -> str | None:
+    """Return the corrected answer, or the contract's words at the marked span if a passage holds it, else None."""
     if ruling.edited is not None:
         return quotable(ruling.edited)
     for hit in question.hits if ruling.span else ():
@@ -286,41 +295,38 @@ def corrected_answer(ruling: Ruling, question: Question) -> str | None:
     return None
 
 
-def _better(ruling: Ruling, question: Question, counts: Counter[str]) -> tuple[str | None, str]:
+def _preferred(ruling: Ruling, question: GradedQuestion, counts: Counter[str]) -> tuple[str | None, str]:
+    """Return the text that a ruling prefers, None if it prefers no text, and the reason."""
     corrected = corrected_answer(ruling, question)
     if corrected is not None:
-        return (
-            corrected,
-            f"annotator {ruling.corrector} {'corrected the answer' if ruling.edited else 'marked these words'}",
-        )
+        how = "corrected the answer" if ruling.edited else "marked these words"
+        return corrected, f"annotator {ruling.corrector} {how}"
     counts["human: marked span outside the passages"] += ruling.span is not None
-    who = f"annotator{'s' * (len(ruling.names) > 1)} {', '.join(ruling.names)} preferred it"
-    place = {"a": 0, "b": 1}.get(ruling.verdict or "")
-    return None if place is None else ruling.answers[place], f"{who} ({ruling.votes} of {ruling.of} votes)"
+    if ruling.verdict not in ("a", "b"):
+        return None, ""
+    support = f"{len(ruling.supporters)} of {ruling.n_annotators} votes"
+    return ruling.answers["ab".index(ruling.verdict)], f"{ruling.who} preferred it ({support})"
 
 
-def _changed(program: ContractQA, ruling: Ruling, question: Question) -> bool:
-    """Say whether the answers are known to have been given for other passages than those found now."""
+def _passages_changed(program: ContractQA, ruling: Ruling, question: GradedQuestion) -> bool:
+    """Tell whether the answers are known to have been given for other passages than those found now."""
     if not ruling.prompt:
         return False
     *_, now, _ = program.messages(question.row["question"], question.hits, "")
     return ruling.prompt[-1].get("content") != now["content"]
 
 
-def _supported(answer: str, question: Question) -> bool:
+def _stands_in_passages(answer: str, question: GradedQuestion) -> bool:
     if is_refusal(answer):
         return bool(question.row["is_impossible"])
     return bool(cite_passages(answer, [hit.passage for hit in question.hits]))
 
 
-SOURCES = ("human", "gold", "ai")  # in the order of precedence
-
-
 @dataclass(frozen=True)
 class Material:
-    """The questions by id, people's rulings and choices by question, and counts of what was left out."""
+    """Hold the graded questions, people's rulings and choices, all by question id, and counts of what is left out."""
 
-    questions: dict[str, Question]
+    questions: dict[str, GradedQuestion]
     counts: Counter[str]
     rulings: dict[str, list[Ruling]] = field(default_factory=lambda: defaultdict(list))
     choices: dict[str, list[Choice]] = field(default_factory=lambda: defaultdict(list))
@@ -335,9 +341,10 @@ def gather_material(
     feedback: Sequence[Mapping[str, Any]],
     rows: Sequence[Mapping[str, Any]],
 ) -> Material:
-    """Grade the candidates and decide what people said; each only if `sources` names what needs it.
+    """Return the graded candidates and people's choices; people and judge are left aside if `sources` lacks them.
 
-    Raises InputError on unknown sources, on "ai" without a judge, and on records that are none.
+    feedback: judgements. rows: training rows on which there may be judgements but no candidates. Raises InputError on
+    unknown sources, on "ai" without a judge, on an invalid judgement and on a candidate that is no prediction.
     """
     unknown = [source for source in sources if source not in SOURCES]
     if unknown or not sources:
@@ -347,13 +354,12 @@ def gather_material(
             "The source 'ai' needs a judge, got None: give one, such as OfflineJudge(), or leave 'ai' out."
         )
     training = {row["id"]: row for row in [*rows, *candidates]}
-    said, counts = pair_rulings(feedback) if "human" in sources else ([], Counter())
-    said = known_choices(said, training, counts)
-    questions, failures = grade_answers(
-        program, candidates, judge=judge if "ai" in sources else None, rows=[training[ruling.id] for ruling in said]
-    )
+    rulings, counts = pair_rulings(feedback) if "human" in sources else ([], Counter())
+    rulings = rulings_on_training_rows(rulings, training, counts)
+    ruled = [training[ruling.id] for ruling in rulings]
+    questions, failures = grade_answers(program, candidates, judge=judge if "ai" in sources else None, rows=ruled)
     material = Material(questions, counts + failures)
-    for ruling in said:
+    for ruling in rulings:
         material.rulings[ruling.id].append(ruling)
         material.choices[ruling.id] += human_choices(program, ruling, questions[ruling.id], material.counts)
     return material

@@ -1,12 +1,17 @@
-"""Verdicts on pairs of answers in others' files: which format a file has, and its rows as votes, still without a question.
+"""Votes on pairs of answers in other programs' files: which format a file has, and what its rows say.
 
-Formats: "trl" (preference pairs, or unpaired thumbs up and down), "labelstudio" (pairwise comparisons), "aws" (the AWS
-sample's answers beside the experts' references) and "raw" (our own judgements).
+    found_format, votes = read_votes("pairs.jsonl")
+    votes[0].values["answer_a"], votes[0].values["verdict"]
 
-TRL's preference rows as votes: prompt, chosen and rejected, or prompt, completion and label; as text or as messages.
+A vote holds the keys of a judgement as far as the file gives them; `exchange` looks up its training question.
+The formats are:
 
-Formats: https://huggingface.co/docs/trl/dataset_formats ("preference", "unpaired preference", standard or conversational;
-the prompt may be implicit, as the part that chosen and rejected share).
+- "trl": TRL's preference rows (prompt, chosen, rejected) or unpaired rows (prompt, completion, label), as text or as
+  messages, see https://huggingface.co/docs/trl/dataset_formats. The prompt may be implicit: the part with which chosen
+  and rejected both begin.
+- "labelstudio": pairwise comparisons, see `labelstudio`.
+- "aws": the AWS sample's answers beside the experts' references; the expert's answer is preferred.
+- "raw": our own judgements.
 """
 
 from __future__ import annotations
@@ -23,15 +28,13 @@ from typing import Any
 from cuadft.core import files
 from cuadft.core.errors import InputError
 from cuadft.core.files import TableRow
+from cuadft.core.text import fold_name
 from cuadft.feedback import labelstudio, records
-from cuadft.feedback.records import FIELDS, VERDICTS, Refused, cell_text
+from cuadft.feedback.records import FIELDS, VERDICTS, RowRefused, cell_text
 from cuadft.feedback.training_questions import question_of_prompt
 
-FORMATS = ("auto", "trl", "labelstudio", "aws", "raw")
-REFERENCE, RESPONSE = ("ref_answer", "gt_answer", "reference_answer"), ("response", "pred_answer")
-JUDGED = "judge_bool"  # the column of the AWS sample's files with a judge's true or false
-EXPERT = "expert"  # the annotator and the system of a reference answer
-COLUMNS = {  # what a vote keeps -> names that its column has in others' files, best first
+IMPORT_FORMATS = ("auto", "trl", "labelstudio", "aws", "raw")
+COLUMN_NAMES = {  # field of a judgement -> names that its column has in others' files, best first
     "id": ("question_id", "row_id", "id"),
     "contract": ("contract_title", "contract_name", "contract"),
     "question": ("question", "query"),
@@ -40,125 +43,152 @@ COLUMNS = {  # what a vote keeps -> names that its column has in others' files, 
     "seconds": ("seconds", "lead_time"),
     "time": ("time", "created_at"),
 }
-RAW = ("uid", "answer_a", "answer_b", "system_a", "system_b", "shown_first", "verdict", "edited", "span", "prompt")
-LISTED = 20  # columns named in an error
-_Reader = Callable[[files.TableRow], Iterator[dict[str, Any]]]
+RAW_FIELDS = (
+    "uid",
+    "answer_a",
+    "answer_b",
+    "system_a",
+    "system_b",
+    "shown_first",
+    "verdict",
+    "edited",
+    "span",
+    "prompt",
+)
+AWS_REFERENCES = ("ref_answer", "gt_answer", "reference_answer")  # names of the column with the expert's answer
+AWS_RESPONSES = ("response", "pred_answer")  # names of the column with the system's answer
+AWS_JUDGE = "judge_bool"  # the column that says whether a judge calls the response right
+EXPERT = "expert"  # annotator and system of a reference answer
+THUMBS_UP = ("true", "1", "1.0", "yes", "up", "good")  # labels of TRL's unpaired rows
+THUMBS_DOWN = ("false", "0", "0.0", "no", "down", "bad")
+MACHINE_SOURCES = ("gold", "ai", "judge", "synthetic")  # sources of pairs that no person preferred
+COLUMNS_SHOWN = 20  # columns named in an error
+_ANSWER_MARK = re.compile(r".*(?:\A|\n)\s*(?:answer|assistant)\s*:", re.DOTALL | re.IGNORECASE)
+Messages = list[dict[str, str]]
+_Reader = Callable[[TableRow], Iterator[dict[str, Any]]]
 
 
 @dataclass(frozen=True)
 class ForeignVote:
-    """Hold what a row says, as keys of a judgement and `prompt_question`, and where it stands ("row 3")."""
+    """Hold what a row of a file says on two answers, before its training question is known."""
 
-    where: str
-    values: dict[str, Any]
+    where: str  # "row 3"
+    values: dict[
+        str, Any
+    ]  # the keys of a judgement; "prompt_question", "prompt_text": the question and text of a prompt
 
 
 @dataclass(frozen=True)
 class LeftOut:
-    """Say which row of a file makes no judgement, and why; `held_out` marks those of held-out contracts."""
+    """Say which row of a file makes no judgement, and why."""
 
     where: str
     reason: str
-    held_out: bool = False
+    held_out: bool = False  # whether its contract is held out from training
 
 
 def read_votes(path: str | Path, file_format: str = "auto") -> tuple[str, list[ForeignVote | LeftOut]]:
-    """Return a file's format and its rows as votes, or as left out with the reason.
+    """Return a file's format and, for each row, a vote or the reason why it is left out.
 
-    Raises InputError for an unknown format, a file that can't be read (see `tables.read`) and missing columns.
+    Raises InputError for an unknown format, for a file that `core.files.read_table` can't read and for missing columns.
     """
-    if file_format not in FORMATS:
-        raise InputError(f"Invalid format {file_format!r}: choose {', '.join(FORMATS)}.")
+    if file_format not in IMPORT_FORMATS:
+        raise InputError(f"Invalid format {file_format!r}: choose {', '.join(IMPORT_FORMATS)}.")
     path = Path(path)
-    records = [_plain(record, path) for record in files.read_table(path)]
-    columns = list(dict.fromkeys(name for record in records for name in record.values))
-    found = detect_format(records, columns) if file_format == "auto" else file_format
+    rows = [_plain_row(row, path) for row in files.read_table(path)]
+    columns = list(dict.fromkeys(name for row in rows for name in row.values))
+    found = detect_format(rows, columns) if file_format == "auto" else file_format
     if not found:
         raise InputError(
             f"{path} has none of the known layouts: TRL's chosen and rejected (or completion and label), Label "
             "Studio's annotations, the AWS sample's question, ref_answer and response, or our raw export. "
-            f"{_listed(columns)}"
+            f"{_listed_columns(columns)}"
         )
     reader = _READERS[found](columns, path)
-    votes = [vote for record in records for vote in _votes(reader, record)]
-    return found, _joined(votes) if found == "trl" else votes
+    votes = [vote for row in rows for vote in _votes_of_row(reader, row)]
+    return found, _joined_thumbs(votes) if found == "trl" else votes
 
 
-def detect_format(records: Sequence[files.TableRow], columns: Sequence[str]) -> str:
-    """Return the format that the columns belong to, "" if to none."""
+def detect_format(rows: Sequence[TableRow], columns: Sequence[str]) -> str:
+    """Return the format to which rows with these columns belong, "" if no format fits."""
     names = set(columns)
     if {"verdict", "answer_a", "answer_b", "shown_first"} <= names:
         return "raw"
-    if labelstudio.is_labelstudio(records, names):
+    if labelstudio.is_labelstudio(rows, names):
         return "labelstudio"
     if is_trl(names):
         return "trl"
-    return "aws" if "question" in names and names & set(REFERENCE) and names & set(RESPONSE) else ""
+    return "aws" if "question" in names and names & set(AWS_REFERENCES) and names & set(AWS_RESPONSES) else ""
 
 
-def _plain(record: files.TableRow, path: Path) -> files.TableRow:
-    """Return a record with a short `where`, folded names (also of a task's data), and CSV cells without our apostrophes."""
-    values = {records.cell_column(name): value for name, value in record.values.items()}
+def is_trl(columns: Collection[str]) -> bool:
+    """Tell whether a file has TRL's columns."""
+    return {"chosen", "rejected"} <= set(columns) or {"completion", "label"} <= set(columns)
+
+
+def _plain_row(row: TableRow, path: Path) -> TableRow:
+    """Return a row with a short `where`, folded column names, and CSV cells without the apostrophes of our export."""
+    values = {fold_name(name): value for name, value in row.values.items()}
     if isinstance(values.get("data"), dict):
-        values["data"] = {records.cell_column(name): value for name, value in values["data"].items()}
+        values["data"] = {fold_name(name): value for name, value in values["data"].items()}
     if path.suffix.lower() not in files.JSON_SUFFIXES:
         values = {
             name: records.unquote_formula(value) if isinstance(value, str) else value for name, value in values.items()
         }
-    return files.TableRow(record.where.removeprefix(f"{path}, "), values)
+    return TableRow(row.where.removeprefix(f"{path}, "), values)
 
 
-def _votes(reader: _Reader, record: files.TableRow) -> Iterator[ForeignVote | LeftOut]:
-    """Yield what one record holds; a reader yields either the values of a vote or {"left_out": reason}."""
+def _votes_of_row(reader: _Reader, row: TableRow) -> Iterator[ForeignVote | LeftOut]:
+    """Yield the votes of one row; a reader yields the values of a vote or {"left_out": reason}."""
     try:
-        for values in reader(record):
-            where = record.where + (f", {values.pop('part')}" if "part" in values else "")
+        for values in reader(row):
+            where = row.where + (f", {values.pop('part')}" if "part" in values else "")
             reason = values.get("left_out")
-            yield LeftOut(where, reason) if reason else ForeignVote(where, _shared(record.values) | values)
-    except Refused as error:
-        yield LeftOut(record.where, str(error))
+            yield LeftOut(where, reason) if reason else ForeignVote(where, _about_row(row.values) | values)
+    except RowRefused as error:
+        yield LeftOut(row.where, str(error))
 
 
-def _shared(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what any layout may say of a row besides its answers."""
+def _about_row(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the fields of `COLUMN_NAMES`, which a row of any format may have; a task's `data` goes before columns."""
     data = values["data"] if isinstance(values.get("data"), dict) else {}
-    found = {
-        field: next(
-            (source[name] for name in names for source in (data, values) if source.get(name) not in (None, "")), None
-        )
-        for field, names in COLUMNS.items()
-    }
-    made = {name: records.cell_text(value, name) for name, value in found.items() if name not in ("seconds", "time")}
-    return made | {"seconds": records.cell_seconds(found["seconds"]), "time": records.cell_moment(found["time"])}
+    found: dict[str, Any] = dict.fromkeys(COLUMN_NAMES)
+    for field, names in COLUMN_NAMES.items():
+        given = (source.get(name) for name in names for source in (data, values))
+        found[field] = next((value for value in given if value not in (None, "")), None)
+    texts = {name: cell_text(value, name) for name, value in found.items() if name not in ("seconds", "time")}
+    return texts | {"seconds": records.cell_seconds(found["seconds"]), "time": records.cell_time(found["time"])}
 
 
-def _joined(votes: Sequence[ForeignVote | LeftOut]) -> list[ForeignVote | LeftOut]:
-    """Make an annotator's thumbs on one question, or of one `pair`, votes on pairs of answers; leave all others."""
+def _joined_thumbs(votes: Sequence[ForeignVote | LeftOut]) -> list[ForeignVote | LeftOut]:
+    """Join the thumbs of one annotator on one question to votes on two answers; leave all other votes as they are."""
     groups: dict[Any, list[Any]] = {}
     for number, vote in enumerate(votes):
-        thumb = isinstance(vote, ForeignVote) and not vote.values["answer_b"]
-        groups.setdefault(_question_asked(vote.values) if thumb else number, []).append(vote)
-    return [vote for group in groups.values() for vote in (_pairs(group) if len(group) > 1 else group)]
+        is_thumb = isinstance(vote, ForeignVote) and not vote.values["answer_b"]
+        groups.setdefault(_thumb_group(vote.values) if is_thumb else number, []).append(vote)
+    return [vote for group in groups.values() for vote in (_paired_thumbs(group) if len(group) > 1 else group)]
 
 
-def _question_asked(thumb: dict[str, Any]) -> tuple[Any, ...]:
-    pair = thumb.pop("pair", None)  # says more than the prompt, but joins no answers to different questions
-    return (
-        thumb["annotator"],
-        thumb["id"],
-        thumb["contract"],
-        thumb["question"],
-        pair or ("", thumb["prompt_question"]),
-    )
+def _thumb_group(thumb: dict[str, Any]) -> tuple[Any, ...]:
+    """Return what the thumbs that are joined have in common; takes `pair` out of the thumb."""
+    pair = thumb.pop("pair", None)  # names the two answers of one vote, which the prompt does not
+    about = tuple(thumb[name] for name in ("annotator", "id", "contract", "question"))
+    return (*about, pair or ("", thumb["prompt_question"]))
 
 
-def _pairs(thumbs: Sequence[ForeignVote]) -> list[ForeignVote]:
-    """Return each answer thumbed up against each thumbed down; without one up, two down at a time as both wrong."""
-    up, down = ([t for t in thumbs if (t.values["verdict"] == "a") is liked] for liked in (True, False))
-    pairs = (
-        [(u, d, "a") for u in up for d in down] if up else [(a, b, "both_wrong") for a, b in zip(down[::2], down[1::2])]
-    )
-    alone = up if not down else down[2 * len(pairs) :] if not up else []
+def _paired_thumbs(thumbs: Sequence[ForeignVote]) -> list[ForeignVote]:
+    """Return a vote for each answer with a thumb up against each with a thumb down.
+
+    If all thumbs are down, two answers at a time are both wrong; an odd last one, and thumbs up alone, stay single.
+    """
+    up = [thumb for thumb in thumbs if thumb.values["verdict"] == "a"]
+    down = [thumb for thumb in thumbs if thumb.values["verdict"] != "a"]
+    if up:
+        pairs = [(liked, disliked, "a") for liked in up for disliked in down]
+        alone = [] if down else up
+    else:
+        pairs = [(one, other, "both_wrong") for one, other in zip(down[::2], down[1::2])]
+        alone = down[2 * len(pairs) :]
     return alone + [
         ForeignVote(
             f"{a.where} and {b.where}",
@@ -168,34 +198,31 @@ def _pairs(thumbs: Sequence[ForeignVote]) -> list[ForeignVote]:
     ]
 
 
-def _trl(columns: Sequence[str], path: Path) -> _Reader:
+def _trl_reader(columns: Sequence[str], path: Path) -> _Reader:
     if not is_trl(columns):
         raise InputError(
             f"{path} lacks TRL's columns: chosen and rejected, or completion and label (and prompt, unless both "
-            f"answers begin with it). {_listed(columns)}"
+            f"answers begin with it). {_listed_columns(columns)}"
         )
     return trl_votes
 
 
-def _labelstudio(columns: Sequence[str], path: Path) -> _Reader:
-    return labelstudio.labelstudio_votes
-
-
-def _aws(columns: Sequence[str], path: Path) -> _Reader:
-    reference, response = (next((n for n in names if n in columns), None) for names in (REFERENCE, RESPONSE))
+def _aws_reader(columns: Sequence[str], path: Path) -> _Reader:
+    reference = next((name for name in AWS_REFERENCES if name in columns), None)
+    response = next((name for name in AWS_RESPONSES if name in columns), None)
     if "question" not in columns or reference is None or response is None:
         raise InputError(
-            f"{path} lacks a column of the AWS sample's files: question, {' or '.join(REFERENCE)}, "
-            f"{' or '.join(RESPONSE)}. {_listed(columns)}"
+            f"{path} lacks a column of the AWS sample's files: question, {' or '.join(AWS_REFERENCES)}, "
+            f"{' or '.join(AWS_RESPONSES)}. {_listed_columns(columns)}"
         )
 
-    def votes(record: files.TableRow) -> Iterator[dict[str, Any]]:
-        if str(record.values.get(JUDGED)).strip().casefold() in ("1", "1.0", "true"):
+    def votes(row: TableRow) -> Iterator[dict[str, Any]]:
+        if str(row.values.get(AWS_JUDGE)).strip().casefold() in ("1", "1.0", "true"):
             yield {"left_out": "the file's judge calls the response right: no preference"}
             return
-        given = [records.cell_text(record.values.get(name), name) for name in (reference, response)]
+        given = [cell_text(row.values.get(name), name) for name in (reference, response)]
         if not all(answer.strip() for answer in given):
-            raise Refused("its reference or its response is empty")
+            raise RowRefused("its reference or its response is empty")
         yield {
             "answer_a": given[0],
             "answer_b": given[1],
@@ -208,126 +235,130 @@ def _aws(columns: Sequence[str], path: Path) -> _Reader:
     return votes
 
 
-def _raw(columns: Sequence[str], path: Path) -> _Reader:
+def _raw_reader(columns: Sequence[str], path: Path) -> _Reader:
     missing = [name for name in ("annotator", "id", "answer_a", "answer_b", "verdict") if name not in columns]
     if missing:
-        raise InputError(f"{path} is no raw export: it has no column {missing[0]!r}. {_listed(columns)}")
+        raise InputError(f"{path} is no raw export: it has no column {missing[0]!r}. {_listed_columns(columns)}")
 
-    def votes(record: files.TableRow) -> Iterator[dict[str, Any]]:
-        given = {name: record.values.get(name) for name in FIELDS}
+    def votes(row: TableRow) -> Iterator[dict[str, Any]]:
+        given = {name: row.values.get(name) for name in FIELDS}
         if given["revokes"]:
-            raise Refused("it is an undo, which is not taken over")
+            raise RowRefused("it is an undo, which is not taken over")
         if given["verdict"] not in VERDICTS:
-            raise Refused(f"its verdict {str(given['verdict'])[:20]!r} is none of {', '.join(VERDICTS)}")
+            raise RowRefused(f"its verdict {str(given['verdict'])[:20]!r} is none of {', '.join(VERDICTS)}")
         given |= {name: given[name] or None for name in ("uid", "shown_first", "edited")}
-        given |= {name: _json(given[name], name) for name in ("span", "prompt")}
-        yield {name: given[name] for name in RAW}
+        given |= {name: _json_cell(given[name], name) for name in ("span", "prompt")}
+        yield {name: given[name] for name in RAW_FIELDS}
 
     return votes
 
 
-def _json(value: Any, name: str) -> Any:
-    """Return the JSON value of a CSV cell, None if it is empty; other values as they are."""
+def _json_cell(value: Any, name: str) -> Any:
+    """Return the JSON value that a text holds, None for an empty text; return any other value as it is."""
     try:
         return (json.loads(value) if value else None) if isinstance(value, str) else value
     except (ValueError, RecursionError):
-        raise Refused(f"its {name} is no JSON") from None
+        raise RowRefused(f"its {name} is no JSON") from None
 
 
-def _listed(columns: Sequence[str]) -> str:
-    return f"Its columns: {', '.join(map(repr, columns[:LISTED]))}{' …' if len(columns) > LISTED else ''}."
+def _listed_columns(columns: Sequence[str]) -> str:
+    more = " …" if len(columns) > COLUMNS_SHOWN else ""
+    return f"Its columns: {', '.join(map(repr, columns[:COLUMNS_SHOWN]))}{more}."
 
 
-_READERS = {"trl": _trl, "labelstudio": _labelstudio, "aws": _aws, "raw": _raw}
-
-TRUE, FALSE = ("true", "1", "1.0", "yes", "up", "good"), ("false", "0", "0.0", "no", "down", "bad")
-MACHINE = ("gold", "ai", "judge", "synthetic")  # sources of pairs that no person preferred
-_ANSWER = re.compile(r".*(?:\A|\n)\s*(?:answer|assistant)\s*:", re.DOTALL | re.IGNORECASE)
-Messages = list[dict[str, str]]
-
-
-def is_trl(columns: Collection[str]) -> bool:
-    """Tell whether a file has TRL's columns."""
-    return {"chosen", "rejected"} <= set(columns) or {"completion", "label"} <= set(columns)
+_READERS: dict[str, Callable[[Sequence[str], Path], _Reader]] = {
+    "trl": _trl_reader,
+    "labelstudio": lambda columns, path: labelstudio.labelstudio_votes,
+    "aws": _aws_reader,
+    "raw": _raw_reader,
+}
 
 
-def trl_votes(record: TableRow) -> Iterator[dict[str, Any]]:
-    """Yield a row's vote; raises `Refused` where an answer is missing or of another type."""
-    values = record.values
+def trl_votes(row: TableRow) -> Iterator[dict[str, Any]]:
+    """Yield the vote of one of TRL's rows; raises RowRefused where an answer is missing or of another type."""
+    values = row.values
     source = str(values.get("source") or "").casefold()
-    if source in MACHINE:
-        raise Refused(f"it is no person's preference (source {source})")
-    yield _pair(values) if values.get("chosen") not in (None, "") or "completion" not in values else _thumb(values)
+    if source in MACHINE_SOURCES:
+        raise RowRefused(f"it is no person's preference (source {source})")
+    is_pair = values.get("chosen") not in (None, "") or "completion" not in values
+    yield _vote_of_pair(values) if is_pair else _vote_of_thumb(values)
 
 
-def _pair(values: Mapping[str, Any]) -> dict[str, Any]:
-    prompt, chosen, rejected = (_parsed(values.get(name), name) for name in ("prompt", "chosen", "rejected"))
+def _vote_of_pair(values: Mapping[str, Any]) -> dict[str, Any]:
+    prompt, chosen, rejected = (_text_or_messages(values.get(name), name) for name in ("prompt", "chosen", "rejected"))
     if prompt in ("", []):
         asked = any(values.get(name) for name in ("question", "question_id", "row_id", "id"))
-        prompt, chosen, rejected = _implicit(chosen, rejected, asked=asked)
-    answers = {"answer_a": _answer(chosen, "chosen"), "answer_b": _answer(rejected, "rejected")}
+        prompt, chosen, rejected = _implicit_prompt(chosen, rejected, asked=asked)
+    answers = {"answer_a": _answer_text(chosen, "chosen"), "answer_b": _answer_text(rejected, "rejected")}
     systems = {"system_a": cell_text(values.get("system_chosen")), "system_b": cell_text(values.get("system_rejected"))}
-    return answers | systems | _prompt_asked(prompt, values) | {"verdict": "a"}
+    return answers | systems | _about_prompt(prompt, values) | {"verdict": "a"}
 
 
-def _thumb(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a thumb as a vote with an empty second answer: "a" is thumbs up, "both_wrong" thumbs down."""
+def _vote_of_thumb(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a thumb as a vote with an empty second answer: thumbs up is verdict "a", thumbs down "both_wrong"."""
     label = str(values.get("label")).strip().casefold()
-    if label not in (*TRUE, *FALSE):
-        raise Refused(f"its label {label[:20]!r} is neither true nor false")
-    answer = {"answer_a": _answer(_parsed(values.get("completion"), "completion"), "completion"), "answer_b": ""}
-    systems = {"system_a": cell_text(values.get("system")), "system_b": ""}
-    pair = {"pair": cell_text(values["pair"])} if values.get("pair") not in (None, "") else {}
-    return (
-        answer
-        | systems
-        | pair
-        | _prompt_asked(_parsed(values.get("prompt"), "prompt"), values)
-        | {"verdict": "a" if label in TRUE else "both_wrong"}
-    )
+    if label not in (*THUMBS_UP, *THUMBS_DOWN):
+        raise RowRefused(f"its label {label[:20]!r} is neither true nor false")
+    completion = _text_or_messages(values.get("completion"), "completion")
+    vote = {
+        "answer_a": _answer_text(completion, "completion"),
+        "answer_b": "",
+        "system_a": cell_text(values.get("system")),
+        "system_b": "",
+        "verdict": "a" if label in THUMBS_UP else "both_wrong",
+    }
+    if values.get("pair") not in (None, ""):
+        vote["pair"] = cell_text(values["pair"])
+    return vote | _about_prompt(_text_or_messages(values.get("prompt"), "prompt"), values)
 
 
-def _prompt_asked(prompt: str | Messages, values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the question that a prompt ends with and, of one in messages, the messages too if they hold more than that."""
-    kept = _parsed(values.get("messages"), "messages") or prompt
+def _about_prompt(prompt: str | Messages, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return prompt_question, with which the prompt ends, prompt_text, and prompt: its messages if they say more."""
+    kept = _text_or_messages(values.get("messages"), "messages") or prompt
     texts = [m["content"] for m in kept] if isinstance(kept, list) else [kept]
     users = [m["content"] for m in kept if m["role"] == "user"] if isinstance(kept, list) else texts
     question = question_of_prompt(users[-1]) if users else ""
-    bare = isinstance(kept, str) or kept == [] or texts in ([cell_text(values.get("question"))], [question])
-    return {"prompt_question": question, "prompt": None if bare else kept, "prompt_text": "\n".join(texts)}
+    only_asks = isinstance(kept, str) or kept == [] or texts in ([cell_text(values.get("question"))], [question])
+    return {"prompt_question": question, "prompt": None if only_asks else kept, "prompt_text": "\n".join(texts)}
 
 
-def _implicit(chosen: str | Messages, rejected: str | Messages, *, asked: bool) -> tuple[Any, Any, Any]:
-    """Split off the prompt that both answers begin with.
+def _implicit_prompt(chosen: str | Messages, rejected: str | Messages, *, asked: bool) -> tuple[Any, Any, Any]:
+    """Split both answers into (prompt, chosen, rejected): the prompt is what both begin with.
 
-    Shared messages are the prompt. Shared text is, up to its last "Answer:" or "Assistant:"; without such a mark, as in
-    TRL, up to its last blank, unless the row says itself what was `asked`: then the texts are answers that begin alike.
+    Of messages the prompt is the shared ones. Of text it is the shared beginning up to its last "Answer:" or
+    "Assistant:". Without such a mark it goes up to the last blank, as in TRL. But if another column says what was
+    `asked`, the texts are answers that happen to begin alike: the prompt is then empty.
     """
     if isinstance(chosen, list) and isinstance(rejected, list):
-        n = next((i for i, (a, b) in enumerate(zip(chosen, rejected)) if a != b), min(len(chosen), len(rejected)))
-        return chosen[:n], chosen[n:], rejected[n:]
+        end = 0
+        while end < min(len(chosen), len(rejected)) and chosen[end] == rejected[end]:
+            end += 1
+        return chosen[:end], chosen[end:], rejected[end:]
     if not isinstance(chosen, str) or not isinstance(rejected, str):
-        raise Refused("one of its answers is text, the other messages")
+        raise RowRefused("one of its answers is text, the other messages")
     shared = os.path.commonprefix([chosen, rejected])
-    marked = _ANSWER.match(shared)
-    n = marked.end() if marked else 0 if asked else shared.rfind(" ") + 1
-    return chosen[:n], chosen[n:].strip(), rejected[n:].strip()
+    if mark := _ANSWER_MARK.match(shared):
+        end = mark.end()
+    else:
+        end = 0 if asked else shared.rfind(" ") + 1
+    return chosen[:end], chosen[end:].strip(), rejected[end:].strip()
 
 
-def _parsed(value: Any, name: str) -> str | Messages:
-    """Return text or messages; a cell may hold messages as JSON or, as pandas writes them, as a Python literal."""
+def _text_or_messages(value: Any, name: str) -> str | Messages:
+    """Return a cell's text or messages; messages may be JSON or, as pandas writes them, a Python literal."""
     if isinstance(value, str) and re.match(r"\s*\[\s*\{", value):
-        value = _literal(value)
+        value = _parsed_messages(value)
     if isinstance(value, dict) and "content" in value:
         value = [value]
     if isinstance(value, list):
         if not all(isinstance(m, dict) and isinstance(m.get("role"), str) for m in value):
-            raise Refused(f"its {name} is a list of something else than messages with role and content")
-        return [{"role": m["role"], "content": _content(m.get("content"), name)} for m in value]
+            raise RowRefused(f"its {name} is a list of something else than messages with role and content")
+        return [{"role": m["role"], "content": _message_text(m.get("content"), name)} for m in value]
     return cell_text(value, name)
 
 
-def _literal(cell: str) -> Any:
+def _parsed_messages(cell: str) -> Any:
+    """Return the messages that a text holds, or the text itself if it holds no messages."""
     for parse in (json.loads, ast.literal_eval):
         try:
             found = parse(cell)
@@ -338,18 +369,21 @@ def _literal(cell: str) -> Any:
     return cell
 
 
-def _content(value: Any, name: str) -> str:
+def _message_text(value: Any, name: str) -> str:
     if isinstance(value, list) and all(isinstance(part, dict) and part.get("type") == "text" for part in value):
         return "".join(cell_text(part.get("text"), name) for part in value)
     return cell_text(value, name)
 
 
-def _answer(value: str | Messages, name: str) -> str:
-    """Return an answer's text: that of the last message, which must be the assistant's; Refused if it is blank."""
+def _answer_text(value: str | Messages, name: str) -> str:
+    """Return an answer's text, of messages the last one's.
+
+    Raises RowRefused if the text is blank or the last message is not the assistant's.
+    """
     if isinstance(value, list):
         if value and value[-1]["role"] != "assistant":
-            raise Refused(f"the last message of its {name} is not the assistant's")
+            raise RowRefused(f"the last message of its {name} is not the assistant's")
         value = value[-1]["content"] if value else ""
     if not value.strip():
-        raise Refused(f"its {name} is empty")
+        raise RowRefused(f"its {name} is empty")
     return value

@@ -1,5 +1,5 @@
 // What the annotation widget's screens are built of. Everything shown is set as text, never as HTML.
-// cuadft/widget.py joins this file and widget.js into the one module that the browser gets.
+// widget.py beside it joins this file and widget.js into the one module that the browser gets.
 
 const KEYS = [
   ["1 or a", "answer 1 is better"], ["2 or b", "answer 2 is better"], ["t", "equally good"], ["w", "both wrong"],

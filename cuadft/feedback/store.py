@@ -1,12 +1,11 @@
-"""The store of human feedback: one SQLite file that many notebooks and processes add verdicts to at once.
+"""The store of human feedback: one SQLite file to which many notebooks and processes add judgements at once.
 
     store = Store(run / "feedback.sqlite")
     uid = store.add({"annotator": "anna", "id": ..., "verdict": "a", ...})   # on disk when this returns
     rows = store.judgements()
 
-Rows are only ever added; triggers refuse any change. What a row holds: see `records`.
-
-An SQLite file whose rows are only ever added, by several processes at once; what `feedback` stores verdicts in.
+`records` says what a judgement holds. Rows are only ever added: triggers in the file refuse every change, and an undo
+is one more row. `Store` knows judgements; `Ledger` below it knows how several processes share such an SQLite file.
 """
 
 from __future__ import annotations
@@ -25,9 +24,10 @@ from typing import Any
 from cuadft.core.errors import InputError
 from cuadft.feedback.records import FIELDS, checked_judgement, current_judgements, one_line, pair_key
 
-VERSION = 1  # of the schema
-_APPLICATION = 0x43554644  # "CUFD": tells a store from other SQLite files
-_JSON = ("span", "prompt")
+SCHEMA_VERSION = 1
+LOCK_TIMEOUT = 60.0  # seconds for which a writer waits for the others
+_APPLICATION_ID = 0x43554644  # "CUFD": tells a store from other SQLite files
+_JSON_FIELDS = ("span", "prompt")
 _SCHEMA = """
 CREATE TABLE judgement (
     number INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -52,22 +52,23 @@ class Store:
     """Add judgements to one file and read them; safe to use from several threads and processes at once."""
 
     def __init__(self, path: str | Path) -> None:
-        """Name the file, which the first verdict makes; raises InputError if it is there but no store of this version."""
+        """Name the file, which the first judgement makes; raises InputError if it is no store of this version."""
         self.path = Path(path)
-        self._file = Ledger(self.path, _APPLICATION, VERSION, _SCHEMA)
-        if self._file.made():
+        self._file = Ledger(self.path, _APPLICATION_ID, SCHEMA_VERSION, _SCHEMA)
+        if self._file.exists():
             with self._file.reading():
                 pass
 
     def add(self, judgement: Mapping[str, Any]) -> str:
-        """Store one judgement and return its uid; it is on disk by then. Raises InputError as `add_many`."""
+        """Store one judgement and return its uid; the judgement is on disk by then. Raises InputError as `add_many`."""
         return self.add_many([judgement])[0]
 
     def add_many(self, judgements: Iterable[Mapping[str, Any]]) -> list[str]:
-        """Store all judgements or, on any error, none, and return their uids.
+        """Store all judgements and return their uids; on any error nothing is stored.
 
-        Raises InputError on an invalid one (see `judgements.checked`), a uid that is there already, an undo of what is
-        not there, of another annotator or done before, and if the file can't be written (folder, rights, full disk).
+        Raises InputError on an invalid judgement (see `records.checked_judgement`), on a uid that is stored already, on
+        an undo of a judgement that is not stored, is another annotator's or was undone before, and on a file that can't
+        be written (folder, rights, full disk).
         """
         rows = []
         for number, judgement in enumerate(judgements, 1):
@@ -82,9 +83,9 @@ class Store:
         return [row["uid"] for row in rows]
 
     def undo(self, uid: str, annotator: str) -> str:
-        """Take back an annotator's own judgement by a row that revokes it; returns that row's uid.
+        """Take back an annotator's own judgement by adding a row that revokes it; return that row's uid.
 
-        What the annotator had said on the pair before, if anything, holds again. Raises InputError as `add_many`.
+        An earlier judgement of the annotator on the same pair counts again. Raises InputError as `add_many`.
         """
         found = [row for row in self.judgements(current=False) if row["uid"] == uid]
         if not found:
@@ -92,15 +93,18 @@ class Store:
         return self.add(found[0] | {"uid": None, "time": None, "annotator": annotator, "revokes": uid})
 
     def judgements(self, *, current: bool = True) -> list[dict[str, Any]]:
-        """Return what holds now (see `judgements.current`), or every row ever stored, oldest first; [] without a file."""
-        if not self._file.made():
+        """Return the judgements that count now (see `records.current_judgements`); [] if there is no file yet.
+
+        With current=False return every row ever stored, oldest first, undone judgements and undos among them.
+        """
+        if not self._file.exists():
             return []
         with self._file.reading() as db:
             rows = db.execute(f"SELECT {', '.join(FIELDS)} FROM judgement ORDER BY number").fetchall()
         found = [dict(zip(FIELDS, row, strict=True)) for row in rows]
         for row in found:
-            row |= {key: None if row[key] is None else json.loads(row[key]) for key in _JSON}
-        return _current(found) if current else found
+            row |= {key: None if row[key] is None else json.loads(row[key]) for key in _JSON_FIELDS}
+        return current_judgements(found) if current else found
 
     def done(self, annotator: str) -> set[str]:
         """Return the keys of the pairs that an annotator has judged or skipped."""
@@ -110,15 +114,12 @@ class Store:
     def progress(self, tasks: Sequence[Mapping[str, Any]], annotator: str) -> dict[str, int]:
         """Return how many of the tasks an annotator has done and has left: {"tasks", "done", "skipped", "left"}.
 
-        Skipped ones are among those done.
+        Skipped tasks count as done, too.
         """
-        name, wanted = one_line(annotator), {pair_key(task) for task in tasks}
+        name, keys = one_line(annotator), {pair_key(task) for task in tasks}
         verdicts = {pair_key(row): row["verdict"] for row in self.judgements() if row["annotator"] == name}
-        said = [verdicts[key] for key in wanted if key in verdicts]
-        return {"tasks": len(wanted), "done": len(said), "skipped": said.count("skip"), "left": len(wanted) - len(said)}
-
-
-_current = current_judgements  # `judgements` has a parameter of that name
+        done = [verdicts[key] for key in keys if key in verdicts]
+        return {"tasks": len(keys), "done": len(done), "skipped": done.count("skip"), "left": len(keys) - len(done)}
 
 
 def _insert(db: sqlite3.Connection, row: Mapping[str, Any]) -> None:
@@ -126,46 +127,40 @@ def _insert(db: sqlite3.Connection, row: Mapping[str, Any]) -> None:
         raise InputError(f"Judgement {row['uid']} is in the store already: leave it out. Nothing was stored.")
     if row["revokes"]:
         _check_undo(db, row)
-    values = [json.dumps(row[key]) if key in _JSON and row[key] is not None else row[key] for key in FIELDS]
+    values = [json.dumps(row[key]) if key in _JSON_FIELDS and row[key] is not None else row[key] for key in FIELDS]
     db.execute(f"INSERT INTO judgement ({', '.join(FIELDS)}) VALUES ({', '.join('?' * len(FIELDS))})", values)
 
 
 def _check_undo(db: sqlite3.Connection, row: Mapping[str, Any]) -> None:
     found = db.execute("SELECT annotator, revokes FROM judgement WHERE uid = ?", [row["revokes"]]).fetchone()
-    again = db.execute("SELECT 1 FROM judgement WHERE revokes = ?", [row["revokes"]]).fetchone()
-    reason = (
-        "is not in the store"
-        if not found
-        else f"is {found[0]}'s"
-        if found[0] != row["annotator"]
-        else "is an undo itself"
-        if found[1]
-        else "was undone before"
-        if again
-        else ""
-    )
-    if reason:
-        raise InputError(f"{row['annotator']} can't undo judgement {row['revokes']}: it {reason}. Nothing was stored.")
-
-
-PATIENCE = 60.0  # seconds that a writer waits for the others
+    if found is None:
+        reason = "is not in the store"
+    elif found[0] != row["annotator"]:
+        reason = f"is {found[0]}'s"
+    elif found[1]:
+        reason = "is an undo itself"
+    elif db.execute("SELECT 1 FROM judgement WHERE revokes = ?", [row["revokes"]]).fetchone():
+        reason = "was undone before"
+    else:
+        return
+    raise InputError(f"{row['annotator']} can't undo judgement {row['revokes']}: it {reason}. Nothing was stored.")
 
 
 @dataclass(frozen=True)
 class Ledger:
-    """Open one file of a kind: `application` (32 bits) and `version` are kept in it, `schema` is the SQL that makes it.
+    """Share one SQLite file of which rows are only ever added, among several processes.
 
-    The file must lie on a local disk: the write-ahead log needs memory that all processes share, which network file
-    systems do not give. A connection lasts for one step, so that threads and forked processes never share one.
+    The file must lie on a local disk: SQLite's write-ahead log needs memory that all processes share, and network file
+    systems do not give that. A connection lasts for one step, so that threads and forked processes never share one.
     """
 
     path: Path
-    application: int
-    version: int
-    schema: str
+    application: int  # 32 bits, kept in the file: which program's it is
+    version: int  # of the schema, kept in the file
+    schema: str  # SQL that makes the tables
 
-    def made(self) -> bool:
-        """Tell whether the file is there; raises InputError if that can't be seen."""
+    def exists(self) -> bool:
+        """Tell whether the file is there and not empty; raises InputError if the folder can't be read."""
         try:
             return self.path.stat().st_size > 0
         except (FileNotFoundError, NotADirectoryError):
@@ -175,7 +170,7 @@ class Ledger:
 
     @contextmanager
     def reading(self) -> Iterator[sqlite3.Connection]:
-        """Lend a connection to read from; raises InputError on another kind or version of file, and on a broken one."""
+        """Lend a connection to read from; raises InputError on a broken file and on one of another kind or version."""
         try:
             with closing(self._connect(self.path, "mode=rw" if self._writable() else self._at_rest())) as db:
                 self._check(db)
@@ -185,13 +180,13 @@ class Ledger:
 
     @contextmanager
     def writing(self) -> Iterator[sqlite3.Connection]:
-        """Lend a connection inside one transaction, which an error undoes; makes the file first if it is not there.
+        """Lend a connection to write with, in one transaction that an error undoes; make the file if there is none.
 
-        When the block is left the rows are on disk. Raises InputError as `reading`, and if the folder, the rights or a
-        full disk forbid writing.
+        The rows are on disk when the `with` block has ended. Raises InputError as `reading` does, and if the folder,
+        the rights or a full disk forbid writing.
         """
         try:
-            if not self.made():
+            if not self.exists():
                 self._make()
             with closing(self._connect(self.path, "mode=rw")) as db:
                 self._check(db)
@@ -202,13 +197,13 @@ class Ledger:
             raise self._error("write", error) from error
 
     def _make(self) -> None:
-        """Make the file in one step: others see none or a whole one. One process at a time holds the folder's lock."""
+        """Make the file under the folder's lock and in one step: no process ever sees half a file."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         part = self.path.with_name(f".{self.path.name}.{uuid.uuid4().hex[:8]}.tmp")
         folder = os.open(self.path.parent, os.O_RDONLY)
         try:
             fcntl.flock(folder, fcntl.LOCK_EX)
-            if not self.made():
+            if not self.exists():
                 self._check_alone()
                 self._fill(part)
                 os.replace(part, self.path)
@@ -218,7 +213,7 @@ class Ledger:
             part.unlink(missing_ok=True)
 
     def _check_alone(self) -> None:
-        """Raise InputError beside the log of a store that was deleted: SQLite would mix its rows into the new one."""
+        """Raise InputError if the log of a deleted store lies here: SQLite would mix its rows into the new store."""
         log = self._log()
         if log.exists() and log.stat().st_size:
             raise InputError(
@@ -237,13 +232,15 @@ class Ledger:
             db.execute(f"PRAGMA user_version = {self.version}")
 
     def _connect(self, path: Path, mode: str) -> sqlite3.Connection:
-        return sqlite3.connect(f"{path.absolute().as_uri()}?{mode}", uri=True, timeout=PATIENCE, isolation_level=None)
+        return sqlite3.connect(
+            f"{path.absolute().as_uri()}?{mode}", uri=True, timeout=LOCK_TIMEOUT, isolation_level=None
+        )
 
     def _writable(self) -> bool:
         return os.access(self.path, os.W_OK) and os.access(self.path.parent, os.W_OK)
 
     def _at_rest(self) -> str:
-        """Return how to open a file in a folder that can't be written, where SQLite can keep no lock."""
+        """Return the mode to open a file in a read-only folder, where SQLite can't write the files of its lock."""
         log = self._log()
         if log.exists() and log.stat().st_size:
             raise InputError(
@@ -271,7 +268,10 @@ class Ledger:
 
 @contextmanager
 def _transaction(db: sqlite3.Connection) -> Iterator[None]:
-    """Commit what the block did, or none of it; takes the write lock first, so that what it reads stays true."""
+    """Commit all that the block did, or on an error nothing.
+
+    The write lock is taken first: what the block reads can't change before it writes.
+    """
     db.execute("BEGIN IMMEDIATE")
     try:
         yield

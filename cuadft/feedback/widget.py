@@ -1,11 +1,11 @@
-"""A notebook widget in which a person judges pairs of answers by keyboard or mouse; each verdict goes to the store.
+"""A notebook widget in which a person judges pairs of answers by keyboard or mouse.
 
-    Annotate(tasks, feedback.Store(run / "feedback.sqlite"), annotator="anna")
+    Annotate(tasks, Store(run / "feedback.sqlite"), annotator="anna")
 
-The browser is sent one pair at a time: no system's name, no score, and not why the pair is asked, since that may say which
-answer a judge prefers. What is done is read from the store, so that a notebook that is run again goes on where it was.
-
-What the annotation widget shows of a task: question, stretches of contract with cited words, two nameless answers.
+Each judgement goes to the store at once. What is done is read from the store, so that a notebook that is run again goes
+on where it was. The annotator judges blind: the browser is sent one pair at a time, without the systems' names, the
+scores, and the reason why the pair is asked, which may say what a judge prefers. `pair_screen` makes what the browser
+gets: the question, stretches of the contract with the cited words, and two nameless answers.
 """
 
 from __future__ import annotations
@@ -19,20 +19,22 @@ import anywidget
 from traitlets import Dict, Unicode
 
 from cuadft.core.errors import InputError, brief
+from cuadft.data.passages import join_pieces
 from cuadft.evaluation.text_scores import NO_CLAUSE
 from cuadft.feedback import agreement
-from cuadft.feedback.records import pair_key, without_surrogates
+from cuadft.feedback.records import OTHER_SIDE, pair_key, without_surrogates
 from cuadft.feedback.store import Store
 
-OTHER = {"a": "b", "b": "a"}
-KEPT = "Nothing before it is lost; this pair stays until its verdict is saved."
+TEXT_FIELDS = ("id", "contract", "question", "answer_a", "answer_b", "system_a", "system_b")  # of a task
+_NOTHING_LOST = "Nothing before it is lost; this pair stays until its verdict is saved."
 
 
 class Annotate(anywidget.AnyWidget):
-    """Ask an annotator for verdicts on pairs of answers.
+    """Ask an annotator to judge pairs of answers.
 
-    tasks: as `backlog.tasks` makes them; store: where verdicts go; annotator: a name, asked for in the widget if empty.
-    The answers' order on screen is drawn for each annotator and pair from `seed`. Raises InputError on a malformed task.
+    tasks: as `tasks.choose_tasks` makes them. store: where the judgements go. annotator: a name; if it is empty, the
+    widget asks for it. The order of the two answers on screen is drawn for each annotator and pair from `seed`. Raises
+    InputError on a malformed task.
     """
 
     _esm = "\n".join(Path(__file__).with_name(name).read_text("utf-8") for name in ("screens.js", "widget.js"))
@@ -51,13 +53,13 @@ class Annotate(anywidget.AnyWidget):
             self._tasks.setdefault(pair_key(task), task)
         self._store, self._seed = store, seed
         self._shown: str | None = None  # key of the pair on screen
-        self._ticket = self._reply = 0  # one ticket each time that a pair is shown, one reply to each message
-        self._again: list[str] = []  # skipped pairs that are asked once more
+        self._ticket = self._reply = 0  # both count up: the ticket with each pair shown, the reply with each message
+        self._again: list[str] = []  # keys of skipped pairs that are asked once more
         self._show()
         self.on_msg(self._receive)
 
     def __repr__(self) -> str:
-        """Say what a page without a live kernel shows."""
+        """Return the text that a page without a live kernel shows in the widget's place."""
         done = self.progress
         return f"Annotate({done['total']} pairs of answers, {done['done']} judged by {self.annotator or 'nobody yet'})"
 
@@ -67,13 +69,13 @@ class Annotate(anywidget.AnyWidget):
         return self.screen["progress"]
 
     def _receive(self, _: object, message: Any, __: object) -> None:
-        """Act on a message of the browser; what goes wrong is shown there, since a callback has no cell to fail in."""
+        """Act on a message of the browser; show an error in the widget, for a callback has no cell to fail in."""
         self._reply += 1
         try:
             self._act(message)
         except Exception as error:
             text = str(error) if isinstance(error, InputError) else brief(error)
-            self.screen = self.screen | {"reply": self._reply, "error": f"{text}\n{KEPT}"}
+            self.screen = self.screen | {"reply": self._reply, "error": f"{text}\n{_NOTHING_LOST}"}
 
     def _act(self, message: Mapping[str, Any]) -> None:
         act = message.get("act")
@@ -88,26 +90,23 @@ class Annotate(anywidget.AnyWidget):
         if act == "undo":
             return self._undo()
         if act == "again":
-            self._again = [key for key, j in self._mine(self._store.judgements()).items() if j["verdict"] == "skip"]
+            own = self._own_judgements(self._store.judgements())
+            self._again = [key for key, judgement in own.items() if judgement["verdict"] == "skip"]
             return self._show()
         raise InputError(f"Invalid message {act!r} from the browser: reload the page, then run the cell again")
 
     def _judge(self, message: Mapping[str, Any]) -> None:
-        """Store the verdict on the pair shown."""
+        """Store the annotator's judgement on the pair shown."""
         task = self._tasks[self._shown]
         first = first_shown(task, self.annotator, self._seed)
-        sides = {"left": first, "right": OTHER[first]}
+        sides = {"left": first, "right": OTHER_SIDE[first]}
         verdict, edited = message.get("verdict"), message.get("edited")
         verdict = sides.get(verdict, verdict)
-        if (
-            edited
-            and verdict in sides.values()
-            and edited.split() == without_surrogates(task[f"answer_{verdict}"]).split()
-        ):
-            edited = None  # confirmed as it was
-        kept = ("id", "contract", "question", "answer_a", "answer_b", "system_a", "system_b", "prompt")
+        if edited and verdict in OTHER_SIDE:
+            unchanged = edited.split() == without_surrogates(task[f"answer_{verdict}"]).split()
+            edited = None if unchanged else edited
         self._store.add(
-            {key: task.get(key) for key in kept}
+            {key: task.get(key) for key in (*TEXT_FIELDS, "prompt")}
             | {
                 "annotator": self.annotator,
                 "shown_first": first,
@@ -122,11 +121,11 @@ class Annotate(anywidget.AnyWidget):
         self._again = [key for key in self._again if key != self._shown]
 
     def _undo(self) -> None:
-        """Take back the annotator's last verdict on one of the tasks, and show its pair with what had been written."""
-        mine = self._mine(self._store.judgements())
-        if not mine:
+        """Take back the annotator's last judgement; show its pair again, with what the annotator had written."""
+        own = self._own_judgements(self._store.judgements())
+        if not own:
             return self._show(stay=True, note="There is nothing to take back.")
-        key, last = max(mine.items(), key=lambda item: item[1]["time"])
+        key, last = max(own.items(), key=lambda item: item[1]["time"])
         self._store.undo(last["uid"], self.annotator)
         with self.hold_sync():
             self._show(key, note="Your last verdict is taken back: judge this pair again.")
@@ -140,23 +139,23 @@ class Annotate(anywidget.AnyWidget):
                 "comment": last["comment"] or "",
             }
 
-    def _mine(self, judgements: Sequence[Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
-        """Return the annotator's judgement of each task that has one."""
+    def _own_judgements(self, judgements: Sequence[Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
+        """Return pair -> the annotator's judgement, for the tasks that the annotator has judged or skipped."""
         made = {pair_key(j): j for j in judgements if j["annotator"] == self.annotator}
         return {key: made[key] for key in self._tasks if key in made}
 
     def _show(self, key: str | None = None, *, stay: bool = False, note: str = "") -> None:
-        """Show the pair `key`, or the first one left; `stay` keeps the pair on screen."""
+        """Show the pair `key`, or the first pair that is left to judge; with `stay` the pair on screen remains."""
         judgements = self._store.judgements()
-        mine = self._mine(judgements)
-        skipped = [k for k, j in mine.items() if j["verdict"] == "skip"]
-        left = [k for k in self._tasks if k not in mine] + [k for k in self._again if k in skipped]
+        own = self._own_judgements(judgements)
+        skipped = [k for k, j in own.items() if j["verdict"] == "skip"]
+        left = [k for k in self._tasks if k not in own] + [k for k in self._again if k in skipped]
         if not stay:
             self._shown = key or next(iter(left), None)
             self._ticket += 1
         counts = {
             "total": len(self._tasks),
-            "done": len(mine),
+            "done": len(own),
             "skipped": len(skipped),
             "agreement": agreement.agreement_in_words(judgements),
         }
@@ -178,29 +177,27 @@ class Annotate(anywidget.AnyWidget):
 
 
 def first_shown(task: Mapping[str, Any], annotator: str, seed: int) -> str:
-    """Return which answer, "a" or "b", stands first: random for each annotator and pair, the same each time.
+    """Return which answer, "a" or "b", stands first: drawn for each annotator and pair, the same each time.
 
-    It follows the answers, not their letters: the pair with a and b swapped looks the same on screen.
+    The draw depends on the answers and not on their letters: with a and b swapped the pair looks the same on screen.
     """
     sides = sorted("ab", key=lambda side: (task[f"system_{side}"], task[f"answer_{side}"]))
     drawn = hashlib.sha256("\0".join([str(seed), annotator, pair_key(task)]).encode(errors="surrogatepass")).digest()
     return sides[drawn[0] % 2]
 
 
-TEXTS = ("id", "contract", "question", "answer_a", "answer_b", "system_a", "system_b")
-
-
 def pair_screen(task: Mapping[str, Any], first: str) -> dict[str, Any]:
-    """Return the pair as the browser gets it, answer `first` ("a" or "b") on the left; offsets are the contract's.
+    """Return the pair as the browser gets it, with answer `first` ("a" or "b") on the left; offsets are the contract's.
 
-    stretches: {"start", "end", "pieces": [[text, start, tone]]}, tone "left", "right", "both" or "" by who cites it;
-    cites: how many spans each answer cites, and how many of them lie outside all stretches.
+    stretches: joined passages, each {"start", "end", "pieces": [[text, start, tone]]}; the tone says which answer cites
+    a piece: "left", "right", "both" or "". cites: for each answer the number of spans that it cites, and how many of
+    these spans lie outside all stretches.
     """
-    order = [first, "b" if first == "a" else "a"]
+    order = [first, OTHER_SIDE[first]]
     spans = [list(task.get(f"spans_{side}") or []) for side in order]
     stretches = [
         {"start": start, "end": start + len(text), "pieces": screen_pieces(text, start, *spans)}
-        for start, text in joined_spans(task["passages"])
+        for start, text in join_pieces((passage["start"], passage["text"]) for passage in task["passages"])
     ]
     return {
         "kind": "pair",
@@ -209,26 +206,14 @@ def pair_screen(task: Mapping[str, Any], first: str) -> dict[str, Any]:
         "answers": [without_surrogates(task[f"answer_{side}"]) for side in order],
         "stretches": stretches,
         "refusal": NO_CLAUSE,
-        "cites": [[len(cited), sum(not _inside(span, stretches) for span in cited)] for cited in spans],
+        "cites": [[len(cited), sum(not _is_shown(span, stretches) for span in cited)] for cited in spans],
     }
-
-
-def joined_spans(passages: Sequence[Mapping[str, Any]]) -> list[tuple[int, str]]:
-    """Return (start, text) of the passages in the contract's order, those that touch or overlap as one."""
-    made: list[tuple[int, str]] = []
-    for passage in sorted(passages, key=lambda p: (p["start"], p["end"])):
-        start, text = made[-1] if made else (0, "")
-        if made and passage["start"] <= start + len(text):
-            made[-1] = (start, text + passage["text"][start + len(text) - passage["start"] :])
-        else:
-            made.append((passage["start"], passage["text"]))
-    return made
 
 
 def screen_pieces(
     text: str, start: int, left: Sequence[Sequence[int]], right: Sequence[Sequence[int]]
 ) -> list[list[Any]]:
-    """Cut `text`, which begins at offset `start` of the contract, where a cited span of either answer begins or ends."""
+    """Return `text`, which begins at offset `start` of the contract, cut where a cited span begins or ends."""
     end = start + len(text)
     edges = sorted({start, end} | {edge for span in [*left, *right] for edge in span[:2] if start < edge < end})
     tones = {(True, True): "both", (True, False): "left", (False, True): "right", (False, False): ""}
@@ -239,9 +224,9 @@ def screen_pieces(
 
 
 def check_task(task: Mapping[str, Any], name: str) -> None:
-    """Raise InputError, beginning with `name`, if the task lacks what the widget shows."""
-    advice = "make the tasks with feedback.feedback_tasks"
-    wrong = [key for key in TEXTS if not isinstance(task.get(key), str)]
+    """Raise InputError if the task lacks something that the widget shows; `name` begins the message."""
+    advice = "make the tasks with feedback.choose_tasks"
+    wrong = [key for key in TEXT_FIELDS if not isinstance(task.get(key), str)]
     if wrong:
         raise InputError(f"{name}: {wrong[0]!r} is {task.get(wrong[0])!r}, but must be text: {advice}")
     if task["answer_a"] == task["answer_b"]:
@@ -277,5 +262,5 @@ def _covers(spans: Sequence[Sequence[int]], place: int) -> bool:
     return any(span[0] <= place < span[1] for span in spans)
 
 
-def _inside(span: Sequence[int], stretches: Sequence[Mapping[str, Any]]) -> bool:
+def _is_shown(span: Sequence[int], stretches: Sequence[Mapping[str, Any]]) -> bool:
     return any(span[0] < s["end"] and span[1] > s["start"] for s in stretches)

@@ -1,4 +1,4 @@
-"""The loop over iterations: stages, skipping and resuming, records of what made what, the gate, and experiment trackers.
+"""The loop over iterations: stages, skipping and resuming, records of what made what, the gate, and trackers.
 
 It runs notebooks and never does their work: every step of theirs is in another room. For example:
 

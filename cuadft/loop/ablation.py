@@ -1,13 +1,10 @@
-"""Run a preset once per value of one parameter, all else equal, to see what that parameter is worth.
+"""An ablation: run a preset with two values of one parameter, all else equal, to see what the parameter is worth.
 
-    done = ablation.run("params/ablation.yaml", "use_synthetic", ("false", "true"))
-    print(done.text)
+    done = ablate("params/ablation.yaml", "use_synthetic", ("false", "true"))
+    print(done.text)  # the report: paired differences on the test split, in Markdown
 
-Each value has a run folder of its own: `cuadft status` shows it, and a killed ablation goes on where it stopped.
-
-What one parameter changed in two runs that differ in nothing else: paired differences, in a table and in words.
-
-The report of an ablation in plain words (Markdown).
+Each value has a run folder of its own, which `cuadft status` shows. A killed ablation goes on where it stopped. In the
+report, A is the first value and B the second; every difference is B minus A.
 """
 
 from __future__ import annotations
@@ -20,7 +17,9 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import takewhile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import pandas as pd
 
 from cuadft.core import files, params, runs
 from cuadft.core.errors import InputError
@@ -28,26 +27,55 @@ from cuadft.core.runs import Iteration
 from cuadft.data import rows
 from cuadft.evaluation.agreement import escaped, markdown_table
 from cuadft.evaluation.answer_files import count_of
-from cuadft.evaluation.published import ALONE, LARGER, noise
-from cuadft.evaluation.results import read_with_seeds
+from cuadft.evaluation.bootstrap import as_columns, check_resampling
+from cuadft.evaluation.compare import (
+    LARGER,
+    LARGER_ALONE,
+    detectable_difference,
+    holm,
+    noise_phrase,
+    paired_delta,
+)
+from cuadft.evaluation.metrics import score_predictions
+from cuadft.evaluation.results import as_csv, read_with_seeds
 from cuadft.loop import runner
 from cuadft.loop.kernel import lock
 from cuadft.loop.manifest import Manifest
-from cuadft.loop.stages import STAGES, Stage
+from cuadft.loop.stages import STAGE_NAMES, STAGES, Stage
 from cuadft.loop.status import duration_text
 
-if TYPE_CHECKING:
-    import pandas as pd
-
-
-UNTIL = "inference_sft"  # what follows, alignment and promotion, only adds noise to the comparison
-SKIPPED = ("inference_rag",)  # what it answers with the untuned model isn't compared
+LAST_STAGE = "inference_sft"  # what follows, alignment and promotion, only adds noise to the comparison
+SKIPPED = ("inference_rag",)  # the answers of the untuned model aren't compared
 FIRST_MEASURED = "rag_compile"  # the earliest stage that leaves something to compare
+REPORT_FILES = ("ablation.csv", "ablation.md")
+RETRIEVAL_FILE = "metrics/retrieval.csv"  # notebook 02's records on the test split
+RETRIEVAL_COLUMNS = ("id", "contract", "k", "retriever", "hit", "char_recall")
+KS = (1, 3)  # values of k, besides the k of the program
+ANSWER_METRICS = {
+    "f1": "answer F1",
+    "f1_answerable": "answer F1 where the clause exists",
+    "f1_no_clause": "answer F1 where there is no clause",
+}
+FINAL_SYSTEM = {"retrieval": "chosen", "answers": "sft"}  # the systems that a run ends with
+TRAINED_FOLDERS = ("retriever", "adapters")
+SEED = 7  # of the bootstrap
+ONE_TRAINING = (
+    "Each value was run once: the intervals say what other contracts could change, not what another seed of the "
+    "training could. Repeat with `--set seed=8` and another `--run-dir` before a small difference is believed."
+)
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One value of the parameter, as given, and the iteration that ran with it."""
+
+    value: str
+    iteration: Iteration
 
 
 @dataclass(frozen=True)
 class Ablation:
-    """Hold what `run` found: its folder, the two run folders, the paired differences and the report (Markdown)."""
+    """The result of `ablate`: its folder, the two run folders, the paired differences and the report (Markdown)."""
 
     folder: Path
     runs: tuple[Path, Path]
@@ -61,7 +89,7 @@ def ablate(
     values: tuple[str, str],
     *,
     run_dir: str | Path | None = None,
-    until: str = UNTIL,
+    until: str = LAST_STAGE,
     overrides: Sequence[str] = (),
     n_resamples: int = 2000,
     confidence: float = 0.95,
@@ -72,82 +100,105 @@ def ablate(
     values: as in --set, such as ("false", "true"). run_dir: the folder of both runs and of the report (default: the
     preset's). until: the last stage; from `rag_compile` on there is retrieval to compare, from `inference_sft` on
     answers. Stages before the first notebook that declares the parameter are run once and copied. Writes
-    ablation.csv and ablation.md. Raises InputError for bad input, before anything runs where that can be known, and
-    if the parameter changes the test questions; StageFailed as `loop.run`.
+    ablation.csv and ablation.md. Raises InputError for bad input (before anything runs, where that can be known) and
+    if the parameter changes the test questions; StageFailed as `runner.run`.
     """
-    from cuadft.evaluation import bootstrap
-
-    bootstrap.check_resampling(n_resamples, confidence)
-    notebooks = runs.project_root() / "notebooks"
-    chosen = _checked(preset, name, values, overrides, until, notebooks)
-    folder = runs.resolve_path(
-        run_dir or chosen.get("run_dir", runs.project_root() / "runs" / params.preset_file(preset).stem)
-    )
-    first, second = (Iteration(folder / each, 1) for each in _names(name, values))
-    for stale in FILES:
+    check_resampling(n_resamples, confidence)
+    chosen = _checked_values(preset, name, values, overrides, until)
+    default = runs.project_root() / "runs" / params.preset_file(preset).stem
+    folder = runs.resolve_path(run_dir or chosen.get("run_dir", default))
+    arms = [Arm(value, Iteration(folder / own, 1)) for value, own in zip(values, _folder_names(name, values))]
+    for stale in REPORT_FILES:
         (folder / stale).unlink(missing_ok=True)
 
-    def go(which: int, last: str) -> None:
-        own, given = (first, second)[which], f"{name}={values[which]}"
-        runner.run(
-            preset,
-            run_dir=own.run,
-            until=last,
-            skip=SKIPPED,
-            overrides=[*overrides, given],
-            log=lambda line: log(f"{given} {line}"),
-        )
+    def go(arm: Arm, last: str) -> None:
+        given = f"{name}={arm.value}"
+        settings = {"until": last, "skip": SKIPPED, "overrides": [*overrides, given]}
+        runner.run(preset, run_dir=arm.iteration.run, log=lambda line: log(f"{given} {line}"), **settings)
 
-    _run_both(go, first, second, name, values, until, log)
-    arms = [Arm(value, each) for value, each in zip(values, (first, second))]
+    _run_both(go, *arms, name, until, log)
     settings = {"n_resamples": n_resamples, "confidence": confidence}
     deltas, text = write_ablation(folder, name, *arms, preset=str(preset), overrides=overrides, **settings)
-    return Ablation(folder, (first.run, second.run), deltas, text)
+    return Ablation(folder, (arms[0].iteration.run, arms[1].iteration.run), deltas, text)
 
 
-def _run_both(
-    go: Callable[[int, str], None],
-    first: Iteration,
-    second: Iteration,
+def write_ablation(
+    folder: Path,
     name: str,
-    values: tuple[str, str],
-    until: str,
-    log: Callable[[str], object],
-) -> None:
-    shared = _before(name, runs.project_root() / "notebooks")
-    if not shared:  # the questions may differ: find that out before the long stages
-        go(0, STAGES[0].name)
-        go(1, STAGES[0].name)
-        _same_questions(first, second, name)
-    go(0, until)
-    if copied := _copy(first, second, shared):
-        log(f"{name}={values[1]} shares {', '.join(copied)} with {name}={values[0]}")
-    go(1, until)
-    _same_questions(first, second, name)
+    a: Arm,
+    b: Arm,
+    *,
+    preset: str,
+    overrides: Sequence[str] = (),
+    n_resamples: int = 2000,
+    confidence: float = 0.95,
+) -> tuple[pd.DataFrame, str]:
+    """Write ablation.csv and ablation.md into a folder; return the differences and the report.
+
+    Raises InputError as `ablation_deltas`.
+    """
+    deltas, notes = ablation_deltas(a.iteration, b.iteration, n_resamples=n_resamples, confidence=confidence)
+    given = f", with {', '.join(f'`{o}`' for o in overrides)}" if overrides else ""
+    opening = (
+        f"Preset `{preset}`{given}, run with `{name}={a.value}` (A) and `{name}={b.value}` (B); all other "
+        "parameters and seeds are the same, and so are the test questions."
+    )
+    text = _report(name, a, b, deltas, notes, opening, confidence)
+    files.write_text(folder / "ablation.csv", as_csv(deltas.assign(parameter=name, value_a=a.value, value_b=b.value)))
+    files.write_text(folder / "ablation.md", text)
+    return deltas, text
 
 
-def _checked(
-    preset: str | Path, name: str, values: tuple[str, str], overrides: Sequence[str], until: str, notebooks: Path
+def ablation_deltas(
+    a: Iteration, b: Iteration, *, n_resamples: int = 2000, confidence: float = 0.95
+) -> tuple[pd.DataFrame, list[str]]:
+    """Return one row per part, system and metric, b minus a on the test split, and what could not be compared.
+
+    Columns: part ("retrieval" or "answers"), system (a retriever of metrics/retrieval.csv, or a system that answered),
+    metric (hit@k, char_recall@k, or one of `ANSWER_METRICS`), a, b (means), value, low, high, n, n_contracts, p (as
+    `compare.paired_delta`), detectable (`compare.detectable_difference`), identical (each question has the same score
+    in both), p_holm (corrected over all rows that are not identical). Raises InputError if neither part can be
+    compared, and as `compare.paired_delta`.
+    """
+    found, notes = [], []
+    for part, scores_of in (("retrieval", _retrieval_scores), ("answers", _answer_scores)):
+        (one, missing_a), (two, missing_b) = scores_of(a), scores_of(b)
+        notes += dict.fromkeys([*missing_a, *missing_b])
+        for system in [name for name in one if name in two]:
+            deltas = _paired_deltas(one[system], two[system], n_resamples=n_resamples, confidence=confidence)
+            found += [{"part": part, "system": system} | delta for delta in deltas]
+    if not found:
+        raise InputError(f"Nothing to compare in {a.dir} and {b.dir}: {' '.join(notes) or 'no system is in both.'}")
+    table = pd.DataFrame(found)
+    table["p_holm"] = table["p"]
+    table.loc[~table["identical"], "p_holm"] = holm(table.loc[~table["identical"], "p"])
+    return table, notes
+
+
+# The two runs.
+
+
+def _checked_values(
+    preset: str | Path, name: str, values: tuple[str, str], overrides: Sequence[str], until: str
 ) -> dict[str, object]:
     """Return the preset's values with the overrides; raises InputError for what would fail or compare nothing."""
     if twice := [o for o in overrides if o.partition("=")[0].strip() == name]:
         raise InputError(f"--set {twice[0]}: {name} is what this ablation varies. Give its two values only.")
     if name == "run_dir":
         raise InputError("run_dir is no parameter to vary: it changes nothing but where the files lie.")
+    notebooks = runs.project_root() / "notebooks"
     one, other = (params.load_preset(preset, [*overrides, f"{name}={value}"], notebooks) for value in values)
     if one == other:
         raise InputError(f"{values[0]} and {values[1]} are the same value of {name}: give two different ones.")
-    stages = [stage.name for stage in STAGES]
-    if until not in stages:
-        raise InputError(
-            f"Invalid stage {until!r}{params.did_you_mean(until, stages)}: choose one of {', '.join(stages)}."
-        )
-    if stages.index(until) < stages.index(FIRST_MEASURED):
+    if until not in STAGE_NAMES:
+        hint = params.did_you_mean(until, STAGE_NAMES)
+        raise InputError(f"Invalid stage {until!r}{hint}: choose one of {', '.join(STAGE_NAMES)}.")
+    if STAGE_NAMES.index(until) < STAGE_NAMES.index(FIRST_MEASURED):
         raise InputError(f"Nothing is measured until {until}: choose {FIRST_MEASURED} or a later stage.")
     return one
 
 
-def _names(name: str, values: tuple[str, str]) -> list[str]:
+def _folder_names(name: str, values: tuple[str, str]) -> list[str]:
     """Return the names of the two run folders; values that differ only in odd characters get a hash as well."""
     found = [f"{name}={re.sub(r'[^0-9A-Za-z.+-]+', '_', value).strip('_.')[:60]}" for value in values]
     if found[0].lower() != found[1].lower():
@@ -155,16 +206,28 @@ def _names(name: str, values: tuple[str, str]) -> list[str]:
     return [f"{each}-{files.value_hash(value)[:8]}" for each, value in zip(found, values)]
 
 
-def _before(name: str, notebooks: Path) -> list[Stage]:
-    """Return the stages that come before the first notebook that declares the parameter: equal for both values."""
-    return list(
-        takewhile(
-            lambda stage: all(p.name != name for p in params.notebook_parameters(notebooks / stage.notebook)), STAGES
-        )
-    )
+def _run_both(
+    go: Callable[[Arm, str], None], a: Arm, b: Arm, name: str, until: str, log: Callable[[str], object]
+) -> None:
+    """Run both values up to a stage; the second takes over the stages that the parameter can't change."""
+    notebooks = runs.project_root() / "notebooks"
+
+    def independent(stage: Stage) -> bool:
+        return all(known.name != name for known in params.notebook_parameters(notebooks / stage.notebook))
+
+    shared = list(takewhile(independent, STAGES))
+    if not shared:  # the questions may differ: find that out before the long stages
+        go(a, STAGES[0].name)
+        go(b, STAGES[0].name)
+        _require_same_questions(a.iteration, b.iteration, name)
+    go(a, until)
+    if copied := _copy_stages(a.iteration, b.iteration, shared):
+        log(f"{name}={b.value} shares {', '.join(copied)} with {name}={a.value}")
+    go(b, until)
+    _require_same_questions(a.iteration, b.iteration, name)
 
 
-def _copy(source: Iteration, target: Iteration, stages: Sequence[Stage]) -> list[str]:
+def _copy_stages(source: Iteration, target: Iteration, stages: Sequence[Stage]) -> list[str]:
     """Copy what finished stages wrote, with their records: the loop finds them unchanged. Return their names."""
     done, copied = Manifest(source).stages, []
     with lock(target.run):
@@ -187,7 +250,7 @@ def _copy(source: Iteration, target: Iteration, stages: Sequence[Stage]) -> list
     return copied
 
 
-def _same_questions(one: Iteration, other: Iteration, name: str) -> None:
+def _require_same_questions(one: Iteration, other: Iteration, name: str) -> None:
     first, second = (each.path("data", "test.jsonl") for each in (one, other))
     if files.file_hash(first) != files.file_hash(second):
         raise InputError(
@@ -196,121 +259,35 @@ def _same_questions(one: Iteration, other: Iteration, name: str) -> None:
         )
 
 
-FILES = ("ablation.csv", "ablation.md")
-RETRIEVAL = "metrics/retrieval.csv"  # notebook 02's records on the test split
-RECORD = ("id", "contract", "k", "retriever", "hit", "char_recall")
-KS = (1, 3)  # besides the k of the program
-ANSWERS = ("f1", "f1_answerable", "f1_no_clause")
-HEADLINE = {"retrieval": "chosen", "answers": "sft"}  # the systems that a run ends with
-TRAINED = ("retriever", "adapters")  # folders of what a run trains
-SEED = 7  # of the bootstrap
+# What is compared: per system, a frame with id, contract and one column per metric.
 
 
-@dataclass(frozen=True)
-class Arm:
-    """One value of the parameter, as given, and the iteration that ran with it."""
-
-    value: str
-    iteration: Iteration
-
-
-def write_ablation(
-    folder: Path,
-    name: str,
-    a: Arm,
-    b: Arm,
-    *,
-    preset: str,
-    overrides: Sequence[str] = (),
-    n_resamples: int = 2000,
-    confidence: float = 0.95,
-) -> tuple[pd.DataFrame, str]:
-    """Write ablation.csv and ablation.md into a folder; return the differences and the report.
-
-    Raises InputError as `deltas`.
-    """
-    from cuadft.evaluation.results import as_csv
-
-    table, notes = ablation_deltas(a.iteration, b.iteration, n_resamples=n_resamples, confidence=confidence)
-    text = ablation_markdown(name, a, b, table, notes, preset=preset, overrides=overrides, confidence=confidence)
-    files.write_text(folder / "ablation.csv", as_csv(table.assign(parameter=name, value_a=a.value, value_b=b.value)))
-    files.write_text(folder / "ablation.md", text)
-    return table, text
-
-
-def ablation_deltas(
-    a: Iteration, b: Iteration, *, n_resamples: int = 2000, confidence: float = 0.95
-) -> tuple[pd.DataFrame, list[str]]:
-    """Return one row per part, system and metric, b minus a on the test split, and what could not be compared.
-
-    Columns: part (retrieval or answers), system (a retriever of metrics/retrieval.csv, or what predicted), metric
-    (hit@k, char_recall@k; `ANSWERS`), a, b (means), value, low, high, n, n_contracts, p, detectable (as
-    `compare.paired_deltas`), identical (each question has the same score in both), p_holm (corrected over all rows
-    that are not identical). Raises InputError if neither part can be compared, and as `compare.paired_delta`.
-    """
-    import pandas as pd
-
-    from cuadft.evaluation.compare import holm
-
-    rows, notes = [], []
-    for part, frames in (("retrieval", _retrieval), ("answers", _answers)):
-        (one, left_a), (two, left_b) = frames(a), frames(b)
-        notes += dict.fromkeys([*left_a, *left_b])
-        for system in [s for s in one if s in two]:
-            metrics = [m for m in one[system].columns[2:] if m in two[system] and one[system][m].notna().any()]
-            rows += _paired(part, system, one[system], two[system], metrics, n_resamples, confidence)
-    if not rows:
-        raise InputError(f"Nothing to compare in {a.dir} and {b.dir}: {' '.join(notes) or 'no system is in both.'}")
-    table = pd.DataFrame(rows)
-    table["p_holm"] = table["p"]
-    table.loc[~table["identical"], "p_holm"] = holm(table.loc[~table["identical"], "p"])
-    return table, notes
-
-
-def _paired(
-    part: str,
-    system: str,
-    a: pd.DataFrame,
-    b: pd.DataFrame,
-    metrics: Sequence[str],
-    n_resamples: int,
-    confidence: float,
-) -> Iterator[dict[str, Any]]:
-    from cuadft.evaluation.bootstrap import as_columns
-    from cuadft.evaluation.compare import detectable, paired_delta
-
-    for metric in metrics:
-        delta = paired_delta(a, b, metric=metric, n_resamples=n_resamples, seed=SEED, confidence=confidence)
+def _paired_deltas(a: pd.DataFrame, b: pd.DataFrame, **settings: Any) -> Iterator[dict[str, Any]]:
+    """Yield the paired difference of each metric that both frames have."""
+    for metric in [name for name in a.columns[2:] if name in b and a[name].notna().any()]:
+        delta = paired_delta(a, b, metric=metric, seed=SEED, **settings)
         one, other = (frame.set_index("id")[metric].dropna() for frame in (a, b))
-        columns = {key: value for key, value in as_columns(delta).items() if key not in ("std_error", "critical")}
-        least = detectable(delta.std_error, delta.n_clusters, critical=delta.critical)
-        yield {
-            "part": part,
-            "system": system,
-            "metric": metric,
-            "a": one.mean(),
-            "b": other.mean(),
-            **columns,
-            "detectable": least,
-            "identical": one.equals(other.reindex(one.index)),
-        }
+        means = {"metric": metric, "a": one.mean(), "b": other.mean()}
+        figures = {key: value for key, value in as_columns(delta).items() if key not in ("std_error", "critical")}
+        least = detectable_difference(delta.std_error, delta.n_clusters, critical=delta.critical)
+        yield means | figures | {"detectable": least, "identical": one.equals(other.reindex(one.index))}
 
 
-def _retrieval(iteration: Iteration) -> tuple[dict[str, pd.DataFrame], list[str]]:
+def _retrieval_scores(iteration: Iteration) -> tuple[dict[str, pd.DataFrame], list[str]]:
     """Return per retriever one row per test question with its hit@k and char_recall@k, and what is missing."""
-    import pandas as pd
-
-    path = iteration.path(RETRIEVAL)
+    path = iteration.path(RETRIEVAL_FILE)
     if not path.is_file():
         return {}, ["Retrieval is not compared: a run has no metrics/retrieval.csv (notebook 02 writes it)."]
-    records = _read_records(path)
+    records = _read_retrieval(path)
     if "split" in records:
         records = records[records["split"] == "test"]
     held_out = rows.split_titles(rows.contract_records(iteration.run, iteration.number), "test")
     records = records[records["contract"].isin(held_out)]
     if records.empty:
         return {}, [f"Retrieval is not compared: {path} holds no record on a test contract."]
-    ks = [k for k in sorted({*KS, *_sent(iteration)}) if (records["k"] == k).any()]
+    program = iteration.path("program", "rag.json")
+    sent = [int(files.read_json(program).get("k", 1))] if program.is_file() else []  # passages that the program sends
+    ks = [k for k in sorted({*KS, *sent}) if (records["k"] == k).any()]
     found = {}
     for retriever, own in records.groupby("retriever", sort=False):
         if own.duplicated(["id", "k"]).any():
@@ -321,103 +298,51 @@ def _retrieval(iteration: Iteration) -> tuple[dict[str, pd.DataFrame], list[str]
     return found, []
 
 
-def _read_records(path: Path) -> pd.DataFrame:
-    import pandas as pd
-
+def _read_retrieval(path: Path) -> pd.DataFrame:
     try:
         records = pd.read_csv(path, dtype={"id": str, "contract": str, "retriever": str}, keep_default_na=False)
-        missing = [name for name in RECORD if name not in records]
+        missing = [name for name in RETRIEVAL_COLUMNS if name not in records]
         numbers = records.astype({"k": int, "hit": float, "char_recall": float}) if not missing else records
     except (ValueError, pd.errors.ParserError) as error:
         told = " ".join(str(error).split())
         raise InputError(f"{path} can't be read ({told}): run 02_rag_compile again.") from None
     if missing:
-        raise InputError(f"{path} has no column {missing[0]!r} ({', '.join(RECORD)}): run 02_rag_compile again.")
+        needed = ", ".join(RETRIEVAL_COLUMNS)
+        raise InputError(f"{path} has no column {missing[0]!r} ({needed}): run 02_rag_compile again.")
     return numbers
 
 
-def _sent(iteration: Iteration) -> list[int]:
-    """Return how many passages the program sends, or nothing if there is no program."""
-    path = iteration.path("program", "rag.json")
-    return [int(files.read_json(path).get("k", 1))] if path.is_file() else []
-
-
-def _answers(iteration: Iteration) -> tuple[dict[str, pd.DataFrame], list[str]]:
+def _answer_scores(iteration: Iteration) -> tuple[dict[str, pd.DataFrame], list[str]]:
     """Return per system the scored rows of its test predictions, and which systems are incomplete."""
-    from cuadft.evaluation.metrics import score_predictions
-
     predictions, left_out = read_with_seeds(iteration, seed=0)
     test = [row for row in predictions if row["split"] == "test"]
     if not test:
         return {}, [*left_out, "Answers are not compared: a run has no complete test predictions."]
     frame = score_predictions(test)
-    by_system = frame[["system", "id", "contract", *ANSWERS]].groupby("system", sort=False)
+    by_system = frame[["system", "id", "contract", *ANSWER_METRICS]].groupby("system", sort=False)
     return {system: own.drop(columns="system") for system, own in by_system}, left_out
 
 
-def training_steps(iteration: Iteration) -> dict[str, int]:
-    """Return the training steps that each training.json of an iteration records, by its folder."""
-    found = {}
-    for path in sorted(p for name in TRAINED for p in iteration.path(name).rglob("training.json")):
-        record = files.read_json(path)
-        logged = [int(entry["step"]) for entry in record.get("log_history", []) if "step" in entry]
-        if "steps" in record or logged:
-            found[path.parent.relative_to(iteration.dir).as_posix()] = int(record.get("steps") or max(logged))
-    return found
+# The report.
 
 
-def stage_seconds(iteration: Iteration) -> float:
-    """Return how long the iteration's finished stages took."""
-    stages = files.read_json(iteration.path("manifest.json"))["stages"]
-    return math.fsum(stage["seconds"] or 0 for stage in stages.values())
-
-
-def row_sources(iteration: Iteration) -> Counter[str]:
-    """Return how many rows of each source data/synthetic.jsonl holds."""
-    path = iteration.path("data", "synthetic.jsonl")
-    return Counter(row.get("source", "unknown") for row in files.read_jsonl(path)) if path.is_file() else Counter()
-
-
-LABELS = {
-    "f1": "answer F1",
-    "f1_answerable": "answer F1 where the clause exists",
-    "f1_no_clause": "answer F1 where there is no clause",
-}
-ONE_TRAINING = (
-    "Each value was run once: the intervals say what other contracts could change, not what another seed of the "
-    "training could. Repeat with `--set seed=8` and another `--run-dir` before a small difference is believed."
-)
-
-
-def ablation_markdown(
-    name: str,
-    a: Arm,
-    b: Arm,
-    deltas: pd.DataFrame,
-    notes: Sequence[str],
-    *,
-    preset: str,
-    overrides: Sequence[str] = (),
-    confidence: float = 0.95,
+def _report(
+    name: str, a: Arm, b: Arm, deltas: pd.DataFrame, notes: Sequence[str], opening: str, confidence: float
 ) -> str:
-    """Return the report: what ran, every paired difference, and what exceeds the noise."""
-    given = f", with {', '.join(f'`{o}`' for o in overrides)}" if overrides else ""
-    opening = (
-        f"Preset `{preset}`{given}, run with `{name}={a.value}` (A) and `{name}={b.value}` (B); all other "
-        "parameters and seeds are the same, and so are the test questions."
-    )
+    """Return the report: what ran, what exceeds the noise, and every paired difference."""
     reading = (
         f"In brackets: {confidence:.0%} intervals that resample whole contracts. Holm: p corrected over all "
         "differences in these tables. Detectable: the true difference that would be found four times in five."
     )
+    steps = [_training_steps(arm.iteration) for arm in (a, b)]
     parts = [
         f"# Ablation of {escaped(name)}: {escaped(a.value)} against {escaped(b.value)}",
         opening,
-        _arms(name, a, b),
+        _arms_table(name, a, b, steps),
         "## Findings",
-        _bullets(ablation_findings(name, a, b, deltas, confidence)),
+        _bullets([*_warnings(name, b, steps), *_findings(name, a, b, deltas, confidence)]),
         "## Paired differences, B minus A",
-        *(f"### {part.capitalize()}\n\n{_table(own)}" for part, own in deltas.groupby("part", sort=False)),
+        *(f"### {part.capitalize()}\n\n{_deltas_table(own)}" for part, own in deltas.groupby("part", sort=False)),
         reading,
         ONE_TRAINING,
         _bullets(notes),
@@ -425,98 +350,88 @@ def ablation_markdown(
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def _arms(name: str, a: Arm, b: Arm) -> str:
-    trained = [training_steps(arm.iteration) for arm in (a, b)]
+def _arms_table(name: str, a: Arm, b: Arm, steps: Sequence[dict[str, int]]) -> str:
     lines = [["run folder", *(arm.iteration.run.name for arm in (a, b))]]
-    lines += [
-        [f"training steps, {folder}", *(each.get(folder, "none") for each in trained)]
-        for folder in dict.fromkeys([*trained[0], *trained[1]])
-    ]
-    lines += [
-        ["generated rows on offer", *(_offered(arm) for arm in (a, b))],
-        ["time of all stages", *(duration_text(stage_seconds(arm.iteration)) for arm in (a, b))],
-    ]
+    for folder in dict.fromkeys([*steps[0], *steps[1]]):
+        lines.append([f"training steps, {folder}", *(each.get(folder, "none") for each in steps)])
+    lines.append(["generated rows on offer", *(_counted(_row_sources(arm.iteration)) for arm in (a, b))])
+    entries = [Manifest(arm.iteration).stages.values() for arm in (a, b)]
+    seconds = [math.fsum(entry["seconds"] or 0 for entry in stages) for stages in entries]
+    lines.append(["time of all stages", *map(duration_text, seconds)])
     return markdown_table(["", f"A: {name}={a.value}", f"B: {name}={b.value}"], lines)
 
 
-def _offered(arm: Arm) -> str:
-    found = row_sources(arm.iteration)
-    listed = ", ".join(f"{source} {n:,}" for source, n in sorted(found.items()))
-    return f"{found.total():,}" + (f" ({listed})" if listed else "")
+def _training_steps(iteration: Iteration) -> dict[str, int]:
+    """Return the training steps that each training.json of an iteration records, by its folder."""
+    found = {}
+    for path in sorted(p for name in TRAINED_FOLDERS for p in iteration.path(name).rglob("training.json")):
+        record = files.read_json(path)
+        logged = [int(entry["step"]) for entry in record.get("log_history", []) if "step" in entry]
+        if "steps" in record or logged:
+            found[path.parent.relative_to(iteration.dir).as_posix()] = int(record.get("steps") or max(logged))
+    return found
 
 
-def ablation_findings(name: str, a: Arm, b: Arm, deltas: pd.DataFrame, confidence: float) -> list[str]:
-    """Return what can be said of the difference, "no difference" included, and what speaks against the comparison."""
-    told = []
-    trained = [training_steps(arm.iteration) for arm in (a, b)]
-    for folder in dict.fromkeys([*trained[0], *trained[1]]):
-        steps = [each.get(folder, 0) for each in trained]
-        if steps[0] != steps[1]:
-            told.append(
-                f"Not at equal steps: {folder} was trained for {steps[0]} steps in A and {steps[1]} in B, so "
+def _row_sources(iteration: Iteration) -> Counter[str]:
+    """Return how many rows of each source data/synthetic.jsonl holds."""
+    path = iteration.path("data", "synthetic.jsonl")
+    return Counter(row.get("source", "unknown") for row in files.read_jsonl(path)) if path.is_file() else Counter()
+
+
+def _counted(sources: Counter[str]) -> str:
+    listed = ", ".join(f"{source} {n:,}" for source, n in sorted(sources.items()))
+    return f"{sources.total():,}" + (f" ({listed})" if listed else "")
+
+
+def _warnings(name: str, b: Arm, steps: Sequence[dict[str, int]]) -> Iterator[str]:
+    """Yield what speaks against the comparison."""
+    for folder in dict.fromkeys([*steps[0], *steps[1]]):
+        in_a, in_b = (each.get(folder, 0) for each in steps)
+        if in_a != in_b:
+            yield (
+                f"Not at equal steps: {folder} was trained for {in_a} steps in A and {in_b} in B, so "
                 f"that the differences are not those of {name} alone."
             )
-    if name == "use_synthetic" and not row_sources(b.iteration).total():
-        told.append("data/synthetic.jsonl is empty: there was nothing more to train on, so that this shows nothing.")
+    if name == "use_synthetic" and not _row_sources(b.iteration).total():
+        yield "data/synthetic.jsonl is empty: there was nothing more to train on, so that this shows nothing."
+
+
+def _findings(name: str, a: Arm, b: Arm, deltas: pd.DataFrame, confidence: float) -> list[str]:
+    """Return one sentence per metric of the systems that a run ends with; the tables hold the figures of all."""
     if deltas["identical"].all():
-        return [*told, f"Every score is the same with either value: {name} changed nothing that is measured here."]
-    shown = [row for row in deltas.to_dict("records") if row["system"] == HEADLINE[row["part"]]]
-    return [*told, *(_sentence(name, a, b, row, confidence) for row in shown or deltas.to_dict("records"))]
+        return [f"Every score is the same with either value: {name} changed nothing that is measured here."]
+    found = deltas.to_dict("records")
+    final = [row for row in found if row["system"] == FINAL_SYSTEM[row["part"]]]
+    return [_finding(name, a, b, row, confidence) for row in final or found]
 
 
-def _sentence(name: str, a: Arm, b: Arm, row: dict[str, Any], confidence: float) -> str:
-    what = f"{_label(row['metric'])} of {row['system']}"
+def _finding(name: str, a: Arm, b: Arm, row: dict[str, Any], confidence: float) -> str:
+    kind, _, k = row["metric"].partition("@")
+    label = f"{kind.replace('char_recall', 'character recall')}@{k}" if k else ANSWER_METRICS[kind]
+    what = f"{label} of {row['system']}"
     if row["identical"]:
-        return f"{what}: no difference, every question has the same score ({row['a']:.3f})."
-    n = f"{count_of(row['n'], 'question')} of {count_of(row['n_contracts'], 'contract')}"
+        return f"{what}: no difference, every question has the same score."
     if math.isnan(row["p"]):
+        n = f"{count_of(row['n'], 'question')} of {count_of(row['n_contracts'], 'contract')}"
         return f"{what}: {row['value']:+.3f} on {n}, too few to test."
-    bounds = f"[{row['low']:+.3f}, {row['high']:+.3f}]"
-    test = f"{row['value']:+.3f} {bounds}, p {row['p']:.2g}, Holm {row['p_holm']:.2g}, on {n}"
-    verdict = noise(row, confidence)
-    if verdict in (LARGER, ALONE):
+    verdict = noise_phrase(row, confidence)
+    if verdict in (LARGER, LARGER_ALONE):
         better = b if row["value"] > 0 else a
-        return f"{what}: better with {name}={better.value}, {test}; {verdict}."
-    missed = (
-        f" A true difference below {row['detectable']:.3f} would be missed more than one time in five."
-        if row["detectable"] > 0
-        else ""
-    )
-    return f"{what}: no difference shown ({verdict}), {test}.{missed}"
+        return f"{what}: better with {name}={better.value}, {row['value']:+.3f} ({verdict})."
+    return f"{what}: no difference shown ({verdict}), {row['value']:+.3f}."
 
 
-def _table(rows: pd.DataFrame) -> str:
+def _deltas_table(deltas: pd.DataFrame) -> str:
     head = ("System", "Metric", "A", "B", "B − A", "n", "contracts", "p", "Holm", "Detectable")
-    lines = [
-        (
-            row.system,
-            row.metric,
-            f"{row.a:.3f}",
-            f"{row.b:.3f}",
-            _delta(row),
-            f"{row.n:,}",
-            row.n_contracts,
-            _p(row.p),
-            _p(row.p_holm),
-            f"{row.detectable:.3f}" if row.detectable > 0 else "–",
-        )
-        for row in rows.itertuples()
-    ]
+    lines = []
+    for row in deltas.itertuples():
+        bounds = "" if math.isnan(row.low) else f" [{row.low:+.3f}, {row.high:+.3f}]"
+        difference = "same" if row.identical else f"{row.value:+.3f}{bounds}"
+        means = (f"{row.a:.3f}", f"{row.b:.3f}", difference, f"{row.n:,}", row.n_contracts)
+        least = f"{row.detectable:.3f}" if row.detectable > 0 else "–"
+        p_values = ("–" if math.isnan(p) else f"{p:.2g}" for p in (row.p, row.p_holm))
+        lines.append((row.system, row.metric, *means, *p_values, least))
     return markdown_table(head, lines)
-
-
-def _delta(row: Any) -> str:
-    bounds = f" [{row.low:+.3f}, {row.high:+.3f}]" if row.low == row.low else ""
-    return "same" if row.identical else f"{row.value:+.3f}{bounds}"
-
-
-def _p(value: float) -> str:
-    return f"{value:.2g}" if value == value else "–"
-
-
-def _label(metric: str) -> str:
-    kind, _, k = metric.partition("@")
-    return {"hit": "hit", "char_recall": "character recall"}[kind] + f"@{k}" if k else LABELS[metric]
 
 
 def _bullets(lines: Sequence[str]) -> str:

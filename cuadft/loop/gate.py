@@ -1,8 +1,13 @@
-"""The gate: decide, on dev contracts and on earlier slices of the stream, whether a new system replaces the champion.
+"""The gate: decide on dev contracts and earlier slices of the stream whether a new system replaces the champion.
 
-A decision of the gate in words and as a table: which clause decided, with its figures.
+    decision = decide_champion(frame, iteration, GateRule(metric="f1"))
+    decision["promoted"]["system"]  # the champion from now on
+    decision_paragraph(decision), decision_table(decision)  # which criterion decided, with its figures
 
-Promote or roll back by hand, with a reason: kept beside the gate's decision and in the run's history.
+A person can overrule the gate, with a reason that is kept beside the gate's decision and in the run's history:
+
+    promote("runs/quickstart", "sft", reason="better on our own contracts")
+    rollback("runs/quickstart", reason="worse in use")
 """
 
 from __future__ import annotations
@@ -23,6 +28,7 @@ from cuadft.core.runs import (
     DECISION,
     HISTORY,
     PROGRAMS,
+    ChampionRecord,
     champion_history,
     champion_label,
     champion_line,
@@ -40,6 +46,21 @@ from cuadft.loop.criteria import CRITERIA, GateRule
 from cuadft.loop.kernel import lock
 
 SLICES = "slices"  # the split that holds the questions of the slices' held-out contracts
+TABLE_COLUMNS = ["system", "score", "clause", "passed", "value", "limit", "low", "high"]
+TABLE_COLUMNS += ["n", "n_contracts", "p", "detail"]
+CRITERION_LABELS = {
+    "improvement": "improvement on dev",
+    "slices": "earlier slices",
+    "categories": "categories",
+    "false_answers": "false answers",
+    "failures": "failures",
+    "prompt_tokens": "prompt tokens",
+    "seconds": "seconds per answer",
+    "candidates": "no candidate",
+}
+
+
+# The decision of the gate.
 
 
 def decide_champion(
@@ -52,30 +73,27 @@ def decide_champion(
     n_resamples: int = 2000,
     seed: int = 7,
 ) -> dict[str, Any]:
-    """Return the decision, for decision.json: the best candidate that meets every clause of the rule, or the champion.
+    """Return the decision, for decision.json: the best candidate that meets every criterion, or else the champion.
 
-    frame: from `metrics.score`; its test rows are dropped first, and neither they nor the order of the rows change
-    anything. Keys: action (promoted or kept), incumbent (the champion's name in the frame), incumbent_score, candidate (the
-    one promoted, else the one that came closest), promoted (a record of `champion`), delta (the candidate's difference on
-    dev), decided_by (the clause that decided), reason, rule, confidence, tuned_program, and candidates, simple systems
-    first: {"system", "score", "clauses"} (see `clauses`). Of equal means the simpler system wins. Raises InputError if the
-    champion has no dev rows.
+    frame: the rows of `metrics.score_predictions`, of which only dev and earlier slices count; their order changes
+    nothing. Of equal means the simpler system wins. The keys of the decision:
+    action ("promoted" or "kept"), incumbent (the champion's name in the frame), incumbent_score, candidate (the system
+    that was promoted or came closest), promoted (a champion's record, see `core.runs`), delta (the candidate's
+    difference on dev), decided_by (the criterion that decided), reason, rule, confidence, tuned_program, and
+    candidates: {"system", "score", "clauses"}, simple systems first ("clauses" holds the records of the criteria).
+    Raises InputError if the champion has no dev rows.
     """
     rule = rule or GateRule()
-    rows = _prepared(frame, iteration.number, rule.metric)
+    rows = _deciding_rows(frame, iteration.number, rule.metric)
     incumbent = "incumbent" if iteration.previous else "rag"
     parts = {name: part for name, part in rows.groupby("system", sort=False)}
     before = parts.pop(incumbent, rows[:0])
-    if not (before["part"] == criteria.DEV).any():
-        raise InputError(
-            f"There are no dev predictions of '{incumbent}', which the others must beat: run 03_batch_inference "
-            f"with systems including '{incumbent}' and splits including 'dev'."
-        )
+    _require_dev_rows(before, incumbent)
     settings = {"n_resamples": n_resamples, "seed": seed, "confidence": confidence}
-    first = criteria.improvement_criteria(before, parts, rule, **settings)
-    candidates = _tested(before, parts, first, rule, _earlier(rows, iteration), **settings)
+    improvements = criteria.improvement_criteria(before, parts, rule, **settings)
+    candidates = _tested_candidates(before, parts, improvements, rule, _earlier_slices(rows, iteration), **settings)
     best, decided_by = _choice(candidates)
-    delta = first[best["system"]][1] if best else None
+    delta = improvements[best["system"]][1] if best else None
     won = best is not None and decided_by is None
     winner = best["system"] if won else incumbent
     decision = {
@@ -95,20 +113,28 @@ def decide_champion(
     return decision | {"reason": decision_reason(decision)}
 
 
-def _tested(
+def _require_dev_rows(before: pd.DataFrame, incumbent: str) -> None:
+    if not (before["part"] == criteria.DEV).any():
+        raise InputError(
+            f"There are no dev predictions of '{incumbent}', which the others must beat: run 03_batch_inference "
+            f"with systems including '{incumbent}' and splits including 'dev'."
+        )
+
+
+def _tested_candidates(
     before: pd.DataFrame,
     parts: Mapping[str, pd.DataFrame],
-    first: Mapping[str, Any],
+    improvements: Mapping[str, Any],
     rule: GateRule,
-    wanted: list[int],
+    slices: list[int],
     **settings: Any,
 ) -> list[dict[str, Any]]:
-    """Return each candidate with its mean and its clauses, simple systems first; first: those of the improvement."""
+    """Return each candidate with its mean and the records of its criteria, simple systems first."""
     candidates = []
     for name in sorted(parts, key=runs.simplicity):
         made = [
-            first[name][0],
-            criteria.slices_criterion(before, parts[name], rule, wanted, **settings),
+            improvements[name][0],
+            criteria.slices_criterion(before, parts[name], rule, slices, **settings),
             criteria.categories_criterion(before, parts[name], rule, **settings),
             *criteria.ceiling_criteria(parts[name], rule, **settings),
         ]
@@ -116,10 +142,10 @@ def _tested(
     return candidates
 
 
-def _prepared(frame: pd.DataFrame, number: int, metric: str) -> pd.DataFrame:
-    """Return the rows that may decide, in an order of their own: dev, and the slices before this iteration's.
+def _deciding_rows(frame: pd.DataFrame, number: int, metric: str) -> pd.DataFrame:
+    """Return the rows that may decide, in a fixed order: dev, and the slices before this iteration's own.
 
-    `part` is "dev" or the slice's number (0: unknown); ids are made different between parts.
+    The column `part` is "dev" or the slice's number (0: unknown). Ids are made different between parts.
     """
     rows = frame[frame["split"].isin([criteria.DEV, SLICES])]
     dev = rows["split"] == criteria.DEV
@@ -132,8 +158,8 @@ def _prepared(frame: pd.DataFrame, number: int, metric: str) -> pd.DataFrame:
     return rows.sort_values(keys, kind="stable", ignore_index=True)
 
 
-def _earlier(rows: pd.DataFrame, iteration: runs.Iteration) -> list[int]:
-    """Return the slices before this iteration's that any system answered, or that the iteration asked."""
+def _earlier_slices(rows: pd.DataFrame, iteration: runs.Iteration) -> list[int]:
+    """Return the numbers of earlier slices whose questions any system answered, or the iteration asked."""
     path = iteration.path("data", f"{SLICES}.jsonl")
     asked = {int(row["slice"]) for row in files.read_jsonl(path)} if path.is_file() else set()
     answered = set(rows["part"]) - {criteria.DEV}
@@ -141,21 +167,22 @@ def _earlier(rows: pd.DataFrame, iteration: runs.Iteration) -> list[int]:
 
 
 def _choice(candidates: list[dict[str, Any]]) -> tuple[dict[str, Any] | None, str | None]:
-    """Return the candidate to promote and None, or the one that came closest and the clause that it failed.
+    """Return the candidate to promote and None, or the one that came closest and the criterion that it failed.
 
-    Closest is the best of those that improved, else the best.
+    Closest is the candidate with the best mean among those that improved; if no candidate improved, among all.
     """
     measured = [one for one in candidates if not math.isnan(one["score"])]
-    failed = {one["system"]: [c["clause"] for c in one["clauses"] if c["passed"] is False] for one in measured}
-    for among in (
-        [one for one in measured if not failed[one["system"]]],
-        [one for one in measured if CRITERIA[0] not in failed[one["system"]]],
-        measured,
-    ):
-        if among:
-            best = max(among, key=lambda one: one["score"])
-            return best, next(iter(failed[best["system"]]), None)
-    return None, "candidates"
+    if not measured:
+        return None, "candidates"
+    failed = {one["system"]: _failed_criteria(one) for one in measured}
+    passed = [one for one in measured if not failed[one["system"]]]
+    improved = [one for one in measured if CRITERIA[0] not in failed[one["system"]]]
+    best = max(passed or improved or measured, key=lambda one: one["score"])
+    return best, next(iter(failed[best["system"]]), None)
+
+
+def _failed_criteria(candidate: Mapping[str, Any]) -> list[str]:
+    return [found["clause"] for found in candidate["clauses"] if found["passed"] is False]
 
 
 def _mean(rows: pd.DataFrame, metric: str) -> float:
@@ -166,7 +193,7 @@ def _mean(rows: pd.DataFrame, metric: str) -> float:
 
 
 def _plain(value: Any) -> Any:
-    """Return a value as JSON holds it: NaN becomes None, numpy's numbers plain ones."""
+    """Return a value as JSON holds it: NaN becomes None, and numpy's numbers become plain ones."""
     if isinstance(value, Mapping):
         return {key: _plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
@@ -175,17 +202,7 @@ def _plain(value: Any) -> Any:
     return None if isinstance(value, float) and math.isnan(value) else value
 
 
-COLUMNS = ["system", "score", "clause", "passed", "value", "limit", "low", "high", "n", "n_contracts", "p", "detail"]
-NAMES = {
-    "improvement": "improvement on dev",
-    "slices": "earlier slices",
-    "categories": "categories",
-    "false_answers": "false answers",
-    "failures": "failures",
-    "prompt_tokens": "prompt tokens",
-    "seconds": "seconds per answer",
-    "candidates": "no candidate",
-}
+# The decision in words and as a table.
 
 
 def decision_reason(decision: Mapping[str, Any]) -> str:
@@ -195,52 +212,49 @@ def decision_reason(decision: Mapping[str, Any]) -> str:
         return f"kept: there is no other system with {metric} on dev"
     won = decision["action"] == "promoted"
     delta, decided = decision["delta"], decision["decided_by"]
-    said = f"{'promoted' if won else 'kept'}: {best} against {decision['incumbent']} on dev: "
-    said += (
-        f"{delta['value']:+.3f} {metric}, {_interval(delta, decision)}" if delta and delta["n"] else "not comparable"
-    )
+    measured = delta and delta["n"]
+    figures = f"{delta['value']:+.3f} {metric}, {_interval(delta, decision)}" if measured else "not comparable"
+    said = f"{'promoted' if won else 'kept'}: {best} against {decision['incumbent']} on dev: {figures}"
     if won:
         return said
-    found = _clause(decision, best, decided)
-    return f"{said}; decided by {NAMES[decided]}{': ' + found['detail'] if found['detail'] else ''}"
+    detail = _find_criterion(decision, best, decided)["detail"]
+    return f"{said}; decided by {CRITERION_LABELS[decided]}" + (f": {detail}" if detail else "")
 
 
 def decision_paragraph(decision: Mapping[str, Any]) -> str:
-    """Return two to five sentences of Markdown: what was decided, by which clause, and what the others failed by."""
+    """Return two to five sentences of Markdown: the decision, its criterion, and why other candidates failed."""
     best, decided = decision["candidate"], decision["decided_by"]
+    kept = f"**Kept: {decision['incumbent']}.**"
     if best is None:
-        return (
-            f"**Kept: {decision['incumbent']}.** No candidate has a {decision['rule']['metric']} on dev, so that there was "
-            "nothing to test. The next iteration starts from the champion."
-        )
-    won = decision["action"] == "promoted"
-    first = (
-        f"**Promoted: {best}**; every clause of the rule is met, and the clause *{NAMES[decided]}* decided."
-        if won
-        else f"**Kept: {decision['incumbent']}.** The clause *{NAMES[decided]}* decided against {best}, "
-        f"the candidate that came closest."
-    )
-    sentences = [first, _improved(decision, best)]
-    if won:
-        sentences.append(_untested(decision, best))
-    elif decided != "improvement":
-        sentences.append(_failed(_clause(decision, best, decided)))
-    sentences += [_others(decision, best), "" if won else "The next iteration starts from the champion."]
-    return " ".join(text for text in sentences if text)
+        nothing = f"No candidate has a {decision['rule']['metric']} on dev, so that there was nothing to test."
+        return f"{kept} {nothing} The next iteration starts from the champion."
+    label = CRITERION_LABELS[decided]
+    if decision["action"] == "promoted":
+        first = f"**Promoted: {best}**; it meets every criterion of the rule, and the criterion *{label}* decided."
+        sentences = [first, _improved(decision, best), _untested(decision, best), _others(decision, best)]
+        return " ".join(text for text in sentences if text)
+    first = f"{kept} The criterion *{label}* decided against {best}, the candidate that came closest."
+    failed = "" if decided == "improvement" else _failed(_find_criterion(decision, best, decided))
+    sentences = [first, _improved(decision, best), failed, _others(decision, best)]
+    return " ".join(text for text in [*sentences, "The next iteration starts from the champion."] if text)
 
 
 def decision_table(decision: Mapping[str, Any]) -> pd.DataFrame:
-    """Return one row per candidate and clause; p is Holm's for improvement and categories, one-sided for the slices."""
+    """Return one row per candidate and criterion (column "clause").
+
+    p is corrected by Holm for improvement and categories, and one-sided for the slices.
+    """
     rows = [
         {"system": one["system"], "score": one["score"]} | found
         for one in decision["candidates"]
         for found in one["clauses"]
     ]
-    return pd.DataFrame(rows, columns=COLUMNS)
+    return pd.DataFrame(rows, columns=TABLE_COLUMNS)
 
 
 def _improved(decision: Mapping[str, Any], system: str) -> str:
-    found, metric = _clause(decision, system, "improvement"), decision["rule"]["metric"]
+    """Return the sentence on how much better or worse the candidate is on dev."""
+    found, metric = _find_criterion(decision, system, "improvement"), decision["rule"]["metric"]
     if found["value"] is None:
         return f"It could not be compared: {found['detail']}."
     scores = {one["system"]: one["score"] for one in decision["candidates"]}
@@ -254,39 +268,40 @@ def _improved(decision: Mapping[str, Any], system: str) -> str:
 
 
 def _failed(found: Mapping[str, Any]) -> str:
+    """Return the sentence on a criterion that a candidate failed."""
+    label = CRITERION_LABELS[found["clause"]]
     if found["clause"] in ("slices", "categories"):
         asked = "a loss must be ruled out beyond" if found["clause"] == "slices" else "no loss may be shown beyond"
-        return f"On {NAMES[found['clause']]} {asked} {-found['limit']:.3f}: {found['detail']}."
+        return f"On {label} {asked} {-found['limit']:.3f}: {found['detail']}."
     if found["value"] is None:
-        return f"Its {NAMES[found['clause']]} are limited to {found['limit']:g}, but were not measured."
-    return f"Its {NAMES[found['clause']]} are {found['value']:.3g}, above the ceiling of {found['limit']:g}."
+        return f"Its {label} are limited to {found['limit']:g}, but were not measured."
+    return f"Its {label} are {found['value']:.3g}, above the ceiling of {found['limit']:g}."
 
 
 def _untested(decision: Mapping[str, Any], system: str) -> str:
-    """Return what the promotion does not rest on."""
-    found = [_clause(decision, system, name) for name in ("slices", "categories")]
-    notes = [
-        f"{NAMES[one['clause']]} ({one['detail']})" for one in found if one["passed"] is None and "too_few" not in one
-    ]
-    few, tested = (len(found[1].get(key, ())) for key in ("too_few", "parts"))
+    """Return the sentence on what could not be tested, so that the promotion does not rest on it."""
+    slices, categories = (_find_criterion(decision, system, name) for name in ("slices", "categories"))
+    untested = [one for one in (slices, categories) if one["passed"] is None and "too_few" not in one]
+    notes = [f"{CRITERION_LABELS[one['clause']]} ({one['detail']})" for one in untested]
+    few, tested = len(categories.get("too_few", ())), len(categories.get("parts", ()))
     if few:
         notes.append(f"{few} of {few + tested} categories (too few contracts)")
     return f"Not tested: {' and '.join(notes)}." if notes else ""
 
 
 def _others(decision: Mapping[str, Any], best: str) -> str:
-    failed = {
-        one["system"]: [NAMES[c["clause"]] for c in one["clauses"] if c["passed"] is False]
-        for one in decision["candidates"]
-        if one["system"] != best
-    }
-    said = [f"{system} ({names[0] if names else 'lower mean'})" for system, names in failed.items()]
-    return f"Not chosen, with the first clause that each failed: {', '.join(said)}." if said else ""
+    """Return the sentence on the other candidates."""
+    said = []
+    for one in decision["candidates"]:
+        if one["system"] != best:
+            failed = _failed_criteria(one)
+            said.append(f"{one['system']} ({CRITERION_LABELS[failed[0]] if failed else 'lower mean'})")
+    return f"Not chosen, with the first criterion that each failed: {', '.join(said)}." if said else ""
 
 
-def _clause(decision: Mapping[str, Any], system: str, name: str) -> Mapping[str, Any]:
+def _find_criterion(decision: Mapping[str, Any], system: str, name: str) -> Mapping[str, Any]:
     found = next(one["clauses"] for one in decision["candidates"] if one["system"] == system)
-    return next(clause for clause in found if clause["clause"] == name)
+    return next(one for one in found if one["clause"] == name)
 
 
 def _interval(found: Mapping[str, Any], decision: Mapping[str, Any]) -> str:
@@ -299,44 +314,44 @@ def _p(value: float) -> str:
     return f"p = {value:.3f}" if value >= 0.001 else "p < 0.001"
 
 
-Record = dict[str, Any]
+# The champion chosen by hand.
 
 
-def promote(run_dir: str | Path, system: str, *, reason: str, iteration: int | None = None) -> Record:
+def promote(run_dir: str | Path, system: str, *, reason: str, iteration: int | None = None) -> ChampionRecord:
     """Make a system the champion that the next iteration starts from; return the line noted in the history.
 
-    iteration: whose system it is (default: the newest one that has decided, which is also where the choice is kept).
-    Raises InputError on a system without program, retriever or whole weights, an empty reason, a run at work, and if
-    nothing would change.
+    iteration: the iteration whose system it is (default: the newest that has decided). The choice is kept beside the
+    newest decision. Raises InputError on a system without program, retriever or whole weights, an empty reason, a run
+    at work, and if nothing would change.
     """
-    newest = _newest(run_dir)
+    newest = _newest_decided(run_dir)
     source = runs.Iteration(newest.run, iteration or newest.number)
     with lock(newest.run):
-        _settle(newest)
-        chosen = _existing(source, system)
+        _complete_history(newest)
+        chosen = _whole_system(source, system)
         if same_champion(chosen, decided_champion(newest)):
             raise InputError(f"{champion_label(chosen)} is the champion already: choose another system, or roll back.")
-        return _by_hand(newest, "promote", chosen, reason)
+        return _note_choice(newest, "promote", chosen, reason)
 
 
-def rollback(run_dir: str | Path, *, reason: str) -> Record:
-    """Go back to the champion before the present one (a second call two steps); return the line noted in the history.
+def rollback(run_dir: str | Path, *, reason: str) -> ChampionRecord:
+    """Go back to the champion before the present one; return the line noted in the history.
 
-    Raises InputError if there is none, or if it is gone, and as `promote`.
+    A second call goes back two steps. Raises InputError if the present champion is the first, if the one before is
+    gone, and as `promote`.
     """
-    newest = _newest(run_dir)
+    newest = _newest_decided(run_dir)
     with lock(newest.run):
-        _settle(newest)
+        _complete_history(newest)
         line = champion_line(newest.run)
         if len(line) < 2:
-            raise InputError(
-                f"{champion_label(line[-1])} is the first champion of {newest.run}: there is none to go back to."
-            )
-        _whole(newest.run, line[-2])
-        return _by_hand(newest, "rollback", line[-2], reason)
+            first = champion_label(line[-1])
+            raise InputError(f"{first} is the first champion of {newest.run}: there is none to go back to.")
+        _require_whole(newest.run, line[-2])
+        return _note_choice(newest, "rollback", line[-2], reason)
 
 
-def _newest(run_dir: str | Path) -> runs.Iteration:
+def _newest_decided(run_dir: str | Path) -> runs.Iteration:
     run = runs.resolve_path(run_dir)
     if not (run / "run.json").is_file():
         raise InputError(f"No run in {run}: give the folder of a run, see `cuadft run`.")
@@ -346,21 +361,20 @@ def _newest(run_dir: str | Path) -> runs.Iteration:
     return runs.Iteration(run, numbers[-1])
 
 
-def _existing(iteration: runs.Iteration, system: str) -> Record:
-    used = _tuned_program(iteration)
+def _whole_system(iteration: runs.Iteration, system: str) -> ChampionRecord:
+    """Return the record of a system of an iteration; raises InputError unless all its parts are there."""
     trained = [path.name for path in iteration.path("adapters").glob("*") if has_weights(path)]
     names = [*PROGRAMS, *["retriever"] * (iteration.number > 1), *sorted(trained)]
     if system not in names:
-        weightless = "has no whole weights in" if iteration.path("adapters", system).is_dir() else "is no system of"
-        raise InputError(
-            f"'{system}' {weightless} {iteration.dir}{did_you_mean(system, names)}: choose one of {', '.join(names)}."
-        )
-    chosen = system_record(iteration, system, used)
-    _whole(iteration.run, chosen)
+        problem = "has no whole weights in" if iteration.path("adapters", system).is_dir() else "is no system of"
+        hint = did_you_mean(system, names)
+        raise InputError(f"'{system}' {problem} {iteration.dir}{hint}: choose one of {', '.join(names)}.")
+    chosen = system_record(iteration, system, _tuned_program(iteration))
+    _require_whole(iteration.run, chosen)
     return chosen
 
 
-def _whole(run: Path, chosen: Record) -> None:
+def _require_whole(run: Path, chosen: ChampionRecord) -> None:
     """Raise InputError unless all parts of a champion are there."""
     wanted = [chosen["program"], chosen["retriever"] and f"{chosen['retriever']}/settings.json"]
     missing = [name for name in wanted if name and not (run / name).is_file()]
@@ -373,17 +387,17 @@ def _whole(run: Path, chosen: Record) -> None:
 
 
 def _tuned_program(iteration: runs.Iteration) -> str:
-    """Return the program that the iteration's trained systems run: as its gate noted, else as its manifest says."""
+    """Return the program that the iteration's trained systems run: as its gate noted it, else as its manifest says."""
     noted = files.read_json(iteration.path(DECISION)) if iteration.path(DECISION).is_file() else {}
     if "tuned_program" in noted or not iteration.path("manifest.json").is_file():
         return noted.get("tuned_program", "rag")
     stages = files.read_json(iteration.path("manifest.json")).get("stages", {})
-    return next(
-        (s["parameters"]["tuned_program"] for s in stages.values() if "tuned_program" in s.get("parameters", {})), "rag"
-    )
+    parameters = [stage.get("parameters", {}) for stage in stages.values()]
+    return next((known["tuned_program"] for known in parameters if "tuned_program" in known), "rag")
 
 
-def _by_hand(newest: runs.Iteration, action: str, chosen: Record, reason: str) -> Record:
+def _note_choice(newest: runs.Iteration, action: str, chosen: ChampionRecord, reason: str) -> ChampionRecord:
+    """Write by_hand.json and the line of the history; return the line."""
     if not reason.strip():
         raise InputError("Invalid reason '': say in a few words why, it is kept in the history.")
     line = {
@@ -399,8 +413,8 @@ def _by_hand(newest: runs.Iteration, action: str, chosen: Record, reason: str) -
     return line
 
 
-def _settle(newest: runs.Iteration) -> None:
-    """Note a choice by hand that a kill kept out of the history."""
+def _complete_history(newest: runs.Iteration) -> None:
+    """Add to the history a choice by hand whose line a kill left unwritten."""
     content = files.read_json(newest.path(BY_HAND)) if newest.path(BY_HAND).is_file() else {}
     line = {key: content[key] for key in ("time", "iteration", "action", "from", "to", "reason") if key in content}
     if line and line not in champion_history(newest.run):

@@ -1,13 +1,13 @@
-"""Run one notebook with papermill in a kernel of its own, which holds the run folder as long as it lives.
+"""Run a notebook in a Jupyter kernel: its executed copy, the lock on the run folder, and the kernel's peak memory.
 
-The executed copy of a notebook: every state of it is written whole, and none holds a secret of the environment.
+    with lock(run) as held, watch_memory() as peak:
+        execute_notebook(source, target, parameters, root, hold=held.descriptor)
+    peak.mb  # megabytes
 
-Who works in a run folder: one loop at a time, and the kernels that it started, which can outlive it for a moment.
-
-The folder's `.lock` is locked by the loop and handed down to its kernels, so that the system holds it until the last of
-them has ended, however they end. What a killed loop leaves running is ended before another loop begins.
-
-Peak memory of the processes that this one starts, for the record of a stage.
+One loop at a time works in a run folder. The loop locks the folder's file `.lock` and hands the lock down to the
+kernels that it starts. A kernel can outlive a killed loop; then the system keeps the lock until the kernel has ended
+too. The next loop ends such a kernel before it begins.
+The executed copy is always written whole, and it holds no secret of the environment.
 """
 
 from __future__ import annotations
@@ -35,8 +35,15 @@ from cuadft.core.runs import unwritable
 if TYPE_CHECKING:
     from jupyter_client import AsyncKernelManager
 
-
 HEARTBEAT = 5.0  # seconds that a kernel's heartbeat may take to end
+LOCK_FILE = ".lock"
+PATIENCE = 20.0  # seconds in which the kernels of a killed loop have to end
+UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
+PROC = Path("/proc")
+MEMORY_INTERVAL = 1.0  # seconds between two looks at the memory
+
+
+# Run a notebook.
 
 
 def execute_notebook(
@@ -50,7 +57,8 @@ def execute_notebook(
 ) -> None:
     """Run one notebook with papermill in the project root; `target` is kept up to date, also on failure.
 
-    hold: the descriptor of the run folder's lock (see `holder.lock`), which the kernel inherits.
+    hold: the descriptor of the run folder's lock (see `lock`), which the kernel inherits. log: gets the lines of
+    progress that the notebook prints.
     """
     import papermill
 
@@ -60,8 +68,8 @@ def execute_notebook(
     # the kernel's own log would mix with the loop's lines; errors of cells are kept in the executed copy
     quiet = {"progress_bar": False, "extra_arguments": ["--IPKernelApp.log_level=50"]}
     options = {"kernel_name": "python3", "cwd": str(root), "start_timeout": 180, **quiet}
-    options["kernel_manager_class"] = _manager(hold)
-    watch_copy(target)
+    options["kernel_manager_class"] = _kernel_manager(hold)
+    register_copy(target)
     os.environ["CUADFT_PLAIN"] = "1"  # kernels inherit it: whole lines instead of bars, here and in the executed copy
     papermill.execute_notebook(*paths, parameters=parameters, stdout_file=_Relay(log), **options)
 
@@ -75,14 +83,15 @@ def stopped_early(target: Path) -> str | None:
     return None
 
 
-def _manager(descriptor: int | None) -> type[AsyncKernelManager]:
-    """Return a kernel manager whose kernels inherit a descriptor, and whose clients always come to an end."""
+def _kernel_manager(descriptor: int | None) -> type[AsyncKernelManager]:
+    """Return a class of kernel managers whose kernels inherit a descriptor, and whose clients always come to an end."""
     from jupyter_client import AsyncKernelClient, AsyncKernelManager
     from jupyter_client.channels import HBChannel
 
     class Heartbeat(HBChannel):
         def stop(self) -> None:
-            # Jupyter's own waits without limit for a thread that may wait for a kernel that is gone, and hangs the loop
+            # Jupyter's own method waits without limit for this thread, which may itself wait for a kernel that is
+            # gone; the loop would hang
             self._running = False
             self._exit.set()
             self.join(timeout=HEARTBEAT)
@@ -109,49 +118,49 @@ class _Relay:
 
     def write(self, text: str) -> None:
         for line in text.splitlines():
-            if line.startswith(progress.MARK):
+            if line.startswith(progress.LINE_START):
                 self.log(f"    {line}")
 
     def flush(self) -> None:
         """Do nothing: each line is passed on at once."""
 
 
-def watch_copy(target: Path) -> None:
+# The executed copy of a notebook.
+
+
+def register_copy(target: Path) -> None:
     """Let papermill write this file in one step each time, and without secrets (a traceback may repeat a key)."""
     from papermill.iorw import LocalHandler, papermill_io
 
     class Copy(LocalHandler):
         def write(self, buf: str, path: str) -> None:
-            write_text(path, cleaned(buf))
+            write_text(path, without_secrets(buf))
 
     papermill_io.register(str(target), Copy())
 
 
-def cleaned(notebook: str) -> str:
-    """Return a notebook's JSON without secrets in any of its texts; unchanged to the byte if there are none."""
+def without_secrets(notebook: str) -> str:
+    """Return a notebook's JSON without secrets in any of its texts; unchanged to the byte if it holds no secret."""
     content = json.loads(notebook)
-    found = _cleaned(content)
+    found = _redacted(content)
     if found == content:
         return notebook
     return json.dumps(found, ensure_ascii=False, indent=1, sort_keys=True) + "\n"
 
 
-def _cleaned(value: Any) -> Any:
+def _redacted(value: Any) -> Any:
     if isinstance(value, str):
         return redact(value)
     if isinstance(value, list):
-        whole = all(isinstance(line, str) and (line.endswith("\n") or line is value[-1]) for line in value)
-        if value and whole:  # lines of one text: a secret may hold a line's end
+        lines_of_one_text = all(isinstance(line, str) and (line.endswith("\n") or line is value[-1]) for line in value)
+        if value and lines_of_one_text:  # joined first, since a secret may run over the end of a line
             joined = "".join(value)
             return value if redact(joined) == joined else redact(joined).splitlines(keepends=True)
-        return [_cleaned(item) for item in value]
-    return {key: _cleaned(item) for key, item in value.items()} if isinstance(value, dict) else value
+        return [_redacted(item) for item in value]
+    return {key: _redacted(item) for key, item in value.items()} if isinstance(value, dict) else value
 
 
-FILE = ".lock"
-PATIENCE = 20.0  # seconds that what a killed loop left running has to end
-UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
-PROCESSES = Path("/proc")
+# The lock on a run folder.
 
 
 @dataclass(frozen=True)
@@ -164,18 +173,18 @@ class Hold:
 
 @contextmanager
 def lock(run: Path) -> Iterator[Hold]:
-    """Hold a run folder for one process and its kernels; the system lets go of it when they have ended, however they end.
+    """Hold a run folder for one process and its kernels, until all of them have ended in whatever way.
 
-    Ends the kernels of a loop that was killed, and deletes the parts of files that it left half-written. Raises
-    InputError if another loop works there, with its process id, and if the folder can't be written, now or later.
+    Ends the kernels of a loop that was killed, and deletes the files that it left half-written. Raises InputError if
+    another loop works there, with its process id, and if the folder can't be written, now or later.
     """
     try:
         run.mkdir(parents=True, exist_ok=True)
-        file = open(run / FILE, "a+", encoding="utf-8")  # noqa: SIM115
+        file = open(run / LOCK_FILE, "a+", encoding="utf-8")  # noqa: SIM115
     except OSError as error:
         raise unwritable(run, error) from error
     with file:
-        _take(run, file)
+        _take_lock(run, file)
         try:
             file.truncate(0)
             file.write(json.dumps({"pid": os.getpid(), "host": socket.gethostname()}) + "\n")
@@ -183,42 +192,44 @@ def lock(run: Path) -> Iterator[Hold]:
             files.remove_leftovers(run)
             yield Hold(run, file.fileno())
         except OSError as error:
-            elsewhere = error.filename and not Path(os.fsdecode(error.filename)).absolute().is_relative_to(
+            place = Path(os.fsdecode(error.filename)).absolute() if error.filename else run.absolute()
+            forbidden_elsewhere = error.errno in (errno.EACCES, errno.EPERM) and not place.is_relative_to(
                 run.absolute()
             )
-            if error.errno not in UNWRITABLE or (elsewhere and error.errno in (errno.EACCES, errno.EPERM)):
+            if error.errno not in UNWRITABLE or forbidden_elsewhere:
                 raise
             raise unwritable(run, error) from error
 
 
 def is_locked(run: Path) -> bool:
-    """Tell whether a loop works in the run folder now; what a killed one left running for a moment is none."""
-    if not (run / FILE).is_file():
+    """Tell whether a loop works in the run folder now; a kernel that a killed loop left behind does not count."""
+    if not (run / LOCK_FILE).is_file():
         return False
-    with open(run / FILE, encoding="utf-8") as file:
-        return not _free(file, fcntl.LOCK_SH) and not _dead(run, _named(run))
+    with open(run / LOCK_FILE, encoding="utf-8") as file:
+        return not _try_lock(file, fcntl.LOCK_SH) and not _is_gone(run, _noted_holder(run))
 
 
-def _take(run: Path, file: TextIO) -> None:
-    """Lock the file, or raise InputError that says who has it."""
+def _take_lock(run: Path, file: TextIO) -> None:
+    """Lock the file; raises InputError that says who has it."""
     patience = time.monotonic() + PATIENCE
-    while not _free(file, fcntl.LOCK_EX):
-        holder = _named(run)
+    while not _try_lock(file, fcntl.LOCK_EX):
+        holder = _noted_holder(run)
         who = f"process {holder.get('pid', 'unknown')} on {holder.get('host', 'an unknown computer')}"
-        if not _dead(run, holder):
+        if not _is_gone(run, holder):
             raise InputError(f"Another `cuadft run` ({who}) works in {run}: wait for it, or choose another --run-dir.")
         if time.monotonic() > patience:
             raise InputError(
                 f"A run in {run} was killed ({who}), but what it started still works there and can't be ended "
                 "from here: end its kernel (ipykernel_launcher), then repeat the command."
             )
-        for pid in _heirs(run, holder["pid"]):
+        for pid in _kernels_left(run, holder["pid"]):
             with suppress(ProcessLookupError):  # it has just ended by itself
                 os.kill(pid, signal.SIGKILL)
         time.sleep(0.05)
 
 
-def _free(file: TextIO, how: int) -> bool:
+def _try_lock(file: TextIO, how: int) -> bool:
+    """Lock the file, shared or exclusive; return False if somebody else has locked it."""
     try:
         fcntl.flock(file, how | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -226,20 +237,23 @@ def _free(file: TextIO, how: int) -> bool:
     return True
 
 
-def _named(run: Path) -> Mapping:
-    """Return who locked the folder last, {} if that is not written there (yet)."""
+def _noted_holder(run: Path) -> Mapping:
+    """Return who locked the folder last, as {"pid", "host"}; {} if that is not written there (yet)."""
     try:
-        found = files.read_json(run / FILE)
+        found = files.read_json(run / LOCK_FILE)
     except InputError:
         return {}
     return found if isinstance(found, dict) and isinstance(found.get("pid"), int) else {}
 
 
-def _dead(run: Path, holder: Mapping) -> bool:
-    """Tell whether the process that locked the folder is surely gone; one of another computer can't be seen."""
+def _is_gone(run: Path, holder: Mapping) -> bool:
+    """Tell whether the process that locked the folder has surely ended.
+
+    A process on another computer can't be seen from here and is taken to be at work.
+    """
     if holder.get("host") != socket.gethostname():
         return False
-    if (PROCESSES / "self" / "fdinfo").is_dir():
+    if (PROC / "self" / "fdinfo").is_dir():
         return holder["pid"] not in _locking(run) and not _hidden(holder["pid"])
     try:
         os.kill(holder["pid"], 0)
@@ -250,28 +264,30 @@ def _dead(run: Path, holder: Mapping) -> bool:
     return False
 
 
-def _heirs(run: Path, loop: int) -> list[int]:
-    """Return the processes that hold the lock of a loop that is gone; none where /proc can't tell."""
+def _kernels_left(run: Path, loop: int) -> list[int]:
+    """Return the kernels that still hold the lock of a loop that is gone; [] where /proc can't tell."""
     found = _locking(run)
-    # whoever locked the file himself is a loop: one that has not written its name yet must not be taken for a kernel
+    # a process that took the lock itself is a loop; a loop that has not written its name yet is no kernel to end
     return [] if loop in found or any(owner in found for owner in found.values()) else list(found)
 
 
 def _locking(run: Path) -> dict[int, int]:
-    """Return, by /proc, the processes that share in the lock, each with the one that took it (0 if that is gone)."""
-    wanted, found = (run / FILE).stat(), {}
-    for process in PROCESSES.iterdir() if PROCESSES.is_dir() else ():
-        for link in _links(process) if process.name.isdigit() else ():
+    """Return the processes that share in the lock, each with the process that took it (0 if that is gone).
+
+    The source is /proc; the result is {} where there is no /proc.
+    """
+    wanted, found = (run / LOCK_FILE).stat(), {}
+    for process in PROC.iterdir() if PROC.is_dir() else ():
+        for link in _open_files(process) if process.name.isdigit() else ():
             with suppress(OSError):  # closed, or ended meanwhile
-                if (
-                    os.path.samestat(link.stat(), wanted)
-                    and (owner := _owner(process / "fdinfo" / link.name)) is not None
-                ):
+                same_file = os.path.samestat(link.stat(), wanted)
+                owner = _lock_owner(process / "fdinfo" / link.name) if same_file else None
+                if owner is not None:
                     found[int(process.name)] = owner
     return found
 
 
-def _links(process: Path) -> list[Path]:
+def _open_files(process: Path) -> list[Path]:
     try:
         return list((process / "fd").iterdir())
     except OSError:
@@ -281,14 +297,17 @@ def _links(process: Path) -> list[Path]:
 def _hidden(pid: int) -> bool:
     """Tell whether a process is there, but another user's, whose open files can't be seen."""
     try:
-        os.scandir(PROCESSES / str(pid) / "fd").close()
+        os.scandir(PROC / str(pid) / "fd").close()
     except OSError as error:
         return isinstance(error, PermissionError)
     return False
 
 
-def _owner(info: Path) -> int | None:
-    """Return who took the lock that a descriptor shares in; "lock: 1: FLOCK ADVISORY WRITE PID ..." says it (proc(5))."""
+def _lock_owner(info: Path) -> int | None:
+    """Return the process that took the lock in which a descriptor shares, None if it shares in no lock.
+
+    proc(5) describes the line "lock: 1: FLOCK ADVISORY WRITE PID ..." of a file in fdinfo.
+    """
     for line in info.read_text().splitlines():
         words = line.split()
         if words[0] == "lock:" and "FLOCK" in words and "WRITE" in words:
@@ -296,23 +315,22 @@ def _owner(info: Path) -> int | None:
     return None
 
 
-PROC = Path("/proc")
-INTERVAL = 1.0  # seconds between two looks
+# Peak memory.
 
 
 class Peak:
-    """The most memory seen so far; `mb` is None where nothing could be seen."""
+    """The most memory seen so far; `mb` is None where no memory could be seen."""
 
     def __init__(self) -> None:
         self._bytes = 0
 
     @property
     def mb(self) -> float | None:
-        """Megabytes (10^6 bytes)."""
+        """Return megabytes (10^6 bytes)."""
         return round(self._bytes / 1e6, 1) if self._bytes else None
 
     def look(self, pid: int) -> None:
-        """Take in what the descendants of a process hold now and what each of them has held at most."""
+        """Measure what the descendants of a process hold now, and what each of them has held at most."""
         now, most = 0, 0
         for descendant in _descendants(pid):
             rss, highest = _memory(descendant)
@@ -321,12 +339,13 @@ class Peak:
 
 
 @contextmanager
-def watch_memory(pid: int | None = None, interval: float = INTERVAL) -> Iterator[Peak]:
-    """Watch the descendants of a process (this one), a notebook's kernel with its own children, from a thread.
+def watch_memory(pid: int | None = None, interval: float = MEMORY_INTERVAL) -> Iterator[Peak]:
+    """Watch from a thread the memory of all descendants of a process (default: this one), such as a notebook's kernel.
 
-    Read from /proc every `interval` seconds: the kernel's high-water mark of a process (VmHWM), which forgets no peak
-    between two looks, or the sum of what all of them hold at one time (VmRSS; shared pages count for each), whichever is
-    more. Only a rise in the last `interval` of a process can be missed. Memory of a GPU is not in it.
+    Every `interval` seconds two figures are read from /proc, and the larger one counts: the highest high-water mark of
+    one process (VmHWM), which forgets no peak between two looks, and the sum of what all processes hold at that moment
+    (VmRSS; shared pages count for each process). Only a rise in the last `interval` of a process can be missed. Memory
+    of a GPU is not included.
     """
     peak, done, pid = Peak(), threading.Event(), pid or os.getpid()
 
@@ -355,11 +374,11 @@ def _descendants(pid: int) -> list[int]:
             continue
         # pid (name) state parent ...; the name may hold spaces and brackets
         children.setdefault(int(stat.rpartition(")")[2].split()[1]), []).append(int(entry.name))
-    found, open_ = [], [pid]
-    while open_:
-        here = children.get(open_.pop(), [])
+    found, to_visit = [], [pid]
+    while to_visit:
+        here = children.get(to_visit.pop(), [])
         found += here
-        open_ += here
+        to_visit += here
     return found
 
 

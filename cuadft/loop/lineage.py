@@ -1,7 +1,12 @@
-"""Where an artefact comes from: what is recorded of a stage's making, and the stages behind a file of a run.
+"""Where an artefact comes from: what is recorded when a stage runs, and the stages behind each file of a run.
 
-The record of a stage holds its code, packages, machine, seeds, weights and contracts. From the records of all stages
-follows an artefact's chain, for example sft's adapter <- train rows and program <- contracts.
+    iteration = open_iteration("runs/quickstart", 1)  # a notebook's first step; writes run.json
+    records = stage_records(iteration)
+    start = artefacts(records)["iter-01/adapters/sft/adapter_model.safetensors"]
+    [record.label for record in artefact_ancestors([start], records)]  # 04 fine_tune, 02 rag_compile, 01 data_prep
+
+The file has three parts: the iteration's folder and run.json; what is recorded of a stage (code, packages, machine,
+seeds, weights, contracts); and the chain of stages behind an artefact.
 """
 
 from __future__ import annotations
@@ -22,14 +27,14 @@ from typing import Any
 from cuadft.core import params
 from cuadft.core.errors import InputError
 from cuadft.core.files import read_json, value_hash, write_json, write_text
-from cuadft.core.params import notebook_cells
-from cuadft.core.runs import FOLDERS, Iteration, resolve_path, unwritable
+from cuadft.core.runs import ITERATION_FOLDERS, Iteration, resolve_path, unwritable
 from cuadft.loop.manifest import Manifest
-from cuadft.loop.stages import STAGES, Stage
+from cuadft.loop.stages import STAGE_NAMES, STAGES, Pattern, Stage, code_cells
 
 PACKAGE = Path(__file__).parent.parent
-CODE = ("cuadft", "notebooks", "params", "pyproject.toml", "requirements.lock", ":!notebooks/executed")  # Git pathspecs
-MAIN = (
+# Git pathspecs of what decides the results
+CODE_PATHS = ("cuadft", "notebooks", "params", "pyproject.toml", "requirements.lock", ":!notebooks/executed")
+MAIN_PACKAGES = (
     "cuadft",
     "torch",
     "transformers",
@@ -42,7 +47,10 @@ MAIN = (
     "numpy",
     "papermill",
 )
-MODELS = ("model", "embedder", "reranker")  # parameters that name weights; empty or missing ones are left out
+MODEL_PARAMETERS = ("model", "embedder", "reranker")  # they name weights; empty or missing ones are left out
+
+
+# The iteration's folder and run.json.
 
 
 def open_iteration(run_dir: str | Path, iteration: int) -> Iteration:
@@ -56,7 +64,7 @@ def open_iteration(run_dir: str | Path, iteration: int) -> Iteration:
         missing = opened.previous.dir
         raise InputError(f"Iteration {iteration} needs {missing}: run iteration {iteration - 1} first.")
     try:
-        for name in FOLDERS:
+        for name in ITERATION_FOLDERS:
             opened.path(name).mkdir(parents=True, exist_ok=True)
         if not (opened.run / "run.json").exists():
             describe_run(opened.run, preset=None)
@@ -68,28 +76,23 @@ def open_iteration(run_dir: str | Path, iteration: int) -> Iteration:
 
 
 def describe_run(run: Path, *, preset: str | None) -> None:
-    """Write run.json: name, creation time, preset, versions, commit and machine of the latest call, environments of all.
+    """Write run.json: the run's name and creation time, and the latest call's preset, versions, commit and machine.
 
-    A call on an existing run keeps its creation time and its environments.
+    A call on an existing run keeps its creation time, and the environments of all calls.
     """
     before = read_json(run / "run.json") if (run / "run.json").exists() else {}
     created = before.get("created", datetime.now(UTC).isoformat(timespec="seconds"))
     versions, code = main_versions(), code_state()
-    record = {
-        "name": run.name,
-        "created": created,
-        "preset": preset,
-        "python": versions.pop("python"),
-        "versions": versions,
-    }
+    record = {"name": run.name, "created": created, "preset": preset}
+    record |= {"python": versions.pop("python"), "versions": versions}
     record |= {"git_commit": code["commit"], "git_dirty": code["dirty"], "machine": this_machine()}
     write_json(run / "run.json", record | {"environments": before.get("environments", {})})
 
 
 def run_environment(run: Path) -> str:
-    """Return the key of this process's environment in run.json, where it is added if it is new.
+    """Return the key of this process's environment in run.json; a new environment is added there.
 
-    An environment is all installed packages, Python and machine: too long for the record of every stage.
+    An environment names all installed packages, Python and the machine. It is too long for the record of every stage.
     """
     found = this_environment()
     key, record = value_hash(found)[:12], read_json(run / "run.json")
@@ -99,7 +102,10 @@ def run_environment(run: Path) -> str:
     return key
 
 
-def made_by(notebook: Path, parameters: Mapping[str, object]) -> dict[str, object]:
+# What is recorded of a stage.
+
+
+def code_used(notebook: Path, parameters: Mapping[str, object]) -> dict[str, object]:
     """Return what is known of a stage before it runs: its notebook, code, main versions and seeds."""
     return {
         "notebook": notebook.name,
@@ -109,33 +115,35 @@ def made_by(notebook: Path, parameters: Mapping[str, object]) -> dict[str, objec
     }
 
 
-def made_from(parameters: Mapping[str, object], hasher: Callable[[Path], str], root: Path) -> dict[str, object]:
-    """Return what a stage used from outside the run folder besides the files that its parameters name."""
+def models_and_data_used(
+    parameters: Mapping[str, object], hasher: Callable[[Path], str], root: Path
+) -> dict[str, object]:
+    """Return the weights and contracts that a stage's parameters name by a model's id or by a keyword."""
     return {"weights": weights_used(parameters, hasher), "contracts": contracts_used(parameters, hasher, root)}
 
 
 def code_state(notebook: Path | None = None) -> dict[str, object]:
     """Return what code runs: {"commit", "dirty", "package", "notebook"}.
 
-    commit: of the Git checkout that holds the package, None if none does; dirty: whether package, notebooks, presets or
-    pins differ from that commit (None without one), files that Git does not know included. package, notebook: SHA-256
-    of the package's Python files and of the notebook's code cells, which name the code also when it was dirty.
+    commit: of the Git checkout that holds the package, None if it is in no checkout. dirty: whether package, notebooks,
+    presets or pins differ from that commit; a file that Git does not know counts as a difference; None without a
+    commit. package, notebook: SHA-256 of the package's Python files and of the notebook's code cells, which tell the
+    code apart also when it was dirty. Without a notebook, that key is left out.
     """
-    commit, dirty = _git()
-    record = {"commit": commit, "dirty": dirty, "package": _package_hash(_package_state())}
+    commit, dirty = _git_state()
+    record = {"commit": commit, "dirty": dirty, "package": _package_hash(_package_files())}
     return record if notebook is None else record | {"notebook": notebook_hash(notebook)}
 
 
 def notebook_hash(notebook: Path) -> str:
     """Return the SHA-256 of a notebook's code cells."""
-    sources = ["".join(cell["source"]) for cell in notebook_cells(notebook) if cell.get("cell_type") == "code"]
-    return hashlib.sha256("\0".join(sources).encode()).hexdigest()
+    return hashlib.sha256("\0".join(code_cells(notebook)).encode()).hexdigest()
 
 
 def main_versions() -> dict[str, str | None]:
     """Return the versions of Python and of the main packages, None for one that is not installed."""
     installed = installed_packages()
-    return {"python": platform.python_version()} | {name: installed.get(name) for name in MAIN}
+    return {"python": platform.python_version()} | {name: installed.get(name) for name in MAIN_PACKAGES}
 
 
 @cache
@@ -152,16 +160,17 @@ def this_environment() -> dict[str, object]:
 
 @cache
 def this_machine() -> dict[str, object]:
-    """Return the machine's {"system", "cpu", "cores", "threads", "memory_gb"}; `cores` are those this process may use.
+    """Return the machine's {"system", "cpu", "cores", "threads", "memory_gb"}.
 
-    threads: OMP_NUM_THREADS, None if it is not set and each library decides for itself. No name or address is kept.
+    cores: how many this process may use. threads: OMP_NUM_THREADS, None if it is not set and each library decides for
+    itself. memory_gb: in units of 2^30 bytes. No name or address of the machine is kept.
     """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     threads = os.environ.get("OMP_NUM_THREADS", "")
-    memory = _field(Path("/proc/meminfo"), "MemTotal")
+    memory = _proc_field(Path("/proc/meminfo"), "MemTotal")
     return {
         "system": f"{platform.system()} {platform.machine()}",
-        "cpu": _field(Path("/proc/cpuinfo"), "model name") or platform.processor() or None,
+        "cpu": _proc_field(Path("/proc/cpuinfo"), "model name") or platform.processor() or None,
         "cores": cores,
         "threads": int(threads) if threads.isdecimal() else None,
         "memory_gb": round(int(memory.split()[0]) / 2**20, 1) if memory else None,
@@ -169,39 +178,45 @@ def this_machine() -> dict[str, object]:
 
 
 def seeds_used(parameters: Mapping[str, object]) -> dict[str, object]:
-    """Return the parameters that start a random generator: seed, split_seed, ... (not absent_seeds: these are questions)."""
+    """Return the parameters that start a random generator, such as seed and split_seed.
+
+    Parameters such as absent_seeds, which end in an s, count questions to start from and are left out.
+    """
     return {name: value for name, value in parameters.items() if name == "seed" or name.endswith("_seed")}
 
 
 def weights_used(parameters: Mapping[str, object], hasher: Callable[[Path], str]) -> dict[str, str]:
-    """Return the SHA-256 of the weights that the parameters name, by the model's id; those not on this disk are left out.
+    """Return the SHA-256 of the weights that the parameters name, by the model's id.
 
-    `hasher` hashes a file, and may remember it: a folder of large weights is read once.
+    Weights that are not on this disk are left out. `hasher` hashes a file and may remember it, so that a folder of
+    large weights is read once.
     """
     from cuadft.models import weights
 
     found = {}
-    for name in sorted({str(parameters.get(key) or "") for key in MODELS} - {""}):
+    for name in sorted({str(parameters.get(key) or "") for key in MODEL_PARAMETERS} - {""}):
         local, kept = Path(os.path.expanduser(name)), weights.cache_dir() / "models" / name.replace("/", "--")
         folders = [folder for folder in (local, kept) if (folder / "config.json").is_file()]
-        with suppress(InputError):  # without weights; the notebook that needed them has said so
-            if folder := folders[0] if folders else weights.cached_model(name, check=False):
+        with suppress(InputError):  # a folder without weights: the notebook that needed them has said so
+            folder = folders[0] if folders else weights.cached_model(name, check=False)
+            if folder:
                 found[name] = weights.weights_hash(folder, of_file=hasher)
     return found
 
 
 def contracts_used(parameters: Mapping[str, object], hasher: Callable[[Path], str], root: Path) -> dict[str, str]:
     """Return file name and SHA-256 of the contracts behind the keywords "sample" and "auto" of the parameter cuad."""
-    from cuadft.data.contracts import in_folder, sample_path
+    from cuadft.data.contracts import cuad_in_folder, sample_path
 
     cuad, folder = parameters.get("cuad"), root / str(parameters.get("data_dir") or "data")
-    path = sample_path() if cuad == "sample" else in_folder(folder) if cuad == "auto" else None
+    path = sample_path() if cuad == "sample" else cuad_in_folder(folder) if cuad == "auto" else None
     return {path.name: hasher(path)} if path else {}
 
 
-def _git() -> tuple[str | None, bool | None]:
+def _git_state() -> tuple[str | None, bool | None]:
+    """Return the checkout's commit, and whether the code differs from it."""
     top = _checkout()
-    shown = _call("-C", top, "status", "--porcelain=v2", "--branch", "--", *CODE) if top else None
+    shown = _git("-C", top, "status", "--porcelain=v2", "--branch", "--", *CODE_PATHS) if top else None
     if shown is None:
         return None, None
     heads = [line.split()[-1] for line in shown.splitlines() if line.startswith("# branch.oid ")]
@@ -211,14 +226,18 @@ def _git() -> tuple[str | None, bool | None]:
 
 @cache
 def _checkout() -> str | None:
-    """Return the top folder of the checkout that the package belongs to, not of one that merely lies around it."""
-    if _call("-C", str(PACKAGE), "ls-files", "--error-unmatch", "__init__.py") is None:
+    """Return the top folder of the Git checkout that the package belongs to.
+
+    A repository that merely lies around an installed package, and does not hold its files, is not meant.
+    """
+    if _git("-C", str(PACKAGE), "ls-files", "--error-unmatch", "__init__.py") is None:
         return None
-    top = _call("-C", str(PACKAGE), "rev-parse", "--show-toplevel")
+    top = _git("-C", str(PACKAGE), "rev-parse", "--show-toplevel")
     return top.strip() if top else None
 
 
-def _call(*arguments: str) -> str | None:
+def _git(*arguments: str) -> str | None:
+    """Return what a git command prints, None if it fails or Git is not there."""
     command = ["git", "--no-optional-locks", *arguments]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
@@ -227,20 +246,21 @@ def _call(*arguments: str) -> str | None:
     return done.stdout if done.returncode == 0 else None
 
 
-def _package_state() -> tuple[tuple[str, int, int], ...]:
+def _package_files() -> tuple[tuple[str, int, int], ...]:
+    """Return path, size and time of each Python file of the package; a change of any file changes the result."""
     found = [(path.relative_to(PACKAGE).as_posix(), path.stat()) for path in PACKAGE.rglob("*.py")]
     return tuple(sorted((name, stat.st_size, stat.st_mtime_ns) for name, stat in found))
 
 
 @cache
-def _package_hash(state: tuple[tuple[str, int, int], ...]) -> str:
+def _package_hash(listed: tuple[tuple[str, int, int], ...]) -> str:
     digest = hashlib.sha256()
-    for name, _, _ in state:
+    for name, _, _ in listed:
         digest.update(name.encode() + b"\0" + hashlib.sha256((PACKAGE / name).read_bytes()).digest())
     return digest.hexdigest()
 
 
-def _field(path: Path, name: str) -> str | None:
+def _proc_field(path: Path, name: str) -> str | None:
     """Return the value of the first line `name : value` of a file of /proc."""
     try:
         lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
@@ -250,12 +270,12 @@ def _field(path: Path, name: str) -> str | None:
     return next(found, None)
 
 
-NAMES = [stage.name for stage in STAGES]
+# The chain of stages behind an artefact.
 
 
 @dataclass(frozen=True)
-class Made:
-    """One stage of one iteration with its record in the manifest."""
+class StageRecord:
+    """One stage of one iteration with its entry in the manifest (see `Manifest`)."""
 
     iteration: Iteration
     stage: Stage
@@ -263,38 +283,42 @@ class Made:
 
     @property
     def label(self) -> str:
+        """Return iteration, notebook and stage, for example "[iter 2] 04 fine_tune"."""
         return f"[iter {self.iteration.number}] {self.stage.label}"
 
     @property
     def order(self) -> tuple[int, int]:
-        return self.iteration.number, NAMES.index(self.stage.name) if self.stage.name in NAMES else len(NAMES)
+        """Return a sort key: the order in which stages run; a stage of another version comes last."""
+        known = self.stage.name in STAGE_NAMES
+        return self.iteration.number, STAGE_NAMES.index(self.stage.name) if known else len(STAGE_NAMES)
 
     @property
     def inputs(self) -> Mapping[str, str]:
-        """Return the hash of what the stage read, by path from the run folder or by name of a parameter."""
+        """Return the hash of each file that the stage read, by path from the run folder or by name of a parameter."""
         return self.entry.get("inputs") or {}
 
     @property
     def outputs(self) -> Mapping[str, str]:
-        """Return the hash of what the stage wrote, by path from the run folder."""
+        """Return the hash of each file that the stage wrote, by path from the run folder."""
         return self.entry.get("outputs") or {}
 
     @property
     def done(self) -> bool:
+        """Tell whether the stage has finished."""
         return self.entry.get("status") == "done"
 
     def from_outside(self, name: str) -> bool:
         """Tell whether an input lies outside the run folder: "cuad", or "seed_runs FOLDER"."""
         return name.partition(" ")[0] in self.entry.get("parameters", {})
 
-    def files(self, patterns: tuple[str, ...]) -> list[str]:
-        """Return the files that patterns of the stage name now; none if the champion before can't be read."""
+    def files(self, patterns: tuple[Pattern, ...]) -> list[str]:
+        """Return the files that patterns of the stage name now; [] if the champion before can't be read."""
         known = self.entry.get("parameters", {})
         named = known.get("align_methods", known.get(self.stage.pass_systems, []))
         methods = [name for name in named if name not in self.stage.systems]
         try:
             return self.stage.files(patterns, self.iteration, {"align_methods": methods})
-        except InputError:  # a damaged decision, which is a changed output of its stage
+        except InputError:  # the decision before is damaged: it is reported as a changed output of its own stage
             return []
 
 
@@ -306,62 +330,65 @@ def run_iterations(run: Path) -> list[Iteration]:
     return [Iteration(run, number) for number in numbers]
 
 
-def stage_records(iteration: Iteration) -> list[Made]:
+def stage_records(iteration: Iteration) -> list[StageRecord]:
     """Return an iteration's recorded stages in their order; raises InputError if its manifest is damaged."""
-    found = Manifest(iteration).stages
     known = {stage.name: stage for stage in STAGES}
-    made = [
-        Made(iteration, known.get(name, Stage(name, entry.get("notebook", "??"))), entry)
-        for name, entry in found.items()
-    ]
-    return sorted(made, key=lambda one: one.order)
+    records = []
+    for name, entry in Manifest(iteration).stages.items():
+        stage = known.get(name, Stage(name, entry.get("notebook", "??")))
+        records.append(StageRecord(iteration, stage, entry))
+    return sorted(records, key=lambda record: record.order)
 
 
-def makers(made: Iterable[Made]) -> dict[str, list[Made]]:
-    """Return, for every recorded output, the stages that recorded it; the last one made what lies there."""
-    found: dict[str, list[Made]] = {}
-    for one in sorted(made, key=lambda one: one.order):
-        for name in one.outputs:
-            found.setdefault(name, []).append(one)
+def writers(records: Iterable[StageRecord]) -> dict[str, list[StageRecord]]:
+    """Return, for every recorded output, the stages that wrote it, in their order.
+
+    The last of them made the file that lies there now.
+    """
+    found: dict[str, list[StageRecord]] = {}
+    for record in sorted(records, key=lambda record: record.order):
+        for name in record.outputs:
+            found.setdefault(name, []).append(record)
     return found
 
 
-def artefacts(made: Iterable[Made]) -> dict[str, Made]:
+def artefacts(records: Iterable[StageRecord]) -> dict[str, StageRecord]:
     """Return the stage behind every file that has a lineage: recorded outputs and executed notebooks."""
-    found = {f"{one.iteration.dir.name}/executed/{one.stage.name}.ipynb": one for one in made}
-    found = {name: one for name, one in found.items() if (one.iteration.run / name).is_file()}
-    return found | {name: makers_[-1] for name, makers_ in makers(made).items()}
+    records = list(records)
+    executed = {f"{one.iteration.dir.name}/executed/{one.stage.name}.ipynb": one for one in records}
+    present = {name: one for name, one in executed.items() if (one.iteration.run / name).is_file()}
+    return present | {name: wrote[-1] for name, wrote in writers(records).items()}
 
 
-def artefact_ancestors(start: Iterable[Made], made: Sequence[Made]) -> list[Made]:
-    """Return the stages that start depends on, itself included, the latest first."""
-    owner, found, open_ = makers(made), {}, list(start)
-    while open_:
-        one = open_.pop()
-        if one.order not in found:
-            found[one.order] = one
-            open_ += [owner[name][-1] for name in one.inputs if name in owner]
+def artefact_ancestors(start: Iterable[StageRecord], records: Sequence[StageRecord]) -> list[StageRecord]:
+    """Return the stages that `start` depends on, itself included, the latest first."""
+    written_by, found, to_visit = writers(records), {}, list(start)
+    while to_visit:
+        record = to_visit.pop()
+        if record.order not in found:
+            found[record.order] = record
+            to_visit += [written_by[name][-1] for name in record.inputs if name in written_by]
     return [found[order] for order in sorted(found, reverse=True)]
 
 
 def resolve_artefact(run: Path, artefact: str, names: Iterable[str]) -> list[str]:
-    """Return the files that an artefact means: a file or a folder, from RUN, absolute, or without its iteration.
+    """Return the files of `names` that an artefact means.
 
-    Raises InputError, with the nearest name, if there is none, or if several iterations hold it.
+    artefact: a file or a folder; its path from the run folder, an absolute path, or a path without its iteration, such
+    as "scoreboard.csv". Raises InputError, with the nearest name, if it is unknown, or if several iterations hold it.
     """
     known = sorted(names)
-    for form in _forms(run, artefact):
+    for form in _paths_from_run(run, artefact):
         if found := [name for name in known if name == form or name.startswith(f"{form}/")]:
             return found
     short = artefact.strip("/").removeprefix("./")
     inside = [name for name in known if short and f"{name}/".startswith(f"{name.partition('/')[0]}/{short}/")]
-    holders = sorted({name.partition("/")[0] for name in inside})
-    if len(holders) == 1:
+    iterations = sorted({name.partition("/")[0] for name in inside})
+    if len(iterations) == 1:
         return inside
-    if holders:
-        raise InputError(
-            f"{artefact!r} is in several iterations: choose {' or '.join(f'{h}/{short}' for h in holders)}."
-        )
+    if iterations:
+        choices = " or ".join(f"{iteration}/{short}" for iteration in iterations)
+        raise InputError(f"{artefact!r} is in several iterations: choose {choices}.")
     folders = {str(parent) for name in known for parent in Path(name).parents} - {"."}
     bare = {name.partition("/")[2] for name in (*known, *folders)} - {""}
     hint = params.did_you_mean(artefact, [*known, *folders, *bare])
@@ -369,11 +396,8 @@ def resolve_artefact(run: Path, artefact: str, names: Iterable[str]) -> list[str
     raise InputError(f"No stage has recorded {artefact!r} in {run}{hint}: give a path from that folder{example}.")
 
 
-def _forms(run: Path, artefact: str) -> list[str]:
-    """Return the artefact's path from the run folder, as it may have been given: from there, absolute, or from here."""
-    paths, top = [run / artefact, Path.cwd() / artefact], run.resolve()
-    return [
-        path.resolve().relative_to(top).as_posix()
-        for path in paths
-        if path.resolve().is_relative_to(top) and path.resolve() != top
-    ]
+def _paths_from_run(run: Path, artefact: str) -> list[str]:
+    """Return the paths from the run folder that an artefact can mean: it may be given from there or from here."""
+    top = run.resolve()
+    paths = [path.resolve() for path in (run / artefact, Path.cwd() / artefact)]
+    return [path.relative_to(top).as_posix() for path in paths if path.is_relative_to(top) and path != top]

@@ -1,6 +1,10 @@
-"""What an iteration has done: the manifest that makes an interrupted run resumable.
+"""The manifest of an iteration: the record of its stages, by which a later call skips or resumes them.
 
-The hashes of a run folder's files, each file read once: a cache that a changed, restored or re-dated file can't fool.
+    manifest, hashes = Manifest(iteration), Hashes(iteration.run)
+    manifest.unchanged(stage, fingerprint, hashes)  # True: the stage is done and need not run again
+
+`Hashes` remembers the hashes of a run folder's files, so that each file is read once. A file that was changed, restored
+or dated back is read again.
 """
 
 from __future__ import annotations
@@ -14,18 +18,22 @@ from pathlib import Path
 from cuadft.core import files
 from cuadft.core.errors import InputError
 from cuadft.core.runs import Iteration
-from cuadft.loop.stages import SHARED, SHARED_FOLDERS, STAGES, Stage
+from cuadft.loop.stages import SHARED, SHARED_FOLDERS, STAGE_NAMES, STAGES, Stage
 
-ATTEMPT = ("started", "seconds", "status", "peak_memory_mb", "code", "endpoints")  # kept of an attempt that ended early
+# what is kept of an attempt that ended early
+ATTEMPT_KEYS = ("started", "seconds", "status", "peak_memory_mb", "code", "endpoints")
+HASH_CACHE = ".hashes.json"
+CLOCK_TICK = 0.02  # seconds; two changes of a file within less may leave the same times
 
 
 class Manifest:
-    """The record of an iteration's stages: what made each, of what, when, how long, and what it wrote.
+    """The record of an iteration's stages: what made each, from what, when, how long, and what it wrote.
 
-    An entry has the keys status ("running", "done", "failed", ...), started (UTC), seconds, peak_memory_mb (see `memory`),
-    notebook, code, versions, environment (its key in run.json), seeds, parameters, fingerprint, inputs and outputs (path
-    or parameter name -> SHA-256), weights (model -> SHA-256), contracts (file -> SHA-256), error, and earlier: the attempts
-    that this one took up. Entries of older versions lack some.
+    The entry of a stage has these keys; an entry of an older version lacks some of them:
+    status ("running", "done", "failed" or "incomplete"), started (UTC), seconds, peak_memory_mb (see
+    `kernel.watch_memory`), notebook, code, versions, environment (its key in run.json), seeds, parameters, fingerprint,
+    inputs and outputs (path or parameter name -> SHA-256), weights (model -> SHA-256), contracts (file -> SHA-256),
+    endpoints, error, and earlier (the attempts that ended early and that this one went on from).
     """
 
     def __init__(self, iteration: Iteration):
@@ -34,22 +42,7 @@ class Manifest:
         self.stages: dict[str, dict] = {}
         self._began = time.monotonic()
         if self.path.exists():
-            self.stages = self._read()
-
-    def _read(self) -> dict[str, dict]:
-        """Return the stages' entries; one that is damaged counts as missing, so that its stage runs again."""
-        try:
-            content = files.read_json(self.path)
-        except InputError as error:
-            raise InputError(
-                f"{error}\n  Without {self.path} the iteration's stages run again: you may delete it."
-            ) from error
-        if not isinstance(content, dict) or not isinstance(content.get("stages"), dict):
-            raise InputError(f"{self.path} is no manifest: delete it to run the iteration again.")
-        entries = content["stages"].items()
-        return {
-            name: entry for name, entry in entries if isinstance(entry, dict) and isinstance(entry.get("outputs"), dict)
-        }
+            self.stages = _read_entries(self.path)
 
     def unchanged(self, stage: Stage, fingerprint: str, hashes: Hashes) -> bool:
         """Tell whether the stage is done with this fingerprint and its outputs are as it left them."""
@@ -64,7 +57,7 @@ class Manifest:
         return True
 
     def resumable(self, stage: Stage, fingerprint: str) -> bool:
-        """Tell whether what lies there comes from an unfinished attempt with this very fingerprint."""
+        """Tell whether the stage's files come from an unfinished attempt with this very fingerprint."""
         entry = self.stages.get(stage.name, {})
         return entry.get("fingerprint") == fingerprint and entry.get("status") != "done"
 
@@ -77,14 +70,14 @@ class Manifest:
         hashes: Hashes,
         made_by: Mapping[str, object],
     ) -> None:
-        """Record that the stage starts now; `made_by` says what code runs, on what (see `lineage`)."""
+        """Record that the stage starts now; `made_by` says what code runs, and where (see `lineage.code_used`)."""
         before = self.stages.get(stage.name, {})
         started = datetime.now(UTC).isoformat(timespec="seconds")
         entry = {"status": "running", "started": started, "seconds": None, "peak_memory_mb": None, **made_by}
         entry |= {"parameters": dict(parameters), "fingerprint": fingerprint, "inputs": dict(inputs)}
-        entry |= {"outputs": {}, "error": None, "shared_before": self._shared(hashes)}
+        entry |= {"outputs": {}, "error": None, "shared_before": self._shared_files(hashes)}
         if before.get("fingerprint") == fingerprint and before.get("status") != "done":
-            entry["earlier"] = [*before.get("earlier", []), {key: before.get(key) for key in ATTEMPT}]
+            entry["earlier"] = [*before.get("earlier", []), {key: before.get(key) for key in ATTEMPT_KEYS}]
             entry["shared_before"] = before.get("shared_before", entry["shared_before"])
         self.stages[stage.name] = entry
         self._began = time.monotonic()
@@ -94,13 +87,19 @@ class Manifest:
         """Record a success with the hashes of the stage's outputs, and `more`: peak memory, weights, contracts.
 
         With an `error` in `more` the stage is incomplete: it keeps its outputs, and a later call runs it again.
+        A file of a shared folder counts as written by this stage if it changed while the stage ran, or if no other
+        stage has recorded it as it is.
         """
         run = self.iteration.run
         written = stage.files((*stage.writes, *stage.keeps), self.iteration, values)
         outputs = {name: hashes(run / name) for name in written}
-        before, others = self.stages[stage.name].pop("shared_before", {}), self._recorded(but=stage)
-        shared = self._shared(hashes).items()
-        outputs |= {name: found for name, found in shared if before.get(name) != found or (name, found) not in others}
+        before = self.stages[stage.name].pop("shared_before", {})
+        of_others = {
+            output for name, entry in self.stages.items() if name != stage.name for output in entry["outputs"].items()
+        }
+        for name, found in self._shared_files(hashes).items():
+            if before.get(name) != found or (name, found) not in of_others:
+                outputs[name] = found
         self._end(stage, "incomplete" if more.get("error") else "done", {"outputs": outputs, **more})
 
     def fail(self, stage: Stage, error: str, **more: object) -> None:
@@ -108,7 +107,7 @@ class Manifest:
         self._end(stage, "failed", {"error": error, **more})
 
     def clear(self, stage: Stage, values: Mapping) -> int:
-        """Delete the stage's outputs, but what it keeps, and its record; return the number of files deleted."""
+        """Delete the stage's record and its outputs, except what it keeps; return the number of files deleted."""
         names = set(self.stages.pop(stage.name, {}).get("outputs", {}))
         names |= set(stage.files(stage.writes, self.iteration, values))
         names -= set(stage.files(stage.keeps, self.iteration, values))
@@ -125,16 +124,14 @@ class Manifest:
         self._save()
 
     def _shared_with_later(self, stage: Stage, name: str) -> bool:
-        later = [other for other in _after(stage) if other.name in self.stages]
+        """Tell whether a later stage may have written this file again, so that its change is no damage."""
+        later = [other for other in STAGES[STAGE_NAMES.index(stage.name) + 1 :] if other.name in self.stages]
         return any(may_rewrite(other, self.stages[other.name], stage, name) for other in later)
 
-    def _shared(self, hashes: Hashes) -> dict[str, str]:
+    def _shared_files(self, hashes: Hashes) -> dict[str, str]:
         """Return the hashes of the files in the folders that no stage owns."""
         run = self.iteration.run
         return {name: hashes(run / name) for name in STAGES[0].files(SHARED, self.iteration, {})}
-
-    def _recorded(self, *, but: Stage) -> set[tuple[str, str]]:
-        return {item for name, entry in self.stages.items() if name != but.name for item in entry["outputs"].items()}
 
     def _save(self) -> None:
         files.write_json(self.path, {"iteration": self.iteration.number, "stages": self.stages})
@@ -143,33 +140,42 @@ class Manifest:
 def may_rewrite(later: Stage, entry: Mapping, stage: Stage, name: str) -> bool:
     """Tell whether a later stage with this entry has written a shared file of `stage` again, or may have begun to.
 
-    Such are evaluate's tables, which the second evaluation replaces, and the verdicts of a judge.
+    Examples: evaluate's tables, which the second evaluation replaces, and the verdicts of a judge. `name` is a path
+    from the run folder, such as "iter-01/metrics/scores.json".
     """
-    begun = entry.get("status") != "done" and (
-        later.notebook == stage.notebook or name in entry.get("shared_before", {})
-    )
-    return any(name.split("/")[1:2] == [folder] for folder in SHARED_FOLDERS) and (begun or name in entry["outputs"])
+    shared = name.split("/")[1:2] in [[folder] for folder in SHARED_FOLDERS]
+    may_have_begun = later.notebook == stage.notebook or name in entry.get("shared_before", {})
+    begun = entry.get("status") != "done" and may_have_begun
+    return shared and (begun or name in entry["outputs"])
 
 
-def _after(stage: Stage) -> tuple[Stage, ...]:
-    names = [known.name for known in STAGES]
-    return STAGES[names.index(stage.name) + 1 :]
-
-
-FILE = ".hashes.json"
-TICK = 0.02  # seconds; two changes of a file within less may leave the same times
+def _read_entries(path: Path) -> dict[str, dict]:
+    """Return the stages' entries; one that is damaged counts as missing, so that its stage runs again."""
+    try:
+        content = files.read_json(path)
+    except InputError as error:
+        raise InputError(f"{error}\n  Without {path} the iteration's stages run again: you may delete it.") from error
+    if not isinstance(content, dict) or not isinstance(content.get("stages"), dict):
+        raise InputError(f"{path} is no manifest: delete it to run the iteration again.")
+    entries = {name: entry for name, entry in content["stages"].items() if isinstance(entry, dict)}
+    return {name: entry for name, entry in entries.items() if isinstance(entry.get("outputs"), dict)}
 
 
 class Hashes:
-    """File hashes of one run folder, remembered in .hashes.json for as long as a file's identity and times stand.
+    """File hashes of one run folder, remembered in .hashes.json while a file keeps its identity, size and times.
 
-    The time of the last change (ctime) is the system's own: unlike the modification time it can't be set back.
+    Among the times is that of the last change (ctime). The system sets it, and nobody can set it back, unlike the
+    modification time.
+
+        hashes = Hashes(run)
+        hashes(run / "contracts.jsonl")  # the SHA-256, read from the file only if it may have changed
+        hashes.save()
     """
 
     def __init__(self, run: Path):
-        self.path = run / FILE
+        self.path = run / HASH_CACHE
         self.changed = False
-        self.known = self._read()
+        self.known = _read_cache(self.path)
 
     def __call__(self, path: Path) -> str:
         state = _state(path)
@@ -177,8 +183,8 @@ class Hashes:
         if entry and entry[:-1] == state:
             return entry[-1]
         # a file of this very moment could change again and keep its times
-        if 0 <= time.time() - path.stat().st_ctime < TICK:
-            time.sleep(TICK)
+        if 0 <= time.time() - path.stat().st_ctime < CLOCK_TICK:
+            time.sleep(CLOCK_TICK)
         state, found = _state(path), files.file_hash(path)
         if state == _state(path) and _settled(path):
             self.known[str(path)] = [*state, found]
@@ -192,14 +198,15 @@ class Hashes:
             files.write_json(self.path, {"files": kept, "sha256": files.value_hash(kept)})
             self.changed = False
 
-    def _read(self) -> dict[str, list]:
-        """Return what is remembered, nothing if the file is missing or not as it was written."""
-        try:
-            content = files.read_json(self.path)
-        except InputError:
-            return {}  # only a cache: worth nothing if damaged
-        whole = isinstance(content, dict) and isinstance(content.get("files"), dict)
-        return content["files"] if whole and content.get("sha256") == files.value_hash(content["files"]) else {}
+
+def _read_cache(path: Path) -> dict[str, list]:
+    """Return the remembered hashes; an empty dict if the file is missing or not as it was written."""
+    try:
+        content = files.read_json(path)
+    except InputError:
+        return {}  # only a cache: nothing is lost with it
+    whole = isinstance(content, dict) and isinstance(content.get("files"), dict)
+    return content["files"] if whole and content.get("sha256") == files.value_hash(content["files"]) else {}
 
 
 def _state(path: Path) -> list[int]:
@@ -208,6 +215,9 @@ def _state(path: Path) -> list[int]:
 
 
 def _settled(path: Path) -> bool:
-    """Tell whether a later change must show in the times: not with whole-second times, nor with one that lies ahead."""
+    """Tell whether a later change must show in the file's times.
+
+    It need not where the file system keeps whole seconds, or where the time of the last change lies ahead of the clock.
+    """
     changed = os.stat(path).st_ctime_ns
     return changed % 10**9 > 0 and time.time_ns() - changed > 0

@@ -1,4 +1,10 @@
-"""The loop: run each iteration's notebooks with papermill, skip what is unchanged, resume after a kill."""
+"""The loop: run each iteration's notebooks with papermill, skip what is unchanged, resume after a kill.
+
+    done = run("params/smoke.yaml", iterations=2)
+    [step["stage"] for step in done["steps"] if step["state"] == "done"]  # what this call ran
+
+After a kill, or after the repair of a stage that failed, the same call goes on where the run stopped.
+"""
 
 from __future__ import annotations
 
@@ -15,28 +21,26 @@ from cuadft.core.runs import Iteration
 from cuadft.loop import kernel, lineage, stages, trackers
 from cuadft.loop.kernel import execute_notebook, lock, stopped_early
 from cuadft.loop.manifest import Hashes, Manifest
-from cuadft.loop.stages import STAGES, Stage
+from cuadft.loop.stages import STAGE_NAMES, STAGES, Stage
 from cuadft.loop.status import duration_text
 from cuadft.models import usage
 
 # how the system, SQLite and compiled libraries say that a disk is full
-NO_ROOM = (
-    "No space left on device",
-    "Disk quota exceeded",
-    "database or disk is full",
-    "os error 28",
-    "inline_container.cc",
-    "PytorchStreamWriter failed",
-)  # torch.save's own
+DISK_FULL = ("No space left on device", "Disk quota exceeded", "database or disk is full", "os error 28")
+DISK_FULL += ("inline_container.cc", "PytorchStreamWriter failed")  # torch.save's own words
 
 
 class StageFailed(RuntimeError):
-    """Report a stage whose notebook failed for another reason than bad input (exit code 1)."""
+    """A stage's notebook failed for another reason than bad input (exit code 1 of the command line)."""
 
 
 @dataclass(frozen=True)
 class _Job:
-    """What all stages of one call share; `values` are the parameters of all notebooks."""
+    """What all stages of one call share.
+
+    run_dir: the run folder as the notebooks see it. declared: each notebook's parameters. values: the values of all
+    notebooks' parameters. hold: the descriptor of the run folder's lock.
+    """
 
     root: Path
     run: Path
@@ -60,13 +64,14 @@ def run(
     notebooks_dir: str | Path | None = None,
     log: Callable[[str], object] = print,
 ) -> dict[str, object]:
-    """Run iterations 1 to `iterations` of a preset; `until` names the last stage of the last iteration.
+    """Run iterations 1 to `iterations` of a preset; return {"run_dir", "steps"}.
 
-    skip: stages to leave out, whose outputs no later stage of this call needs; a later call runs them.
-    Stages that are done with the same notebook code, parameters and inputs are skipped. One that lacks answers of
-    an endpoint is incomplete: the loop goes on, and the next call makes up for it. Returns {"run_dir", "steps"}; a
-    step is {"iteration", "stage", "state": "done" | "skipped" | "incomplete", "seconds", "reason"}. Raises InputError
-    for bad input (before anything runs, where that can be known), StageFailed if a notebook fails.
+    until: the last stage of the last iteration. skip: stages to leave out, whose outputs no later stage of this call
+    needs; a later call runs them. overrides: parameters as NAME=VALUE, which come before the preset's.
+    A stage that is done with the same notebook code, parameters and inputs is skipped. A stage that lacks answers of an
+    endpoint is incomplete: the loop goes on, and the next call asks for the missing answers. A step is {"iteration",
+    "stage", "state": "done" | "skipped" | "incomplete", "seconds", "reason"}. Raises InputError for bad input (before
+    anything runs, where that can be known), StageFailed if a notebook fails.
     """
     _check_request(iterations, until, *skip)
     root = runs.project_root()
@@ -88,17 +93,16 @@ def run(
 
 
 def _check_request(iterations: int, *named: str | None) -> None:
-    names = [stage.name for stage in STAGES]
     if not isinstance(iterations, int) or isinstance(iterations, bool) or iterations < 1:
         raise InputError(f"Invalid number of iterations {iterations!r}: give a whole number from 1.")
     for stage in named:
-        if stage is not None and stage not in names:
-            hint = params.did_you_mean(stage, names)
-            raise InputError(f"Invalid stage {stage!r}{hint}: choose one of {', '.join(names)}.")
+        if stage is not None and stage not in STAGE_NAMES:
+            hint = params.did_you_mean(stage, STAGE_NAMES)
+            raise InputError(f"Invalid stage {stage!r}{hint}: choose one of {', '.join(STAGE_NAMES)}.")
 
 
 def _relative(folder: Path, root: Path) -> str:
-    """Return the run folder as the notebooks see it, without this computer's paths where that is possible."""
+    """Return the run folder as the notebooks see it: from the project root if it lies in there, else absolute."""
     return folder.relative_to(root).as_posix() if folder.is_relative_to(root) else str(folder)
 
 
@@ -110,15 +114,15 @@ def _run_iteration(job: _Job, number: int, until: str | None, skip: Sequence[str
             state, seconds = _run_stage(job, iteration, manifest, stage)
             job.hashes.save()
             reason = manifest.stages[stage.name]["error"] if state == "incomplete" else None
-            steps.append(
-                {"iteration": number, "stage": stage.name, "state": state, "seconds": seconds, "reason": reason}
-            )
+            step = {"iteration": number, "stage": stage.name, "state": state}
+            steps.append(step | {"seconds": seconds, "reason": reason})
         if stage.name == until:
             break
     return steps
 
 
 def _run_stage(job: _Job, iteration: Iteration, manifest: Manifest, stage: Stage) -> tuple[str, float]:
+    """Run a stage unless it is unchanged; return its state and the seconds that it took."""
     title = f"[iter {iteration.number}] {stage.label} ..."
     if stage.systems and not stage.systems_of(iteration, job.values):
         manifest.clear(stage, job.values)
@@ -136,24 +140,22 @@ def _run_stage(job: _Job, iteration: Iteration, manifest: Manifest, stage: Stage
     if not manifest.resumable(stage, fingerprint) and (removed := manifest.clear(stage, job.values)):
         job.log(f"{title} removed {removed} files of an earlier run with other code, parameters or inputs")
     job.log(title)
-    made_by = lineage.made_by(job.notebooks / stage.notebook, parameters) | {
-        "environment": lineage.run_environment(job.run)
-    }
+    made_by = lineage.code_used(job.notebooks / stage.notebook, parameters)
+    made_by |= {"environment": lineage.run_environment(job.run)}
     manifest.start(stage, parameters, fingerprint, inputs, job.hashes, made_by)
     defaults = {name: known[name].default for name in parameters if name not in set_here}
     given = {name: value for name, value in parameters.items() if name in set_here or value != defaults[name]}
     seconds = _run_recorded(job, iteration, manifest, stage, given)
     entry = manifest.stages[stage.name]
-    job.log(
-        f"{title} {entry['status']} in {duration_text(seconds)}" + (f": {entry['error']}" if entry["error"] else "")
-    )
+    why = f": {entry['error']}" if entry["error"] else ""
+    job.log(f"{title} {entry['status']} in {duration_text(seconds)}{why}")
     return entry["status"], seconds
 
 
 def _run_recorded(job: _Job, iteration: Iteration, manifest: Manifest, stage: Stage, given: dict[str, object]) -> float:
     """Run a stage's notebook and record how it ended; return the seconds it took."""
     started = time.monotonic()
-    usage.take_note(iteration)  # one that a kill or a person's own run of a notebook left
+    usage.take_note(iteration)  # removes an old note, which a kill or a person's own run of a notebook left
     with kernel.watch_memory() as peak:
         try:
             _run_notebook(job, iteration, stage, given)
@@ -162,7 +164,8 @@ def _run_recorded(job: _Job, iteration: Iteration, manifest: Manifest, stage: St
             with suppress(OSError):  # on a full disk the record stays "running", which counts as interrupted
                 manifest.fail(stage, text, peak_memory_mb=peak.mb)
             raise
-    made_from = lineage.made_from(manifest.stages[stage.name]["parameters"], job.hashes, job.root)
+    parameters = manifest.stages[stage.name]["parameters"]
+    made_from = lineage.models_and_data_used(parameters, job.hashes, job.root)
     note = usage.take_note(iteration)
     made_from |= {"endpoints": note.get("endpoints", {}), "error": note.get("incomplete") or None}
     manifest.finish(stage, job.values, job.hashes, peak_memory_mb=peak.mb, **made_from)
@@ -187,7 +190,7 @@ def _run_notebook(job: _Job, iteration: Iteration, stage: Stage, parameters: dic
         raise InputError(f"No Jupyter kernel python3: pip install ipykernel\n  ({where})") from error
     except RuntimeError as error:  # nbclient's DeadKernelError, or a kernel that never answered
         problem = f"{type(error).__name__}: {error} (a killed kernel often means: out of memory)"
-    if problem and any(sign in problem for sign in NO_ROOM):
+    if problem and any(sign in problem for sign in DISK_FULL):
         raise InputError(
             f"{problem}\n  ({where})\n  Make room on the disk; the same command then goes on from this stage."
         )

@@ -1,6 +1,10 @@
-"""What trackers show of one iteration: parameters, scores, figures and the decision, taken from the run folder.
+"""The snapshot of an iteration, which trackers show: parameters, scores, figures and the decision.
 
-Nothing of it leads back to a person's computer: secrets, addresses' passwords and absolute paths are taken out.
+    snapshot = read_snapshot(iteration)  # from the run folder
+    snapshot.scores()["test", "f1", "sft"]  # {"value": 0.52, "low": 0.45, "high": 0.58, "n": 120.0}
+
+Secrets, the passwords of addresses and absolute paths are taken out, so that nothing shown leads back to a person's
+computer.
 """
 
 from __future__ import annotations
@@ -21,32 +25,36 @@ from cuadft.loop.manifest import Manifest
 if TYPE_CHECKING:
     import pandas as pd
 
-
-VALUES = ("value", "low", "high", "n")
+SCORE_FIELDS = ("value", "low", "high", "n")
 # an absolute path, but not the host and path of an address; its last name is shown
-ABSOLUTE = re.compile(r"(?<![\w:.~])(?<!:/)/(?:[^\s/'\",;:]+/)+([^\s/'\",;:]+)")
-PER_STAGE = (*SET_BY_LOOP, "run_dir")
+ABSOLUTE_PATH = re.compile(r"(?<![\w:.~])(?<!:/)/(?:[^\s/'\",;:]+/)+([^\s/'\",;:]+)")
+NOT_SHOWN = (*SET_BY_LOOP, "run_dir")  # parameters that differ from stage to stage, or between computers
+TRACKERS_FOLDER = "trackers"  # in the run folder
 
 
 @dataclass(frozen=True)
 class Snapshot:
-    """One iteration's parameters, scoreboard, figures (PNG files) and decision (as decision.json holds it)."""
+    """One iteration's parameters, scoreboard, figures (PNG files) and decision (as decision.json holds it).
+
+    by_hand: the champion that somebody chose after this iteration.
+    """
 
     iteration: runs.Iteration
     parameters: Mapping[str, str]
     board: pd.DataFrame
     figures: tuple[Path, ...]
     decision: Mapping[str, Any]
-    by_hand: runs.ChampionRecord | None = None  # the champion that somebody chose after this iteration
+    by_hand: runs.ChampionRecord | None = None
 
     @property
     def name(self) -> str:
+        """Return the name that trackers show, for example "quickstart iter-01"."""
         return f"{self.iteration.run.name} {self.iteration.dir.name}"
 
     @property
     def key(self) -> str:
-        """Return what tells this iteration from all others, also from those of a run folder of the same name."""
-        return f"{identity(self.iteration.run)}-{self.iteration.number}"
+        """Return a key that no other iteration has, not even in another run folder of the same name."""
+        return f"{run_identity(self.iteration.run)}-{self.iteration.number}"
 
     @property
     def gate_promoted(self) -> bool:
@@ -61,14 +69,15 @@ class Snapshot:
         return self.by_hand or self.decision.get("promoted") or None
 
     def scores(self) -> dict[tuple[str, str, str], dict[str, float]]:
-        """Return what is known (of value, low, high, n) for each split, metric and system.
+        """Return the known figures (of value, low, high, n) for each split, metric and system.
 
-        The system "champion" repeats the one that the gate promoted or kept: a line that iterations share.
+        The system "champion" repeats the figures of the system that the gate promoted or kept, so that trackers can
+        draw the champions of all iterations as one line.
         """
         best = self.decision["promoted"]["system"] if self.gate_promoted else self.decision.get("incumbent")
         found = {}
         for row in self.board.to_dict("records"):
-            known = {name: float(row[name]) for name in VALUES if not math.isnan(row.get(name, math.nan))}
+            known = {name: float(row[name]) for name in SCORE_FIELDS if not math.isnan(row.get(name, math.nan))}
             for system in (row["system"], *["champion"] * (row["system"] == best)):
                 found[row["split"], row["metric"], system] = known
         return found
@@ -88,8 +97,8 @@ def take_snapshot(
     figures: Iterable[str | Path],
     decision: Mapping[str, Any],
 ) -> Snapshot:
-    """Return an iteration's snapshot; figures that are no PNG files, or not there, are left out."""
-    shown = {name: _text(value) for name, value in sorted(parameters.items()) if name not in PER_STAGE}
+    """Return an iteration's snapshot; a figure that is no PNG file, or does not exist, is left out."""
+    shown = {name: _value_text(value) for name, value in sorted(parameters.items()) if name not in NOT_SHOWN}
     drawn = sorted(path for path in map(Path, figures) if path.suffix == ".png" and path.is_file())
     path = iteration.path(runs.BY_HAND)
     by_hand = files.read_json(path)["promoted"] if path.is_file() else None
@@ -118,23 +127,23 @@ def finished_snapshots(run: Path) -> list[Snapshot]:
     return [read_snapshot(iteration) for iteration in done if iteration.path("scoreboard.csv").is_file()]
 
 
-def identity(run: Path) -> str:
-    """Return what tells a run folder from others of its name: a hash of name and time of creation."""
+def run_identity(run: Path) -> str:
+    """Return a hash of the run folder's name and time of creation, which tells it from others of its name."""
     path = run / "run.json"
     created = files.read_json(path).get("created") if path.is_file() else None
     return files.value_hash([run.name, created])[:16]
 
 
 def shown_parameters(iteration: runs.Iteration) -> dict[str, object]:
-    """Return the parameters of all stages of an iteration, as its manifest has them, without those that the loop sets."""
+    """Return the parameters of all stages of an iteration from its manifest, without those that the loop sets."""
     found: dict[str, object] = {}
     for entry in Manifest(iteration).stages.values():
         found |= entry.get("parameters") or {}
-    return {name: value for name, value in sorted(found.items()) if name not in PER_STAGE}
+    return {name: value for name, value in sorted(found.items()) if name not in NOT_SHOWN}
 
 
-def origin(iteration: runs.Iteration) -> dict[str, str]:
-    """Return what the last stage notes of the code that ran: commit, and whether it was changed since ("dirty")."""
+def code_origin(iteration: runs.Iteration) -> dict[str, str]:
+    """Return what the last stage notes of the code that ran: its commit, and whether it had been changed ("dirty")."""
     known = [entry["code"] for entry in Manifest(iteration).stages.values() if isinstance(entry.get("code"), dict)]
     return {name: str(known[-1][name]) for name in ("commit", "dirty") if name in known[-1]} if known else {}
 
@@ -147,17 +156,14 @@ def clean_value(value: Any) -> Any:
         return [clean_value(item) for item in value]
     if not isinstance(value, (str, Path)):
         return value
-    return ABSOLUTE.sub(r".../\1", redact(str(value)).replace(f"{runs.project_root()}/", ""))
+    return ABSOLUTE_PATH.sub(r".../\1", redact(str(value)).replace(f"{runs.project_root()}/", ""))
 
 
-def _text(value: object) -> str:
+def _value_text(value: object) -> str:
     shown = clean_value(value)
     return shown if isinstance(shown, str) else json.dumps(shown, ensure_ascii=False)
 
 
-FOLDER = "trackers"  # in the run folder
-
-
 def tracker_store(run: Path, name: str) -> Path:
     """Return the folder in which a tracker keeps its view of a run."""
-    return run / FOLDER / name
+    return run / TRACKERS_FOLDER / name

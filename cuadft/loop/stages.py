@@ -1,9 +1,14 @@
-"""The stages of one iteration: their notebooks, what they read and write, and the fingerprint of all that.
+"""The stages of one iteration: each is one run of a notebook, with the files that it reads and writes.
 
-File patterns are globs in the iteration's folder. A prefix puts them elsewhere: `run:` in the run folder,
-`first:` the same in iteration 1 only, `later:` the same from iteration 2, `prev:` in the iteration before, `before:` in all
-before, `past:` in those and in this one, `champion:` is what the iteration before left as champion. `{system}` stands for each
-of the stage's systems.
+    by_name = {stage.name: stage for stage in STAGES}
+    tune = by_name["fine_tune"]
+    tune.files(tune.writes, iteration, values)  # ["iter-01/adapters/sft/adapter_config.json", ...]
+
+`STAGES` lists the stages in the order in which they run. A file pattern is a glob in the iteration's own folder, such
+as "data/*.jsonl", or a `Place` elsewhere, such as `of_previous("decision.json")`. In a glob of the own folder,
+"{system}" stands for each of the stage's systems.
+The fingerprint of a stage is a hash of its code, its parameters and the files that it reads. A stage whose fingerprint
+has not changed need not run again.
 """
 
 from __future__ import annotations
@@ -16,17 +21,67 @@ from pathlib import Path
 
 from cuadft.core.errors import InputError
 from cuadft.core.files import file_hash, is_leftover
-from cuadft.core.params import KEYWORDS, Parameter, notebook_cells, notebook_parameters
+from cuadft.core.params import NOT_PATHS, Parameter, notebook_cells, notebook_parameters
 from cuadft.core.runs import Iteration, incoming_champion
 
-# several notebooks put files here, so no stage owns the whole folder
-SHARED_FOLDERS = ("metrics", "figures")
+Place = Callable[[Iteration], list[str]]  # returns globs, relative to the run folder, for an iteration
+Pattern = str | Place
+
+
+def in_run(glob: str, *, from_iteration: int = 1, to_iteration: int | None = None) -> Place:
+    """Return a place in the run folder itself, which only the iterations from the first to the last named use."""
+
+    def place(iteration: Iteration) -> list[str]:
+        late_enough = iteration.number >= from_iteration
+        early_enough = to_iteration is None or iteration.number <= to_iteration
+        return [glob] if late_enough and early_enough else []
+
+    return place
+
+
+def of_previous(glob: str) -> Place:
+    """Return a place in the folder of the iteration before; iteration 1 has no file there."""
+    return lambda iteration: _in_iterations(glob, iteration.number - 1, iteration.number - 1)
+
+
+def of_all_before(glob: str) -> Place:
+    """Return a place in the folders of all iterations before this one."""
+    return lambda iteration: _in_iterations(glob, 1, iteration.number - 1)
+
+
+def so_far(glob: str) -> Place:
+    """Return a place in the folders of all iterations up to this one, its own included."""
+    return lambda iteration: _in_iterations(glob, 1, iteration.number)
+
+
+def of_champion() -> Place:
+    """Return the place of the champion's program, weights and retriever, as the iteration before left them.
+
+    There is no file as long as that iteration has not decided.
+    """
+
+    def place(iteration: Iteration) -> list[str]:
+        if iteration.previous is None or not iteration.previous.path("decision.json").is_file():
+            return []
+        champion = incoming_champion(iteration)
+        folders = [champion[part] for part in ("weights", "retriever") if champion.get(part)]
+        programs = [champion["program"]] if champion.get("program") else []
+        return [f"{folder}/**/*" for folder in folders] + programs
+
+    return place
+
+
+def _in_iterations(glob: str, first: int, last: int) -> list[str]:
+    return [f"iter-{number:02d}/{glob}" for number in range(max(first, 1), last + 1)]
+
+
+SHARED_FOLDERS = ("metrics", "figures")  # several notebooks put files here, so no stage owns the whole folder
 SHARED = tuple(f"{folder}/**/*" for folder in SHARED_FOLDERS)
-VERDICTS = ("metrics/verdicts.jsonl",)  # paid for: not lost when a stage is cleared
-DECIDED = ("prev:decision.json", "prev:by_hand.json")
-INCUMBENT = (*DECIDED, "champion:")
-FROM_2 = ("incumbent", "retriever")  # systems that the first iteration does not have
-CONTRACTS = ("run:contracts.jsonl", "past:arrived.jsonl")
+JUDGE_VERDICTS = ("metrics/verdicts.jsonl",)  # they were paid for: they stay when a stage is cleared
+LATER_SYSTEMS = ("incumbent", "retriever")  # systems that the first iteration does not have
+LAST_DECISION = (of_previous("decision.json"), of_previous("by_hand.json"))
+LAST_CHAMPION = (*LAST_DECISION, of_champion())
+CONTRACTS = (in_run("contracts.jsonl"), so_far("arrived.jsonl"))
 TRAINED_ON = (*CONTRACTS, "data/train.jsonl")
 ANSWERED = (*CONTRACTS, "data/dev.jsonl", "data/test.jsonl", "data/slices.jsonl", "retriever/**/*", "program/*")
 
@@ -35,23 +90,26 @@ ANSWERED = (*CONTRACTS, "data/dev.jsonl", "data/test.jsonl", "data/slices.jsonl"
 class Stage:
     """One run of one notebook.
 
-    `systems` may hold "align_methods" (stands for that parameter's items), and "incumbent" and "retriever" (from
-    iteration 2); the notebook gets them in the parameter that `pass_systems` names. `external` names the parameters that
-    hold the user's own files; `keeps` what the stage writes once and no later attempt may delete.
+    systems: what the stage works on; "align_methods" stands for the items of that parameter, and "incumbent" and
+    "retriever" exist from iteration 2 on. pass_systems: the parameter in which the notebook gets the systems.
+    decide: the value of the parameter `decide`, None if the notebook has no such parameter.
+    external: the parameters that name the user's own files.
+    keeps: what the stage writes once, and no later attempt may delete.
     """
 
     name: str
     notebook: str
-    reads: tuple[str, ...] = ()
-    writes: tuple[str, ...] = ()
+    reads: tuple[Pattern, ...] = ()
+    writes: tuple[Pattern, ...] = ()
     systems: tuple[str, ...] = ()
     pass_systems: str = ""
     decide: bool | None = None
     external: tuple[str, ...] = ()
-    keeps: tuple[str, ...] = ()
+    keeps: tuple[Pattern, ...] = ()
 
     @property
     def label(self) -> str:
+        """Return the notebook's number and the stage's name, for example "04 fine_tune"."""
         return f"{self.notebook[:2]} {self.name}"
 
     def systems_of(self, iteration: Iteration, values: Mapping) -> list[str]:
@@ -60,7 +118,7 @@ class Stage:
         for name in self.systems:
             if name == "align_methods":
                 names += values.get("align_methods", [])
-            elif name not in FROM_2 or iteration.previous:
+            elif name not in LATER_SYSTEMS or iteration.previous:
                 names.append(name)
         return names
 
@@ -71,91 +129,102 @@ class Stage:
             given[self.pass_systems] = self.systems_of(iteration, values)
         return given if self.decide is None else given | {"decide": self.decide}
 
-    def files(self, patterns: tuple[str, ...], iteration: Iteration, values: Mapping) -> list[str]:
+    def files(self, patterns: tuple[Pattern, ...], iteration: Iteration, values: Mapping) -> list[str]:
         """Return the existing files that the patterns name, as sorted paths relative to the run folder."""
-        found: set[Path] = set()
-        for pattern in patterns:
-            systems = self.systems_of(iteration, values) if "{system}" in pattern else [""]
-            for system in systems:
-                for place in _places(pattern.replace("{system}", system), iteration):
-                    found |= set(iteration.run.glob(place))
+        globs = [glob for pattern in patterns for glob in self._globs(pattern, iteration, values)]
+        found = {path for glob in globs for path in iteration.run.glob(glob)}
         kept = [path for path in found if path.is_file() and not is_leftover(path)]
         return sorted(path.relative_to(iteration.run).as_posix() for path in kept)
+
+    def _globs(self, pattern: Pattern, iteration: Iteration, values: Mapping) -> list[str]:
+        """Return the globs, relative to the run folder, that a pattern stands for in an iteration."""
+        if callable(pattern):
+            return pattern(iteration)
+        if "{system}" not in pattern:
+            return [f"{iteration.dir.name}/{pattern}"]
+        systems = self.systems_of(iteration, values)
+        return [f"{iteration.dir.name}/{pattern.replace('{system}', system)}" for system in systems]
 
 
 STAGES = (
     Stage(
         "data_prep",
         "01_data_prep.ipynb",
-        ("later:contracts.jsonl", "prev:data/train.jsonl", "prev:data/synthetic.jsonl", "before:arrived.jsonl"),
-        ("first:contracts.jsonl", "data/*"),
+        reads=(
+            in_run("contracts.jsonl", from_iteration=2),
+            of_previous("data/train.jsonl"),
+            of_previous("data/synthetic.jsonl"),
+            of_all_before("arrived.jsonl"),
+        ),
+        writes=(in_run("contracts.jsonl", to_iteration=1), "data/*"),
         external=("cuad", "contracts_folder", "own_questions"),
         keeps=("arrived.jsonl", "replies.jsonl"),
     ),
     Stage(
         "rag_compile",
         "02_rag_compile.ipynb",
-        (*CONTRACTS, "data/*.jsonl", "prev:retriever/rows.jsonl", *INCUMBENT),
-        ("retriever/**/*", "program/*"),
+        reads=(*CONTRACTS, "data/*.jsonl", of_previous("retriever/rows.jsonl"), *LAST_CHAMPION),
+        writes=("retriever/**/*", "program/*"),
     ),
     Stage(
         "inference_rag",
         "03_batch_inference.ipynb",
-        (*ANSWERED, *INCUMBENT),
-        ("predictions/{system}.*",),
-        systems=("rag", "rag_compiled", *FROM_2),
+        reads=(*ANSWERED, *LAST_CHAMPION),
+        writes=("predictions/{system}.*",),
+        systems=("rag", "rag_compiled", *LATER_SYSTEMS),
         pass_systems="systems",
     ),
     Stage(
         "fine_tune",
         "04_fine_tune.ipynb",
-        (*TRAINED_ON, "data/synthetic.jsonl", "program/*", "retriever/**/*", *INCUMBENT),
-        ("adapters/sft/**/*",),
+        reads=(*TRAINED_ON, "data/synthetic.jsonl", "data/dev.jsonl", "program/*", "retriever/**/*", *LAST_CHAMPION),
+        writes=("adapters/sft/**/*",),
     ),
     Stage(
         "inference_sft",
         "03_batch_inference.ipynb",
-        (*ANSWERED, "adapters/{system}/**/*"),
-        ("predictions/{system}.*",),
+        reads=(*ANSWERED, "adapters/{system}/**/*"),
+        writes=("predictions/{system}.*",),
         systems=("sft",),
         pass_systems="systems",
     ),
     Stage(
         "evaluate_sft",
         "05_evaluate.ipynb",
-        ("predictions/{system}.*",),
-        systems=("rag", "rag_compiled", *FROM_2, "sft"),
+        reads=("predictions/{system}.*",),
+        systems=("rag", "rag_compiled", *LATER_SYSTEMS, "sft"),
         pass_systems="evaluated",
         decide=False,
         external=("published",),
-        keeps=VERDICTS,
+        keeps=JUDGE_VERDICTS,
     ),
     Stage(
         "align",
         "06_align.ipynb",
-        (*TRAINED_ON, "program/*", "retriever/**/*", "adapters/sft/**/*"),
-        ("preferences.jsonl", "preferences/*", "adapters/{system}/**/*"),
+        reads=(*TRAINED_ON, "data/dev.jsonl", "program/*", "retriever/**/*", "adapters/sft/**/*"),
+        writes=("preferences.jsonl", "preferences/*", "adapters/{system}/**/*"),
         systems=("align_methods",),
-        keeps=VERDICTS,
+        keeps=JUDGE_VERDICTS,
     ),
     Stage(
         "inference_aligned",
         "03_batch_inference.ipynb",
-        (*ANSWERED, "adapters/{system}/**/*"),
-        ("predictions/{system}.*",),
+        reads=(*ANSWERED, "adapters/{system}/**/*"),
+        writes=("predictions/{system}.*",),
         systems=("align_methods",),
         pass_systems="systems",
     ),
     Stage(
         "evaluate",
         "05_evaluate.ipynb",
-        ("predictions/*", *DECIDED, "prev:metrics/stream.csv"),
-        ("scoreboard.csv", "decision.json"),
+        reads=("predictions/*", *LAST_DECISION, of_previous("metrics/stream.csv")),
+        writes=("scoreboard.csv", "decision.json"),
         decide=True,
         external=("published",),
-        keeps=VERDICTS,
+        keeps=JUDGE_VERDICTS,
     ),
 )
+STAGE_NAMES = tuple(stage.name for stage in STAGES)
 
 
 def stage_parameters(notebooks_dir: Path, stages: tuple[Stage, ...]) -> dict[str, dict[str, Parameter]]:
@@ -175,45 +244,33 @@ def stage_parameters(notebooks_dir: Path, stages: tuple[Stage, ...]) -> dict[str
 def input_hashes(
     stage: Stage, iteration: Iteration, values: Mapping, *, hasher: Callable[[Path], str], root: Path
 ) -> dict[str, str]:
-    """Return the hash of every file that the stage reads; the user's own ones by parameter name."""
+    """Return the hash of every file that the stage reads.
+
+    The key is the path from the run folder. For the user's own files, which lie outside it, the key is the name of
+    their parameter. `hasher` hashes one file, `root` is the project's folder.
+    """
     hashes = {name: hasher(iteration.run / name) for name in stage.files(stage.reads, iteration, values)}
     for name in stage.external:
         path = root / values.get(name, "")
-        if values.get(name, "") not in KEYWORDS and path.exists():
+        if values.get(name, "") not in NOT_PATHS and path.exists():
             hashes[name] = file_hash(path, of_file=hasher)
     for run in values.get("seed_runs", []) if stage.decide is not None else []:
         path = root / run / iteration.dir.name / "predictions"
-        hashes |= {f"seed_runs {run}": file_hash(path, of_file=hasher)} if path.exists() else {}
+        if path.exists():
+            hashes[f"seed_runs {run}"] = file_hash(path, of_file=hasher)
     return hashes
 
 
 def stage_fingerprint(notebook: Path, values: Mapping[str, object], inputs: Mapping[str, str]) -> str:
-    """Return the SHA-256 of a notebook's code cells, parameter values (without folders) and input hashes."""
-    sources = ["".join(cell["source"]) for cell in notebook_cells(notebook) if cell.get("cell_type") == "code"]
+    """Return the SHA-256 of a notebook's code cells, its parameter values (folders excepted) and its input hashes."""
     # what arrived is frozen in the run, so that the folder it came from may move
     values = {name: value for name, value in values.items() if name not in ("run_dir", "arrivals_folder")}
     # external inputs count by content: the same contracts under another path change nothing
     values = {name: value for name, value in values.items() if name not in inputs}
-    content = json.dumps([sources, values, dict(inputs)], sort_keys=True)
+    content = json.dumps([code_cells(notebook), values, dict(inputs)], sort_keys=True)
     return hashlib.sha256(content.encode()).hexdigest()
 
 
-def _places(pattern: str, iteration: Iteration) -> list[str]:
-    """Return the globs, relative to the run folder, that a pattern stands for in an iteration."""
-    prefix, _, rest = pattern.rpartition(":")
-    before = [f"iter-{number:02d}" for number in range(1, iteration.number)]
-    if prefix == "champion":
-        return _champion(iteration) if before else []
-    if prefix in ("run", "first", "later"):
-        return [] if (prefix == "first" and before) or (prefix == "later" and not before) else [rest]
-    folders = {"prev": before[-1:], "before": before, "past": [*before, iteration.dir.name], "": [iteration.dir.name]}
-    return [f"{folder}/{rest}" for folder in folders[prefix]]
-
-
-def _champion(iteration: Iteration) -> list[str]:
-    """Return the globs of what the iteration before left as champion; none as long as it has not decided."""
-    if not iteration.previous.path("decision.json").is_file():
-        return []
-    place = incoming_champion(iteration)
-    folders = [f"{place[part]}/**/*" for part in ("weights", "retriever") if place.get(part)]
-    return [*folders, place["program"]] if place.get("program") else folders
+def code_cells(notebook: Path) -> list[str]:
+    """Return the source of each code cell of a notebook."""
+    return ["".join(cell["source"]) for cell in notebook_cells(notebook) if cell.get("cell_type") == "code"]

@@ -1,4 +1,9 @@
-"""The state of a run as text: stages, times, scores and decisions, from the files in its folder."""
+"""The state of a run as text: stages, times, scores and decisions, from the files in its folder.
+
+    print(run_status("runs/quickstart"))  # what `cuadft status` prints
+
+Reading the state changes nothing, so that it is safe while the run is at work.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +14,7 @@ from cuadft.core import files, runs
 from cuadft.core.errors import InputError
 from cuadft.core.runs import (
     BY_HAND,
-    GATE,
+    GATE_ACTIONS,
     Iteration,
     champion_history,
     champion_label,
@@ -17,24 +22,24 @@ from cuadft.core.runs import (
     decided_iterations,
 )
 from cuadft.loop.kernel import is_locked
+from cuadft.loop.lineage import run_iterations
 from cuadft.loop.manifest import Manifest
 from cuadft.loop.stages import STAGES
 from cuadft.models import usage
 
 
 def run_status(run_dir: str | Path) -> str:
-    """Return a table of iterations, stages, states and times, with each iteration's scores and decision."""
+    """Return a table of iterations, stages, states and times, with each iteration's scores and decision.
+
+    Raises InputError if there is no run in the folder, or if a file of it can't be read.
+    """
     run = runs.resolve_path(run_dir)
-    numbers = sorted(int(path.name[5:]) for path in run.glob("iter-*") if path.name[5:].isdigit())
-    if not numbers:
-        raise InputError(f"No run in {run}: start one with `cuadft run PRESET`, or give another folder.")
-    lines, running = [f"Run {run}"], is_locked(run)
-    for number in numbers:
-        iteration = Iteration(run, number)
-        lines += ["", f"iteration {number}", *_stages(iteration, running), *_scores(iteration)]
-        lines += _decision(iteration)
-    lines += _history(run)
-    return "\n".join(lines)
+    lines, iterations = [f"Run {run}"], run_iterations(run)
+    running = is_locked(run)
+    for iteration in iterations:
+        lines += ["", f"iteration {iteration.number}", *_stage_lines(iteration, running)]
+        lines += [*_score_lines(iteration), *_decision_lines(iteration)]
+    return "\n".join([*lines, *_history_lines(run)])
 
 
 def duration_text(seconds: float) -> str:
@@ -45,7 +50,7 @@ def duration_text(seconds: float) -> str:
     return f"{minutes}m{rest:02d}s" if minutes < 60 else f"{minutes // 60}h{minutes % 60:02d}m"
 
 
-def _stages(iteration: Iteration, running: bool) -> list[str]:
+def _stage_lines(iteration: Iteration, running: bool) -> list[str]:
     lines, recorded = [], Manifest(iteration).stages
     for stage in STAGES:
         entry = recorded.get(stage.name, {})
@@ -61,16 +66,16 @@ def _stages(iteration: Iteration, running: bool) -> list[str]:
     return [*lines, *(f"  {usage.usage_line(row)}" for row in used)]
 
 
-def _scores(iteration: Iteration) -> list[str]:
+def _score_lines(iteration: Iteration) -> list[str]:
     path = iteration.path("scoreboard.csv")
     if not path.is_file():
         return []
     with open(path, encoding="utf-8", newline="") as file:
         rows = [row for row in csv.DictReader(file) if row.get("metric") == "f1" and row.get("split") == "test"]
-    return ["  f1 on test (interval)", *(f"    {row.get('system', '?'):<20}{_score(row)}" for row in rows)]
+    return ["  f1 on test (interval)", *(f"    {row.get('system', '?'):<20}{_score_text(row)}" for row in rows)]
 
 
-def _score(row: dict[str, str]) -> str:
+def _score_text(row: dict[str, str]) -> str:
     try:
         text = f"{float(row['value']):.3f}"
         if row.get("low") and row.get("high"):
@@ -80,7 +85,7 @@ def _score(row: dict[str, str]) -> str:
     return f"{text}  n={row['n']}" if row.get("n") else text
 
 
-def _decision(iteration: Iteration) -> list[str]:
+def _decision_lines(iteration: Iteration) -> list[str]:
     path = iteration.path("decision.json")
     if not path.is_file():
         return []
@@ -92,22 +97,19 @@ def _decision(iteration: Iteration) -> list[str]:
     lines = [f"  incumbent {incumbent}, promoted {name}: {reason}"]
     if iteration.path(BY_HAND).is_file():
         by_hand = files.read_json(iteration.path(BY_HAND))
-        lines.append(
-            f"  by hand ({by_hand.get('action')}): {champion_label(decided_champion(iteration))}: {by_hand.get('reason')}"
-        )
+        chosen = champion_label(decided_champion(iteration))
+        lines.append(f"  by hand ({by_hand.get('action')}): {chosen}: {by_hand.get('reason')}")
     return lines
 
 
-def _history(run: Path) -> list[str]:
+def _history_lines(run: Path) -> list[str]:
     """Return the champion's history, and who is champion now."""
     lines = []
     for line in champion_history(run):
-        who = "gate" if line["action"] in GATE else "hand"
-        change = (
-            champion_label(line["to"])
-            if line["action"] == "kept"
-            else f"{champion_label(line['from'])} -> {champion_label(line['to'])}"
-        )
+        who = "gate" if line["action"] in GATE_ACTIONS else "hand"
+        change = champion_label(line["to"])
+        if line["action"] != "kept":
+            change = f"{champion_label(line['from'])} -> {change}"
         what = f"iteration {line['iteration']}  by {who}  {line['action']:<9} {change}"
         lines.append(f"  {line['time']}  {what}: {line['reason']}")
     if not lines:

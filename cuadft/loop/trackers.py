@@ -1,13 +1,15 @@
 """Views of a run in experiment trackers: MLflow, TensorBoard and Trackio, each in a local store.
 
-The run folder is the truth and a tracker only shows it: what a tracker lacks, the next call sends.
+    check_trackers(["tensorboard"])  # before anything is computed
+    shown = {"parameters": parameters, "board": board, "figures": figures, "decision": decision}
+    report_to_trackers(iteration, ["tensorboard"], **shown)  # a table with one row per tracker
 
-TensorBoard's view of a run: each system a line over the iterations, the figures, parameters and decisions beside them.
-
-Trackio's view of a run: a project of its name, a Trackio run for each iteration, in a folder of the run folder.
-
-Trackio reads its settings when it is imported and can send to a server: a process of its own writes the view, with a folder
-of its own and without any such setting. Run as `python -m cuadft.loop.trackers FOLDER`, it reads what to write from stdin.
+The run folder is the truth, and a tracker only shows it. What a tracker lacks, the next call sends.
+TensorBoard draws each system as a line over the iterations. Trackio gets a project named after the run, and a Trackio
+run for each iteration. MLflow's view stands in `mlflow_view`.
+Trackio reads its settings from the environment when it is imported, and they can make it send data to a server. So a
+separate process writes its view, with a folder of its own and without these settings. That process is `python -m
+cuadft.loop.trackers PROJECT`, which reads from stdin what to write.
 """
 
 from __future__ import annotations
@@ -31,20 +33,22 @@ from cuadft.loop.snapshot import Snapshot, tracker_store
 
 if TYPE_CHECKING:
     import pandas as pd
-
+    from torch.utils.tensorboard import SummaryWriter
 
 TRACKERS = ("mlflow", "tensorboard", "trackio")
-COLUMNS = ("tracker", "store", "iterations", "scores", "figures", "failed", "error")
+REPORT_COLUMNS = ("tracker", "store", "iterations", "scores", "figures", "failed", "error")
+NO_SYSTEM = "loop"  # TensorBoard's folder for what belongs to no system: figures, parameters and decisions
+TENSORBOARD_PART = {"prefix": ".tensorboard.", "suffix": ".tmp"}  # the name of a view that is being written
+TRACKIO_PART = ".trackio.tmp"
+TRACKIO_TIMEOUT = 120  # seconds
 
 
 def check_trackers(report_to: Sequence[str]) -> None:
     """Raise InputError on a tracker that is unknown or not installed, before anything is computed."""
     for name in report_to:
         if name not in TRACKERS:
-            raise InputError(
-                f"Invalid tracker {name!r} in report_to{did_you_mean(name, TRACKERS)}: choose from "
-                f"{', '.join(TRACKERS)}."
-            )
+            hint = did_you_mean(name, TRACKERS)
+            raise InputError(f"Invalid tracker {name!r} in report_to{hint}: choose from {', '.join(TRACKERS)}.")
         if not _installed(name):
             raise InputError(
                 f"report_to names {name!r}, which is not installed: run `pip install -e '.[{name}]'` in the "
@@ -61,35 +65,35 @@ def report_to_trackers(
     figures: Iterable[str | Path],
     decision: Mapping[str, Any],
 ) -> pd.DataFrame:
-    """Show an iteration, and those before it that a tracker lacks, in each tracker; return one row a tracker.
+    """Show an iteration, and earlier ones that a tracker lacks, in each tracker; return one row per tracker.
 
-    parameters: of all stages, see `parameters`; board: as scoreboard.csv; figures: PNG files; decision: as decision.json.
-    A tracker that fails costs nothing but its view: its row says so, and the next call sends what is missing.
+    parameters: of all stages, see `snapshot.shown_parameters`. board: as scoreboard.csv. figures: PNG files. decision:
+    as decision.json. Columns of the result: `REPORT_COLUMNS`. A tracker that fails costs nothing but its view: its row
+    says so, and the next call sends what is missing.
     """
     check_trackers(report_to)
+    shown = {"parameters": parameters, "board": board, "figures": figures, "decision": decision}
 
     def snapshots() -> list[Snapshot]:
-        earlier = [old for old in snapshot.finished_snapshots(iteration.run) if old.iteration.number < iteration.number]
-        return [
-            *earlier,
-            snapshot.take_snapshot(iteration, parameters=parameters, board=board, figures=figures, decision=decision),
-        ]
+        known = snapshot.finished_snapshots(iteration.run)
+        earlier = [old for old in known if old.iteration.number < iteration.number]
+        return [*earlier, snapshot.take_snapshot(iteration, **shown)]
 
-    return _table([_send(name, iteration.run, snapshots) for name in dict.fromkeys(report_to)])
+    return _report([_send(name, iteration.run, snapshots) for name in dict.fromkeys(report_to)])
 
 
 def follow_run(run_dir: str | Path) -> pd.DataFrame:
-    """Bring the trackers that show this run up to date, as after a choice by hand; return rows as `report`.
+    """Bring the trackers that show this run up to date, as after a choice by hand; return `report_to_trackers`'s rows.
 
-    Trackers that have no view of the run, or are not installed here, get none.
+    A tracker that has no view of the run, or is not installed here, is left out.
     """
     run = runs.resolve_path(run_dir)
-    sent = [
-        _send(name, run, lambda: snapshot.finished_snapshots(run), only_known=True)
-        for name in TRACKERS
-        if _installed(name)
-    ]
-    return _table([row for row in sent if row])
+
+    def snapshots() -> list[Snapshot]:
+        return snapshot.finished_snapshots(run)
+
+    sent = [_send(name, run, snapshots, only_known=True) for name in TRACKERS if _installed(name)]
+    return _report([row for row in sent if row])
 
 
 def _installed(name: str) -> bool:
@@ -98,25 +102,25 @@ def _installed(name: str) -> bool:
 
 
 def _send(name: str, run: Path, snapshots: Callable[[], list[Snapshot]], *, only_known: bool = False) -> dict | None:
-    """Return what was sent, or what failed; None if only views that are there already were asked for, and there is none."""
-    row = dict.fromkeys(COLUMNS, 0) | {"tracker": name, "store": "", "error": ""}
+    """Send a view; return the tracker's row: what was sent, or what failed.
+
+    With `only_known`, a view that is not there yet is not made; then the result is None.
+    """
+    row = dict.fromkeys(REPORT_COLUMNS, 0) | {"tracker": name, "store": "", "error": ""}
     try:
-        send, exists = _view(name)
+        send, exists = _sender(name)
         if only_known and not exists(run):
             return None
         shown = snapshots()
         row["store"] = snapshot.clean_value(send(run, shown))
     except Exception as error:  # whatever a tracker raises, the stage has its results; the row shows and counts it
         return row | {"failed": 1, "error": snapshot.clean_value(brief(error))}
-    return row | {
-        "iterations": len(shown),
-        "scores": sum(len(one.board) for one in shown),
-        "figures": sum(len(one.figures) for one in shown),
-    }
+    row |= {"iterations": len(shown), "scores": sum(len(one.board) for one in shown)}
+    return row | {"figures": sum(len(one.figures) for one in shown)}
 
 
-def _view(name: str) -> tuple[Callable[[Path, Sequence[Snapshot]], str], Callable[[Path], bool]]:
-    """Return how a tracker's view of a run is sent, and how to tell whether it is there."""
+def _sender(name: str) -> tuple[Callable[[Path, Sequence[Snapshot]], str], Callable[[Path], bool]]:
+    """Return the function that sends a tracker's view of a run, and the one that tells whether the view exists."""
     if name == "mlflow":
         from cuadft.loop import mlflow_view
 
@@ -124,26 +128,24 @@ def _view(name: str) -> tuple[Callable[[Path, Sequence[Snapshot]], str], Callabl
     return {"tensorboard": (send_tensorboard, tensorboard_exists), "trackio": (send_trackio, trackio_exists)}[name]
 
 
-def _table(rows: list[dict]) -> pd.DataFrame:
+def _report(rows: list[dict]) -> pd.DataFrame:
     import pandas as pd
 
-    return pd.DataFrame(rows, columns=list(COLUMNS))
+    return pd.DataFrame(rows, columns=list(REPORT_COLUMNS))
 
 
-LOOP = "loop"  # the folder of what belongs to no system
-TENSORBOARD_PART = {"prefix": ".tensorboard.", "suffix": ".tmp"}
+# TensorBoard.
 
 
 def send_tensorboard(run: Path, snapshots: Sequence[Snapshot]) -> str:
     """Write the view anew, since event files are only ever appended to; return its folder."""
     folder = tracker_store(run, "tensorboard")
     folder.parent.mkdir(parents=True, exist_ok=True)
-    for left in folder.parent.glob(
-        f"{TENSORBOARD_PART['prefix']}*{TENSORBOARD_PART['suffix']}"
-    ):  # of a write that was killed
-        shutil.rmtree(left)
+    part_names = f"{TENSORBOARD_PART['prefix']}*{TENSORBOARD_PART['suffix']}"
+    for left_by_a_kill in folder.parent.glob(part_names):
+        shutil.rmtree(left_by_a_kill)
     with tempfile.TemporaryDirectory(dir=folder.parent, **TENSORBOARD_PART) as part:
-        _write(Path(part, "new"), snapshots)
+        _write_events(Path(part, "new"), snapshots)
         if folder.exists():
             os.replace(folder, Path(part, "old"))
         os.replace(Path(part, "new"), folder)
@@ -151,16 +153,16 @@ def send_tensorboard(run: Path, snapshots: Sequence[Snapshot]) -> str:
 
 
 def tensorboard_exists(run: Path) -> bool:
-    """Tell whether the run has this view."""
+    """Tell whether the run has TensorBoard's view."""
     return tracker_store(run, "tensorboard").is_dir()
 
 
-def _write(folder: Path, snapshots: Sequence[Snapshot]) -> None:
+def _write_events(folder: Path, snapshots: Sequence[Snapshot]) -> None:
     from torch.utils.tensorboard import SummaryWriter
 
     writers: dict[str, SummaryWriter] = {}
     try:
-        writers[LOOP] = SummaryWriter(str(folder / LOOP))
+        writers[NO_SYSTEM] = SummaryWriter(str(folder / NO_SYSTEM))
         for one in snapshots:
             step = one.iteration.number
             for (split, metric, system), known in one.scores().items():
@@ -169,13 +171,13 @@ def _write(folder: Path, snapshots: Sequence[Snapshot]) -> None:
                 for part, value in known.items():
                     tag = f"{split}/{metric}" + ("" if part == "value" else f".{part}")
                     writers[system].add_scalar(tag, value, step)
-            _write_loop(writers[LOOP], one)
+            _write_texts_and_figures(writers[NO_SYSTEM], one)
     finally:
         for writer in writers.values():
             writer.close()
 
 
-def _write_loop(writer, one: Snapshot) -> None:
+def _write_texts_and_figures(writer: SummaryWriter, one: Snapshot) -> None:
     import numpy as np
     from PIL import Image
 
@@ -188,8 +190,7 @@ def _write_loop(writer, one: Snapshot) -> None:
     writer.add_text("decision", f"Champion: **{chosen}**\n\n{one.decision.get('reason', '')}", step)
 
 
-TRACKIO_PART = ".trackio.tmp"
-PATIENCE = 120  # seconds
+# Trackio.
 
 
 def send_trackio(run: Path, snapshots: Sequence[Snapshot]) -> str:
@@ -204,9 +205,9 @@ def send_trackio(run: Path, snapshots: Sequence[Snapshot]) -> str:
         [sys.executable, "-m", "cuadft.loop.trackers", run.name],
         env=environment,
         text=True,
-        input=json.dumps([_content(one) for one in snapshots]),
+        input=json.dumps([_as_json(one) for one in snapshots]),
         capture_output=True,
-        timeout=PATIENCE,
+        timeout=TRACKIO_TIMEOUT,
     )
     if done.returncode:
         raise RuntimeError(f"trackio: {redact(done.stderr.strip())[-300:]}")
@@ -216,11 +217,11 @@ def send_trackio(run: Path, snapshots: Sequence[Snapshot]) -> str:
 
 
 def trackio_exists(run: Path) -> bool:
-    """Tell whether the run has this view."""
+    """Tell whether the run has Trackio's view."""
     return tracker_store(run, "trackio").is_dir()
 
 
-def _content(one: Snapshot) -> dict[str, Any]:
+def _as_json(one: Snapshot) -> dict[str, Any]:
     """Return an iteration as JSON-able values: parameters, scores such as "test/f1/sft", figures and the decision."""
     scores = {
         f"{split}/{metric}/{system}" + ("" if part == "value" else f".{part}"): value
@@ -238,20 +239,17 @@ def _content(one: Snapshot) -> dict[str, Any]:
     }
 
 
-def main(project: str, contents: Sequence[dict[str, Any]]) -> None:
-    """Write iterations into Trackio's folder, TRACKIO_DIR."""
+def write_trackio(project: str, contents: Sequence[dict[str, Any]]) -> None:
+    """Write iterations into Trackio's folder, which the environment variable TRACKIO_DIR names."""
     import trackio
 
+    quiet = {"embed": False, "auto_log_gpu": False, "auto_log_cpu": False}
     for one in contents:
-        trackio.init(
-            project=project, name=one["name"], config=one["config"], embed=False, auto_log_gpu=False, auto_log_cpu=False
-        )
-        trackio.log(
-            one["scores"] | {f"figures/{name}": trackio.Image(path) for name, path in one["figures"].items()},
-            step=one["step"],
-        )
+        trackio.init(project=project, name=one["name"], config=one["config"], **quiet)
+        figures = {f"figures/{name}": trackio.Image(path) for name, path in one["figures"].items()}
+        trackio.log(one["scores"] | figures, step=one["step"])
         trackio.finish()
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], json.load(sys.stdin))
+    write_trackio(sys.argv[1], json.load(sys.stdin))

@@ -11,7 +11,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
         "api": ["remote"],
-        "local": ["LocalEngine"],
+        "local": ["LocalEngine", "token_counter"],
         "usage": ["usage_report"],
         "weights": ["cache_dir", "find_weights"],
     },

@@ -1,20 +1,18 @@
-"""Language models behind an API: bounded retries, a deadline, a circuit breaker and the count of what was used.
+"""Language models behind an API, with bounded retries, a deadline and a circuit breaker; what they used is counted.
+
+For example:
 
     lm = remote("openai/gpt-5-mini")        # any LiteLLM id; keys and addresses come from the environment
     program(..., lm=lm)
-    usage.table({"judge": lm})
+    usage_table({"judge": lm})              # calls, retries, tokens and cost (see `cuadft.models.usage`)
 
-DSPy's own retries wait without jitter, lose the Retry-After header on LiteLLM's way and take no notice of other calls,
-and LiteLLM's time limit counts silence only, so that a reply which trickles in may take for ever. Hence this engine
-does both itself and lets DSPy and LiteLLM try once.
+DSPy's own retries wait without jitter, lose the Retry-After header on the way through LiteLLM and know nothing of other
+calls. LiteLLM's time limit counts silence only, so a reply that trickles in may take for ever. Therefore `Endpoint`
+does the retries and the deadline itself, and lets DSPy and LiteLLM try once. It has three parts:
 
-One call of an API through LiteLLM: within a deadline, its reply counted and checked, its failure as an lm15 error.
-
-A circuit breaker: no call goes to an endpoint that keeps failing, but for one now and then to see whether it is back.
-
-After Nygard, "Release It!" (2018), section 5.2.
-
-Replies of an endpoint, kept line by line, so that a stage that is run again asks only for what it lacks.
+- `attempt_call` sends one request and turns every failure into an lm15 error (DSPy's common errors).
+- `Breaker` stops calls to an endpoint that keeps failing; now and then one call tries whether it is back.
+- `Replies` keeps replies on disk, so that a stage that is run again asks only for what it lacks.
 """
 
 from __future__ import annotations
@@ -40,28 +38,50 @@ from cuadft.core import files
 from cuadft.core.errors import redact
 from cuadft.models.usage import Usage
 
-AGAIN = (lm15.RateLimitError, lm15.TimeoutError, lm15.ServerError, lm15.TransportError)  # may pass with time
-HOPELESS = (
-    lm15.AuthError,
-    lm15.BillingError,
-    lm15.ConfigurationError,
-    lm15.UnsupportedModelError,
-)  # every call meets them
-KINDS = (*AGAIN, *HOPELESS, lm15.ContextLengthError, lm15.InvalidRequestError, lm15.ProviderError, lm15.LM15Error)
-LONGEST_PAUSE = 3600.0  # seconds; a server that wants more is asked again after this
+# Errors that may pass with time, and errors that every further call would meet as well.
+PASSING_ERRORS = (lm15.RateLimitError, lm15.TimeoutError, lm15.ServerError, lm15.TransportError)
+LASTING_ERRORS = (lm15.AuthError, lm15.BillingError, lm15.ConfigurationError, lm15.UnsupportedModelError)
+_ERROR_KINDS = (
+    *PASSING_ERRORS,
+    *LASTING_ERRORS,
+    lm15.ContextLengthError,
+    lm15.InvalidRequestError,
+    lm15.ProviderError,
+    lm15.LM15Error,
+)
+LONGEST_PAUSE = 3600.0  # seconds; an endpoint that asks for more rest is called again after this
 LONGEST_REASON = 300  # characters kept of an endpoint's error
+GRACE = 0.5  # seconds more than LiteLLM's own limit, which then ends a mere silence first
 
 
 @dataclass(frozen=True)
 class Patience:
-    """How long to bear with an endpoint."""
+    """How long a call waits for an endpoint, and how often it is repeated."""
 
     timeout: float = 120.0  # seconds for one whole reply
     retries: int = 4  # further attempts of a call
-    wait: float = 1.0  # seconds before the first of them; doubled before each next one
-    longest_wait: float = 60.0  # seconds; a Retry-After beyond it ends the call
+    wait: float = 1.0  # seconds before the first retry, doubled before each further one
+    longest_wait: float = 60.0  # seconds; a longer Retry-After ends the call
     give_up: int = 8  # failed calls in a row that open the breaker
-    pause: float = 30.0  # seconds until it lets a trial through
+    pause: float = 30.0  # seconds for which an open breaker lets no call through
+
+
+def remote(lm: str, *, patience: Patience = Patience(), replies: str | Path | None = None, **settings: Any) -> dspy.LM:
+    """Return a dspy.LM for a LiteLLM id, such as "bedrock/..." or "openai/..."; keys come from the environment only.
+
+    replies: a file that keeps the replies; what was asked before is answered from it. settings: DSPy's (temperature,
+    max_tokens, cache), `timeout` and `num_retries`, and settings of the connection such as api_base.
+    """
+    patience = replace(
+        patience,
+        timeout=settings.pop("timeout", patience.timeout),
+        retries=settings.pop("num_retries", patience.retries),
+    )
+    client = {name: settings.pop(name) for name in CLIENT_KEYS & settings.keys()}
+    # Without DSPy's cache: it keeps pickles on disk, and a run keeps its answers itself.
+    settings = {"temperature": 0.0, "cache": False} | settings
+    engine = Endpoint(lm, patience, replies=Replies(replies) if replies else None, **client)
+    return dspy.LM(lm, engine=engine, num_retries=0, **settings)
 
 
 class EndpointDown(LMError):
@@ -71,7 +91,7 @@ class EndpointDown(LMError):
 
 
 class Endpoint:
-    """An engine for dspy.LM that calls a LiteLLM id, with patience; `usage` counts, `breaker` guards."""
+    """An engine for dspy.LM that calls a model by its LiteLLM id; `usage` counts, `breaker` stops hopeless calls."""
 
     def __init__(
         self,
@@ -82,21 +102,22 @@ class Endpoint:
         replies: Replies | None = None,
         **client: Any,
     ) -> None:
-        """replies: where they are kept and looked for.
+        """Prepare an endpoint without calling it.
 
-        client: api_key, api_base and other settings of the connection, where the environment doesn't give them.
+        replies: where replies are kept and looked for. client: api_key, api_base and other settings of the
+        connection that the environment does not give.
         """
         self.patience, self.client, self.sleep, self.replies = patience, client, sleep, replies
         self.where = f"{model}{_host(model, client)}"
         self.usage, self.breaker = Usage(model), Breaker(patience.give_up, patience.pause)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Endpoint:
-        return self
+        return self  # copies of a program count and wait together
 
     def complete(self, request: lm15.Request) -> lm15.Response:
-        """Return the reply to one request; raises an lm15 error, or EndpointDown without having asked.
+        """Return the reply to one request; raises an lm15 error, or EndpointDown if the request was not sent.
 
-        The errors have no cause: a traceback of what LiteLLM raised may show the key.
+        The errors carry no cause, because a traceback of what LiteLLM raised may show the key.
         """
         if self.replies and (known := kept_reply(request, self.replies)):
             return known
@@ -106,18 +127,18 @@ class Endpoint:
             self.sleep(self.breaker.held())
             try:
                 response = attempt_call(request, self.patience.timeout, self.client, self.usage, self.replies)
-            except AGAIN as error:
+            except PASSING_ERRORS as error:
                 asked = retry_after(error)
-                # open: so many other calls failed meanwhile that this one need not go through all its attempts
+                # The breaker is open if other calls failed meanwhile; this call then saves its other attempts.
                 spent = retries >= self.patience.retries or self.breaker.open
                 if spent or (asked or 0.0) > self.patience.longest_wait:
                     raise self._given_up(error, retries, asked) from None
                 self._wait(retries, asked)
                 retries += 1
                 self.usage.add(retries=1)
-            except HOPELESS as error:
+            except LASTING_ERRORS as error:
                 raise self._given_up(error, retries, None) from None
-            except lm15.LM15Error as error:  # the request or its reply is at fault, and the endpoint there
+            except lm15.LM15Error as error:  # the request or its reply is at fault, not the endpoint
                 self.breaker.succeeded()
                 self.usage.add(bad_replies=1)
                 raise self._short(error) from None
@@ -127,6 +148,7 @@ class Endpoint:
                 return response
 
     def _check_open(self) -> None:
+        """Count the call; raise EndpointDown if the breaker refuses it."""
         self.usage.add(calls=1)
         if (left := self.breaker.refused()) is not None:
             self.usage.add(not_asked=1)
@@ -136,7 +158,7 @@ class Endpoint:
             )
 
     def _wait(self, retries: int, asked: float | None) -> None:
-        """Wait as the server asked, and a little more; else for a random half to whole of a doubling time."""
+        """Wait a little longer than the server asked; else 50 to 100 % (at random) of a time that doubles."""
         if asked is not None:
             self.breaker.hold(asked)
             self.sleep(asked + random.uniform(0, min(1.0, 0.1 * asked + 0.1)))
@@ -144,6 +166,7 @@ class Endpoint:
             self.sleep(random.uniform(0.5, 1) * min(self.patience.wait * 2**retries, self.patience.longest_wait))
 
     def _given_up(self, error: lm15.LM15Error, retries: int, asked: float | None) -> lm15.LM15Error:
+        """Count a failed call and return the error that tells so; asked: seconds of rest that the server wants."""
         long = asked is not None and asked > self.patience.longest_wait
         short = self._short(
             error,
@@ -155,34 +178,16 @@ class Endpoint:
         return short
 
     def _short(self, error: lm15.LM15Error, *more: str) -> lm15.LM15Error:
-        """Return an error of the same kind with one line, without keys; DSPy has no use for the other attributes."""
+        """Return an error of the same kind with one line of text, without keys, and `more` after it."""
         line = " ".join(redact(error.message, self.client).partition("\n")[0].split())[:LONGEST_REASON]
-        kind = next(known for known in KINDS if isinstance(error, known))
+        kind = next(known for known in _ERROR_KINDS if isinstance(error, known))
         short = kind(line, status=error.status, provider_code=error.provider_code)
-        short.message = line + "".join(more)  # some kinds add a paragraph of advice of their own
+        short.message = line + "".join(more)  # drops the paragraph of advice that some kinds add
         return short
 
 
-def remote(lm: str, *, patience: Patience = Patience(), replies: str | Path | None = None, **settings: Any) -> dspy.LM:
-    """Return a dspy.LM for a LiteLLM id ("bedrock/...", "openai/..."); keys come from the environment only.
-
-    replies: a file that keeps the replies, and answers what was asked before.
-    settings: DSPy's (temperature, max_tokens, cache), those of the connection, `timeout` and `num_retries`.
-    """
-    patience = replace(
-        patience,
-        timeout=settings.pop("timeout", patience.timeout),
-        retries=settings.pop("num_retries", patience.retries),
-    )
-    client = {name: settings.pop(name) for name in CLIENT_KEYS & settings.keys()}
-    # uncached: DSPy's cache on disk is made of pickles, and a run keeps its answers itself
-    settings = {"temperature": 0.0, "cache": False} | settings
-    engine = Endpoint(lm, patience, replies=Replies(replies) if replies else None, **client)
-    return dspy.LM(lm, engine=engine, num_retries=0, **settings)
-
-
 def _host(model: str, client: dict[str, Any]) -> str:
-    """Return " at host" of a chosen address, without what else may stand in it: user, key, path."""
+    """Return " at host" if an address was chosen, else ""; a user, key or path in the address is left out."""
     names = [f"{model.partition('/')[0].upper()}_{end}" for end in ("API_BASE", "BASE_URL")]
     address = (
         client.get("api_base")
@@ -193,26 +198,99 @@ def _host(model: str, client: dict[str, Any]) -> str:
     return f" at {host}" if host else ""
 
 
-GRACE = 0.5  # seconds more than LiteLLM's own limit, which ends a mere silence
+class Breaker:
+    """A circuit breaker: it counts the failures of one endpoint and tells whether a call may go; threads share it.
+
+    The breaker is closed at first. `limit` failed calls in a row open it. An open breaker refuses calls for `pause`
+    seconds and then lets one call through (half open): if this call succeeds the breaker closes, else another pause
+    begins. After Nygard, "Release It!" (2018), section 5.2.
+    """
+
+    def __init__(self, limit: int, pause: float, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self.limit, self.pause, self.clock = limit, pause, clock
+        self.failed_in_a_row, self.last = 0, ""
+        self._until: float | None = None  # the time of the next trial while the breaker is open, else None
+        self._resume = 0.0  # the endpoint asked for no calls before this time
+        self._lock = threading.Lock()
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Breaker:
+        return self  # copies of a program speak to the same endpoint
+
+    @property
+    def open(self) -> bool:
+        """Tell whether the endpoint counts as down."""
+        return self._until is not None
+
+    def refused(self) -> float | None:
+        """Return the seconds until the next trial if a call is refused now; None means that the call may go."""
+        with self._lock:
+            if self._until is None:
+                return None
+            left = self._until - self.clock()
+            if left <= 0:  # this call is the trial, and other calls wait for its outcome
+                self._until = self.clock() + self.pause
+                return None
+            return left
+
+    def succeeded(self) -> None:
+        """Record that the endpoint answered a call, whether the answer was usable or not."""
+        with self._lock:
+            self.failed_in_a_row, self._until = 0, None
+
+    def failed(self, reason: str, *, pause: float = 0.0) -> None:
+        """Record that a call failed for good; a `pause` (seconds that the endpoint asked for) opens the breaker."""
+        with self._lock:
+            self.failed_in_a_row, self.last = self.failed_in_a_row + 1, reason
+            if pause or self._until is not None or self.failed_in_a_row >= self.limit:
+                self._until = self.clock() + max(pause, self.pause)
+
+    def hold(self, seconds: float) -> None:
+        """Let all callers wait `seconds` before their next attempt, because the endpoint asked one of them to."""
+        with self._lock:
+            self._resume = max(self._resume, self.clock() + seconds)
+
+    def held(self) -> float:
+        """Return the seconds that a caller has to wait before its next attempt."""
+        with self._lock:
+            return max(0.0, self._resume - self.clock())
+
+
+class Replies:
+    """A JSON-lines file of replies, found by the hash of what was asked; many threads may use it.
+
+    It suits calls that should give the same answer when they are repeated (temperature 0).
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path, self._known, self._lock = Path(path), None, threading.Lock()
+
+    def find(self, asked: Mapping[str, Any]) -> dict[str, Any] | None:
+        """Return the reply to this very request, as LiteLLM gave it, or None."""
+        with self._lock:
+            if self._known is None:
+                lines = files.read_jsonl(self.path, torn_ok=True) if self.path.is_file() else []
+                self._known = {line["key"]: line["reply"] for line in lines}
+            return self._known.get(files.value_hash(asked))
+
+    def keep(self, asked: Mapping[str, Any], reply: Mapping[str, Any]) -> None:
+        """Append the reply to what was asked."""
+        key = files.value_hash(asked)
+        with self._lock:
+            files.append_jsonl(self.path, [{"key": key, "reply": dict(reply)}])
+            if self._known is not None:
+                self._known[key] = dict(reply)
 
 
 def kept_reply(request: lm15.Request, replies: Replies) -> lm15.Response | None:
-    """Return the reply that was kept of this very request, None if there is none."""
+    """Return the reply that was kept for this very request, None if no reply was kept."""
     from dspy.clients._litellm import get_litellm
     from dspy.clients.lm15_boundary import response_value
 
     found = replies.find(_asked(request))
-    return (
-        None
-        if found is None
-        else response_value(get_litellm(feature="endpoints").ModelResponse(**found), "chat", request)
-    )
-
-
-def _asked(request: lm15.Request) -> dict[str, Any]:
-    from dspy.clients.lm15_boundary import request_kwargs
-
-    return {"model": request.model} | request_kwargs(request, "chat")
+    if found is None:
+        return None
+    raw = get_litellm(feature="endpoints").ModelResponse(**found)
+    return response_value(raw, "chat", request)
 
 
 def attempt_call(
@@ -220,15 +298,15 @@ def attempt_call(
 ) -> lm15.Response:
     """Send a request once and return the reply; raises an lm15 error for whatever goes wrong.
 
-    timeout: seconds for the whole reply. client: settings of the connection, such as api_key and api_base. replies: where
-    a good reply is kept.
+    timeout: seconds for the whole reply. client: settings of the connection, such as api_key and api_base. replies: the
+    file that keeps a good reply.
     """
     from dspy.clients._litellm import get_litellm
     from dspy.clients.engines.litellm_errors import litellm_errors
     from dspy.clients.lm15_boundary import request_kwargs, response_value
 
-    litellm = get_litellm(feature="endpoints")  # here: loading it takes seconds, which are not the endpoint's
-    # drop_params: some models (OpenAI's reasoning models) refuse a temperature; LiteLLM then leaves it out
+    litellm = get_litellm(feature="endpoints")  # before the deadline starts, because loading it takes seconds
+    # drop_params: some models (OpenAI's reasoning models) refuse a temperature, and LiteLLM then leaves it out.
     fixed = {
         "model": request.model,
         "n": 1,
@@ -244,19 +322,19 @@ def attempt_call(
             raw = within_deadline(timeout, lambda: litellm.completion(**sent))
     except (lm15.LM15Error, ImportError):
         raise
-    except Exception as error:  # one that DSPy does not know; its text may hold a key, and the caller takes that out
+    except Exception as error:  # DSPy does not know its kind; the caller takes keys out of its text
         raise lm15.ProviderError(f"{type(error).__name__}: {error}") from error
     usage.reply(raw)
-    _check(raw)
+    _check_has_text(raw)
     if replies:
         replies.keep(_asked(request), raw.model_dump(mode="json"))
     return response_value(raw, "chat", request)
 
 
 def within_deadline(seconds: float, call: Callable[[], Any]) -> Any:
-    """Return what a call returns or raise what it raises; raises lm15.TimeoutError if it takes longer.
+    """Return what `call` returns, or raise what it raises; raises lm15.TimeoutError if it takes longer than `seconds`.
 
-    A call that is late goes on in a thread of its own, and what it returns is dropped.
+    A late call goes on in a thread of its own, and its result is dropped.
     """
     done: queue.SimpleQueue[tuple[Any, BaseException | None]] = queue.SimpleQueue()
 
@@ -277,7 +355,7 @@ def within_deadline(seconds: float, call: Callable[[], Any]) -> Any:
 
 
 def retry_after(error: BaseException | None) -> float | None:
-    """Return the seconds that a server asked to wait, None if it didn't; LiteLLM leaves the header on the cause."""
+    """Return the seconds that a server asked to wait, else None; LiteLLM leaves the header on the error's cause."""
     from dspy.clients._http import retry_after_seconds
 
     while error is not None:
@@ -289,8 +367,15 @@ def retry_after(error: BaseException | None) -> float | None:
     return None
 
 
-def _check(raw: Any) -> None:
-    """Raise lm15.ProviderError for a response without text: DSPy would take it for an empty answer, and keep it."""
+def _asked(request: lm15.Request) -> dict[str, Any]:
+    """Return what is asked of an endpoint, the key under which its reply is kept."""
+    from dspy.clients.lm15_boundary import request_kwargs
+
+    return {"model": request.model} | request_kwargs(request, "chat")
+
+
+def _check_has_text(raw: Any) -> None:
+    """Raise lm15.ProviderError for a response without text; DSPy would take and keep it as an empty answer."""
     choice = raw.choices[0] if raw.choices else None
     if choice is None:
         raise lm15.ProviderError("The endpoint sent a response without any reply in it")
@@ -299,85 +384,3 @@ def _check(raw: Any) -> None:
     if not (choice.message.content or "").strip():
         cut = " (it was cut at max_tokens)" if choice.finish_reason == "length" else ""
         raise lm15.ProviderError(f"The endpoint sent a reply without text{cut}")
-
-
-class Breaker:
-    """Count the failures of one endpoint and say whether it may be called; threads share one.
-
-    Closed at first. `limit` failed calls in a row open it: calls are refused until `pause` seconds have passed, then
-    one is let through (half open). If that succeeds the breaker closes, else another pause begins.
-    """
-
-    def __init__(self, limit: int, pause: float, *, clock: Callable[[], float] = time.monotonic) -> None:
-        self.limit, self.pause, self.clock = limit, pause, clock
-        self.failed_in_a_row, self.last = 0, ""
-        self._until: float | None = None  # when it is open: the time of the next trial
-        self._resume = 0.0  # before this time the endpoint asked for no calls
-        self._lock = threading.Lock()
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> Breaker:
-        return self  # copies of a program speak to the same endpoint
-
-    @property
-    def open(self) -> bool:
-        """Say whether the endpoint counts as down."""
-        return self._until is not None
-
-    def refused(self) -> float | None:
-        """Return the seconds until the next trial if a call is refused now, else None: the call may go."""
-        with self._lock:
-            if self._until is None:
-                return None
-            left = self._until - self.clock()
-            if left <= 0:  # this call is the trial; others wait for what it finds
-                self._until = self.clock() + self.pause
-                return None
-            return left
-
-    def succeeded(self) -> None:
-        """Record that the endpoint answered a call, well or not."""
-        with self._lock:
-            self.failed_in_a_row, self._until = 0, None
-
-    def failed(self, reason: str, *, pause: float = 0.0) -> None:
-        """Record that a call failed for good; `pause`: seconds for which the endpoint wants none, which opens at once."""
-        with self._lock:
-            self.failed_in_a_row, self.last = self.failed_in_a_row + 1, reason
-            if pause or self._until is not None or self.failed_in_a_row >= self.limit:
-                self._until = self.clock() + max(pause, self.pause)
-
-    def hold(self, seconds: float) -> None:
-        """Ask all callers to wait so long before their next attempt: the endpoint said so to one of them."""
-        with self._lock:
-            self._resume = max(self._resume, self.clock() + seconds)
-
-    def held(self) -> float:
-        """Return for how many seconds callers are asked to wait."""
-        with self._lock:
-            return max(0.0, self._resume - self.clock())
-
-
-class Replies:
-    """A JSON-lines file of replies by the hash of what was asked; many threads may use it.
-
-    Meant for calls whose repetition should give the same answer (temperature 0).
-    """
-
-    def __init__(self, path: Path) -> None:
-        self.path, self._known, self._lock = Path(path), None, threading.Lock()
-
-    def find(self, asked: Mapping[str, Any]) -> dict[str, Any] | None:
-        """Return the reply to this very request, as LiteLLM gave it, or None."""
-        with self._lock:
-            if self._known is None:
-                lines = files.read_jsonl(self.path, torn_ok=True) if self.path.is_file() else []
-                self._known = {line["key"]: line["reply"] for line in lines}
-            return self._known.get(files.value_hash(asked))
-
-    def keep(self, asked: Mapping[str, Any], reply: Mapping[str, Any]) -> None:
-        """Append a reply."""
-        key = files.value_hash(asked)
-        with self._lock:
-            files.append_jsonl(self.path, [{"key": key, "reply": dict(reply)}])
-            if self._known is not None:
-                self._known[key] = dict(reply)

@@ -1,4 +1,11 @@
-"""One base model with LoRA adapters in memory: greedy or sampled continuations of token prompts, batch by batch."""
+"""One base model with LoRA adapters in memory: greedy or sampled continuations of token prompts, batch by batch.
+
+`cuadft.models.local` puts it behind dspy.LM. Alone it works on tokens:
+
+    generator = Generator(find_weights("HuggingFaceTB/SmolLM2-135M-Instruct"))
+    (made,) = generator.generate([generator.tokenizer("The term is")["input_ids"]], max_tokens=8)
+    generator.tokenizer.decode(made.tokens)
+"""
 
 from __future__ import annotations
 
@@ -17,12 +24,12 @@ if TYPE_CHECKING:
 
 
 MIN_PREFIX = 32  # tokens; a shorter shared prefix is not worth a cache of its own
-PREFIXES = 4  # caches of shared prefixes held in memory
+PREFIXES_HELD = 4  # caches of shared prefixes in memory
 
 
 @dataclass(frozen=True)
 class Continuation:
-    """Generated tokens without the end mark; `ended` tells whether the model set that mark."""
+    """Generated tokens without the end mark; `ended` tells whether the model wrote that mark."""
 
     tokens: list[int]
     ended: bool
@@ -39,10 +46,10 @@ def best_dtype() -> torch.dtype:
 
 
 class Generator:
-    """Load a model folder and its adapters on first use and continue prompts with either.
+    """Continue prompts with a base model or one of its adapters; the model is loaded on first use.
 
-    A batch is left-padded; the tokens that all its prompts share at their start (instructions, demos) are run through
-    the model once and their cache reused.
+    A batch is padded on the left. The tokens that all its prompts share at their start (instructions, demos) run
+    through the model once; their cache is used for the whole batch and for later batches.
     """
 
     def __init__(self, path: Path, *, dtype: str = "auto") -> None:
@@ -53,14 +60,14 @@ class Generator:
         self._loading = threading.RLock()
 
     def add_adapter(self, name: str, folder: Path) -> None:
-        """Hold an adapter folder under a name; the model is loaded again on its next use."""
+        """Register an adapter folder under a name; the model is loaded anew on its next use."""
         self.adapters[name] = folder
         self._model = None
 
     @property
     def tokenizer(self) -> Any:
         """The base model's tokenizer, loaded on first use."""
-        with self._loading:  # many threads ask for it at once, and a half-done import fails in the others
+        with self._loading:  # many threads ask at once, and a half-done import in one fails in the others
             if self._tokenizer is None:
                 from transformers import AutoTokenizer
 
@@ -77,11 +84,11 @@ class Generator:
             return self._model
 
     def use(self, adapter: str = "") -> Any:
-        """Return the model with one adapter switched on, or none ("")."""
+        """Return the model with one adapter switched on; "" switches all adapters off."""
         model = self.model
         if not self.adapters:
             return model
-        # Without this the "base" would go on answering with the adapter used last.
+        # Without this, the "base" would answer with the adapter that was used last.
         if not adapter:
             model.base_model.disable_adapter_layers()
         else:
@@ -100,7 +107,8 @@ class Generator:
     ) -> list[Continuation]:
         """Continue each prompt by at most `max_tokens` tokens with the base ("") or an adapter.
 
-        temperature 0 is greedy; above, tokens are drawn from the whole distribution, the same for the same batch and seed.
+        temperature: 0 is greedy; above 0, tokens are drawn from the whole distribution. The same batch with the same
+        seed gives the same tokens.
         """
         import torch
 
@@ -115,7 +123,7 @@ class Generator:
         with torch.inference_mode(), torch.random.fork_rng(devices=range(torch.cuda.device_count())):
             torch.manual_seed(seed)
             if shared:
-                settings["past_key_values"] = self._prefix(model, adapter, prompts[0][:shared], len(prompts))
+                settings["past_key_values"] = self._prefix_cache(model, adapter, prompts[0][:shared], len(prompts))
             out = model.generate(
                 input_ids=torch.tensor(ids, device=model.device),
                 attention_mask=torch.tensor(mask, device=model.device),
@@ -145,12 +153,14 @@ class Generator:
         return model.to(dtype).eval()
 
     def _until_end(self, tokens: list[int]) -> Continuation:
+        """Return the tokens before the first end mark."""
         ends = self.model.generation_config.eos_token_id
         ends = set(ends if isinstance(ends, list) else [ends]) | {self.tokenizer.eos_token_id}
         stop = next((i for i, token in enumerate(tokens) if token in ends), None)
         return Continuation(tokens[:stop], ended=stop is not None)
 
-    def _prefix(self, model: Any, adapter: str, tokens: list[int], rows: int) -> Any:
+    def _prefix_cache(self, model: Any, adapter: str, tokens: list[int], rows: int) -> Any:
+        """Return a copy of the cache of a shared prefix, repeated for each of `rows` prompts."""
         import torch
         from transformers import DynamicCache
 
@@ -159,7 +169,7 @@ class Generator:
             cache = DynamicCache(config=model.config)
             model(torch.tensor([tokens], device=model.device), past_key_values=cache, use_cache=True, logits_to_keep=1)
             self._prefixes[key] = cache
-            while len(self._prefixes) > PREFIXES:
+            while len(self._prefixes) > PREFIXES_HELD:
                 self._prefixes.popitem(last=False)
         self._prefixes.move_to_end(key)
         cache = copy.deepcopy(self._prefixes[key])
@@ -168,9 +178,10 @@ class Generator:
 
 
 def _shared_prefix(prompts: Sequence[list[int]]) -> int:
-    """Return how many first tokens all prompts share (0 if too few to matter, or for a single prompt)."""
+    """Return how many first tokens all prompts share; 0 if they are fewer than `MIN_PREFIX`, or for a single prompt."""
     if len(prompts) < 2:
         return 0
+    # In sorted order, the first and the last prompt share no more than all prompts do.
     low, high = min(prompts), max(prompts)
     shared = next((i for i, (a, b) in enumerate(zip(low, high, strict=False)) if a != b), min(len(low), len(high)))
     shared = min(shared, min(len(p) for p in prompts) - 1)

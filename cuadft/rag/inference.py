@@ -1,4 +1,15 @@
-"""Run a system (program and LM) over rows: batched, appended to disk batch by batch, resumable after a kill."""
+"""Ask a system (a program and its language model) the questions of many rows, in batches, and keep the answers on disk.
+
+Each batch is appended to a JSON-lines file as soon as it is answered. A run that was killed therefore goes on where it
+stopped, and computes the very batches that an unbroken run would have computed. For example:
+
+    (sft,) = build_systems(iteration, ["sft"], model="tiny", embedder="sentence-transformers/all-MiniLM-L6-v2")
+    path = iteration.path("predictions", "sft.dev.jsonl")
+    predictions = answer_rows(sft.program, sft.lm, dev_rows, path, system="sft", split="dev")
+
+A prediction is its row plus `answer`, `spans`, `passages`, `error`, `seconds`, `prompt_tokens`, `system`, `split` and
+`fingerprint` (of what gave the answer, see `answers_fingerprint`).
+"""
 
 from __future__ import annotations
 
@@ -14,16 +25,12 @@ from cuadft.core import files
 from cuadft.core.errors import brief
 from cuadft.core.files import value_hash
 from cuadft.core.progress import bar
-from cuadft.evaluation.results import read_predictions, stands
+from cuadft.data.passages import Passage
+from cuadft.evaluation.results import is_reusable, read_predictions
+from cuadft.evaluation.text_scores import NO_CLAUSE
 from cuadft.models.local import LocalEngine
 from cuadft.rag.program import ContractQA, PlainAdapter
-
-
-def answers_fingerprint(program: ContractQA, lm: dspy.LM) -> str:
-    """Return the name of what answers: LM (with its weights' hash), generation settings, passages, search and prompt."""
-    settings = {k: lm.kwargs.get(k) for k in ("max_tokens", "temperature", "seed")}
-    prompt = [program.k, program.predict.signature.instructions, [dict(d) for d in program.predict.demos]]
-    return value_hash([lm.model, settings, program.retriever.key, prompt])[:16]
+from cuadft.rag.systems import System
 
 
 def answer_rows(
@@ -38,35 +45,56 @@ def answer_rows(
 ) -> list[dict[str, Any]]:
     """Answer every row and return the predictions, in the order of the rows.
 
-    `path` (JSON lines) is appended to after each batch. Rows that it already holds, from the same program and weights,
-    are kept; failed ones are tried again; those of other weights or of a changed row are dropped. The rows are cut into
-    batches by their place in `rows`, never by what is left to do, so that a resumed run computes the very batches of an
-    unbroken one.
+    `path` (JSON lines) is appended to after each batch. A prediction that it already holds is kept if it comes from
+    the same program and weights; it is dropped if its weights or its row have changed, and a failed one is tried again.
+    The rows are cut into batches by their place in `rows`, never by what is left to do, so that a resumed run computes
+    the very batches of an unbroken one.
     """
-    mark = answers_fingerprint(program, lm)
-    done = {p["id"]: p for p in read_predictions(path) if p.get("fingerprint") == mark}
-    kept = [done[r["id"]] for r in rows if r["id"] in done and stands(done[r["id"]], r)]
+    fingerprint = answers_fingerprint(program, lm)
+    earlier = {p["id"]: p for p in read_predictions(path) if p.get("fingerprint") == fingerprint}
+    kept = [earlier[r["id"]] for r in rows if r["id"] in earlier and is_reusable(earlier[r["id"]], r)]
     if path.exists():
         files.write_jsonl(path, kept)
     done = {p["id"]: p for p in kept}
-    shown = bar(len(rows), f"{system} on {split}")
-    shown.update(len(kept))
+    progress = bar(len(rows), f"{system} on {split}")
+    progress.update(len(kept))
     for start in range(0, len(rows), batch_size):
         batch = rows[start : start + batch_size]
         todo = [r for r in batch if r["id"] not in done]
         if todo:
-            made = [
-                p | {"system": system, "split": split, "fingerprint": mark}
-                for p in _answer(program, lm, todo, batch_size)
-            ]
+            named = {"system": system, "split": split, "fingerprint": fingerprint}
+            made = [prediction | named for prediction in _answer_batch(program, lm, todo, batch_size)]
             files.append_jsonl(path, made)
             done |= {p["id"]: p for p in made}
-            shown.update(len(made))
-    shown.close()
+            progress.update(len(made))
+    progress.close()
     return [done[r["id"]] for r in rows]
 
 
-def _answer(program: ContractQA, lm: dspy.LM, rows: Sequence[dict[str, Any]], threads: int) -> list[dict[str, Any]]:
+def compare_answers(systems: Sequence[System], rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return one record a row, for reading: question, gold, and each system's answer or error; nothing goes to disk."""
+    answers = {system.name: _answer_batch(system.program, system.lm, rows, len(rows)) for system in systems}
+    return [
+        {"question": row["question"], "gold": row["answers"][0]["text"] if row["answers"] else NO_CLAUSE}
+        | {name: made[index]["answer"] or made[index]["error"] for name, made in answers.items()}
+        for index, row in enumerate(rows)
+    ]
+
+
+def answers_fingerprint(program: ContractQA, lm: dspy.LM) -> str:
+    """Return a hash of all that an answer depends on, 16 characters long.
+
+    It covers the LM (whose name holds the hash of its weights), the generation settings, the passages, the search and
+    the prompt.
+    """
+    settings = {k: lm.kwargs.get(k) for k in ("max_tokens", "temperature", "seed")}
+    prompt = [program.k, program.predict.signature.instructions, [dict(d) for d in program.predict.demos]]
+    return value_hash([lm.model, settings, program.retriever.key, prompt])[:16]
+
+
+def _answer_batch(
+    program: ContractQA, lm: dspy.LM, rows: Sequence[dict[str, Any]], threads: int
+) -> list[dict[str, Any]]:
     """Run the program over one batch; a failed row carries the error instead of an answer."""
     if program.retriever.embedder:
         program.retriever.embedder.encode([r["question"] for r in rows])  # one batch instead of one call a thread
@@ -96,32 +124,26 @@ def _answer(program: ContractQA, lm: dspy.LM, rows: Sequence[dict[str, Any]], th
     ]
 
 
-def _prediction(row: dict[str, Any], result: Any, error: Exception | None, seconds: float) -> dict[str, Any]:
-    passages = (
-        []
-        if result is None
-        else [
-            {
-                "index": h.passage.index,
-                "start": h.passage.start,
-                "end": h.passage.end,
-                "score": round(float(h.score), 6),
-            }
-            for h in result.hits
-        ]
-    )
+def _prediction(
+    row: dict[str, Any], result: dspy.Prediction | None, error: Exception | None, seconds: float
+) -> dict[str, Any]:
+    """Return a row with its answer and the passages behind it; `result` is None if the call failed."""
     return row | {
         "answer": None if result is None else result.answer,
         "spans": [] if result is None else result.spans,
-        "passages": passages,
+        "passages": [] if result is None else [_passage_record(hit.passage, hit.score) for hit in result.hits],
         "error": None if error is None else brief(error),
         "seconds": round(seconds, 4),
         "prompt_tokens": _prompt_tokens(result),
     }
 
 
-def _prompt_tokens(result: Any) -> int | None:
-    """Return the tokens of the prompts behind an answer, as the LM counts them; None if it didn't say."""
+def _passage_record(passage: Passage, score: float) -> dict[str, Any]:
+    return {"index": passage.index, "start": passage.start, "end": passage.end, "score": round(float(score), 6)}
+
+
+def _prompt_tokens(result: dspy.Prediction | None) -> int | None:
+    """Return the number of tokens in the prompts behind an answer, as the LM counts them; None if it did not say."""
     used = (result.get_lm_usage() or {}).values() if result is not None else ()
     counts = [usage["prompt_tokens"] for usage in used if usage.get("prompt_tokens")]
     return sum(counts) if counts else None

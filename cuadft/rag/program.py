@@ -1,6 +1,17 @@
-"""The one DSPy program that every language model runs: retrieve, then answer with the contract's words or refuse.
+"""The one DSPy program that every language model runs, and the training rows that hold exactly the prompts it sends.
 
-The same adapter, signature and demos render the prompts of inference (ContractQA) and of training (messages()).
+The program retrieves passages of one contract and has a language model answer with the contract's words or refuse.
+Inference (`ContractQA`) and training (`prompt_completions`, `online_prompts`) render their prompts with the same
+signature, demos and adapter, so that a model is trained on the very bytes that it is asked with later. For example:
+
+    program = ContractQA(retriever, k=3)
+    with dspy.context(lm=lm, adapter=PlainAdapter()):
+        prediction = program(question="Which law governs the contract?", contract="Acme Supply Agreement")
+    rows, counts = prompt_completions(program, train_rows, size=0, impossible_share=0.3, seed=7)
+    compiled = compile_program(program, dspy_examples(train_rows, retriever, 3), [], optimizer="bootstrap")
+    save_program(compiled, iteration.path("program", "rag_compiled.json"))
+
+The file goes in this order: signature and adapter, program, training rows, compiling, saving.
 """
 
 from __future__ import annotations
@@ -24,78 +35,13 @@ from cuadft.data.passages import Passage, locate_words
 from cuadft.evaluation.text_scores import NO_CLAUSE, token_f1
 from cuadft.retrieval.retriever import Hit, Retriever, render_passages
 
-
-def prompt_completions(
-    program: ContractQA, rows: Sequence[dict[str, Any]], *, size: int, impossible_share: float, seed: int
-) -> tuple[list[dict[str, Any]], Counter[str]]:
-    """Return up to `size` (0: all) rows {"id", "prompt", "completion"} of chat messages, and counts of what was left out.
-
-    `impossible_share` of the rows are questions whose clause does not exist (fewer if there are fewer).
-    """
-    shuffled = random.Random(seed).sample(list(rows), len(rows))
-    hits = program.retriever.search_many([(r["question"], r["contract"]) for r in shuffled], k=program.k)
-    ready: dict[bool, list[dict[str, Any]]] = {True: [], False: []}
-    for row, found in zip(shuffled, hits, strict=True):
-        answer = target_answer(row, found)
-        if answer is not None:
-            *prompt, completion = program.messages(row["question"], found, answer)
-            ready[row["is_impossible"]].append({"id": row["id"], "prompt": prompt, "completion": [completion]})
-    usable = len(ready[True]) + len(ready[False])
-    total = min(size or usable, usable)
-    impossible = min(len(ready[True]), round(total * impossible_share))
-    answerable = min(len(ready[False]), total - impossible)
-    if answerable < total - impossible and impossible_share < 1:  # too few answerable rows must not raise the share
-        impossible = min(impossible, round(answerable * impossible_share / (1 - impossible_share)))
-    chosen = ready[True][:impossible] + ready[False][:answerable]
-    random.Random(seed).shuffle(chosen)
-    return chosen, +Counter(
-        {
-            "unanswerable": impossible,
-            "answerable": answerable,
-            "not drawn": usable - len(chosen),
-            "gold span not in the passages": len(rows) - usable,
-        }
-    )
-
-
-COLUMNS = ("id", "contract", "question", "answers", "is_impossible")  # of the rows, which TRL passes on to the reward
-
-
-def online_prompts(program: ContractQA, rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return {"prompt"} and COLUMNS of the rows that can be answered from their passages, or that have no clause.
-
-    A row whose clause lies outside the passages is left out: the reward would teach to invent it.
-    """
-    hits = program.retriever.search_many([(row["question"], row["contract"]) for row in rows], k=program.k)
-    made = []
-    for row, found in zip(rows, hits, strict=True):
-        if target_answer(row, found) is not None:
-            *prompt, _ = program.messages(row["question"], found, "")
-            made.append({"prompt": prompt} | {name: row[name] for name in COLUMNS})
-    return made
-
-
-def telling_rows(
-    rows: Sequence[dict[str, Any]], scores: Mapping[str, Sequence[float]], *, others: float = 0.5
-) -> list[dict[str, Any]]:
-    """Return the rows whose sampled answers differ in score, with `others` times as many of the rest; all if none differ.
-
-    scores: row id -> scores of its candidates. Where all answers are alike no method learns anything (DAPO, Yu et al.
-    2025, section 3.2); some such rows stay, so that what is right already has a say. A failed judgement (NaN) tells
-    nothing; a row without any other is left out.
-    """
-    if unknown := [row["id"] for row in rows if row["id"] not in scores]:
-        raise InputError(f"There are no candidates of question {unknown[0]!r}: sample answers of every row first.")
-    distinct = {id_: {score for score in given if not math.isnan(score)} for id_, given in scores.items()}
-    differ = [row for row in rows if len(distinct[row["id"]]) > 1]
-    alike = [row for row in rows if len(distinct[row["id"]]) == 1]
-    return differ + alike[: round(others * len(differ))] if differ else alike
-
-
+# The mark before an item of a list: a bullet or a number, but not the number in "3 years" or in "2.5%".
+LIST_MARK = re.compile(r"\A\s*(?:[-*•]|\(?\d{1,3}[.)])(?:\s+|$)")
+REWARD_COLUMNS = ("id", "contract", "question", "answers", "is_impossible")  # of a row; TRL hands them to the reward
 OPTIMIZERS = ("bootstrap", "bootstrap_random_search", "mipro")
-BULLET = re.compile(
-    r"\A\s*(?:[-*•]|\(?\d{1,3}[.)])(?:\s+|$)"
-)  # a bullet or a number of a list, not "3 years" or "2.5%"
+
+
+# --- signature and adapter
 
 
 class AnswerFromContract(dspy.Signature):
@@ -112,15 +58,16 @@ class AnswerFromContract(dspy.Signature):
 class PlainAdapter(dspy.ChatAdapter):
     """Send the fields as plain text and take the whole reply as the one output field.
 
-    Small models cannot keep DSPy's field markers; with this adapter a reply fails to parse only when it is empty or
-    its type is wrong, so that comparing models does not compare how they keep a format. A list field is one item a line.
+    Small models cannot keep DSPy's field markers. With this adapter a reply fails to parse only if it is empty or has
+    the wrong type, so a comparison of models does not become one of how well they keep a format. A list field holds
+    one item a line.
     """
 
     def __init__(self) -> None:
         super().__init__(use_json_adapter_fallback=False)
 
     def format_field_description(self, signature: type[dspy.Signature]) -> str:
-        """Return nothing: the fields are named where they stand."""
+        """Return nothing: each field is named where it stands."""
         return ""
 
     def format_field_structure(self, signature: type[dspy.Signature]) -> str:
@@ -145,25 +92,25 @@ class PlainAdapter(dspy.ChatAdapter):
             for name in signature.input_fields
             if name in inputs
         ]
-        return "\n\n".join(x for x in (prefix, *blocks, suffix) if x)
+        return "\n\n".join(block for block in (prefix, *blocks, suffix) if block)
 
     def format_assistant_message_content(
         self, signature: type[dspy.Signature], outputs: dict[str, Any], missing_field_message: str | None = None
     ) -> str:
-        """Return the output field's value as it is, but for marks that would end the turn."""
-        value = outputs.get(_only_field(signature), missing_field_message)
+        """Return the value of the output field, with marks that would end the turn broken up."""
+        value = outputs.get(_only_output_field(signature), missing_field_message)
         return break_marks("\n".join(map(str, value)) if isinstance(value, list) else str(value))
 
     def parse(self, signature: type[dspy.Signature], completion: str) -> dict[str, Any]:
-        """Take the whole completion as the output field; raises AdapterParseError if it is empty or ill-typed."""
-        name, text = _only_field(signature), completion.strip()
+        """Return the whole completion as the output field; raises AdapterParseError if it is empty or ill-typed."""
+        name, text = _only_output_field(signature), completion.strip()
         annotation = signature.output_fields[name].annotation
         if not text:
             raise AdapterParseError(
                 adapter_name="PlainAdapter", signature=signature, lm_response=completion, message="The reply is empty."
             )
         if annotation == list[str]:
-            lines = [BULLET.sub("", line).strip() for line in text.splitlines()]
+            lines = [LIST_MARK.sub("", line).strip() for line in text.splitlines()]
             return {name: [line for line in lines if line]}
         try:
             return {name: parse_value(text, annotation)}
@@ -173,16 +120,19 @@ class PlainAdapter(dspy.ChatAdapter):
             ) from error
 
 
-def _only_field(signature: type[dspy.Signature]) -> str:
+def _only_output_field(signature: type[dspy.Signature]) -> str:
     (name,) = signature.output_fields
     return name
+
+
+# --- the program
 
 
 class ContractQA(dspy.Module):
     """Answer a question about one contract from its k best passages.
 
-    The prediction carries `answer`, `hits` (passages with scores) and `spans` ([start, end) offsets in the contract
-    where the answer's words stand; empty for refusals and for words that are not in the passages).
+    The prediction carries `answer`, `hits` (passages with scores) and `spans`: [start, end) offsets in the contract at
+    which the words of the answer stand. `spans` is empty for a refusal and for words that are not in the passages.
     """
 
     def __init__(self, retriever: Retriever | None = None, k: int = 2) -> None:
@@ -205,18 +155,22 @@ class ContractQA(dspy.Module):
 
 
 def cite_passages(answer: str, passages: Sequence[Passage]) -> list[list[int]]:
-    """Return the contract offsets at which the answer's words stand in the passages."""
+    """Return the [start, end) offsets in the contract at which the passages hold the words of the answer."""
     if not answer or answer == NO_CLAUSE:
         return []
-    found = [(p.start, locate_words(answer, p.text)) for p in passages]
+    found = [(passage.start, locate_words(answer, passage.text)) for passage in passages]
     return [[shift + span[0], shift + span[1]] for shift, span in found if span]
+
+
+# --- rows to train on
 
 
 def target_answer(row: dict[str, Any], hits: Sequence[Hit]) -> str | None:
     """Return the answer to teach for a row: the refusal, or the gold span that the passages hold.
 
-    Of several gold spans inside the passages, the one in the best-ranked passage is taken. Returns None when the
-    clause exists but lies outside the passages: teaching its words would teach to invent, a refusal to overlook.
+    If the passages hold several gold spans, the one in the best-ranked passage is taken. Returns None if the clause
+    exists but lies outside the passages: to teach its words would be to teach inventing, to teach the refusal would be
+    to teach overlooking.
     """
     if row["is_impossible"]:
         return NO_CLAUSE
@@ -228,23 +182,99 @@ def target_answer(row: dict[str, Any], hits: Sequence[Hit]) -> str | None:
     return None
 
 
+def prompt_completions(
+    program: ContractQA, rows: Sequence[dict[str, Any]], *, size: int, impossible_share: float, seed: int
+) -> tuple[list[dict[str, Any]], Counter[str]]:
+    """Return up to `size` (0: all) rows {"id", "prompt", "completion"} of chat messages, and counts of all rows.
+
+    `impossible_share` of the rows are questions whose clause does not exist (fewer if there are fewer). The counts say
+    how many rows were taken of either kind, and how many were left out for which reason.
+    """
+    shuffled = random.Random(seed).sample(list(rows), len(rows))
+    hits = program.retriever.search_many([(r["question"], r["contract"]) for r in shuffled], k=program.k)
+    absent, present = [], []  # examples of questions whose clause does not exist, and of those whose clause does
+    for row, found in zip(shuffled, hits, strict=True):
+        answer = target_answer(row, found)
+        if answer is not None:
+            *prompt, completion = program.messages(row["question"], found, answer)
+            examples = absent if row["is_impossible"] else present
+            examples.append({"id": row["id"], "prompt": prompt, "completion": [completion]})
+    n_absent, n_present = _sizes(len(absent), len(present), size, impossible_share)
+    chosen = absent[:n_absent] + present[:n_present]
+    random.Random(seed).shuffle(chosen)
+    usable = len(absent) + len(present)
+    counts = {
+        "unanswerable": n_absent,
+        "answerable": n_present,
+        "not drawn": usable - len(chosen),
+        "gold span not in the passages": len(rows) - usable,
+    }
+    return chosen, +Counter(counts)
+
+
+def _sizes(absent: int, present: int, size: int, impossible_share: float) -> tuple[int, int]:
+    """Return how many examples to take of the `absent` and of the `present` ones; size 0: as many as there are."""
+    total = min(size or absent + present, absent + present)
+    n_absent = min(absent, round(total * impossible_share))
+    n_present = min(present, total - n_absent)
+    if n_present < total - n_absent and impossible_share < 1:  # too few answerable rows must not raise the share
+        n_absent = min(n_absent, round(n_present * impossible_share / (1 - impossible_share)))
+    return n_absent, n_present
+
+
+def online_prompts(program: ContractQA, rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return {"prompt"} and REWARD_COLUMNS of the rows that have an answer to teach (see `target_answer`).
+
+    A row whose clause lies outside the passages is left out: its reward would teach the model to invent the clause.
+    """
+    hits = program.retriever.search_many([(row["question"], row["contract"]) for row in rows], k=program.k)
+    made = []
+    for row, found in zip(rows, hits, strict=True):
+        if target_answer(row, found) is not None:
+            *prompt, _ = program.messages(row["question"], found, "")
+            made.append({"prompt": prompt} | {name: row[name] for name in REWARD_COLUMNS})
+    return made
+
+
+def telling_rows(
+    rows: Sequence[dict[str, Any]], scores: Mapping[str, Sequence[float]], *, others: float = 0.5
+) -> list[dict[str, Any]]:
+    """Return the rows whose sampled answers differ in score, and `others` times as many rows whose answers do not.
+
+    scores: row id -> scores of its sampled answers. Where all answers score alike, no method learns anything (DAPO, Yu
+    et al. 2025, section 3.2); some of these rows stay, so that training also keeps what the model does well. If no
+    row's answers differ, all rows are returned. A failed judgement (NaN) does not count; a row that has only failed
+    judgements is left out. Raises InputError if a row has no scores.
+    """
+    if unknown := [row["id"] for row in rows if row["id"] not in scores]:
+        raise InputError(f"There are no candidates of question {unknown[0]!r}: sample answers of every row first.")
+    distinct = {id_: {score for score in given if not math.isnan(score)} for id_, given in scores.items()}
+    differ = [row for row in rows if len(distinct[row["id"]]) > 1]
+    alike = [row for row in rows if len(distinct[row["id"]]) == 1]
+    return differ + alike[: round(others * len(differ))] if differ else alike
+
+
+# --- compiling
+
+
 def dspy_examples(rows: Sequence[dict[str, Any]], retriever: Retriever, k: int) -> list[dspy.Example]:
-    """Return DSPy examples (with their passages, so that they can serve as demos) of the rows with a target."""
+    """Return DSPy examples of the rows that have an answer to teach (see `target_answer`).
+
+    Each holds its k passages, so that it can serve as a demo.
+    """
     found = retriever.search_many([(r["question"], r["contract"]) for r in rows], k=k)
     made = []
     for row, hits in zip(rows, found, strict=True):
         answer = target_answer(row, hits)
         if answer is not None:
-            golds = [span["text"] for span in row["answers"]]
-            made.append(
-                dspy.Example(
-                    passages=render_passages(hits),
-                    question=quotable(row["question"]),
-                    answer=answer,
-                    golds=golds,
-                    contract=row["contract"],
-                ).with_inputs("question", "contract")
+            example = dspy.Example(
+                passages=render_passages(hits),
+                question=quotable(row["question"]),
+                answer=answer,
+                golds=[span["text"] for span in row["answers"]],
+                contract=row["contract"],
             )
+            made.append(example.with_inputs("question", "contract"))
     return made
 
 
@@ -257,7 +287,7 @@ def compile_program(
     program: ContractQA,
     trainset: list[dspy.Example],
     devset: list[dspy.Example],
-    *,  # noqa: A001
+    *,
     optimizer: str = "bootstrap",
     bootstrapped_demos: int = 2,
     labeled_demos: int = 2,
@@ -265,9 +295,10 @@ def compile_program(
     threshold: float = 0.5,
     seed: int = 7,
 ) -> ContractQA:
-    """Optimise the program's prompt with one of DSPy's optimisers and return the compiled copy.
+    """Optimise the program's prompt with one of OPTIMIZERS (all from DSPy) and return the compiled copy.
 
-    A bootstrapped demo must reach `threshold` in answer_f1. Only "bootstrap" needs no `devset`.
+    A bootstrapped demo must reach `threshold` in answer_f1. Only "bootstrap" needs no `devset`. Raises InputError for
+    an unknown optimizer.
     """
     random.Random(seed).shuffle(trainset := list(trainset))
     settings = {
@@ -275,8 +306,8 @@ def compile_program(
         "metric_threshold": threshold,
         "max_bootstrapped_demos": bootstrapped_demos,
         "max_labeled_demos": labeled_demos,
-        "max_errors": len(trainset) + len(devset) + 1,
-    }  # a reply that fails scores 0 and does not end the search
+        "max_errors": len(trainset) + len(devset) + 1,  # a reply that fails scores 0 and does not end the search
+    }
     if optimizer == "bootstrap":
         tool = dspy.BootstrapFewShot(**settings)
         return tool.compile(program, trainset=trainset)
@@ -289,22 +320,28 @@ def compile_program(
     raise InputError(f"Unknown optimizer '{optimizer}': choose one of {', '.join(OPTIMIZERS)}.")
 
 
+# --- saving
+
+
 def save_program(program: ContractQA, path: Path) -> None:
     """Write the program's prompt (instructions, demos, k) as JSON."""
-    bare = ContractQA(k=program.k)  # without the LM: that is a role which the run fills, no part of the prompt
+    bare = ContractQA(k=program.k)  # without the LM, which the run chooses and which is no part of the prompt
     bare.predict.signature, bare.predict.demos = program.predict.signature, program.predict.demos
     files.write_json(path, {"k": bare.k, "state": bare.dump_state()})
 
 
 def load_program(path: Path, retriever: Retriever) -> ContractQA:
-    """Read a program back; it sends the same prompts as the saved one."""
+    """Read a program back; it sends the same prompts as the saved one.
+
+    Raises InputError if the file is missing or was not written by `save_program`.
+    """
     if not Path(path).is_file():
         raise InputError(f"Program '{path}' is missing: run 02_rag_compile of this iteration first.")
     saved = files.read_json(path)
     try:
         program = ContractQA(retriever, int(saved["k"]))
         program.load_state(saved["state"])
-        program.messages("", [], "")  # fails on demos that are none
+        program.messages("", [], "")  # renders the demos once, which fails if the file holds something else as demos
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise InputError(
             f"Program '{path}' is not one that 02_rag_compile saved ({error!r}): delete it and compile again."

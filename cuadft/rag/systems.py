@@ -1,10 +1,20 @@
-"""The systems that a run compares: which program with which language model stands behind a name such as "sft"."""
+"""The systems that a run compares: which program with which language model stands behind a name such as "sft".
+
+"rag" and "rag_compiled" are the untuned model with the plain and with the compiled prompt. "incumbent" is the champion
+that the iteration started from, and "retriever" is that champion with this iteration's retriever. Any other name, such
+as "sft" or "dpo", is a folder in the iteration's adapters/. For example:
+
+    rag, sft = build_systems(iteration, ["rag", "sft"], model="tiny", embedder="sentence-transformers/all-MiniLM-L6-v2")
+    path = iteration.path("predictions", "sft.dev.jsonl")
+    answer_rows(sft.program, sft.lm, dev_rows, path, system="sft", split="dev")
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import dspy
 
@@ -14,12 +24,10 @@ from cuadft.core.runs import incoming_champion
 from cuadft.models.api import remote
 from cuadft.models.local import LocalEngine
 from cuadft.models.weights import find_weights
-from cuadft.rag import program
-from cuadft.rag.program import ContractQA
-from cuadft.retrieval.store import _load, take_in
+from cuadft.rag.program import ContractQA, load_program
+from cuadft.retrieval.store import add_missing_contracts, load_retriever_folder
 
-DATA = ("train", "dev", "test", "slices")  # files whose rows a system may be asked
-_Parts = tuple[Path, Path | None, Path]
+ASKED_FILES = ("train", "dev", "test", "slices")  # data files whose rows a system may be asked
 
 
 @dataclass(frozen=True)
@@ -29,6 +37,14 @@ class System:
     name: str
     program: ContractQA
     lm: dspy.LM
+
+
+class _Parts(NamedTuple):
+    """Where a system's parts are saved: program file, weights folder (None: the base model), retriever folder."""
+
+    program: Path
+    weights: Path | None
+    retriever: Path
 
 
 def build_systems(
@@ -43,59 +59,25 @@ def build_systems(
     batch_size: int = 16,
     asked: Iterable[str] | None = None,
 ) -> list[System]:
-    """Return the named systems of an iteration, all local ones on one base model in memory.
+    """Return the named systems of an iteration, with one base model in memory for all local ones.
 
-    "rag" and "rag_compiled" run on `rag_lm` (a LiteLLM id; "" for the local model); "incumbent" is the champion, with
-    its own program, weights and retriever; "retriever" is the champion with this iteration's retriever; any other name
-    is a folder in adapters/. asked: titles of the contracts that will be asked (None: those of all data rows), which the
-    champion's retriever takes in. Raises InputError for what is missing.
+    rag_lm: the LM of "rag" and "rag_compiled", a LiteLLM id ("": the local model). tuned_program: the program that
+    systems with weights of this iteration run. asked: titles of the contracts that will be asked, which the champion's
+    retriever takes in (None: the contracts of all data rows). Raises InputError if a part of a system is missing.
     """
-    found = {name: _parts(iteration, name, tuned_program) for name in names}
-    for name, (_, weights, _) in found.items():
-        if weights is not None and not _whole(weights):
-            by_hand = "choose another champion with `cuadft promote` or `cuadft rollback`"
-            advice = (
-                by_hand
-                if name in ("incumbent", "retriever")
-                else "run 04_fine_tune (for sft) or 06_align (for aligned ones) of this iteration first, or leave it out of "
-                "`systems`"
-            )
-            raise InputError(f"System '{name}' has no weights in {weights}: {advice}.")
-    retrievers = {folder: _load(folder, embedder) for folder in dict.fromkeys(place for _, _, place in found.values())}
+    parts = {name: _find_parts(iteration, name, tuned_program) for name in names}
+    for name, found in parts.items():
+        _check_weights(name, found.weights)
+    folders = dict.fromkeys(found.retriever for found in parts.values())  # a folder that two systems use is loaded once
+    retrievers = {folder: load_retriever_folder(folder, embedder) for folder in folders}
     for folder, retriever in retrievers.items():
         if folder != iteration.path("retriever"):
-            take_in(retriever, iteration.run, _titles(iteration) if asked is None else asked)
-    lms = _models(found, model=model, rag_lm=rag_lm, max_tokens=max_tokens, batch_size=batch_size)
+            add_missing_contracts(retriever, iteration.run, _titles(iteration) if asked is None else asked)
+    lms = _models(parts, model=model, rag_lm=rag_lm, max_tokens=max_tokens, batch_size=batch_size)
     return [
-        System(name, program.load_program(path, retrievers[folder]), lms[name])
-        for name, (path, _, folder) in found.items()
+        System(name, load_program(found.program, retrievers[found.retriever]), lms[name])
+        for name, found in parts.items()
     ]
-
-
-def _models(
-    found: Mapping[str, _Parts], *, model: str, rag_lm: str, max_tokens: int, batch_size: int
-) -> dict[str, dspy.LM]:
-    """Return each system's LM: an adapter on the one base in memory, a whole model of its own, `rag_lm` or the base."""
-    adapters = {n: w for n, (_, w, _) in found.items() if w is not None and (w / "adapter_config.json").is_file()}
-    engine, lms = None, {}
-    if any(w is None or n in adapters for n, (_, w, _) in found.items()) and not (rag_lm and not adapters):
-        engine = LocalEngine(find_weights(model), adapters=adapters, batch_size=batch_size)
-    for name, (_, weights, _) in found.items():
-        if name in adapters:
-            lms[name] = engine.lm(name, max_tokens=max_tokens)
-        elif weights is not None:  # a fully fine-tuned model
-            lms[name] = LocalEngine(weights, batch_size=batch_size).lm(max_tokens=max_tokens)
-        elif rag_lm:
-            lms[name] = remote(rag_lm, max_tokens=max_tokens)
-        else:
-            lms[name] = engine.lm(max_tokens=max_tokens)
-    return lms
-
-
-def _titles(iteration: runs.Iteration) -> set[str]:
-    """Return the contracts of the iteration's data rows."""
-    paths = [iteration.path("data", f"{name}.jsonl") for name in DATA]
-    return {row["contract"] for path in paths if path.is_file() for row in files.read_jsonl(path)}
 
 
 def start_weights(iteration: runs.Iteration) -> Path | None:
@@ -104,14 +86,56 @@ def start_weights(iteration: runs.Iteration) -> Path | None:
     return iteration.run / weights if weights else None
 
 
-def _parts(iteration: runs.Iteration, name: str, tuned_program: str) -> _Parts:
-    """Return a system's program file, weights folder (None: base model) and retriever folder."""
-    found = runs.system_record(iteration, name, tuned_program)
-    saved, weights, folder = (
-        (iteration.run / found[part] if found[part] else None) for part in runs.CHAMPION_PARTS[1:]
+def _find_parts(iteration: runs.Iteration, name: str, tuned_program: str) -> _Parts:
+    """Return where the parts of a system are saved, as its record in the run says."""
+    record = runs.system_record(iteration, name, tuned_program)
+    paths = {part: iteration.run / record[part] if record[part] else None for part in _Parts._fields}
+    return _Parts(
+        program=paths["program"] or iteration.path("program", "rag.json"),
+        weights=paths["weights"],
+        retriever=paths["retriever"] or iteration.path("retriever"),
     )
-    return saved or iteration.path("program", "rag.json"), weights, folder or iteration.path("retriever")
 
 
-def _whole(weights: Path) -> bool:
-    return (weights / "adapter_config.json").is_file() or (weights / "config.json").is_file()
+def _check_weights(name: str, weights: Path | None) -> None:
+    """Raise InputError if a system's folder of weights lacks them; None stands for the base model."""
+    if weights is None or _is_adapter(weights) or (weights / "config.json").is_file():
+        return
+    if name in ("incumbent", "retriever"):
+        advice = "choose another champion with `cuadft promote` or `cuadft rollback`"
+    else:
+        stages = "run 04_fine_tune (for sft) or 06_align (for aligned ones) of this iteration first"
+        advice = f"{stages}, or leave it out of `systems`"
+    raise InputError(f"System '{name}' has no weights in {weights}: {advice}.")
+
+
+def _is_adapter(weights: Path) -> bool:
+    return (weights / "adapter_config.json").is_file()
+
+
+def _models(
+    parts: Mapping[str, _Parts], *, model: str, rag_lm: str, max_tokens: int, batch_size: int
+) -> dict[str, dspy.LM]:
+    """Return each system's LM: an adapter on the one base in memory, a whole model of its own, `rag_lm` or the base."""
+    weights = {name: found.weights for name, found in parts.items()}
+    adapters = {name: folder for name, folder in weights.items() if folder is not None and _is_adapter(folder)}
+    engine, lms = None, {}
+    on_base = adapters or (None in weights.values() and not rag_lm)  # does any system run on the base model?
+    if on_base:
+        engine = LocalEngine(find_weights(model), adapters=adapters, batch_size=batch_size)
+    for name, folder in weights.items():
+        if name in adapters:
+            lms[name] = engine.lm(name, max_tokens=max_tokens)
+        elif folder is not None:  # a fully fine-tuned model
+            lms[name] = LocalEngine(folder, batch_size=batch_size).lm(max_tokens=max_tokens)
+        elif rag_lm:
+            lms[name] = remote(rag_lm, max_tokens=max_tokens)
+        else:
+            lms[name] = engine.lm(max_tokens=max_tokens)
+    return lms
+
+
+def _titles(iteration: runs.Iteration) -> set[str]:
+    """Return the titles of the contracts in the iteration's data rows."""
+    paths = [iteration.path("data", f"{name}.jsonl") for name in ASKED_FILES]
+    return {row["contract"] for path in paths if path.is_file() for row in files.read_jsonl(path)}

@@ -10,16 +10,16 @@ import lazy_loader
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
-        "classifier": ["ClauseClassifier", "Matcher"],
+        "classifier": ["ClauseClassifier", "fit_classifier"],
         "embedder": ["Embedder"],
-        "finetune": ["DevHits", "finetune_embedder"],
+        "finetune": ["finetune_embedder", "train_embedder"],
         "measure": [
-            "decide_retriever",
+            "choose_search",
             "evaluate_retriever",
             "intervals_as_text",
             "measure_retrievers",
             "retrieval_intervals",
-            "search_table",
+            "search_everywhere",
         ],
         "relevance": ["RelevanceFeedback"],
         "retriever": ["Hit", "Retriever"],
@@ -28,10 +28,10 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "champion_retriever",
             "load_reranker",
             "load_retriever",
+            "promote_or_keep",
             "reranker_of",
             "save_retriever",
-            "take_in",
         ],
-        "triples": ["make_triples"],
+        "triples": ["make_triples", "mine_triples"],
     },
 )

@@ -1,9 +1,13 @@
-"""Recognise clauses: for each category a linear model over a passage's words and its place in the contract.
+"""Recognise clauses: which passages answer a category, and which category a question asks for.
 
-CUAD asks the same questions of every contract, so that the train split holds hundreds of passages that answer
-each: enough to learn the answer's own wording, which the question's never shows. Fitting takes seconds.
+`ClauseClassifier` has for each category a linear model over a passage's words and its place in the contract. CUAD asks
+the same questions of every contract, so that the train split holds hundreds of passages that answer each: enough to
+learn the answers' own wording, which no question shows. Fitting takes seconds. `QuestionMatcher` finds a question's
+category: by its words if they are known, else by the nearest known questions. For example:
 
-Tell which category a question asks for: by its words if they are known, else by the nearest known question.
+    matcher = QuestionMatcher({"Which law governs?": "Governing Law"}, embedder, least=0.5)
+    classifier = ClauseClassifier.fit(train_rows, train_passages, matcher)
+    retriever = Retriever(passages, embedder, classifier=classifier, classifier_weight=0.5)
 """
 
 from __future__ import annotations
@@ -18,6 +22,8 @@ import numpy as np
 
 from cuadft.core.errors import InputError
 from cuadft.core.files import read_json, value_hash, write_bytes, write_json
+from cuadft.core.text import fold
+from cuadft.data.cuad import CATEGORIES
 from cuadft.data.passages import Passage, gold_shares
 
 if TYPE_CHECKING:
@@ -29,20 +35,24 @@ if TYPE_CHECKING:
 
 
 FOLDS = 4
-LEAST = 5  # contracts with a clause from which its category gets a model
-ENOUGH = 0.4  # share of a span in the passage, or of the passage in a span, that makes the passage an example
-NEGATIVES = 6000  # passages of other clauses that a model is fitted on, at most
-FEATURES = 120_000
+LEAST_CONTRACTS = 5  # a category with a clause in fewer contracts gets no model
+POSITIVE_SHARE = 0.4  # share of a span in the passage, or of the passage in a span, that makes the passage an example
+MOST_NEGATIVES = 6000  # passages without the clause that a model is fitted on
+MOST_WORDS = 120_000
 STRENGTH = 100.0  # scikit-learn's C; 20 to 100 make no difference on dev contracts
-NEAR = 1500  # characters over which the nearness to the contract's start or end fades
-PLACES = 4
-_SETTINGS, _WEIGHTS = "classifier.json", "classifier.safetensors"
+EDGE_FADE = 1500  # characters over which the nearness to the contract's start or end fades
+PLACE_FEATURES = 4  # first passage, share of the contract before it, nearness to its start and to its end
+SETTINGS_FILE, WEIGHTS_FILE = "classifier.json", "classifier.safetensors"
+# a longer question that holds a known one of so many characters asks for the same ("Consider the ...; ...")
+WHOLE_QUESTION = 40
+NEIGHBOURS = 5  # known questions that vote
+QUESTIONS_FILE = "questions.json"
 
 
 class ClauseClassifier:
-    """One model per category and fold; a contract's passages are scored by the folds that have not seen it.
+    """One model per category and fold; a contract's passages are scored by the fold that has not seen the contract.
 
-    That keeps the ranking of train contracts, which fine-tuning learns from, as imperfect as that of new ones.
+    So the ranking of train contracts, which fine-tuning learns from, is as imperfect as the ranking of new contracts.
     """
 
     def __init__(
@@ -52,7 +62,7 @@ class ClauseClassifier:
         idf: np.ndarray,
         weights: np.ndarray,
         fold_of: Mapping[str, int],
-        matcher: Matcher,
+        matcher: QuestionMatcher,
     ):
         """Take weights of shape (folds, len(vocabulary) + 5, len(categories)): words, places, bias."""
         self.categories, self.matcher, self.fold_of = list(categories), matcher, dict(fold_of)
@@ -66,21 +76,22 @@ class ClauseClassifier:
         cls,
         rows: Sequence[Row],
         passages: Sequence[Passage],
-        matcher: Matcher,
+        matcher: QuestionMatcher,
         *,
         folds: int = FOLDS,
         strength: float = STRENGTH,
-        least: int = LEAST,
+        least: int = LEAST_CONTRACTS,
         seed: int = 7,
     ) -> ClauseClassifier:
         """Fit on train rows and all passages of their contracts; rows of a `source` other than "cuad" are left out.
 
-        A contract serves as example only for the categories that it has a row of: where it was never asked, nobody
-        knows what it lacks. folds: at most; one contract a fold if there are fewer. A category with a clause in fewer
-        than `least` contracts gets no model. Raises InputError if none is left, on a single contract, on passages
-        that share no words, and if `folds` is below 2.
+        A contract is an example only for the categories that it has a row of: nobody knows what it lacks of the others.
+        folds: as many as there are contracts, if there are fewer. A category with a clause in fewer than `least`
+        contracts gets no model. Raises InputError if no category is left, on a single contract, on passages that share
+        no words, and if `folds` is below 2.
         """
-        rows = [row for row in rows if row["source"] == "cuad"]  # others name one answer, no contract's every answer
+        # a generated question or a user's own names one answer, not every answer in its contract
+        rows = [row for row in rows if row["source"] == "cuad"]
         names = sorted({row["contract"] for row in rows})
         if folds < 2 or len(names) < 2:
             raise InputError(
@@ -93,20 +104,20 @@ class ClauseClassifier:
         passages = [passage for passage in passages if passage.contract in fold_of]
         labels, categories = _labels(rows, passages, least)
         words = _vectoriser()
-        features = _features(_counted(words, passages), passages)
+        features = _features(_word_counts(words, passages), passages)
         fold = np.array([fold_of[passage.contract] for passage in passages])
-        weights = np.stack([_fit(features[fold != n], labels[fold != n], strength, seed) for n in range(folds)])
+        weights = np.stack([_fit_fold(features[fold != n], labels[fold != n], strength, seed) for n in range(folds)])
         vocabulary = {word: int(n) for word, n in words.vocabulary_.items()}
         return cls(categories, vocabulary, words.idf_.astype(np.float32), weights, fold_of, matcher)
 
     @staticmethod
-    def learnable(rows: Sequence[Row], *, least: int = LEAST) -> bool:
-        """Tell whether `fit` can learn from these rows: two contracts, and a category with a clause in `least` of them."""
+    def learnable(rows: Sequence[Row], *, least: int = LEAST_CONTRACTS) -> bool:
+        """Tell whether `fit` can learn from these rows: two contracts, and a category with a clause in `least`."""
         rows = [row for row in rows if row["source"] == "cuad"]
-        return len({row["contract"] for row in rows}) > 1 and bool(_learned(rows, least))
+        return len({row["contract"] for row in rows}) > 1 and bool(_learnable_categories(rows, least))
 
     def match(self, questions: Sequence[str]) -> list[int | None]:
-        """Return the class that each question asks for, None for a question like none of those known."""
+        """Return the class that each question asks for, None for a question that is like no known one."""
         number = {category: n for n, category in enumerate(self.categories)}
         return [number.get(category) for category in self.matcher.match(questions)]
 
@@ -130,11 +141,13 @@ class ClauseClassifier:
         """Write classifier.json and classifier.safetensors (half precision) into an existing folder."""
         from safetensors.numpy import save
 
-        (folder / _SETTINGS).unlink(missing_ok=True)  # written last: a killed save can't be loaded
-        write_bytes(folder / _WEIGHTS, save({"weights": self._weights.astype(np.float16), "idf": self._idf}))
+        (folder / SETTINGS_FILE).unlink(missing_ok=True)  # written last: a killed save can't be loaded
+        write_bytes(folder / WEIGHTS_FILE, save({"weights": self._weights.astype(np.float16), "idf": self._idf}))
         self.matcher.save(folder)
         words = sorted(self._vocabulary, key=self._vocabulary.__getitem__)
-        write_json(folder / _SETTINGS, {"categories": self.categories, "fold_of": self.fold_of, "vocabulary": words})
+        write_json(
+            folder / SETTINGS_FILE, {"categories": self.categories, "fold_of": self.fold_of, "vocabulary": words}
+        )
 
     @classmethod
     def load(cls, folder: Path, embedder: Embedder | None) -> ClauseClassifier:
@@ -142,19 +155,81 @@ class ClauseClassifier:
         from safetensors import SafetensorError
         from safetensors.numpy import load_file
 
-        settings = read_json(folder / _SETTINGS)
+        settings = read_json(folder / SETTINGS_FILE)
         try:
-            arrays = load_file(folder / _WEIGHTS)
+            arrays = load_file(folder / WEIGHTS_FILE)
             weights, idf, words = arrays["weights"].astype(np.float32), arrays["idf"], settings["vocabulary"]
             categories, fold_of = settings["categories"], settings["fold_of"]
-            whole = weights.shape[1:] == (len(words) + PLACES + 1, len(categories)) and len(idf) == len(words)
+            whole = weights.shape[1:] == (len(words) + PLACE_FEATURES + 1, len(categories)) and len(idf) == len(words)
         except (OSError, KeyError, TypeError, SafetensorError) as error:
-            raise InputError(f"{folder / _WEIGHTS} can't be read ({error}): build the retriever again") from error
+            raise InputError(f"{folder / WEIGHTS_FILE} can't be read ({error}): build the retriever again") from error
         if not whole:
-            raise InputError(f"{folder / _WEIGHTS} and {_SETTINGS} don't belong together: build the retriever again")
+            raise InputError(
+                f"{folder / WEIGHTS_FILE} and {SETTINGS_FILE} don't belong together: build the retriever again"
+            )
         vocabulary = {word: n for n, word in enumerate(words)}
-        matcher = Matcher.load(folder, embedder)
+        matcher = QuestionMatcher.load(folder, embedder)
         return cls(categories, vocabulary, idf, weights, fold_of, matcher)
+
+
+class QuestionMatcher:
+    """Known questions and the category that each asks for. Many threads may call it."""
+
+    def __init__(self, known: Mapping[str, str], embedder: Embedder | None, *, least: float):
+        """Take the known questions, each with its category; the embedder serves for questions in other words.
+
+        least: cosine below which a question counts as unknown.
+        """
+        if not known:
+            raise InputError("A matcher needs known questions, got none: give questions with their categories")
+        self.known = {fold(question): category for question, category in known.items()}
+        self._embedder, self.least = embedder, least
+        self._categories, self._vectors = list(self.known.values()), None
+        self._long: list[str] | None = None
+
+    def match(self, questions: Sequence[str]) -> list[str | None]:
+        """Return each question's category, None for one that is like no known question."""
+        found = [self._by_words(fold(question)) for question in questions]
+        other = list(dict.fromkeys(q for q, category in zip(questions, found) if category is None))
+        if not other or self._embedder is None:
+            return found
+        if self._vectors is None:
+            self._vectors = self._embedder.encode(list(self.known))
+        nearest = dict(zip(other, map(self._vote, self._embedder.encode(other) @ self._vectors.T)))
+        return [category or nearest[question] for question, category in zip(questions, found)]
+
+    def _by_words(self, question: str) -> str | None:
+        """Return the category of a known question, or of a longer one that holds known questions of one category."""
+        if question in self.known:
+            return self.known[question]
+        if self._long is None:
+            self._long = [q for q in self.known if len(q) >= WHOLE_QUESTION]
+        inside = {self.known[q] for q in self._long if q in question}
+        return inside.pop() if len(inside) == 1 else None
+
+    def _vote(self, similarity: np.ndarray) -> str | None:
+        """Return the category with the largest sum of cosines among the nearest known questions."""
+        best = np.argsort(-similarity, kind="stable")[:NEIGHBOURS]
+        if similarity[best[0]] < self.least:
+            return None
+        votes: dict[str, float] = {}
+        for n in best:
+            votes[self._categories[n]] = votes.get(self._categories[n], 0.0) + float(similarity[n])
+        return max(votes, key=votes.__getitem__)
+
+    def save(self, folder: Path) -> None:
+        """Write questions.json into an existing folder."""
+        write_json(folder / QUESTIONS_FILE, {"least": self.least, "known": self.known})
+
+    @classmethod
+    def load(cls, folder: Path, embedder: Embedder | None) -> QuestionMatcher:
+        """Return what `save` wrote; raises InputError on anything else."""
+        saved = read_json(folder / QUESTIONS_FILE)
+        try:
+            return cls(saved["known"], embedder, least=saved["least"])
+        except (AttributeError, KeyError, TypeError) as error:
+            message = f"{folder / QUESTIONS_FILE} holds no known questions ({error!r}): build the retriever again"
+            raise InputError(message) from error
 
 
 def _vectoriser(*, vocabulary: Mapping[str, int] | None = None, idf: np.ndarray | None = None) -> TfidfVectorizer:
@@ -163,7 +238,7 @@ def _vectoriser(*, vocabulary: Mapping[str, int] | None = None, idf: np.ndarray 
     made = TfidfVectorizer(
         ngram_range=(1, 2),
         min_df=1 if vocabulary else 3,
-        max_features=FEATURES,
+        max_features=MOST_WORDS,
         sublinear_tf=True,
         strip_accents="unicode",
         dtype=np.float32,
@@ -174,10 +249,10 @@ def _vectoriser(*, vocabulary: Mapping[str, int] | None = None, idf: np.ndarray 
     return made
 
 
-def _counted(words: TfidfVectorizer, passages: Sequence[Passage]) -> csr_matrix:
+def _word_counts(words: TfidfVectorizer, passages: Sequence[Passage]) -> csr_matrix:
     try:
         return words.fit_transform([passage.text for passage in passages])
-    except ValueError as error:  # scikit-learn's way to say that no word is left
+    except ValueError as error:  # scikit-learn found no word that enough passages hold
         raise InputError(
             "The train contracts' passages share no words: check that the contracts have text, or do "
             "without a clause classifier (classifier_weights [0.0])"
@@ -185,7 +260,7 @@ def _counted(words: TfidfVectorizer, passages: Sequence[Passage]) -> csr_matrix:
 
 
 def _features(words: csr_matrix, passages: Sequence[Passage]) -> csr_matrix:
-    """Return words and places side by side: share of the contract before, nearness to its start and its end, 1."""
+    """Return the words' weights, the PLACE_FEATURES (0 to 0.5 each) and a constant 1 for the bias, side by side."""
     from scipy.sparse import csr_matrix, hstack
 
     length = Counter()
@@ -194,22 +269,23 @@ def _features(words: csr_matrix, passages: Sequence[Passage]) -> csr_matrix:
     start = np.array([passage.start for passage in passages], np.float32)
     whole = np.array([max(length[passage.contract], 1) for passage in passages], np.float32)
     rest = np.maximum(whole - [passage.end for passage in passages], 0)
-    place = np.c_[start == 0, start / whole, np.exp(-start / NEAR), np.exp(-rest / NEAR)] / 2
+    place = np.c_[start == 0, start / whole, np.exp(-start / EDGE_FADE), np.exp(-rest / EDGE_FADE)] / 2
     return hstack([words, csr_matrix(np.c_[place, np.ones(len(passages))].astype(np.float32))]).tocsr()
 
 
-def _learned(rows: Sequence[Row], least: int) -> list[str]:
+def _learnable_categories(rows: Sequence[Row], least: int) -> list[str]:
     """Return the categories that have a clause in `least` contracts or more."""
     contracts = Counter(category for category, _ in {(r["category"], r["contract"]) for r in rows if r["answers"]})
     return sorted(category for category, n in contracts.items() if n >= least)
 
 
 def _labels(rows: Sequence[Row], passages: Sequence[Passage], least: int) -> tuple[np.ndarray, list[str]]:
-    """Return int8 labels (n passages, categories): 1 an example, 0 none, -1 neither.
+    """Return int8 labels of shape (passages, categories), and the categories.
 
-    Neither is a passage that holds a bit of a span, and one of a contract that has no row of the category.
+    1: the passage is an example. 0: it has nothing of the category. -1: it holds only a bit of a span, or its contract
+    has no row of the category; it is not fitted on.
     """
-    categories = _learned(rows, least)
+    categories = _learnable_categories(rows, least)
     if not categories:
         raise InputError(
             f"No category has a clause in {least} contracts or more: give more train contracts, or do "
@@ -227,11 +303,11 @@ def _labels(rows: Sequence[Row], passages: Sequence[Passage], least: int) -> tup
         place = own[row["contract"]]
         for index, share in gold_shares([passages[n] for n in place.values()], row["answers"]).items():
             cell = place[index], column[row["category"]]
-            labels[cell] = 1 if share >= ENOUGH else labels[cell] or -1
+            labels[cell] = 1 if share >= POSITIVE_SHARE else labels[cell] or -1
     return labels, categories
 
 
-def _fit(features: csr_matrix, labels: np.ndarray, strength: float, seed: int) -> np.ndarray:
+def _fit_fold(features: csr_matrix, labels: np.ndarray, strength: float, seed: int) -> np.ndarray:
     """Return the weights of one fold, (features, categories); zeros for a category that the fold never sees."""
     from sklearn.linear_model import LogisticRegression
 
@@ -239,7 +315,7 @@ def _fit(features: csr_matrix, labels: np.ndarray, strength: float, seed: int) -
     for n in range(labels.shape[1]):
         positive, negative = np.flatnonzero(labels[:, n] == 1), np.flatnonzero(labels[:, n] == 0)
         if len(positive) and len(negative):
-            kept = np.r_[positive, draw.permutation(negative)[:NEGATIVES]]
+            kept = np.r_[positive, draw.permutation(negative)[:MOST_NEGATIVES]]
             model = LogisticRegression(
                 C=strength, class_weight="balanced", solver="liblinear", fit_intercept=False, random_state=seed
             )
@@ -247,73 +323,15 @@ def _fit(features: csr_matrix, labels: np.ndarray, strength: float, seed: int) -
     return weights
 
 
-WHOLE = 40  # characters from which a known question inside a longer one ("Consider the ...; ...") is that question
-NEIGHBOURS = 5  # known questions that vote
-_FILE = "questions.json"
+def fit_classifier(
+    rows: Sequence[Row], passages: Sequence[Passage], embed: Embedder, *, least: float, seed: int
+) -> ClauseClassifier | None:
+    """Return clause classifiers fitted to rows and the passages of their contracts; None with too few contracts.
 
-
-class Matcher:
-    """Known questions and the category that each asks for. Many threads may call it."""
-
-    def __init__(self, known: Mapping[str, str], embedder: Embedder | None, *, least: float):
-        """Take known (question -> category); the embedder is used for a question in other words than any known one.
-
-        least: cosine below which a question counts as unknown.
-        """
-        if not known:
-            raise InputError("A matcher needs known questions, got none: give questions with their categories")
-        self.known, self._embedder, self.least = (
-            {_folded(q): category for q, category in known.items()},
-            embedder,
-            least,
-        )
-        self._categories, self._vectors = list(self.known.values()), None
-        self._long: list[str] | None = None
-
-    def match(self, questions: Sequence[str]) -> list[str | None]:
-        """Return each question's category, None for one that is like no known question."""
-        found = [self._by_words(_folded(question)) for question in questions]
-        other = list(dict.fromkeys(q for q, category in zip(questions, found) if category is None))
-        if not other or self._embedder is None:
-            return found
-        if self._vectors is None:
-            self._vectors = self._embedder.encode(list(self.known))
-        nearest = dict(zip(other, map(self._vote, self._embedder.encode(other) @ self._vectors.T)))
-        return [category or nearest[question] for question, category in zip(questions, found)]
-
-    def _by_words(self, question: str) -> str | None:
-        """Return the category of a question that is known, or that holds the words of one known question only."""
-        if question in self.known:
-            return self.known[question]
-        if self._long is None:
-            self._long = [q for q in self.known if len(q) >= WHOLE]
-        inside = {self.known[q] for q in self._long if q in question}
-        return inside.pop() if len(inside) == 1 else None
-
-    def _vote(self, similarity: np.ndarray) -> str | None:
-        """Return the category with the largest sum of cosines among the nearest known questions."""
-        best = np.argsort(-similarity, kind="stable")[:NEIGHBOURS]
-        if similarity[best[0]] < self.least:
-            return None
-        votes: dict[str, float] = {}
-        for n in best:
-            votes[self._categories[n]] = votes.get(self._categories[n], 0.0) + float(similarity[n])
-        return max(votes, key=votes.__getitem__)
-
-    def save(self, folder: Path) -> None:
-        """Write questions.json into an existing folder."""
-        write_json(folder / _FILE, {"least": self.least, "known": self.known})
-
-    @classmethod
-    def load(cls, folder: Path, embedder: Embedder | None) -> Matcher:
-        """Return what `save` wrote; raises InputError on anything else."""
-        saved = read_json(folder / _FILE)
-        try:
-            return cls(saved["known"], embedder, least=saved["least"])
-        except (AttributeError, KeyError, TypeError) as error:
-            message = f"{folder / _FILE} holds no known questions ({error!r}): build the retriever again"
-            raise InputError(message) from error
-
-
-def _folded(question: str) -> str:
-    return " ".join(question.casefold().split())
+    The known questions of each category are those of the rows. least: lowest cosine at which a question in other words
+    counts as a known one.
+    """
+    if not ClauseClassifier.learnable(rows):
+        return None
+    questions = {row["question"]: row["category"] for row in rows if row["category"] in CATEGORIES}
+    return ClauseClassifier.fit(rows, passages, QuestionMatcher(questions, embed, least=least), seed=seed)

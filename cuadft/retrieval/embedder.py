@@ -1,8 +1,12 @@
-"""Texts to unit vectors, each text embedded once: a sentence-transformers model behind a cache on disk.
+"""Turn texts into unit vectors, each text once: a sentence-transformers model behind a cache on disk.
 
-On two CPU cores MiniLM embeds some tens of passages a second and a contract holds a hundred of them, so every
-vector is kept in a SQLite file named after the model's weights. Another model, or the same one fine-tuned,
-gets another file: vectors of two models never mix.
+    embedder = Embedder(find_weights("sentence-transformers/all-MiniLM-L6-v2"), cache_dir=cache_dir())
+    vectors = embedder.encode(["Which law governs?", "This Agreement is governed by the laws of Delaware."])
+    vectors[0] @ vectors[1]  # their cosine
+
+On two CPU cores MiniLM embeds some tens of passages a second, and a contract holds a hundred of them. So every vector
+is kept in a SQLite file named after the model's weights. Another model, or the same model fine-tuned, gets another
+file: vectors of two models never mix.
 """
 
 from __future__ import annotations
@@ -26,10 +30,10 @@ if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
 
-PROGRESS_FROM = 200  # new texts from which a progress bar is worth its line
-READ_AT_ONCE = 1000  # texts whose tokens are held together
+PROGRESS_FROM = 200  # with fewer new texts no progress bar is shown
+TOKENIZED_AT_ONCE = 1000  # texts whose tokens are held in memory together
 DTYPES = ("float32", "bfloat16")
-SETTINGS = (  # what changes the vectors, unlike a model's card and the records of its training
+MODEL_FILES = (  # these change the vectors; a model's card and the records of its training do not
     "modules.json",
     "config.json",
     "sentence_bert_config.json",
@@ -42,7 +46,7 @@ SETTINGS = (  # what changes the vectors, unlike a model's card and the records 
     "merges.txt",
     "sentencepiece.bpe.model",
 )
-LOOKUP = 500  # keys per SELECT; SQLite allows 999 variables in its older builds
+KEYS_A_QUERY = 500  # SQLite's older builds allow 999 variables in a query
 
 
 class Embedder:
@@ -61,20 +65,20 @@ class Embedder:
 
         dtype: "float32", or "bfloat16", faster where the processor or GPU computes in it; its vectors have a cache
         of their own. `key` is the SHA-256 of all that the vectors depend on: weights, tokenizer and settings of the
-        model, and the dtype. Raises InputError if `path` is no sentence-transformers folder, `batch_size` is not
-        positive or dtype is another one.
+        model, and the dtype. Raises InputError if `path` is no sentence-transformers folder, if `batch_size` is not
+        positive, or on another dtype.
         """
         self.path = Path(path)
         if not (self.path / "modules.json").is_file():
             raise InputError(
                 f"No embedding model in '{path}': give the folder of a sentence-transformers model "
-                "(it holds modules.json), for example from cuadft.models.find"
+                "(it holds modules.json), for example from cuadft.models.find_weights"
             )
         if batch_size < 1:
             raise InputError(f"Invalid batch_size {batch_size!r}: give 1 or more")
         if dtype not in DTYPES:
             raise InputError(f"Invalid dtype {dtype!r} of an embedder: choose {', '.join(DTYPES)}")
-        self.key = _fingerprint(self.path, dtype)
+        self.key = _model_key(self.path, dtype)
         self.batch_size, self.device, self.dtype = batch_size, device, dtype
         self.embedded = self.cached = 0
         self._cache = Path(cache_dir) / "embeddings" / f"{self.key[:16]}.sqlite"
@@ -90,7 +94,7 @@ class Embedder:
         if isinstance(texts, str):
             raise InputError("Embedder.encode takes a list of texts, got one string: wrap it in a list")
         if not len(texts):
-            return np.zeros((0, self._load().get_embedding_dimension()), np.float32)
+            return np.zeros((0, self._loaded_model().get_embedding_dimension()), np.float32)
         texts = [text.encode("utf-8", "replace").decode() for text in texts]  # some PDFs yield lone surrogates
         keys = [hashlib.sha256(text.encode()).digest() for text in texts]
         with self._lock, self._database() as database:
@@ -110,7 +114,7 @@ class Embedder:
         with tqdm(total=len(order), desc="embedding", unit="text", disable=len(order) <= PROGRESS_FROM) as bar:
             for i in range(0, len(order), self.batch_size):
                 keys = order[i : i + self.batch_size]
-                rows = self._load().encode(
+                rows = self._loaded_model().encode(
                     [missing[key] for key in keys],
                     batch_size=self.batch_size,
                     normalize_embeddings=True,
@@ -135,17 +139,17 @@ class Embedder:
         Batches of equal numbers of tokens need no padding; by characters, a sixth to a third of a batch of contract
         passages is padding, since blanks and underscores weigh so differently.
         """
-        tokenizer = getattr(self._load(), "tokenizer", None)
+        tokenizer = getattr(self._loaded_model(), "tokenizer", None)
         if len(texts) <= self.batch_size or not callable(tokenizer):
             return [len(text) for text in texts]
-        longest = self._load().max_seq_length
+        longest = self._loaded_model().max_seq_length
         found: list[int] = []
-        for i in range(0, len(texts), READ_AT_ONCE):
-            part = tokenizer(texts[i : i + READ_AT_ONCE], truncation=longest is not None, max_length=longest)
+        for i in range(0, len(texts), TOKENIZED_AT_ONCE):
+            part = tokenizer(texts[i : i + TOKENIZED_AT_ONCE], truncation=longest is not None, max_length=longest)
             found += map(len, part["input_ids"])
         return found
 
-    def _load(self) -> SentenceTransformer:
+    def _loaded_model(self) -> SentenceTransformer:
         if self._model is None:
             from sentence_transformers import SentenceTransformer
 
@@ -169,10 +173,10 @@ class Embedder:
             ) from error
 
 
-def _fingerprint(folder: Path, dtype: str) -> str:
-    """Return the SHA-256 of a model folder's weights, tokenizer and settings, its modules' included, and dtype."""
+def _model_key(folder: Path, dtype: str) -> str:
+    """Return the SHA-256 of the dtype and of a model folder's weights, tokenizer and settings, with its modules'."""
     weights.checked_folder(folder)
-    files = [path for path in sorted(folder.rglob("*")) if path.name in SETTINGS]
+    files = [path for path in sorted(folder.rglob("*")) if path.name in MODEL_FILES]
     files += sorted(folder.glob("*/*.safetensors"))
     hashes = {path.relative_to(folder).as_posix(): file_hash(path) for path in files}
     return value_hash([weights_hash(folder), hashes, dtype])
@@ -180,8 +184,8 @@ def _fingerprint(folder: Path, dtype: str) -> str:
 
 def _lookup(database: sqlite3.Connection, keys: list[bytes]) -> dict[bytes, np.ndarray]:
     found: dict[bytes, np.ndarray] = {}
-    for i in range(0, len(keys), LOOKUP):
-        part = keys[i : i + LOOKUP]
+    for i in range(0, len(keys), KEYS_A_QUERY):
+        part = keys[i : i + KEYS_A_QUERY]
         marks = ",".join("?" * len(part))
         rows = database.execute(f"SELECT key, value FROM vectors WHERE key IN ({marks})", part)
         found.update((key, np.frombuffer(value, np.float32)) for key, value in rows)

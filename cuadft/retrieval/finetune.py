@@ -1,8 +1,11 @@
-"""Fine-tune the embedder on (question, passage that answers, passage that doesn't) by contrast, with resume.
+"""Fine-tune the embedder by contrast: a question moves towards a passage that answers it, away from the others.
 
-Sentence-transformers' trainer as `finetune_embedder` needs it: planned batches, dev metric, fast on CPU.
+`finetune_embedder` trains with sentence-transformers' trainer, on planned batches, and keeps the weights of the step
+that did best on dev. `DevHits` measures that: whether dev questions find their passages. For example:
 
-Measure an embedding model while it is trained: whether dev questions find their passages.
+    examples = make_triples(rows, passages, negatives_from=[retriever])
+    record = finetune_embedder(start, examples, folder, evaluate=DevHits(dev_rows, dev_passages))
+    record["before"]["dev_hit@1"], record["best"]["dev_hit@1"]
 """
 
 from __future__ import annotations
@@ -11,7 +14,6 @@ import math
 import os
 import random
 import re
-import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -25,13 +27,16 @@ import numpy as np
 
 from cuadft.core import progress
 from cuadft.core.errors import InputError
-from cuadft.core.files import read_json, value_hash, write_json, write_text
+from cuadft.core.files import read_json, value_hash, write_json
 from cuadft.data.passages import Passage
+from cuadft.data.rows import passages_by_contract
 from cuadft.models import weights
 from cuadft.models.generator import best_dtype
+from cuadft.models.weights import cache_dir
+from cuadft.retrieval.embedder import Embedder
 from cuadft.retrieval.measure import evaluate_retriever
-from cuadft.retrieval.triples import Planned, batch_schedule
-from cuadft.training.run import last_checkpoint
+from cuadft.retrieval.triples import PlannedBatches, batch_schedule
+from cuadft.training.run import STATE, last_checkpoint, run_training
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer, SentenceTransformerTrainer
@@ -40,9 +45,13 @@ if TYPE_CHECKING:
     from cuadft.data.contracts import Row
 
 
-RECORD, STATE = "training.json", "trainer_state.json"
 METRIC = "dev_hit@1"
-TIMES = ("eval_runtime", "eval_samples_per_second", "eval_steps_per_second")  # the trainer's own, no metrics
+START_METRICS = "before.json"  # in the work folder: what `evaluate` says of the start
+TRAINER_TIMES = ("eval_runtime", "eval_samples_per_second", "eval_steps_per_second")  # logged beside the metrics
+DEV_PASSAGES = 800  # embedded at each evaluation; more passages cost training time and add little certainty
+TRIPLE_COLUMNS = {"query": "anchor", "positive": "positive", "negative": "negative"}
+# BERT and its relatives name the dropout on attention weights so; attention.output.dropout is another dropout.
+ATTENTION_DROPOUT = re.compile(r"attention(\.(self|attn))?\.dropout$")
 
 
 def finetune_embedder(
@@ -63,20 +72,21 @@ def finetune_embedder(
 ) -> dict[str, Any]:
     """Train the model in `start` on examples of `make_triples`, write the best to `out`, and return its record.
 
-    `out` is a plain sentence-transformers folder, put there in one step, with the record in training.json: steps
-    (done), best_step, examples, dtype, seconds, passages_per_second and evaluation_seconds (of the call that
-    trained), before and best (what `evaluate` returns for the start and at best_step), history (the trainer's log:
-    loss, learning rate and eval_<metric> by step) and settings.
+    `out` becomes a plain sentence-transformers folder, with the record in training.json: steps (done), best_step,
+    examples, dtype, seconds, passages_per_second and evaluation_seconds (of the call that trained), before and best
+    (what `evaluate` returns for the start and at best_step), history (the trainer's log: loss, learning rate and
+    eval_<metric> by step) and settings.
 
-    evaluate: called before training, after every `eval_steps` and at the end, such as `DevHits`.
-    Training ends when `metric` hasn't risen `patience` times in a row, and the weights of its best step are exported;
-    the last ones without `evaluate`. The start doesn't compete: compare `before` with `best`. max_length: tokens of a
-    text in training; the exported model keeps its own. A killed call goes on from its last whole checkpoint, to an
-    equal result, if called again with the same arguments; a finished one isn't repeated unless resume is False.
+    evaluate: called before training, after every `eval_steps` and at the end, for example a `DevHits`.
+    Training ends when `metric` has not risen `patience` times in a row, and the weights of its best step are exported;
+    without `evaluate` the last weights are. The start does not compete: compare `before` with `best`. max_length:
+    tokens of a text in training; the exported model keeps its own limit. A call that was killed goes on from its last
+    whole checkpoint, to an equal result, if it is repeated with the same arguments. A finished training is not
+    repeated, unless resume is False.
 
     The loss is cross-entropy over 20 * cosine of a question with its passage against all other passages of the
     batch: Henderson et al. (2017), "Efficient Natural Language Response Suggestion for Smart Reply", section 4, with
-    mined negatives. Raises InputError on arguments out of range, and on a metric that `evaluate` doesn't return.
+    mined negatives. Raises InputError on arguments out of range, and on a metric that `evaluate` does not return.
     """
     start, out = Path(start), Path(out)
     settings = {
@@ -91,141 +101,96 @@ def finetune_embedder(
     }
     _check(start, settings)
     plan = batch_schedule(triples, size=batch_size, steps=steps, seed=seed)
+
+    def train(work: Path, new: Path) -> dict[str, Any]:
+        with _silent():
+            watch = WatchedMetric(evaluate, metric)
+            if not (work / START_METRICS).is_file():
+                write_json(work / START_METRICS, watch(load_embedding_model(start)) if evaluate else {})
+            speed = {} if _finished(work, steps) else _train(start, triples, plan, work, settings, watch)
+            record = _record(work, plan, speed, settings)
+            _export(work / f"checkpoint-{record['best_step']}", new)
+        return record
+
     identity = [[dict(triple) for triple in triples], settings, getattr(evaluate, "key", None)]
-    key = value_hash([identity, weights.weights_hash(start)])
-    if resume and (out / RECORD).is_file() and read_json(out / RECORD)["key"] == key:
-        shutil.rmtree(out.with_name(f".{out.name}-work"), ignore_errors=True)  # a kill at the very end leaves it
-        return read_json(out / RECORD)
-    work = _work_folder(out, key, keep=resume)
-    with _silent():
-        watch = Watched(evaluate, metric)
-        if not (work / "before.json").is_file():
-            write_json(work / "before.json", watch(load_embedding_model(start)) if evaluate else {})
-        rate = {} if _finished(work, steps) else _train(start, triples, plan, work, settings, watch)
-        record = {"key": key} | _record(work, plan, rate, settings)
-        _export(work / f"checkpoint-{record['best_step']}", out, record)
-    shutil.rmtree(work)
-    return record
+    return run_training(train, out, identity=[identity, weights.weights_hash(start)], resume=resume)
 
 
-def _check(start: Path, settings: Mapping[str, Any]) -> None:
-    if not (start / "modules.json").is_file():
-        raise InputError(f"No embedding model in '{start}': give the folder of a sentence-transformers model")
-    for name in ("learning_rate", "max_length", "eval_steps", "patience"):
-        if settings[name] <= 0:
-            raise InputError(f"Invalid {name} {settings[name]!r}: give a number above 0")
+class DevHits:
+    """Measure a model while it is trained: call it to search, by cosine, for each dev question in its contract.
+
+    Returns dev_hit@k and dev_char_recall@k for each k, means over the answerable rows (see
+    `measure.evaluate_retriever`). `key` is the hash of the rows, passages and ks.
+    """
+
+    def __init__(
+        self,
+        rows: Iterable[Row],
+        passages_by_contract: Mapping[str, Sequence[Passage]],
+        *,
+        ks: Sequence[int] = (1, 3),
+        most: int = DEV_PASSAGES,
+        seed: int = 7,
+    ):
+        """Draw contracts by the seed until they have `most` passages; long contracts come last.
+
+        A contract longer than the median costs many passages a question. Raises InputError if no row is answerable.
+        """
+        rows = [row for row in rows if row["answers"]]
+        titles = sorted({row["contract"] for row in rows})
+        if not titles:
+            raise InputError("No answerable dev row to measure the embedder on: give dev rows that have gold spans")
+        if missing := [title for title in titles if not passages_by_contract.get(title)]:
+            raise InputError(f"Dev contract {missing[0]!r} has no passages: cut it first")
+        self.passages: list[Passage] = []
+        sizes = {title: len(passages_by_contract[title]) for title in titles}
+        middle = median(sizes.values())
+        drawn = random.Random(seed).sample(titles, len(titles))
+        for title in sorted(drawn, key=lambda title: sizes[title] > middle):  # stable: drawn order within each half
+            if not self.passages or len(self.passages) + sizes[title] <= most:
+                self.passages += passages_by_contract[title]
+        used = {passage.contract for passage in self.passages}
+        self.rows, self.ks = [row for row in rows if row["contract"] in used], tuple(ks)
+        self.key = value_hash([self.rows, [astuple(passage) for passage in self.passages], self.ks])
+
+    def __call__(self, model: SentenceTransformer) -> dict[str, float]:
+        from cuadft.retrieval.retriever import Retriever
+
+        retriever = Retriever(self.passages, _ModelAsEmbedder(model), mode="dense")
+        records = evaluate_retriever(retriever, self.rows, self.ks)
+        return {
+            f"dev_{name}@{k}": float(np.mean([record[name] for record in records if record["k"] == k]))
+            for name in ("hit", "char_recall")
+            for k in self.ks
+        }
 
 
-def _work_folder(out: Path, key: str, *, keep: bool) -> Path:
-    """Return the folder of the checkpoints, emptied if they are of other arguments or not wanted."""
-    work = out.with_name(f".{out.name}-work")
-    if work.exists() and not (keep and (work / "key").is_file() and (work / "key").read_text() == key):
-        shutil.rmtree(work)
-    write_text(work / "key", key)
-    return work
+class _ModelAsEmbedder:
+    """Stand in for `Embedder`, whose cache is named by the weights: here they change with every step."""
+
+    key = ""
+
+    def __init__(self, model: SentenceTransformer) -> None:
+        self._model = model
+
+    def encode(self, texts: Sequence[str]) -> np.ndarray:
+        """Return unit vectors, float32 of shape (len(texts), d), computed in the precision of the training."""
+        import torch
+
+        reduced = best_dtype() != torch.float32
+        with torch.autocast(self._model.device.type, dtype=torch.bfloat16, enabled=reduced):
+            vectors = self._model.encode(list(texts), normalize_embeddings=True, show_progress_bar=False)
+        return np.asarray(vectors, np.float32)
 
 
-def _finished(work: Path, steps: int) -> bool:
-    """Tell whether the last whole checkpoint is the last step's, or of the evaluation that ended the training."""
-    if (last := last_checkpoint(work)) is None:
-        return False
-    state = read_json(Path(last) / STATE)
-    stopped = state["stateful_callbacks"]["TrainerControl"]["args"]["should_training_stop"]
-    return stopped or state["global_step"] >= steps
-
-
-def _train(
-    start: Path,
-    triples: Sequence[Mapping[str, Any]],
-    plan: Sequence[Sequence[int]],
-    work: Path,
-    settings: Mapping[str, Any],
-    watch: Watched,
-) -> dict[str, Any]:
-    """Run the trainer to its end; return the seconds of this call, evaluations apart, and passages per second."""
-    last = last_checkpoint(work)
-    done = int(last.rsplit("-", 1)[1]) if last else 0
-    trainer = make_trainer(start, triples, plan, work, settings, watch)
-    progress.watch_trainer(trainer, "retriever")
-    watch.seconds, began = 0.0, time.monotonic()
-    trainer.train(resume_from_checkpoint=last)
-    seconds = time.monotonic() - began - watch.seconds
-    passages = 2 * sum(map(len, plan[done : trainer.state.global_step]))
-    return {
-        "seconds": round(seconds, 1),
-        "passages_per_second": round(passages / seconds, 1),
-        "evaluation_seconds": round(watch.seconds, 1),
-    }
-
-
-def _record(
-    work: Path, plan: Sequence[Sequence[int]], rate: Mapping[str, Any], settings: Mapping[str, Any]
-) -> dict[str, Any]:
-    """Return what the last checkpoint says of the training."""
-    state = read_json(Path(last_checkpoint(work)) / STATE)
-    done = state["global_step"]
-    best = state["best_global_step"] if settings["metric"] else done
-    return {
-        "steps": done,
-        "best_step": best,
-        "examples": sum(map(len, plan[:done])),
-        "dtype": str(best_dtype()).split(".")[1],
-        **rate,
-        "before": read_json(work / "before.json"),
-        "best": _metrics(state["log_history"], best),
-        "history": state["log_history"],
-        "settings": dict(settings),
-    }
-
-
-def _metrics(history: Iterable[Mapping[str, Any]], step: int) -> dict[str, float]:
-    """Return what `evaluate` said at a step; {} if it wasn't called then."""
-    return {
-        name.removeprefix("eval_"): value
-        for entry in history
-        if entry["step"] == step
-        for name, value in entry.items()
-        if name.startswith("eval_") and name not in TIMES
-    }
-
-
-def _export(checkpoint: Path, out: Path, record: Mapping[str, Any]) -> None:
-    scratch = out.with_name(f".{out.name}-new")
-    shutil.rmtree(scratch, ignore_errors=True)
-    load_embedding_model(checkpoint).save_pretrained(str(scratch), create_model_card=False)
-    write_json(scratch / RECORD, record)
-    shutil.rmtree(out, ignore_errors=True)
-    os.replace(scratch, out)
-
-
-@contextmanager
-def _silent() -> Iterator[None]:
-    """Hide the bars for every file that is read or written, besides what `progress.quiet` hides."""
-    from transformers.utils import logging
-
-    shown = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
-    try:
-        with progress.quiet():
-            yield
-    finally:
-        if shown:
-            logging.enable_progress_bar()
-
-
-TRIPLE_COLUMNS = {"query": "anchor", "positive": "positive", "negative": "negative"}
-# The dropout on attention weights, as BERT and its kin name it; attention.output.dropout is another one.
-_ATTENTION = re.compile(r"attention(\.(self|attn))?\.dropout$")
-
-
-class Watched:
+class WatchedMetric:
     """Call `evaluate`, check what it returns, and add up the seconds that it takes."""
 
     def __init__(self, evaluate: Callable[[SentenceTransformer], dict[str, float]] | None, metric: str) -> None:
         self.evaluate, self.metric, self.seconds = evaluate, metric, 0.0
 
     def __call__(self, model: SentenceTransformer) -> dict[str, float]:
-        """Return the metrics of a model; raises InputError if the one to watch is missing or no finite number."""
+        """Return a model's metrics; raises InputError if the watched metric is missing or is not a finite number."""
         began, training = time.monotonic(), model.training
         measured = {name: float(value) for name, value in self.evaluate(model.eval()).items()}
         model.train(training)
@@ -250,9 +215,9 @@ def make_trainer(
     plan: Sequence[Sequence[int]],
     work: Path,
     settings: Mapping[str, Any],
-    watch: Watched,
+    watch: WatchedMetric,
 ) -> SentenceTransformerTrainer:
-    """Return the trainer of the model in `start`; `plan` are the batches, as indexes of triples."""
+    """Return the trainer of the model in `start`; `plan` holds the batches, as indexes of triples."""
     from datasets import Dataset
     from sentence_transformers import SentenceTransformerTrainer
     from sentence_transformers.sentence_transformer.losses import MultipleNegativesRankingLoss
@@ -260,24 +225,39 @@ def make_trainer(
 
     class Trainer(SentenceTransformerTrainer):
         def add_model_card_callback(self, default_args_dict: dict[str, Any]) -> None:
-            """Do without: it embeds examples for a card that isn't exported."""
+            """Add no such callback: it embeds examples for a card that is not exported."""
 
     model = load_embedding_model(start)
     without_attention_dropout(model)
     model.model_card_data.generate_widget_examples = False  # for the checkpoints' cards
     evaluated = watch.evaluate is not None
+    columns = {column: [triple[name] for triple in triples] for name, column in TRIPLE_COLUMNS.items()}
     trainer = Trainer(
         model=model,
         args=_arguments(work, plan, settings, evaluated),
         loss=MultipleNegativesRankingLoss(model),
-        train_dataset=Dataset.from_dict(
-            {column: [t[name] for t in triples] for name, column in TRIPLE_COLUMNS.items()}
-        ),
+        train_dataset=Dataset.from_dict(columns),
         evaluator=_evaluator(watch) if evaluated else None,
         callbacks=[EarlyStoppingCallback(settings["patience"])] if evaluated else [],
     )
-    trainer.data_collator.max_length = settings["max_length"]  # in training only: the model keeps its own
+    trainer.data_collator.max_length = settings["max_length"]  # in training only: the model keeps its own limit
     return trainer
+
+
+def without_attention_dropout(model: SentenceTransformer) -> int:
+    """Turn off the dropout on attention weights, and return in how many layers; all other dropout stays.
+
+    PyTorch's fused attention on CPU has no dropout. With it attention falls back to the plain formula and draws a
+    random number per head and pair of tokens, which takes as long as all the rest of a training step. The saved
+    configuration keeps it.
+    """
+    from torch.nn import Dropout
+
+    modules = [module for name, module in model.named_modules() if ATTENTION_DROPOUT.search(name)]
+    found = [module for module in modules if isinstance(module, Dropout)]
+    for module in found:
+        module.p = 0.0
+    return len(found)
 
 
 def _arguments(work: Path, plan: Sequence[Sequence[int]], settings: Mapping[str, Any], evaluated: bool) -> Any:
@@ -295,7 +275,7 @@ def _arguments(work: Path, plan: Sequence[Sequence[int]], settings: Mapping[str,
         output_dir=str(work),
         max_steps=len(plan),
         per_device_train_batch_size=settings["batch_size"],
-        batch_sampler=partial(Planned, plan),
+        batch_sampler=partial(PlannedBatches, plan),
         learning_rate=settings["learning_rate"],
         lr_scheduler_type="cosine",
         warmup_steps=0.1,
@@ -313,23 +293,7 @@ def _arguments(work: Path, plan: Sequence[Sequence[int]], settings: Mapping[str,
     )
 
 
-def without_attention_dropout(model: SentenceTransformer) -> int:
-    """Turn off the dropout on attention weights, and return in how many layers; all other dropout stays.
-
-    PyTorch's fused attention on CPU has no dropout. With it attention falls back to the plain formula and draws a
-    random number per head and pair of tokens, which takes as long as all the rest of a training step. The saved
-    configuration keeps it.
-    """
-    from torch.nn import Dropout
-
-    modules = [module for name, module in model.named_modules() if _ATTENTION.search(name)]
-    found = [module for module in modules if isinstance(module, Dropout)]
-    for module in found:
-        module.p = 0.0
-    return len(found)
-
-
-def _evaluator(watch: Watched) -> BaseEvaluator:
+def _evaluator(watch: WatchedMetric) -> BaseEvaluator:
     from sentence_transformers.base.evaluation import BaseEvaluator
 
     class Evaluator(BaseEvaluator):
@@ -339,69 +303,127 @@ def _evaluator(watch: Watched) -> BaseEvaluator:
     return Evaluator()
 
 
-MOST = 800  # passages embedded at each evaluation: more take more of the training time than they add certainty
+def _check(start: Path, settings: Mapping[str, Any]) -> None:
+    if not (start / "modules.json").is_file():
+        raise InputError(f"No embedding model in '{start}': give the folder of a sentence-transformers model")
+    for name in ("learning_rate", "max_length", "eval_steps", "patience"):
+        if settings[name] <= 0:
+            raise InputError(f"Invalid {name} {settings[name]!r}: give a number above 0")
 
 
-class DevHits:
-    """Call it with a model: dense search for dev questions, each in its contract (`cuadft.retrieval.evaluate`).
+def _finished(work: Path, steps: int) -> bool:
+    """Tell whether the last whole checkpoint is the last step's, or that of the evaluation that ended the training."""
+    if (last := last_checkpoint(work)) is None:
+        return False
+    state = read_json(Path(last) / STATE)
+    stopped = state["stateful_callbacks"]["TrainerControl"]["args"]["should_training_stop"]
+    return stopped or state["global_step"] >= steps
 
-    Returns dev_hit@k and dev_char_recall@k for each k, means over the answerable rows. `key` names rows and passages.
+
+def _train(
+    start: Path,
+    triples: Sequence[Mapping[str, Any]],
+    plan: Sequence[Sequence[int]],
+    work: Path,
+    settings: Mapping[str, Any],
+    watch: WatchedMetric,
+) -> dict[str, Any]:
+    """Run the trainer to its end; return the seconds of this call, without evaluations, and passages per second."""
+    last = last_checkpoint(work)
+    done = int(last.rsplit("-", 1)[1]) if last else 0
+    trainer = make_trainer(start, triples, plan, work, settings, watch)
+    progress.watch_trainer(trainer, "retriever")
+    watch.seconds, began = 0.0, time.monotonic()
+    trainer.train(resume_from_checkpoint=last)
+    seconds = time.monotonic() - began - watch.seconds
+    passages = 2 * sum(map(len, plan[done : trainer.state.global_step]))
+    return {
+        "seconds": round(seconds, 1),
+        "passages_per_second": round(passages / seconds, 1),
+        "evaluation_seconds": round(watch.seconds, 1),
+    }
+
+
+def _record(
+    work: Path, plan: Sequence[Sequence[int]], speed: Mapping[str, Any], settings: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return what the last checkpoint says of the training."""
+    state = read_json(Path(last_checkpoint(work)) / STATE)
+    done = state["global_step"]
+    best = state["best_global_step"] if settings["metric"] else done
+    return {
+        "steps": done,
+        "best_step": best,
+        "examples": sum(map(len, plan[:done])),
+        "dtype": str(best_dtype()).split(".")[1],
+        **speed,
+        "before": read_json(work / START_METRICS),
+        "best": _metrics(state["log_history"], best),
+        "history": state["log_history"],
+        "settings": dict(settings),
+    }
+
+
+def _metrics(history: Iterable[Mapping[str, Any]], step: int) -> dict[str, float]:
+    """Return what `evaluate` said at a step; {} if it was not called then."""
+    return {
+        name.removeprefix("eval_"): value
+        for entry in history
+        if entry["step"] == step
+        for name, value in entry.items()
+        if name.startswith("eval_") and name not in TRAINER_TIMES
+    }
+
+
+def _export(checkpoint: Path, folder: Path) -> None:
+    load_embedding_model(checkpoint).save_pretrained(str(folder), create_model_card=False)
+
+
+@contextmanager
+def _silent() -> Iterator[None]:
+    """Hide the bars for every file that is read or written, besides what `progress.quiet` hides."""
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        with progress.quiet():
+            yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
+
+
+def train_embedder(
+    embed: Embedder,
+    examples: Sequence[Mapping[str, Any]],
+    out: Path,
+    *,
+    rows: Sequence[Row],
+    passages: Sequence[Passage],
+    steps: int,
+    batch_size: int,
+    learning_rate: float,
+    eval_steps: int,
+    seed: int,
+    dtype: str,
+) -> tuple[Embedder, dict[str, Any]]:
+    """Fine-tune an embedder into the folder `out`; return the embedder to search with, and the record of the training.
+
+    rows, passages: dev questions and the passages of their contracts, by which the best step is chosen. The given
+    embedder is returned if no step found more dev clauses at rank 1 than it finds itself.
     """
-
-    def __init__(
-        self,
-        rows: Iterable[Row],
-        passages_by_contract: Mapping[str, Sequence[Passage]],
-        *,
-        ks: Sequence[int] = (1, 3),
-        most: int = MOST,
-        seed: int = 7,
-    ):
-        """Draw contracts by the seed until they have `most` passages, first those not longer than the median.
-
-        Long contracts cost many passages a question. Raises InputError if no row is answerable.
-        """
-        rows = [row for row in rows if row["answers"]]
-        titles = sorted({row["contract"] for row in rows})
-        if not titles:
-            raise InputError("No answerable dev row to measure the embedder on: give dev rows that have gold spans")
-        if missing := [title for title in titles if not passages_by_contract.get(title)]:
-            raise InputError(f"Dev contract {missing[0]!r} has no passages: cut it first")
-        self.passages: list[Passage] = []
-        sizes = {title: len(passages_by_contract[title]) for title in titles}
-        middle = median(sizes.values())
-        drawn = random.Random(seed).sample(titles, len(titles))
-        for title in sorted(drawn, key=lambda title: sizes[title] > middle):  # stable: drawn order within each half
-            if not self.passages or len(self.passages) + sizes[title] <= most:
-                self.passages += passages_by_contract[title]
-        used = {passage.contract for passage in self.passages}
-        self.rows, self.ks = [row for row in rows if row["contract"] in used], tuple(ks)
-        self.key = value_hash([self.rows, [astuple(passage) for passage in self.passages], self.ks])
-
-    def __call__(self, model: SentenceTransformer) -> dict[str, float]:
-        from cuadft.retrieval.retriever import Retriever
-
-        records = evaluate_retriever(Retriever(self.passages, _Live(model), mode="dense"), self.rows, self.ks)
-        return {
-            f"dev_{name}@{k}": float(np.mean([record[name] for record in records if record["k"] == k]))
-            for name in ("hit", "char_recall")
-            for k in self.ks
-        }
-
-
-class _Live:
-    """Stand in for `Embedder`: its cache is by weights, which here change with every step."""
-
-    key = ""
-
-    def __init__(self, model: SentenceTransformer) -> None:
-        self._model = model
-
-    def encode(self, texts: Sequence[str]) -> np.ndarray:
-        """Return unit vectors, float32 of shape (len(texts), d), computed as in training."""
-        import torch
-
-        reduced = best_dtype() != torch.float32
-        with torch.autocast(self._model.device.type, dtype=torch.bfloat16, enabled=reduced):
-            vectors = self._model.encode(list(texts), normalize_embeddings=True, show_progress_bar=False)
-        return np.asarray(vectors, np.float32)
+    record = finetune_embedder(
+        embed.path,
+        examples,
+        out,
+        steps=steps,
+        batch_size=batch_size,
+        learning_rate=learning_rate,
+        evaluate=DevHits(rows, passages_by_contract(passages)),
+        eval_steps=eval_steps,
+        seed=seed,
+    )
+    if record["best"]["dev_hit@1"] > record["before"]["dev_hit@1"]:
+        embed = Embedder(out, cache_dir=cache_dir(), dtype=dtype)
+    return embed, record

@@ -1,12 +1,14 @@
-"""What a search scores passages by, once for all of them: their words, their embeddings, their classes.
+"""Score the passages of an index by their words, their embeddings or their classes; ranking is the retriever's part.
 
-An index never changes. With more contracts it becomes another one that takes over all that is computed, so that
-searches may go on meanwhile. Every search is exact: at this size nothing is gained by an approximate one.
+An `Index` computes each kind of score for all passages once, and never changes. With more contracts it becomes another
+index that takes over all that is computed, so that searches may go on meanwhile. Every search is exact: at this size an
+approximate one would save no time. For example:
 
-BM25 over passages for weighted query words: the scores that the bm25s library computes, as a sparse matrix.
+    index = Index(passages, None)
+    scores = index.word_scores({"governing": 1.0, "law": 1.0}, index.rows(title))  # one for each of its passages
 
-A query costs one product of the rows searched with its word weights, so that thousands of queries, each with a
-hundred words, take seconds.
+`BM25Index` computes the scores of the bm25s library for weighted query words, as a sparse matrix. A query costs one
+product of the searched rows with its word weights: thousands of queries, each with a hundred words, take seconds.
 """
 
 from __future__ import annotations
@@ -14,7 +16,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import re
 import threading
 import warnings
 from collections.abc import Mapping, Sequence
@@ -26,6 +27,7 @@ import numpy as np
 
 from cuadft.core.errors import InputError
 from cuadft.core.files import file_hash
+from cuadft.core.text import fold_words
 from cuadft.data.passages import Passage
 
 if TYPE_CHECKING:
@@ -36,8 +38,9 @@ if TYPE_CHECKING:
     from cuadft.retrieval.embedder import Embedder
 
 
-FILE = "index.faiss"
-OPENING = 1500  # characters of a contract in which it names its parties, kind and date
+INDEX_FILE = "index.faiss"
+OPENING_CHARS = 1500  # characters in which a contract names its parties, kind and date
+ALL_ROWS = slice(None)
 
 
 class Index:
@@ -52,10 +55,10 @@ class Index:
             raise InputError("A retriever needs passages, got none: check that the contracts have text")
         self.passages, self._rows = _grouped(passages)
         self._embedder, self._lock = embedder, threading.Lock()
-        self._lexical = Lexical([passage.text for passage in self.passages])
+        self._bm25 = BM25Index([passage.text for passage in self.passages])
         self._vectors: faiss.IndexFlatIP | None = None
         self._classes: tuple[ClauseClassifier, np.ndarray] | None = None
-        self._openings: Lexical | None = None
+        self._openings: BM25Index | None = None
         self._key: str | None = None
 
     @property
@@ -69,7 +72,7 @@ class Index:
         return self._key
 
     def rows(self, contract: str | None) -> slice:
-        """Return where a contract's passages stand, all passages for None; raises InputError if it isn't held."""
+        """Return where a contract's passages stand (None: all passages); raises InputError for an unknown contract."""
         if contract is None:
             return slice(0, len(self.passages))
         if contract not in self._rows:
@@ -93,7 +96,7 @@ class Index:
         other.passages = self.passages + new
         other._rows = self._rows | {name: slice(r.start + size, r.stop + size) for name, r in rows.items()}
         other._embedder, other._lock, other._key = self._embedder, threading.Lock(), None
-        other._lexical = self._lexical.extended([passage.text for passage in new])
+        other._bm25 = self._bm25.extended([passage.text for passage in new])
         with self._lock:
             other._vectors = faiss.clone_index(self._vectors) if self._vectors is not None else None
             other._classes, other._openings = self._classes, None
@@ -104,9 +107,9 @@ class Index:
             other._classes = classifier, np.concatenate([scores, classifier.classify(new)])
         return other
 
-    def words(self, weights: dict[str, float], rows: slice) -> np.ndarray:
+    def word_scores(self, weights: dict[str, float], rows: slice) -> np.ndarray:
         """Return the weighted BM25 score of the passages in `rows`."""
-        return self._lexical.scores(weights, rows)
+        return self._bm25.scores(weights, rows)
 
     def cosines(self, query: np.ndarray, rows: slice) -> np.ndarray:
         """Return the cosine of a query (a unit vector) and each passage in `rows`, through an exact FAISS search."""
@@ -118,20 +121,20 @@ class Index:
         ordered[found[0] - rows.start] = scores[0]
         return ordered
 
-    def classes(self, classifier: ClauseClassifier) -> np.ndarray:
+    def class_scores(self, classifier: ClauseClassifier) -> np.ndarray:
         """Return the classifier's scores of all passages, of shape (passages, classes), computed once."""
         with self._lock:
             if self._classes is None or self._classes[0] is not classifier:
                 self._classes = classifier, classifier.classify(self.passages)
             return self._classes[1]
 
-    def named(self, weights: dict[str, float]) -> np.ndarray:
-        """Return for all passages the weighted BM25 score of their contract's title and opening, which names parties."""
+    def opening_scores(self, weights: dict[str, float]) -> np.ndarray:
+        """Return for every passage the weighted BM25 score of its contract's title and opening, which name parties."""
         with self._lock:
             if self._openings is None:
                 first = {name: self.passages[rows][:3] for name, rows in self._rows.items()}
-                texts = {name: "".join(passage.text for passage in own)[:OPENING] for name, own in first.items()}
-                self._openings = Lexical([f"{name} {text}" for name, text in texts.items()])
+                texts = {name: "".join(passage.text for passage in own)[:OPENING_CHARS] for name, own in first.items()}
+                self._openings = BM25Index([f"{name} {text}" for name, text in texts.items()])
         sizes = [rows.stop - rows.start for rows in self._rows.values()]
         return np.repeat(self._openings.scores(weights), sizes)
 
@@ -150,18 +153,18 @@ class Index:
         """Write index.faiss into an existing folder; return what its vectors were made from, and its hash."""
         import faiss
 
-        faiss.write_index(self.vectors(), str(folder / f".{FILE}.tmp"))
-        os.replace(folder / f".{FILE}.tmp", folder / FILE)
-        return {"passages": self.key, "model": self._embedder.key, "sha256": file_hash(folder / FILE)}
+        faiss.write_index(self.vectors(), str(folder / f".{INDEX_FILE}.tmp"))
+        os.replace(folder / f".{INDEX_FILE}.tmp", folder / INDEX_FILE)
+        return {"passages": self.key, "model": self._embedder.key, "sha256": file_hash(folder / INDEX_FILE)}
 
     def restore(self, folder: Path, made: dict[str, str]) -> None:
-        """Take the vectors from index.faiss if it is the file that `save` described and fits passages and model.
+        """Take the vectors from index.faiss if `made` (from `save`) describes that file, these passages and this model.
 
         Otherwise warn, and embed the passages again when they are needed.
         """
         import faiss
 
-        path = folder / FILE
+        path = folder / INDEX_FILE
         stale = {
             "it is missing or not as it was saved": not path.is_file() or file_hash(path) != made.get("sha256"),
             "the embedding model is another one": self._embedder is None or self._embedder.key != made.get("model"),
@@ -178,7 +181,7 @@ class Index:
 
 
 def _grouped(passages: Sequence[Passage]) -> tuple[list[Passage], dict[str, slice]]:
-    """Return the passages contract after contract, and where each contract's are, which keep their order."""
+    """Return the passages contract after contract, in their order within it, and where each contract's stand."""
     own: dict[str, list[Passage]] = {}
     for passage in passages:
         own.setdefault(passage.contract, []).append(passage)
@@ -190,21 +193,18 @@ def _grouped(passages: Sequence[Passage]) -> tuple[list[Passage], dict[str, slic
     return ordered, rows
 
 
-_ALL = slice(None)
-
-
 def search_words(text: str) -> list[str]:
     """Return the lower-case words of a text, in order, without English stop words."""
     from bm25s.stopwords import STOPWORDS_EN
 
-    return [word for word in re.findall(r"[^\W_]+", text.lower()) if word not in STOPWORDS_EN]
+    return [word for word in fold_words(text) if word not in STOPWORDS_EN]
 
 
-class Lexical:
+class BM25Index:
     """A BM25 index (k1 = 1.5, b = 0.75, Lucene's variant: bm25s' defaults). Many threads may call it."""
 
     def __init__(self, texts: Sequence[str]):
-        """Take the words of n texts; they are weighed at the first search."""
+        """Read the words of n texts; BM25 weighs them at the first search."""
         self._number: dict[str, int] = {}
         self._texts: list[np.ndarray] = []
         self._take(texts)
@@ -216,31 +216,31 @@ class Lexical:
         self._matrix: csr_matrix | None = None
         self._lock = threading.Lock()
 
-    def extended(self, texts: Sequence[str]) -> Lexical:
-        """Return an index of these texts after the present ones; only the new ones are read, all are weighed anew."""
-        other = Lexical([])
+    def extended(self, texts: Sequence[str]) -> BM25Index:
+        """Return an index of the present texts and these after them; reads the new ones, and weighs all anew."""
+        other = BM25Index([])
         other._number, other._texts = dict(self._number), list(self._texts)
         other._take(texts)
         return other
 
-    def scores(self, weights: Mapping[str, float], rows: slice = _ALL) -> np.ndarray:
+    def scores(self, weights: Mapping[str, float], rows: slice = ALL_ROWS) -> np.ndarray:
         """Return the sum of weight * BM25 over the query words for the texts in `rows`: float32 of shape (n,)."""
         matrix = self._weighed()
         query = np.zeros(matrix.shape[1], np.float32)
         for word, weight in weights.items():
             if word in self._number:
                 query[self._number[word]] = weight
-        return (matrix if rows == _ALL else matrix[rows]) @ query
+        return (matrix if rows == ALL_ROWS else matrix[rows]) @ query
 
     def _weighed(self) -> csr_matrix:
         with self._lock:
             if self._matrix is None:
-                self._matrix = _bm25(self._texts, len(self._number))
+                self._matrix = _bm25_matrix(self._texts, len(self._number))
             return self._matrix
 
 
-def _bm25(texts: Sequence[np.ndarray], n_words: int) -> csr_matrix:
-    """Return the score of each word in each text, float32 of shape (texts, words), zero where it doesn't occur."""
+def _bm25_matrix(texts: Sequence[np.ndarray], n_words: int) -> csr_matrix:
+    """Return the score of each word in each text, float32 of shape (texts, words), 0 where the word does not occur."""
     import bm25s
     from scipy.sparse import csc_matrix, csr_matrix
 

@@ -1,8 +1,13 @@
 """Relevance feedback from the train split: how other contracts word the clause that a question asks for.
 
-A question names a clause ("Cap On Liability: ..."), a contract words it ("in no event shall ..."). The gold
-spans of train contracts bridge the two without training a model: Rocchio (1971) moves the query towards the
-relevant texts and away from the others, in the space of the embeddings and in that of the words.
+A question names a clause ("Cap On Liability: ..."), a contract words it ("in no event shall ..."). The gold spans of
+train contracts bridge the two without training a model: Rocchio (1971) moves the query towards the relevant texts and
+away from the others, in the space of the embeddings and in that of the words. The retriever does so when it gets
+
+    feedback = RelevanceFeedback.from_rows(train_rows, embedder)
+    retriever = Retriever(passages, embedder, feedback=feedback, feedback_weight=0.5)
+
+What people say of answers is not meant here: that is the room `feedback`.
 """
 
 from __future__ import annotations
@@ -18,6 +23,7 @@ import numpy as np
 
 from cuadft.core.errors import InputError
 from cuadft.core.files import read_jsonl, write_jsonl
+from cuadft.data.rows import take_turns
 from cuadft.retrieval.index import search_words
 
 if TYPE_CHECKING:
@@ -28,12 +34,12 @@ if TYPE_CHECKING:
 
 
 SAME_QUESTION = 0.9  # cosine; no two of CUAD's 41 questions reach it under MiniLM
-PER_QUESTION = 100
-EMBEDDED = 25  # spans of a question that are embedded; the words of all of them are counted
-AWAY = 0.5  # weight of the other questions' centroid against that of the relevant spans
-TERMS = 100
-_LONGEST = 1500  # characters of a span; a sentence encoder reads about as many
-SPANS, VECTORS = "feedback.jsonl", "feedback.npy"
+PER_QUESTION = 100  # spans
+EMBEDDED_SPANS = 25  # spans of a question that are embedded; the words of all of them are counted
+AWAY_WEIGHT = 0.5  # weight of the other questions' centroid against that of the relevant spans
+MOST_TERMS = 100  # words that feedback adds to a question
+LONGEST_SPAN = 1500  # characters of a span; a sentence encoder reads about as many
+SPANS_FILE, VECTORS_FILE = "feedback.jsonl", "feedback.npy"
 
 
 class RelevanceFeedback:
@@ -45,14 +51,14 @@ class RelevanceFeedback:
         questions = list(dict.fromkeys(span["question"] for span in spans))
         self._question_vectors = embedder.encode(questions)
         number = {question: n for n, question in enumerate(questions)}
-        self._owner = np.array([number[span["question"]] for span in self.spans])
+        self._question_of = np.array([number[span["question"]] for span in self.spans])
         names = {span["contract"]: None for span in spans}
-        self._number = {name: n for n, name in enumerate(names)}
-        self._contract = np.array([self._number[span["contract"]] for span in self.spans])
+        self._contract_numbers = {name: n for n, name in enumerate(names)}
+        self._contract_of = np.array([self._contract_numbers[span["contract"]] for span in self.spans])
         self._words, self._holds = _incidence([span["text"] for span in self.spans])
         self._idf = math.log(len(self.spans)) - np.log(np.asarray(self._holds.sum(axis=0)).ravel())
-        self._has_vector = _first(self._owner, EMBEDDED)
-        self._sums: np.ndarray | None = None
+        self._has_vector = _first_of_each(self._question_of, EMBEDDED_SPANS)
+        self._question_sums: np.ndarray | None = None
         self._lock = threading.Lock()
 
     @classmethod
@@ -61,19 +67,19 @@ class RelevanceFeedback:
     ) -> RelevanceFeedback:
         """Take at most `per_question` gold spans of each question of train rows.
 
-        The first span of every row comes before any second one, so that many contracts are heard. Raises
+        The first span of every row comes before any row's second span, so that many contracts have their part. Raises
         InputError if no row has a gold span.
         """
-        shuffle, drawn = random.Random(seed), {}
+        spans: dict[str, list[list[dict[str, str]]]] = {}
         for row in rows:
-            for n, answer in enumerate(row["answers"]):
-                text = answer["text"][:_LONGEST]
-                span = {"question": row["question"], "contract": row["contract"], "text": text}
-                drawn.setdefault(row["question"], []).append((n, shuffle.random(), span))
-        if not drawn:
+            about = {"question": row["question"], "contract": row["contract"]}
+            if own := [about | {"text": answer["text"][:LONGEST_SPAN]} for answer in row["answers"]]:
+                spans.setdefault(row["question"], []).append(own)
+        if not spans:
             raise InputError("No gold span for relevance feedback: give rows with answers, or feedback=None")
-        ordered = [sorted(found, key=lambda f: f[:2])[:per_question] for found in drawn.values()]
-        return cls([span for found in ordered for _, _, span in found], embedder)
+        rng = random.Random(seed)
+        drawn = [take_turns(of_rows, per_question, rng=rng) for of_rows in spans.values()]
+        return cls([span for found in drawn for span in found], embedder)
 
     def relevant(self, query: np.ndarray, *, without: str | None = None) -> np.ndarray:
         """Return a mask of the spans whose question is nearly the query's: cosine >= 0.9.
@@ -82,12 +88,12 @@ class RelevanceFeedback:
         train contract can't retrieve its own gold.
         """
         near = self._question_vectors @ query >= SAME_QUESTION
-        return near[self._owner] & (self._contract != self._number.get(without, -1))
+        return near[self._question_of] & (self._contract_of != self._contract_numbers.get(without, -1))
 
     def contracts(self, relevant: np.ndarray) -> set[str]:
-        """Return the contracts of a mask's spans: for any other one, leaving its spans out changes nothing."""
-        held = set(self._contract[relevant].tolist())
-        return {name for name, n in self._number.items() if n in held}
+        """Return the contracts that the mask's spans come from: leaving out any other contract changes nothing."""
+        held = set(self._contract_of[relevant].tolist())
+        return {name for name, n in self._contract_numbers.items() if n in held}
 
     def moved(self, query: np.ndarray, relevant: np.ndarray, weight: float) -> np.ndarray:
         """Return the unit vector of (1 - w) q + w (r - 0.5 n), or the query itself if no span is relevant.
@@ -99,41 +105,41 @@ class RelevanceFeedback:
         if not weight or not (relevant & has).any():
             return query
         vectors, others = self._span_vectors(), np.ones(len(self._question_vectors))
-        others[self._owner[relevant]] = 0
-        target = _unit(vectors[relevant[has]].mean(axis=0)) - AWAY * _unit(others @ self._sums)
+        others[self._question_of[relevant]] = 0
+        target = _unit(vectors[relevant[has]].mean(axis=0)) - AWAY_WEIGHT * _unit(others @ self._question_sums)
         return _unit((1 - weight) * query + weight * target)
 
     def _span_vectors(self) -> np.ndarray:
-        """Return the spans' vectors, and have their sum for each question ready: many moves add those up."""
+        """Return the spans' vectors; also sum them up for each question, which every call of `moved` needs."""
         with self._lock:
             if self._vectors is None:
                 texts = [span["text"] for span, has in zip(self.spans, self._has_vector) if has]
                 self._vectors = self._embedder.encode(texts)
-            if self._sums is None:
+            if self._question_sums is None:
                 sums = np.zeros((len(self._question_vectors), self._vectors.shape[1]))
-                np.add.at(sums, self._owner[self._has_vector], self._vectors)
-                self._sums = sums
+                np.add.at(sums, self._question_of[self._has_vector], self._vectors)
+                self._question_sums = sums
             return self._vectors
 
     def terms(self, relevant: np.ndarray) -> dict[str, float]:
         """Return the words that mark the relevant spans off from all spans, with weights that add up to 1.
 
-        A word weighs (share of relevant spans that hold it) * log(spans / spans that hold it): its mean
-        TF-IDF, with binary counts. The best 100 of the words that two relevant spans or more hold.
+        A word weighs (share of relevant spans that hold it) * log(spans / spans that hold it), which is its mean TF-IDF
+        with binary counts. Only words in at least two relevant spans count, and of these the 100 heaviest.
         """
         found = np.asarray(self._holds[np.flatnonzero(relevant)].sum(axis=0)).ravel()
         common = np.flatnonzero(found > 1)
         weights = found[common] * self._idf[common]
-        best = np.argsort(-weights, kind="stable")[:TERMS]  # the words are sorted
+        best = np.argsort(-weights, kind="stable")[:MOST_TERMS]  # the words are sorted
         best = best[weights[best] > 1e-12]
         return dict(zip((self._words[n] for n in common[best]), (weights[best] / weights[best].sum()).tolist()))
 
     def save(self, folder: Path) -> None:
         """Write feedback.jsonl and, once the spans are embedded, feedback.npy into an existing folder."""
-        (folder / VECTORS).unlink(missing_ok=True)
+        (folder / VECTORS_FILE).unlink(missing_ok=True)
         if self._vectors is not None:
-            np.save(folder / VECTORS, self._vectors, allow_pickle=False)
-        write_jsonl(folder / SPANS, self.spans)
+            np.save(folder / VECTORS_FILE, self._vectors, allow_pickle=False)
+        write_jsonl(folder / SPANS_FILE, self.spans)
 
     @classmethod
     def load(cls, folder: Path, embedder: Embedder, *, vectors: bool = True) -> RelevanceFeedback:
@@ -141,15 +147,15 @@ class RelevanceFeedback:
 
         Raises InputError if there are no spans, or if the two files don't belong together.
         """
-        path, spans = folder / VECTORS, read_jsonl(folder / SPANS)
+        path, spans = folder / VECTORS_FILE, read_jsonl(folder / SPANS_FILE)
         found = np.load(path, allow_pickle=False) if vectors and path.is_file() else None
         try:
             feedback = cls(spans, embedder, span_vectors=found)
         except (KeyError, ValueError) as error:
-            message = f"{folder / SPANS} holds no gold spans ({error!r}): build the retriever again"
+            message = f"{folder / SPANS_FILE} holds no gold spans ({error!r}): build the retriever again"
             raise InputError(message) from error
         if found is not None and len(found) != feedback._has_vector.sum():
-            raise InputError(f"{folder / SPANS} and {VECTORS} differ in length: build the retriever again")
+            raise InputError(f"{folder / SPANS_FILE} and {VECTORS_FILE} differ in length: build the retriever again")
         return feedback
 
 
@@ -165,7 +171,7 @@ def _incidence(texts: Sequence[str]) -> tuple[list[str], csr_matrix]:
     return vocabulary, csr_matrix((np.ones(len(columns)), columns, ends), shape=(len(texts), len(vocabulary)))
 
 
-def _first(owners: np.ndarray, most: int) -> np.ndarray:
+def _first_of_each(owners: np.ndarray, most: int) -> np.ndarray:
     """Return a mask of the first `most` entries of each owner."""
     return np.array([np.count_nonzero(owners[:n] == owner) < most for n, owner in enumerate(owners)])
 

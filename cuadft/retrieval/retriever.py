@@ -1,8 +1,15 @@
 """Find the passages of a contract that answer a question: by words (BM25), embeddings (FAISS) and clause classes.
 
-Rank the passages of an index for a batch of questions, and pick the best that do not overlap.
+`Retriever` is what other rooms use. `index` scores all passages in one way at a time; the retriever adds up those
+scores, orders the passages and returns the best that do not overlap. `store` keeps the retrievers of a run, `measure`
+compares them. For example, in mode "bm25", which needs no embedder:
 
-A retriever's folder: readable files; a killed save can't be loaded, and what no longer fits is not used.
+    retriever = Retriever(passages, None, mode="bm25")
+    hits = retriever.search("Which law governs?", contract=title, k=3)
+    prompt = render_passages(hits)
+
+A saved retriever is a folder of readable files. A save that was killed can't be loaded, and a saved part that no longer
+fits (an index of other passages, vectors of another model) is computed again.
 """
 
 from __future__ import annotations
@@ -22,8 +29,8 @@ from cuadft.core.errors import InputError
 from cuadft.core.files import file_hash, read_json, read_jsonl, value_hash, write_json, write_jsonl
 from cuadft.core.text import quotable
 from cuadft.data.passages import Passage
-from cuadft.retrieval.index import FILE, Index, search_words
-from cuadft.retrieval.relevance import SPANS, VECTORS, RelevanceFeedback
+from cuadft.retrieval.index import INDEX_FILE, Index, search_words
+from cuadft.retrieval.relevance import SPANS_FILE, VECTORS_FILE, RelevanceFeedback
 
 if TYPE_CHECKING:
     from cuadft.retrieval.classifier import ClauseClassifier
@@ -31,11 +38,21 @@ if TYPE_CHECKING:
 
 
 MODES = ("fusion", "dense", "bm25")
-WEIGHTS = {"feedback_weight": 0.0, "dense_weight": 0.5, "classifier_weight": 0.0}
+SETTINGS = ("mode", "feedback_weight", "dense_weight", "classifier_weight", "rerank", "contract_weight")
+SCORE_DECIMALS = 5  # scores that differ by less are ties, which go to the earlier passage
+SETTINGS_FILE, PASSAGES_FILE, CLASSIFIER_FOLDER = "settings.json", "passages.jsonl", "classifier"
+
+
+@dataclass(frozen=True)
+class Hit:
+    """A passage that a search found; compare its score (before any reranking) within one search only."""
+
+    passage: Passage
+    score: float
 
 
 class Retriever:
-    """Search over passages, all or one contract's. Safe to call from many threads."""
+    """Search over passages, in one contract or in all. Many threads may call it."""
 
     def __init__(
         self,
@@ -58,19 +75,25 @@ class Retriever:
         A passage's score is (1 - c) z(s) + c z(its score for the class that the question asks for), with
         c = classifier_weight, 0 for a question of no known class. s is BM25 or the cosine, or in mode "fusion"
         (1 - d) z(BM25) + d z(cosine) with d = dense_weight; z standardises over the passages searched.
-        feedback_weight: share of the relevance feedback in the query, for BM25 and for the cosine. All weights are
+        feedback_weight: share of the relevance feedback in the query, for BM25 and for the cosine. These weights are
         from 0 to 1. reranker: has the `predict` of sentence-transformers' CrossEncoder; it orders the best `rerank`
-        passages. contract_weight: what z(BM25 of the contract's title and opening) adds in a search over all contracts,
-        where only the question can tell which is meant. cutting: the size and overlap with which passages were cut,
-        kept for contracts that come later.
+        passages. contract_weight: weight of z(BM25 of the contract's title and opening) in a search over all contracts,
+        where only the question can tell which contract is meant. cutting: the size and overlap with which passages were
+        cut, kept for contracts that come later.
 
-        Raises InputError on no passages, an unknown mode, a weight out of range or without what it weighs.
+        Raises InputError without passages, on an unknown mode, and on a weight out of range or without what it weighs.
         """
         self.embedder, self.feedback, self.classifier, self.reranker = embedder, feedback, classifier, reranker
         self.cutting = tuple(cutting) if cutting else None
         self._lock, self._shared = threading.Lock(), {"index": Index(passages, embedder)}
-        weights = (feedback_weight, dense_weight, classifier_weight)
-        self._configure(mode=mode, rerank=rerank, contract_weight=contract_weight, **dict(zip(WEIGHTS, weights)))
+        self._configure(
+            mode=mode,
+            feedback_weight=feedback_weight,
+            dense_weight=dense_weight,
+            classifier_weight=classifier_weight,
+            rerank=rerank,
+            contract_weight=contract_weight,
+        )
 
     def __deepcopy__(self, memo: dict) -> Retriever:
         return self  # DSPy copies a program with all it holds
@@ -83,11 +106,11 @@ class Retriever:
     @property
     def settings(self) -> dict[str, Any]:
         """The mode, the weights and the number of reranked passages, as `configured` takes them."""
-        return {name: getattr(self, name) for name in ("mode", *WEIGHTS, "rerank", "contract_weight")}
+        return {name: getattr(self, name) for name in SETTINGS}
 
     @property
     def key(self) -> str:
-        """The SHA-256 of all that the results of a search depend on, but for a reranker's weights."""
+        """The SHA-256 of all that the results of a search depend on, except a reranker's weights."""
         parts = [self.settings, self._shared["index"].key, self.embedder and self.embedder.key]
         parts += [self.feedback and self.feedback.spans, self.classifier and self.classifier.key]
         return value_hash(parts)
@@ -104,23 +127,42 @@ class Retriever:
     ) -> Retriever:
         """Return a retriever over the same indexes with another mode, other weights or another reranking depth."""
         other = copy.copy(self)
-        weights = dict(zip(WEIGHTS, (feedback_weight, dense_weight, classifier_weight)))
-        given = {"mode": mode, **weights, "rerank": rerank, "contract_weight": contract_weight}
+        given = {
+            "mode": mode,
+            "feedback_weight": feedback_weight,
+            "dense_weight": dense_weight,
+            "classifier_weight": classifier_weight,
+            "rerank": rerank,
+            "contract_weight": contract_weight,
+        }
         other._configure(**self.settings | {name: value for name, value in given.items() if value is not None})
         return other
 
-    def _configure(self, *, mode: str, rerank: int, contract_weight: float, **weights: float) -> None:
+    def _configure(
+        self,
+        *,
+        mode: str,
+        feedback_weight: float,
+        dense_weight: float,
+        classifier_weight: float,
+        rerank: int,
+        contract_weight: float,
+    ) -> None:
         if mode not in MODES:
             raise InputError(f"Invalid retrieval mode {mode!r}: choose {', '.join(MODES)}")
-        for name, weight in weights.items():
-            if not 0 <= weight <= 1:
-                raise InputError(f"Invalid {name} {weight!r}: give a number from 0 to 1")
-        feedback_weight = weights["feedback_weight"]
+        shares = {
+            "feedback_weight": feedback_weight,
+            "dense_weight": dense_weight,
+            "classifier_weight": classifier_weight,
+        }
+        for name, share in shares.items():
+            if not 0 <= share <= 1:
+                raise InputError(f"Invalid {name} {share!r}: give a number from 0 to 1")
         if feedback_weight and self.feedback is None:
             given = f"feedback_weight {feedback_weight}"
-            raise InputError(f"{given} without feedback: give Feedback.from_rows(...), or 0")
-        if weights["classifier_weight"] and self.classifier is None:
-            given = f"classifier_weight {weights['classifier_weight']}"
+            raise InputError(f"{given} without feedback: give RelevanceFeedback.from_rows(...), or 0")
+        if classifier_weight and self.classifier is None:
+            given = f"classifier_weight {classifier_weight}"
             raise InputError(f"{given} without classifier: give ClauseClassifier.fit(...), or 0")
         if rerank < 0 or rerank != int(rerank) or (rerank and self.reranker is None):
             raise InputError(f"Invalid rerank {rerank!r}: give a number of passages from 0, and a reranker unless 0")
@@ -132,7 +174,8 @@ class Retriever:
         if not 0 <= contract_weight < float("inf"):
             raise InputError(f"Invalid contract_weight {contract_weight!r}: give a number from 0")
         self.mode, self.rerank, self.contract_weight = mode, int(rerank), contract_weight
-        self.feedback_weight, self.dense_weight, self.classifier_weight = (weights[name] for name in WEIGHTS)
+        self.feedback_weight, self.dense_weight = feedback_weight, dense_weight
+        self.classifier_weight = classifier_weight
 
     def add(self, passages: Sequence[Passage]) -> None:
         """Take in new contracts, here and in all that `configured` made; only their passages are embedded.
@@ -151,16 +194,16 @@ class Retriever:
         return self.search_many([(query, contract)], k=k)[0]
 
     def search_many(self, queries: Sequence[tuple[str, str | None]], k: int = 3) -> list[list[Hit]]:
-        """Run `search` for (query, contract) pairs; what equal questions have in common is computed once."""
+        """Run `search` for (query, contract) pairs; work that equal questions share is done once."""
         if k < 1:
             raise InputError(f"Invalid k {k!r}: give 1 or more")
-        index = self._shared["index"]  # this one to the end, whatever `add` does meanwhile
+        index = self._shared["index"]  # `add` may put another one there meanwhile
         for query, contract in queries:
             if not query.strip():
                 raise InputError(f"Empty query (contract {contract!r}): give the question's text")
             index.rows(contract)
-        ranking = Ranking(self, index, queries)
-        found = {(query, contract): hits for query, contract, hits in ranking.best(k)}
+        batch = _BatchSearch(self, index, queries)
+        found = {(query, contract): hits for query, contract, hits in batch.best(k)}
         return [list(found[query, contract]) for query, contract in queries]
 
     def save(self, folder: Path | str) -> None:
@@ -180,22 +223,16 @@ class Retriever:
         return retriever
 
 
-_DECIMALS = 5  # scores that differ by rounding only count as equal, so that ties go to the earlier passage
+def render_passages(hits: Sequence[Hit]) -> str:
+    """Return passages as one delimited block; contract text can close neither its delimiter nor a chat turn."""
+    return "\n".join(f"<passage>{quotable(hit.passage.text)}</passage>" for hit in hits)
 
 
-@dataclass(frozen=True)
-class Hit:
-    """A passage that a search found; compare its score (before any reranking) within one search only."""
-
-    passage: Passage
-    score: float
-
-
-class Ranking:
-    """One batch of (question, contract) pairs against one index, with a retriever's settings."""
+class _BatchSearch:
+    """Search one index for a batch of (question, contract) pairs, with a retriever's settings."""
 
     def __init__(self, by: Retriever, index: Index, queries: Sequence[tuple[str, str | None]]):
-        """Match the questions to classes and embed them, each distinct one once, as far as the settings need it."""
+        """Match each distinct question to its class and embed it once, as far as the settings need it."""
         self._by, self._index = by, index
         self._contracts: dict[str, dict[str | None, None]] = {}
         for query, contract in queries:
@@ -204,43 +241,43 @@ class Ranking:
         found = by.classifier.match(asked) if by.classifier_weight and asked else [None] * len(asked)
         self._class = dict(zip(asked, found))
         needed = asked if by.mode != "bm25" or by.feedback_weight else []
-        needed = [query for query in needed if self._weight(query) < 1]
+        needed = [query for query in needed if self._class_weight(query) < 1]
         self._vectors = dict(zip(needed, by.embedder.encode(needed))) if needed else {}
 
     def best(self, k: int) -> Iterator[tuple[str, str | None, list[Hit]]]:
         """Yield each distinct pair with its k best passages, question after question."""
         for query, contracts in self._contracts.items():
-            moved = _Moved(self._by, query, self._vectors.get(query))  # serves all contracts, and is then forgotten
+            moved = _MovedQuery(self._by, query, self._vectors.get(query))  # serves all contracts of the question
             for contract in contracts:
                 yield query, contract, self._search(query, moved, contract, k)
 
-    def _weight(self, query: str) -> float:
+    def _class_weight(self, query: str) -> float:
         return self._by.classifier_weight if self._class[query] is not None else 0.0
 
-    def _search(self, query: str, moved: _Moved, contract: str | None, k: int) -> list[Hit]:
-        rows, weight = self._index.rows(contract), self._weight(query)
+    def _search(self, query: str, moved: _MovedQuery, contract: str | None, k: int) -> list[Hit]:
+        rows, weight = self._index.rows(contract), self._class_weight(query)
         total = self._scores(moved, contract) if weight < 1 else np.zeros(rows.stop - rows.start)
         if weight:
-            classes = self._index.classes(self._by.classifier)[rows, self._class[query]]
+            classes = self._index.class_scores(self._by.classifier)[rows, self._class[query]]
             total = (1 - weight) * standardised(total) + weight * standardised(classes)
         if contract is None and self._by.contract_weight:
-            named = self._index.named(Counter(search_words(query)))
+            named = self._index.opening_scores(Counter(search_words(query)))
             total = standardised(total) + self._by.contract_weight * standardised(named)
-        order = np.argsort(-np.round(total, _DECIMALS), kind="stable")
+        order = np.argsort(-np.round(total, SCORE_DECIMALS), kind="stable")
         passages = self._index.passages if contract is None else self._index.passages[rows]
         if depth := self._by.rerank:
             order = np.concatenate([self._reranked(query, order[:depth], passages), order[depth:]])
-        return [Hit(passages[n], float(total[n])) for n in _apart(order, passages, k)]
+        return [Hit(passages[n], float(total[n])) for n in _first_without_overlap(order, passages, k)]
 
-    def _scores(self, moved: _Moved, contract: str | None) -> np.ndarray:
+    def _scores(self, moved: _MovedQuery, contract: str | None) -> np.ndarray:
         """Return the scores by words and embeddings of the passages searched."""
         terms, vector = moved.without(contract)
         rows, mode, weight = self._index.rows(contract), self._by.mode, self._by.dense_weight
         if mode == "bm25":
-            return self._index.words(terms, rows)
+            return self._index.word_scores(terms, rows)
         if mode == "dense":
             return self._index.cosines(vector, rows)
-        by_words, by_meaning = self._index.words(terms, rows), self._index.cosines(vector, rows)
+        by_words, by_meaning = self._index.word_scores(terms, rows), self._index.cosines(vector, rows)
         return (1 - weight) * standardised(by_words) + weight * standardised(by_meaning)
 
     def _reranked(self, query: str, order: np.ndarray, passages: Sequence[Passage]) -> np.ndarray:
@@ -251,8 +288,8 @@ class Ranking:
         return order[np.argsort(-scores, kind="stable")]
 
 
-class _Moved:
-    """A question's words and vector after relevance feedback, without the clauses of the contract searched."""
+class _MovedQuery:
+    """A question's words and vector after relevance feedback, which leaves out the searched contract's gold spans."""
 
     def __init__(self, by: Retriever, query: str, vector: np.ndarray | None):
         self._mode, self._feedback, self._vector = by.mode, by.feedback, vector
@@ -262,7 +299,7 @@ class _Moved:
         self._made: dict[str | None, tuple[dict[str, float], np.ndarray | None]] = {}
 
     def without(self, contract: str | None) -> tuple[dict[str, float], np.ndarray | None]:
-        """Return the words with weights that add up to 1, and the vector."""
+        """Return the words, with weights that add up to 1, and the vector; feedback without the contract's spans."""
         own = contract if contract in self._known else None
         if own not in self._made:
             self._made[own] = self._move(own)
@@ -284,15 +321,15 @@ class _Moved:
 def standardised(scores: np.ndarray) -> np.ndarray:
     """Return scores less their mean, over their standard deviation; zeros if all are equal.
 
-    Fusion adds two such lists. Bruch, Gai and Ingber (2023), "An analysis of fusion functions for hybrid
-    retrieval", find that adding normalised scores beats reciprocal rank fusion; on CUAD it did, too.
+    Fusion adds two lists of scores, both standardised. Bruch, Gai and Ingber (2023), "An analysis of fusion functions
+    for hybrid retrieval", find that adding normalised scores beats reciprocal rank fusion; on CUAD it did, too.
     """
     centred = scores - scores.mean()
     return centred / max(float(scores.std()), 1e-9)
 
 
-def _apart(order: Iterable[int], passages: Sequence[Passage], k: int) -> list[int]:
-    """Return the first k of `order` whose passages share no character with one before."""
+def _first_without_overlap(order: Iterable[int], passages: Sequence[Passage], k: int) -> list[int]:
+    """Return the first k of `order` whose passages share no character with a passage already taken."""
     taken: dict[str, list[tuple[int, int]]] = {}
     kept: list[int] = []
     for n in order:
@@ -302,7 +339,7 @@ def _apart(order: Iterable[int], passages: Sequence[Passage], k: int) -> list[in
         near = spans[max(at - 1, 0) : at + 1]  # those taken are apart, so only the neighbours can be in the way
         if any(start < passage.end and passage.start < end for start, end in near) and passage.text:
             continue
-        if passage.text:  # an empty one shares nothing
+        if passage.text:  # an empty passage shares no character
             spans.insert(at, (passage.start, passage.end))
         kept.append(n)
         if len(kept) == k:
@@ -310,34 +347,30 @@ def _apart(order: Iterable[int], passages: Sequence[Passage], k: int) -> list[in
     return kept
 
 
-SETTINGS, PASSAGES, CLASSIFIER = "settings.json", "passages.jsonl", "classifier"
-
-
 def _save_parts(retriever: Retriever, index: Index, folder: Path) -> None:
     """Write the folder; settings.json comes last and says what the other files were made from."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / SETTINGS).unlink(missing_ok=True)
+    (folder / SETTINGS_FILE).unlink(missing_ok=True)
     made: dict[str, Any] = {"cutting": retriever.cutting, "classifier": retriever.classifier is not None}
-    write_jsonl(folder / PASSAGES, [asdict(passage) for passage in index.passages])
-    (folder / FILE).unlink(missing_ok=True)
+    write_jsonl(folder / PASSAGES_FILE, [asdict(passage) for passage in index.passages])
+    (folder / INDEX_FILE).unlink(missing_ok=True)
     if retriever.mode != "bm25" and retriever.classifier_weight < 1:
         made["index"] = index.save(folder)
     if retriever.feedback is not None:
         retriever.feedback.save(folder)
-        made["feedback"] = _made_of(folder, retriever.feedback.spans, retriever.embedder)
+        made["feedback"] = _feedback_stamp(folder, retriever.feedback.spans, retriever.embedder)
     if retriever.classifier is not None:
-        (folder / CLASSIFIER).mkdir(exist_ok=True)
-        retriever.classifier.save(folder / CLASSIFIER)
-    write_json(folder / SETTINGS, retriever.settings | made)
+        (folder / CLASSIFIER_FOLDER).mkdir(exist_ok=True)
+        retriever.classifier.save(folder / CLASSIFIER_FOLDER)
+    write_json(folder / SETTINGS_FILE, retriever.settings | made)
 
 
 def _load_parts(folder: Path, embedder: Embedder | None) -> tuple[dict[str, Any], Index]:
     """Return the keyword arguments of the saved retriever, and its index."""
-    settings = read_json(folder / SETTINGS)
+    settings = read_json(folder / SETTINGS_FILE)
     try:
-        passages = [Passage(**record) for record in read_jsonl(folder / PASSAGES)]
-        names = ("mode", "feedback_weight", "dense_weight", "classifier_weight", "rerank", "contract_weight", "cutting")
-        parts = {name: settings[name] for name in names}
+        passages = [Passage(**record) for record in read_jsonl(folder / PASSAGES_FILE)]
+        parts = {name: settings[name] for name in (*SETTINGS, "cutting")}
         index = Index(passages, embedder)
         if made := settings.get("index"):
             index.restore(folder, made)
@@ -350,7 +383,7 @@ def _load_parts(folder: Path, embedder: Embedder | None) -> tuple[dict[str, Any]
     if holds_classifier:
         from cuadft.retrieval.classifier import ClauseClassifier
 
-        parts["classifier"] = ClauseClassifier.load(folder / CLASSIFIER, embedder)
+        parts["classifier"] = ClauseClassifier.load(folder / CLASSIFIER_FOLDER, embedder)
     return parts, index
 
 
@@ -358,16 +391,12 @@ def _saved_feedback(folder: Path, made: dict[str, Any], embedder: Embedder | Non
     """Return the saved feedback, with its vectors only if they are of these spans and of this model."""
     if embedder is None:
         raise InputError(f"The retriever in '{folder}' holds relevance feedback: give an embedder, got None")
-    fits = _made_of(folder, read_jsonl(folder / SPANS), embedder) == made
+    fits = _feedback_stamp(folder, read_jsonl(folder / SPANS_FILE), embedder) == made
     return RelevanceFeedback.load(folder, embedder, vectors=fits)
 
 
-def _made_of(folder: Path, spans: list[dict[str, str]], embedder: Embedder | None) -> dict[str, Any]:
-    vectors = folder / VECTORS
+def _feedback_stamp(folder: Path, spans: list[dict[str, str]], embedder: Embedder | None) -> dict[str, Any]:
+    """Return hashes of the spans, of the model and of the vectors' file, by which saved vectors are known to fit."""
+    vectors = folder / VECTORS_FILE
     found = file_hash(vectors) if vectors.is_file() else None
     return {"spans": value_hash(spans), "model": embedder and embedder.key, "sha256": found}
-
-
-def render_passages(hits: Sequence[Hit]) -> str:
-    """Return passages as one delimited block; contract text can close neither its delimiter nor a chat turn."""
-    return "\n".join(f"<passage>{quotable(hit.passage.text)}</passage>" for hit in hits)

@@ -1,10 +1,19 @@
-"""Which contracts a saved retriever has learned from, and which others only repeat those under another title."""
+"""Save and load the retrievers of a run, and note which contracts each of them has learned from.
+
+`Retriever.save` writes the search itself. Here its folder also gets the fine-tuned embedder, the names of its models
+(models.json) and the titles of the contracts that it was trained or tuned on (origin.json), so that nobody measures it
+on contracts that it knows. For example:
+
+    save_retriever(retriever, iteration, trained=train_titles, tuned=dev_titles)
+    retriever = load_retriever(iteration, "sentence-transformers/all-MiniLM-L6-v2")
+    learned_from(iteration.path("retriever"), retriever)  # {title: "trained on" or "settings chosen on"}
+"""
 
 from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,80 +21,37 @@ from cuadft.core import files, runs
 from cuadft.core.errors import InputError
 from cuadft.core.runs import incoming_champion
 from cuadft.data import rows
-from cuadft.data.passages import Passage
+from cuadft.data.contracts import Row
 from cuadft.data.splits import near_duplicates
 from cuadft.models import weights
 from cuadft.retrieval.embedder import Embedder
-from cuadft.retrieval.retriever import SETTINGS, Retriever
+from cuadft.retrieval.measure import decide_retriever
+from cuadft.retrieval.retriever import SETTINGS_FILE, Retriever
 
-NOTE = "origin.json"
+MODELS_FILE = "models.json"  # in a retriever's folder: how its embedder computes, and its reranker
+LEARNED_FILE = "origin.json"  # in a retriever's folder: the contracts that it learned from
 TRAINED, TUNED = "trained on", "settings chosen on"
-DATA = {"dev": TUNED, "dev_clauses": TUNED, "synthetic": TRAINED, "train": TRAINED}  # an iteration's files of rows
-SHINGLE, CONTAINMENT = 8, 0.5  # as those of the splits
-
-
-def write_origin(folder: Path, *, trained: Iterable[str], tuned: Iterable[str]) -> None:
-    """Note in a retriever's folder the titles of the contracts that it was trained and tuned on."""
-    files.write_json(folder / NOTE, {"trained": sorted(set(trained)), "tuned": sorted(set(tuned))})
-
-
-def learned_from(folder: Path, retriever: Retriever) -> dict[str, str]:
-    """Return the titles that a saved retriever was trained or tuned on, each with which of the two.
-
-    They come from its note, its feedback and its classifier, and from the data of its run up to its iteration, as far
-    as these are there: a folder that was moved away from its run still knows the first three.
-    """
-    note = files.read_json(folder / NOTE) if (folder / NOTE).is_file() else {}
-    found = dict.fromkeys(note.get("tuned", []), TUNED)
-    for name, how in DATA.items():
-        for path in _up_to(folder.resolve().parent, name):
-            found |= {row["contract"]: how for row in files.read_jsonl(path)}
-    spans = retriever.feedback.spans if retriever.feedback else []
-    folds = retriever.classifier.fold_of if retriever.classifier else {}
-    return found | dict.fromkeys([*note.get("trained", []), *(span["contract"] for span in spans), *folds], TRAINED)
-
-
-def _up_to(iteration: Path, name: str) -> list[Path]:
-    """Return a file of rows in this iteration's folder and in those before; none if it is no iteration's folder."""
-    if not re.fullmatch(r"iter-\d+", iteration.name):
-        return []
-    found = sorted(iteration.parent.glob(f"iter-*/data/{name}.jsonl"))
-    return [path for path in found if path.parents[1].name <= iteration.name]
-
-
-def copies(texts: Mapping[str, str], learned: Mapping[str, str]) -> dict[str, str]:
-    """Return which of the texts share half their wording (see `duplicates`) with a learned one, and with which."""
-    titles = [*texts, *learned]
-    pairs = near_duplicates([*texts.values(), *learned.values()], SHINGLE, CONTAINMENT)
-    return {titles[i]: titles[j] for i, j in reversed(pairs) if i < len(texts) <= j}
-
-
-def text_of(passages: Iterable[Passage]) -> str:
-    """Return the contract's text from its passages, which together are the whole of it and may overlap."""
-    text = ""
-    for passage in sorted(passages, key=lambda passage: passage.start):
-        text += passage.text[len(text) - passage.start :]
-    return text
-
-
-MODELS = "models.json"  # in a retriever's folder: how its embedder computes, and its reranker
+# an iteration's data files of rows, and what the retriever did with their contracts
+LEARNED_ROWS = {"dev": TUNED, "dev_clauses": TUNED, "synthetic": TRAINED, "train": TRAINED}
+SHINGLE, CONTAINMENT = 8, 0.5  # the same as in the splits: see `data.splits.near_duplicates`
 
 
 def own_embedder(folder: Path) -> Path | None:
-    """Return the folder of the embedder that a retriever's folder holds, if it searches with a fine-tuned one."""
+    """Return the folder of the fine-tuned embedder in a retriever's folder, None if it has no embedder of its own."""
     return folder / "embedder" if (folder / "embedder" / "modules.json").is_file() else None
 
 
 def load_retriever(iteration: runs.Iteration, embedder: str) -> Retriever:
-    """Return the retriever that 02_rag_compile saved, with the fine-tuned embedder and the reranker that it has.
+    """Return the retriever that 02_rag_compile saved in an iteration, with its own embedder and its reranker.
 
-    Raises InputError if 02_rag_compile has not run.
+    embedder: the model that it searches with if it has no embedder of its own. Raises InputError if 02_rag_compile has
+    not run.
     """
-    return _load(iteration.path("retriever"), embedder)
+    return load_retriever_folder(iteration.path("retriever"), embedder)
 
 
 def champion_folder(iteration: runs.Iteration) -> Path | None:
-    """Return the folder of the retriever that the champion of a later iteration searches with, None in the first."""
+    """Return the folder of the retriever that the incoming champion searches with; None in the first iteration."""
     if iteration.previous is None:
         return None
     kept = incoming_champion(iteration)["retriever"]
@@ -95,16 +61,17 @@ def champion_folder(iteration: runs.Iteration) -> Path | None:
 def champion_retriever(iteration: runs.Iteration, embedder: str) -> Retriever | None:
     """Return the champion's retriever, from which 02_rag_compile of a later iteration starts; None in the first.
 
-    It holds the contracts of its own iteration: `take_in` adds others. Raises InputError if it is gone.
+    It holds the contracts of its own iteration: `add_missing_contracts` adds others. Raises InputError if it is gone.
     """
     folder = champion_folder(iteration)
-    return _load(folder, embedder) if folder else None
+    return load_retriever_folder(folder, embedder) if folder else None
 
 
-def _load(folder: Path, embedder: str) -> Retriever:
-    if not (folder / SETTINGS).is_file():
+def load_retriever_folder(folder: Path, embedder: str) -> Retriever:
+    """Return the retriever that was saved in a folder; as `load_retriever`, for any iteration's folder."""
+    if not (folder / SETTINGS_FILE).is_file():
         raise InputError(f"The retriever is missing in {folder}: run 02_rag_compile of that iteration first.")
-    used = files.read_json(folder / MODELS) if (folder / MODELS).is_file() else {}
+    used = files.read_json(folder / MODELS_FILE) if (folder / MODELS_FILE).is_file() else {}
     path = own_embedder(folder) or weights.find_weights(embedder)
     embed = Embedder(path, cache_dir=weights.cache_dir(), dtype=used.get("dtype", "float32"))
     return Retriever.load(folder, embed, reranker=load_reranker(used.get("reranker", "")))
@@ -121,7 +88,7 @@ def load_reranker(name: str) -> Any:
 
 def reranker_of(folder: Path) -> str:
     """Return the name of the reranker that a retriever's folder was saved with, "" for none."""
-    return files.read_json(folder / MODELS)["reranker"] if (folder / MODELS).is_file() else ""
+    return files.read_json(folder / MODELS_FILE)["reranker"] if (folder / MODELS_FILE).is_file() else ""
 
 
 def save_retriever(
@@ -132,24 +99,24 @@ def save_retriever(
     trained: Iterable[str] = (),
     tuned: Iterable[str] = (),
 ) -> None:
-    """Write the retriever into the iteration, with its embedder unless that is a model's own folder, and its reranker.
+    """Write the retriever into the iteration, with its reranker's name, and with its embedder if that is the run's own.
 
     trained, tuned: titles of the contracts that it learned from and that its settings were chosen on.
     """
     folder, own, used = iteration.path("retriever"), iteration.path("retriever", "embedder"), retriever.embedder.path
-    (folder / SETTINGS).unlink(missing_ok=True)  # a kill from here on leaves nothing that could be loaded
+    (folder / SETTINGS_FILE).unlink(missing_ok=True)  # a kill from here on leaves nothing that could be loaded
     if used != own:
         shutil.rmtree(own, ignore_errors=True)
-        if used.parent.parent.parent == iteration.run:  # an earlier iteration's: each keeps what it needs
+        if used in iteration.run.glob("iter-*/retriever/embedder"):  # an earlier iteration's: keep a copy of it
             shutil.copytree(used, own)
     used = {"dtype": retriever.embedder.dtype, "reranker": reranker if retriever.rerank else ""}
-    files.write_json(folder / MODELS, used)
-    write_origin(folder, trained=trained, tuned=tuned)
+    files.write_json(folder / MODELS_FILE, used)
+    note_learned(folder, trained=trained, tuned=tuned)
     retriever.save(folder)
 
 
-def take_in(retriever: Retriever, run: Path, wanted: Iterable[str]) -> None:
-    """Add those of the wanted contracts of a run that the retriever does not hold, cut as its own were.
+def add_missing_contracts(retriever: Retriever, run: Path, wanted: Iterable[str]) -> None:
+    """Add to the retriever the wanted contracts of a run that it lacks, cut into passages as its own were.
 
     Raises InputError if it doesn't say how they were cut.
     """
@@ -161,3 +128,64 @@ def take_in(retriever: Retriever, run: Path, wanted: Iterable[str]) -> None:
         )
     if new:
         retriever.add(rows.contract_passages(run, new, *retriever.cutting))
+
+
+def note_learned(folder: Path, *, trained: Iterable[str], tuned: Iterable[str]) -> None:
+    """Note in a retriever's folder the titles of the contracts that it was trained and tuned on."""
+    files.write_json(folder / LEARNED_FILE, {"trained": sorted(set(trained)), "tuned": sorted(set(tuned))})
+
+
+def learned_from(folder: Path, retriever: Retriever) -> dict[str, str]:
+    """Return the titles of the contracts that a saved retriever learned from, each with TRAINED or TUNED.
+
+    They come from its note, its feedback and its classifier, and from the data of its run up to its iteration. A folder
+    that was moved away from its run still has the first three.
+    """
+    note = files.read_json(folder / LEARNED_FILE) if (folder / LEARNED_FILE).is_file() else {}
+    found = dict.fromkeys(note.get("tuned", []), TUNED)
+    for name, how in LEARNED_ROWS.items():
+        for path in _row_files(folder.resolve().parent, name):
+            found |= {row["contract"]: how for row in files.read_jsonl(path)}
+    spans = retriever.feedback.spans if retriever.feedback else []
+    folds = retriever.classifier.fold_of if retriever.classifier else {}
+    return found | dict.fromkeys([*note.get("trained", []), *(span["contract"] for span in spans), *folds], TRAINED)
+
+
+def _row_files(iteration: Path, name: str) -> list[Path]:
+    """Return a data file of this and the earlier iterations; [] if the folder is not an iteration's."""
+    if not re.fullmatch(r"iter-\d+", iteration.name):
+        return []
+    found = sorted(iteration.parent.glob(f"iter-*/data/{name}.jsonl"))
+    return [path for path in found if path.parents[1].name <= iteration.name]
+
+
+def copies_of_learned(texts: Mapping[str, str], learned: Mapping[str, str]) -> dict[str, str]:
+    """Return the titles of texts that share half their wording with a learned text, each with that one's title."""
+    titles = [*texts, *learned]
+    pairs = near_duplicates([*texts.values(), *learned.values()], SHINGLE, CONTAINMENT)
+    return {titles[i]: titles[j] for i, j in reversed(pairs) if i < len(texts) <= j}
+
+
+def promote_or_keep(
+    iteration: runs.Iteration,
+    champion: tuple[Retriever, int] | None,
+    candidate: tuple[Retriever, int],
+    rows: Sequence[Row],
+    *,
+    contracts: Iterable[str],
+    n_resamples: int,
+    seed: int,
+    confidence: float,
+) -> tuple[Retriever, int, str]:
+    """Return the retriever to use, its number of passages k, and the reason: the candidate only if it finds more.
+
+    champion, candidate: each a retriever and its k. Without a champion, in the first iteration, the candidate is used.
+    The champion takes in the `contracts` that it lacks; both are compared on dev rows (see `decide_retriever`), and the
+    decision is kept in metrics/retriever_decision.json.
+    """
+    if champion is None:
+        return *candidate, "The first retriever of the run is used as it was chosen."
+    add_missing_contracts(champion[0], iteration.run, contracts)
+    decision = decide_retriever(*champion, *candidate, rows, n_resamples=n_resamples, seed=seed, confidence=confidence)
+    files.write_json(iteration.path("metrics", "retriever_decision.json"), decision)
+    return *(candidate if decision["promoted"] else champion), decision["reason"]

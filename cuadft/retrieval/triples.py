@@ -1,8 +1,11 @@
-"""Training examples for the embedder: a question, a passage that answers it, one that only looks as if it did.
+"""Training examples for the embedder: a question, a passage that answers it, and one that only looks as if it did.
 
-What gold spans say of a passage: which categories it answers, and whether that is known at all.
+`make_triples` draws the examples, `GoldLabels` knows from the gold spans which passages answer what, and
+`batch_schedule` plans batches. The loss takes all other passages of a batch as negatives, so that a batch must not hold
+two examples that answer each other's question. For example:
 
-Batches for a loss that takes the other examples of a batch as negatives, so that none of them is a false one.
+    examples = make_triples(train_rows, passages, negatives_from=[Retriever(all_passages, None, mode="bm25")])
+    batches = batch_schedule(examples, size=20, steps=250, seed=7)  # lists of indexes of examples
 """
 
 from __future__ import annotations
@@ -10,23 +13,28 @@ from __future__ import annotations
 import random
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from itertools import islice
+from itertools import cycle, islice
 from typing import TYPE_CHECKING, Any
 
 from cuadft.core.errors import InputError
+from cuadft.core.text import fold
 from cuadft.data.passages import Passage, gold_shares
+from cuadft.data.rows import take_turns
+from cuadft.retrieval.relevance import RelevanceFeedback
+from cuadft.retrieval.retriever import Retriever
 
 if TYPE_CHECKING:
     from cuadft.data.contracts import Row
-    from cuadft.retrieval.retriever import Retriever
+    from cuadft.retrieval.embedder import Embedder
 
 
-ENOUGH = 0.4  # share of a span in the passage, or of the passage in a span, that makes the passage a positive
+POSITIVE_SHARE = 0.4  # share of a span in the passage, or of the passage in a span, that makes the passage a positive
 EVENNESS = 0.6  # a category's examples grow with its rows to this power: rare clauses come more often than they occur
-REPHRASED = 0.5  # share of the official questions that are asked in other words, where there are any
-ELSEWHERE = 0.25  # share of the negatives that come from other contracts
-HARDEST = 6  # a negative is one of so many best passages that don't answer
-DEPTH = 24  # passages searched for them, besides those that may answer
+REPHRASED_SHARE = 0.5  # share of the official questions that are asked in other words, where other words are given
+ELSEWHERE_SHARE = 0.25  # share of the negatives that come from other contracts
+HARDEST_PASSAGES = 6  # a negative is drawn from so many of the best passages that do not answer
+SEARCH_DEPTH = 24  # passages searched for a negative, besides those that may answer
+LONG_SPAN = 40  # a gold span of so many characters answers wherever it stands word for word
 
 
 def make_triples(
@@ -38,27 +46,27 @@ def make_triples(
     per_category: int = 120,
     seed: int = 7,
     held_out: Collection[str] = (),
-    share: float = ENOUGH,
+    share: float = POSITIVE_SHARE,
 ) -> list[dict[str, Any]]:
     """Return about per_category * categories examples of train rows, in order of category; the seed decides the draw.
 
     Example: query, positive, negative (texts), category, contract, negative_from (the mode of the retriever that
     found it), negative_contract, answers (the categories whose gold spans either passage touches).
 
-    A positive holds `share` of a gold span or is filled by one to that share, so that each of several spans and each
-    passage of a long one has its turn. A negative is among the best that a retriever of `negatives_from` finds for
-    the question, in the row's contract or in others; it touches no gold span of the category, repeats none word for
-    word, and comes from no other contract that isn't labelled for the category. phrasings: other words for a
-    category's official question. Unanswerable rows give no example, but say that their contract lacks the clause.
-    held_out: titles of held-out contracts. Raises InputError on a row of theirs, on rows without passages or
-    answers, and where no negative is found. Mined negatives: Xiong et al. (2021), "Approximate Nearest Neighbor
+    A positive holds `share` of a gold span, or is filled by one to that share: each of several spans, and each passage
+    of a long span, has its turn. A negative is among the best that a retriever of `negatives_from` finds for the
+    question, in the row's contract or in others. It touches no gold span of the category and repeats none word for
+    word; another contract must be labelled for the category to give negatives. phrasings: other words for a category's
+    official question. Unanswerable rows give no example, but say that their contract lacks the clause. held_out: titles
+    of held-out contracts. Raises InputError on a row from a held-out contract, on rows without passages or answers, and
+    if no negative is found. Mined negatives: Xiong et al. (2021), "Approximate Nearest Neighbor
     Negative Contrastive Learning for Dense Text Retrieval", section 4.
     """
     rows, rng = list(rows), random.Random(seed)
     _check(rows, passages_by_contract, negatives_from, held_out, per_category)
-    labels, negatives = Labels(rows), _Negatives(negatives_from, rows)
+    labels, negatives = GoldLabels(rows), _Negatives(negatives_from, rows)
     drawn = _draw(rows, passages_by_contract, per_category, share, rng)
-    plans = [negatives.options(n % len(negatives_from), rng.random() < ELSEWHERE) for n in range(len(drawn))]
+    plans = [negatives.options(n % len(negatives_from), rng.random() < ELSEWHERE_SHARE) for n in range(len(drawn))]
     negatives.prefetch((row, options[0]) for (row, _), options in zip(drawn, plans))
     made = []
     for (row, positive), options in zip(drawn, plans, strict=True):
@@ -110,19 +118,20 @@ def _draw(
     each = per_category * len(weights) / sum(weights.values())
     drawn = []
     for category, found in sorted(sources.items()):
-        turns = [(row, rng.sample(good, len(good))) for row, good in rng.sample(found, len(found))]
-        for n in range(max(1, round(each * weights[category]))):
-            row, good = turns[n % len(turns)]
-            drawn.append((row, good[n // len(turns) % len(good)]))
+        wanted = max(1, round(each * weights[category]))
+        turns = [[(row, one) for one in rng.sample(good, len(good))] for row, good in rng.sample(found, len(found))]
+        drawn += take_turns([islice(cycle(own), wanted) for own in turns], wanted)
     return drawn
 
 
 def _query(row: Row, phrasings: Mapping[str, Sequence[str]], rng: random.Random) -> str:
     others = phrasings.get(row["category"], ()) if row.get("source", "cuad") == "cuad" else ()
-    return rng.choice(list(others)) if others and rng.random() < REPHRASED else row["question"]
+    return rng.choice(list(others)) if others and rng.random() < REPHRASED_SHARE else row["question"]
 
 
-def _example(row: Row, query: str, positive: Passage, negative: Passage, mode: str, labels: Labels) -> dict[str, Any]:
+def _example(
+    row: Row, query: str, positive: Passage, negative: Passage, mode: str, labels: GoldLabels
+) -> dict[str, Any]:
     category = category_of(row)
     return {
         "query": query,
@@ -145,15 +154,16 @@ class _Negatives:
         self._found: dict[tuple[int, str, str | None], list[Passage]] = {}
         self._used: Counter[tuple[str, Passage]] = Counter()
         answered = Counter(category_of(row) for row in rows if row["answers"])
-        self._deep = DEPTH + 2 * max(answered.values())  # a good retriever puts the clauses of all contracts first
+        # in a search over all contracts, a good retriever puts the clauses of all contracts first
+        self._depth_elsewhere = SEARCH_DEPTH + 2 * max(answered.values())
 
     def options(self, first: int, elsewhere: bool) -> list[tuple[int, bool]]:
-        """Return (retriever, in other contracts) pairs, the one to try first in front."""
+        """Return (number of the retriever, in other contracts) pairs, in the order in which to try them."""
         order = [*range(first, len(self._retrievers)), *range(first)]
         return [(n, other) for n in order for other in (elsewhere, not elsewhere)]
 
     def prefetch(self, wanted: Iterable[tuple[Row, tuple[int, bool]]]) -> None:
-        """Search for all that is likely to be asked, many queries at once."""
+        """Search ahead for rows and their options, many queries at once."""
         groups: defaultdict[tuple[int, bool], dict[tuple[str, str | None], None]] = defaultdict(dict)
         for row, (number, elsewhere) in wanted:
             contract = None if elsewhere else row["contract"]
@@ -161,20 +171,22 @@ class _Negatives:
                 groups[number, elsewhere].setdefault((row["question"], contract))
         for (number, elsewhere), queries in groups.items():
             new = [query for query in queries if (number, *query) not in self._found]
-            hits = self._retrievers[number].search_many(new, k=self._deep if elsewhere else DEPTH)
+            hits = self._retrievers[number].search_many(new, k=self._depth_elsewhere if elsewhere else SEARCH_DEPTH)
             for query, found in zip(new, hits, strict=True):
                 self._found[number, *query] = [hit.passage for hit in found]
 
     def pick(
-        self, row: Row, labels: Labels, options: Sequence[tuple[int, bool]], rng: random.Random
+        self, row: Row, labels: GoldLabels, options: Sequence[tuple[int, bool]], rng: random.Random
     ) -> tuple[Passage, str] | None:
-        """Return a hard negative, the one this row has had least often, and the mode that found it; or None."""
+        """Return the hard negative that this row has had least often, and the mode that found it; None without one."""
         category = category_of(row)
         for number, elsewhere in options:
             self.prefetch([(row, (number, elsewhere))])
             found = self._found.get((number, row["question"], None if elsewhere else row["contract"]), [])
             there = (passage for passage in found if (passage.contract != row["contract"]) == elsewhere)
-            usable = list(islice((passage for passage in there if not labels.may_answer(passage, row)), HARDEST))
+            usable = list(
+                islice((passage for passage in there if not labels.may_answer(passage, row)), HARDEST_PASSAGES)
+            )
             for passage in sorted(usable, key=lambda passage: (self._used[row["id"], passage], rng.random())):
                 if not labels.repeats(passage, category):
                     self._used[row["id"], passage] += 1
@@ -182,19 +194,16 @@ class _Negatives:
         return None
 
 
-WORDING = 40  # characters from which a gold span that stands word for word in another passage answers there too
-
-
 def category_of(row: Mapping[str, Any]) -> str:
     """Return a row's category; a row without one (a user's own question) is a category of its own."""
     return row["category"] or row["id"]
 
 
-class Labels:
-    """The gold spans of rows, by contract and category.
+class GoldLabels:
+    """The gold spans of rows, by contract and category: which passages answer a category, and which might.
 
-    Only rows of the corpus itself (`source` "cuad") label a contract for their category: a generated question or a
-    user's own names one answer, which says nothing about the rest of its contract.
+    Only rows of the corpus itself (`source` "cuad") label a contract for their category, so that all its other passages
+    are known not to answer. A generated question or a user's own names one answer, and says nothing of the rest.
     """
 
     def __init__(self, rows: Iterable[Row]):
@@ -209,7 +218,7 @@ class Labels:
                 self._labelled.add((row["contract"], category))
             for span in row["answers"]:
                 self._spans[row["contract"]].append((span["start"], span["start"] + len(span["text"]), category))
-                if len(wording := _plain(span["text"])) >= WORDING:
+                if len(wording := fold(span["text"])) >= LONG_SPAN:
                     self._wording[category].add(wording)
 
     def touched(self, passage: Passage) -> frozenset[str]:
@@ -233,20 +242,16 @@ class Labels:
 
     def repeats(self, passage: Passage, category: str) -> bool:
         """Tell whether a long gold span of the category, of any contract, stands in the passage word for word."""
-        text = _plain(passage.text)
+        text = fold(passage.text)
         return any(wording in text for wording in self._wording.get(category, ()))
-
-
-def _plain(text: str) -> str:
-    return " ".join(text.lower().split())
 
 
 def plan_batches(triples: Sequence[Mapping[str, Any]], *, size: int, seed: int) -> list[list[int]]:
     """Return one pass over the triples, as indexes: at most `size` a batch, each category spread evenly over it.
 
     A batch holds a category once, and no passage that answers another example's category (`answers`, as
-    `make_triples` gives them): CUAD asks 41 questions over and over, so that a random batch would teach
-    that right answers are wrong. Batches of less than three quarters of the largest are left out: they would be
+    `make_triples` gives them): CUAD asks 41 questions over and over, so that a random batch would teach that right
+    answers are wrong. Batches of less than three quarters of the largest are left out: the examples left at the end are
     of categories whose answers stand together, such as the parties and the date. Raises InputError if size < 2.
     """
     if size < 2:
@@ -289,7 +294,7 @@ def batch_schedule(triples: Sequence[Mapping[str, Any]], *, size: int, steps: in
     return planned[:steps]
 
 
-class Planned:
+class PlannedBatches:
     """A batch sampler for torch's DataLoader that gives planned batches; every pass over it is the same."""
 
     drop_last = False
@@ -318,3 +323,33 @@ def _evenly(triples: Sequence[Mapping[str, Any]], rng: random.Random) -> list[in
         for n, index in enumerate(rng.sample(own, len(own))):
             times[index] = (n + rng.random()) / len(own)
     return sorted(times, key=times.__getitem__)
+
+
+def mine_triples(
+    rows: Sequence[Row],
+    passages_by_contract: Mapping[str, Sequence[Passage]],
+    embed: Embedder,
+    *,
+    mined_contracts: int,
+    per_category: int,
+    held_out: Collection[str],
+    seed: int,
+) -> list[dict[str, str]]:
+    """Return training examples as `make_triples`, with hard negatives that two searches take for answers.
+
+    One search goes by words and relevance feedback through all contracts, the other by embeddings through the first
+    `mined_contracts`, since embedding passages is what takes time.
+    """
+    contracts = list(passages_by_contract.values())
+    everything, some = ([passage for own in contracts[:n] for passage in own] for n in (None, mined_contracts))
+    feedback = RelevanceFeedback.from_rows([row for row in rows if row["source"] == "cuad"], embed)
+    by_words = Retriever(everything, embed, mode="bm25", feedback=feedback, feedback_weight=0.85)
+    by_meaning = Retriever(some, embed, mode="dense")
+    return make_triples(
+        rows,
+        passages_by_contract,
+        negatives_from=[by_words, by_meaning],
+        per_category=per_category,
+        held_out=held_out,
+        seed=seed,
+    )

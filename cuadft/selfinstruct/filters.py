@@ -1,10 +1,17 @@
-"""What a data set asks already: near-duplicate questions, found by wording together with contract or clause.
+"""Filter candidate questions: what passes every step becomes a row to train on, the rest gets a reason.
 
-The 41 official questions recur over all contracts by design, so wording alone makes no duplicate.
+The steps go from the cheapest to the dearest (see STEPS). All but the last need no language model: the reply can be
+read, the question is well-formed, it still asks for its clause, it copies no held-out contract, and it repeats no
+question of the data set. The last step, the round trip, has a language model answer the question and compares its
+answer with what it should be. For example:
 
-The filter's steps that need no language model: a candidate that one rejects gets a reason and evidence.
+    with dspy.context(lm=lm, adapter=PlainAdapter()):
+        accepted, rejected = filter_questions(candidates, train_rows, embedder=embedder, held_out_rows=dev_rows)
+    rejected[0]["step"], rejected[0]["reason"]  # "format", "format"
+    rejected[0]["detail"]  # "2 words, 4 to 50 wanted"
 
-The filter's last step: ask a language model the new question and compare its answer with what it should be.
+CUAD asks its 41 official questions of every contract, so equal words alone make no duplicate: a question repeats
+another only if it is also about the same contract or about a near-identical clause (see `AskedQuestions`).
 """
 
 from __future__ import annotations
@@ -18,15 +25,56 @@ from typing import TYPE_CHECKING, Any
 from cuadft.core.text import quotable
 from cuadft.data.contracts import Row
 from cuadft.data.passages import locate_words
-from cuadft.evaluation.text_scores import Known, is_refusal, rouge_tokens, shingles, token_f1
+from cuadft.evaluation.text_scores import KnownTexts, is_refusal, rouge_tokens, shingles, token_f1
 from cuadft.selfinstruct.prompts import RoundTrip, call_generator
-from cuadft.selfinstruct.sources import Candidate, check_train
+from cuadft.selfinstruct.sources import Candidate, refuse_held_out
 
 if TYPE_CHECKING:
     from cuadft.retrieval.embedder import Embedder
 
+MAX_ROUGE = 0.7  # Self-Instruct's limit (Wang et al., 2023, section 2.2)
+SAME_CLAUSE = 0.8  # Jaccard similarity of word sequences from which two clauses count as one
+CLAUSE_SHINGLE = 3  # words in a row; a single changed name in a sentence of twenty words leaves two clauses
+SHINGLE = 8  # words in a row that two texts don't share by chance
+QUESTION_WORDS = (4, 50)  # fewest and most words of a question
+KEYWORDS = (1, 12)  # fewest and most words of a query in keywords
+NAMED_KEYWORDS = 25  # most words of a query by a template or a user, which may name its contract
+QUOTED_WORDS = 3  # fewest words of a quotation that counts as an answer
+# What each step demands, in the order of the steps: what costs least comes first. A question that a step before
+# "duplicate" rejects does not count as asked, so that a later one may repeat it; one that only the round trip rejects
+# does count.
+STEPS = {
+    "reply": "the language model's reply can be read",
+    "reference": "own questions: contract, category and answer are found in the training data",
+    "format": f"{QUESTION_WORDS[0]} to {QUESTION_WORDS[1]} words and a question mark, "
+    f"or {KEYWORDS[0]} to {KEYWORDS[1]} keywords (to {NAMED_KEYWORDS} in templates and own questions); "
+    f"no placeholder or role mark, no {SHINGLE} words in a row of the clause",
+    "drift": "cosine of at least {min_similarity} with the seed's question or clause (without one: with the passage)",
+    "overlap": f"no {SHINGLE} words in a row of a held-out contract, ROUGE-L under {MAX_ROUGE} with its questions "
+    "but for those that training contracts are asked, too",
+    "duplicate": f"ROUGE-L under {MAX_ROUGE} with every question on the same contract or on a near-identical clause "
+    "(of the same category, if the label is certain)",
+    "round trip": f"asked it, the LM gives the gold (token F1 of at least {{min_f1}}), quotes {QUOTED_WORDS} words "
+    "or, where the clause is absent, refuses; templates and own questions with a label don't need it",
+}
+REASONS = ("generation_failed", "reference", "format", "drift", "overlap", "duplicate", "unanswerable", "answerable")
+Rejection = tuple[str, str]  # reason, detail
+Step = Callable[[Sequence[Candidate]], list[Rejection | None]]
+Outcome = tuple[Rejection | None, list[dict[str, Any]]]  # the rejection, or None and the answers of the accepted row
+_PLACEHOLDER = re.compile(r"\[[^\]]*\]|\{[^}]*\}|<[^>]*>|_{3,}|\*{3,}|\bX{3,}\b|#{2,}")
+_ROLE = re.compile(
+    r"<\||\|>|\b(user|assistant|system|human|question|answer|category|clause|passage|style|keywords)\s*:",
+    re.IGNORECASE,
+)
+# A small model that is asked for keywords often answers the question instead.
+_SENTENCE = re.compile(
+    r"\A(yes|no|the|this|it|there|we|you|i)\b|\b(is|are|was|were|has|have|does|do|shall|will|must|can|cannot)\b",
+    re.IGNORECASE,
+)
+_QUOTATION_MARKS = " .\"'“”‘’"  # what a language model puts around a quotation
 
-def filter_questions(  # noqa: A001
+
+def filter_questions(
     candidates: Sequence[Candidate],
     train_rows: Sequence[Row],
     *,
@@ -40,16 +88,15 @@ def filter_questions(  # noqa: A001
 ) -> tuple[list[Row], list[Candidate]]:
     """Return (rows to train on, rejected candidates with `step`, `reason`, `detail`): every candidate is in one.
 
-    The steps are screening.STEPS, in order; of two near-duplicates the first candidate is kept. held_out_texts:
-    title -> text of held-out contracts. earlier: rows accepted in earlier iterations; where one has a candidate's
-    id, the accepted row takes the next free number. Call it inside
-    dspy.context(lm=..., adapter=...); without candidates that an LM must confirm, none is needed.
+    The candidates take the STEPS in order; of two near-duplicates the first is kept. held_out_texts: title -> text of
+    held-out contracts. earlier: rows accepted in earlier iterations; if one has the id of a candidate, the accepted row
+    takes the next free number. Call it inside dspy.context(lm=..., adapter=...) if an LM must confirm a candidate.
     Raises InputError if a row or candidate comes from a held-out contract.
     """
     texts = dict(held_out_texts or {})
     held_out = {row["contract"] for row in held_out_rows} | set(texts)
-    check_train([*train_rows, *earlier, *(c for c in candidates if not c.get("fault"))], held_out)
-    judges = filter_steps(
+    refuse_held_out([*train_rows, *earlier, *(c for c in candidates if not c.get("fault"))], held_out)
+    steps = filter_steps(
         train_rows,
         embedder=embedder,
         foreign_questions=[row["question"] for row in held_out_rows],
@@ -58,14 +105,14 @@ def filter_questions(  # noqa: A001
         min_similarity=min_similarity,
     )
     left, rejected = list(enumerate(candidates)), []
-    for step, judge in judges.items():
-        verdicts = judge([candidate for _, candidate in left])
-        rejected += [(n, _rejected(c, step, *v)) for (n, c), v in zip(left, verdicts) if v is not None]
-        left = [pair for pair, verdict in zip(left, verdicts) if verdict is None]
+    for name, step in steps.items():
+        rejections = step([candidate for _, candidate in left])
+        rejected += [(n, _rejected(c, name, *found)) for (n, c), found in zip(left, rejections) if found is not None]
+        left = [pair for pair, found in zip(left, rejections) if found is None]
     outcomes = check_round_trips([candidate for _, candidate in left], min_f1=min_f1, threads=threads)
-    rejected += [(n, _rejected(c, "round trip", *v)) for (n, c), (v, _) in zip(left, outcomes) if v is not None]
-    accepted = [_row(c, answers) for (_, c), (verdict, answers) in zip(left, outcomes) if verdict is None]
-    accepted = _numbered_on(accepted, {row["id"] for row in [*train_rows, *earlier]})
+    rejected += [(n, _rejected(c, "round trip", *r)) for (n, c), (r, _) in zip(left, outcomes) if r is not None]
+    accepted = [_accepted_row(c, answers) for (_, c), (rejection, answers) in zip(left, outcomes) if rejection is None]
+    accepted = _renumbered(accepted, {row["id"] for row in [*train_rows, *earlier]})
     return accepted, [candidate for _, candidate in sorted(rejected, key=lambda pair: pair[0])]
 
 
@@ -73,13 +120,13 @@ def _rejected(candidate: Candidate, step: str, reason: str, detail: str) -> Cand
     return candidate | {"step": step, "reason": reason, "detail": detail}
 
 
-def _row(candidate: Candidate, answers: list[dict[str, Any]]) -> Row:
+def _accepted_row(candidate: Candidate, answers: list[dict[str, Any]]) -> Row:
     own = {name: candidate[name] for name in ("id", "contract", "contract_type", "category", "question")}
     source = candidate["kind"] if candidate["kind"] in ("template", "own") else "synthetic"
     return Row(**own, answers=answers, is_impossible=not answers, source=source)
 
 
-def _numbered_on(rows: Sequence[Row], taken: Collection[str]) -> list[Row]:
+def _renumbered(rows: Sequence[Row], taken: Collection[str]) -> list[Row]:
     """Give each row whose id is taken the next free number: another iteration may have drawn the same seed."""
     used, named = set(taken), []
     for row in rows:
@@ -92,25 +139,179 @@ def _numbered_on(rows: Sequence[Row], taken: Collection[str]) -> list[Row]:
     return named
 
 
-MAX_ROUGE = 0.7  # Self-Instruct's limit (Wang et al., 2023, section 2.2)
-SAME_CLAUSE = 0.8  # Jaccard similarity of word sequences from which two clauses count as one
-CLAUSE_SHINGLE = 3  # words in a row; a single changed name in a sentence of twenty words leaves two clauses
+# --- steps that need no language model
 
 
-def clause_of(row: Mapping[str, Any]) -> str:
-    """Return what a row or candidate asks about: its gold spans, else its clause, "" for an absent one."""
-    return " ".join(span["text"] for span in row["answers"]) or row.get("clause", "")
+def filter_steps(
+    train_rows: Sequence[Row],
+    *,
+    embedder: Embedder,
+    foreign_questions: Iterable[str],
+    foreign_texts: Collection[str],
+    earlier: Iterable[Row],
+    min_similarity: float,
+) -> dict[str, Step]:
+    """Return the steps before the round trip: name -> function from candidates to (reason, detail) or None each.
+
+    foreign_questions, foreign_texts: of held-out contracts. A question that train rows ask in the same words is not
+    foreign. earlier: rows accepted in earlier iterations, which a new question must not repeat either.
+    """
+    asked = AskedQuestions([*train_rows, *earlier])
+    trained = {row["question"] for row in train_rows}
+    foreign = KnownTexts(question for question in foreign_questions if question not in trained)
+    return {
+        "reply": lambda candidates: [_unreadable(c) for c in candidates],
+        "reference": lambda candidates: [("reference", c["fault"]) if c.get("fault") else None for c in candidates],
+        "format": lambda candidates: [_malformed(c) for c in candidates],
+        "drift": lambda candidates: _drifted(candidates, embedder, min_similarity),
+        "overlap": lambda candidates: _overlapping(candidates, foreign, foreign_texts),
+        "duplicate": lambda candidates: [_repeated(c, asked) for c in candidates],
+    }
 
 
-class Asked:
-    """Questions with their contracts and clauses; `find` tells whether a new one adds nothing."""
+def _unreadable(candidate: Candidate) -> Rejection | None:
+    return None if candidate["error"] is None else ("generation_failed", candidate["error"])
+
+
+def _malformed(candidate: Candidate) -> Rejection | None:
+    question, found = candidate["question"], rouge_tokens(candidate["question"])
+    style = candidate.get("style", "")
+    if fault := _keyword_fault(question, style) if _in_keywords(question, style) else _question_fault(question):
+        return ("format", fault)
+    if mark := _PLACEHOLDER.search(question) or _ROLE.search(question):
+        return ("format", f"holds a placeholder or a role mark: {mark.group()}")
+    run = SHINGLE if _in_keywords(question, style) else min(SHINGLE, len(found))
+    if shingles(found, run) & shingles(rouge_tokens(candidate["clause"]), run):
+        return ("format", f"copies {run} words in a row of the clause")
+    return None
+
+
+def _in_keywords(question: str, style: str) -> bool:
+    """Say whether to judge a question as keywords: they were asked for or allowed, and it ends without a mark."""
+    return style in ("keyword", "any") and bool(question) and question[-1] not in "?.!:;,"
+
+
+def _question_fault(question: str) -> str | None:
+    count = len(rouge_tokens(question))
+    if not question.endswith("?"):
+        return "does not end with a question mark" if question else "empty"
+    least, most = QUESTION_WORDS
+    return None if least <= count <= most else f"{count} words, {least} to {most} wanted"
+
+
+def _keyword_fault(question: str, style: str) -> str | None:
+    count, (least, most) = len(rouge_tokens(question)), KEYWORDS
+    if style != "keyword":
+        most = NAMED_KEYWORDS
+    if not least <= count <= most:
+        return f"{count} keywords, {least} to {most} wanted, or a question mark"
+    return "a sentence, keywords wanted" if style == "keyword" and _SENTENCE.search(question) else None
+
+
+def _drifted(candidates: Sequence[Candidate], embedder: Embedder, least: float) -> list[Rejection | None]:
+    pairs = [(c["question"], c["seed_question"] or c["passage"] or c["clause"]) for c in candidates]
+    best = _cosines(pairs, embedder)
+    # Clauses are long, so a clause is embedded only if the candidate is not close enough to its seed's question.
+    low = [n for n, cosine in enumerate(best) if cosine < least and candidates[n]["clause"]]
+    pairs = [(candidates[n]["question"], candidates[n]["clause"]) for n in low]
+    for n, cosine in zip(low, _cosines(pairs, embedder)):
+        best[n] = max(best[n], cosine)
+    return [None if found >= least else ("drift", f"cosine {found:.2f}, at least {least} wanted") for found in best]
+
+
+def _cosines(pairs: Sequence[tuple[str, str]], embedder: Embedder) -> list[float]:
+    texts = list(dict.fromkeys(text for pair in pairs for text in pair))
+    place = {text: n for n, text in enumerate(texts)}
+    vectors = embedder.encode(texts) if texts else []
+    return [float(vectors[place[one]] @ vectors[place[other]]) for one, other in pairs]
+
+
+def _overlapping(
+    candidates: Sequence[Candidate], foreign: KnownTexts, texts: Collection[str]
+) -> list[Rejection | None]:
+    """Reject questions that are near a question of a held-out contract or copy words of its text."""
+    copied = _shared_shingles({c["question"] for c in candidates}, texts)
+    rejections: list[Rejection | None] = []
+    for question in (c["question"] for c in candidates):
+        run = min((run for run in shingles(rouge_tokens(question), SHINGLE) if run in copied), default=None)
+        if near := foreign.find(question, MAX_ROUGE):
+            rejections.append(("overlap", f"ROUGE-L {near[1]:.2f} with a held-out question: {near[0]}"))
+        else:
+            rejections.append(("overlap", f"words of a held-out contract: {' '.join(run)}") if run else None)
+    return rejections
+
+
+def _shared_shingles(questions: Collection[str], texts: Collection[str]) -> set[tuple[str, ...]]:
+    """Return the sequences of SHINGLE words that a question shares with a text."""
+    wanted = {run for question in questions for run in shingles(rouge_tokens(question), SHINGLE)}
+    if not wanted:
+        return set()
+    return {run for text in texts for run in shingles(rouge_tokens(text), SHINGLE) & wanted}
+
+
+def _repeated(candidate: Candidate, asked: AskedQuestions) -> Rejection | None:
+    if evidence := asked.find(candidate):
+        return ("duplicate", evidence)
+    asked.add(candidate)
+    return None
+
+
+# --- the round trip
+
+
+def check_round_trips(candidates: Sequence[Candidate], *, min_f1: float, threads: int) -> list[Outcome]:
+    """Ask a language model the new questions; return each candidate's rejection (or None) and the answers of its row.
+
+    What the model must answer depends on the candidate's `expect`. "gold": token F1 of at least `min_f1` with the gold
+    spans, which stay the answers. "quotation": three words of the passage in a row, which become the answer.
+    "refusal": that there is no answer. "": the candidate is not asked and passes. Call it inside
+    dspy.context(lm=..., adapter=...) if a candidate is to be asked.
+    """
+    asked = [c for c in candidates if c["expect"]]
+    inputs = [{"passage": quotable(c["passage"]), "question": quotable(c["question"])} for c in asked]
+    replies = iter(call_generator(RoundTrip, inputs, threads))
+    return [_outcome(c, *next(replies), min_f1) if c["expect"] else (None, c["answers"]) for c in candidates]
+
+
+def _outcome(candidate: Candidate, answer: str, error: str | None, min_f1: float) -> Outcome:
+    if error is not None:
+        return ("generation_failed", f"round trip: {error}"), []
+    if candidate["expect"] == "refusal":
+        found = ("answerable", f"the contract has no such clause, but the LM answered: {answer[:200]}")
+        return (None if is_refusal(answer) else found), []
+    if is_refusal(answer):
+        return ("unanswerable", "the LM found no answer in the passage"), []
+    return (_against_gold if candidate["expect"] == "gold" else _against_passage)(candidate, answer, min_f1)
+
+
+def _against_gold(candidate: Candidate, answer: str, min_f1: float) -> Outcome:
+    f1 = token_f1(answer, [span["text"] for span in candidate["answers"]])
+    if f1 < min_f1:
+        return ("unanswerable", f"token F1 {f1:.2f} with the gold: {answer[:200]}"), []
+    return None, candidate["answers"]
+
+
+def _against_passage(candidate: Candidate, answer: str, min_f1: float) -> Outcome:
+    passage = candidate["passage"]
+    span = locate_words(answer, passage) or locate_words(answer.strip(_QUOTATION_MARKS), passage)
+    if not span or len(passage[slice(*span)].split()) < QUOTED_WORDS:
+        return ("unanswerable", f"not a quotation of {QUOTED_WORDS} words or more: {answer[:200]}"), []
+    start, end = span
+    return None, [{"text": passage[start:end], "start": candidate["start"] + start}]
+
+
+# --- what a data set asks already
+
+
+class AskedQuestions:
+    """Questions that a data set holds, with their contracts and clauses; `find` says whether a new one repeats one."""
 
     def __init__(self, rows: Iterable[Mapping[str, Any]] = ()):
         """Take the rows of the data set so far; `add` takes more."""
-        self._known, self._clauses = Known(), Clauses()
+        self._known, self._clauses = KnownTexts(), ClauseNumbers()
         self._near: dict[str, list[tuple[str, float]]] = {}  # a text -> all texts seen that are near it
         self._asked_of: dict[str, dict[str, str]] = defaultdict(dict)  # a text -> contract -> category
-        self._about: dict[str, dict[int, tuple[str, str]]] = defaultdict(dict)  # text -> clause -> the same two
+        self._about: dict[str, dict[int, tuple[str, str]]] = defaultdict(dict)  # a text -> clause -> the same two
         for row in rows:
             self.add(row)
 
@@ -119,18 +320,18 @@ class Asked:
         text = row["question"]
         self._see(text)
         self._asked_of[text].setdefault(row["contract"], row["category"])
-        if clause := clause_of(row):
+        if clause := clause_text(row):
             self._about[text].setdefault(self._clauses.number(clause), (row["contract"], row["category"]))
 
     def find(self, row: Mapping[str, Any]) -> str | None:
         """Return the evidence that a row repeats an earlier one, or None.
 
-        A repetition has ROUGE-L F >= 0.7 with a question on the same contract, or on another one whose clause is
-        near-identical (Jaccard similarity >= 0.8 of three-word sequences). Where the candidate's label is certain (an
-        empty `expect`), that question must be of the same category or in the same words: "Is there a cap on
-        liability?" and "Is there no cap on liability?" are two.
+        A row repeats an earlier one if its question has ROUGE-L F >= 0.7 with one on the same contract, or with one on
+        another contract whose clause is near-identical (Jaccard similarity >= 0.8 of three-word sequences). If the
+        candidate's label is certain (an empty `expect`), the earlier question must also be of the same category or in
+        the same words: "Is there a cap on liability?" and "Is there no cap on liability?" are two questions.
         """
-        clause = clause_of(row)
+        clause = clause_text(row)
         number = self._clauses.number(clause) if clause else None
         for text, score in self._see(row["question"]):
             any_category = score == 1 or row.get("expect", "") != ""
@@ -143,7 +344,7 @@ class Asked:
         return None
 
     def _see(self, text: str) -> list[tuple[str, float]]:
-        """Return the near texts, itself among them; each distinct text is compared once."""
+        """Return the near texts with their scores, the text itself first; each distinct text is compared only once."""
         if text not in self._near:
             near = list(self._known.near(text, MAX_ROUGE))
             for other, score in near:
@@ -153,8 +354,8 @@ class Asked:
         return self._near[text]
 
 
-class Clauses:
-    """Number clauses so that near-identical ones share a number."""
+class ClauseNumbers:
+    """Give clauses numbers so that near-identical clauses share one."""
 
     def __init__(self) -> None:
         """Start without a clause."""
@@ -163,7 +364,7 @@ class Clauses:
         self._holders: dict[tuple[str, ...], list[int]] = defaultdict(list)
 
     def number(self, clause: str) -> int:
-        """Return the number of the first clause seen that this one nearly equals, a new one if there is none."""
+        """Return the number of the first clause seen that this one nearly equals, or a new number."""
         found = tuple(rouge_tokens(clause)) or (clause,)
         if found not in self._numbers:
             self._numbers[found] = self._place(found)
@@ -183,190 +384,6 @@ class Clauses:
         return len(self._sets) - 1
 
 
-SHINGLE = 8  # words in a row that two texts don't share by chance
-WORDS = (4, 50)  # of a question
-KEYWORDS = (1, 12)  # of a query in keywords
-NAMED = 25  # keywords of a template or an own question, which may name its contract
-QUOTE = 3  # words from which a quotation is an answer
-
-# In this order: what costs least first. A question that a step before "duplicate" rejects blocks no later one; one
-# that only the round trip rejects does.
-STEPS = {
-    "reply": "the language model's reply can be read",
-    "reference": "own questions: contract, category and answer are found in the training data",
-    "format": f"{WORDS[0]} to {WORDS[1]} words and a question mark, or {KEYWORDS[0]} to {KEYWORDS[1]} keywords "
-    f"(to {NAMED} in templates and own questions); no placeholder or role mark, no {SHINGLE} words in a "
-    "row of the clause",
-    "drift": "cosine of at least {min_similarity} with the seed's question or clause (without one: with the passage)",
-    "overlap": f"no {SHINGLE} words in a row of a held-out contract, ROUGE-L under {MAX_ROUGE} with its questions "
-    "but for those that training contracts are asked, too",
-    "duplicate": f"ROUGE-L under {MAX_ROUGE} with every question on the same contract or on a near-identical clause "
-    "(of the same category, if the label is certain)",
-    "round trip": f"asked it, the LM gives the gold (token F1 of at least {{min_f1}}), quotes {QUOTE} words "
-    "or, where the clause is absent, refuses; templates and own questions with a label don't need it",
-}
-REASONS = ("generation_failed", "reference", "format", "drift", "overlap", "duplicate", "unanswerable", "answerable")
-_PLACEHOLDER = re.compile(r"\[[^\]]*\]|\{[^}]*\}|<[^>]*>|_{3,}|\*{3,}|\bX{3,}\b|#{2,}")
-_ROLE = re.compile(
-    r"<\||\|>|\b(user|assistant|system|human|question|answer|category|clause|passage|style|keywords)\s*:",
-    re.IGNORECASE,
-)
-# A small model asked for keywords often answers the question instead.
-_SENTENCE = re.compile(
-    r"\A(yes|no|the|this|it|there|we|you|i)\b|\b(is|are|was|were|has|have|does|do|shall|will|must|can|cannot)\b",
-    re.IGNORECASE,
-)
-Rejection = tuple[str, str]  # reason, detail
-Step = Callable[[Sequence[Candidate]], list[Rejection | None]]
-
-
-def filter_steps(
-    train_rows: Sequence[Row],
-    *,
-    embedder: Embedder,
-    foreign_questions: Iterable[str],
-    foreign_texts: Collection[str],
-    earlier: Iterable[Row],
-    min_similarity: float,
-) -> dict[str, Step]:
-    """Return the steps before the round trip: name -> function from candidates to (reason, detail) or None each.
-
-    foreign_questions, foreign_texts: of held-out contracts; a question that train rows ask in the same words is
-    not foreign. earlier: rows accepted in earlier iterations, which a new question must not repeat either.
-    """
-    asked = Asked([*train_rows, *earlier])
-    trained = {row["question"] for row in train_rows}
-    foreign = Known(question for question in foreign_questions if question not in trained)
-    return {
-        "reply": lambda candidates: [_unread(c) for c in candidates],
-        "reference": lambda candidates: [("reference", c["fault"]) if c.get("fault") else None for c in candidates],
-        "format": lambda candidates: [_malformed(c) for c in candidates],
-        "drift": lambda candidates: _drifting(candidates, embedder, min_similarity),
-        "overlap": lambda candidates: _foreign(candidates, foreign, foreign_texts),
-        "duplicate": lambda candidates: [_repeated(c, asked) for c in candidates],
-    }
-
-
-def _unread(candidate: Candidate) -> Rejection | None:
-    return None if candidate["error"] is None else ("generation_failed", candidate["error"])
-
-
-def _malformed(candidate: Candidate) -> Rejection | None:
-    question, found = candidate["question"], rouge_tokens(candidate["question"])
-    style = candidate.get("style", "")
-    if fault := _keyword_fault(question, style) if _in_keywords(question, style) else _question_fault(question):
-        return ("format", fault)
-    if mark := _PLACEHOLDER.search(question) or _ROLE.search(question):
-        return ("format", f"holds a placeholder or a role mark: {mark.group()}")
-    run = SHINGLE if _in_keywords(question, style) else min(SHINGLE, len(found))
-    if shingles(found, run) & shingles(rouge_tokens(candidate["clause"]), run):
-        return ("format", f"copies {run} words in a row of the clause")
-    return None
-
-
-def _in_keywords(question: str, style: str) -> bool:
-    """Tell whether to judge it as a query in keywords: asked for or allowed ("any"), and without sentence marks."""
-    return style in ("keyword", "any") and bool(question) and question[-1] not in "?.!:;,"
-
-
-def _question_fault(question: str) -> str | None:
-    count = len(rouge_tokens(question))
-    if not question.endswith("?"):
-        return "does not end with a question mark" if question else "empty"
-    return None if WORDS[0] <= count <= WORDS[1] else f"{count} words, {WORDS[0]} to {WORDS[1]} wanted"
-
-
-def _keyword_fault(question: str, style: str) -> str | None:
-    count, most = len(rouge_tokens(question)), KEYWORDS[1] if style == "keyword" else NAMED
-    if not KEYWORDS[0] <= count <= most:
-        return f"{count} keywords, {KEYWORDS[0]} to {most} wanted, or a question mark"
-    return "a sentence, keywords wanted" if style == "keyword" and _SENTENCE.search(question) else None
-
-
-def _drifting(candidates: Sequence[Candidate], embedder: Embedder, least: float) -> list[Rejection | None]:
-    pairs = [(c["question"], c["seed_question"] or c["passage"] or c["clause"]) for c in candidates]
-    best = _cosines(pairs, embedder)
-    # Clauses are long, so only those are embedded on which the verdict hangs.
-    low = [n for n, cosine in enumerate(best) if cosine < least and candidates[n]["clause"]]
-    pairs = [(candidates[n]["question"], candidates[n]["clause"]) for n in low]
-    for n, cosine in zip(low, _cosines(pairs, embedder)):
-        best[n] = max(best[n], cosine)
-    return [None if found >= least else ("drift", f"cosine {found:.2f}, at least {least} wanted") for found in best]
-
-
-def _cosines(pairs: Sequence[tuple[str, str]], embedder: Embedder) -> list[float]:
-    texts = list(dict.fromkeys(text for pair in pairs for text in pair))
-    place = {text: n for n, text in enumerate(texts)}
-    vectors = embedder.encode(texts) if texts else []
-    return [float(vectors[place[one]] @ vectors[place[other]]) for one, other in pairs]
-
-
-def _foreign(candidates: Sequence[Candidate], foreign: Known, texts: Collection[str]) -> list[Rejection | None]:
-    copied = _shared_shingles({c["question"] for c in candidates}, texts)
-    verdicts: list[Rejection | None] = []
-    for question in (c["question"] for c in candidates):
-        run = min((run for run in shingles(rouge_tokens(question), SHINGLE) if run in copied), default=None)
-        if near := foreign.find(question, MAX_ROUGE):
-            verdicts.append(("overlap", f"ROUGE-L {near[1]:.2f} with a held-out question: {near[0]}"))
-        else:
-            verdicts.append(("overlap", f"words of a held-out contract: {' '.join(run)}") if run else None)
-    return verdicts
-
-
-def _repeated(candidate: Candidate, asked: Asked) -> Rejection | None:
-    if evidence := asked.find(candidate):
-        return ("duplicate", evidence)
-    asked.add(candidate)
-    return None
-
-
-def _shared_shingles(questions: Collection[str], texts: Collection[str]) -> set[tuple[str, ...]]:
-    """Return the runs of 8 words that a question shares with a text."""
-    wanted = {run for question in questions for run in shingles(rouge_tokens(question), SHINGLE)}
-    if not wanted:
-        return set()
-    return {run for text in texts for run in shingles(rouge_tokens(text), SHINGLE) & wanted}
-
-
-_AROUND = " .\"'“”‘’"  # what a language model puts around a quotation
-Outcome = tuple[Rejection | None, list[dict[str, Any]]]  # verdict, answers of the row if it is None
-
-
-def check_round_trips(candidates: Sequence[Candidate], *, min_f1: float, threads: int) -> list[Outcome]:
-    """Return each candidate's verdict, None if it passes, and the answers that its row then has.
-
-    By the candidate's `expect`: "gold", token F1 of at least `min_f1` with the gold spans (which stay the answers);
-    "quotation", three words of the passage in a row (they become the answer); "refusal", no answer; "", not asked.
-    Call it inside dspy.context(lm=..., adapter=...) unless no candidate needs to be asked.
-    """
-    asked = [c for c in candidates if c["expect"]]
-    inputs = [{"passage": quotable(c["passage"]), "question": quotable(c["question"])} for c in asked]
-    replies = iter(call_generator(RoundTrip, inputs, threads))
-    return [_outcome(c, *next(replies), min_f1) if c["expect"] else (None, c["answers"]) for c in candidates]
-
-
-def _outcome(candidate: Candidate, answer: str, error: str | None, min_f1: float) -> Outcome:
-    if error is not None:
-        return ("generation_failed", f"round trip: {error}"), []
-    if candidate["expect"] == "refusal":
-        found = ("answerable", f"the contract has no such clause, but the LM answered: {answer[:200]}")
-        return (None if is_refusal(answer) else found), []
-    if is_refusal(answer):
-        return ("unanswerable", "the LM found no answer in the passage"), []
-    return (_against_gold if candidate["expect"] == "gold" else _quotation)(candidate, answer, min_f1)
-
-
-def _against_gold(candidate: Candidate, answer: str, min_f1: float) -> Outcome:
-    f1 = token_f1(answer, [span["text"] for span in candidate["answers"]])
-    if f1 < min_f1:
-        return ("unanswerable", f"token F1 {f1:.2f} with the gold: {answer[:200]}"), []
-    return None, candidate["answers"]
-
-
-def _quotation(candidate: Candidate, answer: str, min_f1: float) -> Outcome:
-    passage = candidate["passage"]
-    span = locate_words(answer, passage) or locate_words(answer.strip(_AROUND), passage)
-    if not span or len(passage[slice(*span)].split()) < QUOTE:
-        return ("unanswerable", f"not a quotation of {QUOTE} words or more: {answer[:200]}"), []
-    start, end = span
-    return None, [{"text": passage[start:end], "start": candidate["start"] + start}]
+def clause_text(row: Mapping[str, Any]) -> str:
+    """Return what a row or candidate asks about: its gold spans, else its clause; "" if the clause is absent."""
+    return " ".join(span["text"] for span in row["answers"]) or row.get("clause", "")

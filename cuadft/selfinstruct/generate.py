@@ -1,12 +1,19 @@
-"""Write new training questions from train contracts with any LM that DSPy can call, and filter them.
+"""Have a language model write new training questions from train contracts (Self-Instruct, Wang et al., 2023).
 
-Three kinds of candidates are written: "rephrase" asks a seed row's question in other words and a given style (its
-gold spans stay the answer); "ask" asks about a passage that no gold span touches (the answer is what the LM then
-quotes from it); "absent" rephrases the question for a clause that the contract lacks. Questions from elsewhere
-("template", `templates`; "own", `own_questions`) join them at the filter. Nothing is training data yet:
-`filter` keeps what passes every step and gives each of the rest a reason.
+Any LM that DSPy can call writes them. A *seed* is what a question is made from, a row or a passage (see `sources`; the
+parameter `seed` of a function is a random seed). Each kind of seed gets a question of its own kind:
 
-After Self-Instruct (Wang et al., 2023).
+- "rephrase": the question of an answered row in other words and in a given style; its gold spans stay the answer.
+- "absent": the same for a clause that the contract lacks; the answer stays the refusal.
+- "ask": a question about a passage that no gold span touches; its answer is what the LM quotes later, as a check.
+
+What this returns are *candidates*, not yet training data: `filters.filter_questions` keeps those that pass every step
+and gives each of the others a reason. Candidates from elsewhere ("template", see `templates`; "own", see `own`) join
+them there. For example:
+
+    with dspy.context(lm=lm, adapter=PlainAdapter()):
+        candidates = write_questions(train_rows, passages_by_contract, rephrase=40, absent=20, ask=20, seed=7)
+        accepted, rejected = filter_questions(candidates, train_rows, embedder=embedder)
 """
 
 from __future__ import annotations
@@ -23,16 +30,16 @@ from cuadft.data.contracts import Row
 from cuadft.data.passages import Passage
 from cuadft.selfinstruct import sources
 from cuadft.selfinstruct.prompts import (
-    STYLES,
     AskAboutClause,
     RephraseAbsent,
     RephraseQuestion,
     call_generator,
     listed_questions,
+    worked_examples,
 )
-from cuadft.selfinstruct.sources import NEAREST, Candidate, Finder, check_train
+from cuadft.selfinstruct.sources import NEAREST, STYLES, Candidate, PassageFinder, refuse_held_out
 
-WRITERS = {"rephrase": RephraseQuestion, "absent": RephraseAbsent, "ask": AskAboutClause}
+TASKS = {"rephrase": RephraseQuestion, "absent": RephraseAbsent, "ask": AskAboutClause}  # by kind of candidate
 
 
 def write_questions(
@@ -43,18 +50,18 @@ def write_questions(
     ask: int,
     seed: int,
     absent: int = 0,
-    styles: Sequence[str] = tuple(STYLES),
+    styles: Sequence[str] = STYLES,
     held_out: Collection[str] = (),
     threads: int = 1,
 ) -> list[Candidate]:
     """Return candidates from `rephrase` answered rows, `absent` unanswerable ones and `ask` passages, a few each.
 
-    Call it inside dspy.context(lm=..., adapter=...). `train_rows` must hold all rows of a contract, or
-    labelled passages pass for unlabelled ones. The rows take turns over `styles`. A call that fails gives one
-    candidate with `error` set, which `filter` counts. held_out: titles of held-out contracts. Raises InputError
+    Call it inside dspy.context(lm=..., adapter=...). `train_rows` must hold all rows of a contract, because a passage
+    counts as unlabelled if no row has a gold span in it. The rows take turns over `styles`. A call that fails gives
+    one candidate with `error` set, which the filter counts. held_out: titles of held-out contracts. Raises InputError
     if a row comes from one of them, if passages are missing, if a style is unknown, or if no LM is configured.
     """
-    check_train(train_rows, held_out)
+    refuse_held_out(train_rows, held_out)
     if leaked := sorted(set(passages_by_contract) & set(held_out)):
         raise InputError(f"Passages of the held-out contract {leaked[0]!r}: give those of train contracts only.")
     if missing := sorted({row["contract"] for row in train_rows} - set(passages_by_contract)):
@@ -68,20 +75,20 @@ def write_questions(
         "absent": sources.absent_seeds(train_rows, absent, rng),
     }
     made: list[Candidate] = []
-    for kind, signature in WRITERS.items():
-        own = drawn[kind] if kind == "ask" else _styled(drawn[kind], styles)
-        replies = call_generator(signature, [_inputs(s) for s in own], threads)
-        made += [candidate for s, (reply, error) in zip(own, replies) for candidate in _candidates(s, reply, error)]
-    finder = Finder(passages_by_contract)
-    return [_looked_up(c, finder) if c["kind"] == "absent" and c["question"] else c for c in made]
+    for kind, signature in TASKS.items():
+        seeds = drawn[kind] if kind == "ask" else _with_styles(drawn[kind], styles)
+        replies = call_generator(signature, [_inputs(s) for s in seeds], threads)
+        made += [candidate for s, (reply, error) in zip(seeds, replies) for candidate in _candidates(s, reply, error)]
+    finder = PassageFinder(passages_by_contract)
+    return [_with_passages(c, finder) if c["kind"] == "absent" and c["question"] else c for c in made]
 
 
-def _styled(drawn: Sequence[Candidate], styles: Sequence[str]) -> list[Candidate]:
-    """Give each seed a style, in turn within its category, so that over the seeds a category is asked for in all."""
-    first = {category: n for n, category in enumerate(dict.fromkeys(seed["category"] for seed in drawn))}
+def _with_styles(seeds: Sequence[Candidate], styles: Sequence[str]) -> list[Candidate]:
+    """Give each seed a style. The styles take turns within a category, so that several seeds of it get all styles."""
+    first = {category: n for n, category in enumerate(dict.fromkeys(seed["category"] for seed in seeds))}
     turn: Counter[str] = Counter()
     styled = []
-    for seed in drawn:
+    for seed in seeds:
         category = seed["category"]
         styled.append(seed | {"style": styles[(first[category] + turn[category]) % len(styles)]})
         turn[category] += 1
@@ -89,31 +96,33 @@ def _styled(drawn: Sequence[Candidate], styles: Sequence[str]) -> list[Candidate
 
 
 def _inputs(seed: Candidate) -> dict[str, str]:
+    """Return the input fields of the task that a seed's kind stands for."""
     clause = {"clause": quotable(seed["clause"])}
     if seed["kind"] == "ask":
         return clause
-    asked = {"category": seed["category"], "question": quotable(seed["seed_question"]), "style": STYLES[seed["style"]]}
+    style = worked_examples().styles[seed["style"]]
+    asked = {"category": seed["category"], "question": quotable(seed["seed_question"]), "style": style}
     return asked if seed["kind"] == "absent" else asked | clause
 
 
 def _candidates(seed: Candidate, reply: Any, error: str | None) -> list[Candidate]:
     """Return one candidate per different question of a reply, or one that carries the error."""
-    items = list(dict.fromkeys(listed_questions(reply or "")))  # small models run in circles
+    items = list(dict.fromkeys(listed_questions(reply or "")))  # small models repeat themselves
     if not items and error is None:
         error = "The reply holds no question"
     return [
-        seed | {"id": f"{seed['seed']}~s{n}", "raw": item, "question": tidy(item), "error": error}
+        seed | {"id": f"{seed['seed']}~s{n}", "raw": item, "question": tidy_question(item), "error": error}
         for n, item in enumerate(items or [""], 1)
     ]
 
 
-def _looked_up(candidate: Candidate, finder: Finder) -> Candidate:
-    """Add the passages most like the new question: if it drifted, what it now asks for may well stand there."""
+def _with_passages(candidate: Candidate, finder: PassageFinder) -> Candidate:
+    """Add the passages most like the new question: if it asks for something else by now, the answer may stand there."""
     best = finder.best(candidate["question"], candidate["contract"], NEAREST)
     return candidate | {"passage": "\n".join(passage.text for passage in best)}
 
 
-def tidy(text: str) -> str:
+def tidy_question(text: str) -> str:
     """Fold blanks, drop a list mark ("1.", "(1)", "Q1:", "-") and quotation or emphasis marks around the whole."""
     text = " ".join(text.split()).strip("*` ")
     text = re.sub(r"^(\(?\d+[.):]|Q(uestion)?\s*\d+[.):]|[-•])(\s+|$)", "", text, flags=re.IGNORECASE)

@@ -1,16 +1,23 @@
-"""What the language model is asked to write questions (self-instruct), and to answer them as a check.
+"""What the language model is asked: to write questions (self-instruct), and to answer them as a check (round trip).
 
-Worked examples (demos) for the generator of self-instruct: a small model writes questions only after some.
+Each task is a DSPy signature. `call_generator` sends it together with worked examples from `worked_examples.json`,
+because a small model writes questions only after it has seen some. For example:
+
+    with dspy.context(lm=lm, adapter=PlainAdapter()):
+        replies = call_generator(AskAboutClause, [{"clause": "The Carrier shall unload the goods."}], threads=1)
+    questions, error = replies[0]  # (["Who unloads the goods?", ...], None), or (None, "AdapterParseError: ...")
 """
 
 from __future__ import annotations
 
 import ast
+import functools
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
-from typing import Any
+from importlib import resources
+from typing import Any, NamedTuple
 
 import dspy
 from dspy.utils.exceptions import AdapterParseError, DSPyError
@@ -19,10 +26,13 @@ from cuadft.core.errors import InputError, brief
 from cuadft.core.text import quote_safely
 from cuadft.evaluation.text_scores import NO_CLAUSE
 
-Reply = tuple[Any, str | None]
+Reply = tuple[Any, str | None]  # value of the output field and error: one of the two is None
 _FENCE = re.compile(r"\A```\w*\s*|\s*```\Z")
-_FIELD = re.compile(r"\[\[ ## \w+ ## \]\]")  # DSPy's mark of a field
-_NUMBERED = re.compile(r"\s*(?:\(?\d{1,2}[.)]|[-*•])\s+\S")
+_FIELD_MARK = re.compile(r"\[\[ ## \w+ ## \]\]")  # DSPy's mark of a field
+_LIST_ITEM = re.compile(r"\s*(?:\(?\d{1,2}[.)]|[-*•])\s+\S")
+
+
+# --- the tasks
 
 
 class RephraseQuestion(dspy.Signature):
@@ -64,14 +74,46 @@ class RoundTrip(dspy.Signature):
     answer: str = dspy.OutputField(desc="the passage's words")
 
 
+class WorkedExamples(NamedTuple):
+    """Worked examples of the tasks, and what the styles of a question are called in a prompt."""
+
+    styles: dict[str, str]  # "keyword" -> "keywords typed into a search box"
+    demos: dict[str, list[dict[str, Any]]]  # name of a signature -> values of its fields, one dict an example
+
+
+@functools.cache
+def worked_examples() -> WorkedExamples:
+    """Return the worked examples of `worked_examples.json`, as the prompts show them. Do not change what it returns.
+
+    The file is {"styles": {name: description}, "examples": {name of a signature: [fields of an example]}}. In an
+    example `style` is the name of a style, which the prompt spells out, and an `answer` of null is the refusal.
+    """
+    text = resources.files("cuadft.selfinstruct").joinpath("worked_examples.json").read_text(encoding="utf-8")
+    saved = json.loads(text)
+    styles = saved["styles"]
+
+    def shown(example: dict[str, Any]) -> dict[str, Any]:
+        style = {"style": styles[example["style"]]} if "style" in example else {}
+        refusal = {"answer": NO_CLAUSE} if example.get("answer", "") is None else {}
+        return example | style | refusal
+
+    return WorkedExamples(styles, {task: [shown(e) for e in examples] for task, examples in saved["examples"].items()})
+
+
+# --- asking
+
+
 def call_generator(signature: type[dspy.Signature], inputs: Sequence[dict[str, str]], threads: int) -> list[Reply]:
-    """Ask the configured LM once per input; return (value of the output field, error) for each, one None."""
+    """Ask the configured LM once per input; return (value of the output field, error) for each, one of them None.
+
+    Raises InputError if there is something to ask and no LM is configured.
+    """
     lm = dspy.settings.lm
     if inputs and lm is None:
         raise InputError("No language model to generate with: call this inside dspy.context(lm=..., adapter=...)")
     (output,) = signature.output_fields
     predict = dspy.Predict(signature)
-    predict.demos = [dspy.Example(**demo) for demo in DEMOS[signature.__name__]]
+    predict.demos = [dspy.Example(**demo) for demo in worked_examples().demos[signature.__name__]]
 
     def attempt(values: dict[str, str]) -> Reply:
         try:
@@ -91,23 +133,27 @@ def call_generator(signature: type[dspy.Signature], inputs: Sequence[dict[str, s
     return replies
 
 
+# --- reading replies
+
+
 def listed_questions(reply: str | Sequence[str]) -> list[str]:
     """Return a reply's questions: the texts of a JSON or Python list (fenced or in an object), else its lines."""
     text = reply if isinstance(reply, str) else "\n".join(map(str, reply))
-    loaded = _loaded(text)
-    found = text.splitlines() if loaded is None else _texts(loaded)
+    value = _as_value(text)
+    found = text.splitlines() if value is None else _texts_in(value)
     return [question for question in found if question.strip()]
 
 
 def _rescued(error: DSPyError) -> list[str]:
     """Return the questions of a reply that the adapter can't read, if it holds a list of them."""
-    reply = _FIELD.sub("", str(error.lm_response or "")) if isinstance(error, AdapterParseError) else ""
-    numbered = [line for line in reply.splitlines() if _NUMBERED.match(line)]
-    return listed_questions(reply) if isinstance(_loaded(reply), list | dict) else numbered
+    reply = _FIELD_MARK.sub("", str(error.lm_response or "")) if isinstance(error, AdapterParseError) else ""
+    if isinstance(_as_value(reply), list | dict):
+        return listed_questions(reply)
+    return [line for line in reply.splitlines() if _LIST_ITEM.match(line)]
 
 
-def _loaded(text: str) -> Any:
-    """Return the JSON or Python value that a text is, None if it is neither."""
+def _as_value(text: str) -> Any:
+    """Return the JSON or Python value that a text spells, None if it spells neither."""
     for parse in (json.loads, ast.literal_eval):
         try:
             return parse(_FENCE.sub("", text.strip()))
@@ -116,118 +162,12 @@ def _loaded(text: str) -> Any:
     return None
 
 
-def _texts(value: Any) -> Iterator[str]:
+def _texts_in(value: Any) -> Iterator[str]:
     """Yield the texts in lists and objects, in order."""
     if isinstance(value, Mapping):
         value = list(value.values())
     if isinstance(value, list | tuple):
         for item in value:
-            yield from _texts(item)
+            yield from _texts_in(item)
     elif value is not None:
         yield str(value)
-
-
-STYLES = {
-    "user": "a plain question of a business person",
-    "keyword": "keywords typed into a search box",
-    "lawyer": "a precise question of a lawyer",
-}
-_LAW = (
-    "This Agreement is governed by the laws of the State of Oregon, without regard to its rules on conflicts of laws."
-)
-_AUDIT = (
-    "Once in each calendar year, and on ten days' notice, Licensor may inspect the books of Licensee that "
-    "concern royalties."
-)
-_NOTICE = (
-    "Either party may end this Agreement for any reason or for none by sixty (60) days' written notice to the "
-    "other party."
-)
-_DELIVERY = (
-    "The Carrier shall hand over the goods at the Buyer's warehouse on working days between eight and noon "
-    "and shall unload them at its own cost."
-)
-_WHICH_LAW = "Governing Law: Which state/country's law governs the interpretation of the contract?"
-_AUDITS = "Audit Rights: Does a party have the right to audit the books of the counterparty?"
-
-DEMOS: dict[str, list[dict[str, Any]]] = {
-    "RephraseQuestion": [
-        {
-            "category": "Termination For Convenience",
-            "clause": _NOTICE,
-            "question": "Termination For Convenience: Can a party terminate this contract without cause?",
-            "style": STYLES["keyword"],
-            "questions": [
-                "termination without cause notice",
-                "right to end agreement at will",
-                "early exit for any reason",
-            ],
-        },
-        {
-            "category": "Governing Law",
-            "clause": _LAW,
-            "question": _WHICH_LAW,
-            "style": STYLES["user"],
-            "questions": [
-                "If we disagree on what the deal means, whose law decides?",
-                "What state's rules do we have to follow here?",
-                "Where was it agreed that legal questions get settled?",
-            ],
-        },
-        {
-            "category": "Audit Rights",
-            "clause": _AUDIT,
-            "question": _AUDITS,
-            "style": STYLES["lawyer"],
-            "questions": [
-                "May either party inspect the accounts of the other, and how often?",
-                "Who is entitled to examine royalty records?",
-                "What prior notice must be given of an inspection of the books?",
-            ],
-        },
-    ],
-    "RephraseAbsent": [
-        {
-            "category": "Governing Law",
-            "question": _WHICH_LAW,
-            "style": STYLES["keyword"],
-            "questions": ["governing law state", "applicable law clause", "choice of law jurisdiction"],
-        },
-        {
-            "category": "Audit Rights",
-            "question": _AUDITS,
-            "style": STYLES["user"],
-            "questions": [
-                "Can one side look into the other's accounts?",
-                "Are we allowed to check their records?",
-                "May somebody come and inspect our bookkeeping?",
-            ],
-        },
-    ],
-    "AskAboutClause": [
-        {
-            "clause": _DELIVERY,
-            "questions": ["At what times must goods be delivered?", "Who pays for unloading the goods?"],
-        },
-        {
-            "clause": _NOTICE,
-            "questions": [
-                "How many days of notice does a party need to end the agreement?",
-                "Is a reason needed to end the agreement early?",
-            ],
-        },
-    ],
-    "RoundTrip": [
-        {
-            "passage": f"{_LAW} {_NOTICE}",
-            "question": "How can a party get out of the contract early?",
-            "answer": _NOTICE,
-        },
-        {"passage": _DELIVERY, "question": "Is there a limit on liability?", "answer": NO_CLAUSE},
-        {
-            "passage": f"{_DELIVERY} {_AUDIT}",
-            "question": "Who is allowed to inspect royalty records?",
-            "answer": _AUDIT,
-        },
-    ],
-}

@@ -1,7 +1,13 @@
-"""Draw what new questions are made from: labelled rows, absent clauses, passages that no gold span touches.
+"""Draw what new questions are made from: answered rows, rows whose clause is absent, passages without a gold span.
 
-A seed becomes a candidate once it has a question. A candidate's `expect` says what the round trip must give: the
-"gold" words, a "quotation" of the passage, a "refusal", or "" where no language model needs to confirm the label.
+A *seed* is the row or the passage that a question is made from; a random seed is something else, and is never kept in
+a seed. A seed that has got a question is a *candidate*: a dict with the fields of a row and with what the filters need.
+Its `expect` says what a language model must answer in the round trip: the "gold" words, a "quotation" of the passage, a
+"refusal", or "" if the label is certain and no language model is asked. For example:
+
+    seeds = labelled_seeds(train_rows, passages_by_contract, 20, random.Random(7))
+    seeds[0]["seed"], seeds[0]["clause"]  # "X__Governing Law", "This Agreement is governed by the laws of Ohio."
+    seed_row_id("X__Governing Law~t2")  # "X__Governing Law", the row that the second template question comes from
 """
 
 from __future__ import annotations
@@ -10,55 +16,50 @@ import random
 import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from operator import itemgetter
 from typing import Any
 
 from cuadft.core.errors import InputError
 from cuadft.data.contracts import Row
-from cuadft.data.passages import Passage, overlapping
-from cuadft.retrieval.index import Lexical, search_words
+from cuadft.data.passages import Passage, join_passages, overlapping
+from cuadft.data.rows import draw_evenly
+from cuadft.retrieval.index import BM25Index, search_words
 
 Candidate = dict[str, Any]
-MADE = ("synthetic", "template", "own")  # sources of rows that were made here, which seed nothing further
-ASK_FROM = 200  # characters; shorter passages are headings, page numbers and signature lines
-ASK_CATEGORY = "Other"  # no CUAD category stands behind a question about an unlabelled passage
-_MADE_MARK = re.compile(r"(~t\d+(~c\d+)?|~[cos]\d+)\Z")  # of one making: a made row seeds no other
+STYLES = ("user", "keyword", "lawyer")  # of a question: plain words, search terms, a lawyer's precise words
+TEMPLATE_SOURCE = "template"  # source of a row whose question comes from `templates`
+MADE_SOURCES = ("synthetic", TEMPLATE_SOURCE, "own")  # sources of rows made in this room; no row of them is a seed
+ASK_CATEGORY = "Other"  # category of a question about an unlabelled passage: no CUAD category stands behind it
 NEAREST = 2  # passages in which an absent clause is looked for
-
-
-def check_train(rows: Iterable[Mapping[str, Any]], held_out: Collection[str]) -> None:
-    """Raise InputError if a row or candidate comes from a held-out contract (titles `held_out`)."""
-    held_out = set(held_out)
-    leaks = sorted({row["contract"] for row in rows} & held_out)
-    if leaks:
-        raise InputError(
-            f"{len(leaks)} held-out contracts among the train rows, such as {leaks[0]!r}: "
-            "pass rows of the train split only"
-        )
+MIN_PASSAGE_LENGTH = 200  # characters; shorter passages are headings, page numbers and signature lines
+# What making a row adds to the id of its seed: "~t2", "~t2~c1", "~s1". A made row is never a seed itself, so only the
+# last mark is taken off.
+_MADE_MARK = re.compile(r"(~t\d+(~c\d+)?|~[cos]\d+)\Z")
 
 
 def labelled_seeds(
     rows: Sequence[Row], passages: Mapping[str, Sequence[Passage]], wanted: int, rng: random.Random
 ) -> list[Candidate]:
-    """Draw answerable rows, one of each category before a second one of any; the seeds of "rephrase"."""
-    usable = [row for row in rows if row["answers"] and row["source"] not in MADE]
-    drawn = draw_evenly(usable, [row["category"] for row in usable], wanted, rng)
-    return [from_row(row, passages[row["contract"]]) for row in drawn]
+    """Draw the seeds of "rephrase": answerable rows, one of each category before a second one of any."""
+    usable = [row for row in rows if row["answers"] and row["source"] not in MADE_SOURCES]
+    drawn = draw_evenly(usable, wanted, group=itemgetter("category"), rng=rng)
+    return [seed_from_row(row, passages[row["contract"]]) for row in drawn]
 
 
 def absent_seeds(rows: Sequence[Row], wanted: int, rng: random.Random) -> list[Candidate]:
-    """Draw rows whose clause the contract lacks, evenly over categories; the seeds of "absent"."""
-    usable = [row for row in rows if row["is_impossible"] and row["source"] not in MADE]
-    drawn = draw_evenly(usable, [row["category"] for row in usable], wanted, rng)
-    return [from_row(row, ()) for row in drawn]
+    """Draw the seeds of "absent": rows whose clause the contract lacks, evenly over categories."""
+    usable = [row for row in rows if row["is_impossible"] and row["source"] not in MADE_SOURCES]
+    drawn = draw_evenly(usable, wanted, group=itemgetter("category"), rng=rng)
+    return [seed_from_row(row, ()) for row in drawn]
 
 
 def unlabelled_seeds(
     rows: Sequence[Row], passages: Mapping[str, Sequence[Passage]], wanted: int, rng: random.Random
 ) -> list[Candidate]:
-    """Draw passages without any gold span, evenly over contracts; the seeds of "ask".
+    """Draw the seeds of "ask": passages without any gold span, evenly over contracts.
 
-    `rows` must hold all rows of a contract, or labelled passages pass for unlabelled ones. A contract without any
-    row is one without annotations.
+    `rows` must hold all rows of a contract, because a passage counts as unlabelled if no row has a gold span in it. A
+    contract without any row counts as one without annotations.
     """
     by_contract: dict[str, list[Row]] = {}
     for row in rows:
@@ -67,31 +68,16 @@ def unlabelled_seeds(
     for contract in passages:
         own = by_contract.get(contract, [])
         gold = set(overlapping(passages[contract], [span for row in own for span in row["answers"]]))
-        free = [p for p in passages[contract] if p.index not in gold and len(p.text.strip()) >= ASK_FROM]
-        usable += [from_passage(passage, own[0]["contract_type"] if own else "") for passage in free]
-    return draw_evenly(usable, [seed["contract"] for seed in usable], wanted, rng)
+        free = [p for p in passages[contract] if p.index not in gold and len(p.text.strip()) >= MIN_PASSAGE_LENGTH]
+        usable += [seed_from_passage(passage, own[0]["contract_type"] if own else "") for passage in free]
+    return draw_evenly(usable, wanted, group=itemgetter("contract"), rng=rng)
 
 
-def seed_row_id(name: str) -> str:
-    """Return the id of what a made row or candidate comes from: "X__Parties~t2~c1" comes from "X__Parties"."""
-    return _MADE_MARK.sub("", name)
-
-
-def draw_evenly(items: Sequence[Any], groups: Sequence[str], wanted: int, rng: random.Random) -> list[Any]:
-    """Draw `wanted` items, one of each group before a second one of any."""
-    order, turn, keys = list(range(len(items))), Counter(), {}
-    rng.shuffle(order)
-    for n in order:
-        turn[groups[n]] += 1
-        keys[n] = (turn[groups[n]], len(keys))
-    return [items[n] for n in sorted(order, key=keys.__getitem__)[:wanted]]
-
-
-def from_row(row: Row, passages: Sequence[Passage]) -> Candidate:
-    """Return the seed that a row makes, with the passages that hold its first gold span."""
+def seed_from_row(row: Row, passages: Sequence[Passage]) -> Candidate:
+    """Return a row as a seed, with the passages that hold its first gold span."""
     span = row["answers"][0] if row["answers"] else None
     holding = set(overlapping(passages, [span])) if span else set()
-    text, start = seed_stretch([passage for passage in passages if passage.index in holding])
+    text, start = join_passages([passage for passage in passages if passage.index in holding])
     return {
         "seed": row["id"],
         "kind": "rephrase" if span else "absent",
@@ -107,8 +93,8 @@ def from_row(row: Row, passages: Sequence[Passage]) -> Candidate:
     }
 
 
-def from_passage(passage: Passage, contract_type: str) -> Candidate:
-    """Return the seed that a passage makes."""
+def seed_from_passage(passage: Passage, contract_type: str) -> Candidate:
+    """Return a passage as a seed."""
     return {
         "seed": f"{passage.contract}__passage {passage.index}",
         "kind": "ask",
@@ -124,19 +110,24 @@ def from_passage(passage: Passage, contract_type: str) -> Candidate:
     }
 
 
-def seed_stretch(passages: Sequence[Passage]) -> tuple[str, int]:
-    """Return the text from the first to the last of one contract's neighbouring passages, and where it starts."""
-    if not passages:
-        return "", 0
-    text, end = "", min(passage.start for passage in passages)
-    for passage in sorted(passages, key=lambda p: (p.start, p.end)):
-        text += passage.text[end - passage.start :] if passage.end > end else ""
-        end = max(end, passage.end)
-    return text, min(passage.start for passage in passages)
+def seed_row_id(name: str) -> str:
+    """Return the id of the seed that a made row or candidate comes from: "X__Parties" for "X__Parties~t2~c1"."""
+    return _MADE_MARK.sub("", name)
 
 
-class Finder:
-    """Find the passages that share the rarest words with a question (BM25), in one contract or in all."""
+def refuse_held_out(rows: Iterable[Mapping[str, Any]], held_out: Collection[str]) -> None:
+    """Raise InputError if a row or candidate comes from a held-out contract (titles `held_out`)."""
+    held_out = set(held_out)
+    leaks = sorted({row["contract"] for row in rows} & held_out)
+    if leaks:
+        raise InputError(
+            f"{len(leaks)} held-out contracts among the train rows, such as {leaks[0]!r}: "
+            "pass rows of the train split only"
+        )
+
+
+class PassageFinder:
+    """Find the passages that share the most telling words with a question (BM25), in one contract or in all."""
 
     def __init__(self, passages: Mapping[str, Sequence[Passage]]):
         """Take the passages of each contract; they are indexed at the first search."""
@@ -145,15 +136,12 @@ class Finder:
         for contract, own in passages.items():
             start = max((rows.stop for rows in self._rows.values()), default=0)
             self._rows[contract] = slice(start, start + len(own))
-        self._index: Lexical | None = None
+        self._index: BM25Index | None = None
 
     def best(self, question: str, contract: str | None, k: int) -> list[Passage]:
         """Return the k best passages of one contract (None: of all), best first."""
-        self._index = self._index or Lexical([passage.text for passage in self._passages])
+        self._index = self._index or BM25Index([passage.text for passage in self._passages])
         rows = self._rows[contract] if contract is not None else slice(0, len(self._passages))
         scores = self._index.scores(Counter(search_words(question)), rows)
         order = sorted(range(len(scores)), key=lambda n: (-scores[n], n))
         return [self._passages[rows.start + n] for n in order[:k]]
-
-
-SOURCE = "template"

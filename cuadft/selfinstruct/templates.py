@@ -1,11 +1,20 @@
-"""Candidates from the grammar of phrasings: the generator of last resort, which needs no language model.
+"""Ask for the 41 CUAD categories in other words, from a grammar of templates: questions without a language model.
 
-Ways to ask for each of CUAD's 41 categories, expanded from a small grammar: no language model needed.
+Two words of this file are easily taken for each other. A *template* is a pattern of the grammar, such as "{title|name}
+of {the|this} {agreement|contract}". A *phrasing* is one text that a template stands for, such as "name of this
+contract". `phrasings.json` holds the templates by category, style and part:
 
-`phrasings.json` holds templates by category, style and part. `{a|b}` stands for one of its alternatives, `{deal}` for
-one of the words listed under "words"; groups may hold groups. A question never says which party is meant, since an
-answer may bind either, and a category that joins several things (first refusal, offer or negotiation) is asked for as
-a whole. Templates marked "held_out" are worded apart from those marked "train", to measure robustness to wording.
+- `{a|b}` stands for one of its alternatives, `{deal}` for one of the texts under "words"; groups may hold groups.
+- A question never says which party is meant, because an answer may bind either one. A category that joins several
+  things (first refusal, offer or negotiation) is asked for as a whole.
+- The templates of the part "held_out" are worded apart from those of "train": they measure how a model copes with
+  phrasings that it did not train on.
+
+For example:
+
+    draw_phrasings("Insurance", "keyword", n=2, seed=7)  # two ways to search for it
+    rows = paraphrases(train_rows, per_row=2, seed=7)  # train rows with other questions and the same answers
+    candidates = phrased_questions(train_rows, contracts, per_row=2, named_share=0.3, seed=7)  # ready for the filter
 """
 
 from __future__ import annotations
@@ -21,39 +30,45 @@ from typing import Any
 from cuadft.core.errors import InputError
 from cuadft.data.contracts import Contract, Row
 from cuadft.data.cuad import match_category, nearest_categories
+from cuadft.data.rows import take_turns
 from cuadft.selfinstruct import naming
-from cuadft.selfinstruct.sources import SOURCE, Candidate, from_row, seed_row_id
+from cuadft.selfinstruct.sources import STYLES, TEMPLATE_SOURCE, Candidate, seed_from_row, seed_row_id
+
+PARTS = ("train", "held_out")  # of the grammar: templates to train on, and templates kept to measure with
+_GROUP = re.compile(r"\{([^{}]*)\}")  # innermost: it holds no other group
 
 
 def phrased_questions(
     train_rows: Sequence[Row], contracts: Iterable[Contract], *, per_row: int, named_share: float = 0.0, seed: int
 ) -> list[Candidate]:
-    """Return `per_row` paraphrases of each train row; a share of them names its contract, for search over all.
+    """Return `per_row` paraphrases of each train row as candidates; `named_share` of them name their contract.
 
-    contracts: all of the run, with their texts: a name must not fit two of them; where few contracts have a name, the
-    share is smaller. Rows of wording.TOLD name none. per_row 0 gives none. Answers stay, and unanswerable rows
-    stay unanswerable.
+    A question that names its contract can be asked of all contracts at once. contracts: all of the run, with their
+    texts, because a name must not fit two of them. The share is smaller if few contracts have a name; rows of the
+    categories naming.TOLD_BY_NAME never get one. Answers stay, and unanswerable rows stay unanswerable. per_row 0
+    gives no candidates. seed: of the random draw.
     """
     made = paraphrases(train_rows, per_row=per_row, seed=seed) if per_row else []
     rng = random.Random(seed)
     names = naming.contract_names(contracts) if named_share else {}
-    untold = [n for n, row in enumerate(made) if row["category"] not in naming.TOLD]
-    nameable = [n for n in untold if made[n]["contract"] in names]
+    nameable = [
+        n for n, row in enumerate(made) if row["category"] not in naming.TOLD_BY_NAME and row["contract"] in names
+    ]
     drawn = set(rng.sample(nameable, min(round(named_share * len(made)), len(nameable))))
     rows = []
     for n, row in enumerate(made):
-        rows += (
-            naming.name_in_question([row], {row["contract"]: [rng.choice(names[row["contract"]])]})
-            if n in drawn
-            else [row]
-        )
-    return phrased_from_rows(rows, train_rows)
+        if n in drawn:
+            name = rng.choice(names[row["contract"]])
+            rows += naming.rows_with_names([row], {row["contract"]: [name]})
+        else:
+            rows.append(row)
+    return candidates_from_rows(rows, train_rows)
 
 
-def phrased_from_rows(rows: Sequence[Row], train_rows: Sequence[Row]) -> list[Candidate]:
-    """Return rows with source "template" (ids "<id of a train row>~...") as candidates, to pass the same filters.
+def candidates_from_rows(rows: Sequence[Row], train_rows: Sequence[Row]) -> list[Candidate]:
+    """Return rows of source "template" as candidates, so that they pass the same filters as other questions.
 
-    Raises InputError if one is made from a row that is not among `train_rows`.
+    The id of such a row is "<id of its train row>~...". Raises InputError if that train row is not in `train_rows`.
     """
     seeds = {row["id"]: row for row in train_rows}
     made = []
@@ -62,7 +77,7 @@ def phrased_from_rows(rows: Sequence[Row], train_rows: Sequence[Row]) -> list[Ca
         if seed is None:
             raise InputError(f"Template row {row['id']!r} belongs to no train row: make it from train rows only.")
         made.append(
-            from_row(seed, ())
+            seed_from_row(seed, ())
             | {
                 "id": row["id"],
                 "kind": "template",
@@ -77,35 +92,15 @@ def phrased_from_rows(rows: Sequence[Row], train_rows: Sequence[Row]) -> list[Ca
     return made
 
 
-STYLES = ("user", "keyword", "lawyer")
-PARTS = ("train", "held_out")
-_GROUP = re.compile(r"\{([^{}]*)\}")
-
-
-def phrase_question(category: str, style: str, *, n: int, seed: int, part: str | None = None) -> list[str]:
-    """Draw `n` distinct ways to ask for a category, one of each template before a second one of any.
-
-    `style`: "user" (plain words), "keyword" (search terms, no question mark) or "lawyer". `part`: "train" or
-    "held_out" for the templates of that part only, None for both. Each part has 12 or more of each category and
-    style. Raises InputError for an unknown name, or if the grammar has fewer than `n`.
-    """
-    return _draw(_official(category), style, n, f"{seed}", part)
-
-
-def possible_phrasings(category: str, style: str, *, part: str | None = None) -> list[str]:
-    """Return every phrasing of a category that the grammar has, in a fixed order; InputError as `phrase`."""
-    return [text for texts in _templates(_official(category), style, part) for text in texts]
-
-
 def paraphrases(
     rows: Sequence[Row], *, per_row: int, styles: Sequence[str] = STYLES, seed: int, part: str | None = "train"
 ) -> list[Row]:
     """Return `per_row` rows for each official question: same contract and answers, asked in other words.
 
     Their id is "<row id>~t<n>" (n from 1), their source "template"; unanswerable rows stay unanswerable. The styles
-    take turns, so rows get them evenly. Only rows of source "cuad" with the question of one of the 41 categories
-    ("Insurance: Is there ...") are rephrased: any other may ask for less than its category. Raises InputError for
-    an unknown style or part, or if a style has too few phrasings.
+    take turns, so that a row gets all of them evenly. Only rows of source "cuad" with the official question of a
+    category ("Insurance: Is there ...") are rephrased, because any other question may ask for less than its category.
+    Raises InputError for an unknown style or part, or if a style has too few phrasings.
     """
     if per_row < 1 or not styles:
         given = f"Invalid per_row {per_row!r} with styles {list(styles)!r}"
@@ -114,33 +109,61 @@ def paraphrases(
     for row in rows:
         category = match_category(row["category"])
         if row["source"] == "cuad" and category is not None and row["question"].startswith(f"{category}: "):
-            texts = _mixed(category, styles, per_row, f"{seed}|{row['id']}", part)
-            made += [_asked(row, text, f"{row['id']}~t{n}") for n, text in enumerate(texts, start=1)]
+            texts = _phrasings_in_turn(category, styles, per_row, f"{seed}|{row['id']}", part)
+            made += [_with_question(row, text, f"{row['id']}~t{n}") for n, text in enumerate(texts, start=1)]
     return made
 
 
-def _mixed(category: str, styles: Sequence[str], wanted: int, key: str, part: str | None) -> list[str]:
+def _phrasings_in_turn(category: str, styles: Sequence[str], wanted: int, key: str, part: str | None) -> list[str]:
     turns = random.Random(key).sample(list(styles), len(styles))
-    each = {style: iter(_draw(category, style, -(-wanted // len(turns)), key, part)) for style in turns}
-    return [next(each[turns[n % len(turns)]]) for n in range(wanted)]
+    each = -(-wanted // len(turns))
+    return take_turns([_drawn_phrasings(category, style, each, key, part) for style in turns], wanted)
 
 
-def _asked(row: Row, question: str, name: str) -> Row:
+def _with_question(row: Row, question: str, name: str) -> Row:
     answers = [dict(answer) for answer in row["answers"]]
-    return Row(**{**row, "id": name, "question": question, "answers": answers, "source": SOURCE})
+    return Row(**{**row, "id": name, "question": question, "answers": answers, "source": TEMPLATE_SOURCE})
 
 
-def _draw(category: str, style: str, n: int, key: str, part: str | None) -> list[str]:
-    templates = _templates(category, style, part)
+# --- the grammar
+
+
+def draw_phrasings(category: str, style: str, *, n: int, seed: int, part: str | None = None) -> list[str]:
+    """Draw `n` distinct ways to ask for a category, one of each template before a second one of any.
+
+    style: "user" (plain words), "keyword" (search terms, no question mark) or "lawyer". part: "train" or "held_out"
+    for the templates of that part only, None for both. Each part has 12 or more phrasings of each category and style.
+    Raises InputError for an unknown name, or if the grammar has fewer than `n` phrasings.
+    """
+    return _drawn_phrasings(_official_category(category), style, n, f"{seed}", part)
+
+
+def possible_phrasings(category: str, style: str, *, part: str | None = None) -> list[str]:
+    """Return every phrasing of a category in a fixed order; raises InputError for an unknown name."""
+    return [text for texts in _expansions(_official_category(category), style, part) for text in texts]
+
+
+def expand_template(template: str, words: dict[str, list[str]]) -> list[str]:
+    """Return the phrasings of a template; `words` says what a group without alternatives, `{name}`, stands for."""
+    if not (group := _GROUP.search(template)):
+        return [template]
+    before, inside, after = template[: group.start()], group[1], template[group.end() :]
+    choices = inside.split("|") if "|" in inside else words[inside]
+    found = [text for choice in choices for text in expand_template(before + choice + after, words)]
+    return list(dict.fromkeys(found))
+
+
+def _drawn_phrasings(category: str, style: str, n: int, key: str, part: str | None) -> list[str]:
+    templates = _expansions(category, style, part)
     total = sum(map(len, templates))
     if not 1 <= n <= total:
         raise InputError(f"Invalid n {n!r}: the {style} phrasings of {category!r} are {total}; give 1 to {total}")
     rng = random.Random(f"{key}|{category}|{style}|{part}")
     columns = [rng.sample(texts, min(n, len(texts))) for texts in rng.sample(templates, len(templates))]
-    return [column[turn] for turn in range(n) for column in columns if turn < len(column)][:n]
+    return take_turns(columns, n)
 
 
-def _official(category: str) -> str:
+def _official_category(category: str) -> str:
     if found := match_category(category):
         return found
     near = ", ".join(map(repr, nearest_categories(category))) or "a name in cuadft.data.CATEGORIES"
@@ -148,8 +171,8 @@ def _official(category: str) -> str:
 
 
 @functools.cache
-def _templates(category: str, style: str, part: str | None) -> list[tuple[str, ...]]:
-    """Return the expansions of each template."""
+def _expansions(category: str, style: str, part: str | None) -> list[tuple[str, ...]]:
+    """Return the phrasings of each template."""
     if style not in STYLES:
         raise InputError(f"Invalid style {style!r}: choose {', '.join(STYLES)}")
     if part not in (None, *PARTS):
@@ -158,16 +181,6 @@ def _templates(category: str, style: str, part: str | None) -> list[tuple[str, .
     parts = grammar["categories"][category][style]
     chosen = [template for name in PARTS if part in (None, name) for template in parts[name]]
     return [tuple(expand_template(template, grammar["words"])) for template in chosen]
-
-
-def expand_template(template: str, words: dict[str, list[str]]) -> list[str]:
-    """Return the texts that a template stands for, innermost groups first; `words` says what `{name}` stands for."""
-    if not (group := _GROUP.search(template)):
-        return [template]
-    before, inside, after = template[: group.start()], group[1], template[group.end() :]
-    choices = inside.split("|") if "|" in inside else words[inside]
-    found = [text for choice in choices for text in expand_template(before + choice + after, words)]
-    return list(dict.fromkeys(found))
 
 
 @functools.cache

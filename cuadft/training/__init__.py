@@ -10,15 +10,7 @@ import lazy_loader
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
-        "align": [
-            "AlignSettings",
-            "align_model",
-            "can_teach",
-            "check_alignment",
-            "keep_sft",
-            "learns_from",
-            "with_steps",
-        ],
+        "align": ["AlignSettings", "align_all", "align_model", "learns_from", "with_steps"],
         "online": ["Sampling", "reward_function"],
         "run": ["trained_rows"],
         "sft": ["Tuning", "count_tokens", "train_sft"],

@@ -1,4 +1,12 @@
-"""Alignment of the SFT adapter with TRL's own trainers: from preference pairs, from thumbs, or online from a reward."""
+"""Align the SFT adapter: from preference pairs, from thumbs up and down, or online from a reward.
+
+DPO, ORPO and KTO run in TRL's own trainers here; the online methods are in `online` and `ppo`. For example:
+
+    settings = AlignSettings(beta=0.1, dpo_loss=("sigmoid",))
+    align_model("dpo", base, base_id, pairs, adapters / "dpo", tuning=Tuning(), sft=adapters / "sft", settings=settings)
+
+trains a new adapter from the SFT adapter on preference pairs, each {"id", "prompt", "chosen", "rejected"}.
+"""
 
 from __future__ import annotations
 
@@ -15,8 +23,8 @@ from cuadft.core.errors import InputError
 from cuadft.models.weights import weights_hash
 from cuadft.training import online
 from cuadft.training.online import Reward
-from cuadft.training.run import run_training
-from cuadft.training.sft import Tuning, common_settings, load_trainable, lora_config, tokenizer
+from cuadft.training.run import RECORD, train_language_model
+from cuadft.training.sft import Tuning, common_settings, load_tokenizer, load_trainable, lora_config
 
 PAIRED = ("dpo", "orpo", "orpo_base")
 METHODS = (*PAIRED, "kto", *online.ONLINE_METHODS)
@@ -37,12 +45,12 @@ LOSSES = (
     "sft",
     "sigmoid_norm",
 )
-TRL = "1.16.0"  # the release whose experimental trainers are known to work here
+TRL = "1.16.0"  # the release whose experimental trainers are tested here
 
 
 @dataclass(frozen=True)
 class AlignSettings:
-    """Say how a method learns; each reads the part that concerns it.
+    """Say how a method learns; each method reads the part that concerns it.
 
     beta: weight of the preference term, against the reference in DPO and KTO, against the likelihood in ORPO. dpo_loss:
     TRL's loss types, added up. nll_weight: weight of the chosen answer's likelihood in DPO (RPO, Pang et al. 2024).
@@ -67,32 +75,25 @@ def align_model(
     settings: AlignSettings | None = None,
     reward: Reward | None = None,
 ) -> list[dict[str, Any]]:
-    """Align the SFT adapter by a method and write the new adapter to `out`; returns the trainer's log history.
+    """Align the SFT adapter by a method, write the new adapter to `out`, and return the trainer's log history.
 
-    data: what the method learns from. "dpo" (Rafailov et al. 2023, the SFT model as reference), "orpo" (Hong et al. 2024,
-    without a reference) and "orpo_base" (the same from the base model, without SFT): preference pairs. "kto" (Ethayarajh
-    et al. 2024): unpaired answers with a label. "rloo" (Ahmadian et al. 2024), "grpo" (Shao et al. 2024) and "ppo" (see
-    `ppo`): prompts with what `reward` needs (see `rewards.prompts`). Resumes as train_sft does.
+    data: what the method learns from (see `learns_from`).
+    - Preference pairs for "dpo" (Rafailov et al. 2023, the SFT model as reference), "orpo" (Hong et al. 2024, without a
+      reference) and "orpo_base" (the same from the base model, without SFT).
+    - Unpaired answers with a label for "kto" (Ethayarajh et al. 2024).
+    - Prompts with the columns that `reward` needs for "rloo" (Ahmadian et al. 2024), "grpo" (Shao et al. 2024) and
+      "ppo" (see `ppo`).
+    Resumes as train_sft does. Raises InputError for an unknown method, without data, SFT adapter or reward.
     """
-    if method not in METHODS:
-        raise InputError(f"Unknown align method '{method}': choose among {', '.join(METHODS)}.")
-    if not data:
-        raise InputError(
-            f"There is nothing for {method} to learn from: sample more rows (preference_rows), lower "
-            "preference_margin or raise length_tolerance."
-        )
-    if not sft.is_dir():
-        raise InputError(f"The SFT adapter is missing: {sft} does not exist. Run 04_fine_tune of this iteration first.")
+    _check_inputs(method, data, sft, reward)
     settings = settings or AlignSettings()
     start = None if method == "orpo_base" else sft
-    if method in online.ONLINE_METHODS and reward is None:
-        raise InputError(f"{method} needs a reward: pass rewards.function(judge) as `reward`.")
 
     def build(work: Path) -> Any:
         model, common = load_trainable(base, start, tuning), common_settings(work, tuning)
         if method in online.ONLINE_METHODS:
-            return online.online_trainer(method, model, tokenizer(base), data, reward, common, settings.online)
-        return BUILDERS[method](model, tokenizer(base), data, common, settings, tuning)
+            return online.online_trainer(method, model, load_tokenizer(base), data, reward, common, settings.online)
+        return BUILDERS[method](model, load_tokenizer(base), data, common, settings, tuning)
 
     identity = [
         method,
@@ -102,17 +103,30 @@ def align_model(
         reward.__name__ if method in online.ONLINE_METHODS else "",
         weights_hash(sft) if start else "",
     ]
-    lacked = getattr(reward, "unknown", 0)
-    history = run_training(build, out, base=base, base_id=base_id, identity=identity, ids=[row["id"] for row in data])
-    if (
-        getattr(reward, "unknown", 0) > lacked
-    ):  # the judge was away for some answers: a stage that runs again learns anew
-        files.write_json(out / "training.json", files.read_json(out / "training.json") | {"key": ""})
+    unknown = getattr(reward, "unknown", 0)
+    ids = [row["id"] for row in data]
+    history = train_language_model(build, out, base=base, base_id=base_id, identity=identity, ids=ids)
+    if getattr(reward, "unknown", 0) > unknown:  # the judge failed on some answers: another call shall train again
+        files.write_json(out / RECORD, files.read_json(out / RECORD) | {"key": ""})
     return history
 
 
+def _check_inputs(method: str, data: Sequence[dict[str, Any]], sft: Path, reward: Reward | None) -> None:
+    if method not in METHODS:
+        raise InputError(f"Unknown align method '{method}': choose among {', '.join(METHODS)}.")
+    if not data:
+        raise InputError(
+            f"There is nothing for {method} to learn from: sample more rows (preference_rows), lower "
+            "preference_margin or raise length_tolerance."
+        )
+    if not sft.is_dir():
+        raise InputError(f"The SFT adapter is missing: {sft} does not exist. Run 04_fine_tune of this iteration first.")
+    if method in online.ONLINE_METHODS and reward is None:
+        raise InputError(f"{method} needs a reward: pass online.reward_function(judge) as `reward`.")
+
+
 def keep_sft(sft: Path, outs: Sequence[Path]) -> None:
-    """Put a copy of the SFT weights in each folder of `outs`: what alignment yields when there is nothing to learn from."""
+    """Put a copy of the SFT weights in each folder of `outs`, the result of a method that has nothing to learn from."""
     for out in outs:
         shutil.rmtree(out, ignore_errors=True)
         shutil.copytree(sft, out.with_name(f".{out.name}-new"), dirs_exist_ok=True)
@@ -125,7 +139,7 @@ def learns_from(method: str) -> str:
 
 
 def check_alignment(methods: Sequence[str], tuning: Tuning, sampling: online.Sampling) -> None:
-    """Raise InputError for what some method will refuse, before the first of them trains."""
+    """Raise InputError for settings that one of the methods would refuse, before the first method trains."""
     for method in methods:
         if method not in METHODS:
             raise InputError(f"Unknown align method '{method}': choose among {', '.join(METHODS)}.")
@@ -138,26 +152,32 @@ def check_alignment(methods: Sequence[str], tuning: Tuning, sampling: online.Sam
 
 
 def can_teach(method: str, data: Sequence[dict[str, Any]]) -> bool:
-    """Say whether a method can learn from the data: there is some, and for KTO good as well as bad answers."""
+    """Tell whether a method can learn from the data: it needs rows, and KTO needs good as well as bad answers."""
     return bool(data) and (method != "kto" or len({row["label"] for row in data}) == 2)
 
 
 def with_steps(tuning: Tuning, rows: int, steps: int) -> Tuning:
-    """Return the tuning with an equal number of optimiser steps for every method; 0: what its epochs give for `rows`."""
-    a_step = tuning.batch_size * tuning.accumulation
-    return replace(tuning, steps=steps or max(1, round(tuning.epochs * rows / a_step)))
+    """Return the tuning with that many optimiser steps, so that every method takes equally many.
+
+    steps: 0 takes the number that the tuning's epochs over `rows` rows need.
+    """
+    rows_a_step = tuning.batch_size * tuning.accumulation
+    return replace(tuning, steps=steps or max(1, round(tuning.epochs * rows / rows_a_step)))
 
 
-def _dpo(model: Any, words: Any, pairs: Sequence[dict], common: dict, settings: AlignSettings, tuning: Tuning) -> Any:
+def _dpo(
+    model: Any, tokenizer: Any, pairs: Sequence[dict], common: dict, settings: AlignSettings, tuning: Tuning
+) -> Any:
     from trl import DPOConfig, DPOTrainer
 
     if unknown := [name for name in settings.dpo_loss if name not in LOSSES]:
         raise InputError(f"Unknown dpo_loss '{unknown[0]}': choose among {', '.join(LOSSES)}.")
-    pairs = _seen(pairs, tuning.batch_size, tuning)
-    losses = [*settings.dpo_loss, *["sft"] * (settings.nll_weight > 0)]
-    shares = [1.0] * len(settings.dpo_loss) + [settings.nll_weight] * (settings.nll_weight > 0)
+    pairs = _drawn(pairs, tuning.batch_size, tuning)
+    losses, shares = list(settings.dpo_loss), [1.0] * len(settings.dpo_loss)
+    if settings.nll_weight > 0:
+        losses, shares = [*losses, "sft"], [*shares, settings.nll_weight]
     # No reference model is given: TRL then freezes a copy of the adapter as it is now, which is the SFT model.
-    # EXO's target gives the rejected answer 1e-3 (Ji et al. 2024); without any its loss is infinite
+    # EXO's target gives the rejected answer a probability of 1e-3 (Ji et al. 2024): with 0 its loss is infinite.
     config = DPOConfig(
         **common,
         beta=settings.beta,
@@ -167,26 +187,25 @@ def _dpo(model: Any, words: Any, pairs: Sequence[dict], common: dict, settings: 
         loss_weights=shares,
         label_smoothing=1e-3 if "exo_pair" in losses else 0.0,
     )
-    trainer = DPOTrainer(
-        model=model, args=config, train_dataset=_dataset(pairs, "chosen", "rejected"), processing_class=words
-    )
-    _all_kept(trainer, pairs)
+    data = _dataset(pairs, "chosen", "rejected")
+    trainer = DPOTrainer(model=model, args=config, train_dataset=data, processing_class=tokenizer)
+    _check_all_kept(trainer, pairs)
     return trainer
 
 
-def _kto(model: Any, words: Any, rows: Sequence[dict], common: dict, settings: AlignSettings, tuning: Tuning) -> Any:
+def _kto(
+    model: Any, tokenizer: Any, rows: Sequence[dict], common: dict, settings: AlignSettings, tuning: Tuning
+) -> Any:
     from trl import KTOConfig, KTOTrainer
 
     if not can_teach("kto", rows):
-        raise InputError(
-            f"kto needs good and bad answers: {sum(row['label'] for row in rows)} of {len(rows)} are good. Sample "
-            "more rows (preference_rows)."
-        )
-    given, rows = rows, _seen(rows, 2 * tuning.batch_size, tuning)  # mixed: TRL takes them in their order
-    if not can_teach("kto", rows):  # the few that are seen are all of one kind
+        found = f"{sum(row['label'] for row in rows)} of {len(rows)} are good"
+        raise InputError(f"kto needs good and bad answers: {found}. Sample more rows (preference_rows).")
+    given, rows = rows, _drawn(rows, 2 * tuning.batch_size, tuning)  # shuffled: TRL takes them in their order
+    if not can_teach("kto", rows):  # the rows drawn are all good or all bad: put in one of the other kind
         rows[-1] = next(row for row in given if row["label"] != rows[0]["label"])
     desirable, undesirable = thumb_weights(rows)
-    # an answer is one sequence, a pair two: a step sees as many answers as one of the paired methods
+    # A pair holds two answers: with twice the batch size, a step sees as many answers as in the paired methods.
     config = KTOConfig(
         **common | {"per_device_train_batch_size": 2 * tuning.batch_size},
         beta=settings.beta,
@@ -195,36 +214,33 @@ def _kto(model: Any, words: Any, rows: Sequence[dict], common: dict, settings: A
         desirable_weight=desirable,
         undesirable_weight=undesirable,
     )
-    trainer = KTOTrainer(
-        model=model, args=config, train_dataset=_dataset(rows, "completion", "label"), processing_class=words
-    )
-    _all_kept(trainer, rows)
+    data = _dataset(rows, "completion", "label")
+    trainer = KTOTrainer(model=model, args=config, train_dataset=data, processing_class=tokenizer)
+    _check_all_kept(trainer, rows)
     return trainer
 
 
-def _orpo(model: Any, words: Any, pairs: Sequence[dict], common: dict, settings: AlignSettings, tuning: Tuning) -> Any:
+def _orpo(
+    model: Any, tokenizer: Any, pairs: Sequence[dict], common: dict, settings: AlignSettings, tuning: Tuning
+) -> Any:
     config_of, trainer_of = experimental_orpo()
-    longest = max(
-        len(words.apply_chat_template(p["prompt"] + p[side], return_dict=False))
-        for p in pairs
-        for side in ("chosen", "rejected")
-    )
+    texts = [pair["prompt"] + pair[side] for pair in pairs for side in ("chosen", "rejected")]
+    longest = max(len(tokenizer.apply_chat_template(text, return_dict=False)) for text in texts)
     config = config_of(**common, beta=settings.beta, max_length=longest + 8, remove_unused_columns=False)
-    return trainer_of(
-        model=model, args=config, train_dataset=_dataset(pairs, "chosen", "rejected"), processing_class=words
-    )
+    data = _dataset(pairs, "chosen", "rejected")
+    return trainer_of(model=model, args=config, train_dataset=data, processing_class=tokenizer)
 
 
 def _orpo_base(
-    model: Any, words: Any, pairs: Sequence[dict], common: dict, settings: AlignSettings, tuning: Tuning
+    model: Any, tokenizer: Any, pairs: Sequence[dict], common: dict, settings: AlignSettings, tuning: Tuning
 ) -> Any:
     if tuning.mode != "full":
         from peft import get_peft_model
         from transformers import set_seed
 
-        set_seed(tuning.seed)  # the trainer does so only later, and the new adapter begins at random
+        set_seed(tuning.seed)  # the trainer sets its seed later than the new adapter draws its random weights
         model = get_peft_model(model, lora_config(tuning, model.config))
-    return _orpo(model, words, pairs, common, settings, tuning)
+    return _orpo(model, tokenizer, pairs, common, settings, tuning)
 
 
 BUILDERS: dict[str, Callable[..., Any]] = {"dpo": _dpo, "orpo": _orpo, "orpo_base": _orpo_base, "kto": _kto}
@@ -238,16 +254,16 @@ def experimental_orpo() -> tuple[type, type]:
     except ImportError as error:
         import trl
 
+        lacking = f"TRL {trl.__version__} has no trl.experimental.orpo ({error})"
         raise InputError(
-            f"ORPO is experimental in TRL, and TRL {trl.__version__} has no trl.experimental.orpo ({error}): "
-            f"pip install trl=={TRL}, or leave orpo out of align_methods."
+            f"ORPO is experimental in TRL, and {lacking}: pip install trl=={TRL}, or leave orpo out of align_methods."
         ) from error
     return ORPOConfig, ORPOTrainer
 
 
-def _seen(rows: Sequence[dict], a_step: int, tuning: Tuning) -> list[dict]:
-    """Return the rows in random order, no more than the steps will see: the reference is run on each beforehand."""
-    size = min(len(rows), a_step * tuning.accumulation * tuning.steps or len(rows))
+def _drawn(rows: Sequence[dict], batch_size: int, tuning: Tuning) -> list[dict]:
+    """Return the rows in random order, no more than the steps need: TRL runs the reference on each beforehand."""
+    size = min(len(rows), batch_size * tuning.accumulation * tuning.steps or len(rows))
     return random.Random(tuning.seed).sample(list(rows), size)
 
 
@@ -257,17 +273,49 @@ def _dataset(rows: Sequence[dict], *columns: str) -> Any:
     return Dataset.from_list([{name: row[name] for name in ("prompt", *columns)} for row in rows])
 
 
-def _all_kept(trainer: Any, rows: Sequence[dict]) -> None:
-    if len(trainer.train_dataset) != len(rows):  # TRL drops what it finds too long without a word
+def _check_all_kept(trainer: Any, rows: Sequence[dict]) -> None:
+    if len(trainer.train_dataset) != len(rows):  # TRL drops rows that it finds too long, and does not say so
         raise InputError(f"TRL kept {len(trainer.train_dataset)} of {len(rows)} rows: their prompts are too long.")
 
 
 def thumb_weights(records: Sequence[Mapping[str, Any]]) -> tuple[float, float]:
-    """Return KTO's desirable and undesirable weight with which thumbs up and down count alike (1.0 for the more frequent).
+    """Return KTO's desirable and undesirable weight, with which thumbs up and thumbs down count alike in sum.
 
-    Equal totals are the lower end of the range 1 to 4/3 that Ethayarajh et al. (2024), section 4.1, advise. Without any
-    thumb up, or any down, both are 1.
+    The more frequent kind weighs 1.0. Equal sums are the lower end of the range 1 to 4/3 that Ethayarajh et al. (2024),
+    section 4.1, advise. Without any thumb up, or without any thumb down, both weights are 1.
     """
     up = sum(bool(record["label"]) for record in records)
     down = len(records) - up
     return (max(1.0, down / up), max(1.0, up / down)) if up and down else (1.0, 1.0)
+
+
+def align_all(
+    methods: Sequence[str],
+    base: Path,
+    base_id: str,
+    data: Mapping[str, Sequence[dict[str, Any]]],
+    adapters: Path,
+    *,
+    tuning: Tuning,
+    sft: Path,
+    settings: AlignSettings,
+    reward: Reward | None,
+) -> dict[str, list[dict[str, Any]]]:
+    """Align the SFT adapter by every method into `adapters`/METHOD; return the log history of each that could learn.
+
+    data: "pairs", "answers" and "prompts", of which each method takes what it learns from. A method without anything to
+    learn from gets a copy of the SFT weights and has no history. Raises InputError before the first method trains, if
+    one of them would refuse its settings.
+    """
+    check_alignment(methods, tuning, settings.online)
+    sources = {method: data[learns_from(method)] for method in methods}
+    untaught = [method for method, made in sources.items() if not can_teach(method, made)]
+    histories = {
+        method: align_model(
+            method, base, base_id, made, adapters / method, tuning=tuning, sft=sft, settings=settings, reward=reward
+        )
+        for method, made in sources.items()
+        if method not in untaught
+    }
+    keep_sft(sft, [adapters / method for method in untaught])
+    return histories

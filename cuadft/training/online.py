@@ -1,8 +1,9 @@
-"""Online RL from the SFT adapter: RLOO and GRPO with TRL's trainers, PPO with `ppo`, on answers sampled as it learns.
+"""Online reinforcement learning from the SFT adapter, on answers that the model samples as it learns.
 
-The reward of online methods: the judge's score or the gold metric of each sampled answer, as TRL calls it.
+RLOO and GRPO run in TRL's trainers, PPO in `ppo`. The reward of a sampled answer is a judge's score or the token F1
+against the gold spans, given as TRL asks for it:
 
-    reward = rewards.function(OfflineJudge())
+    reward = reward_function(OfflineJudge())
     reward(prompts=..., completions=[[{"role": "assistant", "content": "..."}]], question=[...], answers=[...])
 """
 
@@ -19,14 +20,15 @@ from cuadft.evaluation.judge import Judge, gold_texts
 from cuadft.evaluation.text_scores import token_f1
 
 ONLINE_METHODS = ("rloo", "grpo", "ppo")
+Reward = Callable[..., list[float | None]]  # called as TRL calls a reward function; None: no reward is known
 
 
 @dataclass(frozen=True)
 class Sampling:
-    """Say how answers are sampled: `generations` of a prompt in RLOO and GRPO (PPO needs one), and how far they may go.
+    """Say how answers are sampled: `generations` a prompt in RLOO and GRPO (PPO needs one), of `max_tokens` at most.
 
-    kl: weight of the penalty for leaving the SFT model, in nats. Every step learns from two answers for each pair that an
-    offline method would see, so that equal steps mean equal numbers of answers.
+    kl: reward lost per nat of leaving the SFT model. Every step learns from two answers for each pair that an offline
+    method would see, so that equal steps mean equal numbers of answers.
     """
 
     generations: int = 4
@@ -35,108 +37,12 @@ class Sampling:
     kl: float = 0.05
 
 
-def online_trainer(
-    method: str,
-    model: Any,
-    words: Any,
-    rows: Sequence[dict[str, Any]],
-    reward: Reward,
-    common: dict[str, Any],
-    sampling: Sampling,
-) -> Any:
-    """Return the trainer of an online method; raises InputError if its batch does not hold whole groups of answers."""
-    from datasets import Dataset
-
-    answers = 2 * common["per_device_train_batch_size"]
-    settings = common | {"per_device_train_batch_size": answers}
-    if common["max_steps"] < 1:
-        raise InputError(
-            f"{method} needs a number of steps, not {common['max_steps']}: give Tuning.steps (see align.budget)."
-        )
-    if method == "ppo":
-        return _ppo(model, words, rows, reward, settings, sampling)
-    whole_groups(method, answers, sampling)
-    prompts = answers // sampling.generations * settings["gradient_accumulation_steps"] * settings["max_steps"]
-    data = Dataset.from_list(online_passes(rows, prompts, seed=settings["seed"]))
-    return _grouped(method, model, words, data, reward, settings, sampling)
-
-
-def whole_groups(method: str, answers: int, sampling: Sampling) -> None:
-    """Raise InputError if the answers of a step are no whole groups of answers to one question."""
-    if sampling.generations < 2 or answers % sampling.generations:
-        raise InputError(
-            f"{method} compares answers to the same question, and {answers} answers a step (2 x align_batch_size) "
-            f"are no whole groups of {sampling.generations} (online_generations): choose a number from 2 that "
-            "divides them."
-        )
-
-
-def online_passes(rows: Sequence[dict[str, Any]], size: int, *, seed: int) -> list[dict[str, Any]]:
-    """Return `size` rows: the given ones shuffled, again and again.
-
-    One long pass instead of several: TRL's sampler would begin a later pass in another order after a resume.
-    """
-    draw, made = random.Random(seed), []
-    while len(made) < size:
-        made += draw.sample(list(rows), len(rows))
-    return made[:size]
-
-
-def _grouped(
-    method: str, model: Any, words: Any, data: Any, reward: Reward, settings: dict[str, Any], sampling: Sampling
-) -> Any:
-    from trl import GRPOConfig, GRPOTrainer, RLOOConfig, RLOOTrainer
-
-    config_of, trainer_of = (RLOOConfig, RLOOTrainer) if method == "rloo" else (GRPOConfig, GRPOTrainer)
-    config = config_of(
-        **settings,
-        num_generations=sampling.generations,
-        temperature=sampling.temperature,
-        max_completion_length=sampling.max_tokens,
-        beta=sampling.kl,
-        top_k=0,
-        shuffle_dataset=False,
-    )
-    return trainer_of(model=model, args=config, train_dataset=data, processing_class=words, reward_funcs=reward)
-
-
-def _ppo(
-    model: Any, words: Any, rows: Sequence[dict[str, Any]], reward: Reward, settings: dict[str, Any], sampling: Sampling
-) -> Any:
-    from cuadft.training.ppo import PPOSettings, PPOTrainer
-
-    size = settings["per_device_train_batch_size"] * settings["gradient_accumulation_steps"]
-    # one pass over each answer, as the other methods make; its minibatches still leave the policy that sampled it
-    ppo = PPOSettings(
-        kl_coef=sampling.kl,
-        rollout=size,
-        steps=settings["max_steps"],
-        epochs=1,
-        max_new_tokens=sampling.max_tokens,
-        temperature=sampling.temperature,
-        checkpointing=settings["gradient_checkpointing"],
-    )
-    return PPOTrainer(
-        model,
-        words,
-        list(rows),
-        reward,
-        ppo,
-        settings["output_dir"],
-        learning_rate=settings["learning_rate"],
-        seed=settings["seed"],
-        save_steps=settings["save_steps"],
-    )
-
-
-Reward = Callable[..., list[float | None]]
-
-
 def reward_function(judge: Judge | None = None) -> Reward:
     """Return the reward function: the judge's score of an answer or, without a judge, its token F1 (0 to 1).
 
-    An empty answer scores 0, as it does in inference. An answer whose judgement failed gets None: it is unknown, and
-    left out of the update.
+    An empty answer scores 0, as it does in inference. An answer whose judgement failed gets None, and is left out of
+    the update. The function counts those answers in its attribute `unknown`. It raises InputError if the judge fails on
+    all answers of a call.
     """
 
     def reward(prompts: Sequence[Any], completions: Sequence[Any], **columns: Any) -> list[float | None]:
@@ -150,19 +56,124 @@ def reward_function(judge: Judge | None = None) -> Reward:
         scores = [None if math.isnan(score) else float(score) for score in rated["judge_score"]]
         reward.unknown += scores.count(None)
         if rows and all(score is None for score in scores):
+            why = f"The judge failed on all {len(rows)} answers of a step ({rated['judge_error'].iloc[0]})"
             raise InputError(
-                f"The judge failed on all {len(rows)} answers of a step ({rated['judge_error'].iloc[0]}): nothing "
-                "can be learned without it. Run again when it is back: training goes on from its checkpoint."
+                f"{why}: nothing can be learned without it. Run again when it is back: training goes on from its "
+                "checkpoint."
             )
         return scores
 
     reward.unknown = 0  # answers without a reward so far
-    # under which TRL logs it, and by which align.train tells rewards apart; the offline judge is "judge" alone
+    # TRL logs the reward under this name, and `align.align_model` tells rewards apart by it.
+    # The offline judge is called "judge" alone.
     reward.__name__ = "gold" if judge is None else f"judge {judge.name}".removesuffix(" offline")
     return reward
 
 
 def completion_text(completion: Any) -> str | None:
-    """Return a completion's text as the program takes it; None if it is empty."""
+    """Return a completion's text as the program reads it, None if it is empty."""
     content = completion if isinstance(completion, str) else completion[-1]["content"]
     return content.strip() or None
+
+
+def online_trainer(
+    method: str,
+    model: Any,
+    tokenizer: Any,
+    rows: Sequence[dict[str, Any]],
+    reward: Reward,
+    common: dict[str, Any],
+    sampling: Sampling,
+) -> Any:
+    """Return the trainer of an online method.
+
+    common: TrainingArguments, as `sft.common_settings` returns them. Raises InputError without a number of steps, or if
+    a batch does not hold whole groups of answers.
+    """
+    from datasets import Dataset
+
+    answers = 2 * common["per_device_train_batch_size"]
+    settings = common | {"per_device_train_batch_size": answers}
+    if common["max_steps"] < 1:
+        steps = common["max_steps"]
+        raise InputError(f"{method} needs a number of steps, not {steps}: give Tuning.steps (see align.with_steps).")
+    if method == "ppo":
+        return _ppo_trainer(model, tokenizer, rows, reward, settings, sampling)
+    whole_groups(method, answers, sampling)
+    prompts = answers // sampling.generations * settings["gradient_accumulation_steps"] * settings["max_steps"]
+    data = Dataset.from_list(online_passes(rows, prompts, seed=settings["seed"]))
+    return _trl_trainer(method, model, tokenizer, data, reward, settings, sampling)
+
+
+def whole_groups(method: str, answers: int, sampling: Sampling) -> None:
+    """Raise InputError if the answers of a step do not divide into groups of `generations` answers to one question."""
+    if sampling.generations < 2 or answers % sampling.generations:
+        raise InputError(
+            f"{method} compares answers to the same question, and {answers} answers a step (2 x align_batch_size) "
+            f"are no whole groups of {sampling.generations} (online_generations): choose a number from 2 that "
+            "divides them."
+        )
+
+
+def online_passes(rows: Sequence[dict[str, Any]], size: int, *, seed: int) -> list[dict[str, Any]]:
+    """Return `size` rows: all given rows shuffled, then all shuffled again, and so on.
+
+    The trainer makes one long pass over them instead of several: after a resume, TRL's sampler would begin a later pass
+    in another order.
+    """
+    draw, made = random.Random(seed), []
+    while len(made) < size:
+        made += draw.sample(list(rows), len(rows))
+    return made[:size]
+
+
+def _trl_trainer(
+    method: str, model: Any, tokenizer: Any, data: Any, reward: Reward, settings: dict[str, Any], sampling: Sampling
+) -> Any:
+    from trl import GRPOConfig, GRPOTrainer, RLOOConfig, RLOOTrainer
+
+    config_of, trainer_of = (RLOOConfig, RLOOTrainer) if method == "rloo" else (GRPOConfig, GRPOTrainer)
+    config = config_of(
+        **settings,
+        num_generations=sampling.generations,
+        temperature=sampling.temperature,
+        max_completion_length=sampling.max_tokens,
+        beta=sampling.kl,
+        top_k=0,
+        shuffle_dataset=False,
+    )
+    return trainer_of(model=model, args=config, train_dataset=data, processing_class=tokenizer, reward_funcs=reward)
+
+
+def _ppo_trainer(
+    model: Any,
+    tokenizer: Any,
+    rows: Sequence[dict[str, Any]],
+    reward: Reward,
+    settings: dict[str, Any],
+    sampling: Sampling,
+) -> Any:
+    from cuadft.training.ppo import PPOSettings, PPOTrainer
+
+    size = settings["per_device_train_batch_size"] * settings["gradient_accumulation_steps"]
+    # One pass over the answers, as in the other methods: all but its first minibatch still need PPO's clipping.
+    ppo = PPOSettings(
+        kl_coef=sampling.kl,
+        rollout=size,
+        steps=settings["max_steps"],
+        epochs=1,
+        max_new_tokens=sampling.max_tokens,
+        temperature=sampling.temperature,
+        checkpointing=settings["gradient_checkpointing"],
+    )
+    return PPOTrainer(
+        model,
+        tokenizer,
+        list(rows),
+        reward,
+        ppo,
+        settings["output_dir"],
+        learning_rate=settings["learning_rate"],
+        seed=settings["seed"],
+        save_steps=settings["save_steps"],
+    )

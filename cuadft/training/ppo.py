@@ -1,14 +1,15 @@
-"""A training loop of our own: steps that are logged, told to callbacks, saved, and gone on from after a kill.
+"""Proximal policy optimisation (PPO) of a language model's LoRA adapter, small enough to read in one sitting.
 
-    class Mine(Stepwise):
-        def step(self, number): ...  # change the weights, return what to log
+One step samples answers and has them rewarded. It works out for every token how much better than expected it was (its
+advantage). Then it makes good tokens likelier, in small clipped moves that stay near the SFT model. Sources: PPO,
+Schulman et al. 2017; GAE, Schulman et al. 2016; "The N Implementation Details of RLHF with PPO", Huang et al. 2024.
+Tensors have shape (answers, tokens); a mask is 1 on an answer's tokens and its end mark, and 0 behind them.
 
-Proximal policy optimisation (PPO) of a language model's LoRA adapter, small enough to read in one sitting.
+    trainer = PPOTrainer(model, tokenizer, rows, reward, PPOSettings(steps=50), folder, learning_rate=1e-4)
+    log = trainer.train()  # reward, KL divergence and losses, one entry a step
 
-One step: sample answers, have them rewarded, work out for every token how much better than expected it was (its
-advantage), then make good tokens likelier, in small clipped moves that stay near the SFT model. Sources: PPO, Schulman et
-al. 2017; GAE, Schulman et al. 2016; "The N Implementation Details of RLHF with PPO", Huang et al. 2024. Tensors are
-(answers, tokens); a mask is 1 on an answer's tokens and its end mark, 0 behind.
+`Stepwise` is the loop under it: it logs, tells callbacks, saves, and goes on after a kill. A subclass defines
+`step(number)`, which changes the weights and returns what to log.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import random
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,22 +32,68 @@ from torch import Tensor
 from cuadft.core.errors import InputError
 from cuadft.core.files import file_hash, read_json, value_hash, write_bytes, write_json
 
-KEPT = 2  # states: the second is for a disk that loses the first
+STATES_KEPT = 2  # saved states: the older is for a disk that loses the newer
+LARGE = 1e9  # no setting needs a larger number
+LIMITS = {  # the smallest and the largest value of each setting
+    "steps": (1, LARGE),
+    "rollout": (1, LARGE),
+    "minibatch": (1, LARGE),
+    "epochs": (1, LARGE),
+    "max_new_tokens": (1, LARGE),
+    "temperature": (1e-6, LARGE),
+    "kl_coef": (0, LARGE),
+    "clip": (1e-6, LARGE),
+    "value_clip": (1e-6, LARGE),
+    "value_coef": (0, LARGE),
+    "gamma": (0, 1),
+    "lam": (0, 1),
+    "missing_eos_penalty": (0, LARGE),
+    "max_grad_norm": (1e-6, LARGE),
+    "checkpointing": (0, 1),
+}
+WHOLE_NUMBERS = ("steps", "rollout", "minibatch", "epochs", "max_new_tokens", "checkpointing")
 
 
-def draw_step(rows: Sequence[Any], size: int, number: int, seed: int) -> list[Any]:
-    """Return the rows of step `number`: all rows are shuffled, used up `size` a step, and shuffled again."""
-    places = [divmod(i, len(rows)) for i in range(number * size, (number + 1) * size)]
-    orders = {n: random.Random(f"{seed} {n}").sample(range(len(rows)), len(rows)) for n, _ in places}
-    return [rows[orders[n][i]] for n, i in places]
+@dataclass(frozen=True)
+class PPOSettings:
+    """Say how PPO learns: `steps` of `rollout` sampled answers, each learned from `epochs` times in minibatches.
+
+    kl_coef: reward lost per nat of leaving the SFT model. clip, value_clip: how far a token's probability ratio and its
+    value may move in a step. gamma, lam: discount and lambda of `gae`. missing_eos_penalty: reward lost by an answer
+    without its end mark. checkpointing: compute activations twice, to hold fewer in memory. `LIMITS` has the range of
+    each; InputError is raised for a value outside it.
+    """
+
+    steps: int = 50
+    rollout: int = 16
+    minibatch: int = 4
+    epochs: int = 2
+    max_new_tokens: int = 64
+    temperature: float = 1.0
+    kl_coef: float = 0.05
+    clip: float = 0.2
+    value_clip: float = 0.2
+    value_coef: float = 0.1
+    gamma: float = 1.0
+    lam: float = 0.95
+    missing_eos_penalty: float = 0.0
+    max_grad_norm: float = 1.0
+    checkpointing: bool = False
+
+    def __post_init__(self) -> None:
+        for name, (low, high) in LIMITS.items():
+            value, kind = getattr(self, name), "whole number" if name in WHOLE_NUMBERS else "number"
+            if not low <= value <= high or (name in WHOLE_NUMBERS and not isinstance(value, int)):
+                raise InputError(f"Invalid PPO {name}={value!r}: give a {kind} from {low} to {high:g}.")
 
 
 class Stepwise:
-    """Run `steps` steps on the tensors `trained` (by name) with their optimiser, saving each `save_steps` (0: at the end).
+    """Run `steps` steps on the tensors `trained` (by name) with their optimiser.
 
-    identity: what the training depends on, besides the start weights; states of another one are refused. A step's
-    randomness must come from its number, so that an interrupted training ends equal to an unbroken one. `state` is as
-    transformers' trainers have it.
+    save_steps: after how many steps the state is saved each time; 0 saves it at the end only.
+    identity: what the training depends on, besides the start weights; saved states of another identity are refused. A
+    step must draw its random numbers from its own number, so that an interrupted training ends equal to an unbroken
+    one. `state` is a TrainerState, as in transformers' trainers.
     """
 
     def __init__(
@@ -69,9 +117,9 @@ class Stepwise:
         raise NotImplementedError
 
     def train(self, resume_from_checkpoint: str | Path | None = None) -> list[dict[str, Any]]:
-        """Train to the last step, from the newest whole state in output_dir on; returns the log, one entry a step.
+        """Train to the last step, from the newest whole state in output_dir on; return the log, one entry a step.
 
-        resume_from_checkpoint: another folder of states. Raises InputError if they are of other settings or data.
+        resume_from_checkpoint: another folder of saved states. Raises InputError if they are of other settings or data.
         """
         from tqdm.auto import tqdm
 
@@ -90,9 +138,9 @@ class Stepwise:
         return self.state.log_history
 
     def add_callback(self, callback: Any) -> None:
-        """Have a transformers TrainerCallback told when training begins and ends, when a step ends, and what it logs.
+        """Tell a transformers TrainerCallback when training begins and ends, when a step ends, and what it logs.
 
-        It gets the state, and None for the arguments and the control that only transformers' trainers have.
+        It gets the state, and None for the arguments and the control, which only transformers' trainers have.
         """
         self.callbacks.append(callback)
 
@@ -105,7 +153,7 @@ class Stepwise:
             getattr(callback, event)(None, self.state, None, **given)
 
     def _save(self) -> None:
-        """Write tensors, the optimiser's moments and the log in one step: a kill leaves the states before as they are."""
+        """Write weights, the optimiser's moments and the log in one step: a kill leaves the older states whole."""
         from safetensors.torch import save
 
         tensors = {f"weight {name}": p.detach().contiguous() for name, p in self.trained.items()}
@@ -118,10 +166,11 @@ class Stepwise:
         record = {"key": self.key, "log_history": self.state.log_history}
         write_json(scratch / "state.json", record | {"sha256": file_hash(scratch / "tensors.safetensors")})
         os.replace(scratch, final)
-        for old in _states(self.folder)[KEPT:]:
+        for old in _states(self.folder)[STATES_KEPT:]:
             shutil.rmtree(old)
 
     def _resume(self, folder: Path) -> None:
+        """Take weights, moments and log from the newest whole state in the folder, if there is one."""
         from safetensors.torch import load_file
 
         whole = next(((state, record) for state in _states(folder) if (record := _record(state))), None)
@@ -135,127 +184,22 @@ class Stepwise:
         tensors = load_file(state / "tensors.safetensors")
         for name, parameter in self.trained.items():
             parameter.data.copy_(tensors[f"weight {name}"])
-            moments = {
-                key: tensors[f"{key} {name}"] for key in ("step", "exp_avg", "exp_avg_sq") if f"{key} {name}" in tensors
-            }
-            if moments:  # none before the first update
+            saved = {key: tensors.get(f"{key} {name}") for key in ("step", "exp_avg", "exp_avg_sq")}
+            moments = {key: tensor for key, tensor in saved.items() if tensor is not None}
+            if moments:  # before the first update there are no moments
                 self.optimizer.state[parameter] = {
-                    k: t if k == "step" else t.to(parameter.device) for k, t in moments.items()
+                    key: tensor if key == "step" else tensor.to(parameter.device) for key, tensor in moments.items()
                 }
         self.state.log_history, self.state.global_step = record["log_history"], len(record["log_history"])
-
-
-def _states(folder: Path) -> list[Path]:
-    return sorted(folder.glob("state-*"), reverse=True)
-
-
-def _record(state: Path) -> dict[str, Any] | None:
-    """Return a state's record, None if any part of the state is missing or damaged."""
-    tensors = state / "tensors.safetensors"
-    try:
-        record = read_json(state / "state.json")
-    except InputError:
-        return None
-    return record if tensors.is_file() and record.get("sha256") == file_hash(tensors) else None
-
-
-@dataclass(frozen=True)
-class PPOSettings:
-    """Say how PPO learns: `steps` of `rollout` sampled answers, each learned from `epochs` times in minibatches.
-
-    kl_coef: reward lost per nat of leaving the SFT model. clip, value_clip: how far a token's probability ratio and value
-    may move in a step. missing_eos_penalty: reward lost by an answer without its end mark. checkpointing: compute
-    activations twice, to hold fewer in memory.
-    """
-
-    steps: int = 50
-    rollout: int = 16
-    minibatch: int = 4
-    epochs: int = 2
-    max_new_tokens: int = 64
-    temperature: float = 1.0
-    kl_coef: float = 0.05
-    clip: float = 0.2
-    value_clip: float = 0.2
-    value_coef: float = 0.1
-    gamma: float = 1.0
-    lam: float = 0.95
-    missing_eos_penalty: float = 0.0
-    max_grad_norm: float = 1.0
-    checkpointing: bool = False
-
-    def __post_init__(self) -> None:
-        for name, value in vars(self).items():
-            whole = isinstance(getattr(PPOSettings, name), int)
-            low = 0 if name.endswith(("coef", "penalty", "gamma", "lam", "checkpointing")) else 1 if whole else 1e-6
-            high = 1 if name in ("gamma", "lam", "checkpointing") else 1e9
-            if not low <= value <= high or whole and not isinstance(value, int):
-                raise InputError(
-                    f"Invalid PPO {name}={value!r}: give a {'whole ' * whole}number from {low} to {high:g}."
-                )
-
-
-def masked_mean(x: Tensor, mask: Tensor) -> Tensor:
-    """Return the mean over the mask's tokens (a scalar), 0 if there is none."""
-    return (x * mask).sum() / mask.sum().clamp(min=1)
-
-
-def whiten(x: Tensor, mask: Tensor) -> Tensor:
-    """Return x with mean 0 and variance 1 over the mask's tokens, and 0 outside."""
-    mean = masked_mean(x, mask)
-    return (x - mean) * torch.rsqrt(masked_mean((x - mean) ** 2, mask) + 1e-8) * mask
-
-
-def kl_estimate(logp: Tensor, ref_logp: Tensor, mask: Tensor) -> Tensor:
-    """Return the mean KL divergence from the reference, in nats per token, as Schulman 2020 estimates it: r - 1 - log r."""
-    log_ratio = ref_logp - logp
-    return masked_mean(log_ratio.exp() - 1 - log_ratio, mask)
-
-
-def token_rewards(scores: Tensor, logp: Tensor, ref_logp: Tensor, mask: Tensor, kl_coef: float) -> Tensor:
-    """Return each token's reward: the KL penalty everywhere, and the answer's score (answers,) on its last token."""
-    last = mask.sum(1).long() - 1
-    rewards = -kl_coef * (logp - ref_logp) * mask
-    rewards[torch.arange(len(last), device=last.device), last] += scores
-    return rewards
-
-
-def gae(rewards: Tensor, values: Tensor, mask: Tensor, gamma: float, lam: float) -> tuple[Tensor, Tensor]:
-    """Return the advantages by generalised advantage estimation, and the returns that the values should have foretold.
-
-    delta_t = r_t + gamma V_t+1 - V_t, and A_t = delta_t + gamma lam A_t+1; behind an answer's end both are 0.
-    """
-    values, advantages, after, following = values * mask, torch.zeros_like(rewards), 0.0, 0.0
-    for t in reversed(range(rewards.shape[1])):
-        delta = rewards[:, t] + gamma * following - values[:, t]
-        after = (delta + gamma * lam * after) * mask[:, t]
-        advantages[:, t], following = after, values[:, t]
-    return advantages, advantages + values
-
-
-def policy_loss(logp: Tensor, old_logp: Tensor, advantages: Tensor, mask: Tensor, clip: float) -> tuple[Tensor, Tensor]:
-    """Return the clipped surrogate loss, and the share of tokens where clipping holds (PPO paper, equation 7).
-
-    The pessimistic maximum takes away any gain from moving a probability by more than `clip` in the wanted direction,
-    and keeps the loss from moving it in the other.
-    """
-    ratio = (logp - old_logp).exp()
-    free, clipped = -advantages * ratio, -advantages * ratio.clamp(1 - clip, 1 + clip)
-    return masked_mean(torch.maximum(free, clipped), mask), masked_mean((clipped > free).float(), mask)
-
-
-def value_loss(values: Tensor, old_values: Tensor, returns: Tensor, mask: Tensor, clip: float) -> Tensor:
-    """Return half the squared error of the values, clipped to move by at most `clip` from the old (Huang et al. 2024)."""
-    near = old_values + (values - old_values).clamp(-clip, clip)
-    return 0.5 * masked_mean(torch.maximum((values - returns) ** 2, (near - returns) ** 2), mask)
 
 
 class PPOTrainer(Stepwise):
     """Train the adapter "default" of a PeftModel on a reward; the reference is a frozen copy of that adapter.
 
-    rows: {"prompt": chat messages, ...columns}. reward: called as TRL calls one, reward(prompts=, completions=,
-    **columns), a list each; it returns a number an answer, or None where it has none: that answer is left out of the
-    update and counted as "unrewarded". A step's randomness comes from the seed and its number alone.
+    rows: {"prompt": chat messages, ...columns}. reward: called as TRL calls a reward function, reward(prompts=,
+    completions=, **columns) with lists; it returns a number for each answer, or None for an answer that it cannot
+    reward. An answer without a reward is left out of the update and counted as "unrewarded". The random numbers of a
+    step depend on the seed and the step's number alone.
     """
 
     def __init__(
@@ -276,15 +220,13 @@ class PPOTrainer(Stepwise):
         if not rows:
             raise InputError("There are no prompts to sample answers to: draw more rows (preference_rows).")
         self.accelerator = Accelerator()
-        if (
-            model.device.type != self.accelerator.device.type
-        ):  # a model in 4 bits is there already, and may not be moved
-            model.to(self.accelerator.device)
+        device = self.accelerator.device
+        if model.device.type != device.type:  # a model in 4 bits is there already, and must not be moved
+            model.to(device)
         self.model, self.tokenizer, self.rows, self.reward = model, tokenizer, list(rows), reward
         self.settings, self.learning_rate, self.seed = settings, learning_rate, seed
-        self.value_head = torch.nn.Linear(model.get_base_model().config.get_text_config().hidden_size, 1).to(
-            model.device
-        )
+        width = model.get_base_model().config.get_text_config().hidden_size
+        self.value_head = torch.nn.Linear(width, 1).to(model.device)
         own = self._adapters() | {f"value_head.{name}": p for name, p in self.value_head.named_parameters()}
         optimizer = torch.optim.Adam(own.values(), lr=learning_rate, eps=1e-5)  # Huang et al. 2024 on eps
         super().__init__(
@@ -310,7 +252,7 @@ class PPOTrainer(Stepwise):
         return own
 
     def step(self, number: int) -> dict[str, float]:
-        """Sample, reward, judge and learn; return what to log."""
+        """Sample answers, have them rewarded, assess their tokens and learn; return what to log."""
         rate = self.learning_rate * (1 - number / self.settings.steps)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
@@ -331,17 +273,19 @@ class PPOTrainer(Stepwise):
             batch, raw = _pick(batch, torch.tensor(kept)), torch.tensor([scores[i] for i in kept])
             logs |= {"reward": raw.mean().item(), "reward_std": raw.std(correction=0).item()}
             given = raw.to(self.model.device) - self.settings.missing_eos_penalty * ~batch["ended"]
-            return logs | self._judge(batch, given) | self._update(batch)
+            return logs | self._assess(batch, given) | self._update(batch)
 
     @torch.no_grad()
     def _sample(self, rows: Sequence[Mapping[str, Any]]) -> tuple[dict[str, Tensor], list[str]]:
         """Return left-padded tokens of prompts and sampled answers with their masks, and the answers' texts."""
-        words, device, own = self.tokenizer, self.model.device, self.settings
-        prompts = [words.apply_chat_template(r["prompt"], add_generation_prompt=True, return_dict=False) for r in rows]
-        width, pad = max(map(len, prompts)), words.eos_token_id if words.pad_token_id is None else words.pad_token_id
+        tokenizer, device, own = self.tokenizer, self.model.device, self.settings
+        template = partial(tokenizer.apply_chat_template, add_generation_prompt=True, return_dict=False)
+        prompts = [template(row["prompt"]) for row in rows]
+        width, end, pad = max(map(len, prompts)), tokenizer.eos_token_id, tokenizer.pad_token_id
+        pad = end if pad is None else pad
         seen = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts], device=device)
-        ends = self.model.generation_config.eos_token_id
-        ends = list({words.eos_token_id, *(ends if isinstance(ends, list) else [ends])} - {None})
+        own_ends = self.model.generation_config.eos_token_id
+        ends = list({end, *(own_ends if isinstance(own_ends, list) else [own_ends])} - {None})
         tokens = self.model.eval().generate(
             input_ids=torch.tensor([[pad] * (width - len(p)) + p for p in prompts], device=device),
             attention_mask=seen,
@@ -354,16 +298,13 @@ class PPOTrainer(Stepwise):
             pad_token_id=pad,
             eos_token_id=ends,
         )
-        end = torch.isin(tokens[:, width:], torch.tensor(ends, device=device))
-        mask = end.cumsum(1) - end.long() == 0  # by position, not by token: the padding may be the end mark itself
-        answers = [row[kept] for row, kept in zip(tokens[:, width:], mask & ~end, strict=True)]
-        texts = words.batch_decode(answers, skip_special_tokens=True)
-        return {
-            "tokens": tokens,
-            "seen": torch.cat([seen, mask.long()], 1),
-            "mask": mask.float(),
-            "ended": end.any(1),
-        }, texts
+        is_end = torch.isin(tokens[:, width:], torch.tensor(ends, device=device))
+        # true up to the first end mark; what follows may be end marks as well, where those serve as padding
+        mask = is_end.cumsum(1) - is_end.long() == 0
+        answers = [row[kept] for row, kept in zip(tokens[:, width:], mask & ~is_end, strict=True)]
+        texts = tokenizer.batch_decode(answers, skip_special_tokens=True)
+        seen = torch.cat([seen, mask.long()], 1)
+        return {"tokens": tokens, "seen": seen, "mask": mask.float(), "ended": is_end.any(1)}, texts
 
     def _rewards(self, rows: Sequence[Mapping[str, Any]], texts: Sequence[str]) -> list[float | None]:
         columns = {key: [row.get(key) for row in rows] for key in self.rows[0] if key not in ("prompt", "completion")}
@@ -373,30 +314,33 @@ class PPOTrainer(Stepwise):
             **columns,
         )
         if len(scores) != len(rows):
-            raise InputError(
-                f"The reward returned {len(scores)} scores for {len(rows)} answers: return one each, or None."
-            )
+            given = f"The reward returned {len(scores)} scores for {len(rows)} answers"
+            raise InputError(f"{given}: return one score for each, or None.")
         return [float(score) if score is not None and math.isfinite(score) else None for score in scores]
 
     def _forward(self, batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
-        """Return log-probability, value and entropy of each answer token, as they were before it was drawn, in float32."""
-        width, start = batch["mask"].shape[1], int(batch["seen"].any(0).int().argmax())  # before it, all is padding
+        """Return log-probability, value and entropy of each answer token, as predicted from the tokens before it."""
+        width = batch["mask"].shape[1]
+        start = int(batch["seen"].any(0).int().argmax())  # the columns before it are padding in every row
         tokens, seen = batch["tokens"][:, start:], batch["seen"][:, start:]
         out = self.model(
             tokens,
             attention_mask=seen,
             position_ids=(seen.cumsum(1) - 1).clamp(min=0),
             use_cache=False,
-            logits_to_keep=width + 1,
+            logits_to_keep=width + 1,  # the prompt's tokens carry no loss
             output_hidden_states=True,
-        )  # the prompt's tokens carry no loss
+        )
         every = (out.logits[:, :-1].float() / self.settings.temperature).log_softmax(-1)
         values = self.value_head(out.hidden_states[-1][:, -width - 1 : -1].float())[..., 0]
         return every.gather(-1, tokens[:, -width:, None])[..., 0], values, -(every.exp() * every).detach().sum(-1)
 
     @torch.no_grad()
-    def _judge(self, batch: dict[str, Tensor], scores: Tensor) -> dict[str, float]:
-        """Put old log-probabilities, values, advantages and returns into the batch; return what they say of the policy."""
+    def _assess(self, batch: dict[str, Tensor], scores: Tensor) -> dict[str, float]:
+        """Put log-probabilities, values, advantages and returns into the batch, as they are before the update.
+
+        Return KL divergence, entropy and the share of the returns' variance that the values explain.
+        """
         found, mask, own = {}, batch["mask"], self.settings
         for adapter in ("ref", "default"):
             self.model.set_adapter(adapter)
@@ -406,17 +350,15 @@ class PPOTrainer(Stepwise):
         rewards = token_rewards(scores, logp, ref_logp, mask, own.kl_coef)
         advantages, returns = gae(rewards, values, mask, own.gamma, own.lam)
         batch |= {"logp": logp, "values": values, "returns": returns, "advantages": whiten(advantages, mask)}
-        wrong, spread = (
-            x[mask > 0].var(correction=0).item() for x in (advantages, returns)
-        )  # advantage: return - value
-        return {"kl": kl_estimate(logp, ref_logp, mask).item(), "entropy": masked_mean(entropy, mask).item()} | (
-            {"explained_variance": 1 - wrong / spread} if spread else {}
-        )
+        logs = {"kl": kl_estimate(logp, ref_logp, mask).item(), "entropy": masked_mean(entropy, mask).item()}
+        # an advantage is the return less the value, so that its variance is what the values leave unexplained
+        unexplained, spread = (x[mask > 0].var(correction=0).item() for x in (advantages, returns))
+        return logs | ({"explained_variance": 1 - unexplained / spread} if spread else {})
 
     def _update(self, batch: dict[str, Tensor]) -> dict[str, float]:
         """Learn from a batch; return the mean losses, share of clipped tokens and norm of the gradient."""
         own, logs = self.settings, []
-        self.model.train(own.checkpointing)  # else without dropout, which would change the probability ratios
+        self.model.train(own.checkpointing)  # checkpointing needs training mode; dropout would change the ratios
         for _ in range(own.epochs):
             for rows in torch.randperm(len(batch["mask"])).split(own.minibatch):
                 part = _pick(batch, rows)
@@ -436,4 +378,86 @@ class PPOTrainer(Stepwise):
 
 
 def _pick(batch: Mapping[str, Tensor], rows: Tensor) -> dict[str, Tensor]:
+    """Return the given rows of every tensor of a batch."""
     return {name: part[rows.to(part.device)] for name, part in batch.items()}
+
+
+def draw_step(rows: Sequence[Any], size: int, number: int, seed: int) -> list[Any]:
+    """Return the rows of step `number`: all rows are shuffled, used up `size` a step, and shuffled again."""
+    places = [divmod(i, len(rows)) for i in range(number * size, (number + 1) * size)]  # (pass, place in the pass)
+    orders = {n: random.Random(f"{seed} {n}").sample(range(len(rows)), len(rows)) for n, _ in places}
+    return [rows[orders[n][place]] for n, place in places]
+
+
+def _states(folder: Path) -> list[Path]:
+    """Return the saved states in a folder, the newest first."""
+    return sorted(folder.glob("state-*"), reverse=True)
+
+
+def _record(state: Path) -> dict[str, Any] | None:
+    """Return a saved state's record, None if any part of the state is missing or damaged."""
+    tensors = state / "tensors.safetensors"
+    try:
+        record = read_json(state / "state.json")
+    except InputError:
+        return None
+    return record if tensors.is_file() and record.get("sha256") == file_hash(tensors) else None
+
+
+def masked_mean(x: Tensor, mask: Tensor) -> Tensor:
+    """Return the mean over the mask's tokens (a scalar), 0 if the mask is empty."""
+    return (x * mask).sum() / mask.sum().clamp(min=1)
+
+
+def whiten(x: Tensor, mask: Tensor) -> Tensor:
+    """Return x with mean 0 and variance 1 over the mask's tokens, and 0 outside."""
+    mean = masked_mean(x, mask)
+    return (x - mean) * torch.rsqrt(masked_mean((x - mean) ** 2, mask) + 1e-8) * mask
+
+
+def kl_estimate(logp: Tensor, ref_logp: Tensor, mask: Tensor) -> Tensor:
+    """Return the mean KL divergence from the reference, in nats per token, by Schulman's (2020) estimate r - 1 - log r.
+
+    r is the reference's probability of a token over the policy's.
+    """
+    log_ratio = ref_logp - logp
+    return masked_mean(log_ratio.exp() - 1 - log_ratio, mask)
+
+
+def token_rewards(scores: Tensor, logp: Tensor, ref_logp: Tensor, mask: Tensor, kl_coef: float) -> Tensor:
+    """Return each token's reward: the KL penalty everywhere, and the answer's score (answers,) on its last token."""
+    last = mask.sum(1).long() - 1
+    rewards = -kl_coef * (logp - ref_logp) * mask
+    rewards[torch.arange(len(last), device=last.device), last] += scores
+    return rewards
+
+
+def gae(rewards: Tensor, values: Tensor, mask: Tensor, gamma: float, lam: float) -> tuple[Tensor, Tensor]:
+    """Return the advantages by generalised advantage estimation, and the returns that the values should have foretold.
+
+    delta_t = r_t + gamma V_t+1 - V_t, and A_t = delta_t + gamma lam A_t+1; behind an answer's end both are 0.
+    """
+    values, advantages = values * mask, torch.zeros_like(rewards)
+    next_value, next_advantage = 0.0, 0.0
+    for t in reversed(range(rewards.shape[1])):
+        delta = rewards[:, t] + gamma * next_value - values[:, t]
+        next_advantage = (delta + gamma * lam * next_advantage) * mask[:, t]
+        advantages[:, t], next_value = next_advantage, values[:, t]
+    return advantages, advantages + values
+
+
+def policy_loss(logp: Tensor, old_logp: Tensor, advantages: Tensor, mask: Tensor, clip: float) -> tuple[Tensor, Tensor]:
+    """Return the clipped surrogate loss, and the share of tokens where clipping holds (PPO paper, equation 7).
+
+    The pessimistic maximum takes away any gain from moving a probability by more than `clip` in the wanted direction,
+    and keeps the loss from moving it in the other.
+    """
+    ratio = (logp - old_logp).exp()
+    free, clipped = -advantages * ratio, -advantages * ratio.clamp(1 - clip, 1 + clip)
+    return masked_mean(torch.maximum(free, clipped), mask), masked_mean((clipped > free).float(), mask)
+
+
+def value_loss(values: Tensor, old_values: Tensor, returns: Tensor, mask: Tensor, clip: float) -> Tensor:
+    """Return half the squared error of the values, clipped to move by at most `clip` (Huang et al. 2024)."""
+    near = old_values + (values - old_values).clamp(-clip, clip)
+    return 0.5 * masked_mean(torch.maximum((values - returns) ** 2, (near - returns) ** 2), mask)

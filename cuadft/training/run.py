@@ -1,4 +1,16 @@
-"""Run a TRL trainer to its end: go on after a kill, put the weights in place in one step, score completions only."""
+"""Run a training to its end, once: go on after a kill, and put the weights in place in one step.
+
+`run_training` knows nothing of the model that is trained. It keeps a work folder for the checkpoints, and ends with a
+folder that holds the weights and a training.json. `train_language_model` runs TRL's trainers and `ppo` through it,
+`retrieval.finetune` the embedder. For example, the adapter in `out` is trained by
+
+    history = train_language_model(
+        build, out, base=base, base_id="owner/model", identity=[rows, repr(tuning)], ids=[row["id"] for row in rows]
+    )
+
+where `build(work)` returns the trainer, with `work` as its output_dir. Called again with the same arguments, this
+returns the same history without training; after a kill it goes on from the last whole checkpoint.
+"""
 
 from __future__ import annotations
 
@@ -14,61 +26,93 @@ from cuadft.core import files, progress
 from cuadft.core.files import value_hash
 from cuadft.models import weights
 
-CHECKPOINT = ("trainer_state.json", "optimizer.pt", "scheduler.pt", "rng_state.pth")  # the first is written last
+RECORD = "training.json"  # beside the weights: the key of what they were trained from, and what the training says
+STATE = "trainer_state.json"  # in a checkpoint; the trainer writes it last
+CHECKPOINT_FILES = (STATE, "optimizer.pt", "scheduler.pt", "rng_state.pth")
 
 
 def run_training(
-    build: Callable[[Path], Any], out: Path, *, base: Path, base_id: str, identity: list[Any], ids: Sequence[str] = ()
-) -> list[dict]:
-    """Run a TRL trainer to its end with resume, then put its weights in `out` in one step; returns the log history.
+    train: Callable[[Path, Path], dict[str, Any]], out: Path, *, identity: list[Any], resume: bool = True
+) -> dict[str, Any]:
+    """Train unless `out` holds the result already, put the weights in `out` in one step, and return training.json.
 
-    `identity` is what the training depends on: checkpoints and results of another identity are discarded. `ids` of the
-    rows learned from are kept with the weights, so that alignment can ask what was not among them.
+    identity: all that the training depends on, start weights included. Checkpoints and results of another identity are
+    discarded, as they all are if resume is False.
+    train(work, new): trains with its checkpoints in the folder `work`, going on from those that are there; writes the
+    weights into the folder `new`; returns what training.json shall hold.
     """
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
-    base_hash = weights.weights_hash(base)
-    key = value_hash([identity, base_hash])
-    work = out.with_name(f".{out.name}-work")
-    if (out / "training.json").is_file() and files.read_json(out / "training.json")["key"] == key:
+    key = value_hash(identity)
+    work, new = out.with_name(f".{out.name}-work"), out.with_name(f".{out.name}-new")
+    if resume and (out / RECORD).is_file() and files.read_json(out / RECORD)["key"] == key:
         shutil.rmtree(work, ignore_errors=True)  # a kill at the very end leaves it
-        return files.read_json(out / "training.json")["log_history"]
-    if work.exists() and (not (work / "key").is_file() or (work / "key").read_text() != key):
+        return files.read_json(out / RECORD)
+    same_training = (work / "key").is_file() and (work / "key").read_text() == key
+    if work.exists() and not (resume and same_training):
         shutil.rmtree(work)
     files.write_text(work / "key", key)
-    started = time.monotonic()
-    with progress.quiet(), completions_only():
-        trainer = build(work)
-        progress.watch_trainer(trainer, out.name)
-        trainer.train(resume_from_checkpoint=last_checkpoint(work))
-    history = list(trainer.state.log_history)
-    if not any("train_runtime" in entry for entry in history):  # TRL's trainers say it themselves
-        history.append({"step": trainer.state.global_step, "train_runtime": round(time.monotonic() - started, 1)})
-    scratch = out.with_name(f".{out.name}-new")
-    shutil.rmtree(scratch, ignore_errors=True)
-    _save(trainer, scratch, base_id)
-    files.write_json(scratch / "base.json", {"model": base_id, "sha256": base_hash})
-    files.write_json(scratch / "training.json", {"key": key, "rows": list(ids), "log_history": history})
+    shutil.rmtree(new, ignore_errors=True)
+    record = {"key": key} | train(work, new)
+    files.write_json(new / RECORD, record)
     shutil.rmtree(out, ignore_errors=True)
-    os.replace(scratch, out)
+    os.replace(new, out)
     shutil.rmtree(work)
-    return history
+    return record
+
+
+def train_language_model(
+    build: Callable[[Path], Any], out: Path, *, base: Path, base_id: str, identity: list[Any], ids: Sequence[str] = ()
+) -> list[dict[str, Any]]:
+    """Run the trainer that `build(work)` returns to its end, write its weights to `out`, and return its log history.
+
+    The trainer is one of TRL's or `ppo.PPOTrainer`. base.json beside the weights names the base model by `base_id` and
+    hash. `ids` of the rows learned from are kept in training.json, so that alignment can ask what was not among them.
+    """
+    base_hash = weights.weights_hash(base)
+
+    def train(work: Path, new: Path) -> dict[str, Any]:
+        started = time.monotonic()
+        with progress.quiet(), completions_only():
+            trainer = build(work)
+            progress.watch_trainer(trainer, out.name)
+            trainer.train(resume_from_checkpoint=last_checkpoint(work))
+        history = list(trainer.state.log_history)
+        if not any("train_runtime" in entry for entry in history):  # TRL's trainers log it themselves
+            history.append({"step": trainer.state.global_step, "train_runtime": round(time.monotonic() - started, 1)})
+        _save_weights(trainer, new, base_id)
+        files.write_json(new / "base.json", {"model": base_id, "sha256": base_hash})
+        return {"rows": list(ids), "log_history": history}
+
+    return run_training(train, out, identity=[identity, base_hash])["log_history"]
 
 
 def trained_rows(out: Path) -> list[str]:
-    """Return the ids of the rows that the weights in `out` were trained on, none if that is not written there."""
-    return files.read_json(out / "training.json").get("rows", []) if (out / "training.json").is_file() else []
+    """Return the ids of the rows that the weights in `out` were trained on; [] if training.json does not name them."""
+    return files.read_json(out / RECORD).get("rows", []) if (out / RECORD).is_file() else []
+
+
+def last_checkpoint(work: Path) -> str | None:
+    """Return the newest checkpoint that was written whole, None without one; a kill can leave a part of another."""
+    whole = [
+        folder
+        for folder in work.glob("checkpoint-*")
+        if all((folder / name).exists() for name in CHECKPOINT_FILES)
+        and any(folder.glob("*model.safetensors"))
+        and (folder / STATE).read_text().endswith("}\n")
+    ]
+    return str(max(whole, key=lambda folder: int(folder.name.split("-")[1]))) if whole else None
 
 
 @contextmanager
 def completions_only() -> Iterator[None]:
     """Let TRL project only the completions' positions through the LM head, on CPU as it does on GPU.
 
-    TRL's fused head scores every position where Triton is missing, prompts included: half of a step's time here. A test
-    compares the losses.
+    Without Triton, TRL's fused head also scores the positions of the prompt, which takes half of a step's time on CPU.
+    A test compares the losses: they are equal.
     """
     from trl.trainer import utils
 
-    before = utils._use_triton  # decides in this module on nothing but which positions are scored
+    before = utils._use_triton  # this module reads it only to decide which positions are scored
     utils._use_triton = lambda device: True
     try:
         yield
@@ -76,27 +120,15 @@ def completions_only() -> Iterator[None]:
         utils._use_triton = before
 
 
-def last_checkpoint(work: Path) -> str | None:
-    """Return the newest checkpoint that was written whole; a kill can leave a part of one."""
-    whole = [
-        p
-        for p in work.glob("checkpoint-*")
-        if all((p / name).exists() for name in CHECKPOINT)
-        and any(p.glob("*model.safetensors"))
-        and (p / CHECKPOINT[0]).read_text().endswith("}\n")
-    ]
-    return str(max(whole, key=lambda p: int(p.name.split("-")[1]))) if whole else None
-
-
-def _save(trainer: Any, folder: Path, base_id: str) -> None:
+def _save_weights(trainer: Any, folder: Path, base_id: str) -> None:
     from peft import PeftModel
 
     model = trainer.accelerator.unwrap_model(trainer.model)
     if isinstance(model, PeftModel):
-        model.peft_config["default"].base_model_name_or_path = base_id  # not its folder, another one on every machine
+        model.peft_config["default"].base_model_name_or_path = base_id  # the base's folder differs between machines
         model.save_pretrained(folder, selected_adapters=["default"], save_embedding_layers=False)
         (folder / "README.md").unlink(missing_ok=True)
     else:
-        model.config.use_cache = True  # gradient checkpointing turns it off
+        model.config.use_cache = True  # gradient checkpointing turned it off
         trainer.save_model(str(folder))
-        (folder / "training_args.bin").unlink(missing_ok=True)  # holds folders of this machine
+        (folder / "training_args.bin").unlink(missing_ok=True)  # it holds folders of this machine

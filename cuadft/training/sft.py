@@ -1,17 +1,25 @@
-"""Supervised fine-tuning with TRL and PEFT on the prompts that the program sends."""
+"""Supervised fine-tuning (SFT) with TRL and PEFT, on the prompts that the program sends.
+
+    tuning = Tuning(mode="lora", learning_rate=1e-3, epochs=1)
+    history = train_sft(base, "owner/model", rows, adapters / "sft", tuning=tuning)
+
+A row is {"id", "prompt", "completion"}, the last two as chat messages; `rag.program.prompt_completions` makes rows. The
+other functions set up what SFT and alignment have in common: model, adapter, tokenizer and TrainingArguments.
+"""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cuadft.core.errors import InputError
 from cuadft.models import weights
 from cuadft.models.generator import best_dtype
-from cuadft.training.run import run_training
+from cuadft.training.run import train_language_model
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -19,15 +27,15 @@ if TYPE_CHECKING:
 
 
 MODES = ("lora", "qlora", "full")
-LINEAR = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+LINEAR_LAYERS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
 
 @dataclass(frozen=True)
 class Tuning:
     """Say how to tune: `mode` (lora, qlora, full), LoRA shape, and the schedule shared by SFT and alignment.
 
-    lora_layers: tune only this many last layers (0: all), which spares the backward pass through the others.
-    steps: optimiser steps in all; 0 leaves their number to `epochs`.
+    lora_layers: tune only this many last layers, which spares the backward pass through the others; 0 tunes all.
+    steps: number of optimiser steps; 0 leaves it to `epochs`.
     """
 
     mode: str = "lora"
@@ -46,10 +54,11 @@ class Tuning:
 def train_sft(
     base: Path, base_id: str, rows: Sequence[dict[str, Any]], out: Path, *, tuning: Tuning, start: Path | None = None
 ) -> list[dict[str, Any]]:
-    """Fine-tune the base model (or go on from the adapter `start`) on prompt/completion rows; loss on completions only.
+    """Fine-tune the base model, or the weights in `start`, on prompt/completion rows; return TRL's log history.
 
-    Writes the adapter (or full model) to `out` with its base's hash; returns TRL's log history. A killed call goes on
-    from its last whole checkpoint when called again with the same arguments; a finished one is not repeated.
+    The loss counts completions only. The adapter (or full model) is written to `out` with the hash of its base. A call
+    that was killed goes on from its last whole checkpoint if it is repeated with the same arguments; a finished
+    training is not repeated. Raises InputError without rows, or if TRL would drop some.
     """
 
     def build(work: Path) -> Any:
@@ -63,13 +72,11 @@ def train_sft(
             model=model,
             args=config,
             train_dataset=data,
-            processing_class=tokenizer(base),
+            processing_class=load_tokenizer(base),
             peft_config=None if start or tuning.mode == "full" else lora_config(tuning, model.config),
         )
-        if len(trainer.train_dataset) != len(rows):  # TRL drops rows without a trained token silently
-            raise InputError(
-                f"TRL kept {len(trainer.train_dataset)} of {len(rows)} training rows: their prompts are too long."
-            )
+        if (kept := len(trainer.train_dataset)) != len(rows):  # TRL drops rows without a trained token silently
+            raise InputError(f"TRL kept {kept} of {len(rows)} training rows: their prompts are too long.")
         return trainer
 
     if not rows:
@@ -77,17 +84,20 @@ def train_sft(
             "There are no rows to train on: take more training contracts (train_contracts) or more passages (k)."
         )
     identity = [list(rows), repr(tuning), weights.weights_hash(start) if start else None]
-    return run_training(build, out, base=base, base_id=base_id, identity=identity, ids=[r["id"] for r in rows])
+    ids = [row["id"] for row in rows]
+    return train_language_model(build, out, base=base, base_id=base_id, identity=identity, ids=ids)
 
 
 def count_tokens(base: Path, rows: Sequence[dict[str, Any]]) -> pd.DataFrame:
-    """Return the numbers of prompt and completion tokens, one line a row."""
+    """Return the numbers of tokens in each row's prompt and completion."""
     import pandas as pd
 
-    words = tokenizer(base)
-    prompts = [len(words.apply_chat_template(r["prompt"], add_generation_prompt=True, return_dict=False)) for r in rows]
-    whole = [len(words.apply_chat_template(r["prompt"] + r["completion"], return_dict=False)) for r in rows]
-    return pd.DataFrame({"prompt": prompts, "completion": [w - p for w, p in zip(whole, prompts, strict=True)]})
+    tokenizer = load_tokenizer(base)
+    template = partial(tokenizer.apply_chat_template, return_dict=False)
+    prompts = [len(template(row["prompt"], add_generation_prompt=True)) for row in rows]
+    wholes = [len(template(row["prompt"] + row["completion"])) for row in rows]
+    completions = [whole - prompt for whole, prompt in zip(wholes, prompts, strict=True)]
+    return pd.DataFrame({"prompt": prompts, "completion": completions})
 
 
 def common_settings(work: Path, tuning: Tuning) -> dict[str, Any]:
@@ -95,6 +105,8 @@ def common_settings(work: Path, tuning: Tuning) -> dict[str, Any]:
     import torch
 
     cuda = torch.cuda.is_available()
+    # the first warm-up step has a learning rate of 0: a training of few steps must not consist of it alone
+    warmup = min(2, tuning.steps // 4) if tuning.steps else 2
     return {
         "output_dir": str(work),
         "use_cpu": not cuda,
@@ -106,9 +118,7 @@ def common_settings(work: Path, tuning: Tuning) -> dict[str, Any]:
         "num_train_epochs": tuning.epochs,
         "max_steps": tuning.steps or -1,
         "lr_scheduler_type": "cosine",
-        "warmup_steps": min(2, tuning.steps // 4)
-        if tuning.steps
-        else 2,  # a first step at rate 0 must not be the only one
+        "warmup_steps": warmup,
         "seed": tuning.seed,
         "logging_steps": 1,
         "save_strategy": "steps",
@@ -129,7 +139,7 @@ def lora_config(tuning: Tuning, config: Any) -> Any:
         r=tuning.lora_r,
         lora_alpha=tuning.lora_alpha,
         lora_dropout=0.0,
-        target_modules=list(LINEAR),
+        target_modules=list(LINEAR_LAYERS),
         task_type="CAUSAL_LM",
         layers_to_transform=layers,
     )
@@ -167,7 +177,7 @@ def load_trainable(base: Path, start: Path | None, tuning: Tuning) -> PreTrained
     return model
 
 
-def tokenizer(base: Path) -> Any:
+def load_tokenizer(base: Path) -> Any:
     """Return the base model's tokenizer."""
     from transformers import AutoTokenizer
 

@@ -1,4 +1,4 @@
-"""Time embedding and search on real contracts: `python tests/benchmarks/retrieval.py CUAD.zip [--passages N] [--model M]`.
+"""Time embedding and search: `python tests/benchmarks/retrieval.py CUAD.zip [--passages N] [--model M]`.
 
 Embedding: passages a second of `Embedder.encode` with an empty cache, and of sentence-transformers' `encode` on the
 same passages sorted by length, both on all threads that torch takes; by the clock, and by the processor's time, which a
@@ -22,7 +22,7 @@ import numpy as np
 from cuadft.data import contracts
 from cuadft.data.passages import Passage, cut_passages
 from cuadft.models import weights
-from cuadft.retrieval.classifier import ClauseClassifier, Matcher
+from cuadft.retrieval.classifier import ClauseClassifier, QuestionMatcher
 from cuadft.retrieval.embedder import Embedder
 from cuadft.retrieval.relevance import RelevanceFeedback
 from cuadft.retrieval.retriever import Retriever
@@ -68,7 +68,8 @@ def embedding(passages: Sequence[Passage], model: str, dtype: str) -> None:
         print(
             f"{len(texts)} passages, {dtype}, {clock}:",
             ", ".join(f"{k} {rate:.1f}/s" for k, rate in rates.items()),
-            f"ratio {rates['Embedder'] / rates['sentence-transformers']:.3f}; from the cache {len(part) / again[n]:.0f}/s",
+            f"ratio {rates['Embedder'] / rates['sentence-transformers']:.3f}; "
+            f"from the cache {len(part) / again[n]:.0f}/s",
             flush=True,
         )
 
@@ -82,7 +83,7 @@ def searching(found: Sequence[contracts.Contract], passages: Sequence[Passage], 
     """Print the seconds of indexing and of all queries, and the peak memory of the process."""
     embedder, rows = RandomVectors(), [row for contract in found for row in contract.rows]
     started = time.perf_counter()
-    matcher = Matcher({row["question"]: row["category"] for row in rows}, embedder, least=0.5)
+    matcher = QuestionMatcher({row["question"]: row["category"] for row in rows}, embedder, least=0.5)
     classifier = ClauseClassifier.fit(rows, passages, matcher)
     print(f"fit the classifier: {time.perf_counter() - started:.1f} s", flush=True)
     started = time.perf_counter()

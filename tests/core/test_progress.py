@@ -7,18 +7,18 @@ import warnings
 import datasets
 
 from cuadft.core import progress
-from cuadft.core.progress import MARK, bar
+from cuadft.core.progress import LINE_START, bar
 
 
 def test_a_plain_log_gets_whole_lines_with_count_and_rate(monkeypatch, capsys):
     monkeypatch.setenv("CUADFT_PLAIN", "1")
-    monkeypatch.setattr(progress, "EVERY", 0.0)
+    monkeypatch.setattr(progress, "SECONDS_BETWEEN_LINES", 0.0)
     shown = bar(3, "sft on test")
     for _ in range(3):
         shown.update(1)
     shown.close()
     lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == 3 and all(line.startswith(MARK + "sft on test: ") for line in lines)
+    assert len(lines) == 3 and all(line.startswith(LINE_START + "sft on test: ") for line in lines)
     assert "3/3 rows" in lines[-1] and "rows/s" in lines[-1] and "left" not in lines[-1]
 
 

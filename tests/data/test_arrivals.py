@@ -11,15 +11,15 @@ from collections import Counter
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_corpus import contract, freeze, words
+from test_rows import contract, freeze, words
 
 from cuadft.core import files, runs
 from cuadft.core.errors import InputError
 from cuadft.data import arrivals, rows, stream
 from cuadft.data.contracts import Contract
 from cuadft.feedback import tasks
-from cuadft.feedback.records import Refused
-from cuadft.feedback.training_questions import TrainingRows
+from cuadft.feedback.records import RowRefused
+from cuadft.feedback.training_questions import TrainingQuestions
 
 QUESTION = "Governing Law: Which state's law governs the contract?"
 
@@ -199,21 +199,21 @@ def test_a_file_that_grows_is_left_for_the_next_iteration(place):
 
 def test_a_file_exchanged_while_it_is_read_is_left_for_the_next_iteration(place, monkeypatch):
     drop(place[1], "a.json", entry("one"))
-    read = arrivals.contracts.read
+    read = arrivals.contracts.read_contracts
 
     def slowly(path):
         found = read(path)
         drop(place[1], "a.json", entry("one"), entry("two"))
         return found
 
-    monkeypatch.setattr(arrivals.contracts, "read", slowly)
+    monkeypatch.setattr(arrivals.contracts, "read_contracts", slowly)
     assert take(place, 1) == []
-    monkeypatch.setattr(arrivals.contracts, "read", read)
+    monkeypatch.setattr(arrivals.contracts, "read_contracts", read)
     assert titles(take(place, 2)) == ["one", "two"]
 
 
 def test_a_broken_file_that_is_still_gives_up_waiting(place, monkeypatch):
-    monkeypatch.setattr(arrivals, "WAIT", 0.2)
+    monkeypatch.setattr(arrivals, "WAIT_SECONDS", 0.2)
     (place[1] / "a.json").write_text('{"data": [')
     with pytest.raises(InputError, match=r"a\.json"):
         take(place, 1)
@@ -236,10 +236,10 @@ def test_the_same_file_under_another_name_counts_once(place):
     drop(place[1], "a.json", entry("one"), entry("two"))
     shutil.copy(place[1] / "a.json", place[1] / "b.json")
     assert titles(take(place, 1)) == ["one", "two"]
-    assert set(reasons(place, 1).values()) == {arrivals.TWICE}
+    assert set(reasons(place, 1).values()) == {arrivals.REPEATED}
     assert arrivals.arrivals_table(runs.Iteration(place[0], 1)) == [
         {"contracts": 2, "what": "taken", "for example": "one (a.json)"},
-        {"contracts": 2, "what": arrivals.TWICE, "for example": "one (also in a.json)"},
+        {"contracts": 2, "what": arrivals.REPEATED, "for example": "one (also in a.json)"},
     ]
 
 
@@ -355,7 +355,7 @@ def test_a_first_iteration_holds_out_the_same_after_a_kill_or_a_new_draw(place, 
         take(place, 1)
         records = rows.contract_records(place[0], 1)
         parts = stream.cut_slices(records, stream="arrivals", size=0, seed=7)
-        stream.keep_slices(iteration, stream.hold_out(records, parts, contracts=5, seed=7))
+        stream.keep_slices(iteration, stream.hold_out_of_slices(records, parts, contracts=5, seed=7))
         return {r["title"]: r["split"] for r in rows.contract_records(place[0])}
 
     before = {name: (place[0] / name).read_bytes() for name in ("contracts.jsonl",)}
@@ -373,7 +373,7 @@ def test_a_first_iteration_holds_out_the_same_after_a_kill_or_a_new_draw(place, 
                 raise KeyboardInterrupt
             write(path, rows)
 
-        monkeypatch.setattr(runs, "write_jsonl", stop)
+        monkeypatch.setattr(files, "write_jsonl", stop)
         with pytest.raises(KeyboardInterrupt):
             draw()
         monkeypatch.undo()
@@ -408,7 +408,7 @@ def test_only_contracts_unlike_all_others_can_be_held_out(place):
     assert group["like train"] == group[train] and group["like plain"] == group["asked"] == -1
     assert group["n3"] == group["n3 again"] > 7 and len({group[f"n{i}"] for i in range(4)}) == 4
     parts = [[r["title"] for r in records[:8]], [r["title"] for r in records if r.get("arrived")]]
-    marked = stream.hold_out(records, parts, contracts=4, seed=7)
+    marked = stream.hold_out_of_slices(records, parts, contracts=4, seed=7)
     held = {r["title"] for r in marked if r.get("slice") == 2}
     assert held and held <= {"n0", "n1", "n2", "n3", "n3 again"} and ("n3" in held) == ("n3 again" in held)
 
@@ -440,7 +440,7 @@ def test_feedback_is_taken_on_arrivals_but_not_on_those_held_out(place):
     data = runs.Iteration(place[0], 1).path("data")
     for name, contract_ in zip(("train", "slices"), found, strict=True):
         files.write_jsonl(data / f"{name}.jsonl", [*contract_.rows, contract_.rows[0] | {"id": f"{name} 1"}])
-    rows = TrainingRows(place[0])
+    rows = TrainingQuestions(place[0])
     assert rows.find({"id": "one__Governing Law"}) == found[0].rows[0]
     quoted = words("two")
     for vote in (
@@ -450,7 +450,7 @@ def test_feedback_is_taken_on_arrivals_but_not_on_those_held_out(place):
         {"id": "two__other"},
         {"id": "slices 1"},
     ):
-        with pytest.raises(Refused) as error:
+        with pytest.raises(RowRefused) as error:
             rows.find(vote)
         assert error.value.held_out
 
@@ -459,7 +459,7 @@ def test_feedback_is_taken_on_arrivals_but_not_on_those_held_out(place):
 def test_predictions_on_a_slice_make_no_task(split):
     row = {"id": "a", "contract": "one", "split": split, "answer": "x"}
     with pytest.raises(InputError, match="nothing may be learned"):
-        tasks.feedback_tasks([row], scores={}, texts={"one": "x"}, size=1, seed=7)
+        tasks.choose_tasks([row], scores={}, texts={"one": "x"}, size=1, seed=7)
 
 
 # --- damage

@@ -168,7 +168,7 @@ def test_types_in_a_zip_come_from_table_then_folder_then_title(
     ],
 )
 def test_names_of_types_are_normalised(name: str, expected: str) -> None:
-    assert cuad.named_type(name) == expected
+    assert cuad.type_of_name(name) == expected
 
 
 @pytest.mark.parametrize(
@@ -181,7 +181,7 @@ def test_names_of_types_are_normalised(name: str, expected: str) -> None:
     ],
 )
 def test_a_title_announces_its_type_after_the_exhibit(title: str, expected: str) -> None:
-    assert cuad.titled_type(title) == expected
+    assert cuad.type_in_title(title) == expected
 
 
 def test_one_company_is_one_filer_however_its_title_is_written() -> None:

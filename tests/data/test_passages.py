@@ -9,7 +9,15 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from cuadft.core.errors import InputError
-from cuadft.data.passages import cut_passages, gold_shares, locate_words, overlapping
+from cuadft.data.passages import (
+    cut_passages,
+    gold_shares,
+    join_passages,
+    join_pieces,
+    locate_words,
+    merge_spans,
+    overlapping,
+)
 
 NASTY = st.text(alphabet=st.sampled_from("aZ9.!? \n\t\r\u00a0\u2028\u200b”)(é漢😀\u0301"), max_size=400) | st.text(
     max_size=300
@@ -156,3 +164,39 @@ def test_any_stretch_of_words_is_found_in_its_own_text(text: str, data: st.DataO
     if len(stretch.split()) > 1:
         found = locate_words(stretch, text, start, start + len(stretch))
         assert text[slice(*found)].split() == stretch.split()
+
+
+SPANS = st.lists(st.tuples(st.integers(0, 40), st.integers(0, 40)).map(sorted).map(tuple), max_size=8)
+
+
+@given(SPANS)
+def test_merged_spans_hold_the_same_characters_in_order_and_apart(spans):
+    merged = merge_spans(spans)
+    assert [n for start, end in merged for n in range(start, end)] == sorted(
+        {n for start, end in spans for n in range(start, end)}
+    )
+    assert all(before[1] < after[0] for before, after in pairwise(merged))
+    assert merge_spans(merged) == merged == merge_spans(reversed(spans))
+
+
+def test_spans_that_touch_are_one_and_a_span_that_ends_before_it_starts_stays_as_it_is():
+    assert merge_spans([(5, 9), (1, 3), (3, 4), (6, 7)]) == [(1, 4), (5, 9)]
+    assert merge_spans([(9, 5)]) == [(9, 5)], "so that whoever checks spans still sees it"
+
+
+@given(text=st.text(min_size=1, max_size=60), cuts=SPANS)
+def test_joined_pieces_show_each_character_once_in_its_place(text, cuts):
+    cuts = [(min(a, len(text)), min(b, len(text))) for a, b in cuts]
+    joined = join_pieces((a, text[a:b]) for a, b in cuts)
+    assert all(text[start : start + len(part)] == part for start, part in joined)
+    assert [(start, start + len(part)) for start, part in joined] == merge_spans(cuts)
+
+
+@settings(max_examples=50, deadline=None)
+@given(text=NASTY, size=st.integers(4, 120), overlap=st.sampled_from([0, 0.25, 0.5, 0.75]), data=st.data())
+def test_passages_side_by_side_join_to_the_text_that_they_cover(text, size, overlap, data):
+    passages = cut_passages(text, size=size, overlap=overlap)
+    first = data.draw(st.integers(0, len(passages)))
+    chosen = passages[first : data.draw(st.integers(first, len(passages)))]
+    start, end = (chosen[0].start, max(passage.end for passage in chosen)) if chosen else (0, 0)
+    assert join_passages(data.draw(st.permutations(chosen))) == (text[start:end], start)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from cuadft.core.errors import InputError
 from cuadft.data.contracts import Contract, read_contracts
-from cuadft.data.splits import contract_groups, split_groups
+from cuadft.data.splits import contract_groups, largest_overlap, split_groups
 
 CUAD = Path(os.environ.get("CUADFT_CUAD") or Path(__file__).parents[3] / "shared" / "cuad" / "CUAD_v1.zip")
 
@@ -160,3 +160,20 @@ def test_the_real_contract_under_two_titles_is_one_group() -> None:
     numbers = contract_groups([Contract(c.title, c.text) for c in contracts])
     twins = [title for title in numbers if title.startswith("ADUROBIOTECH")]
     assert len(twins) == 2 and numbers[twins[0]] == numbers[twins[1]]
+
+
+def test_the_largest_overlap_is_counted_exactly_and_only_between_held_out_and_training_contracts() -> None:
+    # 27 words have 20 sequences of 8 words; a common start of 16 words has 9 of them: 9 / 20 = 0.45.
+    start = words(27, 1)
+    less = " ".join(start.split()[:16]) + " " + words(11, 3)
+    records = [
+        {"title": "taught", "text": start, "split": "train"},
+        {"title": "taught twice", "text": start, "split": "train"},
+        {"title": "kept", "text": less, "split": "test"},
+        {"title": "kept too", "text": less, "split": "dev"},
+        {"title": "unlike", "text": words(90, 4), "split": "slice"},
+    ]
+    share, held_out, training = largest_overlap(records)
+    assert (round(share, 9), training) == (0.45, "taught") and held_out in ("kept", "kept too")
+    assert largest_overlap(records[2:]) == (0.0, "", "") == largest_overlap(records[:2])
+    assert largest_overlap(records[1::3]) == (0.0, "unlike", "taught twice")

@@ -1,8 +1,9 @@
-"""The stream: every contract arrives once, whole types or years follow one another, held-out and replayed ones stay apart."""
+"""The stream: every contract arrives once, types and years follow one another, held-out and replayed ones never mix."""
 
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 
 from cuadft.core import files, runs
 from cuadft.core.errors import InputError
-from cuadft.data import contracts, splits, stream
+from cuadft.data import contracts, rows, splits, stream
 from cuadft.data.rows import assert_no_leak
 
 KINDS = ["License", "Supply", "Agency", "Hosting"]
@@ -88,7 +89,7 @@ def test_held_out_contracts_share_no_group_with_training_and_leave_half_of_a_sli
     pool, kind, size, held, seed
 ) -> None:
     parts = stream.cut_slices(pool, stream=kind, size=size, seed=seed)
-    marked = stream.hold_out(pool, parts, contracts=held, seed=seed)
+    marked = stream.hold_out_of_slices(pool, parts, contracts=held, seed=seed)
     out = {r["title"]: r for r in marked if r["split"] == "slice"}
     assert not {r["group"] for r in out.values()} & {r["group"] for r in marked if r["split"] == "train"}
     for number, part in enumerate(parts, 1):
@@ -97,16 +98,19 @@ def test_held_out_contracts_share_no_group_with_training_and_leave_half_of_a_sli
             len(mine) != 1 and len(mine) <= min(held, len(part) // 2) and all(out[t]["slice"] == number for t in mine)
         )
     assert stream.cut_slices(marked, stream=kind, size=size, seed=seed) == parts  # later iterations see the same slices
-    assert stream.hold_out(marked, parts, contracts=held, seed=seed) == marked
-    again = stream.hold_out(marked, parts, contracts=held, seed=seed, anew=True)
+    assert stream.hold_out_of_slices(marked, parts, contracts=held, seed=seed) == marked
+    again = stream.hold_out_of_slices(marked, parts, contracts=held, seed=seed, anew=True)
     assert [(r["title"], r["split"]) for r in again] == [(r["title"], r["split"]) for r in marked]
-    none = stream.hold_out(marked, parts, contracts=0, seed=seed, anew=True)
+    none = stream.hold_out_of_slices(marked, parts, contracts=0, seed=seed, anew=True)
     assert all(r["split"] == "train" and "slice" not in r for r in none)
 
 
 def test_what_training_questions_were_written_on_before_is_never_held_out() -> None:
     pool = [r | {"group": -1, "arrived": 2} for r in records(6)]
-    assert stream.hold_out(pool, stream.cut_slices(pool, stream="random", size=0, seed=1), contracts=2, seed=1) == pool
+    assert (
+        stream.hold_out_of_slices(pool, stream.cut_slices(pool, stream="random", size=0, seed=1), contracts=2, seed=1)
+        == pool
+    )
 
 
 @given(made, st.integers(1, 12), st.floats(0, 1), st.integers(0, 9), st.integers(0, 9))
@@ -114,7 +118,7 @@ def test_replay_brings_back_only_what_was_learned_before_and_nothing_held_out(
     pool, size, replay, reservoir, seed
 ) -> None:
     parts = stream.cut_slices(pool, stream="by_type", size=size, seed=seed)
-    held = {r["title"] for r in stream.hold_out(pool, parts, contracts=2, seed=seed) if r["split"] == "slice"}
+    held = {r["title"] for r in stream.hold_out_of_slices(pool, parts, contracts=2, seed=seed) if r["split"] == "slice"}
     seen: set[str] = set()
     for iteration in range(1, 2 * len(parts) + 1):
         taken = stream.slice_portion(parts, held, iteration=iteration, replay=replay, reservoir=reservoir, seed=seed)
@@ -158,8 +162,8 @@ def test_what_arrived_later_is_a_slice_of_its_own() -> None:
     [
         lambda: stream.cut_slices([], stream="by_year", size=0, seed=1),
         lambda: stream.cut_slices([], stream="random", size=-1, seed=1),
-        lambda: stream.hold_out([], [], contracts=1, seed=1),
-        lambda: stream.hold_out([], [], contracts=-2, seed=1),
+        lambda: stream.hold_out_of_slices([], [], contracts=1, seed=1),
+        lambda: stream.hold_out_of_slices([], [], contracts=-2, seed=1),
         lambda: stream.slice_portion([["a"]], (), iteration=0, replay=0, seed=1),
         lambda: stream.slice_portion([["a"]], (), iteration=1, replay=1.5, seed=1),
         lambda: stream.slice_portion([["a"]], (), iteration=1, replay=0, reservoir=-1, seed=1),
@@ -177,16 +181,44 @@ def test_slice_rows_come_from_held_out_contracts_of_the_slices_so_far(tmp_path) 
     pool = [c.record(group=groups[c.title], split=drawn[c.title]) for c in found]
     files.write_jsonl(tmp_path / "contracts.jsonl", pool)
     parts = stream.cut_slices(pool, stream="by_type", size=8, seed=7)
-    marked = stream.keep_slices(runs.Iteration(tmp_path, 1), stream.hold_out(pool, parts, contracts=2, seed=7))
+    marked = stream.keep_slices(
+        runs.Iteration(tmp_path, 1), stream.hold_out_of_slices(pool, parts, contracts=2, seed=7)
+    )
     assert files.read_jsonl(tmp_path / "contracts.jsonl") == marked
-    rows = stream.slice_rows(found, marked, upto=2, size=4, seed=7)
+    asked = stream.slice_questions(found, marked, upto=2, size=4, seed=7)
     held = {r["title"]: r["slice"] for r in marked if r["split"] == "slice"}
-    assert rows and all(held[r["contract"]] == r["slice"] <= 2 for r in rows)
-    assert Counter(r["slice"] for r in rows) == {1: 4, 2: 4}
+    assert asked and all(held[r["contract"]] == r["slice"] <= 2 for r in asked)
+    assert Counter(r["slice"] for r in asked) == {1: 4, 2: 4}
     with pytest.raises(InputError, match="held out"):
-        assert_no_leak(rows, marked)
+        assert_no_leak(asked, marked)
     table = stream.slices_table(marked, parts)
     assert sum(line["contracts"] for line in table) == sum(r["split"] in ("train", "slice") for r in marked)
     # a later iteration may not change what the first one froze
     stream.keep_slices(runs.Iteration(tmp_path, 2), pool)
     assert files.read_jsonl(tmp_path / "contracts.jsonl") == marked
+
+
+def test_an_iteration_takes_its_slice_and_asks_the_same_dev_and_test_questions_as_the_others(tmp_path) -> None:
+    found = contracts.read_contracts(contracts.sample_path())
+    sizes = {"dev_rows": 6, "test_rows": 8, "slice_rows": 4}
+    settings = {"size": 8, "hold_out": 2, "replay": 0.25, "reservoir": 0, "split_seed": 7, "seed": 7}
+    parts, sets = [], []
+    for number in (1, 2):
+        iteration = runs.Iteration(tmp_path, number)
+        iteration.dir.mkdir()
+        frozen = rows.freeze_splits(tmp_path, found, dev=3, test=4, seed=7, split_unit="group")
+        parts.append(stream.next_slice(iteration, found, frozen, stream="by_type", **settings))
+        sets.append(stream.question_sets(parts[-1], iteration, seed=7, **sizes))
+    assert [part.number for part in parts] == [1, 2] and not parts[0].replayed and not parts[0].earlier
+    assert set(parts[1].earlier) == set(parts[0].new) and set(parts[1].replayed) <= set(parts[0].new)
+    assert parts[1].train == parts[1].new + parts[1].replayed
+    assert [sets[0][name] for name in ("dev", "test", "dev_clauses")] == [
+        sets[1][n] for n in ("dev", "test", "dev_clauses")
+    ]
+    assert {row["contract"] for row in sets[1]["train"]} == set(parts[1].train)
+    assert (len(sets[0]["dev"]), len(sets[0]["test"])) == (6, 8)
+    assert Counter(row["slice"] for row in sets[1]["slices"]) == {1: 4, 2: 4}
+    assert all(row["answers"] for row in sets[0]["test_clauses"])
+    leaked = replace(parts[0], new=[r["title"] for r in parts[0].records if r["split"] == "test"])
+    with pytest.raises(InputError, match="held out"):
+        stream.question_sets(leaked, runs.Iteration(tmp_path, 1), seed=7, **sizes)

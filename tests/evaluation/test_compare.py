@@ -12,7 +12,14 @@ from hypothesis import strategies as st
 
 from cuadft.core.errors import InputError
 from cuadft.evaluation.bootstrap import studentise
-from cuadft.evaluation.compare import COLUMNS, comparisons, detectable, holm, paired_delta, paired_deltas
+from cuadft.evaluation.compare import (
+    DELTA_COLUMNS,
+    comparisons,
+    detectable_difference,
+    holm,
+    paired_delta,
+    paired_deltas,
+)
 
 
 def frame(values, contracts=None, *, ids=None, system="a", split="test", seed=0, **columns):
@@ -59,7 +66,7 @@ def test_detectable_difference_is_found_about_four_times_in_five(contracts):
     tops, bottoms, _ = clustered.pair(contracts, 0, 0.2)
     null = studentise(tops, bottoms, n_resamples=1000, seed=1)
     true_error, critical = null.value.std(), float(np.median(null.critical(0.95)))
-    effect = detectable(true_error, contracts, critical=critical) * bottoms[0]
+    effect = detectable_difference(true_error, contracts, critical=critical) * bottoms[0]
     found = studentise(np.stack([tops[0] + effect, tops[1]]), bottoms, n_resamples=1000, seed=1)
     assert 0.74 <= (found.p_values() <= 0.05).mean() <= 0.84
 
@@ -115,7 +122,7 @@ def test_the_same_gain_in_every_contract_counts_as_a_sign_test(contracts, p):
 def test_equal_answers_differ_by_nothing_and_show_nothing():
     found = paired_delta(frame([0.0, 0.5, 1.0]), frame([0.0, 0.5, 1.0]), seed=0)
     assert (found.value, found.low, found.high, found.p) == (0, 0, 0, 1)
-    assert math.isnan(detectable(found.std_error, found.n_clusters))
+    assert math.isnan(detectable_difference(found.std_error, found.n_clusters))
 
 
 def test_one_contract_gives_no_bounds_and_no_p():
@@ -212,7 +219,7 @@ def three():
 
 def test_table_has_a_row_per_pair_and_metric_like_the_single_differences():
     table = paired_deltas(three(), [("a", "b"), ("b", "c")], metrics=["f1", "em"], seed=5, n_resamples=99)
-    assert list(table) == COLUMNS and list(table["metric"]) == ["f1", "em"] * 2 and len(table) == 4
+    assert list(table) == DELTA_COLUMNS and list(table["metric"]) == ["f1", "em"] * 2 and len(table) == 4
     parts = {name: part for name, part in three().query("split == 'test'").groupby("system")}
     one = paired_delta(parts["b"], parts["c"], seed=5, n_resamples=99)
     row = table.query("system == 'c' and metric == 'f1'").iloc[0]
@@ -220,7 +227,7 @@ def test_table_has_a_row_per_pair_and_metric_like_the_single_differences():
     assert row["detectable"] == pytest.approx(one.std_error * (one.critical + 0.861), rel=1e-3)  # t(0.8; 19) = 0.861
     with pytest.raises(InputError, match="'orpo'.*choose from a, b, c"):
         paired_deltas(three(), [("a", "orpo")], seed=0)
-    assert list(paired_deltas(three(), [], seed=0)) == COLUMNS
+    assert list(paired_deltas(three(), [], seed=0)) == DELTA_COLUMNS
 
 
 def test_family_is_all_pairs_of_one_metric_in_one_call():
@@ -248,10 +255,16 @@ def test_holm_keeps_the_order_and_lies_between_p_and_bonferroni(p):
 
 
 def test_detectable_difference_by_hand():
-    assert detectable(0.1, 20) == pytest.approx(0.1 * (2.093 + 0.861), abs=1e-3)  # t(0.975; 19) + t(0.8; 19)
-    assert detectable(0.1, 10**6) == pytest.approx(0.28, abs=1e-3)  # 1.96 + 0.84, as for the normal distribution
-    assert detectable(0.1, 20, power=0.9) > detectable(0.1, 20) > detectable(0.1, 20, confidence=0.9)
-    assert all(math.isnan(detectable(*bad)) for bad in ((0.0, 20), (math.nan, 20), (0.1, 1)))
+    assert detectable_difference(0.1, 20) == pytest.approx(0.1 * (2.093 + 0.861), abs=1e-3)  # t(0.975; 19) + t(0.8; 19)
+    assert detectable_difference(0.1, 10**6) == pytest.approx(
+        0.28, abs=1e-3
+    )  # 1.96 + 0.84, as for the normal distribution
+    assert (
+        detectable_difference(0.1, 20, power=0.9)
+        > detectable_difference(0.1, 20)
+        > detectable_difference(0.1, 20, confidence=0.9)
+    )
+    assert all(math.isnan(detectable_difference(*bad)) for bad in ((0.0, 20), (math.nan, 20), (0.1, 1)))
 
 
 def test_comparisons_pair_each_with_rag_and_aligned_ones_with_sft():

@@ -58,7 +58,7 @@ def test_estimate_is_the_definition_for_every_split():
 def test_kernel_of_two_contracts_is_the_mean_over_their_passages():
     own = [[Passage("a", 0, 0, 1, "[0, 0]"), Passage("a", 1, 1, 2, "[1, 0]")], [Passage("b", 0, 0, 1, "[0, 2]")]]
     # Squared distances: 1 within a, 4 and 5 across; their median is 4, so k(d) = exp(-d / 8).
-    found = drift._kernel(Vectors(), own)
+    found = drift._contract_kernel(Vectors().encode, own)
     assert found[0, 1] == pytest.approx((np.exp(-4 / 8) + np.exp(-5 / 8)) / 2)
     assert found[0, 0] == pytest.approx((2 + 2 * np.exp(-1 / 8)) / 4) and found[1, 1] == 1
 
@@ -116,7 +116,7 @@ def test_passages_stay_within_the_budget(n_new, n_old, per, per_contract, budget
         drift._by_contract(passages_of({f"{name}{c}": [f"{c} {i}" for i in range(per)] for c in range(n)}))
         for name, n in (("new", n_new), ("old", n_old))
     ]
-    new, old, each = drift._bounded(*sides, per_contract, budget, 7)
+    new, old, each = drift._within_budget(*sides, per_contract, budget, 7)
     assert len(new) >= 2 and len(old) >= 2 and each <= per_contract
     assert sum(map(len, [*new.values(), *old.values()])) <= budget
     assert set(new) <= set(sides[0]) and set(old) <= set(sides[1])
@@ -126,8 +126,8 @@ def test_contract_is_drawn_alike_in_every_iteration():
     own = {f"c{n}": [f"text {n} {i}" for i in range(30)] for n in range(40)}
     parts = list(own)[:2], list(own)[2:4], list(own)[4:]
     sides = [drift._by_contract(passages_of({title: own[title] for title in part})) for part in parts]
-    first = drift._bounded(sides[0], sides[1], 16, 960, 7)[0]
-    later = drift._bounded(sides[2], sides[0], 8, 960, 7)[1]
+    first = drift._within_budget(sides[0], sides[1], 16, 960, 7)[0]
+    later = drift._within_budget(sides[2], sides[0], 8, 960, 7)[1]
     for title in first:  # later fewer passages are taken, and their vectors are in the cache
         assert later[title] == first[title][:8]
 

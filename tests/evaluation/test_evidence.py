@@ -1,4 +1,4 @@
-"""What the offline judge sees: stances, figures, and what turns a statement into its contradiction."""
+"""What the offline judge sees: stances, numbers, and what turns a statement into its contradiction."""
 
 import re
 import time
@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cuadft.evaluation.evidence import compare_texts, figures, stance_of
+from cuadft.evaluation.evidence import compare_texts, numbers_in, stance_of
 
 CLAUSE = "Either party may terminate this Agreement upon thirty (30) days prior written notice to the other party."
 REST = " Fees paid before that day for a later period are returned to the paying party at once."
@@ -101,7 +101,9 @@ def test_long_texts_are_held_against_each_other_in_no_time():
 
 
 def test_a_number_word_and_its_digits_are_the_same_number():
-    assert figures("within Thirty days") == figures("within 30 days") == {"30"}
-    assert figures("November 6, 2016") == figures("11/06/2016") == {"11", "6", "2016"}
-    assert figures("Section 12.3 may apply\n1. first") == set()
-    assert figures("June 1,1999") == {"6", "1", "1999"} and figures("$1,500.00") == figures("$1500") == {"1500"}
+    assert numbers_in("within Thirty days") == numbers_in("within 30 days") == {"30"}
+    assert numbers_in("November 6, 2016") == numbers_in("11/06/2016") == {"11", "6", "2016"}
+    assert numbers_in("Section 12.3 may apply\n1. first") == set()
+    assert numbers_in("June 1,1999") == {"6", "1", "1999"} and numbers_in("$1,500.00") == numbers_in("$1500") == {
+        "1500"
+    }

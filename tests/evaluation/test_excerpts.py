@@ -1,4 +1,4 @@
-"""Properties of the excerpts: marks stand where the offsets say, nothing is invented, and no text is taken for markup."""
+"""Properties of excerpts: marks stand where the offsets say, nothing is invented, and no text is taken for markup."""
 
 import re
 from html.parser import HTMLParser
@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cuadft.evaluation.excerpts import (
-    LONGEST,
+    LONGEST_SPAN,
     ExcerptPage,
     Piece,
     clean_text,
@@ -103,7 +103,7 @@ def test_gold_and_cited_are_told_apart_where_they_overlap():
 
 def test_very_long_mark_is_cut_in_its_middle():
     pieces = excerpt("x" * 5000, 0, 5000, gold=[(0, 5000)])
-    assert len(pieces) == 1 and len(pieces[0].text) == LONGEST
+    assert len(pieces) == 1 and len(pieces[0].text) == LONGEST_SPAN
 
 
 @given(st.text(), st.integers(1, 30))

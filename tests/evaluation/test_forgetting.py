@@ -1,4 +1,4 @@
-"""Properties of the stream's memory: R, backward and forward transfer are what their sources define, on the same rows."""
+"""Properties of the stream's memory: R, backward and forward transfer are as their sources define, on the same rows."""
 
 import itertools
 import math
@@ -14,7 +14,7 @@ from cuadft.core.errors import InputError
 from cuadft.evaluation import forgetting, metrics, text_scores
 from cuadft.evaluation.figures import stream
 
-# Means of R by iteration and slice: "sft" after training, "incumbent" (iteration 1: "rag") before, "rag" the base model.
+# Means of R by iteration and slice: "sft" after training, "incumbent" (iteration 1: "rag") before, "rag": base model.
 SFT = {(1, 1): 0.6, (2, 1): 0.7, (2, 2): 0.5, (3, 1): 0.4, (3, 2): 0.6, (3, 3): 0.8}
 START = {(2, 1): 0.6, (2, 2): 0.4, (3, 1): 0.7, (3, 2): 0.5, (3, 3): 0.3}
 BASE = {(i, j): 0.1 * j for i, j in SFT}
@@ -73,7 +73,7 @@ def values(table, key="measure"):
 
 
 def test_history_holds_the_slices_and_the_test_set_of_all_iterations_and_no_text(history):
-    assert list(history.columns) == forgetting.COLUMNS and not (history == "text of a contract").any(axis=None)
+    assert list(history.columns) == forgetting.HISTORY_COLUMNS and not (history == "text of a contract").any(axis=None)
     assert set(zip(history["iteration"], history["slice"])) == {*SFT, (1, 0), (2, 0), (3, 0)}
     assert (history[history["split"] == "test"]["slice"] == 0).all()
 
@@ -132,7 +132,7 @@ def test_history_is_read_back_as_it_was(tmp_path_factory, titles, value):
     ],
 )
 def test_champion_is_the_system_that_the_decision_leaves(tmp_path, place, number, name):
-    assert forgetting.champion_scores(runs.Iteration(tmp_path, number), {"promoted": place}) == name
+    assert forgetting.champion_system(runs.Iteration(tmp_path, number), {"promoted": place}) == name
 
 
 def test_without_a_decision_no_system_is_champion(tmp_path):
@@ -187,7 +187,7 @@ def test_stream_without_slices_is_no_crash(tmp_path):
     history = history_of(tmp_path, means={"sft": {}, "rag": {}, "incumbent": {}})
     assert not len(forgetting.slice_matrix(history)) and not len(forgetting.slice_before_after(history))
     assert forgetting.slice_transfer(history)["value"].isna().all()
-    assert forgetting.on_test_set(history, "sft")["iteration"].tolist() == [1, 2, 3]
+    assert forgetting.scores_on_test_set(history, "sft")["iteration"].tolist() == [1, 2, 3]
 
 
 def test_before_and_after_are_paired_by_question(history):
@@ -203,7 +203,7 @@ def test_order_of_the_rows_does_not_matter(history):
         forgetting.slice_matrix,
         forgetting.slice_transfer,
         forgetting.slice_before_after,
-        forgetting.on_test_set,
+        forgetting.scores_on_test_set,
     ):
         pd.testing.assert_frame_equal(make(history, "sft"), make(shuffled, "sft"))
 
@@ -212,8 +212,8 @@ def test_test_set_and_slices_do_not_touch_each_other(history):
     other = history.assign(value=history["value"].where(history["slice"] > 0, 0.0))
     pd.testing.assert_frame_equal(forgetting.slice_transfer(history, "sft"), forgetting.slice_transfer(other, "sft"))
     pd.testing.assert_frame_equal(
-        forgetting.on_test_set(history),
-        forgetting.on_test_set(history.assign(value=history["value"].where(history["slice"] == 0, 0.0))),
+        forgetting.scores_on_test_set(history),
+        forgetting.scores_on_test_set(history.assign(value=history["value"].where(history["slice"] == 0, 0.0))),
     )
 
 
@@ -249,7 +249,7 @@ def test_where_lower_is_better_forgetting_is_what_rose_again(tmp_path):
 
 
 def test_nothing_forgotten_has_an_interval_around_nothing():
-    """40 streams without forgetting: the interval leaves 0 out in about one of 20 (binomial: 8 or more has p < 0.001)."""
+    """40 streams without forgetting: the interval leaves 0 out in about one of 20 (binomial: 8 or more, p < 0.001)."""
     missed = 0
     for seed in range(40):
         rng, rows = np.random.default_rng(seed), []
@@ -339,7 +339,7 @@ def test_stream_without_any_score_is_no_crash(tmp_path, absent):
     )
     assert found["value"].isna().all() and (found["weight"] == 0).all()
     assert forgetting.slice_matrix(found)["n"].tolist() == [0, 0]
-    for make in (forgetting.slice_transfer, forgetting.slice_before_after, forgetting.on_test_set):
+    for make in (forgetting.slice_transfer, forgetting.slice_before_after, forgetting.scores_on_test_set):
         assert make(found, "sft")["value"].isna().all()
     for figure in (stream.slices_figure(found), stream.iterations_figure(found)):
         figure.draw_without_rendering()
@@ -351,7 +351,7 @@ def test_broken_history_names_its_file_and_what_to_do(tmp_path, text):
     path = runs.Iteration(tmp_path, 1).path("metrics", "stream.csv")
     path.write_text(text)
     with pytest.raises(
-        InputError, match="stream.csv is no history of scores .* run that iteration's 05_evaluate again"
+        InputError, match="stream.csv does not hold a history of scores .* run that iteration's 05_evaluate again"
     ):
         forgetting.collect_stream_scores(scored(2), runs.Iteration(tmp_path, 2), None, metric="f1")
 

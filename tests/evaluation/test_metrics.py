@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from cuadft.core.errors import InputError
 from cuadft.evaluation import metrics
-from cuadft.evaluation.metrics import METRICS, WEIGHTS, metric_weights, score_predictions
+from cuadft.evaluation.metrics import METRICS, WEIGHT_COLUMNS, metric_weights, score_predictions
 from cuadft.evaluation.text_scores import NO_CLAUSE, exact_match, normalise_answer, token_f1, token_overlap
 
 ANSWERS = st.sampled_from([NO_CLAUSE, "", "...", "Paris", None])
@@ -164,7 +164,7 @@ def test_weight_is_1_where_a_metric_applies_and_0_elsewhere():
 
 def test_every_metric_has_a_label_and_every_weight_a_metric():
     frame = score_predictions([row()])
-    assert list(frame) == metrics.SCORED and set(WEIGHTS) <= set(METRICS)
+    assert list(frame) == metrics.SCORED_COLUMNS and set(WEIGHT_COLUMNS) <= set(METRICS)
     assert [m for m in METRICS if m in frame] == [m for m in METRICS if m not in metrics.JUDGED]
 
 
@@ -237,7 +237,7 @@ def test_missing_key_answer_that_is_no_text_and_contradictory_gold_are_named():
 
 def test_no_predictions_give_an_empty_frame():
     frame = score_predictions([])
-    assert list(frame) == metrics.SCORED and not len(frame)
+    assert list(frame) == metrics.SCORED_COLUMNS and not len(frame)
 
 
 def test_ten_thousand_answers_are_scored_in_seconds():

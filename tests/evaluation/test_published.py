@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from cuadft.core.errors import InputError
-from cuadft.evaluation import answer_files, metrics, published
+from cuadft.evaluation import answer_files, compare, metrics, published
 from cuadft.evaluation.figures import judges
 
 REAL = Path(os.environ.get("CUADFT_PUBLISHED") or Path(__file__).parents[3] / "shared" / "published")
@@ -33,9 +33,9 @@ class Same:
     name = "same"
 
     def rate(self, rows):
-        from cuadft.evaluation.judge import one_rating, ratings_table
+        from cuadft.evaluation.judge import verdict_row, verdict_table
 
-        return ratings_table([one_rating(float(r["answer"] == r["answers"][0]["text"]), "correct") for r in rows])
+        return verdict_table([verdict_row(float(r["answer"] == r["answers"][0]["text"]), "correct") for r in rows])
 
 
 def lines(right, bools=None, scores=None):
@@ -206,7 +206,7 @@ def test_mcnemars_exact_p(more, fewer, p):
     ],
 )
 def test_what_exceeds_the_noise_is_told_by_holms_p(p, p_holm, low, high, words):
-    assert words in published.noise({"p": p, "p_holm": p_holm, "low": low, "high": high}, 0.95)
+    assert words in compare.noise_phrase({"p": p, "p_holm": p_holm, "low": low, "high": high}, 0.95)
 
 
 def test_the_figure_has_one_panel_per_kind_of_verdict_and_marks_the_fault(folder):
@@ -223,7 +223,7 @@ def test_other_systems_beside_the_published_ones_are_not_called_published(folder
     other.parent.mkdir()
     other.write_text(lines(12))
     seen = published.read_published(folder)
-    pool = answer_files.join_files([*answer_files.read_answer_file([other]), *seen.files])
+    pool = answer_files.join_files([*answer_files.read_answer_files([other]), *seen.files])
     frame = published.with_verdicts(metrics.score_predictions(pool.predictions), pool.predictions)
     found = published.compare_published(seen, frame, **FAST)
     assert found.findings[0].startswith("4 systems") and "mine" in set(found.table["system"])

@@ -10,7 +10,7 @@ import pytest
 from cuadft.core.errors import InputError
 from cuadft.evaluation.bootstrap import cluster_bootstrap
 from cuadft.evaluation.metrics import METRICS, score_predictions
-from cuadft.evaluation.scoreboard import BOARD, make_scoreboard, score_breakdown
+from cuadft.evaluation.scoreboard import BOARD_COLUMNS, make_scoreboard, score_breakdown
 from cuadft.evaluation.text_scores import NO_CLAUSE
 
 
@@ -81,7 +81,7 @@ def test_means_and_counts_by_hand():
 def test_rows_stand_by_system_in_the_order_of_the_metrics():
     board = make_scoreboard(score_predictions(rows() + rows(system="sft")), n_resamples=50)
     metrics = [m for m in METRICS if m not in ("reference_score", "judge_score")]
-    assert list(board) == BOARD and list(board["system"]) == ["rag"] * len(metrics) + ["sft"] * len(metrics)
+    assert list(board) == BOARD_COLUMNS and list(board["system"]) == ["rag"] * len(metrics) + ["sft"] * len(metrics)
     assert list(board["metric"]) == metrics * 2
 
 
@@ -177,7 +177,7 @@ def test_a_question_scored_twice_is_refused():
 
 def test_no_predictions_give_empty_tables():
     assert (
-        list(make_scoreboard(score_predictions([]))) == BOARD
+        list(make_scoreboard(score_predictions([]))) == BOARD_COLUMNS
         and len(make_scoreboard(score_predictions([]))) == len(score_breakdown(score_predictions([]))) == 0
     )
 

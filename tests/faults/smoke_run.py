@@ -1,4 +1,4 @@
-"""A smoke run as the subject of faults: start it, watch it, strike it, and compare what comes out with an undisturbed one."""
+"""A smoke run as the subject of faults: start it, watch it, strike it, and compare it with an undisturbed one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A finished run whose files are cut short, emptied or have one bit flipped: it is seen, and the same command makes it good."""
+"""Files of a finished run are cut short, emptied or flipped by a bit: it is seen, and the same command repairs them."""
 
 from __future__ import annotations
 
@@ -71,7 +71,8 @@ def test_damage_is_made_good_or_named(reference: Path, run: Path, capsys: pytest
         assert differences(reference, run) == [], damaged[-FILES:]
     with capsys.disabled():
         print(
-            f"\n{len(damaged)} files damaged, {FILES} at a time: all made good, {messages} after a message with the remedy"
+            f"\n{len(damaged)} files damaged, {FILES} at a time: all made good, "
+            f"{messages} after a message with the remedy"
         )
 
 

@@ -1,4 +1,4 @@
-"""A full disk and a folder that can't be written: one message, and the same command goes on when there is room again."""
+"""A full disk and a folder that can't be written: one message, and the same command goes on once there is room."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Kills and interruptions at random moments of every stage: the same command goes on, and nothing is lost or done twice."""
+"""Kills and interruptions at random moments of every stage: the same command goes on, nothing is lost or done twice."""
 
 from __future__ import annotations
 

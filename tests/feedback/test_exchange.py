@@ -11,7 +11,7 @@ from cuadft.core import files
 from cuadft.core.errors import InputError
 from cuadft.core.files import TableRow
 from cuadft.feedback import exchange, formats, records
-from cuadft.feedback.records import Refused, pair_key
+from cuadft.feedback.records import RowRefused, pair_key
 from cuadft.feedback.store import Store
 
 TRAIN, OTHER, DEV, TEST = TEXTS
@@ -188,7 +188,7 @@ def test_values_of_any_type_make_votes_or_a_reason(value, name):
     try:
         for vote in formats.trl_votes(TableRow("row 1", row | {name: value})):
             assert isinstance(vote["answer_a"], str) and vote["answer_a"].strip()
-    except Refused as error:
+    except RowRefused as error:
         assert str(error)
 
 

@@ -154,7 +154,7 @@ def test_a_failed_stage_leaves_no_report_of_an_earlier_call(project):
     (project / "trap_02").touch()
     with pytest.raises(runner.StageFailed, match="division by zero"):
         ablate(overrides=["steps=11"])
-    assert not any((done.folder / name).exists() for name in ablation.FILES)
+    assert not any((done.folder / name).exists() for name in ablation.REPORT_FILES)
     (project / "trap_02").unlink()
     assert found(ablate(overrides=["steps=11"])[0], "sft", "f1")[2] == 0.35
 
@@ -248,10 +248,10 @@ def test_one_test_contract_allows_no_test(project):
 
 
 def test_folders_are_named_after_the_values_and_never_shared(project):
-    names = ablation._names("model", ("org/a b", "org/a:b"))
+    names = ablation._folder_names("model", ("org/a b", "org/a:b"))
     assert names[0] != names[1] and all(name.startswith("model=org_a_b-") for name in names)
-    assert ablation._names("k", ("1", "1.5")) == ["k=1", "k=1.5"]
-    assert "/" not in ablation._names("model", ("../x", "y"))[0]
+    assert ablation._folder_names("k", ("1", "1.5")) == ["k=1", "k=1.5"]
+    assert "/" not in ablation._folder_names("model", ("../x", "y"))[0]
 
 
 def test_the_command_prints_the_report(project, capsys):

@@ -1,4 +1,4 @@
-"""Properties of the gate: only what is shown on dev and earlier slices, by every clause, replaces the champion."""
+"""Properties of the gate: only what is shown on dev and earlier slices, by every criterion, replaces the champion."""
 
 import json
 
@@ -48,7 +48,7 @@ def scored(system, scores, split="dev", slice=float("nan"), **more):  # noqa: A0
 
 
 def bare(system, scores):
-    """Return rows that only the clause of improvement can judge, which is quick."""
+    """Return rows that only the criterion of improvement can judge, which is quick."""
     return scored(system, np.clip(scores, 0, 1))[["id", "contract", "system", "split", "f1"]]
 
 
@@ -56,7 +56,7 @@ def frame(*parts):
     return pd.concat(parts, ignore_index=True)
 
 
-def clause(decision, system, name):
+def criterion(decision, system, name):
     found = next(one["clauses"] for one in decision["candidates"] if one["system"] == system)
     return next(one for one in found if one["clause"] == name)
 
@@ -109,7 +109,7 @@ def test_one_contract_is_never_enough(first):
 def test_the_gain_asked_for_must_be_exceeded(first, gain, promoted):
     made = decide(frame(scored("rag", LOW), scored("sft", HIGH)), first, gain=gain)
     assert made["promoted"]["system"] == promoted
-    found = clause(made, "sft", "improvement")
+    found = criterion(made, "sft", "improvement")
     assert found["value"] == pytest.approx(0.3) and found["limit"] == gain
 
 
@@ -130,8 +130,8 @@ def test_the_p_values_are_corrected_over_the_candidates(first):
     others = [scored(name, UNCLEAR) for name in ("dpo", "orpo", "kto", "rloo")]
     among = decide(frame(scored("rag", LOW), better, *others), first, n_resamples=2000)
     assert alone["promoted"]["system"] == "sft" and among["promoted"]["system"] == "rag"
-    p = clause(alone, "sft", "improvement")["p"]
-    assert clause(among, "sft", "improvement")["p"] == pytest.approx(5 * p)
+    p = criterion(alone, "sft", "improvement")["p"]
+    assert criterion(among, "sft", "improvement")["p"] == pytest.approx(5 * p)
     assert "Holm over 5 candidates" in among["reason"]
 
 
@@ -246,7 +246,7 @@ GAIN = (scored("incumbent", LOW), scored("sft", HIGH))
 )
 def test_a_loss_on_an_earlier_slice_must_be_ruled_out(second, scores, passed):
     made = decide(frame(*GAIN, *on_slice(HIGH, scores)), second)
-    assert clause(made, "sft", "slices")["passed"] is passed
+    assert criterion(made, "sft", "slices")["passed"] is passed
     assert made["promoted"]["system"] == "sft" and (made["promoted"]["weights"] == "iter-02/adapters/sft") is passed
     assert made["decided_by"] == ("improvement" if passed else "slices")
 
@@ -256,7 +256,7 @@ def test_every_earlier_slice_must_hold_and_this_iterations_own_does_not_count(se
     files.write_json(second.path("decision.json"), {"promoted": KEPT})
     own = on_slice(HIGH, [0.0] * 10, 3)
     both = frame(*GAIN, *on_slice(HIGH, HIGH, 1), *on_slice(HIGH, LOW, 2), *own)
-    found = clause(decide(both, third), "sft", "slices")
+    found = criterion(decide(both, third), "sft", "slices")
     assert not found["passed"] and found["name"] == "slice 2" and "slice 1: +0.000" in found["detail"]
     fine = frame(*GAIN, *on_slice(HIGH, HIGH, 1), *on_slice(HIGH, HIGH, 2), *own)
     assert decide(fine, third)["promoted"]["weights"] == "iter-03/adapters/sft"
@@ -277,10 +277,10 @@ def test_answers_that_are_missing_on_a_slice_are_no_pass(second):
     assert nobody["decided_by"] == "slices" and "the champion has no answers" in nobody["reason"]
 
 
-def test_without_slices_the_clause_says_that_it_tested_nothing(first, second):
+def test_without_slices_the_criterion_says_that_it_tested_nothing(first, second):
     for rows, iteration in ((frame(scored("rag", LOW), scored("sft", HIGH)), first), (frame(*GAIN), second)):
         made = decide(rows.drop(columns="slice"), iteration)
-        found = clause(made, "sft", "slices")
+        found = criterion(made, "sft", "slices")
         assert found["passed"] is None and found["n"] == 0 and "no earlier slice" in found["detail"]
         assert made["promoted"]["system"] == "sft" and "Not tested: earlier slices" in gate.decision_paragraph(made)
 
@@ -306,7 +306,7 @@ def test_a_category_shown_to_be_worse_stops_a_promotion(first):
     rag, sft = {"Law": [0.1] * 10, "Audit": [0.6] * 8}, {"Law": [0.9] * 10, "Audit": [0.4] * 8}
     rows = frame(by_category("rag", rag), by_category("sft", sft))
     made = decide(rows, first)
-    found = clause(made, "sft", "categories")
+    found = criterion(made, "sft", "categories")
     assert made["decided_by"] == "categories" and found["name"] == "Audit" and found["value"] == pytest.approx(-0.2)
     assert found["p"] == pytest.approx(2 * 2.0**-8)  # sign test of 8 equal signs, one-sided, the smaller of two (Holm)
     assert "shown to lose more than 0.1: Audit" in made["reason"]
@@ -316,7 +316,7 @@ def test_a_category_shown_to_be_worse_stops_a_promotion(first):
 def test_a_category_of_few_contracts_is_listed_and_decides_nothing(first):
     rag, sft = {"Law": [0.1] * 10, "Audit": [0.5] * 4}, {"Law": [0.9] * 10, "Audit": [0.2] * 4}
     made = decide(frame(by_category("rag", rag), by_category("sft", sft)), first)
-    found = clause(made, "sft", "categories")
+    found = criterion(made, "sft", "categories")
     assert found["passed"] and found["too_few"] == ["Audit"] and "too few to say" in found["detail"]
     assert made["promoted"]["system"] == "sft" and "1 of 2 categories (too few contracts)" in gate.decision_paragraph(
         made
@@ -331,8 +331,8 @@ def test_categories_of_earlier_slices_count_with_those_of_dev(second):
         by_category(s, {"Audit": [x] * 5}).assign(split="slices", slice=1.0, contract=[f"s{i}" for i in range(5)])
         for s, x in (("incumbent", 1.0), ("sft", 0.0))
     ]
-    assert clause(decide(frame(*dev), second), "sft", "categories")["too_few"] == ["Audit"]
-    found = clause(decide(frame(*dev, *past), second), "sft", "categories")
+    assert criterion(decide(frame(*dev), second), "sft", "categories")["too_few"] == ["Audit"]
+    found = criterion(decide(frame(*dev, *past), second), "sft", "categories")
     assert not found["passed"] and found["name"] == "Audit" and found["n_contracts"] == 8
 
 
@@ -353,7 +353,7 @@ def test_a_ceiling_that_is_exceeded_stops_a_promotion(first, column, values, rul
     rows = frame(scored("rag", LOW), scored("sft", HIGH, **{column: values}))
     made = decide(rows, first, **rule)
     assert made["promoted"] == RAG and made["decided_by"] == name
-    assert "above the ceiling" in gate.decision_paragraph(made) and not clause(made, "sft", name)["passed"]
+    assert "above the ceiling" in gate.decision_paragraph(made) and not criterion(made, "sft", name)["passed"]
     loose = decide(rows, first, **{name: 1.0 if name in ("false_answers", "failures") else 1000})
     assert loose["promoted"]["system"] == "sft"
     if name != "failures":
@@ -366,7 +366,7 @@ def test_a_judges_failures_count_as_failures(first):
     score = [0.9] * 8 + [float("nan")] * 2
     rows = frame(scored("rag", LOW, judge_score=0.1), scored("sft", HIGH, judge_score=score))
     made = decide(rows, first, metric="judge_score")
-    assert made["decided_by"] == "failures" and clause(made, "sft", "failures")["value"] == pytest.approx(0.2)
+    assert made["decided_by"] == "failures" and criterion(made, "sft", "failures")["value"] == pytest.approx(0.2)
     assert decide(rows, first, metric="judge_score", failures=0.3)["promoted"]["system"] == "sft"
 
 
@@ -394,7 +394,7 @@ def test_a_metric_that_nobody_has_promotes_nobody(first):
 def test_other_rows_than_the_champions_are_no_pass(first):
     made = decide(frame(scored("rag", LOW), scored("sft", HIGH[:-1]), scored("dpo", [0.4] * 10)), first)
     assert made["promoted"]["system"] == "dpo"
-    assert "answered different rows" in clause(made, "sft", "improvement")["detail"]
+    assert "answered different rows" in criterion(made, "sft", "improvement")["detail"]
     only = decide(frame(scored("rag", LOW), scored("sft", HIGH[:-1])), first)
     assert (
         only["promoted"] == RAG
@@ -459,7 +459,7 @@ def test_a_rule_is_read_from_a_notebooks_parameters():
         (scored("incumbent", LOW),),
     ],
 )
-def test_the_paragraph_is_short_names_the_clause_and_survives_the_file(second, rows):
+def test_the_paragraph_is_short_names_the_criterion_and_survives_the_file(second, rows):
     made = decide(frame(*rows, scored("dpo", LOW)) if len(rows) > 1 else frame(*rows), second)
     files.write_json(second.path("decision.json"), made)
     again = files.read_json(second.path("decision.json"))

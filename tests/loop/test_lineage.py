@@ -26,7 +26,7 @@ def git(folder: Path, *arguments: str) -> str:
 
 @pytest.fixture
 def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Return the top of a repository with a package of one module in it, which provenance takes for its own."""
+    """Return the top of a repository with a package of one module in it, which lineage takes for its own."""
     package = tmp_path / "cuadft"
     package.mkdir()
     for name in ("__init__.py", "loop.py"):

@@ -94,7 +94,7 @@ def test_a_stage_that_only_lies_between_does_not_own_what_an_older_one_left(proj
 
 
 def test_verdicts_that_several_stages_add_to_make_none_of_them_run_again(project: Path) -> None:
-    add = "runs.append_jsonl(it.path('metrics', 'verdicts.jsonl'), [{'verdict': 1}])"
+    add = "files.append_jsonl(it.path('metrics', 'verdicts.jsonl'), [{'verdict': 1}])"
     for number in ("05", "06"):
         (project / f"trap_{number}.py").write_text(add)
     go()
@@ -106,7 +106,7 @@ def test_verdicts_that_several_stages_add_to_make_none_of_them_run_again(project
 
 def test_what_a_killed_attempt_wrote_belongs_to_the_one_that_finished(project: Path) -> None:
     go(until="evaluate_sft")
-    (project / "trap_06.py").write_text("runs.write_text(it.path('figures', 'alignment.png'), 'x')\n1 / 0")
+    (project / "trap_06.py").write_text("files.write_text(it.path('figures', 'alignment.png'), 'x')\n1 / 0")
     with pytest.raises(runner.StageFailed):
         go(until="align")
     (project / "trap_06.py").unlink()

@@ -56,7 +56,7 @@ def test_all_stages_parameters_are_shown_but_not_what_the_loop_sets(tmp_path):
     )
     shown = snapshot.read_snapshot(one)
     assert shown.parameters == {"seed": "7", "align_methods": '["dpo"]', "cuad": ".../CUAD_v1.zip"}
-    assert snapshot.origin(one) == {"commit": "abc", "dirty": "False"}
+    assert snapshot.code_origin(one) == {"commit": "abc", "dirty": "False"}
 
 
 def test_scores_are_the_boards_without_what_is_unknown(tmp_path):

@@ -1,4 +1,4 @@
-"""Properties of trackers: a view of the run folder that repeats nothing, repairs itself and never costs the run anything."""
+"""Trackers: a view of the run folder that repeats nothing, repairs itself and never costs the run anything."""
 
 import importlib.util
 import shutil
@@ -31,7 +31,7 @@ def database(tmp_path_factory):
 
     made = tmp_path_factory.mktemp("mlflow") / "run"
     with mlflow_view._quietly():
-        mlflow_view._prepare(made)
+        mlflow_view._prepare_database(made)
     return made / "trackers" / "mlflow.db"
 
 
@@ -115,7 +115,7 @@ def test_tensorboard_shows_each_system_as_a_line_over_iterations(run):
 def test_a_tracker_that_fails_is_counted_and_the_next_call_repairs_the_view(run, monkeypatch):
     first = decide(run, 1, {"rag": 0.2, "sft": 0.5})
     with monkeypatch.context() as broken:
-        broken.setattr(trackers, "_write", lambda folder, snapshots: {}["disk"])
+        broken.setattr(trackers, "_write_events", lambda folder, snapshots: {}["disk"])
         shown = report(first, "tensorboard").iloc[0]
     assert (shown["failed"], shown["error"], shown["iterations"]) == (1, "KeyError: 'disk'", 0)
     second = decide(run, 2, {"rag": 0.3})
@@ -129,7 +129,7 @@ def test_an_error_shows_no_secret(run, monkeypatch):
     def refuse(folder, snapshots):
         raise OSError("no access with planted-key-1 to /home/someone/x/file")
 
-    monkeypatch.setattr(trackers, "_write", refuse)
+    monkeypatch.setattr(trackers, "_write_events", refuse)
     error = report(decide(run, 1, {"rag": 0.2}), "tensorboard").iloc[0]["error"]
     assert "planted" not in error and "someone" not in error and "no access" in error
 

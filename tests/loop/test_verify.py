@@ -1,4 +1,4 @@
-"""`cuadft verify`: whatever is changed, lost, stale, unfinished or put beside a finished run is named; nothing else is."""
+"""`cuadft verify` names all that is changed, lost, stale, unfinished or put beside a finished run, and nothing else."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def edit(run: Path, number: int, change) -> None:
 
 
 def outputs(run: Path) -> list[str]:
-    return sorted(lineage.makers([one for each in lineage.run_iterations(run) for one in lineage.stage_records(each)]))
+    return sorted(lineage.writers([one for each in lineage.run_iterations(run) for one in lineage.stage_records(each)]))
 
 
 def test_a_finished_run_is_well_before_and_after_it_is_moved(run: Path) -> None:
@@ -257,7 +257,8 @@ def test_the_chain_names_every_ancestor_once_and_ends_at_the_contracts(run: Path
     lines = verify.verification_text(verify.verify_run(run, SFT)).splitlines()
     assert lines[0].startswith(f"{SFT}  sha256 {files.file_hash(run / SFT)[:12]}")
     heads = [line.split(":")[0] for line in lines if line.startswith("[iter")]
-    # iteration 2 starts from the champion of iteration 1, which all stages of that one decided; answers of 2 are not part
+    # iteration 2 starts from the champion of iteration 1, which all stages of iteration 1 decided; the answers of
+    # iteration 2 are no part of the chain
     assert heads[:3] == ["[iter 2] 04 fine_tune", "[iter 2] 02 rag_compile", "[iter 2] 01 data_prep"]
     first = [f"[iter 1] {stage.label}" for stage in reversed(STAGES) if stage.name != "evaluate_sft"]
     assert heads[3:] == first and len(set(heads)) == len(heads)

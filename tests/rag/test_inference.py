@@ -13,8 +13,10 @@ from cuadft.core import files
 from cuadft.core.errors import InputError
 from cuadft.data.passages import cut_passages
 from cuadft.evaluation import metrics, results
+from cuadft.evaluation.text_scores import NO_CLAUSE
 from cuadft.models.local import LocalEngine
 from cuadft.rag import inference
+from cuadft.rag.systems import System
 from cuadft.retrieval.retriever import Retriever
 
 IDS = [row["id"] for row in small.ROWS]
@@ -34,7 +36,8 @@ def killed(path, rows):
         os.kill(os.getpid(), signal.SIGKILL)
 files.append_jsonl = killed
 engine = LocalEngine(Path({tiny!r}), dtype="float32")
-inference.answer_rows(small.program(), engine.lm(max_tokens=8), small.ROWS, Path({out!r}), system="s", split="dev", batch_size=4)
+lm = engine.lm(max_tokens=8)
+inference.answer_rows(small.program(), lm, small.ROWS, Path({out!r}), system="s", split="dev", batch_size=4)
 """
 
 
@@ -247,3 +250,18 @@ def test_read_all_takes_the_wanted_systems_only(tmp_path):
 
 def test_no_rows_need_no_model(tmp_path):
     assert run(tmp_path / "p.jsonl", small.Script(small.first_clause).lm(), []) == []
+
+
+def test_answers_are_compared_row_by_row_with_failures_shown_in_their_place():
+    def broken(prompt):
+        raise RuntimeError("no answer today")
+
+    systems = [
+        System("plain", small.program(), small.Script(lambda prompt: "ten days").lm()),
+        System("broken", small.program(), small.Script(broken).lm()),
+    ]
+    rows = [small.ROWS[1], next(row for row in small.ROWS if row["is_impossible"])]
+    found = inference.compare_answers(systems, rows)
+    assert [list(record) for record in found] == [["question", "gold", "plain", "broken"]] * 2
+    assert found[0]["gold"] == rows[0]["answers"][0]["text"] and found[1]["gold"] == NO_CLAUSE
+    assert all(record["plain"] == "ten days" and "no answer today" in record["broken"] for record in found)

@@ -46,7 +46,7 @@ def adapter(tiny, tmp_path_factory):
 
 @pytest.fixture
 def build(tiny, embedder, tmp_path, monkeypatch):
-    """Return systems.build with the tiny model, and a run whose first iteration holds a retriever and two programs."""
+    """Return build_systems with the tiny model, and a run whose first iteration holds a retriever and two programs."""
     monkeypatch.setenv("CUADFT_CACHE", str(tmp_path / "cache"))
 
     def call(iteration, names, **settings):
@@ -285,14 +285,14 @@ def test_new_contracts_are_taken_in_as_the_others_were_cut(embedder, tmp_path):
     records = [{"title": title, "text": TEXT, "split": "train"} for title in "cde"]
     files.write_jsonl(tmp_path / "contracts.jsonl", records)
     retriever = Retriever(cut_passages(TEXT, contract="c", size=40, overlap=0.5), None, mode="bm25", cutting=(40, 0.5))
-    store.take_in(retriever, tmp_path, {"c", "e"})
+    store.add_missing_contracts(retriever, tmp_path, {"c", "e"})
     held = {title: [p.text for p in retriever.passages if p.contract == title] for title in "cde"}
     assert held["c"] == held["e"] and held["d"] == []
-    store.take_in(retriever, tmp_path, {"c", "e"})  # nothing new: nothing changes
+    store.add_missing_contracts(retriever, tmp_path, {"c", "e"})  # nothing new: nothing changes
     assert len(retriever.passages) == 2 * len(held["c"])
     retriever.cutting = None
     with pytest.raises(InputError, match="lacks 'd' and does not say how its passages were cut"):
-        store.take_in(retriever, tmp_path, {"c", "d"})
+        store.add_missing_contracts(retriever, tmp_path, {"c", "d"})
 
 
 def test_a_save_that_is_killed_leaves_no_mixture_of_two_retrievers(embedder, tmp_path, monkeypatch):

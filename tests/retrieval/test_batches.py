@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cuadft.core.errors import InputError
-from cuadft.retrieval.triples import Planned, batch_schedule, plan_batches
+from cuadft.retrieval.triples import PlannedBatches, batch_schedule, plan_batches
 
 CATEGORIES = "ABCDEFG"
 
@@ -63,7 +63,7 @@ def test_a_schedule_has_exactly_its_steps_each_pass_drawn_anew_by_the_seed():
     assert len(plan) == 5 and sorted(plan[0] + plan[1]) == sorted(plan[2] + plan[3]) == list(range(14))
     assert plan[:2] != plan[2:4]
     assert plan == batch_schedule(made, size=7, steps=5, seed=1) != batch_schedule(made, size=7, steps=5, seed=2)
-    sampler = Planned(plan, None, batch_size=7, drop_last=False, generator=None)
+    sampler = PlannedBatches(plan, None, batch_size=7, drop_last=False, generator=None)
     assert list(sampler) == list(sampler) == plan and len(sampler) == 5
 
 

@@ -6,7 +6,7 @@ from small import passages_of
 
 from cuadft.core.errors import InputError
 from cuadft.data.passages import Passage, gold_shares
-from cuadft.retrieval.classifier import ClauseClassifier, Matcher, _labels
+from cuadft.retrieval.classifier import ClauseClassifier, QuestionMatcher, _labels
 
 AUDIT = [
     "may inspect the books and records",
@@ -38,7 +38,7 @@ def corpus(n=8, first=0):
     return rows, passages_of(texts)
 
 
-MATCHER = Matcher({"Audit?": "Audit", "Law?": "Law"}, None, least=0.5)
+MATCHER = QuestionMatcher({"Audit?": "Audit", "Law?": "Law"}, None, least=0.5)
 
 
 def fitted(**settings):

@@ -13,9 +13,9 @@ import torch
 from cuadft.core.errors import InputError
 from cuadft.data.passages import cut_passages
 from cuadft.retrieval import finetune, triples
-from cuadft.retrieval.finetune import RECORD, DevHits, finetune_embedder
+from cuadft.retrieval.finetune import DevHits, finetune_embedder
 from cuadft.retrieval.triples import make_triples
-from cuadft.training.run import last_checkpoint
+from cuadft.training.run import RECORD, last_checkpoint
 
 PASSAGES = {title: cut_passages(text, contract=title, size=100) for title, text in small.TEXTS.items()}
 EXAMPLES = make_triples(small.ROWS, PASSAGES, negatives_from=[small.retriever(100)], per_category=8, seed=1)
@@ -31,8 +31,7 @@ def start(tmp_path_factory) -> Path:
 @pytest.fixture(autouse=True)
 def float32(monkeypatch):
     """Train in float32, so that equal means equal on any machine."""
-    for module in (finetune, finetune):
-        monkeypatch.setattr(module, "best_dtype", lambda: torch.float32)
+    monkeypatch.setattr(finetune, "best_dtype", lambda: torch.float32)
     monkeypatch.setenv("CUADFT_PLAIN", "1")
 
 
@@ -165,7 +164,7 @@ def test_a_finished_training_is_not_repeated_unless_asked_and_other_examples_sta
 def test_batches_are_the_planned_ones_and_attention_has_no_dropout(start, tmp_path):
     plan = triples.batch_schedule(EXAMPLES, size=4, steps=3, seed=1)
     settings = SHORT | {"max_length": 8, "metric": None, "patience": 1}
-    trainer = finetune.make_trainer(start, EXAMPLES, plan, tmp_path, settings, finetune.Watched(None, ""))
+    trainer = finetune.make_trainer(start, EXAMPLES, plan, tmp_path, settings, finetune.WatchedMetric(None, ""))
     words = trainer.model.tokenizer
     for batch, indexes in zip(trainer.get_train_dataloader(), plan, strict=True):
         for column, name in (("anchor", "query"), ("positive", "positive"), ("negative", "negative")):
@@ -186,7 +185,7 @@ def test_bfloat16_is_used_where_the_processor_has_it(start, tmp_path, monkeypatc
         triples.batch_schedule(EXAMPLES, size=4, steps=1, seed=1),
         tmp_path,
         SHORT | {"max_length": 64, "metric": None, "patience": 1},
-        finetune.Watched(None, ""),
+        finetune.WatchedMetric(None, ""),
     )
     layer = next(m for n, m in made.model.named_modules() if n.endswith("layer.0.intermediate.dense"))
     layer.register_forward_hook(lambda module, given, result: seen.append((result.dtype, module.weight.dtype)))

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cuadft.data.passages import Passage
-from cuadft.retrieval.triples import Labels, category_of
+from cuadft.retrieval.triples import GoldLabels, category_of
 
 CLAUSE = "The liability of either party shall not exceed the fees paid in the last year."
 
@@ -22,7 +22,7 @@ def passage(contract: str, start: int, text: str) -> Passage:
 
 @given(st.integers(0, 40), st.integers(1, 20), st.integers(0, 40), st.integers(1, 20))
 def test_a_passage_is_touched_by_a_span_that_shares_a_character(start, length, begin, size):
-    labels = Labels([row("a", spans=[(start, "x" * length)])])
+    labels = GoldLabels([row("a", spans=[(start, "x" * length)])])
     shared = set(range(start, start + length)) & set(range(begin, begin + size))
     assert labels.touched(passage("a", begin, "y" * size)) == ({"Cap"} if shared else frozenset())
     assert not labels.touched(passage("b", begin, "y" * size))
@@ -40,17 +40,17 @@ def test_a_passage_is_touched_by_a_span_that_shares_a_character(start, length, b
     ],
 )
 def test_a_passage_of_another_contract_may_answer_unless_labels_deny_it(labelled, expected):
-    assert Labels([row("a"), *labelled]).may_answer(passage("b", 0, "some words"), row("a")) == expected
+    assert GoldLabels([row("a"), *labelled]).may_answer(passage("b", 0, "some words"), row("a")) == expected
 
 
 def test_in_its_own_contract_only_what_the_spans_touch_answers():
     own = row("a", spans=[(0, "here")], source="own")
-    assert Labels([own]).may_answer(passage("a", 0, "here it is"), own)
-    assert not Labels([own]).may_answer(passage("a", 50, "here it is not"), own)
+    assert GoldLabels([own]).may_answer(passage("a", 0, "here it is"), own)
+    assert not GoldLabels([own]).may_answer(passage("a", 50, "here it is not"), own)
 
 
 def test_a_long_clause_that_stands_elsewhere_word_for_word_is_recognised():
-    labels = Labels([row("a", spans=[(0, CLAUSE), (200, "year")])])
+    labels = GoldLabels([row("a", spans=[(0, CLAUSE), (200, "year")])])
     copied = passage("b", 0, f"7.2 {CLAUSE.upper().replace(' ', chr(10))} And so on.")
     assert labels.repeats(copied, "Cap") and not labels.repeats(copied, "Term")
     assert not labels.repeats(passage("b", 0, "The agreement lasts for a year."), "Cap")  # "year" alone says nothing

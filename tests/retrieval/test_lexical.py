@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cuadft.retrieval.index import Lexical, search_words
+from cuadft.retrieval.index import BM25Index, search_words
 
 TEXT = st.lists(st.sampled_from(["fee", "law", "audit", "the", "--"]), max_size=6).map(" ".join)
 TEXTS = st.lists(TEXT, min_size=1, max_size=6)
@@ -16,7 +16,7 @@ TEXTS = st.lists(TEXT, min_size=1, max_size=6)
 def test_scores_are_those_of_bm25s(texts, weights):
     import bm25s
 
-    found, expected = Lexical(texts).scores(weights), np.zeros(len(texts))
+    found, expected = BM25Index(texts).scores(weights), np.zeros(len(texts))
     corpus = [search_words(text) for text in texts]
     if any(corpus):
         reference = bm25s.BM25(auto_compile=False)
@@ -29,8 +29,8 @@ def test_scores_are_those_of_bm25s(texts, weights):
 @settings(max_examples=60, deadline=None)
 @given(TEXTS, TEXTS)
 def test_an_extended_index_is_that_of_all_texts(before, after):
-    whole, weights = Lexical(before + after), {"fee": 1.0, "law": 0.5}
-    first = Lexical(before)
+    whole, weights = BM25Index(before + after), {"fee": 1.0, "law": 0.5}
+    first = BM25Index(before)
     alone = first.scores(weights)
     grown = first.extended(after)
     assert np.array_equal(grown.scores(weights), whole.scores(weights))
@@ -42,4 +42,4 @@ def test_an_extended_index_is_that_of_all_texts(before, after):
 def test_a_text_by_hand():
     # 2 texts, mean length 2; "law" in one: idf = log(1 + (2 - 1 + 0.5) / (1 + 0.5)) = log 2 = 0.6931; it occurs twice
     # in 3 words: 2 / (2 + 1.5 * (1 - 0.75 + 0.75 * 3 / 2)) = 2 / 4.0625 = 0.4923; 0.6931 * 0.4923 = 0.3412
-    assert Lexical(["law law fee", "fee"]).scores({"law": 1.0}) == pytest.approx([0.3412, 0], abs=1e-4)
+    assert BM25Index(["law law fee", "fee"]).scores({"law": 1.0}) == pytest.approx([0.3412, 0], abs=1e-4)

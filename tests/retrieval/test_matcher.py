@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from cuadft.core.errors import InputError
-from cuadft.retrieval.classifier import Matcher
+from cuadft.retrieval.classifier import QuestionMatcher
 
 
 class Axes:
@@ -23,30 +23,41 @@ KNOWN = {"audit the books?": "Audit", "audit rights": "Audit", "buy-back price?"
 
 def test_known_words_need_no_embedding_whatever_their_case_and_blanks():
     embedder = Axes()
-    assert Matcher(KNOWN, embedder, least=0.5).match(["Audit  THE\nbooks?", "buy-back price?"]) == ["Audit", "Price"]
+    assert QuestionMatcher(KNOWN, embedder, least=0.5).match(["Audit  THE\nbooks?", "buy-back price?"]) == [
+        "Audit",
+        "Price",
+    ]
     assert not embedder.asked
 
 
 def test_other_words_take_the_category_of_the_nearest_questions_and_unlike_ones_none():
-    assert Matcher(KNOWN, Axes(), least=0.5).match(["any audit?", "bargain?", "close?"]) == ["Audit", "Price", None]
+    assert QuestionMatcher(KNOWN, Axes(), least=0.5).match(["any audit?", "bargain?", "close?"]) == [
+        "Audit",
+        "Price",
+        None,
+    ]
 
 
 def test_a_known_question_inside_a_longer_one_is_recognised_unless_two_are():
     audit, price = "does a party have the right to audit the books?", "is there a price restriction in the contract?"
-    matcher = Matcher({audit: "Audit", price: "Price", "rights": "Other"}, None, least=0.5)
+    matcher = QuestionMatcher({audit: "Audit", price: "Price", "rights": "Other"}, None, least=0.5)
     asked = [f"Consider the Acme rights; {audit.title()}", f"{audit} {price}", "my rights"]
     assert matcher.match(asked) == ["Audit", None, None]
 
 
 def test_without_an_embedder_other_words_are_unknown():
-    assert Matcher(KNOWN, None, least=0.5).match(["any audit?", "audit rights"]) == [None, "Audit"]
+    assert QuestionMatcher(KNOWN, None, least=0.5).match(["any audit?", "audit rights"]) == [None, "Audit"]
 
 
 def test_a_saved_matcher_matches_alike(tmp_path):
-    Matcher(KNOWN, None, least=0.5).save(tmp_path)
-    assert Matcher.load(tmp_path, Axes()).match(["any audit?", "close?", "audit rights"]) == ["Audit", None, "Audit"]
+    QuestionMatcher(KNOWN, None, least=0.5).save(tmp_path)
+    assert QuestionMatcher.load(tmp_path, Axes()).match(["any audit?", "close?", "audit rights"]) == [
+        "Audit",
+        None,
+        "Audit",
+    ]
 
 
 def test_no_known_question_is_refused():
     with pytest.raises(InputError, match="got none: give questions"):
-        Matcher({}, None, least=0.5)
+        QuestionMatcher({}, None, least=0.5)

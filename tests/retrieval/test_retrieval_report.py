@@ -11,7 +11,7 @@ from cuadft import cli
 from cuadft.core import files
 from cuadft.core.errors import InputError
 from cuadft.data import contracts
-from cuadft.data.passages import cut_passages
+from cuadft.data.passages import cut_passages, join_passages
 from cuadft.retrieval import report, store
 from cuadft.retrieval.retriever import Retriever
 
@@ -92,7 +92,7 @@ def test_a_copy_of_a_trained_contract_under_another_title_is_left_out(saved, tmp
 
 
 def test_a_folder_away_from_its_run_knows_what_it_was_trained_on(saved, tmp_path):
-    store.write_origin(saved, trained=[SAMPLE[0].title], tuned=[SAMPLE[1].title])
+    store.note_learned(saved, trained=[SAMPLE[0].title], tuned=[SAMPLE[1].title])
     moved = saved.rename(tmp_path / "moved")
     done, _ = measure(moved, cuad(tmp_path / "c.json", *map(document, SAMPLE)))
     assert done.left_out == {SAMPLE[0].title: store.TRAINED, SAMPLE[1].title: store.TUNED}
@@ -107,11 +107,11 @@ def test_a_retriever_is_measured_with_the_precision_and_the_reranker_that_it_was
     (tmp_path / "leftover").mkdir()
     (tmp_path / "leftover" / "modules.json").write_text("[]")
     (tmp_path / "leftover").rename(saved / ".embedder-new")  # of an export that was killed
-    assert report._load(saved, "", "").embedder.dtype == "float32"
-    files.write_json(saved / store.MODELS, {"dtype": "bfloat16", "reranker": "some/cross-encoder"})
-    embedder = report._load(saved, "", "").embedder
+    assert report._load_retriever(saved, "", "").embedder.dtype == "float32"
+    files.write_json(saved / store.MODELS_FILE, {"dtype": "bfloat16", "reranker": "some/cross-encoder"})
+    embedder = report._load_retriever(saved, "", "").embedder
     assert (embedder.path, embedder.dtype) == (saved / "embedder", "bfloat16")
-    report._load(saved, "", "another")
+    report._load_retriever(saved, "", "another")
     assert asked == ["", "some/cross-encoder", "another"]
 
 
@@ -159,7 +159,10 @@ def test_a_retriever_that_does_not_say_how_it_was_cut_needs_to_be_told(tmp_path)
 def test_overlapping_passages_give_the_text_back():
     for overlap in (0, 1 / 4, 0.5, 0.75):
         for contract in SAMPLE:
-            assert store.text_of(cut_passages(contract.text, contract="c", size=500, overlap=overlap)) == contract.text
+            assert join_passages(cut_passages(contract.text, contract="c", size=500, overlap=overlap)) == (
+                contract.text,
+                0,
+            )
 
 
 def test_the_command_prints_the_table_and_writes_it(saved, tmp_path, capsys):

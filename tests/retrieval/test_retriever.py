@@ -208,14 +208,14 @@ def test_rocchio_moves_towards_relevant_spans_and_away_from_the_others(folder):
     feedback = RelevanceFeedback.from_rows(train_rows(), make_embedder(folder))
     query = np.zeros(64, np.float32)
     query[60] = 1
-    moved = feedback.moved(query, feedback._owner == 0, 0.5)
+    moved = feedback.moved(query, feedback._question_of == 0, 0.5)
     mine, other = feedback._span_vectors()[0], feedback._span_vectors()[3]
     # spans of a question are equal here, so (1 - 0.5) q + 0.5 (mine - 0.5 other), at unit length
     expected = 0.5 * query + 0.5 * (mine - 0.5 * other)
     assert moved == pytest.approx(expected / np.linalg.norm(expected), abs=1e-6)
-    assert np.array_equal(feedback.moved(query, feedback._owner == 9, 0.5), query)
+    assert np.array_equal(feedback.moved(query, feedback._question_of == 9, 0.5), query)
     # where all questions are relevant there is nothing to move away from
-    everything = feedback.moved(query, feedback._owner >= 0, 0.5)
+    everything = feedback.moved(query, feedback._question_of >= 0, 0.5)
     centroid = feedback._span_vectors().mean(axis=0)
     expected = 0.5 * query + 0.5 * centroid / np.linalg.norm(centroid)
     assert everything == pytest.approx(expected / np.linalg.norm(expected), abs=1e-6)
@@ -240,7 +240,7 @@ def test_terms_weigh_share_times_inverse_frequency(folder):
     spans += [{"question": "q2", "contract": str(n), "text": "law fee"} for n in range(2)]
     feedback = RelevanceFeedback(spans, make_embedder(folder))
     # "fee" is in 4 of 4 spans: log 1 = 0, so "liable" (2 of 4) takes all the weight
-    assert feedback.terms(feedback._owner == 0) == {"liable": 1.0}
+    assert feedback.terms(feedback._question_of == 0) == {"liable": 1.0}
 
 
 def test_feedback_takes_every_contract_before_a_second_span_of_one(folder):

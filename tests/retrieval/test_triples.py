@@ -11,7 +11,7 @@ from small import passages_of
 from cuadft.core.errors import InputError
 from cuadft.data.passages import Passage, cut_passages
 from cuadft.retrieval.retriever import Retriever
-from cuadft.retrieval.triples import Labels, make_triples
+from cuadft.retrieval.triples import GoldLabels, make_triples
 
 PASSAGES = {title: cut_passages(text, contract=title, size=100) for title, text in small.TEXTS.items()}
 WORDS = {category: [f"{category} in other words {n}" for n in range(3)] for category in small.QUESTIONS}
@@ -32,7 +32,7 @@ def located(text: str, contract: str) -> list[Passage]:
 @settings(max_examples=15, deadline=None)
 @given(st.integers(0, 999))
 def test_positives_touch_a_gold_span_and_negatives_none_of_the_category(seed):
-    labels = Labels(small.ROWS)
+    labels = GoldLabels(small.ROWS)
     for example in made(seed=seed):
         answering = located(example["positive"], example["contract"])
         assert any(example["category"] in labels.touched(p) for p in answering)

@@ -101,7 +101,7 @@ def run(method, tiny, data, sft, out, tuning=TUNING, **settings):
 def trainer(method, tiny, data, sft, work, monkeypatch, **settings):
     """Return the trainer that train would run."""
     with monkeypatch.context() as patch:
-        patch.setattr(align, "run_training", lambda build, out, **_: build(work))
+        patch.setattr(align, "train_language_model", lambda build, out, **_: build(work))
         return run(method, tiny, data, sft, work, **settings)
 
 
@@ -347,7 +347,9 @@ def test_a_training_that_was_interrupted_goes_on_to_equal_losses(method, data, s
 
 def test_other_weights_settings_data_or_rewards_train_again(data, sft, tiny, tmp_path, monkeypatch):
     keys = []
-    monkeypatch.setattr(align, "run_training", lambda build, out, identity, **_: keys.append(value_hash(identity)))
+    monkeypatch.setattr(
+        align, "train_language_model", lambda build, out, identity, **_: keys.append(value_hash(identity))
+    )
     other = shutil.copytree(sft, tmp_path / "other") / "adapter_model.safetensors"
     save_file({name: weight + 1 for name, weight in load_file(other).items()}, other)
     for changed in (
@@ -450,3 +452,30 @@ def test_without_data_the_aligned_systems_are_the_sft_model(sft, tiny, tmp_path)
 def test_all_methods_get_the_same_number_of_steps(rows, batch, accumulation, epochs, steps, expected):
     tuning = replace(TUNING, batch_size=batch, accumulation=accumulation, epochs=epochs)
     assert align.with_steps(tuning, rows, steps).steps == expected
+
+
+def test_all_methods_train_in_one_call_and_one_without_data_is_the_sft_model(tiny, sft, pairs, tmp_path):
+    tuning = replace(TUNING, steps=1)
+    data = {"pairs": pairs, "answers": [], "prompts": []}
+    histories = align.align_all(
+        ["dpo", "kto"], tiny, "owner/tiny", data, tmp_path, tuning=tuning, sft=sft, settings=SETTINGS, reward=None
+    )
+    assert list(histories) == ["dpo"] and any("loss" in entry for entry in histories["dpo"])
+    untaught, taught = (load_file(tmp_path / name / "adapter_model.safetensors") for name in ("kto", "dpo"))
+    before = load_file(sft / "adapter_model.safetensors")
+    assert all(torch.equal(untaught[name], before[name]) for name in before)
+    assert any(not torch.equal(taught[name], before[name]) for name in before)
+    with pytest.raises(InputError, match="generations"):  # said before dpo would train
+        bad = replace(SETTINGS, online=replace(SAMPLING, generations=3))
+        align.align_all(
+            ["dpo", "rloo"],
+            tiny,
+            "owner/tiny",
+            data,
+            tmp_path / "no",
+            tuning=tuning,
+            sft=sft,
+            settings=bad,
+            reward=length,
+        )
+    assert not (tmp_path / "no").exists()

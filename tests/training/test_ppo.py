@@ -22,8 +22,8 @@ from cuadft.training.ppo import (
     value_loss,
     whiten,
 )
-from cuadft.training.run import run_training
-from cuadft.training.sft import Tuning, load_trainable, lora_config, tokenizer
+from cuadft.training.run import train_language_model
+from cuadft.training.sft import Tuning, load_tokenizer, load_trainable, lora_config
 
 ROWS = [
     {"prompt": [{"role": "user", "content": text}], "wanted": text[0]}
@@ -134,7 +134,7 @@ def test_settings_out_of_range_are_refused(bad):
 
 
 def peft_model(tiny, dtype=torch.float32):
-    """Return the tiny model with a random adapter in the place of SFT's, and a head sharp enough to have preferences."""
+    """Return the tiny model with a random adapter in place of SFT's, and a head sharp enough to have preferences."""
     from peft import get_peft_model
     from transformers import AutoModelForCausalLM
 
@@ -155,7 +155,7 @@ def starts_with_t(prompts, completions, **_):
 def trainer(tiny, folder, settings=QUICK, reward=starts_with_t, *, model=None, rows=ROWS, **given):
     model = model or peft_model(tiny)
     return PPOTrainer(
-        model, tokenizer(tiny), rows, reward, settings, folder, **{"learning_rate": 3e-3, "seed": 1} | given
+        model, load_tokenizer(tiny), rows, reward, settings, folder, **{"learning_rate": 3e-3, "seed": 1} | given
     )
 
 
@@ -312,9 +312,9 @@ def test_an_answer_without_its_end_mark_loses_the_penalty(tiny, tmp_path):
     settings = PPOSettings(steps=1, rollout=16, max_new_tokens=4, missing_eos_penalty=0.25)
     made = trainer(tiny, tmp_path, settings, lambda prompts, **_: [1.0] * len(prompts))
     likely(made.model, made.tokenizer.eos_token_id)
-    given, judge = [], made._judge
-    made._judge = lambda batch, scores: (
-        given.extend(zip(batch["ended"].tolist(), scores.tolist())) or judge(batch, scores)
+    given, assess = [], made._assess
+    made._assess = lambda batch, scores: (
+        given.extend(zip(batch["ended"].tolist(), scores.tolist())) or assess(batch, scores)
     )
     log = made.train()
     assert set(given) == {(True, 1.0), (False, 0.75)} and log[0]["reward"] == 1
@@ -385,14 +385,14 @@ def test_bad_input_is_refused(tiny, tmp_path):
 
 def test_it_runs_as_the_other_methods_do_and_its_adapter_loads_beside_the_sft_one(tiny, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(sft_, "best_dtype", lambda: torch.float32)
-    monkeypatch.setattr(progress, "EVERY", -1.0)
+    monkeypatch.setattr(progress, "SECONDS_BETWEEN_LINES", -1.0)
     monkeypatch.setenv("CUADFT_PLAIN", "1")
     sft, out, tuning = tmp_path / "sft", tmp_path / "ppo", Tuning(lora_r=4)
     peft_model(tiny).save_pretrained(sft)
     files.write_json(sft / "base.json", {"sha256": weights.weights_hash(tiny)})
 
     def train():
-        return run_training(
+        return train_language_model(
             lambda work: trainer(tiny, work, model=load_trainable(tiny, sft, tuning)),
             out,
             base=tiny,

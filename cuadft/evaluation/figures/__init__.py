@@ -1,1 +1,9 @@
-"""Figures of the project: a table or a log in, a matplotlib Figure out; nothing is saved or shown here."""
+"""Figures of the project: each function takes a table or a log and returns a matplotlib Figure.
+
+No function saves or shows its Figure. As the last line of a notebook cell it shows itself; `evaluation.save` writes it.
+
+    scores      systems, differences, categories, searches and losses
+    stream      iterations and slices of the stream
+    training    how alignment went
+    judges      judges beside verdicts, published means beside recomputed ones
+"""

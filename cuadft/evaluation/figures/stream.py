@@ -1,9 +1,10 @@
 """Draw the stream: iteration by slice as a heat map, and the score on the frozen test set over iterations.
 
-    stream_figure.heat(history, "champion")
-    stream_figure.line(history)
+    history = collect_stream_scores(frame, it, decision, metric="f1")    # in `forgetting`
+    slices_figure(history, "champion")
+    iterations_figure(history)
 
-history: from `forgetting.collect`.
+A cell's value is the mean score of an iteration's system on the held-out contracts of a slice.
 """
 
 from __future__ import annotations
@@ -15,40 +16,43 @@ from typing import Any
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
-from matplotlib.colors import Normalize
 from matplotlib.patches import Rectangle
 
 from cuadft.evaluation import forgetting
 from cuadft.evaluation.excerpts import shorten
-from cuadft.evaluation.figures.scores import COLOURS, WEAK, text_colour
 from cuadft.evaluation.figures.style import (
     GREY,
     SYSTEM_STYLE,
     VERMILION,
+    WEAK_CELL_WIDTH,
     Figure,
     empty_figure,
     foot_note,
     interval_basis,
+    legend_above,
     metric_label,
     plain_axes,
     system_styles,
+    text_colour,
+    value_colours,
+    weak_cells,
 )
-from cuadft.evaluation.forgetting import BASE, CHAMPION, START
+from cuadft.evaluation.forgetting import BASE, CHAMPION, INCUMBENT
 from cuadft.evaluation.metrics import METRICS
 
-DRAWN = (CHAMPION, "sft", BASE)
-LONGEST = 14  # characters of a system's name
+DRAWN_SYSTEMS = (CHAMPION, "sft", BASE)  # what `iterations_figure` shows unless told otherwise
+NAME_LENGTH = 14  # most characters of a system's name in a label
 KEPT = "kept"
-FRAME = VERMILION  # frame of the slice just trained on, told apart from every colour of the map
+FRAME_COLOUR = VERMILION  # of the slice just trained on: told apart from every colour of the map
 
 
 def slices_figure(history: pd.DataFrame, who: str = CHAMPION, *, few: int = 5) -> Figure:
     """Return the heat map of every iteration's mean score on every slice: value and number of questions in each cell.
 
-    who: "champion" or a system, as in `forgetting.matrix`. The slice just trained on is framed; above it, in italics,
-    stands what the incumbent scored there before; the first row is the base model. few: a cell of fewer questions, or of one
-    contract, is weak, with only its edge coloured. The colours reach from the lowest to the highest tenth that occurs.
-    Raises InputError on a system that never answered.
+    history: from `collect_stream_scores`. who: "champion" or a system, as in `slice_matrix`. The slice just trained on
+    is framed; the cell above it, in italics, is what the incumbent scored there before. The first row is the base
+    model. few: a cell of fewer questions, or of one contract, is weak, with only its edge coloured. The colours reach
+    from the lowest to the highest tenth that occurs. Raises InputError on a system that never answered.
     """
     cells = forgetting.slice_matrix(history, who)
     cells = cells[cells["n"] > 0]
@@ -57,13 +61,13 @@ def slices_figure(history: pd.DataFrame, who: str = CHAMPION, *, few: int = 5) -
     if not len(cells):
         return empty_figure(figure)
     axes, metric = figure.subplots(), history["metric"].iloc[0]
-    colours = _colours(cells["value"], higher_is_better=METRICS[metric][1])
-    weak = (cells["n"] < few) | (cells["n_contracts"] < 2)
+    colours = _tenths_colours(cells["value"], higher_is_better=METRICS[metric][1])
+    weak = weak_cells(cells, few)
     for cell in cells.assign(weak=weak).itertuples():
-        _cell(axes, cell, numbers.index(cell.iteration), slices.index(cell.slice), colours)
+        _draw_cell(axes, cell, numbers.index(cell.iteration), slices.index(cell.slice), colours)
     contracts = cells.groupby("slice")["n_contracts"].max()
     axes.set_xticks(range(len(slices)), [f"{n}\n({contracts[n]})" for n in slices])
-    axes.set_yticks(range(len(numbers)), [_row_label(n, cells[cells["iteration"] == n], who) for n in numbers])
+    axes.set_yticks(range(len(numbers)), [_iteration_label(n, cells[cells["iteration"] == n], who) for n in numbers])
     axes.set(
         xlim=(-0.5, len(slices) - 0.5),
         ylim=(len(numbers) - 0.5, -0.5),
@@ -75,7 +79,9 @@ def slices_figure(history: pd.DataFrame, who: str = CHAMPION, *, few: int = 5) -
     plain_axes(axes)
     axes.tick_params(length=0)
     note = "Framed: the slice just trained on; italics: the incumbent before. Small: questions."
-    foot_note(figure, note + f" Coloured edge: fewer than {few} questions, or one contract." * any(weak))
+    if any(weak):
+        note += f" Coloured edge: fewer than {few} questions, or one contract."
+    foot_note(figure, note)
     return figure
 
 
@@ -89,22 +95,23 @@ def iterations_figure(
 ) -> Figure:
     """Return the score on the frozen test set over iterations, with intervals over contracts.
 
-    systems: names or "champion" (champion, sft and rag, where they answered, if empty). A solid mark of the champion, with
-    the name of its system above, is a promotion; a hollow one was kept. Raises InputError on a system that never answered.
+    history: from `collect_stream_scores`. systems: names or "champion"; if empty, champion, sft and rag where they
+    answered. A solid mark of the champion, with the name of its system above, is a promotion; a hollow mark means that
+    the champion was kept. Raises InputError on a system that never answered.
     """
     known = {*history["system"], *([CHAMPION] if history["champion"].any() else [])}
-    names = list(systems) or [name for name in DRAWN if name in known]
+    names = list(systems) or [name for name in DRAWN_SYSTEMS if name in known]
     settings = {"n_resamples": n_resamples, "seed": seed, "confidence": confidence}
-    tables = {name: forgetting.on_test_set(history, name, **settings) for name in names}
+    tables = {name: forgetting.scores_on_test_set(history, name, **settings) for name in names}
     drawn = pd.concat(tables.values()).dropna(subset="value") if tables else pd.DataFrame()
     figure = Figure(max(5.0, 2.4 + 0.45 * history["iteration"].nunique()), 3.4)
     if not len(drawn):
         return empty_figure(figure)
-    axes, look = figure.subplots(), system_styles(names) | {CHAMPION: SYSTEM_STYLE[START]}
+    axes, look = figure.subplots(), system_styles(names) | {CHAMPION: SYSTEM_STYLE[INCUMBENT]}
     for n, name in enumerate(names):
-        _course(axes, tables[name], name, 0.07 * (n - (len(names) - 1) / 2), look[name])
+        _draw_course(axes, tables[name], name, 0.07 * (n - (len(names) - 1) / 2), look[name])
     if CHAMPION in tables:
-        _promotions(axes, tables[CHAMPION])
+        _mark_promotions(axes, tables[CHAMPION])
     axes.set(
         xlabel=f"Iteration\n{interval_basis(drawn, confidence)}, test set",
         ylabel=metric_label(history["metric"].iloc[0]),
@@ -114,24 +121,24 @@ def iterations_figure(
     axes.set_xticks(range(first, last + 1, math.ceil((last - first + 1) / 20)))
     axes.grid(axis="y", color="0.9", linewidth=0.8)
     plain_axes(axes)
-    figure.legend(*axes.get_legend_handles_labels(), loc="outside upper center", ncols=4, frameon=False, fontsize=8)
+    legend_above(figure, axes, columns=4)
     if CHAMPION in tables:
         foot_note(figure, "Solid mark of the champion: promoted in this iteration (name above); hollow: kept.")
     return figure
 
 
-def _colours(values: pd.Series, *, higher_is_better: bool) -> ScalarMappable:
+def _tenths_colours(values: pd.Series, *, higher_is_better: bool) -> ScalarMappable:
     """Return the map from value to colour over the tenths that occur, bright where it is better."""
     low, high = math.floor(values.min() * 10 + 1e-9) / 10, math.ceil(values.max() * 10 - 1e-9) / 10
-    return ScalarMappable(Normalize(low, max(high, low + 0.1)), COLOURS if higher_is_better else f"{COLOURS}_r")
+    return value_colours(low, max(high, low + 0.1), higher_is_better=higher_is_better)
 
 
-def _cell(axes: Axes, cell: Any, y: int, x: int, colours: ScalarMappable) -> None:
+def _draw_cell(axes: Axes, cell: Any, y: int, x: int, colours: ScalarMappable) -> None:
     colour, before = colours.to_rgba(cell.value), cell.when == "before"
-    width = WEAK if cell.weak else 1.0
+    width = WEAK_CELL_WIDTH if cell.weak else 1.0
     axes.add_patch(Rectangle((x - 0.5, y - 0.5), width, 1, facecolor=colour, edgecolor="white", linewidth=0.8))
     if not before and cell.iteration == cell.slice:
-        axes.add_patch(Rectangle((x - 0.46, y - 0.44), 0.92, 0.88, fill=False, edgecolor=FRAME, linewidth=1.8))
+        axes.add_patch(Rectangle((x - 0.46, y - 0.44), 0.92, 0.88, fill=False, edgecolor=FRAME_COLOUR, linewidth=1.8))
     look = {
         "va": "center",
         "style": "italic" if before else "normal",
@@ -142,7 +149,7 @@ def _cell(axes: Axes, cell: Any, y: int, x: int, colours: ScalarMappable) -> Non
     axes.annotate(str(cell.n), xytext=(3, 0), ha="left", fontsize=6, **beside)
 
 
-def _row_label(number: int, rows: pd.DataFrame, who: str) -> str:
+def _iteration_label(number: int, rows: pd.DataFrame, who: str) -> str:
     if number == 0:
         return f"none ({BASE})"
     after = rows[rows["when"] == "after"]["system"]
@@ -153,10 +160,10 @@ def _row_label(number: int, rows: pd.DataFrame, who: str) -> str:
 
 def _outcome(number: int, system: str) -> str:
     """Return the promoted system's name, or that the champion was kept."""
-    return KEPT if system == (BASE if number == 1 else START) else shorten(system, LONGEST)
+    return KEPT if system == (BASE if number == 1 else INCUMBENT) else shorten(system, NAME_LENGTH)
 
 
-def _course(axes: Axes, table: pd.DataFrame, name: str, shift: float, style: dict[str, str]) -> None:
+def _draw_course(axes: Axes, table: pd.DataFrame, name: str, shift: float, style: dict[str, str]) -> None:
     x, label = table["iteration"] + shift, shorten(name, 24)
     axes.vlines(x, table["low"], table["high"], color=style["color"], linewidth=1.1)
     if name != CHAMPION:
@@ -167,19 +174,12 @@ def _course(axes: Axes, table: pd.DataFrame, name: str, shift: float, style: dic
     axes.plot(x[promoted], table["value"][promoted], markersize=7, zorder=4, **style | {"linestyle": "none"})
 
 
-def _promotions(axes: Axes, table: pd.DataFrame) -> None:
+def _mark_promotions(axes: Axes, table: pd.DataFrame) -> None:
     turned = {"rotation": 35, "ha": "left", "rotation_mode": "anchor"} if len(table) > 4 else {"ha": "center"}
     for row in table.itertuples():
         outcome = _outcome(row.iteration, row.system)
         if outcome != KEPT:
             axes.axvline(row.iteration, color=GREY, linewidth=0.8, linestyle=":", zorder=0)
-        axes.annotate(
-            outcome,
-            (row.iteration, 1.0),
-            xycoords=("data", "axes fraction"),
-            xytext=(0, 4),
-            fontsize=7,
-            textcoords="offset points",
-            color="0.45" if outcome == KEPT else "black",
-            **turned,
-        )
+        above = {"xycoords": ("data", "axes fraction"), "xytext": (0, 4), "textcoords": "offset points"} | turned
+        color = "0.45" if outcome == KEPT else "black"
+        axes.annotate(outcome, (row.iteration, 1.0), fontsize=7, color=color, **above)

@@ -1,4 +1,12 @@
-"""Hold what all figures share: one style per system, a Figure that shows itself, and dots with intervals."""
+"""Hold what all figures share: one style per system, a Figure that shows itself, dots with intervals, heat map cells.
+
+    figure = Figure(5, 3)
+    axes = figure.subplots()
+    interval_dots(axes, rows, labels=list(rows["system"]))    # one dot with its interval per row
+    axes.set_xlabel(interval_basis(rows, confidence=0.95))    # what the intervals rest on
+
+A system keeps its colour, marker and line style in every figure (`SYSTEM_STYLE`).
+"""
 
 from __future__ import annotations
 
@@ -11,6 +19,8 @@ from zlib import crc32
 
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
 from matplotlib.figure import Figure as _Figure
 from matplotlib.text import Text
 
@@ -20,7 +30,7 @@ from cuadft.evaluation.metrics import METRICS
 # Okabe & Ito (2008), "Color Universal Design": told apart with the common forms of colour blindness.
 BLACK, ORANGE, SKY, GREEN = "#000000", "#E69F00", "#56B4E9", "#009E73"
 BLUE, VERMILION, PURPLE, GREY = "#0072B2", "#D55E00", "#CC79A7", "#999999"
-# Tol's muted scheme and ColorBrewer's brown, for the systems beyond: still apart for common forms of colour blindness.
+# Tol's muted scheme and ColorBrewer's brown, for further systems: they too differ in common forms of colour blindness.
 WINE, OLIVE, INDIGO, ROSE = "#882255", "#999933", "#332288", "#CC6677"
 FOREST, SAND, BROWN, SLATE = "#117733", "#DDCC77", "#A65628", "#5D6D7E"
 SYSTEM_STYLE: dict[str, dict[str, str]] = {
@@ -37,12 +47,14 @@ SYSTEM_STYLE: dict[str, dict[str, str]] = {
     "grpo": {"color": OLIVE, "marker": "*", "linestyle": "-."},
     "ppo": {"color": WINE, "marker": "X", "linestyle": ":"},
 }
-SPARE = [
+SPARE_STYLES = [  # for systems with other names
     {"color": color, "marker": marker, "linestyle": line}
     for marker, line in (("X", "-"), ("<", "--"), (">", "-."), ("*", ":"))
     for color in (GREY, ROSE, FOREST, SAND)
 ]
-UNITS = {"contract": "contracts", "question": "questions, not contracts"}  # what a bootstrap resampled
+RESAMPLED = {"contract": "contracts", "question": "questions, not contracts"}  # unit of the bootstrap -> its name
+HEATMAP_COLOURS = "cividis"  # even steps in lightness: it prints in grey too; Nunez et al. (2018), PLoS ONE 13(7)
+WEAK_CELL_WIDTH = 0.17  # share of a weak cell's width that is coloured
 
 
 class Figure(_Figure):
@@ -66,12 +78,12 @@ class Figure(_Figure):
 
 def system_styles(systems: Sequence[str]) -> dict[str, dict[str, str]]:
     """Return colour, marker and line style of each system; other names get a spare style by their name."""
-    free, spare = list(range(len(SPARE))), {}
+    free, spare = list(range(len(SPARE_STYLES))), {}
     for name in sorted(set(systems) - set(SYSTEM_STYLE)):
         start = crc32(name.encode()) % 4
-        slot = min(free, key=lambda i, start=start: (i - start) % len(SPARE), default=start)
+        slot = min(free, key=lambda i, start=start: (i - start) % len(SPARE_STYLES), default=start)
         free = [i for i in free if i != slot]
-        spare[name] = SPARE[slot]
+        spare[name] = SPARE_STYLES[slot]
     return {name: SYSTEM_STYLE.get(name) or spare[name] for name in systems}
 
 
@@ -92,33 +104,11 @@ def interval_dots(
     """
     style = system_styles(list(rows["system"]))
     for y, row in enumerate(rows.itertuples()):
-        color, marker = style[row.system]["color"], style[row.system]["marker"]
-        face = color if filled is None or filled[y] else "white"
-        axes.plot([row.low, row.high], [y, y], color=color, linewidth=1.6, solid_capstyle="butt")
-        axes.plot(
-            [row.value],
-            [y],
-            color=color,
-            marker=marker,
-            markersize=7,
-            markerfacecolor=face,
-            linestyle="none",
-            clip_on=False,
-            zorder=3,
-        )
-        if getattr(row, "seeds", 1) > 1:
-            ends = [row.seed_low, row.seed_high]
-            axes.plot(ends, [y + 0.27] * 2, color=color, linewidth=0.9, marker="|", markersize=6, clip_on=False)
-        text = _value(row.value, signed) + (f" ({row.failed:.0f} failed)" if getattr(row, "failed", 0) > 0 else "")
-        axes.annotate(
-            text + (notes[y] if notes else ""),
-            (1.0, y),
-            xycoords=("axes fraction", "data"),
-            xytext=(5, 0),
-            textcoords="offset points",
-            va="center",
-            fontsize=8,
-        )
+        _interval_dot(axes, y, row, style[row.system], solid=filled is None or filled[y])
+        failed = f" ({row.failed:.0f} failed)" if getattr(row, "failed", 0) > 0 else ""
+        note = notes[y] if notes else ""
+        beside = {"xycoords": ("axes fraction", "data"), "xytext": (5, 0), "textcoords": "offset points"}
+        axes.annotate(_value_text(row.value, signed) + failed + note, (1.0, y), va="center", fontsize=8, **beside)
     axes.set_yticks(range(len(rows)), labels)
     axes.set_ylim(max(len(rows), 1) - 0.4, -0.6)
     plain_axes(axes)
@@ -129,12 +119,23 @@ def interval_dots(
         axes.set_xlim(0, 1.05 * top if top > 0 else 1)
 
 
-def _value(value: float, signed: bool) -> str:
+def _interval_dot(axes: Axes, y: int, row: Any, style: Mapping[str, str], *, solid: bool) -> None:
+    """Draw a row's interval, its dot and, with several seeds, the bracket from the lowest to the highest seed."""
+    color = style["color"]
+    axes.plot([row.low, row.high], [y, y], color=color, linewidth=1.6, solid_capstyle="butt")
+    dot = {"marker": style["marker"], "markersize": 7, "markerfacecolor": color if solid else "white"}
+    axes.plot([row.value], [y], color=color, linestyle="none", clip_on=False, zorder=3, **dot)
+    if getattr(row, "seeds", 1) > 1:
+        ends = [row.seed_low, row.seed_high]
+        axes.plot(ends, [y + 0.27] * 2, color=color, linewidth=0.9, marker="|", markersize=6, clip_on=False)
+
+
+def _value_text(value: float, signed: bool) -> str:
     return "–" if math.isnan(value) else f"{value:{'+.3f' if signed else '.2f'}}".replace("-", "−")
 
 
 def log_line(axes: Axes, log_history: Sequence[Mapping[str, Any]], key: str, **style: Any) -> bool:
-    """Draw one logged quantity against the step; say whether the log holds any of it."""
+    """Draw one logged quantity against the step; return whether the log holds that quantity at all."""
     points = [(entry["step"], entry[key]) for entry in log_history if key in entry and "step" in entry]
     if points:
         axes.plot(*zip(*points, strict=True), **style)
@@ -148,6 +149,12 @@ def plain_axes(*several: Axes) -> None:
         axes.tick_params(labelsize=8)
         axes.xaxis.label.set_size(8)
         axes.yaxis.label.set_size(8)
+
+
+def legend_above(figure: Figure, axes: Axes, columns: int) -> None:
+    """Put the legend of one panel above the whole figure."""
+    handles, labels = axes.get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper center", ncols=columns, frameon=False, fontsize=8)
 
 
 def foot_note(figure: Figure, text: str) -> None:
@@ -172,30 +179,30 @@ def metric_label(metric: str) -> str:
 def interval_basis(rows: pd.DataFrame, confidence: float, unit: str = "contract") -> str:
     """Return what an axis must say about its intervals: level, what was resampled, number of questions and contracts.
 
-    unit: "contract", or "question" where no contracts are known apart, so that only questions were resampled.
+    unit: "contract", or "question" if the contracts are not known and only questions were resampled.
     """
-    if unit not in UNITS:
-        raise InputError(f"Invalid unit {unit!r} of resampling: choose {' or '.join(UNITS)}.")
-    none = rows["low"].isna().all()
-    level = "no interval" if none else f"{100 * confidence:g}% interval over {UNITS[unit]}"
-    return f"{level}; {figure_size(rows, unit)}{_over_seeds(rows)}"
+    if unit not in RESAMPLED:
+        raise InputError(f"Invalid unit {unit!r} of resampling: choose {' or '.join(RESAMPLED)}.")
+    unknown = rows["low"].isna().all()
+    level = "no interval" if unknown else f"{100 * confidence:g}% interval over {RESAMPLED[unit]}"
+    return f"{level}; {sample_size(rows, unit)}{_over_seeds(rows)}"
 
 
-def figure_size(rows: pd.DataFrame, unit: str = "contract", joint: str = ", ") -> str:
-    """Return the number of questions and, where they were resampled, of contracts; rows without any are left out."""
+def sample_size(rows: pd.DataFrame, unit: str = "contract", joint: str = ", ") -> str:
+    """Return the number of questions and, where contracts were resampled, of contracts; empty rows do not count."""
     rows = rows[rows["n"] > 0] if (rows["n"] > 0).any() else rows
     if unit == "question":
-        return span(rows["n_contracts"], "question")
-    return f"{span(rows['n'], 'question')}{joint}{span(rows['n_contracts'], 'contract')}"
+        return count_range(rows["n_contracts"], "question")
+    return f"{count_range(rows['n'], 'question')}{joint}{count_range(rows['n_contracts'], 'contract')}"
 
 
 def _over_seeds(rows: pd.DataFrame) -> str:
     several = rows["seeds"][rows["seeds"] > 1] if "seeds" in rows else ()
-    return f"\nbracket: lowest to highest of {span(several, 'seed')}" if len(several) else ""
+    return f"\nbracket: lowest to highest of {count_range(several, 'seed')}" if len(several) else ""
 
 
 def rows_of_metric(table: pd.DataFrame, metric: str, split: str) -> pd.DataFrame:
-    """Return a table's rows of one metric on one split; InputError if it holds rows, but none of these."""
+    """Return a table's rows of one metric on one split; InputError if the table holds only other rows."""
     rows = table[(table["metric"] == metric) & (table["split"] == split)]
     if len(table) and not len(rows):
         known = sorted({f"{m} on {s}" for m, s in zip(table["metric"], table["split"], strict=True)})
@@ -204,14 +211,14 @@ def rows_of_metric(table: pd.DataFrame, metric: str, split: str) -> pd.DataFrame
 
 
 def needs_columns(table: pd.DataFrame, maker: str, *columns: str) -> pd.DataFrame:
-    """Return the table; InputError if it lacks one of the columns that its maker gives."""
+    """Return the table; InputError if it lacks a column. maker: the function that makes such a table."""
     missing = [c for c in columns if c not in table]
     if missing:
         raise InputError(f"The table has no column {missing[0]!r}, only {', '.join(table)}: make it with {maker}.")
     return table
 
 
-def span(counts: pd.Series, unit: str = "") -> str:
+def count_range(counts: pd.Series, unit: str = "") -> str:
     """Return counts as one number, or as lowest to highest where they differ, with their unit."""
     low, high = int(counts.min()), int(counts.max())
     text = f"{low:,}" if low == high else f"{low:,} to {high:,}"
@@ -221,3 +228,20 @@ def span(counts: pd.Series, unit: str = "") -> str:
 def width_for(labels: Sequence[str]) -> float:
     """Return the inches to add to a figure's usual width for long labels on its vertical axis."""
     return 0.07 * max([0, *(len(label) - 14 for label in labels)])
+
+
+def value_colours(low: float, high: float, *, higher_is_better: bool) -> ScalarMappable:
+    """Return a heat map's map from a value between low and high to its colour, bright where it is better."""
+    return ScalarMappable(Normalize(low, high), HEATMAP_COLOURS if higher_is_better else f"{HEATMAP_COLOURS}_r")
+
+
+def weak_cells(cells: pd.DataFrame, few: int) -> pd.Series:
+    """Return which cells of a heat map rest on too little: fewer than `few` questions, or a single contract."""
+    return (cells["n"] < few) | (cells["n_contracts"] < 2)
+
+
+def text_colour(background: tuple[float, ...]) -> str:
+    """Return "black" or "white", whichever has more contrast on an RGB colour (WCAG 2.1, relative luminance)."""
+    parts = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in background[:3]]
+    luminance = 0.2126 * parts[0] + 0.7152 * parts[1] + 0.0722 * parts[2]
+    return "black" if (luminance + 0.05) / 0.05 >= 1.05 / (luminance + 0.05) else "white"

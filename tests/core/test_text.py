@@ -1,0 +1,59 @@
+"""Foldings of texts: idempotent, and blind to what they leave out, in any script."""
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from cuadft.core.text import fold, fold_letters, fold_name, fold_words
+
+FOLDINGS = [fold, fold_letters, fold_name, lambda text: " ".join(fold_words(text))]
+WORDS = st.lists(st.text(min_size=1, max_size=6).filter(lambda text: text.split() == [text]), max_size=5)
+BLANKS = st.text(" \t\n\r\u00a0\u2003", min_size=1, max_size=3)
+SIGNS = st.text(".,;:-–—_/()[]\"“”'’§*|\n\t ", min_size=1, max_size=3)
+# Turkish dotless i is a letter of its own in lower case, and no other letter's capital: "ı".upper() is "I".
+TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="ı"), max_size=30)
+
+
+@pytest.mark.parametrize("folding", FOLDINGS)
+@given(text=st.text())
+@example(text="İstanbul ﬁling STRASSE ß µ")
+def test_a_folded_text_stays_as_it_is(folding, text):
+    assert folding(folding(text)) == folding(text)
+
+
+@pytest.mark.parametrize("folding", FOLDINGS)
+@given(text=TEXT)
+@example(text="ΟΔΟΣ straße ﬂow")
+def test_case_makes_no_difference(folding, text):
+    assert folding(text) == folding(text.upper()) == folding(text.casefold())
+
+
+@pytest.mark.parametrize("folding", FOLDINGS)
+@given(words=WORDS, data=st.data())
+def test_kind_and_length_of_blanks_make_no_difference(folding, words, data):
+    text = "".join(part for word in words for part in (word, data.draw(BLANKS)))
+    assert folding(data.draw(BLANKS) + text) == folding(" ".join(words))
+
+
+@given(words=st.lists(st.text(st.characters(categories=["L", "Nd"]), min_size=1), max_size=5), data=st.data())
+def test_words_are_the_runs_of_letters_and_digits_between_signs(words, data):
+    folded = [part for word in words for part in fold_words(word)]
+    text = "".join(part for word in words for part in (word, data.draw(SIGNS)))
+    assert fold_words(data.draw(SIGNS) + text) == folded
+    assert fold_letters(text) == "".join(folded) and fold_name(text) == "_".join(folded)
+
+
+@given(text=st.text())
+def test_words_hold_all_letters_and_digits_and_nothing_else(text):
+    assert fold_letters(text) == "".join(c for c in text.casefold() if c.isalnum())
+    assert all(word and word.isalnum() for word in fold_words(text))
+
+
+def test_examples():
+    assert fold(" Governing\n\u00a0LAW ") == "governing law"
+    assert fold("Anti-Assignment") != fold("Antiassignment")
+    assert fold_words("Co-Branding_Deal, 2019 (Zürich)") == ["co", "branding", "deal", "2019", "zürich"]
+    assert fold_letters("Non-Compete / No_Solicit") == "noncompetenosolicit"
+    assert fold_name(" Answer – A ") == "answer_a"
+    assert fold_words("[***] _____") == [] and fold_letters("…") == fold_name("…") == ""
+    assert fold_words("a\ud800b") == ["a", "b"], "some PDFs yield half of a character"

@@ -1,0 +1,165 @@
+"""Properties of the heat map: every cell says its value and number of questions, legibly, and weak cells look weak."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from matplotlib.colors import to_rgb
+from matplotlib.patches import Rectangle
+
+from cuadft.core.errors import InputError
+from cuadft.data.cuad import CATEGORIES
+from cuadft.evaluation.figures import scores
+from cuadft.evaluation.figures.style import text_colour
+
+SYSTEMS = [
+    "rag",
+    "rag_compiled",
+    "incumbent",
+    "sft",
+    "dpo",
+    "orpo",
+    "other",
+    "a_system_with_a_name_that_is_far_too_long",
+]
+
+
+def table(
+    groups=("Parties", "Insurance"),
+    systems=("rag", "sft"),
+    *,
+    by="category",
+    metric="f1",
+    value=0.25,
+    n=12,
+    n_contracts=6,
+):
+    rows = [
+        {
+            "split": "test",
+            by: g,
+            "system": s,
+            "metric": metric,
+            "value": value,
+            "low": 0.1,
+            "high": 0.4,
+            "n": n,
+            "n_contracts": n_contracts,
+        }
+        for g in groups
+        for s in systems
+    ]
+    columns = ["split", by, "system", "metric", "value", "low", "high", "n", "n_contracts"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def texts(figure):
+    figure.draw_without_rendering()
+    return [t.get_text() for t in figure.findobj(lambda artist: hasattr(artist, "get_text")) if t.get_text()]
+
+
+def cells(figure):
+    return [patch for patch in figure.axes[0].patches if isinstance(patch, Rectangle)]
+
+
+def luminance(colour):
+    parts = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in to_rgb(colour)]
+    return 0.2126 * parts[0] + 0.7152 * parts[1] + 0.0722 * parts[2]
+
+
+def test_every_cell_has_its_value_and_its_number_of_questions():
+    shown = texts(scores.heatmap_figure(table()))
+    assert shown.count("0.25") == 4 and shown.count("12") == 4
+
+
+def test_row_label_has_questions_and_contracts():
+    uneven = table()
+    uneven.loc[0, "n"] = 10
+    shown = texts(scores.heatmap_figure(uneven))
+    assert "Insurance   12 / 6" in shown and "Parties   10 to 12 / 6" in shown
+
+
+@given(st.floats(0, 1))
+def test_text_can_be_read_on_every_colour(value):
+    for better in (True, False):
+        colour = scores._score_colours(pd.Series([value]), higher_is_better=better).to_rgba(value)
+        dark, light = sorted([luminance(colour), luminance(text_colour(colour))])
+        assert (light + 0.05) / (dark + 0.05) >= 4.5  # WCAG 2.1, level AA
+
+
+def test_lightness_orders_the_values():
+    colours = scores._score_colours(pd.Series([1.0]), higher_is_better=True)
+    steps = [luminance(colours.to_rgba(v)) for v in np.linspace(0, 1, 21)]
+    assert steps == sorted(steps)
+
+
+def test_bright_is_better_whatever_the_metric():
+    good, bad = (scores._score_colours(pd.Series([1.0]), higher_is_better=False).to_rgba(v) for v in (0.0, 1.0))
+    assert luminance(good) > luminance(bad)
+
+
+@pytest.mark.parametrize("size", [{"n": 4}, {"n_contracts": 1}])
+def test_cells_of_few_questions_or_one_contract_are_weak(size):
+    strong, weak = scores.heatmap_figure(table()), scores.heatmap_figure(table(**size))
+    assert {p.get_width() for p in cells(strong)} == {1.0} and max(p.get_width() for p in cells(weak)) < 0.25
+    assert any("fewer than 5 questions" in t for t in texts(weak)) and not any("fewer" in t for t in texts(strong))
+
+
+def test_number_that_counts_as_few_is_a_parameter():
+    assert {p.get_width() for p in cells(scores.heatmap_figure(table(n=4), few=3))} == {1.0}
+
+
+def test_cell_to_which_the_metric_does_not_apply_has_a_dash():
+    part = table()
+    part.loc[0, ["value", "n", "n_contracts"]] = np.nan, 0, 0
+    assert texts(scores.heatmap_figure(part)).count("–") == 1 and len(cells(scores.heatmap_figure(part))) == 3
+    assert texts(scores.heatmap_figure(part.iloc[1:])).count("–") == 1  # the row is missing altogether
+
+
+def test_group_without_any_value_is_left_out():
+    part = table()
+    part.loc[part["category"] == "Parties", ["value", "n"]] = np.nan, 0
+    assert not any("Parties" in t for t in texts(scores.heatmap_figure(part)))
+
+
+def test_contract_types_are_drawn_and_the_unknown_type_comes_last():
+    figure = scores.heatmap_figure(table(["", "Supply", "Agency"], by="contract_type"))
+    labels = [t.get_text().split("  ")[0] for t in figure.axes[0].get_yticklabels()]
+    assert labels == ["Agency", "Supply", "(unknown)"]
+
+
+@pytest.mark.parametrize(
+    "groups, systems",
+    [
+        (list(CATEGORIES), SYSTEMS),
+        ([f"Type {i}" for i in range(26)], SYSTEMS),
+        (["Parties"], ["rag"]),
+        (["P" * 200], ["s" * 200]),
+    ],
+)
+def test_nothing_runs_out_of_the_figure_or_over_its_neighbour(groups, systems):
+    figure = scores.heatmap_figure(table(groups, systems, n=1234, metric="char_precision"))
+    figure.draw_without_rendering()
+    box, (width, height) = figure.get_tightbbox(), figure.get_size_inches()
+    assert box.x0 >= 0 and box.y0 >= 0 and box.x1 <= width and box.y1 <= height
+    boxes = [t.get_window_extent() for t in figure.axes[0].texts[: 2 * len(systems)]]  # of the first row
+    assert all(a.x1 < b.x0 for a, b in zip(boxes, boxes[1:], strict=False))
+    assert boxes[0].height < cells(figure)[0].get_window_extent().height
+
+
+def test_no_rows_are_said():
+    assert "Nothing to show: no rows" in texts(scores.heatmap_figure(table([])))
+
+
+@pytest.mark.parametrize(
+    "broken, message",
+    [
+        (lambda: pd.concat([table(), table(metric="em")]), "holds f1, em: pass the rows of one metric"),
+        (lambda: table().drop(columns="category"), "no column 'category'"),
+        (lambda: table().assign(split="dev"), "no 'f1' on split 'test'"),
+    ],
+)
+def test_other_tables_are_refused(broken, message):
+    with pytest.raises(InputError, match=message):
+        scores.heatmap_figure(broken())

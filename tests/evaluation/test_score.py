@@ -1,0 +1,232 @@
+import csv
+import json
+import re
+import time
+
+import pandas as pd
+import pytest
+from chat_server import KEY
+
+from cuadft import cli
+from cuadft.core.errors import InputError
+from cuadft.evaluation import metrics, score
+from cuadft.evaluation.judge import has_failed, verdict_row, verdict_table
+
+FAST = {"n_resamples": 200, "log": lambda line: None}
+FILES = {"rows.csv", "scoreboard.csv", "deltas.csv", "benchmark.png", "report.md"}
+CALIBRATION = {"calibration.json", "calibration.md", "calibration.png"}
+PUBLISHED = {"published.csv", "published_deltas.csv", "published.png"}
+
+
+def write(path, rows):
+    path.parent.mkdir(exist_ok=True)
+    with open(path, "w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, list(rows[0]), lineterminator="\r\n")
+        writer.writeheader()
+        writer.writerows(rows)
+    return path
+
+
+def rows(right, n=12, **changes):
+    return [
+        {
+            "question": f"Question {i}?",
+            "ref_answer": f"The fee is {i + 100} dollars.",
+            "response": f"The fee is {i + 100} dollars." if i < right else "Nothing of the kind.",
+        }
+        | changes
+        for i in range(n)
+    ]
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def read(project, name="rows.csv", out="scores"):
+    return pd.read_csv(project / out / name, keep_default_na=False, na_values=[""])
+
+
+def test_a_call_writes_every_result_and_nothing_else(project):
+    write(project / "a.csv", rows(12))
+    write(project / "b.csv", rows(3))
+    done = score.score_files(["a.csv", "b.csv"], **FAST)
+    assert {p.name for p in (project / "scores").iterdir()} == FILES
+    board = read(project, "scoreboard.csv").set_index(["system", "metric"])
+    assert board.loc[("a", "em"), "value"] == 1 and board.loc[("b", "em"), "value"] == 0.25
+    assert board.loc[("a", "em"), "n_questions"] == 12  # what was resampled
+    deltas = read(project, "deltas.csv").set_index("metric")
+    assert deltas.loc["f1", "value"] == pytest.approx(done.frame.groupby("system")["f1"].mean().diff().iloc[-1])
+    assert set(deltas.index) == {"f1", "reference_score"} and deltas["p_holm"].notna().all()
+    report = (project / "scores" / "report.md").read_text()
+    assert "24 answers of 2 systems to 12 questions" in report and "question from 'question'" in report
+    assert "nothing about other contracts" in report and "no calibration report" in report
+
+
+def test_rows_keep_the_order_of_the_input_with_failed_answers_counted(project):
+    answers = ["The fee is 7 dollars.", "", 'He said "no",\nthen\rleft; =1+1', "7", "nan", "There is no such clause."]
+    given = [{"question": f"Q{i}", "reference": "The fee is 7 dollars.", "answer": a} for i, a in enumerate(answers)]
+    write(project / "z.csv", given)
+    score.score_files(["z.csv"], **FAST)
+    found = read(project)
+    assert list(found.columns[:7]) == [
+        "system",
+        "question",
+        "reference",
+        "answer",
+        "judge",
+        "judge_score",
+        "judge_verdict",
+    ]
+    assert set(metrics.METRICS) - {"judge_score"} <= set(found.columns)
+    assert list(found["question"]) == [r["question"] for r in given]
+    assert list(found["answer"].fillna("").astype(str)) == [*answers[:4], "", answers[5]]
+    assert list(found["judge_verdict"].eq("failed")) == [False, True, False, False, True, False]
+    assert list(found["error"].eq("no answer")) == list(found["failed"])
+    assert found["judge_score"].between(0, 1).all() and found["judge_score"][0] > 0.9
+    assert (found.loc[found["failed"], ["judge_score", "f1"]] == 0).all(axis=None)
+
+
+def test_a_file_of_failed_answers_only_is_scored_zero(project):
+    write(project / "a.csv", [r | {"response": ""} for r in rows(3)])
+    board = score.score_files(["a.csv"], **FAST).scoreboard.set_index("metric")
+    assert board.loc["f1", "value"] == 0 and board.loc["f1", "failed"] == 12
+    assert board.loc["reference_score", "value"] == 0
+
+
+def test_metrics_that_need_more_than_an_answer_are_not_shown(project, capsys):
+    write(project / "a.csv", rows(5))
+    assert cli.main(["score", "a.csv", "--n-resamples", "100"]) == 0
+    out = capsys.readouterr().out
+    assert "Answer F1" in out and "Retrieval" not in out and "Seconds" not in out and "where the clause" not in out
+    assert "a.csv (12 rows): question from 'question', reference from 'ref_answer', answer from 'response'." in out
+    assert "so each of the 12 questions counts as one draw" in out
+    assert "start with report.md" in out
+
+
+def test_names_and_questions_write_no_markup_into_the_reports(project):
+    link = "](http://x) <img src=x> |"
+    given = rows(9, n=2, system=f"a|<b>$x^$ `{link}", human="1") + rows(3, n=2, system="ok", human="0")
+    write(project / "a.csv", [row | {"question": f"![q{link}"} for row in given])
+    score.score_files(["a.csv"], verdict="human", **FAST)
+    for name in ("report.md", "calibration.md"):
+        text = (project / "scores" / name).read_text()
+        assert "a\\|\\<b>\\$x^\\$ \\`" in text  # whole, in a table or a list
+        assert not re.search(r"(?<!\\)[<|$]\w|(?<!\\)\]\(http", text)
+
+
+def test_several_contracts_are_resampled_as_such(project):
+    write(project / "a.csv", [r | {"contract": f"C{i % 4}"} for i, r in enumerate(rows(5))])
+    done = score.score_files(["a.csv"], **FAST)
+    assert done.pool.unit == "contract" and set(read(project, "scoreboard.csv")["n_contracts"].dropna()) == {0, 4}
+    assert list(read(project)["contract"][:3]) == ["C0", "C1", "C2"]
+
+
+def test_verdicts_in_the_files_give_a_calibration_report(project):
+    write(project / "a.csv", [r | {"human": float(i < 6)} for i, r in enumerate(rows(6))])
+    score.score_files(["a.csv"], verdict="human", **FAST)
+    assert {p.name for p in (project / "scores").iterdir()} == FILES | CALIBRATION
+    found = json.loads((project / "scores" / "calibration.json").read_text())
+    assert found["n"] == 12 and found["rows"]["kappa"]["value"] == 1 and found["verdict"] == "verdicts (human)"
+    score.score_files(["a.csv"], **FAST)  # reports that don't belong to this call would be read as if they did
+    assert {p.name for p in (project / "scores").iterdir()} == FILES
+
+
+def test_published_systems_join_the_others(project):
+    write(project / "mine.csv", rows(9))
+    write(project / "there" / "good.csv", [r | {"judge_bool": 1, "judge_score": 0.9} for r in rows(12)])
+    write(
+        project / "there" / "poor.csv",
+        [r | {"judge_bool": int(i < 2), "judge_score": 0.1} for i, r in enumerate(rows(2))],
+    )
+    (project / "there" / "README.md").write_text("| system | judge_score |\n|---|---|\n| good | 0.9 / 0.8 |\n")
+    done = score.score_files(["mine.csv", "there/good.csv"], published="there", **FAST)
+    assert done.pool.systems == ["mine", "good", "poor"] and len(read(project)) == 36
+    assert {p.name for p in (project / "scores").iterdir()} == FILES | CALIBRATION | PUBLISHED
+    assert any("good over poor by 0.80" in line for line in done.published.findings)
+    report = (project / "scores" / "report.md").read_text()
+    assert "taken once" in report and "good over poor by 0.80" in report and "Known of the source" not in report
+    assert list(read(project)["published_score"].fillna(-1))[11:13] == [-1, 0.9]
+    write(project / "good.csv", rows(1))
+    with pytest.raises(InputError, match="hold a system 'good', with different answers"):
+        score.score_files(["good.csv"], published="there", **FAST)
+
+
+class Stub:
+    """A judge with an LM that reads some answers, and fails on the rest."""
+
+    name = "openai/stub"
+
+    def __init__(self, readable):
+        self.readable = readable
+
+    def rate(self, rows):
+        return verdict_table(
+            [
+                verdict_row(0.0, "failed")
+                if has_failed(r)
+                else verdict_row(1.0, "correct")
+                if i < self.readable
+                else verdict_row(float("nan"), None, error="AuthenticationError: no key")
+                for i, r in enumerate(rows)
+            ]
+        )
+
+
+def test_an_llm_judge_stands_beside_the_offline_one(project, monkeypatch):
+    monkeypatch.setattr(score, "_language_model", lambda name, votes, folder: Stub(10))
+    write(project / "a.csv", rows(6))
+    said = []
+    done = score.score_files(["a.csv"], judge="openai/stub", **FAST | {"log": said.append})
+    found = read(project)
+    assert (found["judge"] == "openai/stub").all() and found["judge_score"].notna().sum() == 10
+    assert found["reference_score"].notna().all() and "reference_score" in set(done.scoreboard["metric"])
+    assert "2 of 12 judgements failed (first error: AuthenticationError: no key)" in "\n".join(said)
+    assert set(read(project, "scoreboard.csv").query("metric == 'judge_score'")["n"]) == {10}
+
+
+def test_an_api_is_asked_once_per_vote_and_failed_votes_are_counted(project, chat, monkeypatch):  # noqa: F811
+    monkeypatch.setenv("LITELLM_LOCAL_MODEL_COST_MAP", "True")  # LiteLLM would try to fetch prices
+    chat.replies = ["Verdict: partly", "no idea", "Verdict: partly"]
+    write(project / "a.csv", rows(1, n=1))
+    for sent, votes in ((3, 2), (4, 3), (4, 3)):
+        score.score_files(["a.csv"], judge="openai/judge", votes=3, **FAST)
+        assert len(chat.seen) == sent and read(project)["judge_votes"][0] == votes
+    assert not any(KEY.encode() in path.read_bytes() for path in (project / "scores").iterdir())
+
+
+def test_a_judge_that_rates_nothing_is_an_error_and_the_old_results_stay(project, monkeypatch):
+    monkeypatch.setattr(score, "_language_model", lambda name, votes, folder: Stub(0))
+    write(project / "a.csv", rows(6))
+    score.score_files(["a.csv"], **FAST)
+    before = {p.name: p.read_bytes() for p in (project / "scores").iterdir()}
+    write(project / "a.csv", [r | {"response": "" if i else "x"} for i, r in enumerate(rows(6))])
+    with pytest.raises(InputError, match="Judge 'openai/stub' rated none of 1 answers .*AuthenticationError"):
+        score.score_files(["a.csv"], judge="openai/stub", **FAST)
+    assert {p.name: p.read_bytes() for p in (project / "scores").iterdir()} == before
+
+
+def test_an_embedding_model_that_is_not_there_is_named_with_the_way_out(project, capsys):
+    write(project / "a.csv", rows(6))
+    assert cli.main(["score", "a.csv", "--embedder", "./no-model"]) == 2
+    assert re.search("./no-model.*leave --embedder out", capsys.readouterr().err)
+    assert not (project / "scores").exists()
+
+
+def test_many_systems_are_compared_with_the_first(project):
+    for n in range(14):
+        write(project / f"s{n:02}.csv", rows(n % 5, n=4))
+    assert set(score.score_files(sorted(project.glob("*.csv")), **FAST).deltas["baseline"]) == {"s00"}
+
+
+def test_one_long_answer_costs_little(project):
+    long = [{"question": "q", "reference": "word " * 300, "answer": "word other " * 100_000}]  # 1.1 million characters
+    write(project / "a.csv", long)
+    started = time.monotonic()
+    score.score_files(["a.csv"], **FAST)
+    assert time.monotonic() - started < 10
+    csv.field_size_limit(10_000_000)
+    with open(project / "scores" / "rows.csv", newline="") as file:
+        assert next(csv.DictReader(file))["answer"] == long[0]["answer"]

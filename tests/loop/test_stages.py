@@ -1,0 +1,61 @@
+"""Where the stages find their files: in the run folder, in this iteration, in earlier ones, and at the champion's."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from cuadft.core import files
+from cuadft.core.runs import Iteration
+from cuadft.loop.stages import STAGES, Stage, in_run, of_all_before, of_champion, of_previous, so_far
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    """Return a run folder of three iterations that hold a file a.txt each, and one a.txt beside them."""
+    for folder in (".", "iter-01", "iter-02", "iter-03"):
+        files.write_text(tmp_path / folder / "a.txt", "")
+    return tmp_path
+
+
+def found(run: Path, pattern, number: int, **more) -> list[str]:
+    return Stage("any", "01_any.ipynb", **more).files((pattern,), Iteration(run, number), {"align_methods": ["dpo"]})
+
+
+def test_a_plain_glob_lies_in_the_iterations_own_folder(run: Path) -> None:
+    assert found(run, "*.txt", 2) == ["iter-02/a.txt"]
+
+
+def test_places_elsewhere(run: Path) -> None:
+    assert found(run, in_run("a.txt"), 1) == found(run, in_run("a.txt"), 3) == ["a.txt"]
+    assert [found(run, in_run("a.txt", to_iteration=1), n) for n in (1, 2)] == [["a.txt"], []]
+    assert [found(run, in_run("a.txt", from_iteration=2), n) for n in (1, 2)] == [[], ["a.txt"]]
+    assert [found(run, of_previous("a.txt"), n) for n in (1, 3)] == [[], ["iter-02/a.txt"]]
+    assert [found(run, of_all_before("a.txt"), n) for n in (1, 3)] == [[], ["iter-01/a.txt", "iter-02/a.txt"]]
+    assert [found(run, so_far("a.txt"), n) for n in (1, 2)] == [["iter-01/a.txt"], ["iter-01/a.txt", "iter-02/a.txt"]]
+
+
+def test_the_champions_files_are_those_that_the_iteration_before_left(run: Path) -> None:
+    program, weights = "iter-01/program/rag.json", "iter-01/adapters/sft/w.txt"
+    for name in (program, weights, "iter-01/adapters/dpo/w.txt"):
+        files.write_text(run / name, "{}")
+    assert found(run, of_champion(), 1) == found(run, of_champion(), 2) == []  # nothing is decided yet
+    promoted = {"system": "sft", "program": program, "weights": "iter-01/adapters/sft", "retriever": None}
+    files.write_json(run / "iter-01/decision.json", {"promoted": promoted})
+    assert found(run, of_champion(), 2) == [weights, program]
+
+
+def test_a_glob_of_systems_names_those_of_the_stage_only(run: Path) -> None:
+    for system in ("rag", "incumbent", "dpo", "orpo"):
+        files.write_text(run / f"iter-01/predictions/{system}.dev.jsonl", "")
+    names = found(run, "predictions/{system}.*", 1, systems=("rag", "incumbent", "align_methods"))
+    assert names == ["iter-01/predictions/dpo.dev.jsonl", "iter-01/predictions/rag.dev.jsonl"]
+
+
+def test_only_the_first_iteration_writes_the_frozen_contracts(run: Path) -> None:
+    files.write_text(run / "contracts.jsonl", "")
+    prepare = STAGES[0]
+    assert prepare.files(prepare.writes, Iteration(run, 1), {}) == ["contracts.jsonl"]
+    assert prepare.files(prepare.writes, Iteration(run, 2), {}) == []
+    assert prepare.files(prepare.reads, Iteration(run, 2), {}) == ["contracts.jsonl"]

@@ -1,0 +1,112 @@
+"""Properties of the online reward: it is the judge's or the metric's score of the answer that inference would give."""
+
+import math
+
+import pandas as pd
+import pytest
+import small
+
+from cuadft.core.errors import InputError
+from cuadft.evaluation.offline_judge import OfflineJudge
+from cuadft.evaluation.text_scores import NO_CLAUSE
+from cuadft.rag.inference import answer_rows
+from cuadft.rag.program import REWARD_COLUMNS, online_prompts, telling_rows
+from cuadft.training import online
+
+ROW = small.ROWS[1]
+GOLD = ROW["answers"][0]["text"]
+
+
+def completion(text):
+    return [{"role": "assistant", "content": text}]
+
+
+def rewarded(judge, texts, row=ROW):
+    n = len(texts)
+    return online.reward_function(judge)(
+        prompts=[[]] * n,
+        completions=[completion(t) for t in texts],
+        question=[row["question"]] * n,
+        answers=[row["answers"]] * n,
+        id=["x"] * n,
+    )
+
+
+def test_the_metric_gives_the_experts_words_one_and_a_refusal_nothing():
+    assert rewarded(None, [GOLD, NO_CLAUSE, "", "  "]) == [1.0, 0.0, 0.0, 0.0]
+    assert rewarded(None, [NO_CLAUSE, GOLD], small.ROWS[0]) == [1.0, 0.0]
+
+
+def test_the_judges_reward_is_its_score_of_the_same_row():
+    texts = [GOLD, NO_CLAUSE, "something else entirely", ""]
+    rows = [ROW | {"answer": t or None, "error": None} for t in texts]
+    assert rewarded(OfflineJudge(), texts) == pytest.approx(OfflineJudge().rate(rows)["judge_score"].tolist())
+
+
+def test_a_failed_judgement_is_no_reward_and_not_a_bad_one():
+    class Down:
+        name = "down"
+
+        def rate(self, rows):
+            return pd.DataFrame({"judge_score": [math.nan, 0.5]})
+
+    assert rewarded(Down(), ["a", "b"]) == [None, 0.5]
+
+
+def test_rewards_of_other_judges_have_other_names():
+    class Model(OfflineJudge):
+        def __init__(self, name):
+            super().__init__()
+            self.name = name
+
+    judges = (None, OfflineJudge(), Model("openai/a"), Model("openai/b"))
+    assert [online.reward_function(judge).__name__ for judge in judges] == [
+        "gold",
+        "judge",
+        "judge openai/a",
+        "judge openai/b",
+    ]
+
+
+def test_a_judge_that_fails_on_every_answer_of_a_step_stops_the_training():
+    class Dead:
+        name = "dead"
+
+        def rate(self, rows):
+            return pd.DataFrame(
+                {"judge_score": [math.nan] * len(rows), "judge_error": ["no route to host"] * len(rows)}
+            )
+
+    with pytest.raises(InputError, match="all 2 answers.*no route to host"):
+        rewarded(Dead(), ["a", "b"])
+
+
+def test_prompts_are_those_of_inference_and_leave_out_what_the_passages_lack(tmp_path):
+    program = small.program()
+    lost = ROW | {"id": "lost", "answers": [{"text": "nowhere", "start": 10**6}]}
+    script = small.Script(lambda m: "x")
+    made = online_prompts(program, [ROW, lost, small.ROWS[0]])
+    assert [p["id"] for p in made] == [ROW["id"], small.ROWS[0]["id"]]
+    assert {"prompt", *REWARD_COLUMNS} == set(made[0])
+    answer_rows(program, script.lm(), [ROW, small.ROWS[0]], tmp_path / "p.jsonl", system="s", split="train")
+    assert sorted(map(str, script.calls)) == sorted(str(p["prompt"]) for p in made)
+
+
+def test_rows_whose_answers_differ_teach_and_some_others_stay():
+    rows = [{"id": name} for name in "abcdef"]
+    scores = {"a": [1.0, 1.0], "b": [0.0, 1.0], "c": [0.2], "d": [0.5, 0.4], "e": [], "f": [0.0, 0.0]}
+    assert [row["id"] for row in telling_rows(rows, scores)] == ["b", "d", "a"]  # 2 differ, half as many others
+    assert [row["id"] for row in telling_rows(rows, scores, others=9)] == [
+        "b",
+        "d",
+        "a",
+        "c",
+        "f",
+    ]  # of e nothing is known
+    assert [row["id"] for row in telling_rows(rows[:1], scores)] == ["a"]
+    failed = {name: [math.nan, math.nan, 0.5] for name in "abcdef"}
+    assert [row["id"] for row in telling_rows(rows, scores | {"b": failed["b"]})] == ["d"]  # unknown is not different
+    assert telling_rows(rows, failed) == rows
+    assert telling_rows(rows, dict.fromkeys("abcdef", [math.nan])) == []  # a judge that is down
+    with pytest.raises(InputError, match="'d'"):
+        telling_rows(rows, {name: scores[name] for name in "abc"})
