@@ -25,8 +25,7 @@ from tiny_project import make_project
 from cuadft.core.errors import InputError, brief, redact
 from cuadft.core.text import MARK, UNSEEN, quote_safely
 from cuadft.data import contracts, download
-from cuadft.evaluation.judge import LMJudge
-from cuadft.evaluation.judge_prompts import VARIANTS, VerdictAdapter, fenced, judge_signature
+from cuadft.evaluation.judge import VARIANTS, LMJudge, VerdictAdapter, fenced, judge_signature
 from cuadft.evaluation.offline_judge import OfflineJudge
 from cuadft.loop import kernel
 from cuadft.models.api import remote

@@ -38,10 +38,10 @@ from cuadft.evaluation.excerpts import (
     mark_shared,
     shorten,
 )
-from cuadft.evaluation.judge import gold_texts, has_failed
 from cuadft.evaluation.metrics import METRICS
 from cuadft.evaluation.scoreboard import FAULTS, classify_faults, describe_fault
 from cuadft.evaluation.text_scores import token_f1
+from cuadft.evaluation.verdicts import gold_texts, has_failed
 
 Predictions = Sequence[Mapping[str, Any]]
 

@@ -23,8 +23,8 @@ import numpy as np
 
 from cuadft.core.errors import InputError
 from cuadft.evaluation.evidence import REDACTED, compare_texts, same_words, stance_of
-from cuadft.evaluation.judge import gold_texts, has_failed, verdict_row, verdict_table
 from cuadft.evaluation.text_scores import NO_CLAUSE, gold_references, is_refusal, normalise_answer
+from cuadft.evaluation.verdicts import gold_texts, has_failed, verdict_row, verdict_table
 
 if TYPE_CHECKING:
     import pandas as pd

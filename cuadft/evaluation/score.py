@@ -28,7 +28,6 @@ from cuadft.core.errors import InputError
 from cuadft.evaluation import agreement, answer_files, bootstrap, metrics
 from cuadft.evaluation.answer_files import count_of
 from cuadft.evaluation.compare import paired_deltas, pairs_that_differ
-from cuadft.evaluation.judge import VERDICT_SCORES, LMJudge, reference_text
 from cuadft.evaluation.offline_judge import Encode, OfflineJudge, shipped_fit
 from cuadft.evaluation.published import (
     FRAME_COLUMNS,
@@ -42,6 +41,7 @@ from cuadft.evaluation.published import (
 )
 from cuadft.evaluation.results import as_csv, save_figure
 from cuadft.evaluation.scoreboard import make_scoreboard
+from cuadft.evaluation.verdicts import VERDICT_SCORES, reference_text
 from cuadft.models import usage
 
 OFFLINE = "offline"
@@ -200,6 +200,7 @@ def _judge_rows(
 
 
 def _language_model(name: str, votes: int, folder: Path) -> Any:
+    from cuadft.evaluation.judge import LMJudge  # with DSPy, which takes seconds to import
     from cuadft.models.api import remote
 
     return LMJudge(remote(name), votes=votes, cache=folder / "verdicts.jsonl")

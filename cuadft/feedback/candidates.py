@@ -22,8 +22,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from cuadft.core.errors import InputError
 from cuadft.core.text import fold, quotable
-from cuadft.evaluation.judge import Judge, gold_texts, has_failed
 from cuadft.evaluation.text_scores import NO_CLAUSE, AnswerComparison, is_refusal
+from cuadft.evaluation.verdicts import Judge, gold_texts, has_failed
 from cuadft.feedback.agreement import Ruling, pair_rulings
 from cuadft.rag.program import ContractQA, cite_passages, target_answer
 

@@ -39,7 +39,7 @@ from cuadft.feedback.candidates import (
 from cuadft.rag.program import online_prompts, telling_rows
 
 if TYPE_CHECKING:
-    from cuadft.evaluation.judge import Judge
+    from cuadft.evaluation.verdicts import Judge
     from cuadft.rag.program import ContractQA
 
 

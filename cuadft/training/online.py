@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from cuadft.core.errors import InputError
-from cuadft.evaluation.judge import Judge, gold_texts
 from cuadft.evaluation.text_scores import token_f1
+from cuadft.evaluation.verdicts import Judge, gold_texts
 
 ONLINE_METHODS = ("rloo", "grpo", "ppo")
 Reward = Callable[..., list[float | None]]  # called as TRL calls a reward function; None: no reward is known

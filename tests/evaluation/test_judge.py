@@ -12,20 +12,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cuadft.core.errors import InputError
-from cuadft.evaluation.judge import (
-    GIVE_UP,
+from cuadft.evaluation.judge import GIVE_UP, VARIANTS, JudgeVote, LMJudge, judge_signature, majority_verdict
+from cuadft.evaluation.text_scores import NO_CLAUSE
+from cuadft.evaluation.verdicts import (
     VERDICT_COLUMNS,
-    JudgeVote,
-    LMJudge,
     gold_texts,
     has_failed,
     judge_answers,
-    majority_verdict,
     verdict_row,
     verdict_table,
 )
-from cuadft.evaluation.judge_prompts import VARIANTS, judge_signature
-from cuadft.evaluation.text_scores import NO_CLAUSE
 
 TERM = "This Agreement ends seven (7) years after November 6, 2016, unless renewed."
 

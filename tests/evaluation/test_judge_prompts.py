@@ -8,7 +8,7 @@ from dspy.utils.exceptions import AdapterParseError
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from cuadft.evaluation.judge_prompts import (
+from cuadft.evaluation.judge import (
     ORDERS,
     VARIANTS,
     WORDINGS,

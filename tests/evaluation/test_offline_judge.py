@@ -2,6 +2,8 @@
 
 import json
 import os
+import subprocess
+import sys
 import time
 
 import numpy as np
@@ -236,3 +238,10 @@ def test_the_shipped_calibration_is_the_fit_to_the_published_verdicts():
         assert again[stance] == pytest.approx(own, abs=0.02)
     without = offline_judge.held_out_scores(rows, verdicts, [r["question"] for r in rows])
     assert np.abs(without - verdicts).mean() < 0.13
+
+
+def test_a_judge_without_a_language_model_loads_no_library_of_one():
+    code = "import sys, cuadft.evaluation.offline_judge, cuadft.evaluation.score\n"
+    code += "print([name for name in ('dspy', 'torch', 'transformers', 'litellm') if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

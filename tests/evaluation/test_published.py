@@ -33,7 +33,7 @@ class Same:
     name = "same"
 
     def rate(self, rows):
-        from cuadft.evaluation.judge import verdict_row, verdict_table
+        from cuadft.evaluation.verdicts import verdict_row, verdict_table
 
         return verdict_table([verdict_row(float(r["answer"] == r["answers"][0]["text"]), "correct") for r in rows])
 

@@ -10,7 +10,7 @@ from chat_server import KEY
 from cuadft import cli
 from cuadft.core.errors import InputError
 from cuadft.evaluation import metrics, score
-from cuadft.evaluation.judge import has_failed, verdict_row, verdict_table
+from cuadft.evaluation.verdicts import has_failed, verdict_row, verdict_table
 
 FAST = {"n_resamples": 200, "log": lambda line: None}
 FILES = {"rows.csv", "scoreboard.csv", "deltas.csv", "benchmark.png", "report.md"}
