@@ -14,7 +14,6 @@ from commands import ROOT, cuadft
 
 from cuadft.core import files, params
 from cuadft.core.params import declared_parameters
-from cuadft.evaluation.metrics import METRICS
 from cuadft.evaluation.text_scores import rouge_tokens, shingles
 from cuadft.loop.criteria import GateRule
 from cuadft.selfinstruct.filters import SHINGLE
@@ -262,10 +261,3 @@ def test_every_alignment_method_can_be_chosen_in_notebook_06() -> None:
     assert set(chosen) == set(METHODS), (
         "align_methods in notebook 06 and training.align.METHODS must name the same methods"
     )
-
-
-def test_every_metric_of_the_scoreboard_is_computed_for_some_answer(smoke: Path) -> None:
-    with (smoke / "iter-02" / "metrics" / "rows.csv").open() as file:
-        rows = list(csv.DictReader(file))
-    missing = [name for name in METRICS if name != "judge_score" and not any(row.get(name) for row in rows)]
-    assert missing == [], "evaluation.metrics.METRICS names what score_predictions never computes"

@@ -254,3 +254,19 @@ def test_an_answer_of_a_million_characters_is_scored_in_seconds():
     start = time.perf_counter()
     scored = one(answer=" ".join(f"w{n % 5000}" for n in range(170_000)), golds=("w1 w2 w3", "w4 w5") * 5)
     assert time.perf_counter() - start < 10 and 0 < scored.f1 < 0.001  # 0.4 s on one core
+
+
+def test_every_metric_that_tables_show_is_computed_for_some_answer():
+    span = {"text": "ten days", "start": 4}
+    row = {"system": "a", "split": "test", "contract": "c", "category": "Law", "error": None, "seconds": 0.5}
+    found = {"passages": [{"start": 0, "end": 20}], "spans": [[4, 12]]}
+    clause, none = {"answers": [span], "is_impossible": False}, {"answers": [], "is_impossible": True}
+    rows = [
+        row | found | clause | {"id": "1", "answer": "ten days"},
+        row | found | clause | {"id": "2", "answer": NO_CLAUSE},
+        row | found | none | {"id": "3", "answer": "ten days"},
+        row | found | none | {"id": "4", "answer": NO_CLAUSE},
+    ]
+    frame = score_predictions(rows)
+    never = [name for name in METRICS if name not in metrics.JUDGED and frame[name].isna().all()]
+    assert never == [], "METRICS names what score_predictions never computes"
