@@ -209,3 +209,27 @@ def test_version_and_missing_command(capsys):
             cli.main(arguments)
         assert caught.value.code == code
     assert f"cuadft {cuadft.__version__}" in capsys.readouterr().out
+
+
+def test_the_offline_judge_of_score_gets_the_vectors_of_the_embedder_that_was_named(project, monkeypatch):
+    from cuadft.evaluation import score as scoring
+    from cuadft.retrieval import embedder
+
+    given = {}
+
+    class Stub:
+        def __init__(self, folder, *, cache_dir):
+            given["folder"] = folder
+
+        def encode(self, texts):
+            return "vectors"
+
+    def score_files(paths, **options):
+        given.update(options)
+        raise InputError("far enough")
+
+    monkeypatch.setattr(weights, "find_weights", lambda name: f"/weights/{name}")
+    monkeypatch.setattr(embedder, "Embedder", Stub)
+    monkeypatch.setattr(scoring, "score_files", score_files)
+    assert cli.main(["score", "x.csv", "--embedder", "m"]) == 2
+    assert given["folder"] == "/weights/m" and given["encode"](["a"]) == "vectors"

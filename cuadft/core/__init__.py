@@ -1,6 +1,7 @@
 """What every room needs and no stage owns: errors, atomic files, run folders, parameters, progress, text folding.
 
-Nothing here knows contracts, models or notebooks. For example, the first cell of every notebook reads
+A run folder also knows its champion. Nothing here knows contracts, models or notebooks. For example, the first cell of
+every notebook reads
 
     core.check_parameters(globals())
 

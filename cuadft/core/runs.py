@@ -107,10 +107,10 @@ def incoming_champion(iteration: Iteration) -> ChampionRecord:
     A retriever of None means the iteration's own retriever. Raises InputError if the iteration before has not decided.
     """
     before = iteration.previous
-    return decided_champion(before) if before else dict.fromkeys(CHAMPION_PARTS) | {"system": "rag"}
+    return outgoing_champion(before) if before else dict.fromkeys(CHAMPION_PARTS) | {"system": "rag"}
 
 
-def decided_champion(iteration: Iteration) -> ChampionRecord:
+def outgoing_champion(iteration: Iteration) -> ChampionRecord:
     """Return the champion that an iteration leaves: a person's choice, else the choice of its gate.
 
     Raises InputError if the iteration has not decided.

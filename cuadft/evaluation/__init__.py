@@ -3,6 +3,7 @@
 It takes predictions as plain rows and runs no system itself; whether a search finds a clause is measured in
 `retrieval`. For example:
 
+    predictions, left_out = evaluation.read_with_seeds(it, seed=7)  # it: an iteration of a run
     frame = evaluation.score_predictions(predictions)
     board = evaluation.make_scoreboard(frame, n_resamples=2000, seed=7, confidence=0.95)
 """
@@ -12,7 +13,7 @@ import lazy_loader
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
-        "agreement": ["calibration_markdown", "calibration_report", "escaped"],
+        "calibration": ["calibration_markdown", "calibration_report", "escaped"],
         "compare": ["comparisons", "paired_deltas"],
         "drift": ["drift_sentence", "measure_drift"],
         "examples": ["changed_answers", "pick_worst", "show_changes", "show_worst", "worst_texts"],

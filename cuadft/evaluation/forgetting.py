@@ -24,7 +24,7 @@ import pandas as pd
 
 from cuadft.core import runs
 from cuadft.core.errors import InputError
-from cuadft.core.runs import BY_HAND, decided_champion, incoming_champion, same_champion
+from cuadft.core.runs import BY_HAND, incoming_champion, outgoing_champion, same_champion
 from cuadft.evaluation.bootstrap import INTERVAL_COLUMNS, Interval, as_columns, cluster_bootstrap
 from cuadft.evaluation.compare import paired_delta
 from cuadft.evaluation.metrics import METRICS, WEIGHT_COLUMNS, metric_weights
@@ -45,7 +45,7 @@ HISTORY_COLUMNS = [
     "weight",
     "metric",
 ]
-MEASURES = {  # T: the last iteration
+TRANSFER_MEASURES = {  # T: the last iteration
     "average": "mean over slices of the last iteration's score, R[T, j]",
     "backward transfer": "mean over earlier slices of R[T, j] - R[j, j]: worse is forgetting",
     "forward transfer": "mean over slices from 2 of R[j-1, j] less the base model's score: what earlier slices taught",
@@ -134,7 +134,7 @@ def _with_choice_by_hand(history: pd.DataFrame, iteration: runs.Iteration) -> pd
     """
     if not iteration.path(BY_HAND).is_file():
         return history
-    chosen = decided_champion(iteration)
+    chosen = outgoing_champion(iteration)
     name = champion_system(iteration, {"promoted": chosen})
     if name == INCUMBENT and not same_champion(chosen, incoming_champion(iteration)):
         name = None
@@ -179,7 +179,7 @@ def slice_matrix(history: pd.DataFrame, who: str = CHAMPION) -> pd.DataFrame:
 def slice_transfer(
     history: pd.DataFrame, who: str = CHAMPION, *, n_resamples: int = 2000, seed: int = 7, confidence: float = 0.95
 ) -> pd.DataFrame:
-    """Return average score, backward transfer, forward transfer and forgetting (see `MEASURES`), one a row.
+    """Return average score, backward transfer, forward transfer and forgetting (see `TRANSFER_MEASURES`), one a row.
 
     Columns: measure, value, low, high, n (questions), n_contracts, slices (averaged over, each with the same weight),
     means (what the measure is, or why it is not defined). Differences are paired by question. Contracts are resampled
@@ -203,9 +203,13 @@ def slice_transfer(
         "forgetting": [_best_and_last(past[j], ended[j], history["metric"].iloc[0]) for j in ended if past[j]],
     }
     settings = {"n_resamples": n_resamples, "seed": seed, "confidence": confidence}
-    rows = [{"measure": name} | _slice_mean(pairs[name], signed=name != "average", **settings) for name in MEASURES]
+    rows = [
+        {"measure": name} | _slice_mean(pairs[name], signed=name != "average", **settings) for name in TRANSFER_MEASURES
+    ]
     table = pd.DataFrame(rows, columns=["measure", *INTERVAL_COLUMNS, "slices"])
-    return table.assign(means=[MEASURES[m] if n else NOT_YET for m, n in zip(table["measure"], table["slices"])])
+    return table.assign(
+        means=[TRANSFER_MEASURES[m] if n else NOT_YET for m, n in zip(table["measure"], table["slices"])]
+    )
 
 
 def slice_before_after(

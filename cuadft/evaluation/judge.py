@@ -50,8 +50,8 @@ from cuadft.core import files
 from cuadft.core.errors import SECRET, InputError, brief
 from cuadft.core.progress import bar
 from cuadft.core.text import quote_safely
-from cuadft.evaluation.agreement import cluster_column
 from cuadft.evaluation.bootstrap import cluster_bootstrap
+from cuadft.evaluation.calibration import cluster_column
 from cuadft.evaluation.verdicts import (
     VERDICT_SCORES,
     Rows,

@@ -68,7 +68,7 @@ def _complete_predictions(iteration: runs.Iteration, systems: Sequence[str]) -> 
     for (system, split), own in _by_system_and_split(found).items():
         path = iteration.path("data", f"{split}.jsonl")
         asked = {row["id"]: row for row in files.read_jsonl(path)} if path.is_file() else None
-        current = own if asked is None else [p for p in own if p["id"] in asked and answers_row(p, asked[p["id"]])]
+        current = own if asked is None else [p for p in own if p["id"] in asked and is_answer_to(p, asked[p["id"]])]
         if asked is None or len(current) == len(asked):
             kept += current
             continue
@@ -120,10 +120,10 @@ def read_all_predictions(folder: Path, systems: Sequence[str] = ()) -> list[dict
 
 def is_reusable(prediction: dict[str, Any], row: dict[str, Any]) -> bool:
     """Tell whether a prediction succeeded and its row has not changed under the same id."""
-    return prediction["error"] is None and answers_row(prediction, row)
+    return prediction["error"] is None and is_answer_to(prediction, row)
 
 
-def answers_row(prediction: dict[str, Any], row: dict[str, Any]) -> bool:
+def is_answer_to(prediction: dict[str, Any], row: dict[str, Any]) -> bool:
     """Tell whether a prediction answers this very row, which may have changed under its id."""
     return prediction.get("slice") == row.get("slice") and all(prediction[key] == row[key] for key in QUESTION_KEYS)
 

@@ -25,7 +25,7 @@ import pandas as pd
 
 from cuadft.core import files
 from cuadft.core.errors import InputError
-from cuadft.evaluation import agreement, answer_files, bootstrap, metrics
+from cuadft.evaluation import answer_files, bootstrap, calibration, metrics
 from cuadft.evaluation.answer_files import count_of
 from cuadft.evaluation.compare import paired_deltas, pairs_that_differ
 from cuadft.evaluation.offline_judge import Encode, OfflineJudge, shipped_fit
@@ -248,7 +248,7 @@ def _calibration_report(
         }
     )
     rows = rows.assign(contract=frame["contract"]) if pool.unit == "contract" else rows
-    return agreement.calibration_report(
+    return calibration.calibration_report(
         rows[[bool(name) for name, _ in given]], score=score, verdict=verdict, **settings
     )
 
@@ -304,7 +304,7 @@ def _add_calibration(done: ScoredFiles, texts: dict, values: dict, drawn: dict) 
 
     if done.calibration:
         values["calibration.json"] = done.calibration
-        texts["calibration.md"] = agreement.calibration_markdown(done.calibration)
+        texts["calibration.md"] = calibration.calibration_markdown(done.calibration)
         drawn["calibration.png"] = judges.agreement_figure(done.calibration)
 
 
@@ -345,7 +345,7 @@ def score_summary(done: ScoredFiles, shown: tuple[str, ...] = SUMMARY_METRICS, *
         cells = [_value_and_interval(part.loc[m]) if m in part.index else "-" for m in columns]
         lines.append([system, f"{len(mine):,}", f"{int(mine['failed'].sum()):,}", *cells])
     if markdown:
-        return agreement.markdown_table(lines[0], lines[1:])
+        return calibration.markdown_table(lines[0], lines[1:])
     widths = [max(map(len, column)) for column in zip(*lines)]
     return "\n".join("  ".join(map(str.ljust, line, widths)).rstrip() for line in lines)
 
@@ -396,7 +396,7 @@ def _calibration_text(done: ScoredFiles) -> str:
 
 
 def _bullets(lines: Sequence[str]) -> str:
-    return "\n".join(f"- {agreement.escaped(line)}" for line in lines)
+    return "\n".join(f"- {calibration.escaped(line)}" for line in lines)
 
 
 def _counts_text(done: ScoredFiles) -> str:

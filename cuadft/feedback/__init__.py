@@ -1,4 +1,4 @@
-"""What people and judges prefer: the store of verdicts, the widget, import and export, and preference data made of it.
+"""What people and judges prefer: the store of judgements, the widget, import and export, and preference data.
 
 Training on the preferences happens in `training`. For example:
 

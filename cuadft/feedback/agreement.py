@@ -247,7 +247,7 @@ def _interval(
 ) -> tuple[float | None, float | None]:
     import pandas as pd
 
-    from cuadft.evaluation.agreement import agreement_intervals
+    from cuadft.evaluation.calibration import agreement_intervals
 
     def statistic(rows: Iterable[int]) -> float:
         return _nan_for_none(coefficient([verdicts[row] for row in rows]))

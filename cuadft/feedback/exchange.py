@@ -26,7 +26,7 @@ from cuadft.feedback.records import FIELDS, RowRefused, checked_judgement, pair_
 from cuadft.feedback.store import Store
 from cuadft.feedback.training_questions import TrainingQuestions
 
-STORE = "feedback.sqlite"  # in a run folder
+STORE_FILE = "feedback.sqlite"  # in a run folder
 ROWS_LISTED = 20  # rows listed under each heading of a report
 EXPORT_FORMATS = ("auto", "trl", "kto", "labelstudio", "raw")
 EXPORT_SUFFIXES = (".csv", ".jsonl", ".ndjson", ".json")
@@ -90,7 +90,7 @@ def import_file(
     report = ImportReport(path.name, found_format, len(votes))
     judged = [_judgement_of_vote(vote, training, title, annotator, path) for vote in votes]
     report.left_out = [row for row in judged if isinstance(row, LeftOut)]
-    store = Store(run / STORE)
+    store = Store(run / STORE_FILE)
     known = _KnownJudgements(store.judgements(current=False), store.judgements())
     new = [vote.values for vote in judged if isinstance(vote, ForeignVote) and known.is_new(vote, report)]
     store.add_many(new)
@@ -108,7 +108,7 @@ def export_file(path: str | Path, run: str | Path, *, file_format: str = "auto")
     """
     if file_format not in EXPORT_FORMATS:
         raise InputError(f"Invalid format {file_format!r}: choose {', '.join(EXPORT_FORMATS)}.")
-    path, store = Path(path), Store(runs.resolve_path(run) / STORE)
+    path, store = Path(path), Store(runs.resolve_path(run) / STORE_FILE)
     judgements = store.judgements()
     if not judgements:
         raise InputError(f"There is no feedback in {store.path}: import some, or judge answers in notebook 06.")

@@ -1,7 +1,11 @@
-"""The questions of a run that may be learned from: a vote finds its training row here, held-out contracts are refused.
+"""Find the training question that a vote is about; refuse questions of held-out contracts.
 
-questions = TrainingQuestions(run)
-row = questions.find({"id": "", "contract": "acme supply", "question": "Governing Law", ...})
+For example, a vote that names contract and question loosely finds its row:
+
+    questions = TrainingQuestions(run)
+    row = questions.find({"id": "", "contract": "acme supply", "question": "Governing Law", ...})
+
+A question of a dev, test or slice contract raises `RowRefused`.
 """
 
 from __future__ import annotations

@@ -25,9 +25,9 @@ from cuadft.core import files, params, runs
 from cuadft.core.errors import InputError
 from cuadft.core.runs import Iteration
 from cuadft.data import rows
-from cuadft.evaluation.agreement import escaped, markdown_table
 from cuadft.evaluation.answer_files import count_of
 from cuadft.evaluation.bootstrap import as_columns, check_resampling
+from cuadft.evaluation.calibration import escaped, markdown_table
 from cuadft.evaluation.compare import (
     LARGER,
     LARGER_ALONE,

@@ -32,10 +32,10 @@ from cuadft.core.runs import (
     champion_history,
     champion_label,
     champion_line,
-    decided_champion,
     decided_iterations,
     has_weights,
     history_time,
+    outgoing_champion,
     same_champion,
     system_record,
 )
@@ -46,7 +46,7 @@ from cuadft.loop.criteria import CRITERIA, GateRule
 from cuadft.loop.kernel import lock
 
 SLICES = "slices"  # the split that holds the questions of the slices' held-out contracts
-TABLE_COLUMNS = ["system", "score", "clause", "passed", "value", "limit", "low", "high"]
+TABLE_COLUMNS = ["system", "score", "criterion", "passed", "value", "limit", "low", "high"]
 TABLE_COLUMNS += ["n", "n_contracts", "p", "detail"]
 CRITERION_LABELS = {
     "improvement": "improvement on dev",
@@ -240,7 +240,7 @@ def decision_paragraph(decision: Mapping[str, Any]) -> str:
 
 
 def decision_table(decision: Mapping[str, Any]) -> pd.DataFrame:
-    """Return one row per candidate and criterion (column "clause").
+    """Return one row per candidate and criterion.
 
     p is corrected by Holm for improvement and categories, and one-sided for the slices.
     """
@@ -249,7 +249,7 @@ def decision_table(decision: Mapping[str, Any]) -> pd.DataFrame:
         for one in decision["candidates"]
         for found in one["clauses"]
     ]
-    return pd.DataFrame(rows, columns=TABLE_COLUMNS)
+    return pd.DataFrame(rows).rename(columns={"clause": "criterion"}).reindex(columns=TABLE_COLUMNS)
 
 
 def _improved(decision: Mapping[str, Any], system: str) -> str:
@@ -329,7 +329,7 @@ def promote(run_dir: str | Path, system: str, *, reason: str, iteration: int | N
     with lock(newest.run):
         _complete_history(newest)
         chosen = _whole_system(source, system)
-        if same_champion(chosen, decided_champion(newest)):
+        if same_champion(chosen, outgoing_champion(newest)):
             raise InputError(f"{champion_label(chosen)} is the champion already: choose another system, or roll back.")
         return _note_choice(newest, "promote", chosen, reason)
 
@@ -404,7 +404,7 @@ def _note_choice(newest: runs.Iteration, action: str, chosen: ChampionRecord, re
         "time": history_time(),
         "iteration": newest.number,
         "action": action,
-        "from": decided_champion(newest),
+        "from": outgoing_champion(newest),
         "to": chosen,
         "reason": " ".join(reason.split()),
     }

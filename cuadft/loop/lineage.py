@@ -3,7 +3,7 @@
     iteration = open_iteration("runs/quickstart", 1)  # a notebook's first step; writes run.json
     records = stage_records(iteration)
     start = artefacts(records)["iter-01/adapters/sft/adapter_model.safetensors"]
-    [record.label for record in artefact_ancestors([start], records)]  # 04 fine_tune, 02 rag_compile, 01 data_prep
+    [record.label for record in artefact_ancestors([start], records)]  # "[iter 1] 04 fine_tune", ...
 
 The file has three parts: the iteration's folder and run.json; what is recorded of a stage (code, packages, machine,
 seeds, weights, contracts); and the chain of stages behind an artefact.

@@ -1,6 +1,6 @@
 """MLflow's view of a run: an experiment, an MLflow run for each iteration, and the champion in the model registry.
 
-    send_mlflow(run, finished_snapshots(run))  # returns "sqlite:///.../trackers/mlflow.db"
+    send_mlflow(run, snapshot.finished_snapshots(run))  # returns "sqlite:///.../trackers/mlflow.db"
 
 The experiment has the run folder's name. Scores are metrics such as "test.f1.sft" with the iteration as step, so that
 MLflow's pages compare iterations. With MLFLOW_TRACKING_URI, several run folders share one store and can be compared.

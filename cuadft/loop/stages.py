@@ -177,7 +177,7 @@ STAGES = (
     Stage(
         "fine_tune",
         "04_fine_tune.ipynb",
-        reads=(*TRAINED_ON, "data/synthetic.jsonl", "data/dev.jsonl", "program/*", "retriever/**/*", *LAST_CHAMPION),
+        reads=(*TRAINED_ON, "data/synthetic.jsonl", "program/*", "retriever/**/*", *LAST_CHAMPION),
         writes=("adapters/sft/**/*",),
     ),
     Stage(
@@ -201,7 +201,7 @@ STAGES = (
     Stage(
         "align",
         "06_align.ipynb",
-        reads=(*TRAINED_ON, "data/dev.jsonl", "program/*", "retriever/**/*", "adapters/sft/**/*"),
+        reads=(*TRAINED_ON, "program/*", "retriever/**/*", "adapters/sft/**/*"),
         writes=("preferences.jsonl", "preferences/*", "adapters/{system}/**/*"),
         systems=("align_methods",),
         keeps=JUDGE_VERDICTS,

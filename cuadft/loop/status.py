@@ -18,8 +18,8 @@ from cuadft.core.runs import (
     Iteration,
     champion_history,
     champion_label,
-    decided_champion,
     decided_iterations,
+    outgoing_champion,
 )
 from cuadft.loop.kernel import is_locked
 from cuadft.loop.lineage import run_iterations
@@ -97,7 +97,7 @@ def _decision_lines(iteration: Iteration) -> list[str]:
     lines = [f"  incumbent {incumbent}, promoted {name}: {reason}"]
     if iteration.path(BY_HAND).is_file():
         by_hand = files.read_json(iteration.path(BY_HAND))
-        chosen = champion_label(decided_champion(iteration))
+        chosen = champion_label(outgoing_champion(iteration))
         lines.append(f"  by hand ({by_hand.get('action')}): {chosen}: {by_hand.get('reason')}")
     return lines
 
@@ -115,5 +115,5 @@ def _history_lines(run: Path) -> list[str]:
     if not lines:
         return []
     numbers = decided_iterations(run)
-    now = [f"  champion now: {champion_label(decided_champion(Iteration(run, numbers[-1])))}"] if numbers else []
+    now = [f"  champion now: {champion_label(outgoing_champion(Iteration(run, numbers[-1])))}"] if numbers else []
     return ["", "champion", *lines, *now]

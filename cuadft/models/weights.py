@@ -8,9 +8,8 @@ For example:
 Three rules hold for every source:
 
 - Weights are checked against a SHA-256 before they are used.
-- Only safetensors, settings and vocabularies are used. A pickle can run code when it is loaded, so it is refused, and
-so is
-  a model that needs code of its own.
+- Only safetensors, settings and vocabularies are used. Pickles, which can run code when they are loaded, and models
+  with code of their own are refused.
 - Without a network, whatever was fetched before is still found.
 """
 

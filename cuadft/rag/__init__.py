@@ -1,6 +1,7 @@
 """The one DSPy program that every language model runs, the systems that a run compares, and their batch inference.
 
-The search behind it is in `retrieval`; what an answer is worth is told in `evaluation`. For example:
+The search behind it is in `retrieval`; what an answer is worth is told in `evaluation`. For example, with `tiny`, a
+random model for tests:
 
     (sft,) = rag.build_systems(it, ["sft"], model="tiny", embedder="sentence-transformers/all-MiniLM-L6-v2")
 """

@@ -73,6 +73,8 @@ def answer_rows(
 
 def compare_answers(systems: Sequence[System], rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """Return one record a row, for reading: question, gold, and each system's answer or error; nothing goes to disk."""
+    if not rows:
+        return []
     answers = {system.name: _answer_batch(system.program, system.lm, rows, len(rows)) for system in systems}
     return [
         {"question": row["question"], "gold": row["answers"][0]["text"] if row["answers"] else NO_CLAUSE}

@@ -4,7 +4,8 @@
 that the iteration started from, and "retriever" is that champion with this iteration's retriever. Any other name, such
 as "sft" or "dpo", is a folder in the iteration's adapters/. For example:
 
-    rag, sft = build_systems(iteration, ["rag", "sft"], model="tiny", embedder="sentence-transformers/all-MiniLM-L6-v2")
+    embedder = "sentence-transformers/all-MiniLM-L6-v2"
+    untuned, sft = build_systems(iteration, ["rag", "sft"], model="tiny", embedder=embedder)
     path = iteration.path("predictions", "sft.dev.jsonl")
     answer_rows(sft.program, sft.lm, dev_rows, path, system="sft", split="dev")
 """
@@ -25,7 +26,7 @@ from cuadft.models.api import remote
 from cuadft.models.local import LocalEngine
 from cuadft.models.weights import find_weights
 from cuadft.rag.program import ContractQA, load_program
-from cuadft.retrieval.store import add_missing_contracts, load_retriever_folder
+from cuadft.retrieval.saved import add_missing_contracts, load_retriever_folder
 
 ASKED_FILES = ("train", "dev", "test", "slices")  # data files whose rows a system may be asked
 

@@ -12,7 +12,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     submod_attrs={
         "classifier": ["ClauseClassifier", "fit_classifier"],
         "embedder": ["Embedder"],
-        "finetune": ["finetune_embedder", "train_embedder"],
+        "finetune": ["train_embedder"],
         "measure": [
             "choose_search",
             "evaluate_retriever",
@@ -23,7 +23,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         ],
         "relevance": ["RelevanceFeedback"],
         "retriever": ["Hit", "Retriever"],
-        "store": [
+        "saved": [
             "champion_folder",
             "champion_retriever",
             "load_reranker",
@@ -32,6 +32,6 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "reranker_of",
             "save_retriever",
         ],
-        "triples": ["make_triples", "mine_triples"],
+        "triples": ["mine_triples"],
     },
 )

@@ -1,6 +1,7 @@
 """Turn texts into unit vectors, each text once: a sentence-transformers model behind a cache on disk.
 
-    embedder = Embedder(find_weights("sentence-transformers/all-MiniLM-L6-v2"), cache_dir=cache_dir())
+    folder = models.find_weights("sentence-transformers/all-MiniLM-L6-v2")
+    embedder = Embedder(folder, cache_dir=models.cache_dir())
     vectors = embedder.encode(["Which law governs?", "This Agreement is governed by the laws of Delaware."])
     vectors[0] @ vectors[1]  # their cosine
 

@@ -3,8 +3,9 @@
 `finetune_embedder` trains with sentence-transformers' trainer, on planned batches, and keeps the weights of the step
 that did best on dev. `DevHits` measures that: whether dev questions find their passages. For example:
 
-    examples = make_triples(rows, passages, negatives_from=[retriever])
-    record = finetune_embedder(start, examples, folder, evaluate=DevHits(dev_rows, dev_passages))
+    own = passages_by_contract(passages)  # of training and dev contracts
+    examples = make_triples(train_rows, own, negatives_from=[retriever])
+    record = finetune_embedder(start, examples, folder, evaluate=DevHits(dev_rows, own))
     record["before"]["dev_hit@1"], record["best"]["dev_hit@1"]
 """
 
@@ -36,7 +37,7 @@ from cuadft.models.weights import cache_dir
 from cuadft.retrieval.embedder import Embedder
 from cuadft.retrieval.measure import evaluate_retriever
 from cuadft.retrieval.triples import PlannedBatches, batch_schedule
-from cuadft.training.run import STATE, last_checkpoint, run_training
+from cuadft.training.resume import STATE, last_checkpoint, run_training
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer, SentenceTransformerTrainer
@@ -45,7 +46,7 @@ if TYPE_CHECKING:
     from cuadft.data.contracts import Row
 
 
-METRIC = "dev_hit@1"
+WATCHED_METRIC = "dev_hit@1"
 START_METRICS = "before.json"  # in the work folder: what `evaluate` says of the start
 TRAINER_TIMES = ("eval_runtime", "eval_samples_per_second", "eval_steps_per_second")  # logged beside the metrics
 DEV_PASSAGES = 800  # embedded at each evaluation; more passages cost training time and add little certainty
@@ -64,7 +65,7 @@ def finetune_embedder(
     learning_rate: float = 1e-4,
     max_length: int = 224,
     evaluate: Callable[[SentenceTransformer], dict[str, float]] | None = None,
-    metric: str = METRIC,
+    metric: str = WATCHED_METRIC,
     eval_steps: int = 50,
     patience: int = 3,
     seed: int = 7,

@@ -34,8 +34,8 @@ if TYPE_CHECKING:
     from cuadft.retrieval.relevance import RelevanceFeedback
 
 
-MEASURES = ("hit", "char_recall", "char_precision")
-COMPARED = ("hit", "char_recall")  # measures with intervals
+RETRIEVAL_MEASURES = ("hit", "char_recall", "char_precision")
+INTERVAL_MEASURES = ("hit", "char_recall")  # measures with intervals
 
 
 def evaluate_retriever(
@@ -132,7 +132,9 @@ def search_table(
             found = _search_rows(retriever.configured(**settings), asked, max(ks), within=True, titled=False)
             first = _means([_record_of(row, hits, 1) for row, hits in zip(asked, found, strict=True)], ("hit",))["hit"]
             for k in ks:
-                means = _means([_record_of(row, hits, k) for row, hits in zip(asked, found, strict=True)], MEASURES)
+                means = _means(
+                    [_record_of(row, hits, k) for row, hits in zip(asked, found, strict=True)], RETRIEVAL_MEASURES
+                )
                 tokens = sum(cost(hit.passage) for hits in found for hit in hits[:k]) / len(found)
                 record = {"passage_chars": size, "overlap": overlap, "k": k} | settings
                 record |= {"prompt_tokens": tokens, "hit@1": first} | means
@@ -201,7 +203,7 @@ def retrieval_intervals(
     table = []
     for (retriever, k), own in records.groupby(["retriever", "k"], sort=False):
         row: dict[str, Any] = {"retriever": retriever, "k": k}
-        for name in COMPARED:
+        for name in INTERVAL_MEASURES:
             found = bootstrap.cluster_bootstrap(
                 own[name], own["contract"], share=True, seed=seed, n_resamples=n_resamples, confidence=confidence
             )
@@ -213,10 +215,10 @@ def retrieval_intervals(
 def intervals_as_text(table: pd.DataFrame) -> pd.DataFrame:
     """Return the table of `retrieval_intervals` for readers: a row per retriever, a column per measure and k."""
     shown = table[["retriever", "k"]].copy()
-    for name in COMPARED:
+    for name in INTERVAL_MEASURES:
         low, high = f"{name}_low", f"{name}_high"
         shown[name] = [f"{row[name]:.3f} [{row[low]:.3f}, {row[high]:.3f}]" for row in table.to_dict("records")]
-    wide = shown.pivot(index="retriever", columns="k", values=list(COMPARED))
+    wide = shown.pivot(index="retriever", columns="k", values=list(INTERVAL_MEASURES))
     wide.columns = [f"{name}@{k}" for name, k in wide.columns]
     return wide.reindex(table["retriever"].drop_duplicates())
 

@@ -26,7 +26,7 @@ from cuadft.data.passages import cut_passages, join_passages
 from cuadft.evaluation import bootstrap
 from cuadft.evaluation.answer_files import count_of
 from cuadft.models import weights
-from cuadft.retrieval import store
+from cuadft.retrieval import saved
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -38,7 +38,7 @@ EMBEDDER = "sentence-transformers/all-MiniLM-L6-v2"
 MODEL = "HuggingFaceTB/SmolLM2-135M-Instruct"  # whose tokens the prompt is counted in
 K = 3
 TOKENS = f"prompt_tokens@{K}"
-METRICS = ("hit@1", f"hit@{K}", f"char_recall@{K}", f"char_precision@{K}", TOKENS)
+REPORTED_METRICS = ("hit@1", f"hit@{K}", f"char_recall@{K}", f"char_precision@{K}", TOKENS)
 TITLES_SHOWN = 5  # left-out contracts that are named on the screen
 SEED = 7  # of the bootstrap
 LABELS = {
@@ -166,7 +166,7 @@ def _load_retriever(folder: Path, embedder: str, reranker: str) -> Retriever:
     """Load a retriever from any folder with the models it was saved with; without an embedder if it needs none."""
     from cuadft.retrieval.embedder import Embedder
     from cuadft.retrieval.retriever import Retriever
-    from cuadft.retrieval.store import MODELS_FILE, load_reranker
+    from cuadft.retrieval.saved import MODELS_FILE, load_reranker
 
     if not (folder / "settings.json").is_file():
         raise InputError(f"No retriever in {folder} (no settings.json): give a folder that 02_rag_compile saved.")
@@ -184,10 +184,10 @@ def _needs_embedder(settings: dict[str, Any]) -> bool:
 
 
 def _left_out(folder: Path, retriever: Retriever, wanted: Iterable[Contract]) -> dict[str, str]:
-    learned = store.learned_from(folder, retriever)
+    learned = saved.learned_from(folder, retriever)
     rest = {c.title: c.text for c in wanted if c.title not in learned}
     held = rows.passages_by_contract(p for p in retriever.passages if p.contract in learned)
-    copied = store.copies_of_learned(rest, {title: join_passages(own)[0] for title, own in held.items()})
+    copied = saved.copies_of_learned(rest, {title: join_passages(own)[0] for title, own in held.items()})
     why = {title: f"shares half its wording with '{other}', {learned[other]}" for title, other in copied.items()}
     return {c.title: learned.get(c.title) or why[c.title] for c in wanted if c.title in learned or c.title in why}
 
@@ -268,7 +268,7 @@ def _table_of(frame: pd.DataFrame, n_resamples: int, confidence: float) -> pd.Da
             n_resamples=n_resamples,
             confidence=confidence,
         )
-        for metric in METRICS
+        for metric in REPORTED_METRICS
     }
     return pd.DataFrame([{"metric": metric} | bootstrap.as_columns(each) for metric, each in found.items()])
 

@@ -1,7 +1,7 @@
 """Find the passages of a contract that answer a question: by words (BM25), embeddings (FAISS) and clause classes.
 
 `Retriever` is what other rooms use. `index` scores all passages in one way at a time; the retriever adds up those
-scores, orders the passages and returns the best that do not overlap. `store` keeps the retrievers of a run, `measure`
+scores, orders the passages and returns the best that do not overlap. `saved` keeps the retrievers of a run, `measure`
 compares them. For example, in mode "bm25", which needs no embedder:
 
     retriever = Retriever(passages, None, mode="bm25")
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from cuadft.retrieval.embedder import Embedder
 
 
-MODES = ("fusion", "dense", "bm25")
+SEARCH_MODES = ("fusion", "dense", "bm25")
 SETTINGS = ("mode", "feedback_weight", "dense_weight", "classifier_weight", "rerank", "contract_weight")
 SCORE_DECIMALS = 5  # scores that differ by less are ties, which go to the earlier passage
 SETTINGS_FILE, PASSAGES_FILE, CLASSIFIER_FOLDER = "settings.json", "passages.jsonl", "classifier"
@@ -148,8 +148,8 @@ class Retriever:
         rerank: int,
         contract_weight: float,
     ) -> None:
-        if mode not in MODES:
-            raise InputError(f"Invalid retrieval mode {mode!r}: choose {', '.join(MODES)}")
+        if mode not in SEARCH_MODES:
+            raise InputError(f"Invalid retrieval mode {mode!r}: choose {', '.join(SEARCH_MODES)}")
         shares = {
             "feedback_weight": feedback_weight,
             "dense_weight": dense_weight,

@@ -4,7 +4,8 @@
 `batch_schedule` plans batches. The loss takes all other passages of a batch as negatives, so that a batch must not hold
 two examples that answer each other's question. For example:
 
-    examples = make_triples(train_rows, passages, negatives_from=[Retriever(all_passages, None, mode="bm25")])
+    own = passages_by_contract(passages)
+    examples = make_triples(train_rows, own, negatives_from=[Retriever(passages, None, mode="bm25")])
     batches = batch_schedule(examples, size=20, steps=250, seed=7)  # lists of indexes of examples
 """
 

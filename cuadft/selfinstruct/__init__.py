@@ -2,7 +2,8 @@
 
 Only training contracts are ever read here; which contracts these are is decided in `data`. For example:
 
-    accepted, rejected = selfinstruct.filter_questions(candidates, train_rows, embedder=embedder)
+    with dspy.context(lm=lm, adapter=rag.PlainAdapter()):
+        accepted, rejected = selfinstruct.filter_questions(candidates, train_rows, embedder=embedder)
 """
 
 import lazy_loader

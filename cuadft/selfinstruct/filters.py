@@ -5,7 +5,7 @@ read, the question is well-formed, it still asks for its clause, it copies no he
 question of the data set. The last step, the round trip, has a language model answer the question and compares its
 answer with what it should be. For example:
 
-    with dspy.context(lm=lm, adapter=PlainAdapter()):
+    with dspy.context(lm=lm, adapter=rag.PlainAdapter()):
         accepted, rejected = filter_questions(candidates, train_rows, embedder=embedder, held_out_rows=dev_rows)
     rejected[0]["step"], rejected[0]["reason"]  # "format", "format"
     rejected[0]["detail"]  # "2 words, 4 to 50 wanted"

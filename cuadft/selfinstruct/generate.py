@@ -11,7 +11,7 @@ What this returns are *candidates*, not yet training data: `filters.filter_quest
 and gives each of the others a reason. Candidates from elsewhere ("template", see `templates`; "own", see `own`) join
 them there. For example:
 
-    with dspy.context(lm=lm, adapter=PlainAdapter()):
+    with dspy.context(lm=lm, adapter=rag.PlainAdapter()):
         candidates = write_questions(train_rows, passages_by_contract, rephrase=40, absent=20, ask=20, seed=7)
         accepted, rejected = filter_questions(candidates, train_rows, embedder=embedder)
 """

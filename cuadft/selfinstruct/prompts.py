@@ -3,7 +3,7 @@
 Each task is a DSPy signature. `call_generator` sends it together with worked examples from `worked_examples.json`,
 because a small model writes questions only after it has seen some. For example:
 
-    with dspy.context(lm=lm, adapter=PlainAdapter()):
+    with dspy.context(lm=lm, adapter=rag.PlainAdapter()):
         replies = call_generator(AskAboutClause, [{"clause": "The Carrier shall unload the goods."}], threads=1)
     questions, error = replies[0]  # (["Who unloads the goods?", ...], None), or (None, "AdapterParseError: ...")
 """

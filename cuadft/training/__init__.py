@@ -1,6 +1,7 @@
 """Training with TRL and PEFT: supervised fine-tuning, preference methods and online RL, each resumable after a kill.
 
-The rows to train on are made in `rag` and `feedback`; the embedder is trained in `retrieval`. For example:
+The rows to train on are made in `rag` and `feedback`; the embedder is trained in `retrieval`. For example, with
+`tiny`, a random model for tests:
 
     training.train_sft(base, "tiny", rows, it.path("adapters", "sft"), tuning=training.Tuning(learning_rate=1e-3))
 """
@@ -10,9 +11,9 @@ import lazy_loader
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
-        "align": ["AlignSettings", "align_all", "align_model", "learns_from", "with_steps"],
+        "align": ["AlignSettings", "align_all", "learns_from", "with_steps"],
         "online": ["Sampling", "reward_function"],
-        "run": ["trained_rows"],
+        "resume": ["trained_rows"],
         "sft": ["Tuning", "count_tokens", "train_sft"],
     },
 )

@@ -23,7 +23,7 @@ from cuadft.core.errors import InputError
 from cuadft.models.weights import weights_hash
 from cuadft.training import online
 from cuadft.training.online import Reward
-from cuadft.training.run import RECORD, train_language_model
+from cuadft.training.resume import RECORD, train_language_model
 from cuadft.training.sft import Tuning, common_settings, load_tokenizer, load_trainable, lora_config
 
 PAIRED = ("dpo", "orpo", "orpo_base")
@@ -122,7 +122,7 @@ def _check_inputs(method: str, data: Sequence[dict[str, Any]], sft: Path, reward
     if not sft.is_dir():
         raise InputError(f"The SFT adapter is missing: {sft} does not exist. Run 04_fine_tune of this iteration first.")
     if method in online.ONLINE_METHODS and reward is None:
-        raise InputError(f"{method} needs a reward: pass online.reward_function(judge) as `reward`.")
+        raise InputError(f"{method} needs a reward: pass training.reward_function(judge) as `reward`.")
 
 
 def keep_sft(sft: Path, outs: Sequence[Path]) -> None:

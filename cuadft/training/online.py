@@ -96,7 +96,7 @@ def online_trainer(
     settings = common | {"per_device_train_batch_size": answers}
     if common["max_steps"] < 1:
         steps = common["max_steps"]
-        raise InputError(f"{method} needs a number of steps, not {steps}: give Tuning.steps (see align.with_steps).")
+        raise InputError(f"{method} needs a number of steps, not {steps}: give Tuning.steps (see training.with_steps).")
     if method == "ppo":
         return _ppo_trainer(model, tokenizer, rows, reward, settings, sampling)
     whole_groups(method, answers, sampling)

@@ -19,14 +19,14 @@ from typing import TYPE_CHECKING, Any
 from cuadft.core.errors import InputError
 from cuadft.models import weights
 from cuadft.models.generator import best_dtype
-from cuadft.training.run import train_language_model
+from cuadft.training.resume import train_language_model
 
 if TYPE_CHECKING:
     import pandas as pd
     from transformers import PreTrainedModel
 
 
-MODES = ("lora", "qlora", "full")
+TUNING_MODES = ("lora", "qlora", "full")
 LINEAR_LAYERS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
 
@@ -151,8 +151,8 @@ def load_trainable(base: Path, start: Path | None, tuning: Tuning) -> PreTrained
     from peft import PeftModel
     from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
-    if tuning.mode not in MODES:
-        raise InputError(f"Unknown finetune_mode '{tuning.mode}': choose one of {', '.join(MODES)}.")
+    if tuning.mode not in TUNING_MODES:
+        raise InputError(f"Unknown finetune_mode '{tuning.mode}': choose one of {', '.join(TUNING_MODES)}.")
     if start and (tuning.mode == "full") == (start / "adapter_config.json").is_file():
         raise InputError(
             f"finetune_mode '{tuning.mode}' cannot go on from the weights in {start}, which are of the other kind "

@@ -177,3 +177,9 @@ def test_the_largest_overlap_is_counted_exactly_and_only_between_held_out_and_tr
     assert (round(share, 9), training) == (0.45, "taught") and held_out in ("kept", "kept too")
     assert largest_overlap(records[2:]) == (0.0, "", "") == largest_overlap(records[:2])
     assert largest_overlap(records[1::3]) == (0.0, "unlike", "taught twice")
+
+
+def test_blanks_to_fill_in_are_no_words_so_that_two_forms_of_one_text_are_one_group() -> None:
+    text = words(60, 1)
+    form = " ____ ".join(text.split())
+    assert len(set(contract_groups([Contract("a", text, "", "a"), Contract("b", form, "", "b")]).values())) == 1

@@ -60,7 +60,7 @@ def imported(run, rows, name="file.jsonl", **options):
 
 
 def stored(run):
-    return Store(run / exchange.STORE).judgements()
+    return Store(run / exchange.STORE_FILE).judgements()
 
 
 def preferred(run):
@@ -375,7 +375,7 @@ def test_rows_of_held_out_contracts_are_refused_and_counted(run, row):
 
 def test_a_held_out_contract_named_for_the_file_refuses_its_rows(run):
     done = imported(run, [pair(id="", question=LAW)], contract=TEST)
-    assert (done.stored, done.left_out[0].held_out) == (0, True) and not (run / exchange.STORE).exists()
+    assert (done.stored, done.left_out[0].held_out) == (0, True) and not (run / exchange.STORE_FILE).exists()
 
 
 @pytest.mark.parametrize(
@@ -415,7 +415,7 @@ def test_importing_twice_adds_nothing(run):
     assert imported(run, rows).stored == 3
     again = imported(run, rows, "renamed.json")
     assert (again.stored, again.duplicates) == (0, ["row 1", "row 2", "row 3"])
-    assert len(Store(run / exchange.STORE).judgements(current=False)) == 3
+    assert len(Store(run / exchange.STORE_FILE).judgements(current=False)) == 3
 
 
 def test_duplicates_are_found_within_a_file_and_with_the_answers_turned_round(run):
@@ -441,7 +441,7 @@ def test_a_file_that_keeps_no_spans_takes_none_from_the_store(run):
         "answer_a": "Ohio",
         "answer_b": "Texas",
     }
-    Store(run / exchange.STORE).add(base | {"verdict": "a", "span": [3, 9]})
+    Store(run / exchange.STORE_FILE).add(base | {"verdict": "a", "span": [3, 9]})
     exchange.export_file(run.parent / "o.jsonl", run)
     assert exchange.import_file(run.parent / "o.jsonl", run).duplicates == ["line 1"]
     assert stored(run)[0]["span"] == [3, 9]
@@ -458,7 +458,7 @@ def test_a_vote_without_systems_meets_those_of_the_notebook_on_the_same_answers(
         "answer_a": "Ohio",
         "answer_b": "Texas",
     }
-    Store(run / exchange.STORE).add(base | {"verdict": "a", "system_a": "sft", "system_b": "rag"})
+    Store(run / exchange.STORE_FILE).add(base | {"verdict": "a", "system_a": "sft", "system_b": "rag"})
     imported(run, [pair(annotator="bob", chosen="Texas", rejected="Ohio")])
     assert len({pair_key(judgement) for judgement in stored(run)}) == 1
     assert {(j["system_a"], j["system_b"], j["verdict"]) for j in stored(run)} == {
@@ -506,7 +506,7 @@ def test_thumbs_up_and_down_for_one_answer_contradict(run):
 
 def test_an_undone_verdict_does_not_come_back_with_its_file(run):
     imported(run, [pair()])
-    store = Store(run / exchange.STORE)
+    store = Store(run / exchange.STORE_FILE)
     store.undo(store.judgements()[0]["uid"], "anna")
     assert imported(run, [pair()]).stored == 0 and stored(run) == []
 
@@ -551,11 +551,11 @@ def test_an_unknown_run_format_or_contract_is_refused_with_what_is_allowed(run):
 
 
 def test_a_file_that_is_no_store_is_not_overwritten(run):
-    sqlite3.connect(run / exchange.STORE).execute("CREATE TABLE t (x)")
-    content = (run / exchange.STORE).read_bytes()
+    sqlite3.connect(run / exchange.STORE_FILE).execute("CREATE TABLE t (x)")
+    content = (run / exchange.STORE_FILE).read_bytes()
     with pytest.raises(InputError, match="no feedback store"):
         imported(run, [pair()])
-    assert (run / exchange.STORE).read_bytes() == content
+    assert (run / exchange.STORE_FILE).read_bytes() == content
 
 
 # Export
@@ -582,7 +582,7 @@ def test_quoted_cells_read_back_as_they_were(text):
 
 def test_corrections_are_preferred_to_each_wrong_answer_and_ties_give_no_pair(run):
     base = {"annotator": "anna", "id": LAW_ID, "contract": TRAIN, "question": LAW, "answer_a": "x", "answer_b": "y"}
-    store = Store(run / exchange.STORE)
+    store = Store(run / exchange.STORE_FILE)
     store.add(base | {"verdict": "both_wrong", "edited": "Ohio"})
     store.add(base | {"verdict": "b", "answer_a": "z", "edited": "better"})
     store.add(base | {"verdict": "tie", "answer_a": "w", "prompt": [USER]})
@@ -660,7 +660,7 @@ def _filled(tmp_path, drawn):
             seen.add(str(answers))
             about = {key: row[key] for key in ("id", "contract", "question")}
             made.append({key: value for key, value in one.items() if key != "row"} | about)
-    Store(run / exchange.STORE).add_many(made)
+    Store(run / exchange.STORE_FILE).add_many(made)
     return run
 
 

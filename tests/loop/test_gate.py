@@ -469,4 +469,7 @@ def test_the_paragraph_is_short_names_the_criterion_and_survives_the_file(second
         made["decided_by"]
     ] in text
     table = gate.decision_table(again)
-    assert len(table) == 7 * len(made["candidates"]) and list(table["clause"].unique()) in ([], list(criteria.CRITERIA))
+    assert len(table) == 7 * len(made["candidates"]) and list(table["criterion"].unique()) in (
+        [],
+        list(criteria.CRITERIA),
+    )

@@ -8,8 +8,8 @@ from cuadft.core.errors import InputError
 from cuadft.core.runs import (
     champion_history,
     champion_line,
-    decided_champion,
     incoming_champion,
+    outgoing_champion,
     record_decision,
     system_record,
 )
@@ -207,7 +207,7 @@ def test_the_new_retriever_can_be_promoted_alone(run):
         "weights": "iter-01/adapters/sft",
         "retriever": "iter-02/retriever",
     }
-    assert decided_champion(runs.Iteration(run, 2)) == line["to"] and now(run) == "retriever of iteration 2"
+    assert outgoing_champion(runs.Iteration(run, 2)) == line["to"] and now(run) == "retriever of iteration 2"
 
 
 def test_the_command_line_promotes_rolls_back_and_shows_the_history(run, capsys):

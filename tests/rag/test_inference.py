@@ -265,3 +265,7 @@ def test_answers_are_compared_row_by_row_with_failures_shown_in_their_place():
     assert [list(record) for record in found] == [["question", "gold", "plain", "broken"]] * 2
     assert found[0]["gold"] == rows[0]["answers"][0]["text"] and found[1]["gold"] == NO_CLAUSE
     assert all(record["plain"] == "ten days" and "no answer today" in record["broken"] for record in found)
+
+
+def test_no_question_to_compare_gives_no_record():
+    assert inference.compare_answers([System("plain", small.program(), small.Script(str).lm())], []) == []

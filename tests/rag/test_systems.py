@@ -14,7 +14,7 @@ from cuadft.models.api import Endpoint
 from cuadft.models.local import LocalEngine
 from cuadft.rag import program, systems
 from cuadft.rag.program import ContractQA, PlainAdapter
-from cuadft.retrieval import store
+from cuadft.retrieval import saved
 from cuadft.retrieval.embedder import Embedder
 from cuadft.retrieval.retriever import Retriever
 
@@ -208,17 +208,17 @@ def test_the_champion_searches_with_its_own_retriever_which_takes_in_what_is_ask
 
 def test_a_later_iteration_starts_from_the_champions_retriever(run, embedder, monkeypatch, tmp_path):
     monkeypatch.setenv("CUADFT_CACHE", str(tmp_path / "cache"))
-    assert store.champion_retriever(run, str(embedder)) is None
+    assert saved.champion_retriever(run, str(embedder)) is None
     second = with_other_retriever(run, embedder)
     third = decide(second, retriever="iter-01/retriever")  # what iteration 2 found was not promoted
-    kept = store.champion_retriever(third, str(embedder))
-    assert kept.cutting == (40, 0.0) and store.champion_folder(third) == run.path("retriever")
-    assert store.reranker_of(store.champion_folder(third)) == ""
+    kept = saved.champion_retriever(third, str(embedder))
+    assert kept.cutting == (40, 0.0) and saved.champion_folder(third) == run.path("retriever")
+    assert saved.reranker_of(saved.champion_folder(third)) == ""
     older = decide(second)  # a decision that names no retriever
-    assert store.champion_folder(older) == second.path("retriever")
+    assert saved.champion_folder(older) == second.path("retriever")
     shutil.rmtree(run.path("retriever"))
     with pytest.raises(InputError, match="retriever is missing in .*iter-01/retriever"):
-        store.champion_retriever(decide(second, retriever="iter-01/retriever"), str(embedder))
+        saved.champion_retriever(decide(second, retriever="iter-01/retriever"), str(embedder))
 
 
 def test_a_promoted_program_comes_back_on_the_base(run, build, embedder):
@@ -256,43 +256,43 @@ def test_a_fine_tuned_embedder_travels_with_its_retriever_and_through_iterations
     retriever = Retriever(
         cut_passages(TEXT, contract="c", size=40), Embedder(own, cache_dir=tmp_path), mode="bm25", cutting=(40, 0.0)
     )
-    store.save_retriever(retriever, first)
-    kept = store.load_retriever(first, "no-such-model")
+    saved.save_retriever(retriever, first)
+    kept = saved.load_retriever(first, "no-such-model")
     assert kept.embedder.path == own and searched(kept) == searched(retriever)
-    store.save_retriever(kept, second)  # the gate kept it: the weights are copied, not referred to
+    saved.save_retriever(kept, second)  # the gate kept it: the weights are copied, not referred to
     shutil.rmtree(own)
-    again = store.load_retriever(second, "no-such-model")
+    again = saved.load_retriever(second, "no-such-model")
     assert again.embedder.key == retriever.embedder.key and searched(again) == searched(retriever)
-    assert store.own_embedder(second.path("retriever")) == second.path("retriever", "embedder")
+    assert saved.own_embedder(second.path("retriever")) == second.path("retriever", "embedder")
     # also from two iterations before, where the champion's retriever lies if none since was better
-    store.save_retriever(again, third)
-    assert store.load_retriever(third, "no-such-model").embedder.path == third.path("retriever", "embedder")
+    saved.save_retriever(again, third)
+    assert saved.load_retriever(third, "no-such-model").embedder.path == third.path("retriever", "embedder")
     # an iteration that searches with the base model keeps no weights of an earlier attempt
-    store.save_retriever(Retriever(retriever.passages, Embedder(embedder, cache_dir=tmp_path), mode="bm25"), third)
-    assert store.own_embedder(third.path("retriever")) is None
-    assert store.load_retriever(third, str(embedder)).embedder.path == embedder.resolve()
+    saved.save_retriever(Retriever(retriever.passages, Embedder(embedder, cache_dir=tmp_path), mode="bm25"), third)
+    assert saved.own_embedder(third.path("retriever")) is None
+    assert saved.load_retriever(third, str(embedder)).embedder.path == embedder.resolve()
 
 
 def test_the_number_format_of_the_vectors_is_kept(embedder, tmp_path, monkeypatch):
     monkeypatch.setenv("CUADFT_CACHE", str(tmp_path / "cache"))
     iteration = runs.Iteration(tmp_path / "run", 1)
     embed = Embedder(embedder, cache_dir=tmp_path, dtype="bfloat16")
-    store.save_retriever(Retriever(cut_passages(TEXT, contract="c", size=40), embed, mode="bm25"), iteration)
-    assert store.load_retriever(iteration, str(embedder)).embedder.dtype == "bfloat16"
+    saved.save_retriever(Retriever(cut_passages(TEXT, contract="c", size=40), embed, mode="bm25"), iteration)
+    assert saved.load_retriever(iteration, str(embedder)).embedder.dtype == "bfloat16"
 
 
 def test_new_contracts_are_taken_in_as_the_others_were_cut(embedder, tmp_path):
     records = [{"title": title, "text": TEXT, "split": "train"} for title in "cde"]
     files.write_jsonl(tmp_path / "contracts.jsonl", records)
     retriever = Retriever(cut_passages(TEXT, contract="c", size=40, overlap=0.5), None, mode="bm25", cutting=(40, 0.5))
-    store.add_missing_contracts(retriever, tmp_path, {"c", "e"})
+    saved.add_missing_contracts(retriever, tmp_path, {"c", "e"})
     held = {title: [p.text for p in retriever.passages if p.contract == title] for title in "cde"}
     assert held["c"] == held["e"] and held["d"] == []
-    store.add_missing_contracts(retriever, tmp_path, {"c", "e"})  # nothing new: nothing changes
+    saved.add_missing_contracts(retriever, tmp_path, {"c", "e"})  # nothing new: nothing changes
     assert len(retriever.passages) == 2 * len(held["c"])
     retriever.cutting = None
     with pytest.raises(InputError, match="lacks 'd' and does not say how its passages were cut"):
-        store.add_missing_contracts(retriever, tmp_path, {"c", "d"})
+        saved.add_missing_contracts(retriever, tmp_path, {"c", "d"})
 
 
 def test_a_save_that_is_killed_leaves_no_mixture_of_two_retrievers(embedder, tmp_path, monkeypatch):
@@ -300,12 +300,12 @@ def test_a_save_that_is_killed_leaves_no_mixture_of_two_retrievers(embedder, tmp
     iteration = runs.Iteration(tmp_path / "run", 1)
     own = shutil.copytree(embedder, iteration.path("retriever", "embedder"))
     passages = cut_passages(TEXT, contract="c", size=40)
-    store.save_retriever(Retriever(passages, Embedder(own, cache_dir=tmp_path), mode="bm25"), iteration)
+    saved.save_retriever(Retriever(passages, Embedder(own, cache_dir=tmp_path), mode="bm25"), iteration)
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(shutil, "rmtree", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
-        store.save_retriever(Retriever(passages, Embedder(embedder, cache_dir=tmp_path), mode="bm25"), iteration)
+        saved.save_retriever(Retriever(passages, Embedder(embedder, cache_dir=tmp_path), mode="bm25"), iteration)
     with pytest.raises(InputError, match="retriever is missing"):
-        store.load_retriever(iteration, str(embedder))
+        saved.load_retriever(iteration, str(embedder))
 
 
 def test_a_cross_encoder_puts_the_best_passages_in_its_order_also_after_loading(embedder, tmp_path, monkeypatch):
@@ -315,7 +315,7 @@ def test_a_cross_encoder_puts_the_best_passages_in_its_order_also_after_loading(
     monkeypatch.setenv("CUADFT_CACHE", str(tmp_path / "cache"))
     bert = tiny_embedder.make(tmp_path / "bert", [TEXT]).parent / "bert"
     CrossEncoder(str(bert), num_labels=1, device="cpu").save_pretrained(str(tmp_path / "cross"))
-    reranker = store.load_reranker(str(tmp_path / "cross"))
+    reranker = saved.load_reranker(str(tmp_path / "cross"))
     iteration = runs.Iteration(tmp_path / "run", 1)
     retriever = Retriever(
         cut_passages(TEXT, contract="c", size=40),
@@ -328,7 +328,7 @@ def test_a_cross_encoder_puts_the_best_passages_in_its_order_also_after_loading(
     best = retriever.configured(rerank=0).search("audit the other party", contract="c", k=3)
     scores = reranker.predict([("audit the other party", hit.passage.text) for hit in best])
     assert found == [best[n].passage.text for n in scores.argsort()[::-1]]
-    store.save_retriever(retriever, iteration, reranker=str(tmp_path / "cross"))
-    again = store.load_retriever(iteration, str(embedder))
+    saved.save_retriever(retriever, iteration, reranker=str(tmp_path / "cross"))
+    again = saved.load_retriever(iteration, str(embedder))
     assert [hit.passage.text for hit in again.search("audit the other party", contract="c", k=3)] == found
-    assert store.load_reranker("") is None
+    assert saved.load_reranker("") is None

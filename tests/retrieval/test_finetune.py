@@ -15,7 +15,7 @@ from cuadft.data.passages import cut_passages
 from cuadft.retrieval import finetune, triples
 from cuadft.retrieval.finetune import DevHits, finetune_embedder
 from cuadft.retrieval.triples import make_triples
-from cuadft.training.run import RECORD, last_checkpoint
+from cuadft.training.resume import RECORD, last_checkpoint
 
 PASSAGES = {title: cut_passages(text, contract=title, size=100) for title, text in small.TEXTS.items()}
 EXAMPLES = make_triples(small.ROWS, PASSAGES, negatives_from=[small.retriever(100)], per_category=8, seed=1)

@@ -10,7 +10,7 @@ from small import passages_of
 
 from cuadft.core.errors import InputError
 from cuadft.retrieval.relevance import RelevanceFeedback
-from cuadft.retrieval.retriever import MODES, Retriever
+from cuadft.retrieval.retriever import SEARCH_MODES, Retriever
 
 CONTRACTS = {
     "A": ["The fee is due monthly. ", "No party shall be liable. ", "The law of Ohio governs. "],
@@ -45,7 +45,7 @@ def of(names, folder, **options):
     return Retriever(passages_of({name: CONTRACTS[name] for name in names}), make_embedder(folder), **options)
 
 
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", SEARCH_MODES)
 def test_contracts_that_come_later_are_found_as_if_they_had_been_there(tmp_path, mode):
     grown = of("A", tmp_path, mode=mode, classifier=Classes(), classifier_weight=0.3)
     grown.search("law fee")

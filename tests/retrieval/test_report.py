@@ -12,8 +12,9 @@ from cuadft.core import files
 from cuadft.core.errors import InputError
 from cuadft.data import contracts
 from cuadft.data.passages import cut_passages, join_passages
-from cuadft.retrieval import report, store
+from cuadft.retrieval import report
 from cuadft.retrieval.retriever import Retriever
+from cuadft.retrieval.saved import MODELS_FILE, TRAINED, TUNED, note_learned
 
 SIZE, OVERLAP = 600, 0.5
 SAMPLE = contracts.read_contracts(contracts.sample_path())[:8]
@@ -92,23 +93,23 @@ def test_a_copy_of_a_trained_contract_under_another_title_is_left_out(saved, tmp
 
 
 def test_a_folder_away_from_its_run_knows_what_it_was_trained_on(saved, tmp_path):
-    store.note_learned(saved, trained=[SAMPLE[0].title], tuned=[SAMPLE[1].title])
+    note_learned(saved, trained=[SAMPLE[0].title], tuned=[SAMPLE[1].title])
     moved = saved.rename(tmp_path / "moved")
     done, _ = measure(moved, cuad(tmp_path / "c.json", *map(document, SAMPLE)))
-    assert done.left_out == {SAMPLE[0].title: store.TRAINED, SAMPLE[1].title: store.TUNED}
+    assert done.left_out == {SAMPLE[0].title: TRAINED, SAMPLE[1].title: TUNED}
 
 
 def test_a_retriever_is_measured_with_the_precision_and_the_reranker_that_it_was_saved_with(
     saved, tmp_path, monkeypatch
 ):
     asked = []
-    monkeypatch.setattr(store, "load_reranker", lambda name: asked.append(name))
+    monkeypatch.setattr("cuadft.retrieval.saved.load_reranker", lambda name: asked.append(name))
     make_embedder(tmp_path).path.rename(saved / "embedder")
     (tmp_path / "leftover").mkdir()
     (tmp_path / "leftover" / "modules.json").write_text("[]")
     (tmp_path / "leftover").rename(saved / ".embedder-new")  # of an export that was killed
     assert report._load_retriever(saved, "", "").embedder.dtype == "float32"
-    files.write_json(saved / store.MODELS_FILE, {"dtype": "bfloat16", "reranker": "some/cross-encoder"})
+    files.write_json(saved / MODELS_FILE, {"dtype": "bfloat16", "reranker": "some/cross-encoder"})
     embedder = report._load_retriever(saved, "", "").embedder
     assert (embedder.path, embedder.dtype) == (saved / "embedder", "bfloat16")
     report._load_retriever(saved, "", "another")
@@ -119,7 +120,7 @@ def test_contracts_that_settings_were_chosen_on_are_known_also_without_a_note(sa
     clauses = saved.parent / "data" / "dev_clauses.jsonl"
     files.write_jsonl(clauses, [{"contract": SAMPLE[2].title}])
     done, _ = measure(saved, cuad(tmp_path / "c.json", *map(document, SAMPLE[:4])))
-    assert done.left_out[SAMPLE[2].title] == store.TUNED and SAMPLE[3].title not in done.left_out
+    assert done.left_out[SAMPLE[2].title] == TUNED and SAMPLE[3].title not in done.left_out
 
 
 def test_the_saved_folder_stays_as_it_is(saved, tmp_path):
@@ -173,7 +174,7 @@ def test_the_command_prints_the_table_and_writes_it(saved, tmp_path, capsys):
     assert "Hit at 1" in printed and "Prompt tokens at 3" in printed and "searching" in printed
     with open(out, newline="") as file:
         table = list(csv.DictReader(file))
-    assert [row["metric"] for row in table] == list(report.METRICS)
+    assert [row["metric"] for row in table] == list(report.REPORTED_METRICS)
     with open(out.with_name("table_rows.csv"), newline="") as file:
         rows = list(csv.DictReader(file))
     assert sum(float(r["hit@1"]) for r in rows) / len(rows) == pytest.approx(float(table[0]["value"]))

@@ -12,7 +12,7 @@ from small import passages_of
 
 from cuadft.core.errors import InputError
 from cuadft.retrieval.relevance import RelevanceFeedback
-from cuadft.retrieval.retriever import MODES, Retriever, standardised
+from cuadft.retrieval.retriever import SEARCH_MODES, Retriever, standardised
 
 QUESTION = "Cap On Liability: Is there a limit on damages?"
 LAW = "Governing Law: Which state's law governs the contract?"
@@ -72,7 +72,7 @@ def retriever(folder):
         min_size=1,
     ),
     st.lists(st.sampled_from([*WORDS, "unheard"]), min_size=1, max_size=3).map(" ".join),
-    st.sampled_from(MODES),
+    st.sampled_from(SEARCH_MODES),
     st.integers(1, 8),
 )
 def test_search_inside_a_contract_is_exact_and_returns_no_other_contracts_passage(folder, texts, query, mode, k):
@@ -95,7 +95,7 @@ def test_dense_scores_are_cosines(folder):
         assert hit.score == pytest.approx(float(embedder.encode([hit.passage.text])[0] @ query), abs=1e-5)
 
 
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", SEARCH_MODES)
 def test_ties_go_to_the_earlier_passage(folder, mode):
     found = Retriever(passages_of({"A": ["fee notice"] * 9}), make_embedder(folder), mode=mode)
     assert [hit.passage.index for hit in found.search("fee", contract="A", k=9)] == list(range(9))
@@ -147,7 +147,7 @@ def test_bad_input_is_refused(retriever):
     assert retriever.search_many([]) == []
 
 
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", SEARCH_MODES)
 @pytest.mark.parametrize("weight", [0.0, 0.7])
 def test_a_loaded_retriever_gives_equal_results_and_embeds_no_passage(retriever, tmp_path, mode, weight):
     saved = retriever.configured(mode=mode, feedback_weight=weight)
@@ -175,7 +175,7 @@ def test_threads_get_the_results_of_one_thread(folder, retriever):
 # Relevance feedback
 
 
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", SEARCH_MODES)
 def test_feedback_finds_the_clause_whose_words_the_question_lacks(retriever, mode):
     plain = retriever.configured(mode=mode).search(QUESTION, contract="A", k=1)[0]
     helped = retriever.configured(mode=mode, feedback_weight=0.85).search(QUESTION, contract="A", k=1)[0]
@@ -183,7 +183,7 @@ def test_feedback_finds_the_clause_whose_words_the_question_lacks(retriever, mod
     assert mode != "bm25" or plain.passage.index != 1
 
 
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", SEARCH_MODES)
 def test_a_question_unlike_the_train_questions_is_left_unchanged(retriever, mode):
     query = "royalty audit notice"
     assert retriever.configured(mode=mode, feedback_weight=0.85).search(query) == retriever.configured(
@@ -221,7 +221,7 @@ def test_rocchio_moves_towards_relevant_spans_and_away_from_the_others(folder):
     assert everything == pytest.approx(expected / np.linalg.norm(expected), abs=1e-6)
 
 
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", SEARCH_MODES)
 def test_many_queries_together_find_what_each_finds_alone(folder, mode):
     embedder = make_embedder(folder)
     spans = train_rows() + [row("A", QUESTION, [{"text": "the fee is due monthly", "start": 0}])]

@@ -22,7 +22,7 @@ from cuadft.training.ppo import (
     value_loss,
     whiten,
 )
-from cuadft.training.run import train_language_model
+from cuadft.training.resume import train_language_model
 from cuadft.training.sft import Tuning, load_tokenizer, load_trainable, lora_config
 
 ROWS = [

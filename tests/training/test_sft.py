@@ -19,8 +19,8 @@ from cuadft.evaluation.text_scores import NO_CLAUSE
 from cuadft.models import weights
 from cuadft.models.local import LocalEngine
 from cuadft.rag.program import prompt_completions
-from cuadft.training import run, sft
-from cuadft.training.run import completions_only, last_checkpoint
+from cuadft.training import resume, sft
+from cuadft.training.resume import completions_only, last_checkpoint
 from cuadft.training.sft import Tuning, count_tokens, train_sft
 
 SHORT = Tuning(lora_r=2, lora_alpha=4, batch_size=8, epochs=1, save_steps=100)  # 2 steps
@@ -262,7 +262,7 @@ def test_other_arguments_discard_old_checkpoints_and_results(finished, tmp_path)
 
 
 def whole_checkpoint(folder: Path) -> Path:
-    for name in (*run.CHECKPOINT_FILES, "adapter_model.safetensors"):
+    for name in (*resume.CHECKPOINT_FILES, "adapter_model.safetensors"):
         files.write_text(folder / name, "{}\n")
     return folder
 
@@ -270,7 +270,7 @@ def whole_checkpoint(folder: Path) -> Path:
 def test_a_checkpoint_that_was_not_written_whole_is_passed_over(tmp_path):
     assert last_checkpoint(tmp_path) is None
     good = [whole_checkpoint(tmp_path / f"checkpoint-{n}") for n in (2, 10)]
-    for number, name in enumerate((*run.CHECKPOINT_FILES, "adapter_model.safetensors")):
+    for number, name in enumerate((*resume.CHECKPOINT_FILES, "adapter_model.safetensors")):
         (whole_checkpoint(tmp_path / f"checkpoint-{20 + number}") / name).unlink()
     (whole_checkpoint(tmp_path / "checkpoint-40") / "trainer_state.json").write_text('{"global_st')
     (tmp_path / "checkpoint-50").mkdir()
@@ -282,7 +282,7 @@ def test_a_kill_between_training_and_saving_repeats_no_step(finished, monkeypatc
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(run, "_save_weights", killed)
+        patch.setattr(resume, "_save_weights", killed)
         train(tmp_path / "sft", replace(SHORT, save_steps=2))
     assert not (tmp_path / "sft").exists()
     from trl import SFTTrainer

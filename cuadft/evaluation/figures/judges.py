@@ -3,7 +3,7 @@
     agreement_figure(report)    # means of systems, reliability curve, error by answer length
     published_figure(table)     # what was printed, what the published rows give, what our judges say
 
-The report comes from `agreement.calibration_report`, the table from `published.compare_published`.
+The report comes from `calibration.calibration_report`, the table from `published.compare_published`.
 """
 
 from __future__ import annotations

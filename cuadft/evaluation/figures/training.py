@@ -27,7 +27,7 @@ from cuadft.evaluation.excerpts import shorten
 from cuadft.evaluation.figures.style import GREY, Figure, empty_figure, foot_note, plain_axes, system_styles
 
 History = Sequence[Mapping[str, Any]]  # a log: one mapping per logged step
-COMPARED: dict[str, tuple[str, str, float | None]] = {  # key -> (title, axis, where nothing has been learned)
+COMPARED_SERIES: dict[str, tuple[str, str, float | None]] = {  # key -> (title, axis, where nothing has been learned)
     "rewards/margins": ("Reward margin", "Chosen − rejected", 0.0),
     "rewards/accuracies": ("Accuracy", "Pairs ranked right (share)", 0.5),
     "reward": ("Reward", "Mean of sampled answers", None),
@@ -35,7 +35,7 @@ COMPARED: dict[str, tuple[str, str, float | None]] = {  # key -> (title, axis, w
     "shift": ("Chosen answers against SFT", "Change, nats per answer", 0.0),
 }
 SIDES = {"logps/chosen": "-", "logps/rejected": ":"}  # key -> line style
-SHOWN_KEYS = (*COMPARED, *SIDES)
+SHOWN_KEYS = (*COMPARED_SERIES, *SIDES)
 NAME_LENGTH = 14  # most characters of a method's name in a label
 SMOOTHED_FROM = 20  # steps from which on a line is a moving mean
 COLLAPSED_BELOW = {"answer": 5.0, "token": 0.5}  # nats lost; exp(-5): an answer less than 1% as probable as before
@@ -52,7 +52,7 @@ def alignment_figure(histories: Mapping[str, History], *, beta: float | None = N
     are not numbers are left out and counted. Raises InputError as `alignment_series`.
     """
     logs = {method: alignment_series(history, beta=beta, method=method) for method, history in histories.items()}
-    compared = [key for key in COMPARED if any(log.get(key) for log in logs.values())]
+    compared = [key for key in COMPARED_SERIES if any(log.get(key) for log in logs.values())]
     sided = [method for method, log in logs.items() if any(log.get(key) for key in SIDES)]
     if not compared + sided:
         return empty_figure(Figure())
@@ -167,7 +167,7 @@ def _draw_points(axes: Axes, points: Sequence[tuple[int, float]], **style: Any) 
 def _draw_quantity(
     axes: Axes, key: str, logs: Mapping[str, Mapping[str, Any]], look: Mapping[str, Mapping[str, str]]
 ) -> None:
-    title, label, untrained = COMPARED[key]
+    title, label, untrained = COMPARED_SERIES[key]
     axes.set_title(title, fontsize=9)
     for method, log in logs.items():
         if log.get(key):

@@ -245,7 +245,7 @@ def _terciles(used: pd.DataFrame, groups: pd.Series, settings: dict[str, Any]) -
     return lines
 
 
-MEASURES = {
+AGREEMENT_MEASURES = {
     "spearman": "Spearman's rank correlation over rows",
     "kendall": "Kendall's tau-b over rows",
     "kappa": "Cohen's kappa: agreement on right and wrong beyond chance",
@@ -275,7 +275,7 @@ def _opening_text(report: Mapping[str, Any]) -> str:
 
 def _rows_text(report: Mapping[str, Any]) -> str:
     sides, error = report["sides"], report["error"]
-    lines = [(label, _figure(report["rows"][name])) for name, label in MEASURES.items()]
+    lines = [(label, _figure(report["rows"][name])) for name, label in AGREEMENT_MEASURES.items()]
     split = (
         f"{sides['both']} both right, {sides['neither']} both wrong, {sides['judge_only']} right for the judge only, "
         f"{sides['verdict_only']} for the verdict only"

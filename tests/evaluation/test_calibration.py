@@ -14,7 +14,7 @@ from sklearn.metrics import cohen_kappa_score
 
 from cuadft.core.errors import InputError
 from cuadft.core.files import write_json
-from cuadft.evaluation import agreement
+from cuadft.evaluation import calibration
 from cuadft.evaluation.figures.judges import agreement_figure
 
 QUICK = {"n_resamples": 50}
@@ -46,7 +46,7 @@ def small():
 
 
 def test_hand_computed_report():
-    r = agreement.calibration_report(small(), **QUICK)
+    r = calibration.calibration_report(small(), **QUICK)
     assert r["n"] == 4 and r["left_out"] == {} and r["clusters"] == {"by": "question", "n": 4}
     # ranks of the judge 4, 2.5, 2.5, 1 and of the verdicts 3.5, 3.5, 1, 2: deviations (1.5, 0, 0, -1.5) and
     # (1, 1, -1.5, -.5): 2.25 / sqrt(4.5 * 4.5) = .5
@@ -85,7 +85,7 @@ def test_correlations_and_kappa_are_those_of_scipy_and_scikit_learn(pairs):
             kendalltau(a, b).statistic,
             cohen_kappa_score(a >= 0.5, b >= 0.5, labels=[False, True]),
         ]
-    ours = [agreement.spearman(a, b), agreement.kendall(a, b), agreement.kappa(a >= 0.5, b >= 0.5)]
+    ours = [calibration.spearman(a, b), calibration.kendall(a, b), calibration.kappa(a >= 0.5, b >= 0.5)]
     assert ours == pytest.approx(theirs, nan_ok=True)
 
 
@@ -94,18 +94,18 @@ def test_correlations_and_kappa_are_those_of_scipy_and_scikit_learn(pairs):
 def test_report_never_fails_on_numbers_and_figures_stay_in_their_ranges(pairs):
     judge, human = map(list, zip(*pairs, strict=True))
     systems = [f"s{i % 3}" for i in range(len(pairs))]
-    r = agreement.calibration_report(frame(judge, human, systems), n_resamples=20)
+    r = calibration.calibration_report(frame(judge, human, systems), n_resamples=20)
     assert sum(b["n"] for b in r["reliability"]) == sum(t["n"] for t in r["length"]["terciles"]) == len(pairs)
     assert sum(r["sides"][k] for k in ("both", "judge_only", "verdict_only", "neither")) == len(pairs)
     for name, found in r["rows"].items():
         assert math.isnan(found["value"]) == ("reason" in found), name
         assert math.isnan(found["value"]) or -1 <= found["value"] <= 1
-    agreement.calibration_markdown(r)
+    calibration.calibration_markdown(r)
 
 
 def test_a_judge_that_equals_the_verdicts_agrees_in_everything():
     values = [0, 0.25, 0.5, 1] * 3
-    r = agreement.calibration_report(frame(values, values, ["a", "b", "c"] * 4), **QUICK)
+    r = calibration.calibration_report(frame(values, values, ["a", "b", "c"] * 4), **QUICK)
     assert [r["rows"][k]["value"] for k in ("spearman", "kendall", "kappa")] == pytest.approx([1, 1, 1])
     assert r["system_error"]["largest"] == r["calibration_error"] == r["error"]["absolute"] == 0
     assert "reason" in r["length"]["correlation"]  # the error is 0 everywhere: no correlation
@@ -113,14 +113,14 @@ def test_a_judge_that_equals_the_verdicts_agrees_in_everything():
 
 @pytest.mark.parametrize("constant", ["judge_score", "human_score"])
 def test_constant_column_gives_nan_with_its_reason_and_no_warning(constant):
-    r = agreement.calibration_report(small().assign(**{constant: 1.0}), **QUICK)
+    r = calibration.calibration_report(small().assign(**{constant: 1.0}), **QUICK)
     for name in ("spearman", "kendall"):
         found = r["rows"][name]
         assert math.isnan(found["value"]) and found["reason"].startswith(f"{constant} is the same")
-    both = agreement.calibration_report(small().assign(judge_score=1.0, human_score=0.9), **QUICK)
+    both = calibration.calibration_report(small().assign(judge_score=1.0, human_score=0.9), **QUICK)
     assert math.isnan(both["rows"]["kappa"]["value"]) and "same side" in both["rows"]["kappa"]["reason"]
     assert both["ranking"]["same_order"] is None and both["ranking"]["reason"]
-    assert "is the same everywhere" in agreement.calibration_markdown(r)
+    assert "is the same everywhere" in calibration.calibration_markdown(r)
 
 
 @pytest.mark.parametrize(
@@ -135,7 +135,7 @@ def test_constant_column_gives_nan_with_its_reason_and_no_warning(constant):
     ],
 )
 def test_verdicts_may_be_numbers_truth_values_or_their_text(form):
-    r = agreement.calibration_report(frame([0.9, 0.1, 0.8, 0.2], form), **QUICK)
+    r = calibration.calibration_report(frame([0.9, 0.1, 0.8, 0.2], form), **QUICK)
     assert r["n"] == 4 and r["rows"]["kappa"]["value"] == 1
 
 
@@ -144,7 +144,7 @@ def test_rows_that_cannot_be_compared_are_left_out_and_counted_by_reason():
     human = [1, 1, None, "maybe", 7, 1, 1, ""]
     answers = ["x", "x", "x", "x", "x", None, "broken off", "x"]
     other = {"judge_verdict": ["correct", None, "partly", "partly", "incorrect", "failed", "failed", "partly"]}
-    r = agreement.calibration_report(frame(judge, human, answers=answers, **other), **QUICK)
+    r = calibration.calibration_report(frame(judge, human, answers=answers, **other), **QUICK)
     assert r["n"] == 1 and r["left_out"] == {
         "failed generation": 2,
         "human_score missing": 2,
@@ -152,43 +152,43 @@ def test_rows_that_cannot_be_compared_are_left_out_and_counted_by_reason():
         "human_score outside 0 to 1": 1,
         "judge_score missing": 1,
     }
-    assert "1 human_score outside 0 to 1" in agreement.calibration_markdown(r)
+    assert "1 human_score outside 0 to 1" in calibration.calibration_markdown(r)
 
 
 @pytest.mark.parametrize("empty", [True, False], ids=["no rows", "no judgement succeeded"])
 def test_no_rows_to_compare_give_a_report_that_says_so(empty):
-    r = agreement.calibration_report(small().iloc[:0] if empty else small().assign(judge_score=math.nan), **QUICK)
+    r = calibration.calibration_report(small().iloc[:0] if empty else small().assign(judge_score=math.nan), **QUICK)
     assert r["n"] == 0 and r["systems"] == [] and r["rows"]["spearman"]["reason"].startswith("0 rows")
-    assert "0 answers" in agreement.calibration_markdown(r) and agreement_figure(r).axes == []
+    assert "0 answers" in calibration.calibration_markdown(r) and agreement_figure(r).axes == []
 
 
 def test_order_that_the_judge_turns_is_named():
     data = frame([0.2, 0.2, 0.9, 0.9, 0.5, 0.5], [0.9, 0.9, 0.4, 0.4, 0.1, 0.1], list("aabbcc"))
-    found = agreement.calibration_report(data, **QUICK)["ranking"]
+    found = calibration.calibration_report(data, **QUICK)["ranking"]
     assert found["judge"] == ["b", "c", "a"] and found["verdict"] == ["a", "b", "c"] and found["same_order"] is False
     assert found["turned"] == [["a", "b"], ["a", "c"]]
     assert found["kendall"] == pytest.approx((1 - 2) / 3)  # one pair in order, two turned
-    assert "a above b, a above c" in agreement.calibration_markdown(agreement.calibration_report(data, **QUICK))
+    assert "a above b, a above c" in calibration.calibration_markdown(calibration.calibration_report(data, **QUICK))
 
 
 def test_a_judge_that_favours_long_answers_is_found_out():
     size, human = np.arange(1, 1801, 20), np.arange(90) % 2.0  # as many right answers among short as among long ones
     judge = 0.5 * human + 0.5 * (np.log(size) / np.log(2000))
     data = frame(list(judge), list(human), answers=["x" * n for n in size], contract=[f"c{i % 9}" for i in range(90)])
-    r = agreement.calibration_report(data, n_resamples=200)
+    r = calibration.calibration_report(data, n_resamples=200)
     errors = [t["value"] for t in r["length"]["terciles"]]
     assert errors == sorted(errors) and r["length"]["correlation"]["low"] > 0
     assert r["clusters"] == {"by": "contract", "n": 9}
-    fair = agreement.calibration_report(data.assign(judge_score=human), n_resamples=200)
+    fair = calibration.calibration_report(data.assign(judge_score=human), n_resamples=200)
     assert [t["value"] for t in fair["length"]["terciles"]] == [0, 0, 0]
 
 
 def test_report_is_repeatable_and_order_of_rows_changes_no_value(tmp_path):
     rng = np.random.default_rng(1)
     data = frame(list(rng.random(60)), list(rng.random(60)), [f"s{i % 3}" for i in range(60)])
-    first, again = agreement.calibration_report(data, **QUICK), agreement.calibration_report(data, **QUICK)
+    first, again = calibration.calibration_report(data, **QUICK), calibration.calibration_report(data, **QUICK)
     assert first == again
-    turned = agreement.calibration_report(data.iloc[::-1], **QUICK)
+    turned = calibration.calibration_report(data.iloc[::-1], **QUICK)
     assert turned["rows"]["kendall"]["value"] == pytest.approx(first["rows"]["kendall"]["value"])
     write_json(tmp_path / "r.json", first)
     assert json.loads((tmp_path / "r.json").read_text())["n"] == 60
@@ -203,8 +203,8 @@ def test_interval_of_the_correlation_covers_it_at_the_nominal_rate():
     for _ in range(60):
         a = rng.normal(size=120)
         b = 0.5 * a + math.sqrt(0.75) * rng.normal(size=120)
-        found, _ = agreement.agreement_intervals(
-            {"s": lambda rows, a=a, b=b: agreement.spearman(a[rows], b[rows])},
+        found, _ = calibration.agreement_intervals(
+            {"s": lambda rows, a=a, b=b: calibration.spearman(a[rows], b[rows])},
             groups,
             n_resamples=200,
             seed=0,
@@ -216,10 +216,10 @@ def test_interval_of_the_correlation_covers_it_at_the_nominal_rate():
 
 def test_many_rows_get_fewer_draws_and_say_so():
     groups = pd.Series(np.arange(20_000))
-    found, draws = agreement.agreement_intervals(
+    found, draws = calibration.agreement_intervals(
         {"mean": lambda rows: float(rows.mean())}, groups, n_resamples=2000, seed=0, confidence=0.95
     )
-    assert draws == agreement.FEWEST_DRAWS and found["mean"][0] < 9999.5 < found["mean"][1]
+    assert draws == calibration.FEWEST_DRAWS and found["mean"][0] < 9999.5 < found["mean"][1]
 
 
 @pytest.mark.parametrize(
@@ -233,11 +233,11 @@ def test_many_rows_get_fewer_draws_and_say_so():
 )
 def test_wrong_columns_and_settings_are_refused(change, words):
     with pytest.raises(InputError, match=words):
-        agreement.calibration_report(small(), **change)
+        calibration.calibration_report(small(), **change)
 
 
 def test_figure_shows_every_system_the_diagonal_and_the_three_parts():
-    figure = agreement_figure(agreement.calibration_report(small(), **QUICK))
+    figure = agreement_figure(calibration.calibration_report(small(), **QUICK))
     titles = [axes.get_title() for axes in figure.axes]
     assert titles == ["Systems (answers)", "Reliability (with n)", "Error by length"]
     labels = [text.get_text() for text in figure.legends[0].get_texts()]
