@@ -61,7 +61,9 @@ def execute_notebook(
     progress that the notebook prints.
     """
     import papermill
+    from jupyter_core.utils import ensure_event_loop
 
+    ensure_event_loop().set_exception_handler(_pass_over_dead_kernels)
     target.parent.mkdir(parents=True, exist_ok=True)
     # papermill fills {names} in paths
     paths = [str(path).replace("{", "{{").replace("}", "}}") for path in (source, target)]
@@ -72,6 +74,17 @@ def execute_notebook(
     register_copy(target)
     os.environ["CUADFT_PLAIN"] = "1"  # kernels inherit it: whole lines instead of bars, here and in the executed copy
     papermill.execute_notebook(*paths, parameters=parameters, stdout_file=_Relay(log), **options)
+
+
+def _pass_over_dead_kernels(loop: Any, context: dict[str, Any]) -> None:
+    """Leave out the error of a cell that an interruption abandoned; the loop reports the interruption itself.
+
+    Nobody waits for that cell any more. When its kernel dies, asyncio would print the error with a traceback.
+    """
+    from nbclient.exceptions import DeadKernelError
+
+    if not isinstance(context.get("exception"), DeadKernelError):
+        loop.default_exception_handler(context)
 
 
 def stopped_early(target: Path) -> str | None:

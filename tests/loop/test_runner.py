@@ -1,4 +1,5 @@
 import asyncio
+import gc
 import json
 import os
 import signal
@@ -11,7 +12,7 @@ from pathlib import Path
 import nbformat
 import pytest
 from jupyter_client.channels import HBChannel
-from tiny_project import make_project, run_in_process
+from tiny_project import make_project, run_in_process, write_notebook
 
 import cuadft
 from cuadft.core import files
@@ -330,3 +331,21 @@ def test_a_heartbeat_that_never_ends_does_not_hold_the_loop(tmp_path: Path, monk
 
     threading.Thread(target=work, daemon=True).start()
     assert ended.wait(60) and '"42"' in (tmp_path / "out.ipynb").read_text()
+
+
+def test_a_cell_that_an_interruption_abandoned_prints_no_traceback_but_other_errors_do(tmp_path, caplog):
+    from jupyter_core.utils import ensure_event_loop
+    from nbclient.exceptions import DeadKernelError
+
+    async def fails(error):
+        raise error
+
+    source = write_notebook(tmp_path / "in.ipynb", "seed = 7", "seed")
+    kernel.execute_notebook(source, tmp_path / "out.ipynb", {}, tmp_path)
+    loop = ensure_event_loop()
+    for error in (DeadKernelError("Kernel died"), ValueError("something else")):
+        task = loop.create_task(fails(error))
+        loop.run_until_complete(asyncio.sleep(0.01))
+        del task, error
+    gc.collect()
+    assert "Kernel died" not in caplog.text and "something else" in caplog.text
