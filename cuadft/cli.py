@@ -69,6 +69,7 @@ def parser() -> argparse.ArgumentParser:
     _add_verify(commands)
     _add_score(commands)
     _add_retrieval(commands)
+    _add_evaluate(commands)
     _add_ablate(commands)
     _add_fetch(commands)
     _add_feedback(commands)
@@ -330,6 +331,42 @@ def _retrieval(arguments: argparse.Namespace) -> None:
     print(f"\n{report.measured_text(done)}")
     for path in report.write_measured(done, arguments.out) if arguments.out else ():
         print(f"Written: {path}")
+
+
+def _add_evaluate(commands: _Commands) -> None:
+    command = _add(
+        commands,
+        _evaluate,
+        "answer all questions of a file with a run's champion, and score the answers",
+        "Ask a system of a run every question of a file, and print CUAD's measures as lines: name value [low, high] n. "
+        "Contracts that the run learned from are left out and named. The same command goes on after a kill.",
+    )
+    add = command.add_argument
+    add("run_dir", metavar="RUN", help="run folder")
+    add("file", metavar="FILE", help="contracts in CUAD's layout (zip, JSON or a folder with it), sample or auto")
+    system = "rag, rag_compiled, sft, dpo, ..., always_refuses or top_passage (default: the champion)"
+    _add_text(command, "--system", "NAME", system)
+    whose = "whose system it is (default: the newest; of the champion, the newest that has decided)"
+    add("--iteration", type=int, metavar="N", help=whose)
+    _add_text(command, "--out", "DIR", "folder of answers and measures (default RUN/evaluations/<FILE>-<NAME>)")
+    _add_shared(command, "--n-resamples", "--confidence")
+
+
+def _evaluate(arguments: argparse.Namespace) -> None:
+    from cuadft.loop import unseen
+
+    done = unseen.evaluate_file(
+        arguments.run_dir,
+        arguments.file,
+        system=arguments.system,
+        iteration=arguments.iteration,
+        out=arguments.out,
+        n_resamples=arguments.n_resamples,
+        confidence=arguments.confidence,
+        log=_print_now,
+    )
+    print(f"\n{unseen.evaluation_text(done)}\n")
+    print(f"Written: {done.out / 'measures.csv'}, measures.json and predictions.jsonl")
 
 
 def _add_ablate(commands: _Commands) -> None:

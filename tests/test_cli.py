@@ -145,6 +145,28 @@ def test_score_passes_its_options_on(project, capsys, monkeypatch):
     assert "Or leave --embedder out" in capsys.readouterr().err
 
 
+def test_evaluate_passes_its_options_on(project, capsys, monkeypatch):
+    from cuadft.loop import unseen
+
+    given = {}
+
+    def evaluate_file(run, file, **options):
+        given.update(options, run=run, file=file)
+        raise InputError("far enough")
+
+    monkeypatch.setattr(unseen, "evaluate_file", evaluate_file)
+    options = "--system sft --iteration 2 --out o --n-resamples 9 --confidence 0.9".split()
+    assert cli.main(["evaluate", "runs/r", "new.json", *options]) == 2
+    expected = {"run": "runs/r", "file": "new.json", "system": "sft", "iteration": 2, "out": "o"}
+    assert (expected | {"n_resamples": 9, "confidence": 0.9}).items() <= given.items()
+    assert cli.main(["evaluate", "runs/r", "sample"]) == 2
+    assert (given["system"], given["iteration"], given["out"], given["n_resamples"]) == ("", None, "", 2000)
+    monkeypatch.undo()
+    capsys.readouterr()
+    assert cli.main(["evaluate", "runs/none", "sample"]) == 2
+    assert "No run in" in capsys.readouterr().err
+
+
 def feedback_run(folder):
     """Make a run with one training and one test contract, of one question each."""
     rows = {

@@ -17,6 +17,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "files": ["read_json", "read_jsonl", "write_json", "write_jsonl", "write_text"],
         "params": ["check_parameters"],
         "runs": [
+            "CONSTANTS",
             "Iteration",
             "NOT_TRAINED",
             "overruled_by_hand",

@@ -218,21 +218,33 @@ def notebook_cells(path: str | Path) -> list[dict]:
 
 
 def _names_to_check(namespace: Mapping[str, object], parameters: Mapping[str, Parameter]) -> list[str]:
-    """Return the names to check: declared and injected parameters; outside Jupyter every name with a plain value."""
+    """Return the names to check: those declared here or injected; outside Jupyter every name with a plain value."""
     plain = (str, int, float, bool, list, tuple, dict, type(None))
     names = [name for name, value in namespace.items() if isinstance(value, plain)]
     names = [name for name in names if not name.startswith("_") and name not in JUPYTER_NAMES]
     if "In" not in namespace:
         return names
-    # A variable that a cell set is no parameter. Without this, a notebook that is run again by hand would fail.
+    # A variable that a cell set is no parameter, even if another notebook has a parameter of that name. Without this, a
+    # notebook that is run again by hand would fail.
     cells = [cell for cell in namespace["In"] if cell.startswith("# Parameters\n")]
-    injected = {name for cell in cells for name in _assigned_names(cell)}
-    return [name for name in names if name in parameters or name in injected]
+    wanted = {name for cell in cells for name in _assigned_names(cell)}
+    wanted |= {name for cell in namespace["In"] for name in _annotated_names(cell) if name in parameters}
+    return [name for name in names if name in wanted]
 
 
 def _assigned_names(source: str) -> set[str]:
     nodes = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Assign)]
     return {target.id for node in nodes for target in node.targets if isinstance(target, ast.Name)}
+
+
+def _annotated_names(source: str) -> set[str]:
+    """Return the names that a cell declares with a type; a cell with magic commands declares none."""
+    try:
+        statements = ast.parse(source).body
+    except SyntaxError:
+        return set()
+    nodes = [node for node in statements if isinstance(node, ast.AnnAssign)]
+    return {node.target.id for node in nodes if isinstance(node.target, ast.Name)}
 
 
 def _read_preset(path: Path) -> dict:

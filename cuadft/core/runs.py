@@ -29,8 +29,11 @@ from cuadft.core.errors import InputError
 
 ITERATION_FOLDERS = ("data", "retriever", "program", "predictions", "adapters", "metrics", "figures", "executed")
 
+# Systems without any model, beside which every score stands: one always refuses, one quotes the best passage whole.
+CONSTANTS = ("always_refuses", "top_passage")
 # Simple systems first: of two systems that are equally good, the simpler one is preferred.
 SYSTEM_ORDER = (
+    *CONSTANTS,
     "rag",
     "rag_compiled",
     "incumbent",
@@ -45,7 +48,7 @@ SYSTEM_ORDER = (
     "ppo",
 )
 PROGRAMS = ("rag", "rag_compiled")
-NOT_TRAINED = (*PROGRAMS, "incumbent", "retriever")  # systems without weights of their own iteration
+NOT_TRAINED = (*CONSTANTS, *PROGRAMS, "incumbent", "retriever")  # systems without weights of their own iteration
 
 DECISION, BY_HAND, HISTORY = "decision.json", "by_hand.json", "history.jsonl"
 CHAMPION_PARTS = ("system", "program", "weights", "retriever")

@@ -13,8 +13,9 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     submod_attrs={
         "arrivals": ["arrivals_table"],
         "contracts": ["Contract", "Row", "locate_contracts", "read_contracts"],
-        "cuad": ["CATEGORIES"],
+        "cuad": ["CATEGORIES", "is_official_test"],
         "passages": ["Passage", "cut_passages"],
+        "questions": ["questions_table"],
         "rows": [
             "HELD_OUT",
             "assert_no_leak",
@@ -31,6 +32,6 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "with_passages",
         ],
         "stream": ["next_slice", "question_sets", "slices_table"],
-        "splits": ["largest_overlap"],
+        "splits": ["compare_splits", "largest_overlap", "relatives_in_training"],
     },
 )

@@ -1,4 +1,4 @@
-"""CUAD itself: its 41 clause categories, its 25 contract types, its zip archive, and what the titles of contracts tell.
+"""CUAD itself: its 41 clause categories, 25 contract types, test contracts and zip, and what titles of contracts tell.
 
 For example:
 
@@ -14,6 +14,7 @@ import difflib
 import io
 import json
 import re
+from collections.abc import Iterable
 from importlib import resources
 from pathlib import PurePosixPath
 
@@ -68,6 +69,18 @@ _AGREEMENT = re.compile(r"agreement|contract", re.IGNORECASE)
 _ENDINGS = ["incorporated", "inc", "corporation", "corp", "limited", "ltd", "llc", "llp", "plc", "company"]
 _ENDING_WORDS = frozenset((*_ENDINGS, "co", "lp", "sa", "ag", "nv", "bv", "the"))
 _GLUED_ENDING = re.compile(rf"(.{{3,}}?)(?:{'|'.join(_ENDINGS)})")
+
+
+def official_test_titles() -> frozenset[str]:
+    """Return the titles of the 102 contracts of CUAD's own test split, without blanks at their ends."""
+    text = resources.files("cuadft.data").joinpath("official_test.json").read_text("utf-8")
+    return frozenset(title.strip() for title in json.loads(text)["titles"])
+
+
+def is_official_test(titles: Iterable[str]) -> bool:
+    """Tell whether all these contracts, one at least, are test contracts of CUAD's own split."""
+    folded = {title.strip() for title in titles}
+    return bool(folded) and folded <= official_test_titles()
 
 
 def match_category(name: str) -> str | None:

@@ -3,7 +3,7 @@
 A run keeps its contracts in contracts.jsonl: one record a contract, with its split and its group, drawn once. For
 example:
 
-    records = freeze_splits(run, contracts, dev=10, test=20, seed=7, split_unit="group")
+    records = freeze_splits(run, contracts, dev=10, test=20, seed=7, split="group")
     train = rows_of_contracts(contracts, split_titles(records, "train"))
     assert_no_leak(train, records)
 
@@ -38,24 +38,28 @@ _HASHED = ("title", "contract_type", "filer", "text", "rows")  # parts of an arr
 
 
 def freeze_splits(
-    run: Path, contracts: Sequence[Contract], *, dev: int, test: int, seed: int, split_unit: str
+    run: Path, contracts: Sequence[Contract], *, dev: int, test: int, seed: int, split: str
 ) -> list[dict[str, Any]]:
     """Draw the run's splits and write them to contracts.jsonl, or return what an earlier iteration wrote.
 
-    split_unit "group" keeps near-duplicates and the contracts of one filer together. "none" puts every contract in all
-    splits, as the published sample did, so that its scores tell nothing about unseen contracts. Raises InputError on
-    another split_unit, or if the frozen contracts are no longer among `contracts`.
+    split "group" keeps near-duplicates and the contracts of one filer together. "official" tests on the test contracts
+    of CUAD's own split and ignores `test`; their relatives may be train contracts (see `splits.split_official`). "none"
+    puts every contract in all splits, as the published sample did, so that its scores tell nothing about unseen
+    contracts. Raises InputError on another split, or if the frozen contracts are no longer among `contracts`.
     """
-    if split_unit not in ("group", "none"):
-        raise InputError(f"Unknown split_unit '{split_unit}': choose group or none.")
+    if split not in ("group", "official", "none"):
+        raise InputError(f"Unknown split '{split}': choose group, official or none.")
     path = run / "contracts.jsonl"
     if path.is_file():
         return _frozen_records(path, {c.title: c for c in contracts})
-    if split_unit == "none":
+    if split == "none":
         records = [c.record(group=i, split="all") for i, c in enumerate(contracts)]
     else:
         groups = splits.contract_groups(contracts)
-        drawn = splits.split_groups(contracts, groups, dev=dev, test=test, seed=seed)
+        if split == "official":
+            drawn = splits.split_official(contracts, groups, dev=dev, seed=seed)
+        else:
+            drawn = splits.split_groups(contracts, groups, dev=dev, test=test, seed=seed)
         records = [c.record(group=groups[c.title], split=drawn[c.title]) for c in contracts]
     files.write_jsonl(path, records)
     return records

@@ -1,7 +1,8 @@
 """Split contracts into train, dev and test without leaks: contracts that resemble one another stay together.
 
 Two contracts belong to one group if one holds half of the other's wording or if one company filed both. A split holds
-whole groups only. For example:
+whole groups only. CUAD's own split does not: `split_official` takes it as it is, and `relatives_in_training` and
+`compare_splits` show what it leaks. For example:
 
     groups = contract_groups(contracts)                                     # {"ACME SUPPLY AGREEMENT": 0, ...}
     split_groups(contracts, groups, dev=10, test=20, seed=7)                # {"ACME SUPPLY AGREEMENT": "train", ...}
@@ -20,6 +21,7 @@ import numpy as np
 from cuadft.core.errors import InputError
 from cuadft.core.text import fold_words
 from cuadft.data.contracts import Contract
+from cuadft.data.cuad import official_test_titles
 
 
 def contract_groups(contracts: Sequence[Contract], *, shingle: int = 8, containment: float = 0.5) -> dict[str, int]:
@@ -87,6 +89,72 @@ def split_groups(
         chosen, pool = _choose_groups(pool, wanted, later, types, targets)
         result.update((title, name) for titles in chosen for title in titles)
     return result
+
+
+def split_official(contracts: Sequence[Contract], groups: dict[str, int], *, dev: int, seed: int) -> dict[str, str]:
+    """Return "train", "dev" or "test" for each title; test holds the test contracts of CUAD's own split.
+
+    The other contracts are train and dev. `dev` of them are drawn by `split_groups`, so that no group is cut between
+    train and dev. A group may have members in test and in train, because CUAD's split was not drawn by groups. Titles
+    are compared without blanks at their ends. Raises InputError if no contract is in the official test, or if train or
+    dev would be empty.
+    """
+    official = official_test_titles()
+    test = {contract.title for contract in contracts if contract.title.strip() in official}
+    if not test:
+        raise InputError(
+            f"split official: none of the {len(official)} test contracts of CUAD's own split is among the "
+            f"{len(contracts)} contracts. Read CUAD itself (cuad=auto, without only_contracts), or take split group."
+        )
+    others = [contract for contract in contracts if contract.title not in test]
+    return dict.fromkeys(sorted(test), "test") | split_groups(others, groups, dev=dev, test=0, seed=seed)
+
+
+def relatives_in_training(records: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return each dev and test contract that has relatives in training: {"title", "split", "relatives"}, by title.
+
+    records: of contracts.jsonl, with title, split and group. Relatives are the titles of the training contracts of its
+    group, in the order of titles.
+    """
+    known = sorted(records, key=lambda record: record["title"])
+    taught: dict[int, list[str]] = defaultdict(list)
+    for record in known:
+        if record["split"] == "train":
+            taught[record["group"]].append(record["title"])
+    return [
+        {"title": record["title"], "split": record["split"], "relatives": taught[record["group"]]}
+        for record in known
+        if record["split"] in ("dev", "test") and record["group"] in taught
+    ]
+
+
+def compare_splits(records: Iterable[Mapping[str, Any]], *, seed: int) -> list[dict[str, Any]]:
+    """Return a row for the official split in `records`, and one for a split by groups of the same sizes.
+
+    A row has the numbers of contracts, how many test contracts have a relative in training, and the largest overlap of
+    a test with a training contract (see `largest_overlap`). Contracts held out of a slice count as training contracts,
+    which they were when the splits were drawn. Raises InputError if whole groups cannot fill the splits.
+    """
+    official = [r | {"split": "train"} if r["split"] == "slice" else r for r in records]
+    sizes = Counter(r["split"] for r in official)
+    groups = {r["title"]: r["group"] for r in official}
+    contracts = [Contract.from_record(r) for r in official]
+    drawn = split_groups(contracts, groups, dev=sizes["dev"], test=sizes["test"], seed=seed)
+    grouped = [r | {"split": drawn[r["title"]]} for r in official]
+    return [_leaks_of_split("official", official), _leaks_of_split("group", grouped)]
+
+
+def _leaks_of_split(name: str, records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return a split's row of `compare_splits`."""
+    sizes = Counter(record["split"] for record in records)
+    related = [each for each in relatives_in_training(records) if each["split"] == "test"]
+    share, _, _ = largest_overlap(record for record in records if record["split"] != "dev")
+    return {
+        "split": name,
+        **{part: sizes[part] for part in ("train", "dev", "test")},
+        "test with a relative in training": len(related),
+        "largest overlap": share,
+    }
 
 
 def seeded_order(seed: int | str, title: str) -> str:

@@ -24,6 +24,7 @@ from cuadft.core.errors import InputError
 from cuadft.data import rows
 from cuadft.data.arrivals import take_arrivals
 from cuadft.data.contracts import Contract, Row
+from cuadft.data.questions import choose_questions
 from cuadft.data.splits import seeded_order
 
 STREAMS = ("random", "by_type", "by_date", "arrivals")
@@ -294,20 +295,23 @@ def next_slice(
 def question_sets(
     part: NextSlice, iteration: runs.Iteration, *, dev_rows: int, test_rows: int, slice_rows: int, seed: int
 ) -> dict[str, list[Row]]:
-    """Return an iteration's questions by the name of their file: train, dev, test, slices, dev_clauses, test_clauses.
+    """Return an iteration's questions by the name of their file: train, dev, test, slices, dev_questions, test_clauses.
 
-    dev and test: dev_rows and test_rows questions spread over the contracts of the split, the same in every iteration
-    (`seed`); slices: slice_rows on the held-out contracts of each slice so far; dev_clauses and test_clauses: every
-    question of the split that has a clause. Raises InputError if a training question is on a held-out contract.
+    dev and test: dev_rows and test_rows questions of the split as by `choose_questions`, each with its weight, the same
+    in every iteration (`seed`); slices: slice_rows on the held-out contracts of each slice so far; dev_questions: all
+    questions of dev; test_clauses: every question of test that has a clause. Raises InputError if a training question
+    is on a held-out contract.
     """
     held = {
         name: rows.rows_of_contracts(part.contracts, rows.split_titles(part.records, name)) for name in ("dev", "test")
     }
     sets = {
         "train": rows.rows_of_contracts(part.contracts, part.train),
-        "dev": rows.spread_rows(held["dev"], dev_rows, seed=seed),
-        "test": rows.spread_rows(held["test"], test_rows, seed=seed),
+        "dev": choose_questions(held["dev"], dev_rows, seed=seed),
+        "test": choose_questions(held["test"], test_rows, seed=seed),
         "slices": slice_questions(part.contracts, part.records, upto=iteration.number, size=slice_rows, seed=seed),
+        "dev_questions": held["dev"],
+        "test_clauses": [row for row in held["test"] if row["answers"]],
     }
     rows.assert_no_leak(sets["train"], part.records)
-    return sets | {f"{name}_clauses": [row for row in found if row["answers"]] for name, found in held.items()}
+    return sets

@@ -14,10 +14,13 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
         "calibration": ["calibration_markdown", "calibration_report", "escaped"],
+        "constants": ["constant_answers"],
         "compare": ["comparisons", "paired_deltas"],
+        "official": ["cuad_scores", "official_table", "setup_differences"],
         "drift": ["drift_sentence", "measure_drift"],
         "examples": ["changed_answers", "pick_worst", "show_changes", "show_worst", "worst_texts"],
         "figures.judges": ["published_figure"],
+        "figures.official": ["official_figure"],
         "figures.scores": [
             "PANELS",
             "benchmark_figure",
@@ -32,7 +35,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "figures.training": ["alignment_figure", "likelihood_changes"],
         "forgetting": ["collect_stream_scores", "slice_before_after", "slice_transfer"],
         "judge": ["LMJudge", "flip_rate"],
-        "metrics": ["METRICS", "score_predictions"],
+        "metrics": ["HEADLINE", "METRICS", "score_predictions"],
         "offline_judge": ["OfflineJudge"],
         "results": ["read_with_seeds", "save"],
         "published": ["faulty_systems", "recompute_published"],

@@ -2,7 +2,7 @@
 
     frame = score_predictions(predictions)
     paired_delta(frame[frame.system == "rag"], frame[frame.system == "sft"], seed=7)    # one difference, as a `Delta`
-    paired_deltas(frame, comparisons(["rag", "sft", "dpo"]), metrics=["f1", "em"], seed=7)    # a table, one row each
+    paired_deltas(frame, comparisons(["rag", "sft", "dpo"]), metrics=["quote_f1"], seed=7)    # a table, one row each
 
 The intervals come from resampling whole contracts (see `bootstrap`). `holm` corrects the p-values of a table, and
 `detectable_difference` tells how large a true difference must be for the test to find it. `noise_phrase` and
@@ -20,7 +20,7 @@ import numpy as np
 import pandas as pd
 
 from cuadft.core.errors import InputError
-from cuadft.core.runs import NOT_TRAINED
+from cuadft.core.runs import CONSTANTS, NOT_TRAINED
 from cuadft.evaluation.bootstrap import (
     INTERVAL_COLUMNS,
     Interval,
@@ -52,7 +52,7 @@ def paired_delta(
     a: pd.DataFrame,
     b: pd.DataFrame,
     *,
-    metric: str = "f1",
+    metric: str = "quote_f1",
     n_resamples: int = 2000,
     seed: int,
     confidence: float = 0.95,
@@ -85,7 +85,7 @@ def paired_deltas(
     frame: pd.DataFrame,
     pairs: Sequence[tuple[str, str]],
     *,
-    metrics: Sequence[str] = ("f1",),
+    metrics: Sequence[str] = ("quote_f1",),
     split: str = "test",
     n_resamples: int = 2000,
     seed: int,
@@ -123,11 +123,15 @@ def paired_deltas(
 def comparisons(systems: Sequence[str]) -> list[tuple[str, str]]:
     """Return the (baseline, system) pairs worth a paired test: every system against rag, aligned ones also against sft.
 
-    Without rag the first system is the baseline.
+    Without rag the first system is the baseline. Trained systems are also held against top_passage, which needs no
+    model. What always_refuses scores is 0 in every measure of quotes, so that a system's own interval is that test.
     """
-    base = "rag" if "rag" in systems else next(iter(systems), None)
-    pairs = [(base, s) for s in systems if s != base]
-    more = [("sft", s) for s in systems if "sft" in systems and s not in (*NOT_TRAINED, "sft", base)]
+    made = [s for s in systems if s not in CONSTANTS]
+    base = "rag" if "rag" in made else next(iter(made), None)
+    pairs = [(base, s) for s in made if s != base]
+    trained = [s for s in made if s not in (*NOT_TRAINED, base)]
+    more = [("sft", s) for s in trained if "sft" in made and s != "sft"]
+    more += [("top_passage", s) for s in trained if "top_passage" in systems]
     return list(dict.fromkeys(pairs + more))  # without rag, sft may be the baseline already
 
 
@@ -186,7 +190,8 @@ def _per_id(frame: pd.DataFrame, metric: str, name: str) -> pd.DataFrame:
     return pd.DataFrame(
         {
             "contract": seeds["contract"].first(),
-            "weight": mean["weight"],
+            # a plain score of one seed of two still stands for the whole question
+            "weight": mean["weight"] if metric in WEIGHT_COLUMNS else seeds["weight"].max(),
             "value": mean["value"] / mean["weight"].where(mean["weight"] > 0),
         }
     )
@@ -204,7 +209,7 @@ def _pairs(a: pd.DataFrame, b: pd.DataFrame, metric: str, allow_partial: bool) -
     _same_contract(both["contract_a"] != both["contract_b"], "a and b")
     if metric in WEIGHT_COLUMNS:
         return both[(both["weight_a"] > 0) | (both["weight_b"] > 0)]
-    return both[(both["weight_a"] > 0) & (both["weight_b"] > 0)].assign(weight_a=1.0, weight_b=1.0)
+    return both[(both["weight_a"] > 0) & (both["weight_b"] > 0)]
 
 
 def _same_contract(moved: pd.Series, where: str) -> None:

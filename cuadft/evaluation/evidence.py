@@ -17,7 +17,7 @@ from difflib import SequenceMatcher
 from functools import lru_cache
 
 from cuadft.core.text import fold_words
-from cuadft.evaluation.text_scores import is_refusal, normalise_answer
+from cuadft.evaluation.text_scores import begins_with_denial, normalise_answer
 
 BRIEF = 8  # most words of an answer that counts as brief
 OPENING = 250  # characters in which an answer shows its stance
@@ -28,24 +28,6 @@ SAME_WORDS = 0.8  # share of common words, numbers and negations aside, from whi
 ALIGNED = 500  # words at the start of two equal statements that are held against each other one by one
 SWAP = 3  # most words of a difference in which another number or negation turns the statement round
 
-AFFIRMATION = re.compile(r"^\W*(?:answer:\s*)?yes\b", re.IGNORECASE)
-DENIAL = re.compile(  # "does not include" is also how clauses speak: there it takes the contract as its subject
-    r"^\W*(?:answer:\s*)?no\b(?!\s+(?:later|less|more|earlier)\b|\s+(?:\w+\s+){1,3}(?:shall|may|will)\b)"
-    r"|^\W*(?:answer:\s*)?(?:none|n/?a)\W*$"
-    r"|^\W*(?:answer:\s*)?not (?:applicable|mentioned|found|specified|stated|provided|addressed)\b"
-    r"|^unfortunately\b"
-    r"|\bthere\s*(?:is|are|was|were)\s*(?:no|not|n['’]t)\s+(?:a\b|any\b|(?:[\w-]+\s+){1,4}clauses?\b)"
-    r"|\b(?:does|do|did|is|are|was|were|could|can|seems?|appears?)\s*(?:not|n['’]t)\s+(?:\w+\s+){0,2}?"
-    r"(?:appear|seem|contain|specif\w*|mention\w*|state[ds]?|indicat\w*|find|found|determine|clear|explicit\w*|there"
-    r"|discuss\w*|address\w*|provided|included)\b"
-    r"|\b(?:contract|(?-i:agreement)|context|text|document|excerpts?|passages?)\s+(?:does|do|did)\s*(?:not|n['’]t)"
-    r"\s+(?:\w+\s+)?(?:include|provide|have|grant|impose|require|say)\b"
-    r"|\b(?:contract|(?-i:agreement)|context|text|document|excerpts?|passages?)\s+(?:is|are)\s+silent\b"
-    r"|\b(?:cannot|can['’]t|unable to|could not|couldn['’]t)\s+(?:\w+\s+)?"
-    r"(?:find|determine|locate|answer|be (?:found|determined))\b"
-    r"|\bno (?:explicit|specific|such|clause|mention|information|restriction|provision|indication|minimum)\b",
-    re.IGNORECASE,
-)
 SUBJECTS = r"contract|agreement|context|text|document|two parties|parties|clause|provision"
 VERBS = (
     r"states?|contains?|requires?|limits?|does|do|allows?|provides?|includes?|indicates?|gives?|grants?|appears?"
@@ -62,11 +44,12 @@ EXPLANATION = re.compile(  # case matters: a clause speaks of "this Agreement", 
 def stance_of(answer: str) -> str:
     """Return how an answer answers: "denied", "brief", "explained" or "quoted".
 
-    denied: says that nothing is there; brief: few words; explained: speaks about the contract; quoted: its own words.
+    denied: is a refusal or begins as one (`text_scores.begins_with_denial`); brief: few words; explained: speaks
+    about the contract; quoted: its own words.
     """
     answer = " ".join(answer.split(maxsplit=OPENING))
     opening = answer[:OPENING]
-    if is_refusal(answer) or (DENIAL.search(opening) and not AFFIRMATION.search(opening)):
+    if begins_with_denial(answer):
         return "denied"
     if len(compared_words(answer[: 20 * BRIEF])) <= BRIEF:
         return "brief"
@@ -79,13 +62,14 @@ def compare_texts(question: str, answer: str, reference: str) -> dict[str, float
     phrase_recall, phrase_precision: words of the reference and of the answer inside common runs of `PHRASE` words
     (of all words where a text is shorter); phrase_root: the root of phrase_recall, since an explanation that has some
     of a long clause's phrases has its point. content_precision: content words of the answer that the reference holds,
-    without the question's. on_point: content_precision against `ON_POINT`. found: content words of the reference
+    without the question's; all_precision: the same with them. on_point: content_precision against `ON_POINT`. found: content words of the reference
     that the answer holds, against `ENOUGH` at most; some: 1 if there is one at all. conflict: 1 if each text holds a
     number or date that the other lacks. contradiction: 1 if the texts are otherwise the same statement, and in one
     place a number, a date or a negation differs, or if both hold dates and share none.
     """
     ours, theirs, asked = compared_words(answer), compared_words(reference), content_words(compared_words(question))
-    mine, gold = content_words(ours) - asked, content_words(theirs) - asked
+    all_mine, all_gold = content_words(ours), content_words(theirs)
+    mine, gold = all_mine - asked, all_gold - asked
     common, conflict = len(mine & gold), _number_conflict(answer, reference)
     precision, found = common / max(1, len(mine)), min(1.0, common / max(1, min(len(gold), ENOUGH)))
     recall, dated = _phrases(theirs, ours), (dates_in(answer), dates_in(reference))
@@ -97,6 +81,7 @@ def compare_texts(question: str, answer: str, reference: str) -> dict[str, float
         "phrase_root": recall**0.5,
         "phrase_precision": _phrases(ours, theirs),
         "content_precision": precision,
+        "all_precision": len(all_mine & all_gold) / max(1, len(all_mine)),
         "on_point": min(1.0, precision / ON_POINT),
         "found": found,
         "some": float(common > 0),
@@ -162,14 +147,12 @@ STOP_WORDS = frozenset(
     "to too under until up upon us very was we were what when where whether which while who whom why will with "
     "within would you your not no nor cannot".split()
 )
-REDACTED = re.compile(r"\[\s*\*+\s*\]")
 
 
 def compared_words(text: str) -> list[str]:
     """Return lower-case words and numbers, number words as digits; a redaction such as [***] is not a word."""
     # The weights in calibration.json were fitted on ASCII words, so that other letters part words here.
-    ascii_text = REDACTED.sub(" ", text).encode("ascii", "replace").decode()
-    return [NUMBERS.get(word, word) for word in fold_words(ascii_text)]
+    return [NUMBERS.get(word, word) for word in fold_words(text.encode("ascii", "replace").decode())]
 
 
 def content_words(tokens: Sequence[str]) -> set[str]:

@@ -1,6 +1,6 @@
 """Tell what training on new contracts did to the answers on earlier ones: forgetting and transfer in the stream.
 
-    history = collect_stream_scores(frame, it, decision, metric="f1")      # write it to metrics/stream.csv
+    history = collect_stream_scores(frame, it, decision, metric="quote_f1")      # write it to metrics/stream.csv
     slice_matrix(history, "champion")
     slice_transfer(history, "champion", seed=7)
 
@@ -289,12 +289,12 @@ def _score_cells(history: pd.DataFrame) -> _Cells:
 
 
 def _linearised(part: pd.DataFrame) -> pd.DataFrame:
-    """Return rows whose plain mean is the metric's: of a metric of counts, the ratio with each row's influence on it.
+    """Return rows whose plain mean is the metric's: of a weighted one, the ratio with each row's influence on it.
 
     So a mean of ratios can be resampled like any mean (linearisation, as in `bootstrap`).
     """
     weight, value, applies = part["weight"], part["value"], part["value"].notna() & (part["weight"] > 0)
-    if len(part) and part["metric"].iloc[0] in WEIGHT_COLUMNS:
+    if len(part) and (part["metric"].iloc[0] in WEIGHT_COLUMNS or weight[applies].nunique() > 1):
         total = weight.where(applies, 0).sum()
         ratio = (weight * value).where(applies, 0).sum() / total if total else math.nan
         value = ratio + (len(part) * weight * (value - ratio) / total if total else 0.0)

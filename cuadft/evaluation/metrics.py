@@ -24,13 +24,19 @@ import numpy as np
 import pandas as pd
 
 from cuadft.core.errors import InputError
-from cuadft.evaluation.text_scores import AnswerComparison, PreparedText, retrieved_share
+from cuadft.evaluation.text_scores import AnswerComparison, PreparedText, is_plain_refusal, retrieved_share
 
 METRICS: dict[str, tuple[str, bool]] = {  # name -> (label, higher is better), in the order in which tables show them
-    "f1": ("Answer F1", True),
+    "quote_f1": ("Quote F1", True),
+    "detection_f1": ("Detection F1", True),
+    "detection_precision": ("Detection precision", True),
+    "detection_recall": ("Detection recall", True),
+    "f1_answerable": ("F1 where the clause exists", True),
+    "false_answer": ("False answers", False),
+    "false_refusal": ("False refusals", False),
+    "f1": ("F1 over all questions", True),
     "f1_all": ("Answer F1, all spans together", True),
     "em": ("Exact match", True),
-    "f1_answerable": ("F1 where the clause exists", True),
     "f1_no_clause": ("F1 where there is no clause", True),
     "em_answerable": ("Exact match where the clause exists", True),
     "rouge_l": ("ROUGE-L", True),
@@ -39,8 +45,6 @@ METRICS: dict[str, tuple[str, bool]] = {  # name -> (label, higher is better), i
     "span_f1": ("Span F1 (CUAD)", True),
     "abstention_precision": ("Abstention precision", True),
     "abstention_recall": ("Abstention recall", True),
-    "false_answer": ("False answers", False),
-    "false_refusal": ("False refusals", False),
     "hit@1": ("Retrieval hit at 1", True),
     "hit": ("Retrieval hit", True),
     "char_recall": ("Retrieval recall (characters)", True),
@@ -52,11 +56,15 @@ METRICS: dict[str, tuple[str, bool]] = {  # name -> (label, higher is better), i
 }
 JUDGED = ("reference_score", "judge_score")  # added by the judges, not by `score_predictions`
 WEIGHT_COLUMNS: dict[str, tuple[str, ...]] = {  # metrics of counts -> the columns whose sum weighs a row in their mean
+    "quote_f1": ("answered", "has_clause"),
+    "detection_f1": ("answered", "has_clause"),
+    "detection_precision": ("answered",),
     "span_precision": ("span_tp", "span_fp"),
     "span_recall": ("span_tp", "span_fn"),
     "span_f1": ("span_tp", "span_tp", "span_fp", "span_fn"),
     "abstention_precision": ("refused",),  # a question that one system alone refused counts for that one
 }
+HEADLINE = ("quote_f1", "detection_f1")  # what stands first: neither can be won by refusing always or never
 KEY_COLUMNS = ("system", "split", "id", "contract", "contract_type", "category", "source", "question", "is_impossible")
 SPAN_COLUMNS = ("span_tp", "span_fp", "span_fn")
 SCORED_COLUMNS = [
@@ -65,6 +73,10 @@ SCORED_COLUMNS = [
     "seed",
     "failed",
     "refused",
+    "reworded_refusal",
+    "answered",
+    "has_clause",
+    "weight",
     "prompt_tokens",
     "slice",
     *SPAN_COLUMNS,
@@ -79,11 +91,17 @@ PARTIES = "Parties"  # the category whose names CUAD's script also finds inside 
 def score_predictions(predictions: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     """Return one scored row per prediction (see `METRICS`); metrics that do not apply to a row are NaN.
 
-    Columns: the prediction's own `KEY_COLUMNS`, answer and seed (0 unless given); failed and refused (bool; an answer
-    without any word that counts refuses, as in SQuAD 2.0); prompt_tokens; slice (the number of the slice of the
-    stream); CUAD's counts span_tp, span_fp and span_fn (int); every metric of `METRICS` but the judges'. prompt_tokens
-    and slice are floats, NaN where the prediction does not name them.
+    Columns: the prediction's own `KEY_COLUMNS`, answer and seed (0 unless given); failed and refused (bool, by
+    `text_scores.is_refusal`); reworded_refusal (bool: it refuses in words of its own, which a reading by the sentence
+    alone would count as an answer); answered (bool: neither failed nor refused) and has_clause (bool); weight (for how
+    many questions the row stands, 1 unless the prediction says more); prompt_tokens; slice (the number of the slice of
+    the stream); CUAD's counts span_tp, span_fp and span_fn (int); every metric of `METRICS` but the judges'.
+    prompt_tokens and slice are floats, NaN where the prediction does not name them.
 
+    quote_f1: twice the F1 of the rows that are answered and have a clause, over the number of rows answered plus that
+    of rows with a clause. detection_precision, detection_recall, detection_f1: whether anything is quoted against
+    whether any clause exists. The four are ratios of counts (see `metric_weights`). A system that refuses always has
+    none of them above 0, however many questions have no clause; to answer always costs precision.
     f1, em: SQuAD 2.0's, best over the gold spans. f1_all: against all gold spans as one bag of words. rouge_l: best
     over the gold spans. On a row without clause these four are 1 for a refusal and 0 otherwise.
     span_*: `span_counts` of the answer's non-blank lines; a gold span of several lines that is quoted in full counts as
@@ -109,8 +127,11 @@ def score_predictions(predictions: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
         seen.add(key)
         rows.append(row)
     frame = pd.DataFrame(rows, columns=SCORED_COLUMNS)
-    types = {"is_impossible": bool, "failed": bool, "refused": bool} | dict.fromkeys(("seed", *SPAN_COLUMNS), int)
-    return frame.astype(types | {name: float for name in ("prompt_tokens", "slice", *METRICS) if name in frame})
+    flags = ("is_impossible", "failed", "refused", "reworded_refusal", "answered", "has_clause")
+    types = dict.fromkeys(flags, bool) | dict.fromkeys(("seed", *SPAN_COLUMNS), int)
+    return frame.astype(
+        types | {name: float for name in ("weight", "prompt_tokens", "slice", *METRICS) if name in frame}
+    )
 
 
 def metric_weights(frame: pd.DataFrame, metric: str) -> np.ndarray:
@@ -118,14 +139,16 @@ def metric_weights(frame: pd.DataFrame, metric: str) -> np.ndarray:
 
     A metric of `WEIGHT_COLUMNS` weighs a row by the sum of its columns there. So the mean of span_precision is all true
     positives over all predicted spans, as in CUAD's script. Any other metric weighs every row to which it applies by 1.
-    Raises InputError if one of the columns is missing.
+    Both are multiplied by the row's own `weight`, the number of questions that it stands for: the mean is then that
+    of all questions of the split, also if fewer of one kind were asked. Raises InputError if a column is missing.
     """
+    stands_for = frame["weight"].to_numpy(float) if "weight" in frame else 1.0
     if metric not in WEIGHT_COLUMNS:
-        return frame[metric].notna().to_numpy(float)
+        return frame[metric].notna().to_numpy(float) * stands_for
     absent = set(WEIGHT_COLUMNS[metric]) - set(frame)
     if absent:
         raise InputError(f"No column {min(absent)!r} to weigh {metric} by: give the frame of score_predictions.")
-    return sum(frame[name].to_numpy(float) for name in WEIGHT_COLUMNS[metric])
+    return sum(frame[name].to_numpy(float) for name in WEIGHT_COLUMNS[metric]) * stands_for
 
 
 def _score_one(p: Mapping[str, Any], prepare: Callable[[str], PreparedText]) -> dict[str, Any]:
@@ -134,19 +157,34 @@ def _score_one(p: Mapping[str, Any], prepare: Callable[[str], PreparedText]) -> 
     answer = None if failed else p["answer"]
     compared = AnswerComparison(answer, [a["text"] for a in gold], prepare)
     refused = compared.abstained
+    flags = {"answered": not failed and not refused, "has_clause": bool(gold)}
     return {
         **{key: p.get(key, "") for key in KEY_COLUMNS},
         "answer": answer,
         "seed": 0 if _missing(p.get("seed")) else p["seed"],
         "failed": failed,
         "refused": refused,
+        "reworded_refusal": refused and not is_plain_refusal(answer),
+        **flags,
+        "weight": 1.0 if _missing(p.get("weight")) else p["weight"],
         **{name: math.nan if _missing(p.get(name)) else p[name] for name in ("prompt_tokens", "slice")},
+        **_detection_scores(**flags, f1=compared.f1()),
         **_answer_scores(compared, answerable=bool(gold)),
         **_span_scores(answer, refused, gold, substring=p["category"] == PARTIES),
         **_abstention_scores(failed, refused, answerable=bool(gold)),
         **_retrieval_scores(p.get("passages"), gold),
         "cited": math.nan if failed or refused or p.get("spans") is None else float(bool(p["spans"])),
         "seconds": math.nan if _missing(p.get("seconds")) else p["seconds"],
+    }
+
+
+def _detection_scores(*, answered: bool, has_clause: bool, f1: float) -> dict[str, float]:
+    both, either = answered and has_clause, answered or has_clause
+    return {
+        "quote_f1": f1 * both if either else math.nan,
+        "detection_f1": float(both) if either else math.nan,
+        "detection_precision": float(has_clause) if answered else math.nan,
+        "detection_recall": float(answered) if has_clause else math.nan,
     }
 
 

@@ -22,8 +22,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cuadft.core.errors import InputError
-from cuadft.evaluation.evidence import REDACTED, compare_texts, same_words, stance_of
-from cuadft.evaluation.text_scores import NO_CLAUSE, gold_references, is_refusal, normalise_answer
+from cuadft.evaluation.evidence import compare_texts, same_words, stance_of
+from cuadft.evaluation.text_scores import (
+    NO_CLAUSE,
+    PreparedText,
+    gold_references,
+    is_plain_refusal,
+    is_refusal,
+)
 from cuadft.evaluation.verdicts import gold_texts, has_failed, verdict_row, verdict_table
 
 if TYPE_CHECKING:
@@ -38,17 +44,17 @@ CORRECT_FROM, PARTLY_FROM = 0.75, 0.4  # lowest score for each verdict
 # verdict of the fit is about an answer of this kind.
 CONTRADICTED = 0.2
 BURIED = 0.05  # a quoted answer with less than this share in the reference quotes the contract, not the clause
-DENIED_RIGHTLY = 0.9  # an answer that says in its own words that there is no clause, where there is none
 MOST_REFERENCES = 12  # of more gold spans, those that share most words with the answer are compared
 EMBEDDED_CHARS = 300  # characters of each text that are embedded: enough to tell what it is about, and cheap
 
 FEATURES = {  # stance -> the shares that count for it
     "denied": ("some", "found"),
-    "brief": ("some", "phrase_recall"),
+    "brief": ("all_precision", "phrase_recall"),  # the LM that gave the verdicts saw no question
     "explained": ("on_point", "phrase_root"),
     "quoted": ("phrase_recall", "phrase_precision", "content_precision"),
 }
-EVERYWHERE = ("conflict",)  # the same weight in all stances, zero or less
+# The same weights in all stances, conflict's zero or less: what they tell of one stance holds for a rare one.
+EVERYWHERE = ("some", "found", "conflict")
 
 
 class OfflineJudge:
@@ -125,13 +131,13 @@ def _key(row: Mapping[str, Any]) -> tuple[str, str, tuple[str, ...]] | None:
     if has_failed(row):
         return None
     answer, spans = row["answer"], _spans(row)
-    if not spans or _abstains(answer) or any(same_words(answer, text) for text in gold_references(spans)):
+    if not spans or is_plain_refusal(answer) or any(same_words(answer, text) for text in gold_references(spans)):
         return None
     return str(row.get("question") or ""), answer, spans
 
 
 def _spans(row: Mapping[str, Any]) -> tuple[str, ...]:
-    return tuple(text for text in gold_texts(row) if not _blank(text))
+    return tuple(text for text in gold_texts(row) if PreparedText(text).plain)
 
 
 def _compared(answer: str, spans: Sequence[str]) -> list[str]:
@@ -142,23 +148,13 @@ def _compared(answer: str, spans: Sequence[str]) -> list[str]:
     return sorted(texts, key=lambda text: -len(ours.intersection(text.lower().split())))[:MOST_REFERENCES]
 
 
-def _abstains(answer: str) -> bool:
-    return is_refusal(answer) or _blank(answer)
-
-
-def _blank(text: str) -> bool:
-    return not normalise_answer(text) and not REDACTED.search(text)  # [***] can be what the clause says
-
-
 def _by_rule(answer: str, spans: Sequence[str]) -> tuple[float, str]:
-    if spans and _abstains(answer):
+    if spans and is_plain_refusal(answer):
         return 0.0, f"refused: the reference is not {NO_CLAUSE!r}"
     if spans:
         return 1.0, "the reference's own words"
-    if _abstains(answer):
+    if is_refusal(answer):
         return 1.0, "refused, and there is no such clause"
-    if stance_of(answer) == "denied":
-        return DENIED_RIGHTLY, "denied: says that nothing is there, and there is no such clause"
     return 0.0, "answered, though there is no such clause"
 
 
@@ -171,7 +167,7 @@ def _add_similarity(seen: Mapping[tuple, list[Evidence] | None], encode: Encode)
             found["similarity"] = min(1.0, max(0.0, float(vectors[key[1][:EMBEDDED_CHARS]] @ vectors[text])))
 
 
-PENALTY = 0.003  # ridge on the weights; a tenth of it on the biases
+PENALTY = 0.01  # ridge on the weights; a tenth of it on the biases
 SOURCE = (
     "0-to-1 verdicts of Claude 3 Sonnet, printed row by row by the AWS sample "
     "amlc-2024-tutorial-continuous-fine-tuning-compound-ai (MIT-0); answers on one contract of CUAD (CC BY 4.0)"
@@ -209,7 +205,7 @@ def fit_weights(stances: Sequence[str], found: Sequence[Mapping[str, float]], ve
         [[_value(column, stance, row) for column in names] for stance, row in zip(stances, found, strict=True)]
     )
     penalty = PENALTY * np.array([0.1 if name == "bias" else 1.0 for _, name in names])
-    bounds = [(None, None) if n == "bias" else (None, 0) if s == "everywhere" else (0, None) for s, n in names]
+    bounds = [(None, None) if n == "bias" else (None, 0) if n == "conflict" else (0, None) for _, n in names]
 
     def loss_and_gradient(w: np.ndarray) -> tuple[float, np.ndarray]:
         p = 1 / (1 + np.exp(-(x @ w)))

@@ -38,6 +38,7 @@ MEASURE_NAMES = {
     "published_bool": "the published true/false verdicts",
     "judge_score": "our LLM judge",
     "reference_score": "our offline judge",
+    "quote_f1": "quote F1",
     "f1": "answer F1",
 }
 ANSWER_SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson", ".json")

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -68,7 +68,7 @@ def _complete_predictions(iteration: runs.Iteration, systems: Sequence[str]) -> 
     for (system, split), own in _by_system_and_split(found).items():
         path = iteration.path("data", f"{split}.jsonl")
         asked = {row["id"]: row for row in files.read_jsonl(path)} if path.is_file() else None
-        current = own if asked is None else [p for p in own if p["id"] in asked and is_answer_to(p, asked[p["id"]])]
+        current = own if asked is None else _answers_to(own, asked)
         if asked is None or len(current) == len(asked):
             kept += current
             continue
@@ -77,6 +77,12 @@ def _complete_predictions(iteration: runs.Iteration, systems: Sequence[str]) -> 
             f"03_batch_inference with systems including '{system}'."
         )
     return kept, left_out
+
+
+def _answers_to(predictions: Sequence[dict[str, Any]], asked: Mapping[str, dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the predictions for the rows asked now, each with the weight that its row has now."""
+    current = [p for p in predictions if p["id"] in asked and is_answer_to(p, asked[p["id"]])]
+    return [p | {"weight": asked[p["id"]].get("weight", 1.0)} for p in current]
 
 
 def _by_system_and_split(rows: Sequence[dict[str, Any]]) -> dict[tuple[str, str], list[dict[str, Any]]]:

@@ -28,6 +28,7 @@ from cuadft.core.errors import InputError
 from cuadft.evaluation import answer_files, bootstrap, calibration, metrics
 from cuadft.evaluation.answer_files import count_of
 from cuadft.evaluation.compare import paired_deltas, pairs_that_differ
+from cuadft.evaluation.constants import ALWAYS_REFUSES, constant_answers
 from cuadft.evaluation.offline_judge import Encode, OfflineJudge, shipped_fit
 from cuadft.evaluation.published import (
     FRAME_COLUMNS,
@@ -51,9 +52,12 @@ ROLES_NAMED = ("question", "reference", "answer", "system", "contract")  # roles
 PUBLISHED_VERDICTS = ("judge_score", "judge_bool")  # verdict columns of a published folder, the better one first
 CALIBRATION_FILES = ("calibration.json", "calibration.md", "calibration.png")
 PUBLISHED_FILES = ("published.csv", "published_deltas.csv", "published.png")
-SUMMARY_METRICS = ("f1", "f1_answerable", "reference_score", "judge_score", "false_answer", "false_refusal")
+SUMMARY_METRICS = (
+    *("quote_f1", "detection_f1", "f1", "f1_answerable", "reference_score", "judge_score"),
+    *("false_answer", "false_refusal"),
+)
 REPORT_METRICS = (
-    *("f1", "f1_answerable", "em", "rouge_l", "span_f1", "reference_score", "judge_score"),
+    *("quote_f1", "detection_f1", "f1", "f1_answerable", "em", "rouge_l", "span_f1", "reference_score", "judge_score"),
     *("abstention_precision", "abstention_recall", "false_answer", "false_refusal"),
 )
 PART_METRICS = ("f1_answerable", "f1_no_clause", "em_answerable")  # over a part of the questions
@@ -216,14 +220,24 @@ def _compute(
     folder: Path,
 ) -> ScoredFiles:
     """Return the scoreboard, the paired tests, the calibration and the published comparison of the scored rows."""
-    judged = ["f1", *dict.fromkeys((METRIC_OF_JUDGE[OFFLINE], METRIC_OF_JUDGE.get(judge, "judge_score")))]
-    board = make_scoreboard(frame, **settings)
+    judged = ["quote_f1", *dict.fromkeys((METRIC_OF_JUDGE[OFFLINE], METRIC_OF_JUDGE.get(judge, "judge_score")))]
+    board = pd.concat([_refuser_board(pool, settings), make_scoreboard(frame, **settings)], ignore_index=True)
     pairs = _pairs(pool.systems)
     tests = paired_deltas(frame, pairs, metrics=judged, split=pool.split, allow_partial=True, **settings)
     frame = with_verdicts(frame, pool.predictions)
     results = compare_published(seen, frame, **settings) if seen else None
     agreed = _calibration_report(pool, frame, judge, settings)
     return ScoredFiles(pool, judge, settings, found, frame, board, tests, agreed, results, folder)
+
+
+def _refuser_board(pool: answer_files.Pool, settings: dict[str, Any]) -> pd.DataFrame | None:
+    """Return the scoreboard of always refusing the same questions; None if a system of the files has that name."""
+    if ALWAYS_REFUSES in pool.systems:
+        return None
+    rows = [p for p in constant_answers(pool.predictions, {}) if p["system"] == ALWAYS_REFUSES]
+    frame = metrics.score_predictions(rows)
+    frame[METRIC_OF_JUDGE[OFFLINE]] = OfflineJudge().rate(rows)["judge_score"].to_numpy()
+    return make_scoreboard(frame, **settings)
 
 
 def _pairs(systems: Sequence[str]) -> list[tuple[str, str]]:
@@ -270,7 +284,7 @@ def write_scored(done: ScoredFiles) -> None:
         "scoreboard.csv": _by_cluster(done, done.scoreboard),
         "deltas.csv": _by_cluster(done, done.deltas),
     }
-    shown = [m for m in ("f1", done.judge_metric) if m in set(done.scoreboard["metric"])]
+    shown = [m for m in ("quote_f1", done.judge_metric) if m in set(done.scoreboard["metric"])]
     drawn_as = {"confidence": confidence, "unit": unit, "detectable": least}
     drawn = {"benchmark.png": scores.panels_figure(done.scoreboard, shown, done.pool.split, **drawn_as)}
     texts, values = {"report.md": score_markdown(done)}, {}
@@ -340,10 +354,11 @@ def score_summary(done: ScoredFiles, shown: tuple[str, ...] = SUMMARY_METRICS, *
     n = board.groupby("metric")["n"].sum()
     columns = [m for m in shown if m in n and not (m in PART_METRICS and n[m] == n["f1"])]
     lines = [["system", "answers", "failed", *(metrics.METRICS[m][0] for m in columns)]]
-    for system in done.pool.systems:
+    for system in dict.fromkeys([ALWAYS_REFUSES, *done.pool.systems]):
         part, mine = board[board["system"] == system].set_index("metric"), done.frame[done.frame["system"] == system]
         cells = [_value_and_interval(part.loc[m]) if m in part.index else "-" for m in columns]
-        lines.append([system, f"{len(mine):,}", f"{int(mine['failed'].sum()):,}", *cells])
+        counts = [f"{len(mine):,}", f"{int(mine['failed'].sum()):,}"] if len(mine) else ["-", "-"]  # nobody gave them
+        lines.append([system, *counts, *cells])
     if markdown:
         return calibration.markdown_table(lines[0], lines[1:])
     widths = [max(map(len, column)) for column in zip(*lines)]
@@ -415,7 +430,8 @@ def _intervals_text(done: ScoredFiles) -> str:
     level, draws = f"{100 * done.settings['confidence']:g} %", done.settings["n_resamples"]
     return (
         f"In brackets: {level} intervals from {draws:,} bootstrap resamples of {done.pool.unit}s. All metrics "
-        "are in `scoreboard.csv`, every answer is in `rows.csv`."
+        "are in `scoreboard.csv`, every answer is in `rows.csv`. `always_refuses` needs no model: a claim begins above "
+        "what it scores. (Quoting the best passage, the other trivial system, needs passages, which answer files lack.)"
     )
 
 

@@ -72,7 +72,7 @@ def make_scoreboard(
 def score_breakdown(
     frame: pd.DataFrame,
     by: str = "category",
-    metric: str = "f1",
+    metric: str = "quote_f1",
     *,
     n_resamples: int = 2000,
     seed: int = 0,

@@ -4,8 +4,9 @@
     is_refusal("There is no such clause")    # True
     KnownTexts(["Who may sublicense?"]).find("Who can sublicense?", 0.6)    # ("Who may sublicense?", 0.66...)
 
-The refusal sentence `NO_CLAUSE` stands for the empty prediction with which SQuAD 2.0 abstains. A gold span of which
-normalisation leaves nothing does not count; if no gold span is left, only abstaining is right. Source: Rajpurkar et
+A refusal (`is_refusal`: the sentence `NO_CLAUSE`, in these or other words) stands for the empty prediction with which
+SQuAD 2.0 abstains. A gold span of which normalisation leaves nothing does not count; if no gold span is left, only
+abstaining is right. A text that is redacted throughout ("[***]") counts as one token. Source: Rajpurkar et
 al. (2018), "Know What You Don't Know", and the official `evaluate-v2.0.py`.
 """
 
@@ -24,13 +25,148 @@ from cuadft.core.text import fold_words
 from cuadft.data.passages import merge_spans
 
 NO_CLAUSE = "There is no such clause."
+REDACTED = re.compile(r"\*\s?\*\s?\*|\[\s*\*+\s*\]")  # words that a contract withholds: [***]
+REDACTION = "***"  # the one token of a text that is redacted throughout
 _GAP = r"[\W_]"
 _REFUSAL = re.compile(f"{_GAP}*" + f"{_GAP}+".join(fold_words(NO_CLAUSE)) + f"{_GAP}*")
+_LONG_WORD = re.compile(r"[^\W_]{4}")  # whatever normalisation takes away, such a word is left
+
+
+def is_plain_refusal(answer: str | None) -> bool:
+    """Say whether the answer is the refusal sentence alone, or has no word that counts: SQuAD 2.0's empty prediction.
+
+    Case, punctuation and spaces are ignored. A redaction such as [***] is an answer: it can be what the clause says.
+    """
+    if answer is None:
+        return False
+    if not _LONG_WORD.search(answer):
+        return not normalise_answer(answer) and not REDACTED.search(answer)
+    return _REFUSAL.fullmatch(answer.casefold()) is not None
 
 
 def is_refusal(answer: str | None) -> bool:
-    """Say whether the answer is the refusal sentence alone; case, punctuation and spaces are ignored."""
-    return answer is not None and _REFUSAL.fullmatch(answer.casefold()) is not None
+    """Say whether the answer says that there is no such clause, and no more: the one rule of all metrics and judges.
+
+    That is the refusal sentence, nothing at all (see `is_plain_refusal`), or a refusal in other words. Each statement
+    of such an answer denies ("The contract does not contain a cap.", "N/A") or talks around it ("The context discusses
+    other matters."). An answer that denies and then quotes or reports a clause is no refusal; a clause that says what
+    is not the case ("No license is granted hereunder") is none either.
+    """
+    if answer is None or is_plain_refusal(answer):
+        return answer is not None
+    words = answer.split(maxsplit=MOST_WORDS) if _CUE.search(answer) else []
+    if not words or len(words) > MOST_WORDS or REDACTED.search(answer):
+        return False
+    text = _unwrapped(" ".join(words))
+    first, *rest = _statements(text)
+    if not _denies(first) or _QUOTES_A_CLAUSE.search(text):
+        return False
+    return all(_denies(one) or _DENIES_LATER.search(one) or _AROUND.match(one) for one in rest)
+
+
+def begins_with_denial(answer: str) -> bool:
+    """Say whether the answer is a refusal or begins as one, whatever it goes on to say ("No, liability is capped.")."""
+    if is_refusal(answer):
+        return True
+    opening = _unwrapped(" ".join(answer.split(maxsplit=MOST_WORDS)[:MOST_WORDS]))
+    first = _statements(opening)[0] if _CUE.search(opening) else ""
+    return _denies(first) and not _QUOTES_A_CLAUSE.search(first)
+
+
+MOST_WORDS = 90  # of a refusal in other words
+_CUE = re.compile(  # what every denial has; each begins with "n", so that the search is fast
+    r"n(?:ot?|one|either|[/.]?a|ull|othing|['’]t|able|known|clear|answerable|sufficient|(?<=silen)t)\b", re.IGNORECASE
+)
+_QUOTES_A_CLAUSE = re.compile(  # a clause's own words, or a long quotation
+    r"\b(?:shall|here(?:by|in|of|to|under|after|inafter)|there(?:of|under)|whereas)\b|[\"“”][^\"“”]{40}"
+)
+_WRAPPING = " \t\n\"'“”‘’«»`*_()[]{}<>.!?,;:…-–—#"
+_LABEL = re.compile(r"^(?:(?:final )?answer|response)\W+")
+_PARTS = re.compile(  # where a statement ends: a sentence, a colon, a dash, "No," at the start, and a turn
+    r"(?<=[.!?;:])[\"'”’)*]*\s+|\s+[-–—]+\s+|—|(?<=^no),\s*|,?\s+(?:but|however|although|though|while|except|only|unless"
+    r"|other than|apart from|aside from|instead)\b,?\s*"
+)
+# A contract calls itself an agreement, and its parts sections: of those, fewer verbs and no "this" are taken.
+_PAPER = r"(?:contract|context|text|document|passage|excerpt|information|material|content)s?"
+_SOURCE = rf"(?:{_PAPER}|agreements?|sections?)"
+_THE = r"(?:the|this|these|those|any of the|my) (?:\w+ ){0,2}"
+_IN_PAPER = rf"(?:\s(?:anywhere )?(?:in|within|by|from|of) (?:{_THE}{_PAPER}|(?:the|my) agreement)\b.*)"
+_HEDGE = r"(?:(?:appear|seem)s? to |(?:explicit|specific|direct|clear|express|actual)ly |(?:yet|also|currently|even) )*"
+_NOT = r"\s*(?:not|n't)"
+_CLEARLY_STATED = r"(?:mentioned|specified|stated|found|identified|indicated|discussed|given|provided|clear)"
+_STATED = (
+    rf"(?:{_CLEARLY_STATED}|addressed|defined|included|present|available|described|listed|set out|covered|outlined"
+    r"|detailed|named|disclosed)"
+)
+_MENTION = (
+    r"(?:clauses?|mention|provisions?|information|indication|reference|statement|language|evidence|details?|answer)"
+)
+_MENTIONS = (
+    r"(?:contain|include|mention|specify|specifie|state|address|discuss|indicate|cover|define|answer|say)(?:e?s)?"
+)
+_TELL = (
+    rf"(?:{_MENTIONS}|provide|give|identify|list|describe|reference|refer|disclose|outline|detail|name|set|have|make"
+    r"|show|tell|clarify|reveal|explain|grant|impose|require)"
+)
+_FIND = r"(?:find|found|locate|determine|identify|answer|see|tell|know)"
+_LEADS = (
+    r"(?:(?:no|unfortunately|sorry|i(?:'m| am) (?:sorry|afraid)|therefore|thus|so|hence|also|and|it (?:seems|appears))"
+    rf"(?: that)?[,.]?\s+|(?:based on|according to|from|in|within|given|after reviewing) {_THE}{_SOURCE}\b"
+    r"[^,.]{0,60}, )*"
+)
+_DENIALS = (
+    r"no|none|nothing|n[/.]?a\.?|null|unknown|unanswerable|not applicable|no answer|no such thing",
+    r"i (?:do not|don't) know",
+    rf"(?:none|nothing|not)(?: (?:was|is|were|are))?(?: \w+ly)? {_STATED}{_IN_PAPER}?",
+    rf"(?:none|nothing|not) (?:in|of|from) (?:the|these|those|your|any of the) (?:\w+ )?{_PAPER}\b[^,]*",
+    rf"neither (?:of {_THE})?(?:\w+ )?{_PAPER} {_MENTIONS}\b.*",
+    rf"there\s*(?:is|are|was|were|exists?)(?:\s+no|{_NOT})\s+(?:an?\b |any\b )?(?:(?:[\w'-]+,? ){{0,5}}?{_MENTION}\b"
+    r"|(?:explicit|specific|express|such)\b|(?:enough|sufficient) information\b).*",
+    rf"there\s*(?:is|are|was|were)(?:\s+no|{_NOT})\b[^,]*{_IN_PAPER}",
+    rf"there (?:does|do|did){_NOT} (?:appear|seem) to be\b.*|there (?:appears?|seems?) to be no\b.*",
+    rf"{_THE}{_PAPER}(?: \w+)?? (?:does|do|did){_NOT} {_HEDGE}{_TELL}\b.*",
+    rf"{_THE}{_SOURCE}(?: \w+)?? (?:does|do|did){_NOT} {_HEDGE}{_MENTIONS}\b.*",
+    rf"(?:it|they) (?:does|do|did){_NOT} {_HEDGE}(?:mention|specify|state|say|address|discuss|indicate)\b.*",
+    rf"{_THE}{_SOURCE}(?: \w+)?? {_MENTIONS} no\b.*",
+    rf"{_THE}{_SOURCE}(?: \w+)?? (?:is|are|remains?) (?:silent|unclear)\b.*",
+    rf"(?:the|an?|any|its|this|that|such) [^.]{{1,160}}? (?:is|are|was|were){_NOT} {_HEDGE}"
+    rf"(?:{_STATED}{_IN_PAPER}|{_CLEARLY_STATED})",
+    rf"(?:i|we) (?:(?:could|was|were|am|are|did|do|have){_NOT}|can't|can ?not|(?:am|was) unable to) {_HEDGE}"
+    rf"(?:able to |have )?{_FIND}\b.*",
+    rf"(?:i|we) (?:do|did){_NOT} have\b.*|insufficient information\b.*",
+    rf"(?:(?:it is|i am|i'm) )?(?:not possible|impossible|unable) to {_FIND}\b.*",
+    r"(?:this|it|the (?:question|answer)) (?:can ?not|can't|could ?n[o']t) be (?:found|determined|answered)\b.*",
+    rf"no (?:such |relevant |explicit |specific |clear )*{_MENTION}(?: (?:exists?|(?:is|was|are|were|about|on|regarding"
+    r"|that|in (?:the|these|those|your)|for|found|provided|given|specified|present)\b.*))?",
+    r"no (?:explicit |specific )?(?:mention|indication) of .*",
+    rf"no [^.]{{1,120}}? (?:(?:is|are|was|were) )?(?:\w+ly )?"
+    rf"(?:{_CLEARLY_STATED}{_IN_PAPER}|(?:mentioned|specified|found))",
+)
+_DENIES = re.compile(rf"{_LEADS}(?:{'|'.join(_DENIALS)})\s*$")
+_DENIES_LATER = re.compile(
+    rf"\b(?:does|do|did|is|are|was|were|could|can|has|have){_NOT} {_HEDGE}(?:be )?(?:{_STATED}|{_TELL}|{_FIND})\b"
+    rf"|^(?:it|there) (?:is|does|did){_NOT}$|\bthere (?:is|are) no\b"
+    r"|\bcannot (?:be )?(?:find|found|determine|determined)\b"
+)
+_AROUND = re.compile(  # what an answer says around a denial, and reports nothing of the contract
+    rf"{_LEADS}(?:(?:{_THE}|all )?(?:{_SOURCE}|provisions|clauses)(?: (?:provided|given))? (?:(?:only|primarily"
+    r"|mainly|mostly|instead|rather) )*(?:discuss|focus|deal|relate|concern|(?:appear|seem)s? to be)(?:e?s)?\b"
+    r"|.*\b(?:typically|usually|generally)\b|(?:more|further|additional)\b|without (?:more|further|additional)\b"
+    r"|please\b|(?:i|you) (?:would|may|should|might) (?:need|want|consult|review|check)\b)"
+)
+
+
+def _unwrapped(text: str) -> str:
+    """Return a text folded, without what may stand around it: quotes, marks and the label "Answer:"."""
+    return _LABEL.sub("", text.casefold().replace("’", "'").strip(_WRAPPING)).strip(_WRAPPING)
+
+
+def _statements(text: str) -> list[str]:
+    return [found for part in _PARTS.split(text) if part and (found := part.strip(_WRAPPING))] or [""]
+
+
+def _denies(statement: str) -> bool:
+    return _DENIES.match(statement) is not None
 
 
 class PreparedText:
@@ -42,8 +178,8 @@ class PreparedText:
 
     @cached_property
     def plain(self) -> str:
-        """Return the text as SQuAD normalises it."""
-        return normalise_answer(self.text)
+        """Return the text as SQuAD normalises it; if that leaves nothing of a redaction, `REDACTION`."""
+        return normalise_answer(self.text) or (REDACTION if REDACTED.search(self.text) else "")
 
     @cached_property
     def bag(self) -> Counter[str]:
@@ -70,7 +206,7 @@ class AnswerComparison:
 
     @property
     def abstained(self) -> bool:
-        """Say whether it is the refusal sentence or has no word that counts, which SQuAD 2.0 reads as no answer."""
+        """Say whether it is a refusal, see `is_refusal`: its scores are those of SQuAD 2.0's empty prediction."""
         return not self.failed and not self._answer.plain
 
     def exact_match(self) -> float:

@@ -13,8 +13,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
+import numpy as np
 import pandas as pd
 
+from cuadft.core.runs import CONSTANTS
 from cuadft.evaluation.text_scores import NO_CLAUSE
 
 Rows = Sequence[Mapping[str, Any]]  # predictions: question, answers, answer, error
@@ -38,16 +40,20 @@ def judge_answers(
     """Return scored rows with one column of scores for each judge, and the last judge's verdict, reason and error.
 
     frame: one scored row for each of `rows`, in their order. judges: metric -> judge, such as {"reference_score":
-    OfflineJudge()}. A failed judgement is NaN. log: gets one line for each judge with the number of its failed
-    judgements.
+    OfflineJudge()}. A failed judgement is NaN. A judge with a language model (`lm`) is not asked about the systems
+    that have none (`core.runs.CONSTANTS`), so that these cost nothing: they get no verdict. log: gets one line for each
+    judge with the number of its failed judgements.
     """
     frame = frame.copy()
+    constant = np.array([row.get("system") in CONSTANTS for row in rows], dtype=bool)
     for metric, judge in judges.items():
-        verdicts = judge.rate(rows).set_axis(frame.index)
+        judged = ~constant if hasattr(judge, "lm") else np.ones(len(constant), dtype=bool)
+        rated = judge.rate([row for row, wanted in zip(rows, judged, strict=True) if wanted])
+        verdicts = rated.set_axis(frame.index[judged]).reindex(frame.index)
         frame[metric] = verdicts["judge_score"]
         for name in ("judge_verdict", "judge_reason", "judge_error"):
             frame[name] = verdicts[name]
-        log(f"{judge.name}: {verdicts['judge_error'].notna().sum()} of {len(verdicts)} judgements failed")
+        log(f"{judge.name}: {verdicts['judge_error'].notna().sum()} of {len(rated)} judgements failed")
     return frame
 
 

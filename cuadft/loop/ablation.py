@@ -52,7 +52,8 @@ RETRIEVAL_FILE = "metrics/retrieval.csv"  # notebook 02's records on the test sp
 RETRIEVAL_COLUMNS = ("id", "contract", "k", "retriever", "hit", "char_recall")
 KS = (1, 3)  # values of k, besides the k of the program
 ANSWER_METRICS = {
-    "f1": "answer F1",
+    "quote_f1": "quote F1",
+    "detection_f1": "detection F1",
     "f1_answerable": "answer F1 where the clause exists",
     "f1_no_clause": "answer F1 where there is no clause",
 }

@@ -1,15 +1,16 @@
 """The criteria of the gate: what a candidate must show before it replaces the champion, and the tests of it.
 
-    rule = GateRule(metric="f1", gain=0.01)  # fixed before the run
+    rule = GateRule(metric="quote_f1", gain=0.01)  # fixed before the run
     improvement = improvement_criteria(champion, {"sft": candidate}, rule, confidence=0.95, n_resamples=2000, seed=7)
     improvement["sft"][0]["passed"]  # True: the candidate is shown to be better by more than 0.01
 
-Each criterion tests one candidate against the champion on the same questions. Its record, as decision.json holds it,
-is {"clause", "passed", "limit", "value", "low", "high", "n", "n_contracts", "p", "detail"}. The key "clause", kept for
+Each criterion tests one candidate on the same questions, most of them against the champion, one ("constants") against
+the systems that need no model, and the ceilings alone. Its record, as decision.json holds it, is
+{"clause", "passed", "limit", "value", "low", "high", "n", "n_contracts", "p", "detail"}. The key "clause", kept for
 files of older versions, holds the criterion's name. `passed` is None where there is nothing to test; the detail says
 why. A limit that cannot be shown to hold because data are missing counts as failed.
 The frames hold one row per question and system: id, contract, part ("dev" or the number of an earlier slice), the
-metric, and what the ceilings need.
+metric, and what the ceilings need. A row's weight, the number of questions that it stands for, counts throughout.
 """
 
 from __future__ import annotations
@@ -24,14 +25,21 @@ import pandas as pd
 
 from cuadft.core.errors import InputError
 from cuadft.core.params import did_you_mean
+from cuadft.core.runs import CONSTANTS
 from cuadft.evaluation.bootstrap import Interval, cluster_bootstrap
 from cuadft.evaluation.compare import Delta, holm, paired_delta
-from cuadft.evaluation.metrics import JUDGED, METRICS
+from cuadft.evaluation.metrics import JUDGED, METRICS, WEIGHT_COLUMNS, metric_weights
 
 DEV = "dev"
-CRITERIA = ("improvement", "slices", "categories", "false_answers", "failures", "prompt_tokens", "seconds")
+BY_INTERVAL = {  # ceilings that the upper end of the interval must keep -> the column, and whether a clause exists
+    "false_answers": ("false_answer", False),
+    "false_refusals": ("false_refusal", True),
+}
+CRITERIA = ("improvement", "constants", "slices", "categories", *BY_INTERVAL, "failures", "prompt_tokens", "seconds")
 ENOUGH_CONTRACTS = 5  # contracts with which a category is tested; fewer say too little
-GREATEST = dict.fromkeys(("gain", "slice_margin", "category_margin", "false_answers", "failures"), 1.0)
+GREATEST = dict.fromkeys(("gain", "slice_margin", "category_margin", *BY_INTERVAL, "failures"), 1.0)
+COUNTS_CLAUSES = {"has_clause", "span_fn"}  # columns by which a system without any answer scores 0, if a clause exists
+NOT_MEASURED = "not measured"
 Criterion = dict[str, Any]
 
 
@@ -40,16 +48,19 @@ class GateRule:
     """Hold the limits of the criteria.
 
     metric: what must improve. gain: by how much, on dev. slice_margin: a loss of this size must be ruled out on every
-    earlier slice. category_margin: a loss greater than this may be shown in no category. false_answers, failures: the
-    greatest shares. prompt_tokens, seconds: the greatest means per question; 0 sets no ceiling. Raises InputError on an
-    unknown metric, a metric where less is better, or a limit out of range.
+    earlier slice. category_margin: a loss greater than this may be shown in no category. false_answers: a greater share
+    of answers where there is no clause must be ruled out. false_refusals: the same of refusals where there is one.
+    failures: the greatest share; 1 sets no ceiling on these three. prompt_tokens, seconds: the greatest means per
+    question; 0 sets no ceiling. Raises InputError on an unknown metric, a metric where less is better, or a limit out
+    of range.
     """
 
-    metric: str = "f1"
+    metric: str = "quote_f1"
     gain: float = 0.0
     slice_margin: float = 0.1
     category_margin: float = 0.1
-    false_answers: float = 1.0
+    false_answers: float = 0.5
+    false_refusals: float = 0.75
     failures: float = 0.05
     prompt_tokens: float = 0
     seconds: float = 0.0
@@ -122,6 +133,53 @@ def _improvement_detail(delta: Delta, passed: bool, metric: str, family: int) ->
     return said
 
 
+def constants_criterion(
+    candidate: pd.DataFrame, constants: Mapping[str, pd.DataFrame], rule: GateRule, **settings: Any
+) -> Criterion:
+    """Return the criterion "constants": on dev the candidate must be shown to beat each system that needs no model.
+
+    constants: the rows of `core.runs.CONSTANTS`, as far as there are any. Every one of them must be beaten at the full
+    level, which needs no correction (the intersection-union test of Berger, 1982, as in `slices_criterion`). One that
+    the metric does not apply to at all, such as the precision of a system without answers, is left untested. A
+    difference that is equal in all contracts, as a flawless system has to always_refuses, needs six (a sign test).
+    """
+    asked = _dev(candidate)
+    found = {name: _dev(constants[name]) for name in CONSTANTS if name in constants}
+    missing = [name for name in CONSTANTS if name not in found or found[name].empty]
+    parts = [_constant_part(name, found[name], asked, rule, **settings) for name in found if name not in missing]
+    absent = f"the rows of {' and '.join(missing)} are missing" if missing else ""
+    if not parts:
+        return _criterion("constants", None, None, 0.0, math.nan, absent)
+    tested = [part for part in parts if part["passed"] is not None]
+    worst = min(tested or parts, key=lambda part: -math.inf if _unknown(part["low"]) else part["low"])
+    said = "; ".join([*(f"{part['name']}: {part['detail']}" for part in parts), *[absent] * bool(absent)])
+    passed = all(part["passed"] for part in tested) if tested else None
+    return worst | {"clause": "constants", "passed": passed, "detail": said, "parts": parts}
+
+
+def _constant_part(
+    name: str, constant: pd.DataFrame, candidate: pd.DataFrame, rule: GateRule, **settings: Any
+) -> Criterion:
+    """Return the test against one constant system, on the candidate's questions."""
+    metric = rule.metric
+    same = constant[constant["id"].isin(candidate["id"])]
+    if not (same[metric].notna().to_numpy() & (metric_weights(same, metric) > 0)).any():
+        passed, detail = _not_scored(same, metric)
+        return _criterion(name, passed, None, 0.0, math.nan, detail) | {"name": name}
+    return _margin_part(name, same, candidate, 0.0, metric, **settings)
+
+
+def _not_scored(constant: pd.DataFrame, metric: str) -> tuple[bool | None, str]:
+    """Return whether a constant system without any score counts as beaten (None: not tested), and why."""
+    if constant.empty:
+        return False, "it answered other questions"
+    if metric in JUDGED:  # no LLM judge is paid for the answers of constants; the ceilings keep such answers out
+        return None, f"its answers have no {metric}"
+    if COUNTS_CLAUSES & set(WEIGHT_COLUMNS.get(metric, ())):
+        return False, "no dev question has a clause that a system could find"
+    return None, f"{metric} does not apply to its answers"
+
+
 def slices_criterion(
     champion: pd.DataFrame, candidate: pd.DataFrame, rule: GateRule, wanted: Sequence[int], **settings: Any
 ) -> Criterion:
@@ -149,8 +207,13 @@ def _slice_part(
     if a.empty or b.empty:
         lacking = "the champion" if a.empty else "the candidate"
         return _criterion(name, False, None, limit, math.nan, f"{lacking} has no answers on it") | {"name": name}
+    return _margin_part(name, a, b, limit, rule.metric, **settings)
+
+
+def _margin_part(name: str, a: pd.DataFrame, b: pd.DataFrame, limit: float, metric: str, **settings: Any) -> Criterion:
+    """Return the test that b - a lies above the limit, as one part of a criterion of which every part must hold."""
     try:
-        delta = margin_of(a, b, limit, metric=rule.metric, **settings)
+        delta = margin_of(a, b, limit, metric=metric, **settings)
     except InputError as error:
         return _criterion(name, False, None, limit, math.nan, str(error)) | {"name": name}
     detail = f"{delta.value:+.3f} [{delta.low:+.3f}, {delta.high:+.3f}], {_contracts(delta.n_clusters)}"
@@ -205,36 +268,86 @@ def _worst_category(found: Mapping[str, Delta], few: Sequence[str], limit: float
 
 
 def ceiling_criteria(candidate: pd.DataFrame, rule: GateRule, **settings: Any) -> list[Criterion]:
-    """Return the criteria on false answers, failures, prompt tokens and seconds, on dev and earlier slices.
+    """Return the criteria on false answers, false refusals and so on, in the order of `CRITERIA`, on dev and slices.
 
-    Failures are failed generations and, where the metric is a judge's, answers without a verdict. Seconds are measured
-    only against a limit: times differ from run to run, and a decision should not.
+    False answers and false refusals are judged by the upper end of their interval: the ceiling must hold for other
+    contracts than these few. Failures are judged by their mean. They are failed generations and, where the metric is a
+    judge's, answers without a verdict: counted faults of this run, which are no rate to be generalised. Their interval
+    would say little as well: without any failure it ends at 1 - (1 - confidence)^(1 / contracts), 0.26 with ten. Prompt
+    tokens and seconds are judged by their means. Seconds are measured only against a limit: times differ from run to
+    run, and a decision should not.
     """
-
-    def make(name: str, limit: float, off: bool, column: pd.Series | None) -> Criterion:
-        return _ceiling(name, limit, off, column, candidate["contract"], **settings)
-
+    failed, tokens = _failed(candidate, rule.metric), candidate.get("prompt_tokens")
     seconds = candidate.get("seconds") if rule.seconds else None
     return [
-        make("false_answers", rule.false_answers, rule.false_answers >= 1, candidate.get("false_answer")),
-        make("failures", rule.failures, rule.failures >= 1, _failed(candidate, rule.metric)),
-        make("prompt_tokens", rule.prompt_tokens, not rule.prompt_tokens, candidate.get("prompt_tokens")),
-        make("seconds", rule.seconds, not rule.seconds, seconds),
+        *(_interval_ceiling(name, candidate, getattr(rule, name), **settings) for name in BY_INTERVAL),
+        _mean_ceiling("failures", candidate, rule.failures, rule.failures >= 1, failed, **settings),
+        _mean_ceiling("prompt_tokens", candidate, rule.prompt_tokens, not rule.prompt_tokens, tokens, **settings),
+        _mean_ceiling("seconds", candidate, rule.seconds, not rule.seconds, seconds, **settings),
     ]
 
 
-def _ceiling(
-    name: str, limit: float, off: bool, column: pd.Series | None, contracts: pd.Series, **settings: Any
+def _interval_ceiling(name: str, rows: pd.DataFrame, limit: float, **settings: Any) -> Criterion:
+    """Return the criterion that the upper end of a share's interval may not exceed the limit; from 1 on there is none.
+
+    The interval is the one that tables show. Where the share is 0 it ends at `ratio_intervals`' exact bound for no
+    event: 0.63 with 3 contracts, 0.53 with 4, 0.45 with 5 and 0.26 with 10. So a limit of 0.5 asks for 5 contracts or
+    more that have such a question, also of a system without any fault. In simulations (4 to 10 such questions a
+    contract, correlated by 0.15) a system whose true share is 0.1 kept a limit of 0.5 in 53 to 63 % of the cases with 5
+    contracts, in 85 to 98 % with 8 and in 95 to 98 % with 10.
+    """
+    column, has_clause = BY_INTERVAL[name]
+    off, of_kind = limit >= 1, _of_kind(rows, has_clause)
+
+    def make(passed: bool | None, found: Interval | None, detail: str) -> Criterion:
+        shown = "no ceiling" if off else detail
+        return _criterion(name, passed, found, None if off else limit, math.nan, shown) | {"by": "high"}
+
+    if column in rows and not of_kind.any():
+        kind = "has a clause" if has_clause else "is without clause"
+        return make(off or None, None, f"no question on dev or an earlier slice {kind}")
+    if column not in rows or rows[column].isna().all():
+        return make(off, None, NOT_MEASURED)
+    found = cluster_bootstrap(rows[column], rows["contract"], weights=metric_weights(rows, column), **settings)
+    notes = [_above_ceiling(found, limit), _partly(found.n, int(of_kind.sum()))]
+    return make(off or found.high <= limit, found, "; ".join(note for note in notes if note))
+
+
+def _of_kind(rows: pd.DataFrame, has_clause: bool) -> pd.Series:
+    """Return which questions have a clause, or have none; all of them where the rows do not say."""
+    if "is_impossible" not in rows:
+        return pd.Series(True, rows.index)
+    return rows["is_impossible"].astype(bool) != has_clause
+
+
+def _above_ceiling(found: Interval, limit: float) -> str:
+    """Return why an interval does not keep the ceiling, "" if it does."""
+    if math.isnan(found.high):
+        few = _contracts(found.n_clusters)
+        return f"{few} gives no interval, so that the ceiling of {limit:g} cannot be shown to hold"
+    if found.high <= limit:
+        return ""
+    said = f"the upper end of its interval, {found.high:.3f}, is above the ceiling of {limit:g}"
+    few = f", because {_contracts(found.n_clusters)} with such a question are too few to show less"
+    return said + (few if found.value == 0 else "")
+
+
+def _mean_ceiling(
+    name: str, rows: pd.DataFrame, limit: float, off: bool, column: pd.Series | None, **settings: Any
 ) -> Criterion:
     """Return the criterion that a column's mean may not exceed the limit; `off`: there is no ceiling."""
-    shown_limit = None if off else limit
+    shown_limit, base = None if off else limit, {"by": "value"}
     if column is None or column.notna().sum() == 0:
-        detail = "no ceiling" if off else "not measured"
-        return _criterion(name, off, None, shown_limit, math.nan, detail)
-    found = cluster_bootstrap(column, contracts, **settings)
-    partly = "" if found.n == len(column) else f"known of {found.n} of {len(column)} answers"
-    detail = "no ceiling" if off else partly
-    return _criterion(name, off or found.value <= limit, found, shown_limit, math.nan, detail)
+        detail = "no ceiling" if off else NOT_MEASURED
+        return _criterion(name, off, None, shown_limit, math.nan, detail) | base
+    weights = metric_weights(rows.assign(**{name: column}), name)
+    found = cluster_bootstrap(column, rows["contract"], weights=weights, **settings)
+    detail = "no ceiling" if off else _partly(found.n, len(column))
+    return _criterion(name, off or found.value <= limit, found, shown_limit, math.nan, detail) | base
+
+
+def _partly(known: int, asked: int) -> str:
+    return "" if known == asked else f"known of {known} of {asked} answers"
 
 
 def _failed(rows: pd.DataFrame, metric: str) -> pd.Series | None:

@@ -1,6 +1,6 @@
 """The gate: decide on dev contracts and earlier slices of the stream whether a new system replaces the champion.
 
-    decision = decide_champion(frame, iteration, GateRule(metric="f1"))
+    decision = decide_champion(frame, iteration, GateRule(metric="quote_f1"))
     decision["promoted"]["system"]  # the champion from now on
     decision_paragraph(decision), decision_table(decision)  # which criterion decided, with its figures
 
@@ -25,6 +25,7 @@ from cuadft.core.errors import InputError
 from cuadft.core.params import did_you_mean
 from cuadft.core.runs import (
     BY_HAND,
+    CONSTANTS,
     DECISION,
     HISTORY,
     PROGRAMS,
@@ -50,9 +51,11 @@ TABLE_COLUMNS = ["system", "score", "criterion", "passed", "value", "limit", "lo
 TABLE_COLUMNS += ["n", "n_contracts", "p", "detail"]
 CRITERION_LABELS = {
     "improvement": "improvement on dev",
+    "constants": "systems without a model",
     "slices": "earlier slices",
     "categories": "categories",
     "false_answers": "false answers",
+    "false_refusals": "false refusals",
     "failures": "failures",
     "prompt_tokens": "prompt tokens",
     "seconds": "seconds per answer",
@@ -76,22 +79,26 @@ def decide_champion(
     """Return the decision, for decision.json: the best candidate that meets every criterion, or else the champion.
 
     frame: the rows of `metrics.score_predictions`, of which only dev and earlier slices count; their order changes
-    nothing. Of equal means the simpler system wins. The keys of the decision:
+    nothing. Of equal means the simpler system wins. The systems `core.runs.CONSTANTS` are neither candidates nor
+    champions: a candidate must beat them as well. The keys of the decision:
     action ("promoted" or "kept"), incumbent (the champion's name in the frame), incumbent_score, candidate (the system
     that was promoted or came closest), promoted (a champion's record, see `core.runs`), delta (the candidate's
     difference on dev), decided_by (the criterion that decided), reason, rule, confidence, tuned_program, and
     candidates: {"system", "score", "clauses"}, simple systems first ("clauses" holds the records of the criteria).
-    Raises InputError if the champion has no dev rows.
+    Raises InputError if the champion has no dev rows, or is one of the constant systems.
     """
     rule = rule or GateRule()
+    _require_real_champion(iteration)
     rows = _deciding_rows(frame, iteration.number, rule.metric)
     incumbent = "incumbent" if iteration.previous else "rag"
     parts = {name: part for name, part in rows.groupby("system", sort=False)}
+    constants = {name: parts.pop(name) for name in CONSTANTS if name in parts}
     before = parts.pop(incumbent, rows[:0])
     _require_dev_rows(before, incumbent)
     settings = {"n_resamples": n_resamples, "seed": seed, "confidence": confidence}
     improvements = criteria.improvement_criteria(before, parts, rule, **settings)
-    candidates = _tested_candidates(before, parts, improvements, rule, _earlier_slices(rows, iteration), **settings)
+    slices = _earlier_slices(rows, iteration)
+    candidates = _tested_candidates(before, parts, constants, improvements, rule, slices, **settings)
     best, decided_by = _choice(candidates)
     delta = improvements[best["system"]][1] if best else None
     won = best is not None and decided_by is None
@@ -113,6 +120,15 @@ def decide_champion(
     return decision | {"reason": decision_reason(decision)}
 
 
+def _require_real_champion(iteration: runs.Iteration) -> None:
+    before = iteration.previous and runs.incoming_champion(iteration)["system"]
+    if before in CONSTANTS:
+        raise InputError(
+            f"The champion of iteration {iteration.number} is {before}, which only shows what others have to beat: "
+            "choose another with `cuadft promote`."
+        )
+
+
 def _require_dev_rows(before: pd.DataFrame, incumbent: str) -> None:
     if not (before["part"] == criteria.DEV).any():
         raise InputError(
@@ -124,6 +140,7 @@ def _require_dev_rows(before: pd.DataFrame, incumbent: str) -> None:
 def _tested_candidates(
     before: pd.DataFrame,
     parts: Mapping[str, pd.DataFrame],
+    constants: Mapping[str, pd.DataFrame],
     improvements: Mapping[str, Any],
     rule: GateRule,
     slices: list[int],
@@ -134,6 +151,7 @@ def _tested_candidates(
     for name in sorted(parts, key=runs.simplicity):
         made = [
             improvements[name][0],
+            criteria.constants_criterion(parts[name], constants, rule, **settings),
             criteria.slices_criterion(before, parts[name], rule, slices, **settings),
             criteria.categories_criterion(before, parts[name], rule, **settings),
             *criteria.ceiling_criteria(parts[name], rule, **settings),
@@ -242,7 +260,7 @@ def decision_paragraph(decision: Mapping[str, Any]) -> str:
 def decision_table(decision: Mapping[str, Any]) -> pd.DataFrame:
     """Return one row per candidate and criterion.
 
-    p is corrected by Holm for improvement and categories, and one-sided for the slices.
+    p is corrected by Holm for improvement and categories, and one-sided for the constant systems and the slices.
     """
     rows = [
         {"system": one["system"], "score": one["score"]} | found
@@ -270,23 +288,32 @@ def _improved(decision: Mapping[str, Any], system: str) -> str:
 def _failed(found: Mapping[str, Any]) -> str:
     """Return the sentence on a criterion that a candidate failed."""
     label = CRITERION_LABELS[found["clause"]]
+    if found["clause"] == "constants":
+        return f"It must be shown to be better than each of the {label}: {found['detail']}."
     if found["clause"] in ("slices", "categories"):
         asked = "a loss must be ruled out beyond" if found["clause"] == "slices" else "no loss may be shown beyond"
         return f"On {label} {asked} {-found['limit']:.3f}: {found['detail']}."
     if found["value"] is None:
         return f"Its {label} are limited to {found['limit']:g}, but were not measured."
+    if found.get("by") == "high":
+        return f"Its {label} are {found['value']:.3g}: {found['detail']}."
     return f"Its {label} are {found['value']:.3g}, above the ceiling of {found['limit']:g}."
 
 
 def _untested(decision: Mapping[str, Any], system: str) -> str:
     """Return the sentence on what could not be tested, so that the promotion does not rest on it."""
-    slices, categories = (_find_criterion(decision, system, name) for name in ("slices", "categories"))
-    untested = [one for one in (slices, categories) if one["passed"] is None and "too_few" not in one]
+    tested = next(one["clauses"] for one in decision["candidates"] if one["system"] == system)
+    untested = [one for one in tested if one["passed"] is None and "too_few" not in one]
+    categories = _find_criterion(decision, system, "categories")
     notes = [f"{CRITERION_LABELS[one['clause']]} ({one['detail']})" for one in untested]
-    few, tested = len(categories.get("too_few", ())), len(categories.get("parts", ()))
+    few, enough = len(categories.get("too_few", ())), len(categories.get("parts", ()))
     if few:
-        notes.append(f"{few} of {few + tested} categories (too few contracts)")
-    return f"Not tested: {' and '.join(notes)}." if notes else ""
+        notes.append(f"{few} of {few + enough} categories (too few contracts)")
+    return f"Not tested: {_listed(notes)}." if notes else ""
+
+
+def _listed(items: list[str]) -> str:
+    return " and ".join([", ".join(items[:-1]), items[-1]] if len(items) > 1 else items)
 
 
 def _others(decision: Mapping[str, Any], best: str) -> str:
@@ -363,7 +390,9 @@ def _newest_decided(run_dir: str | Path) -> runs.Iteration:
 
 def _whole_system(iteration: runs.Iteration, system: str) -> ChampionRecord:
     """Return the record of a system of an iteration; raises InputError unless all its parts are there."""
-    trained = [path.name for path in iteration.path("adapters").glob("*") if has_weights(path)]
+    trained = [
+        path.name for path in iteration.path("adapters").glob("*") if has_weights(path) and path.name not in CONSTANTS
+    ]
     names = [*PROGRAMS, *["retriever"] * (iteration.number > 1), *sorted(trained)]
     if system not in names:
         problem = "has no whole weights in" if iteration.path("adapters", system).is_dir() else "is no system of"

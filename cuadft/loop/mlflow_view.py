@@ -2,8 +2,8 @@
 
     send_mlflow(run, snapshot.finished_snapshots(run))  # returns "sqlite:///.../trackers/mlflow.db"
 
-The experiment has the run folder's name. Scores are metrics such as "test.f1.sft" with the iteration as step, so that
-MLflow's pages compare iterations. With MLFLOW_TRACKING_URI, several run folders share one store and can be compared.
+The experiment has the run folder's name. Scores are metrics such as "test.quote_f1.sft" with the iteration as step, so
+that MLflow's pages compare iterations. With MLFLOW_TRACKING_URI, several run folders share one store and are compared.
 In the registry, a model named after the run has a version for each champion, and the alias "champion" marks the present
 one. Weights are not copied: a version's tags name their place in the run folder, and their hash.
 """

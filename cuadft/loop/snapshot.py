@@ -1,7 +1,7 @@
 """The snapshot of an iteration, which trackers show: parameters, scores, figures and the decision.
 
     snapshot = read_snapshot(iteration)  # from the run folder
-    snapshot.scores()["test", "f1", "sft"]  # {"value": 0.52, "low": 0.45, "high": 0.58, "n": 120.0}
+    snapshot.scores()["test", "quote_f1", "sft"]  # {"value": 0.52, "low": 0.45, "high": 0.58, "n": 120.0}
 
 Secrets, the passwords of addresses and absolute paths are taken out, so that nothing shown leads back to a person's
 computer.

@@ -1,4 +1,4 @@
-"""The state of a run as text: stages, times, scores and decisions, from the files in its folder.
+"""The state of a run as text: stages, times, headline scores and decisions, from the files in its folder.
 
     print(run_status("runs/quickstart"))  # what `cuadft status` prints
 
@@ -26,6 +26,10 @@ from cuadft.loop.lineage import run_iterations
 from cuadft.loop.manifest import Manifest
 from cuadft.loop.stages import STAGES
 from cuadft.models import usage
+
+HEADLINE, BESIDE = "quote_f1", "detection_f1"  # `evaluation.metrics.HEADLINE`, which is not imported: it needs pandas
+MISSING = "not measured"
+OLD_HEADLINE = "f1"  # of scoreboards that older versions wrote
 
 
 def run_status(run_dir: str | Path) -> str:
@@ -67,15 +71,28 @@ def _stage_lines(iteration: Iteration, running: bool) -> list[str]:
 
 
 def _score_lines(iteration: Iteration) -> list[str]:
+    """Return one line per system with its headline scores on test; an older scoreboard has only the former one."""
     path = iteration.path("scoreboard.csv")
     if not path.is_file():
         return []
     with open(path, encoding="utf-8", newline="") as file:
-        rows = [row for row in csv.DictReader(file) if row.get("metric") == "f1" and row.get("split") == "test"]
-    return ["  f1 on test (interval)", *(f"    {row.get('system', '?'):<20}{_score_text(row)}" for row in rows)]
+        rows = [row for row in csv.DictReader(file) if row.get("split") == "test"]
+    first, second, old = (
+        {row.get("system", "?"): _score_text(row) for row in rows if row.get("metric") == metric}
+        for metric in (HEADLINE, BESIDE, OLD_HEADLINE)
+    )
+    if not first:
+        title = f"  {OLD_HEADLINE} on test (interval): an older scoreboard, without {HEADLINE}"
+        return [title, *(f"    {name:<20}{text}" for name, text in old.items())] if old else []
+    width = max(map(len, first.values()))
+    told = (f"    {name:<20}{text:<{width}}  {BESIDE} {second.get(name, MISSING)}" for name, text in first.items())
+    return [f"  {HEADLINE} on test (interval), with {BESIDE} beside it", *told]
 
 
 def _score_text(row: dict[str, str]) -> str:
+    """Return a score with its interval and number of questions."""
+    if row.get("value") == "":
+        return MISSING
     try:
         text = f"{float(row['value']):.3f}"
         if row.get("low") and row.get("high"):

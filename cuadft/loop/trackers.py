@@ -222,7 +222,7 @@ def trackio_exists(run: Path) -> bool:
 
 
 def _as_json(one: Snapshot) -> dict[str, Any]:
-    """Return an iteration as JSON-able values: parameters, scores such as "test/f1/sft", figures and the decision."""
+    """Return an iteration as JSON-able values: parameters, figures, the decision, and scores ("test/quote_f1/sft")."""
     scores = {
         f"{split}/{metric}/{system}" + ("" if part == "value" else f".{part}"): value
         for (split, metric, system), known in one.scores().items()

@@ -35,6 +35,7 @@ KNOWN_FILES = {  # files that no stage records: pattern of the path from the run
     r"feedback\.sqlite(-wal|-shm|-journal)?": "people's verdicts",
     r"history\.jsonl": "history of the champion",
     r"trackers/.+": "files of trackers",
+    r"evaluations/.+": "evaluations of other files",
     r"iter-\d+/manifest\.json": "records of stages",
     r"iter-\d+/by_hand\.json": "champion chosen by hand",
     r"iter-\d+/\.note\.json": "note on calls of an endpoint, for the loop",

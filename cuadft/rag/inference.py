@@ -15,22 +15,22 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
 import dspy
 
 from cuadft.core import files
-from cuadft.core.errors import brief
+from cuadft.core.errors import InputError, brief
 from cuadft.core.files import value_hash
 from cuadft.core.progress import bar
-from cuadft.data.passages import Passage
 from cuadft.evaluation.results import is_reusable, read_predictions
 from cuadft.evaluation.text_scores import NO_CLAUSE
 from cuadft.models.local import LocalEngine
 from cuadft.rag.program import ContractQA, PlainAdapter
 from cuadft.rag.systems import System
+from cuadft.retrieval.retriever import Hit
 
 
 def answer_rows(
@@ -47,6 +47,7 @@ def answer_rows(
 
     `path` (JSON lines) is appended to after each batch. A prediction that it already holds is kept if it comes from
     the same program and weights; it is dropped if its weights or its row have changed, and a failed one is tried again.
+    A greedy answer of the same program and weights in another system's file beside it (*.{split}.jsonl) is copied.
     The rows are cut into batches by their place in `rows`, never by what is left to do, so that a resumed run computes
     the very batches of an unbroken one.
     """
@@ -55,20 +56,44 @@ def answer_rows(
     kept = [earlier[r["id"]] for r in rows if r["id"] in earlier and is_reusable(earlier[r["id"]], r)]
     if path.exists():
         files.write_jsonl(path, kept)
-    done = {p["id"]: p for p in kept}
+    done, named = {p["id"]: p for p in kept}, {"system": system, "split": split, "fingerprint": fingerprint}
+    lacking = [r for r in rows if r["id"] not in done]
+    if _is_greedy(lm) and (copied := [p | named for p in _answers_beside(path, split, fingerprint, lacking)]):
+        files.append_jsonl(path, copied)
+        done |= {p["id"]: p for p in copied}
     progress = bar(len(rows), f"{system} on {split}")
-    progress.update(len(kept))
+    progress.update(len(done))
     for start in range(0, len(rows), batch_size):
         batch = rows[start : start + batch_size]
         todo = [r for r in batch if r["id"] not in done]
         if todo:
-            named = {"system": system, "split": split, "fingerprint": fingerprint}
             made = [prediction | named for prediction in _answer_batch(program, lm, todo, batch_size)]
             files.append_jsonl(path, made)
             done |= {p["id"]: p for p in made}
             progress.update(len(made))
     progress.close()
     return [done[r["id"]] for r in rows]
+
+
+def _is_greedy(lm: dspy.LM) -> bool:
+    """Tell whether the LM gives one answer to a prompt, however often it is asked."""
+    return lm.kwargs.get("temperature") == 0
+
+
+def _answers_beside(
+    path: Path, split: str, fingerprint: str, lacking: Sequence[dict[str, Any]]
+) -> list[dict[str, Any]]:
+    """Return the answers to the lacking rows that the files of other systems beside `path` hold.
+
+    A file that cannot be read is passed over: the system that it belongs to reports it.
+    """
+    wanted, found = {row["id"]: row for row in lacking}, {}
+    for other in sorted(path.parent.glob("*.jsonl")) if wanted else []:
+        if other != path and other.name.endswith(f".{split}.jsonl"):
+            with suppress(InputError, KeyError):
+                same = [p for p in read_predictions(other) if p.get("fingerprint") == fingerprint and p["id"] in wanted]
+                found |= {p["id"]: p for p in same if is_reusable(p, wanted[p["id"]])}
+    return [found[id_] for id_ in wanted if id_ in found]
 
 
 def compare_answers(systems: Sequence[System], rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -133,15 +158,17 @@ def _prediction(
     return row | {
         "answer": None if result is None else result.answer,
         "spans": [] if result is None else result.spans,
-        "passages": [] if result is None else [_passage_record(hit.passage, hit.score) for hit in result.hits],
+        "passages": [] if result is None else [passage_record(hit) for hit in result.hits],
         "error": None if error is None else brief(error),
         "seconds": round(seconds, 4),
         "prompt_tokens": _prompt_tokens(result),
     }
 
 
-def _passage_record(passage: Passage, score: float) -> dict[str, Any]:
-    return {"index": passage.index, "start": passage.start, "end": passage.end, "score": round(float(score), 6)}
+def passage_record(hit: Hit) -> dict[str, Any]:
+    """Return what a prediction keeps of a passage: its place in the contract, and its score."""
+    found = hit.passage
+    return {"index": found.index, "start": found.start, "end": found.end, "score": round(float(hit.score), 6)}
 
 
 def _prompt_tokens(result: dspy.Prediction | None) -> int | None:

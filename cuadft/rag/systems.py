@@ -1,8 +1,9 @@
 """The systems that a run compares: which program with which language model stands behind a name such as "sft".
 
 "rag" and "rag_compiled" are the untuned model with the plain and with the compiled prompt. "incumbent" is the champion
-that the iteration started from, and "retriever" is that champion with this iteration's retriever. Any other name, such
-as "sft" or "dpo", is a folder in the iteration's adapters/. For example:
+that the iteration started from, "retriever" is that champion with this iteration's retriever, and "champion" is the
+one that the iteration leaves. Any other name, such as "sft" or "dpo", is a folder in the iteration's adapters/. For
+example:
 
     embedder = "sentence-transformers/all-MiniLM-L6-v2"
     untuned, sft = build_systems(iteration, ["rag", "sft"], model="tiny", embedder=embedder)
@@ -28,6 +29,7 @@ from cuadft.models.weights import find_weights
 from cuadft.rag.program import ContractQA, load_program
 from cuadft.retrieval.saved import add_missing_contracts, load_retriever_folder
 
+CHAMPION = "champion"  # the system that the iteration leaves, by its gate or by hand
 ASKED_FILES = ("train", "dev", "test", "slices")  # data files whose rows a system may be asked
 
 
@@ -87,9 +89,16 @@ def start_weights(iteration: runs.Iteration) -> Path | None:
     return iteration.run / weights if weights else None
 
 
+def find_record(iteration: runs.Iteration, name: str, tuned_program: str = "rag") -> runs.ChampionRecord:
+    """Return the record of a system by the name that `build_systems` takes."""
+    if name == CHAMPION:
+        return runs.outgoing_champion(iteration)
+    return runs.system_record(iteration, name, tuned_program)
+
+
 def _find_parts(iteration: runs.Iteration, name: str, tuned_program: str) -> _Parts:
     """Return where the parts of a system are saved, as its record in the run says."""
-    record = runs.system_record(iteration, name, tuned_program)
+    record = find_record(iteration, name, tuned_program)
     paths = {part: iteration.run / record[part] if record[part] else None for part in _Parts._fields}
     return _Parts(
         program=paths["program"] or iteration.path("program", "rag.json"),
@@ -102,7 +111,7 @@ def _check_weights(name: str, weights: Path | None) -> None:
     """Raise InputError if a system's folder of weights lacks them; None stands for the base model."""
     if weights is None or _is_adapter(weights) or (weights / "config.json").is_file():
         return
-    if name in ("incumbent", "retriever"):
+    if name in ("incumbent", "retriever", CHAMPION):
         advice = "choose another champion with `cuadft promote` or `cuadft rollback`"
     else:
         stages = "run 04_fine_tune (for sft) or 06_align (for aligned ones) of this iteration first"

@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -92,7 +92,8 @@ def measure_saved(
     wanted = _read_contracts(cuad, only)
     retriever = _load_retriever(folder, embedder, reranker)
     left_out = {} if include_trained else _left_out(folder, retriever, wanted)
-    for line in _left_out_lines(wanted, left_out, include_trained):
+    flattered = "those that the retriever was trained or tuned on are among them, which flatters it"
+    for line in [f"{len(wanted)} contracts; {flattered}."] if include_trained else left_out_lines(wanted, left_out):
         log(line)
     measured = _not_left_out(wanted, left_out)
     started = time.monotonic()
@@ -185,20 +186,20 @@ def _needs_embedder(settings: dict[str, Any]) -> bool:
 
 def _left_out(folder: Path, retriever: Retriever, wanted: Iterable[Contract]) -> dict[str, str]:
     learned = saved.learned_from(folder, retriever)
-    rest = {c.title: c.text for c in wanted if c.title not in learned}
     held = rows.passages_by_contract(p for p in retriever.passages if p.contract in learned)
-    copied = saved.copies_of_learned(rest, {title: join_passages(own)[0] for title, own in held.items()})
-    why = {title: f"shares half its wording with '{other}', {learned[other]}" for title, other in copied.items()}
-    return {c.title: learned.get(c.title) or why[c.title] for c in wanted if c.title in learned or c.title in why}
+    return saved.known_contracts(wanted, learned, {title: join_passages(own)[0] for title, own in held.items()})
 
 
-def _left_out_lines(wanted: Sequence[Contract], left_out: dict[str, str], include_trained: bool) -> list[str]:
-    if include_trained:
-        flattered = "those that the retriever was trained or tuned on are among them, which flatters it"
-        return [f"{len(wanted)} contracts; {flattered}."]
-    named = [f"  {title}: {why}" for title, why in list(left_out.items())[:TITLES_SHOWN]]
-    more = [f"  and {len(left_out) - TITLES_SHOWN} more"] if len(left_out) > TITLES_SHOWN else []
-    return [f"{len(wanted)} contracts, {len(left_out)} of them left out" + (":" if named else "."), *named, *more]
+def left_out_lines(wanted: Sequence[Contract], left_out: Mapping[str, str], *, shown: int = TITLES_SHOWN) -> list[str]:
+    """Return lines on the contracts that are left out and why; `shown` of them are named."""
+    head = f"{len(wanted)} contracts, {len(left_out)} of them left out"
+    return [f"{head}:", *named_lines(left_out, shown)] if left_out else [f"{head}."]
+
+
+def named_lines(reasons: Mapping[str, str], shown: int) -> list[str]:
+    """Return a line for each title with its reason; after `shown` lines the rest is counted."""
+    named = [f"  {title}: {why}" for title, why in list(reasons.items())[:shown]]
+    return named + ([f"  and {len(reasons) - shown} more"] if len(reasons) > shown else [])
 
 
 def _add_contracts(retriever: Retriever, measured: Sequence[Contract], size: int | None, overlap: float | None) -> str:

@@ -21,7 +21,8 @@ from cuadft.core import files, runs
 from cuadft.core.errors import InputError
 from cuadft.core.runs import incoming_champion
 from cuadft.data import rows
-from cuadft.data.contracts import Row
+from cuadft.data.contracts import Contract, Row
+from cuadft.data.passages import Passage, cut_passages, join_passages
 from cuadft.data.splits import near_duplicates
 from cuadft.models import weights
 from cuadft.retrieval.embedder import Embedder
@@ -32,7 +33,7 @@ MODELS_FILE = "models.json"  # in a retriever's folder: how its embedder compute
 LEARNED_FILE = "origin.json"  # in a retriever's folder: the contracts that it learned from
 TRAINED, TUNED = "trained on", "settings chosen on"
 # an iteration's data files of rows, and what the retriever did with their contracts
-LEARNED_ROWS = {"dev": TUNED, "dev_clauses": TUNED, "synthetic": TRAINED, "train": TRAINED}
+LEARNED_ROWS = {"dev": TUNED, "dev_questions": TUNED, "synthetic": TRAINED, "train": TRAINED}
 SHINGLE, CONTAINMENT = 8, 0.5  # the same as in the splits: see `data.splits.near_duplicates`
 
 
@@ -121,13 +122,50 @@ def add_missing_contracts(retriever: Retriever, run: Path, wanted: Iterable[str]
     Raises InputError if it doesn't say how they were cut.
     """
     new = set(wanted) - {passage.contract for passage in retriever.passages}
-    if new and retriever.cutting is None:
+    if new:
+        retriever.add(rows.contract_passages(run, new, *_known_cutting(retriever, new)))
+
+
+def with_texts(retriever: Retriever, contracts: Sequence[Contract]) -> Retriever:
+    """Return the retriever with exactly these texts of the contracts, cut into passages as its own were.
+
+    It takes in the contracts that it lacks. If it holds another text under one of the titles, another retriever is
+    returned, in which the given text stands instead; vectors that are cached are not computed again. Raises InputError
+    if the retriever doesn't say how its passages were cut.
+    """
+    held = {title: join_passages(own)[0] for title, own in rows.passages_by_contract(retriever.passages).items()}
+    new = [contract for contract in contracts if held.get(contract.title) != contract.text]
+    if not new:
+        return retriever
+    size, overlap = _known_cutting(retriever, {contract.title for contract in new})
+    made = [p for c in new for p in cut_passages(c.text, contract=c.title, size=size, overlap=overlap)]
+    if replaced := {contract.title for contract in new} & held.keys():
+        return _with_passages(retriever, [*(p for p in retriever.passages if p.contract not in replaced), *made])
+    retriever.add(made)
+    return retriever
+
+
+def _with_passages(retriever: Retriever, passages: Sequence[Passage]) -> Retriever:
+    """Return a retriever like the given one over other passages."""
+    return Retriever(
+        passages,
+        retriever.embedder,
+        feedback=retriever.feedback,
+        classifier=retriever.classifier,
+        reranker=retriever.reranker,
+        cutting=retriever.cutting,
+        **retriever.settings,
+    )
+
+
+def _known_cutting(retriever: Retriever, new: Iterable[str]) -> tuple[int, float]:
+    """Return the size and overlap with which the retriever's passages were cut."""
+    if retriever.cutting is None:
         raise InputError(
             f"The retriever lacks {min(new)!r} and does not say how its passages were cut: run 02_rag_compile "
             "of the iteration before again"
         )
-    if new:
-        retriever.add(rows.contract_passages(run, new, *retriever.cutting))
+    return retriever.cutting
 
 
 def note_learned(folder: Path, *, trained: Iterable[str], tuned: Iterable[str]) -> None:
@@ -142,13 +180,19 @@ def learned_from(folder: Path, retriever: Retriever) -> dict[str, str]:
     that was moved away from its run still has the first three.
     """
     note = files.read_json(folder / LEARNED_FILE) if (folder / LEARNED_FILE).is_file() else {}
-    found = dict.fromkeys(note.get("tuned", []), TUNED)
-    for name, how in LEARNED_ROWS.items():
-        for path in _row_files(folder.resolve().parent, name):
-            found |= {row["contract"]: how for row in files.read_jsonl(path)}
+    found = dict.fromkeys(note.get("tuned", []), TUNED) | learned_in_data(folder.resolve().parent)
     spans = retriever.feedback.spans if retriever.feedback else []
     folds = retriever.classifier.fold_of if retriever.classifier else {}
     return found | dict.fromkeys([*note.get("trained", []), *(span["contract"] for span in spans), *folds], TRAINED)
+
+
+def learned_in_data(iteration: Path) -> dict[str, str]:
+    """Return the titles of the contracts in the data of an iteration's folder and the earlier ones, each with how."""
+    found: dict[str, str] = {}
+    for name, how in LEARNED_ROWS.items():
+        for path in _row_files(iteration, name):
+            found |= {row["contract"]: how for row in files.read_jsonl(path)}
+    return found
 
 
 def _row_files(iteration: Path, name: str) -> list[Path]:
@@ -157,6 +201,19 @@ def _row_files(iteration: Path, name: str) -> list[Path]:
         return []
     found = sorted(iteration.parent.glob(f"iter-*/data/{name}.jsonl"))
     return [path for path in found if path.parents[1].name <= iteration.name]
+
+
+def known_contracts(wanted: Iterable[Contract], learned: Mapping[str, str], texts: Mapping[str, str]) -> dict[str, str]:
+    """Return the titles of the wanted contracts that were learned from, in their order, each with the reason.
+
+    learned: titles, each with how (TRAINED or TUNED). texts: the texts of these contracts as far as they are known; a
+    contract that shares half its wording with one of them counts as learned from, too.
+    """
+    contracts = list(wanted)
+    rest = {c.title: c.text for c in contracts if c.title not in learned}
+    copied = copies_of_learned(rest, texts)
+    why = {title: f"shares half its wording with '{other}', {learned[other]}" for title, other in copied.items()}
+    return {c.title: learned.get(c.title) or why[c.title] for c in contracts if c.title in learned or c.title in why}
 
 
 def copies_of_learned(texts: Mapping[str, str], learned: Mapping[str, str]) -> dict[str, str]:

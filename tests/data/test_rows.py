@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from cuadft.core import files, runs
 from cuadft.core.errors import InputError
 from cuadft.data.contracts import Contract
+from cuadft.data.cuad import official_test_titles
 from cuadft.data.rows import (
     PLAIN,
     SPLITS,
@@ -47,7 +48,7 @@ CONTRACTS = [contract(f"c{i}") for i in range(8)]
 
 
 def freeze(run, contracts=CONTRACTS, **changed):
-    return freeze_splits(run, contracts, **({"dev": 2, "test": 2, "seed": 7, "split_unit": "group"} | changed))
+    return freeze_splits(run, contracts, **({"dev": 2, "test": 2, "seed": 7, "split": "group"} | changed))
 
 
 def sizes(records):
@@ -100,17 +101,31 @@ def test_related_contracts_stand_in_one_split(tmp_path):
         assert split["copy"] == split["c0"] and split["f1"] == split["f2"]
 
 
-def test_without_a_split_unit_every_contract_is_in_every_split(tmp_path):
-    records = freeze(tmp_path, split_unit="none")
+def test_without_a_split_every_contract_is_in_every_split(tmp_path):
+    records = freeze(tmp_path, split="none")
     for split in SPLITS:
         assert split_titles(records, split) == [c.title for c in CONTRACTS]
     assert_no_leak(rows_of_contracts(CONTRACTS, ["c0"]), records)  # nothing is held out: nothing can leak
 
 
-def test_an_unknown_split_unit_is_refused(tmp_path):
-    with pytest.raises(InputError, match="split_unit 'contract': choose group or none"):
-        freeze(tmp_path, split_unit="contract")
+def test_an_unknown_split_is_refused(tmp_path):
+    with pytest.raises(InputError, match="split 'contract': choose group, official or none"):
+        freeze(tmp_path, split="contract")
     assert not (tmp_path / "contracts.jsonl").exists()
+
+
+def test_the_official_split_is_drawn_once_from_cuads_own_test_contracts(tmp_path):
+    official = sorted(official_test_titles())[:3]
+    contracts = [*CONTRACTS, *map(contract, official)]
+    first = freeze(tmp_path, contracts, split="official", test=1)
+    assert sorted(split_titles(first, "test")) == official and sizes(first) == {"train": 6, "dev": 2, "test": 3}
+    assert freeze(tmp_path, contracts, split="official", seed=8, dev=1) == first
+    assert freeze(tmp_path / "again", contracts[::-1], split="official", test=5)[::-1] == first
+    with pytest.raises(InputError, match=f"'{official[0]}' is held out"):
+        assert_no_leak(rows_of_contracts(contracts, official), first)
+    with pytest.raises(InputError, match="none of the 102 test contracts .* among the 8 contracts"):
+        freeze(tmp_path / "none", split="official")
+    assert not (tmp_path / "none" / "contracts.jsonl").exists()
 
 
 def test_titles_of_an_unknown_split_are_refused(tmp_path):
@@ -181,8 +196,8 @@ def test_slice_contracts_are_held_out_like_dev_and_test(tmp_path):
         add_plain_contracts(tmp_path, [contract("mine", CONTRACTS[0].text + " End.")])
 
 
-def test_without_a_split_unit_no_contract_is_in_a_slice_of_its_own(tmp_path):
-    assert split_titles(freeze(tmp_path, split_unit="none"), "slice") == []
+def test_without_a_split_no_contract_is_in_a_slice_of_its_own(tmp_path):
+    assert split_titles(freeze(tmp_path, split="none"), "slice") == []
 
 
 # --- select

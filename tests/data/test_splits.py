@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 from collections import Counter
+from dataclasses import replace
+from importlib import resources
 from pathlib import Path
 
 import pytest
@@ -13,7 +16,15 @@ from hypothesis import strategies as st
 
 from cuadft.core.errors import InputError
 from cuadft.data.contracts import Contract, read_contracts
-from cuadft.data.splits import contract_groups, largest_overlap, split_groups
+from cuadft.data.cuad import is_official_test, official_test_titles
+from cuadft.data.splits import (
+    compare_splits,
+    contract_groups,
+    largest_overlap,
+    relatives_in_training,
+    split_groups,
+    split_official,
+)
 
 CUAD = Path(os.environ.get("CUADFT_CUAD") or Path(__file__).parents[3] / "shared" / "cuad" / "CUAD_v1.zip")
 
@@ -183,3 +194,91 @@ def test_blanks_to_fill_in_are_no_words_so_that_two_forms_of_one_text_are_one_gr
     text = words(60, 1)
     form = " ____ ".join(text.split())
     assert len(set(contract_groups([Contract("a", text, "", "a"), Contract("b", form, "", "b")]).values())) == 1
+
+
+def official_corpus(sizes: list[int], official: int) -> tuple[list[Contract], list[str]]:
+    """Return the contracts of `corpus`, the first one of each of the first `official` filers being an official test."""
+    titles = dict(zip([f"{filer}-0" for filer in range(official)], sorted(official_test_titles()), strict=False))
+    contracts = [replace(each, title=titles.get(each.title, each.title)) for each in corpus(sizes)]
+    return contracts, list(titles.values())
+
+
+def records_of(contracts: list[Contract], groups: dict[str, int], split: dict[str, str]) -> list[dict]:
+    return [each.record(group=groups[each.title], split=split[each.title]) for each in contracts]
+
+
+def test_the_official_titles_are_those_of_cuads_test_file() -> None:
+    stored = json.loads(resources.files("cuadft.data").joinpath("official_test.json").read_text("utf-8"))
+    assert len(stored["titles"]) == len(official_test_titles()) == 102
+    assert any(title != title.strip() for title in stored["titles"])  # as in the file
+    assert "TheAtticusProject/cuad" in stored["source"] and "CC BY 4.0" in stored["source"]
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.integers(1, 4), min_size=5, max_size=12), st.integers(1, 3), st.integers(1, 3), st.randoms())
+def test_the_official_split_tests_on_cuads_contracts_and_cuts_no_group_between_train_and_dev(
+    sizes: list[int], official: int, dev: int, dice: random.Random
+) -> None:
+    contracts, titles = official_corpus([*sizes, 1, 1], official)
+    groups = contract_groups(contracts)
+    result = split_official(contracts, groups, dev=dev, seed=3)
+    assert sorted(title for title, name in result.items() if name == "test") == sorted(titles)
+    others = {(groups[title], name) for title, name in result.items() if name != "test"}
+    assert len({number for number, _ in others}) == len(others) and set(result.values()) == {"train", "dev", "test"}
+    shuffled = dice.sample(contracts, len(contracts))
+    assert split_official(shuffled, groups, dev=dev, seed=3) == result
+    records = records_of(contracts, groups, result)
+    for each in relatives_in_training(records):
+        own = {title for title in result if groups[title] == groups[each["title"]] and result[title] == "train"}
+        assert each["split"] == "test" and each["relatives"] == sorted(own) and own
+    related = {each["title"] for each in relatives_in_training(records)}
+    assert all(
+        title in related or all(result[other] != "train" for other in result if groups[other] == groups[title])
+        for title in titles
+    )
+
+
+def test_official_titles_are_compared_without_blanks_at_their_ends() -> None:
+    title = sorted(official_test_titles())[0]
+    contracts = [Contract(f"{title} ", words(30, 1)), *corpus([1, 1, 1])]
+    assert split_official(contracts, contract_groups(contracts), dev=1, seed=0)[f"{title} "] == "test"
+
+
+def test_an_official_split_without_official_contracts_is_refused() -> None:
+    contracts = corpus([1] * 5)
+    with pytest.raises(InputError, match="none of the 102 test contracts .* among the 5 contracts.*split group"):
+        split_official(contracts, contract_groups(contracts), dev=1, seed=0)
+
+
+def test_the_official_split_and_one_by_groups_stand_side_by_side() -> None:
+    contracts, titles = official_corpus([2, 2, 1, 1, 1, 1, 1], 3)
+    groups = contract_groups(contracts)
+    split = split_official(contracts, groups, dev=1, seed=3) | {"0-1": "train", "1-1": "dev"}
+    records = records_of(contracts, groups, split)
+    records = [r | {"text": records[0]["text"]} if r["title"] == "0-1" else r for r in records]
+    dev = sum(r["split"] == "dev" for r in records)
+    official, group = compare_splits(records, seed=3)
+    related = "test with a relative in training"
+    assert (official["split"], official["dev"], official["test"], official[related]) == ("official", dev, 3, 1)
+    assert relatives_in_training(records)[0] == {"title": titles[0], "split": "test", "relatives": ["0-1"]}
+    assert official["largest overlap"] == 1.0 > group["largest overlap"]
+    assert (group["split"], group["test"], group[related]) == ("group", 3, 0)
+    # what a slice holds out later was training when the splits were drawn
+    later = [r | {"split": "slice"} if r["split"] == "train" else r for r in records]
+    assert compare_splits(later, seed=3) == [official, group]
+
+
+@pytest.mark.skipif(not CUAD.is_file(), reason="CUAD_v1.zip not here; set CUADFT_CUAD")
+def test_88_contracts_of_the_real_copy_are_in_the_official_test_and_some_have_relatives_in_training() -> None:
+    contracts = read_contracts(CUAD)
+    groups = contract_groups(contracts)
+    records = records_of(contracts, groups, split_official(contracts, groups, dev=20, seed=7))
+    assert Counter(r["split"] for r in records) == {"train": 342, "dev": 20, "test": 88}
+    related = [each["title"].lower() for each in relatives_in_training(records)]
+    assert all(any(title.startswith(name) for title in related) for name in ("soupman", "cardlytics", "womensgolf"))
+
+
+def test_only_contracts_of_the_official_test_split_make_an_official_test():
+    titles = sorted(official_test_titles())[:3]
+    assert is_official_test([titles[0] + "  ", titles[1]])  # some of CUAD's own titles end in blanks
+    assert not is_official_test([*titles, "Another agreement"]) and not is_official_test([])

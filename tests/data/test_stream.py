@@ -206,19 +206,26 @@ def test_an_iteration_takes_its_slice_and_asks_the_same_dev_and_test_questions_a
     for number in (1, 2):
         iteration = runs.Iteration(tmp_path, number)
         iteration.dir.mkdir()
-        frozen = rows.freeze_splits(tmp_path, found, dev=3, test=4, seed=7, split_unit="group")
+        frozen = rows.freeze_splits(tmp_path, found, dev=3, test=4, seed=7, split="group")
         parts.append(stream.next_slice(iteration, found, frozen, stream="by_type", **settings))
         sets.append(stream.question_sets(parts[-1], iteration, seed=7, **sizes))
     assert [part.number for part in parts] == [1, 2] and not parts[0].replayed and not parts[0].earlier
     assert set(parts[1].earlier) == set(parts[0].new) and set(parts[1].replayed) <= set(parts[0].new)
     assert parts[1].train == parts[1].new + parts[1].replayed
-    assert [sets[0][name] for name in ("dev", "test", "dev_clauses")] == [
-        sets[1][n] for n in ("dev", "test", "dev_clauses")
-    ]
+    same = ("dev", "test", "dev_questions", "test_clauses")
+    assert [sets[0][name] for name in same] == [sets[1][name] for name in same]
     assert {row["contract"] for row in sets[1]["train"]} == set(parts[1].train)
     assert (len(sets[0]["dev"]), len(sets[0]["test"])) == (6, 8)
     assert Counter(row["slice"] for row in sets[1]["slices"]) == {1: 4, 2: 4}
-    assert all(row["answers"] for row in sets[0]["test_clauses"])
+    assert (
+        sum(row["weight"] for row in sets[0]["dev"]) == pytest.approx(3 * 41)
+        and len(sets[0]["dev_questions"]) == 3 * 41
+    )
+    held = rows.rows_of_contracts(found, rows.split_titles(frozen, "test"))
+    assert sets[0]["test_clauses"] == [row for row in held if row["answers"]]
+    assert not any(
+        "weight" in row for name in ("train", "slices", "dev_questions", "test_clauses") for row in sets[0][name]
+    )
     leaked = replace(parts[0], new=[r["title"] for r in parts[0].records if r["split"] == "test"])
     with pytest.raises(InputError, match="held out"):
         stream.question_sets(leaked, runs.Iteration(tmp_path, 1), seed=7, **sizes)

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import astuple
+from functools import partial
 
 import clustered
 import numpy as np
@@ -11,15 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cuadft.core.errors import InputError
+from cuadft.evaluation import compare
 from cuadft.evaluation.bootstrap import studentise
-from cuadft.evaluation.compare import (
-    DELTA_COLUMNS,
-    comparisons,
-    detectable_difference,
-    holm,
-    paired_delta,
-    paired_deltas,
-)
+from cuadft.evaluation.compare import DELTA_COLUMNS, comparisons, detectable_difference, holm
+
+paired_delta = partial(compare.paired_delta, metric="f1")  # the frames here hold plain scores, without counts
+paired_deltas = partial(compare.paired_deltas, metrics=("f1",))
 
 
 def frame(values, contracts=None, *, ids=None, system="a", split="test", seed=0, **columns):
@@ -280,4 +278,15 @@ def test_comparisons_pair_each_with_rag_and_aligned_ones_with_sft():
         ("rag", "sft"),
     ]
     assert comparisons(["rag"]) == [] == comparisons([])
+
+
+def test_comparisons_hold_trained_systems_against_the_best_passage_and_never_compare_constants():
+    assert comparisons(["always_refuses", "top_passage", "rag", "sft"]) == [("rag", "sft"), ("top_passage", "sft")]
+    assert comparisons(["always_refuses", "top_passage"]) == []
+
+
+def test_rows_of_different_weight_are_paired_by_weight():
+    same = {"ids": ["1", "2", "3"], "weight": [1.0, 1.0, 4.0]}
+    a, b = frame([0.0, 0.0, 0.0], list("xyz"), **same), frame([1.0, 1.0, 0.5], list("xyz"), **same)
+    assert paired_delta(a, b, seed=1).value == pytest.approx((1 + 1 + 4 * 0.5) / 6)
     assert comparisons(["sft", "dpo", "kto"]) == [("sft", "dpo"), ("sft", "kto")]  # each once: Holm counts them

@@ -146,7 +146,7 @@ def test_failure_is_a_change_and_is_named():
 @pytest.mark.parametrize(
     "change, settings, message",
     [
-        ({}, {"metric": "f2"}, "Unknown metric 'f2': choose from f1"),
+        ({}, {"metric": "f2"}, "Unknown metric 'f2': choose from quote_f1"),
         ({"question": "Another?"}, {}, "Row 'q0' has another question before than after"),
         ({"answers": [], "is_impossible": True}, {}, "Row 'q0' has another answers"),
         ({}, {"metric": "judge_score"}, "no column 'judge_score'"),

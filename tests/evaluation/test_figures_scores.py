@@ -64,7 +64,7 @@ def delta_table(n=2, p_holm=(0.002, 0.31), detectable=(0.04, 0.11)):
             "split": "test",
             "baseline": "sft",
             "system": s,
-            "metric": "f1",
+            "metric": "quote_f1",
             "value": -0.01,
             "low": -0.1,
             "high": 0.1,
@@ -199,14 +199,14 @@ def lines_of(figure):
 
 
 def test_spread_over_seeds_is_drawn_beside_the_interval():
-    figure = scores.benchmark_figure(board(["sft"], metrics=["f1"], seeds=3))
+    figure = scores.benchmark_figure(board(["sft"], metrics=["quote_f1"], seeds=3))
     drawn = [tuple(line.get_xdata()) for line in lines_of(figure) if len(line.get_xdata()) == 2]
     assert drawn == [(0.4, 0.6), (0.45, 0.7)] and "bracket: lowest to highest of 3 seeds" in texts(figure)
     assert figure.axes[0].get_xlim()[1] > 0.7
 
 
 def test_one_seed_draws_no_bracket():
-    figure = scores.benchmark_figure(board(["sft"], metrics=["f1"]))
+    figure = scores.benchmark_figure(board(["sft"], metrics=["quote_f1"]))
     assert len(lines_of(figure)) == 2 and "bracket" not in texts(figure)
 
 
@@ -267,7 +267,7 @@ def test_no_two_systems_look_alike():
 
 
 def test_metric_or_split_without_rows_is_named():
-    with pytest.raises(InputError, match="no 'f1' on split 'dev'"):
+    with pytest.raises(InputError, match="no 'quote_f1' on split 'dev'"):
         scores.benchmark_figure(board(), split="dev")
 
 

@@ -326,7 +326,7 @@ def test_faulty_frame_is_refused(tmp_path, broken, message):
 
 
 def test_unknown_metric_is_refused(tmp_path):
-    with pytest.raises(InputError, match="Invalid metric 'f2': choose from f1"):
+    with pytest.raises(InputError, match="Invalid metric 'f2': choose from quote_f1"):
         forgetting.collect_stream_scores(scored(1), runs.Iteration(tmp_path, 1), None, metric="f2")
 
 

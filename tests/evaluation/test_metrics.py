@@ -6,12 +6,13 @@ import time
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cuadft.core.errors import InputError
 from cuadft.evaluation import metrics
-from cuadft.evaluation.metrics import METRICS, WEIGHT_COLUMNS, metric_weights, score_predictions
+from cuadft.evaluation.metrics import HEADLINE, METRICS, WEIGHT_COLUMNS, metric_weights, score_predictions
+from cuadft.evaluation.scoreboard import make_scoreboard
 from cuadft.evaluation.text_scores import NO_CLAUSE, exact_match, normalise_answer, token_f1, token_overlap
 
 ANSWERS = st.sampled_from([NO_CLAUSE, "", "...", "Paris", None])
@@ -270,3 +271,41 @@ def test_every_metric_that_tables_show_is_computed_for_some_answer():
     frame = score_predictions(rows)
     never = [name for name in METRICS if name not in metrics.JUDGED and frame[name].isna().all()]
     assert never == [], "METRICS names what score_predictions never computes"
+
+
+@settings(deadline=None)
+@given(st.lists(st.tuples(st.booleans(), ANSWERS, st.integers(1, 4)), min_size=1, max_size=25))
+def test_quote_and_detection_scores_are_the_ratios_of_counts_that_they_claim_to_be(cases):
+    rows = [
+        row(answer, ("Paris",) if clause else (), id=f"q{n}", weight=w) for n, (clause, answer, w) in enumerate(cases)
+    ]
+    frame = score_predictions(rows)
+    both = answered = clauses = quoted = 0.0
+    for clause, answer, weight in cases:
+        says = answer == "Paris"  # the other answers refuse or failed
+        answered, clauses, both = answered + weight * says, clauses + weight * clause, both + weight * (says and clause)
+        quoted += weight * token_f1(answer, ["Paris"]) * (says and clause)
+    expected = {
+        "quote_f1": (2 * quoted, answered + clauses),
+        "detection_f1": (2 * both, answered + clauses),
+        "detection_precision": (both, answered),
+        "detection_recall": (both, clauses),
+    }
+    for name, (top, bottom) in expected.items():
+        weight = metric_weights(frame, name) * frame[name].notna()
+        assert weight.sum() == pytest.approx(bottom)
+        assert (frame[name].fillna(0) * weight).sum() == pytest.approx(top)
+
+
+def test_a_row_that_stands_for_two_questions_counts_like_two_rows():
+    one_row = [row("Paris", id="a"), row("Paris", (), id="b", weight=2.0), row(NO_CLAUSE, id="c")]
+    two_rows = [row("Paris", id="a"), *(row("Paris", (), id=f"b{n}") for n in range(2)), row(NO_CLAUSE, id="c")]
+    boards = [
+        make_scoreboard(score_predictions(rows), n_resamples=100).set_index("metric")["value"]
+        for rows in (one_row, two_rows)
+    ]
+    assert boards[0].drop("seconds").to_dict() == pytest.approx(boards[1].drop("seconds").to_dict(), nan_ok=True)
+
+
+def test_the_headline_figures_stand_first():
+    assert list(METRICS)[:2] == list(HEADLINE) == ["quote_f1", "detection_f1"]

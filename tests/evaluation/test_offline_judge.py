@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from cuadft.core.errors import InputError
 from cuadft.evaluation import offline_judge
-from cuadft.evaluation.offline_judge import CONTRADICTED, DENIED_RIGHTLY, OfflineJudge, compare_references
+from cuadft.evaluation.offline_judge import CONTRADICTED, OfflineJudge, compare_references
 from cuadft.evaluation.text_scores import NO_CLAUSE
 
 QUESTION = "Can a party terminate this contract without cause?"
@@ -40,7 +40,8 @@ def test_a_refusal_is_right_exactly_where_there_is_no_clause():
 
 
 def test_a_denial_in_other_words_counts_as_one():
-    assert score("The contract does not contain a non-compete clause.") == DENIED_RIGHTLY
+    assert score("The contract does not contain a non-compete clause.") == 1
+    assert score(f"The contract does not contain a non-compete clause. {CLAUSE}") == 0
     assert score("The contract does not mention termination for convenience.", CLAUSE) < 0.2
     assert score("Each party shall keep the terms confidential.") == 0
 
@@ -65,6 +66,7 @@ def test_an_answer_without_a_word_that_counts_refuses(blank):
     assert score(blank, CLAUSE) == 0 and score(blank) == 1
     assert score(blank, "____") == 1 and score(CLAUSE, "____") == 0  # nor does a gold span without one
     assert 0 < score("[***]", "for a period of [***] from delivery") < 1 == score("[***]", "[***]")  # redacted
+    assert score("[***]") == 0
 
 
 def test_an_answer_that_says_more_of_the_clause_scores_more():

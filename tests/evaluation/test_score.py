@@ -58,8 +58,9 @@ def test_a_call_writes_every_result_and_nothing_else(project):
     assert board.loc[("a", "em"), "value"] == 1 and board.loc[("b", "em"), "value"] == 0.25
     assert board.loc[("a", "em"), "n_questions"] == 12  # what was resampled
     deltas = read(project, "deltas.csv").set_index("metric")
-    assert deltas.loc["f1", "value"] == pytest.approx(done.frame.groupby("system")["f1"].mean().diff().iloc[-1])
-    assert set(deltas.index) == {"f1", "reference_score"} and deltas["p_holm"].notna().all()
+    values = done.scoreboard[done.scoreboard["metric"] == "quote_f1"].set_index("system")["value"]
+    assert deltas.loc["quote_f1", "value"] == pytest.approx(values["b"] - values["a"])
+    assert set(deltas.index) == {"quote_f1", "reference_score"} and deltas["p_holm"].notna().all()
     report = (project / "scores" / "report.md").read_text()
     assert "24 answers of 2 systems to 12 questions" in report and "question from 'question'" in report
     assert "nothing about other contracts" in report and "no calibration report" in report
@@ -91,16 +92,35 @@ def test_rows_keep_the_order_of_the_input_with_failed_answers_counted(project):
 
 def test_a_file_of_failed_answers_only_is_scored_zero(project):
     write(project / "a.csv", [r | {"response": ""} for r in rows(3)])
-    board = score.score_files(["a.csv"], **FAST).scoreboard.set_index("metric")
+    board = score.score_files(["a.csv"], **FAST).scoreboard
+    board = board[board["system"] == "a"].set_index("metric")
     assert board.loc["f1", "value"] == 0 and board.loc["f1", "failed"] == 12
     assert board.loc["reference_score", "value"] == 0
+
+
+def test_always_refusing_stands_beside_the_systems_of_the_files(project):
+    given = [
+        {"question": f"Q{i}", "reference": "7" if i % 3 else "There is no such clause.", "answer": "7"}
+        for i in range(12)
+    ]
+    write(project / "a.csv", given)
+    board = score.score_files(["a.csv"], **FAST).scoreboard.set_index(["system", "metric"])["value"]
+    assert board["always_refuses", "quote_f1"] == 0 and board["a", "quote_f1"] > 0
+    assert board["always_refuses", "f1"] == pytest.approx(4 / 12)
+    assert "always_refuses" in (project / "scores" / "report.md").read_text()
 
 
 def test_metrics_that_need_more_than_an_answer_are_not_shown(project, capsys):
     write(project / "a.csv", rows(5))
     assert cli.main(["score", "a.csv", "--n-resamples", "100"]) == 0
     out = capsys.readouterr().out
-    assert "Answer F1" in out and "Retrieval" not in out and "Seconds" not in out and "where the clause" not in out
+    assert (
+        "Quote F1" in out
+        and "always_refuses" in out
+        and "Retrieval" not in out
+        and "Seconds" not in out
+        and "where the clause" not in out
+    )
     assert "a.csv (12 rows): question from 'question', reference from 'ref_answer', answer from 'response'." in out
     assert "so each of the 12 questions counts as one draw" in out
     assert "start with report.md" in out

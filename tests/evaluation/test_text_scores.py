@@ -13,7 +13,9 @@ from torchmetrics.functional.text import squad
 from cuadft.evaluation.text_scores import (
     NO_CLAUSE,
     AnswerComparison,
+    begins_with_denial,
     exact_match,
+    is_plain_refusal,
     is_refusal,
     normalise_answer,
     token_f1,
@@ -28,18 +30,71 @@ REFUSALS = [
     "There_is no—such “clause”...",
     "… there is no such clause \u00a0",
 ]
-NEARLY = [
-    "",
-    " ",
-    "...",
-    "the",
-    "There is no such clause about caps, but fees are limited.",
+BLANK = ["", " \n", "...", "___", "the", "A."]
+REWORDED = [
+    "No.",
+    "None.",
+    "N/A",
+    "n.a.",
+    "Not applicable",
+    "Not found.",
     "No such clause.",
-    "Thereisno suchclause",
+    "No such clause exists.",
+    "No restriction mentioned.",
+    "No, it does not.",
+    "I don't know.",
+    "Answer: Not specified.",
+    "Not specified in the passages.",
+    "Nothing in the passages answers this question.",
+    "The contract does not contain a non-compete clause.",
+    "This agreement does not contain a cap on liability.",
+    "The passages don’t mention it.",
+    "Neither passage mentions a cap.",
+    "The excerpt is silent on this.",
+    "I can't find that.",
+    "Sorry, I could not find any clause about that in the passages.",
+    "No, there is no mention of a cap on liability.",
+    "There is no non-compete clause in the text.",
+    "There is no cap on liability in the contract.",
+    "There isn't any such clause.",
+    "Unfortunately, the passages do not say who may terminate.",
+    "No minimum order size or amount is specified in the given context.",
+    "The date of the contract is not explicitly stated in the given context.",
+    "The governing law is not specified.",
     f"{NO_CLAUSE} {NO_CLAUSE}",
-    "There is no such clause 1",
-    "There is a such clause",
+    "Based on the context provided, there does not appear to be any restriction on either party. The sections discuss "
+    "publicity and non-solicitation of employees, but do not mention customers.",
+    "Unfortunately, the date is not provided in the context given. Contract dates are typically stated at the end of "
+    "the agreement, but that portion does not seem to be included.",
 ]
+NO_REFUSALS = [
+    "There is no such clause about caps, but fees are limited.",
+    "Thereisno suchclause",
+    "There is a such clause",
+    "There is no limitation on the number of copies.",
+    "Neither party shall assign this Agreement.",
+    "This Agreement does not grant any license to the Marks.",
+    "This Agreement does not provide any policyholder with recourse to the assets of the Guarantor.",
+    "No license is granted hereunder",
+    "No warranty is given by the Supplier.",
+    "No provision of this Agreement may be waived except in writing.",
+    "None of the parties may assign",
+    "Nothing contained in this Agreement will constitute the Parties as partners.",
+    "There are no actions or proceedings pending which would prevent the transactions contemplated by this Agreement.",
+    "Not applicable to sales of Products in Japan.",
+    "Not less than thirty (30) days' notice is required for termination.",
+    "No later than June 1, 2008",
+    "It does not include information that the recipient already knew.",
+    "They are not [***].",
+    "No, the party's liability is capped in certain cases.",
+    "The contract does not allow either party to assign it.",
+    "The date is not provided in the given context. However, it refers to the day when the agreement came into force.",
+    "The contract does not state the start of the term. However, Section 15.1 states that the term is 7 years.",
+    "The contract does not contain a cap: either party is liable for $5.",
+    'The contract does not say so "Either party may terminate this Agreement upon thirty days notice."',
+]
+REDACTIONS = ["[***]", "[ * ]", "[* * *].", "***"]
+LONG_CLAUSE = " Either party may terminate this Agreement upon thirty (30) days' prior notice."
 PIECES = [
     "the",
     "The",
@@ -79,7 +134,8 @@ TEXT = st.one_of(
     st.text(alphabet="abthe ANT.,'-\n\t é“1", max_size=30),
     st.text(max_size=20),
 )
-ANSWER = st.one_of(TEXT, st.sampled_from(REFUSALS + NEARLY))
+TEXT = TEXT.filter(lambda text: "*" not in text)  # SQuAD takes a redaction for no answer, see `REDACTIONS`
+ANSWER = st.one_of(TEXT, st.sampled_from(REFUSALS + BLANK + REWORDED + NO_REFUSALS[:-7]))
 GOLDS = st.lists(TEXT, max_size=4).flatmap(lambda g: st.sampled_from([g, g + g[:1]]))  # the latter repeats a span
 
 
@@ -91,6 +147,7 @@ def torch_squad(answer, golds):
 
 def squad_v2(answer, golds):
     # What version 2.0 of the script adds: spans without any word are left out, and if none is left "" is the answer.
+    # Every refusal, in whatever words, is mapped to the script's empty prediction; other answers stay as they are.
     kept = [gold for gold in golds if torch_squad("", [gold])[1] == 0] or [""]
     return torch_squad("" if is_refusal(answer) else answer, kept)
 
@@ -161,24 +218,75 @@ def test_repeated_tokens_count_as_often_as_both_have_them():
     assert token_f1("fee fee fee fee", ["fee fee"]) == pytest.approx(2 / 3)
 
 
-@pytest.mark.parametrize("answer", REFUSALS)
-def test_refusal_ignores_case_punctuation_and_spaces(answer):
-    assert is_refusal(answer) and AnswerComparison(answer, []).abstained
+@pytest.mark.parametrize("answer", REFUSALS + BLANK)
+def test_the_sentence_in_any_case_and_an_answer_without_words_are_plain_refusals(answer):
+    assert is_plain_refusal(answer) and is_refusal(answer) and AnswerComparison(answer, []).abstained
     assert (token_f1(answer, []), exact_match(answer, [])) == (1, 1)
     assert token_f1(answer, ["There is no limit to liability in such a clause"]) == 0
 
 
-@pytest.mark.parametrize("answer", [*NEARLY, None])
-def test_only_the_sentence_itself_is_a_refusal(answer):
-    assert not is_refusal(answer)
+@pytest.mark.parametrize("answer", REWORDED)
+def test_a_refusal_in_other_words_is_one_for_every_measure_but_not_a_plain_one(answer):
+    assert is_refusal(answer) and not is_plain_refusal(answer) and begins_with_denial(answer)
+    right, wrong = AnswerComparison(answer, []), AnswerComparison(answer, [answer])
+    assert right.abstained and wrong.abstained
+    assert [right.f1(), right.f1_all(), right.exact_match(), right.rouge_l()] == [1] * 4
+    assert [wrong.f1(), wrong.f1_all(), wrong.exact_match(), wrong.rouge_l()] == [0] * 4
 
 
-def test_an_answer_without_words_abstains_as_in_squad_and_a_failed_one_does_not():
-    for answer in ("", "...", "the"):
-        assert AnswerComparison(answer, []).abstained and token_f1(answer, []) == 1 and token_f1(answer, ["fee"]) == 0
+@pytest.mark.parametrize("answer", [*NO_REFUSALS, None])
+def test_contract_words_and_answers_that_say_more_are_no_refusals(answer):
+    assert not is_refusal(answer) and not is_plain_refusal(answer) and not AnswerComparison(answer, []).abstained
+
+
+@given(
+    st.sampled_from(REFUSALS + REWORDED),
+    st.sampled_from([str, str.upper, str.title]),
+    st.sampled_from(["{}", '"{}"', "“{}”", "**{}**", "`{}`", "({})", "  {}\n", "{} .", "{}!", "'{}'"]),
+)
+def test_case_wrapping_and_final_punctuation_change_no_refusal(answer, cased, wrapping):
+    for text in (answer, answer.rstrip(".")):
+        assert is_refusal(wrapping.format(cased(text)))
+        assert is_refusal(wrapping.format(cased(text).replace(" ", " \n ")))
+
+
+@given(st.sampled_from(REFUSALS + REWORDED), st.sampled_from(["{}.{}", '{}. "{}"', "{}:{}", "{} -{}", "{}, but{}"]))
+def test_a_refusal_that_goes_on_with_a_clause_is_none(answer, joined):
+    assert not is_refusal(joined.format(answer.strip(" ."), LONG_CLAUSE))
+
+
+def test_what_an_answer_begins_with_is_told_whatever_follows():
+    assert begins_with_denial("No, the party's liability is capped.") and begins_with_denial(REWORDED[14] + LONG_CLAUSE)
+    assert not any(map(begins_with_denial, NO_REFUSALS[1:18]))
+
+
+@pytest.mark.parametrize("answer", REDACTIONS)
+def test_a_redaction_is_an_answer_not_a_refusal(answer):
+    compared = AnswerComparison(answer, [])
+    assert not is_refusal(answer) and not compared.abstained and compared.f1() == compared.exact_match() == 0
+    assert exact_match(answer, REDACTIONS) == token_f1(answer, ["[***]"]) == 1 and exact_match("", ["[***]"]) == 0
+
+
+def test_a_failed_answer_does_not_abstain():
     failed = AnswerComparison(None, [])
     assert not failed.abstained
     assert (failed.f1(), failed.f1_all(), failed.exact_match(), failed.rouge_l()) == (0, 0, 0, 0)
+
+
+def test_ten_thousand_answers_are_read_in_no_time():
+    answers = [f"{n} {LONG_CLAUSE * 3} Notice {n} is not due." for n in range(8000)] + REWORDED * 62
+    started = time.process_time()
+    assert sum(map(is_refusal, answers)) == 62 * len(REWORDED)
+    assert time.process_time() - started < 1.5  # 0.15 s on an idle core
+
+
+@pytest.mark.skipif("CUADFT_CUAD" not in os.environ, reason="set CUADFT_CUAD to CUAD_v1.zip")
+def test_no_gold_span_with_a_word_in_it_is_taken_for_a_refusal():
+    from cuadft.data import read_contracts
+
+    rows = [row for contract in read_contracts(os.environ["CUADFT_CUAD"]) for row in contract.rows]
+    golds = {gold["text"] for row in rows for gold in row["answers"]}
+    assert len(golds) > 10_000 and not [gold for gold in golds if normalise_answer(gold) and begins_with_denial(gold)]
 
 
 BIG = {

@@ -38,6 +38,7 @@ def scored(system, scores, split="dev", slice=float("nan"), **more):  # noqa: A0
             "f1": score,
             "failed": False,
             "false_answer": 0.0,
+            "false_refusal": 0.0,
             "prompt_tokens": 100.0,
             "seconds": 1.0,
             "category": "Law",
@@ -72,15 +73,19 @@ def second(first):
     return runs.Iteration(first.run, 2)
 
 
-def decide(rows, iteration, *, n_resamples=200, **rule):
-    return gate.decide_champion(rows, iteration, GateRule(**rule), n_resamples=n_resamples)
+ONLY_IMPROVEMENT = {"failures": 1, "false_answers": 1, "false_refusals": 1}  # for rows that hold no more than a score
+
+
+def decide(rows, iteration, *, n_resamples=200, metric="f1", **rule):
+    return gate.decide_champion(rows, iteration, GateRule(metric=metric, **rule), n_resamples=n_resamples)
 
 
 # --- improvement
 
 
 def test_a_clear_gain_is_promoted_with_its_program_weights_and_retriever(first):
-    made = gate.decide_champion(frame(scored("rag", LOW), scored("sft", HIGH)), first, tuned_program="rag_compiled")
+    rows = frame(scored("rag", LOW), scored("sft", HIGH))
+    made = gate.decide_champion(rows, first, GateRule(metric="f1"), tuned_program="rag_compiled")
     assert made["promoted"] == KEPT | {"program": "iter-01/program/rag_compiled.json"}
     assert (made["incumbent"], made["candidate"], made["decided_by"]) == ("rag", "sft", "improvement")
     assert made["delta"]["low"] == pytest.approx(0.3) and made["delta"]["n_contracts"] == 10
@@ -140,7 +145,7 @@ def test_without_a_true_difference_few_of_five_candidates_are_promoted(first):
     for _ in range(60):
         contract = rng.normal(0.5, 0.15, 10)
         parts = [bare(s, contract + rng.normal(0, 0.1, 10)) for s in ("rag", "sft", "dpo", "orpo", "kto", "ppo")]
-        promotions += decide(frame(*parts), first, failures=1)["promoted"]["system"] != "rag"
+        promotions += decide(frame(*parts), first, **ONLY_IMPROVEMENT)["promoted"]["system"] != "rag"
     assert promotions <= 6  # expected at most 60 * 0.05 / 2 = 1.5; more than 6 of 60 happens once in 900 at 0.025
 
 
@@ -151,7 +156,7 @@ def test_a_clear_true_gain_is_found(first):
         parts = [
             bare(s, contract + gain + rng.normal(0, 0.05, 12)) for s, gain in (("rag", 0), ("sft", 0.15), ("dpo", 0))
         ]
-        promotions += decide(frame(*parts), first, failures=1)["promoted"]["system"] == "sft"
+        promotions += decide(frame(*parts), first, **ONLY_IMPROVEMENT)["promoted"]["system"] == "sft"
     assert promotions >= 18
 
 
@@ -282,7 +287,8 @@ def test_without_slices_the_criterion_says_that_it_tested_nothing(first, second)
         made = decide(rows.drop(columns="slice"), iteration)
         found = criterion(made, "sft", "slices")
         assert found["passed"] is None and found["n"] == 0 and "no earlier slice" in found["detail"]
-        assert made["promoted"]["system"] == "sft" and "Not tested: earlier slices" in gate.decision_paragraph(made)
+        _, _, untested = gate.decision_paragraph(made).partition("Not tested: ")
+        assert made["promoted"]["system"] == "sft" and "earlier slices (no earlier slice" in untested
 
 
 def test_slice_rows_without_a_number_count_as_an_earlier_slice(second):
@@ -343,23 +349,29 @@ def test_categories_of_earlier_slices_count_with_those_of_dev(second):
     ("column", "values", "rule"),
     [
         ("false_answer", [1.0, 1.0, 1.0] + [0.0] * 7, {"false_answers": 0.2}),
+        ("false_answer", [1.0, 1.0, 1.0] + [0.0] * 7, {}),  # 0.3, but up to more than 0.5 in other contracts
+        ("false_refusal", [1.0] * 6 + [0.0] * 4, {}),  # 0.6, but up to more than 0.75
         ("failed", [True] + [False] * 9, {}),
         ("prompt_tokens", [300.0] * 10, {"prompt_tokens": 250}),
         ("seconds", [3.0] * 10, {"seconds": 2.0}),
     ],
 )
 def test_a_ceiling_that_is_exceeded_stops_a_promotion(first, column, values, rule):
-    name = {"false_answer": "false_answers", "failed": "failures"}.get(column, column)
+    name = {"failed": "failures", "false_answer": "false_answers", "false_refusal": "false_refusals"}.get(
+        column, column
+    )
+    share = name not in ("prompt_tokens", "seconds")
     rows = frame(scored("rag", LOW), scored("sft", HIGH, **{column: values}))
     made = decide(rows, first, **rule)
     assert made["promoted"] == RAG and made["decided_by"] == name
     assert "above the ceiling" in gate.decision_paragraph(made) and not criterion(made, "sft", name)["passed"]
-    loose = decide(rows, first, **{name: 1.0 if name in ("false_answers", "failures") else 1000})
+    loose = decide(rows, first, **{name: 1.0 if share else 1000})
     assert loose["promoted"]["system"] == "sft"
     if name != "failures":
         unknown = decide(rows.drop(columns=column), first, **rule)  # a ceiling that cannot be checked does not hold
         assert unknown["decided_by"] == name and "not measured" in gate.decision_paragraph(unknown)
-        assert decide(rows.drop(columns=column), first)["promoted"]["system"] == "sft"  # by default there is none
+        without = decide(rows.drop(columns=column), first, **({name: 1.0} if share else {}))
+        assert without["promoted"]["system"] == "sft"  # no ceiling, which is the default of tokens and seconds
 
 
 def test_a_judges_failures_count_as_failures(first):
@@ -437,6 +449,7 @@ def test_seeds_of_a_system_are_averaged(first):
         ({"metric": "seconds"}, "gate_metric 'seconds'"),
         ({"gain": -0.1}, "gate_gain -0.1: give a number from 0 to 1"),
         ({"failures": 5}, "gate_failures 5"),
+        ({"false_refusals": 1.5}, "gate_false_refusals 1.5: give a number from 0 to 1"),
         ({"seconds": float("nan")}, "gate_seconds nan: give a number from 0"),
     ],
 )
@@ -446,8 +459,13 @@ def test_a_rule_that_makes_no_sense_is_refused(values, message):
 
 
 def test_a_rule_is_read_from_a_notebooks_parameters():
-    found = GateRule.of({"gate_metric": "em", "gate_gain": 0.01, "seed": 7, "gated": 1})
-    assert found == GateRule(metric="em", gain=0.01)
+    found = GateRule.of({"gate_metric": "em", "gate_gain": 0.01, "gate_false_refusals": 0.9, "seed": 7, "gated": 1})
+    assert found == GateRule(metric="em", gain=0.01, false_refusals=0.9)
+
+
+def test_the_default_rule_improves_quotes_and_allows_neither_inventing_nor_refusing_everything():
+    rule = GateRule()
+    assert (rule.metric, rule.false_answers, rule.false_refusals, rule.failures) == ("quote_f1", 0.5, 0.75, 0.05)
 
 
 @pytest.mark.parametrize(
@@ -469,7 +487,7 @@ def test_the_paragraph_is_short_names_the_criterion_and_survives_the_file(second
         made["decided_by"]
     ] in text
     table = gate.decision_table(again)
-    assert len(table) == 7 * len(made["candidates"]) and list(table["criterion"].unique()) in (
+    assert len(table) == len(criteria.CRITERIA) * len(made["candidates"]) and list(table["criterion"].unique()) in (
         [],
         list(criteria.CRITERIA),
     )

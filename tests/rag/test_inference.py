@@ -252,6 +252,52 @@ def test_no_rows_need_no_model(tmp_path):
     assert run(tmp_path / "p.jsonl", small.Script(small.first_clause).lm(), []) == []
 
 
+def beside(path: Path, lm, *, name: str, split: str = "dev", program=None, rows=small.ROWS):
+    """Answer as a system of this name, in a file of its own beside `path`."""
+    file = path.with_name(f"{name}.{split}.jsonl")
+    return inference.answer_rows(program or small.program(), lm, rows, file, system=name, split=split, batch_size=4)
+
+
+def test_answers_of_the_same_program_and_model_under_another_name_are_copied(tmp_path):
+    script = small.Script(small.first_clause)
+    made = beside(tmp_path / "p", script.lm(), name="rag")
+    copied = beside(tmp_path / "p", script.lm(), name="rag_compiled")
+    assert len(script.calls) == 16 and copied == [p | {"system": "rag_compiled"} for p in made]
+    assert results.read_predictions(tmp_path / "rag_compiled.dev.jsonl") == copied
+    assert results.read_predictions(tmp_path / "rag.dev.jsonl") == made
+    assert beside(tmp_path / "p", script.lm(), name="rag_compiled") == copied and len(script.calls) == 16
+
+
+@pytest.mark.parametrize(
+    "settings, options",
+    [
+        ({"temperature": 0.7, "seed": 1}, {}),  # sampled answers differ from one another
+        ({"temperature": None}, {}),
+        ({"name": "other"}, {}),
+        ({}, {"split": "test"}),
+        ({}, {"program": other_demos()}),
+    ],
+    ids=["sampled", "unknown temperature", "model", "split", "demos"],
+)
+def test_no_other_answers_are_copied(settings, options, tmp_path):
+    first, second = small.Script(small.first_clause), small.Script(small.first_clause)
+    beside(tmp_path / "p", first.lm(**({} if options or "name" in settings else settings)), name="rag")
+    beside(tmp_path / "p", second.lm(**settings), name="rag_compiled", **options)
+    assert len(second.calls) == 16
+
+
+def test_what_failed_or_cannot_be_read_elsewhere_is_asked_here(tmp_path):
+    failing, working = small.Script(named), small.Script(lambda m: "Audit")
+    beside(tmp_path / "p", failing.lm(), name="rag")
+    (tmp_path / "broken.dev.jsonl").write_text("{torn\n{}\n")
+    (tmp_path / "foreign.dev.jsonl").write_text('{"question": "Q?"}\n')
+    made = beside(tmp_path / "p", working.lm(), name="rag_compiled")
+    assert sorted(asked(working)) == sorted(FAILING) and [p["id"] for p in made] == IDS
+    changed = [small.ROWS[0] | {"question": "Governing Law: Whose law?"}]
+    beside(tmp_path / "p", working.lm(), name="third", rows=changed)
+    assert len(working.calls) == len(FAILING) + 1
+
+
 def test_answers_are_compared_row_by_row_with_failures_shown_in_their_place():
     def broken(prompt):
         raise RuntimeError("no answer today")

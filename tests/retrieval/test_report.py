@@ -117,8 +117,8 @@ def test_a_retriever_is_measured_with_the_precision_and_the_reranker_that_it_was
 
 
 def test_contracts_that_settings_were_chosen_on_are_known_also_without_a_note(saved, tmp_path):
-    clauses = saved.parent / "data" / "dev_clauses.jsonl"
-    files.write_jsonl(clauses, [{"contract": SAMPLE[2].title}])
+    questions = saved.parent / "data" / "dev_questions.jsonl"
+    files.write_jsonl(questions, [{"contract": SAMPLE[2].title}])
     done, _ = measure(saved, cuad(tmp_path / "c.json", *map(document, SAMPLE[:4])))
     assert done.left_out[SAMPLE[2].title] == TUNED and SAMPLE[3].title not in done.left_out
 

@@ -51,9 +51,9 @@ from cuadft.evaluation.figures.style import (
     weak_cells,
     width_for,
 )
-from cuadft.evaluation.metrics import METRICS
+from cuadft.evaluation.metrics import HEADLINE, METRICS
 
-PANELS = ("f1", "f1_answerable", "false_answer", "false_refusal")  # what `panels_figure` shows unless told otherwise
+PANELS = (*HEADLINE, "false_answer", "false_refusal")  # what `panels_figure` shows unless told otherwise
 UNKNOWN_SIZE = "an unknown size"  # of the smallest difference that can be told apart
 GROUP_LABELS = {"category": "Category", "contract_type": "Contract type"}
 RECALL_LABELS = {"char_recall": "Gold characters retrieved", "hit": "Questions with a gold passage"}
@@ -62,7 +62,7 @@ RANKED_BY = {"words": (GREY, "o"), "embeddings": (ORANGE, "^"), "classifier": (B
 
 def benchmark_figure(
     scoreboard: pd.DataFrame,
-    metric: str = "f1",
+    metric: str = "quote_f1",
     split: str = "test",
     *,
     confidence: float = 0.95,
@@ -137,7 +137,7 @@ def _least_sentence(least: str) -> str:
 
 
 def deltas_figure(
-    table: pd.DataFrame, metric: str = "f1", *, confidence: float = 0.95, unit: str = "contract"
+    table: pd.DataFrame, metric: str = "quote_f1", *, confidence: float = 0.95, unit: str = "contract"
 ) -> Figure:
     """Return paired differences against zero: solid where they stand Holm's correction, hollow where they do not.
 

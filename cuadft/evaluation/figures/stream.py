@@ -1,6 +1,6 @@
 """Draw the stream: iteration by slice as a heat map, and the score on the frozen test set over iterations.
 
-    history = collect_stream_scores(frame, it, decision, metric="f1")    # in `forgetting`
+    history = collect_stream_scores(frame, it, decision, metric="quote_f1")    # in `forgetting`
     slices_figure(history, "champion")
     iterations_figure(history)
 

@@ -34,6 +34,8 @@ BLUE, VERMILION, PURPLE, GREY = "#0072B2", "#D55E00", "#CC79A7", "#999999"
 WINE, OLIVE, INDIGO, ROSE = "#882255", "#999933", "#332288", "#CC6677"
 FOREST, SAND, BROWN, SLATE = "#117733", "#DDCC77", "#A65628", "#5D6D7E"
 SYSTEM_STYLE: dict[str, dict[str, str]] = {
+    "always_refuses": {"color": GREY, "marker": "x", "linestyle": ":"},
+    "top_passage": {"color": "#666666", "marker": "+", "linestyle": "--"},
     "rag": {"color": BLACK, "marker": "o", "linestyle": "-"},
     "rag_compiled": {"color": SKY, "marker": "s", "linestyle": "--"},
     "incumbent": {"color": ORANGE, "marker": "D", "linestyle": "-."},

@@ -1,0 +1,50 @@
+"""Answers that need no model: always refusing, and quoting the best passage whole.
+
+Every score stands beside theirs, so that a reader sees what a system has to beat. For example, with the predictions of
+any real system at hand:
+
+    texts = {record["title"]: record["text"] for record in data.contract_records(run)}
+    predictions += constant_answers(predictions, texts)  # systems always_refuses and top_passage
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from cuadft.core.runs import CONSTANTS, simplicity
+from cuadft.evaluation.text_scores import NO_CLAUSE
+
+ALWAYS_REFUSES, TOP_PASSAGE = CONSTANTS
+OF_AN_ANSWER = ("spans", "quotes", "passages", "error", "prompt_tokens", "fingerprint", "p_exists")
+
+
+def constant_answers(predictions: Sequence[Mapping[str, Any]], texts: Mapping[str, str]) -> list[dict[str, Any]]:
+    """Return the predictions of always_refuses and top_passage for every question that the given predictions answer.
+
+    texts: the contracts' texts by title. The best passage is the first one that the simplest system with passages was
+    sent. Where no system records its passages, there are no answers of top_passage. They take no time.
+    """
+    asked: dict[tuple[Any, ...], Mapping[str, Any]] = {}
+    for p in sorted(predictions, key=lambda p: simplicity(p["system"])):
+        key = (p["split"], p.get("seed"), p["id"])
+        if p["system"] not in CONSTANTS and (key not in asked or not asked[key].get("passages")):
+            asked[key] = p
+    refusals = [_answer(p, ALWAYS_REFUSES, NO_CLAUSE, []) for p in asked.values()]
+    sent = {(p["split"], p.get("seed")) for p in asked.values() if p.get("passages")}
+    quoted = [_quotes_first_passage(p, texts) for p in asked.values() if (p["split"], p.get("seed")) in sent]
+    return refusals + quoted
+
+
+def _quotes_first_passage(p: Mapping[str, Any], texts: Mapping[str, str]) -> dict[str, Any]:
+    """Return the best passage as the answer; a question for which nothing was found is refused."""
+    first = list(p.get("passages") or [])[:1]
+    answer = texts[p["contract"]][first[0]["start"] : first[0]["end"]] if first else NO_CLAUSE
+    return _answer(p, TOP_PASSAGE, answer, first)
+
+
+def _answer(p: Mapping[str, Any], system: str, answer: str, passages: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    row = {name: value for name, value in p.items() if name not in OF_AN_ANSWER}
+    spans = [[passage["start"], passage["end"]] for passage in passages]
+    made = {"answer": answer, "spans": spans, "error": None, "seconds": 0.0, "system": system}
+    return row | made | ({"passages": list(passages)} if passages else {})

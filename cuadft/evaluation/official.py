@@ -1,0 +1,427 @@
+"""Score one system as CUAD is scored by others, and set it beside published results on the official test split.
+
+    from cuadft.evaluation.official import cuad_scores, official_table, setup_differences
+
+    board = cuad_scores(predictions)                   # one row per measure of `MEASURES`, with its interval
+    table = official_table({"sft": board})             # our systems above the published ones
+    print("\\n".join(setup_differences(table)))         # what such a comparison cannot show
+
+Three rules come from others. CUAD's own `evaluate.py` (Hendrycks et al., 2021, github.com/TheAtticusProject/cuad) gives
+the area under the precision-recall curve and the precision at 80 % and 90 % recall. ContractEval (Liu et al., 2025,
+arXiv:2508.03080) gives coverage and laziness. Detection asks whether anything is quoted and whether a clause exists.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from cuadft.core.errors import InputError
+from cuadft.data.passages import merge_spans
+from cuadft.evaluation.bootstrap import (
+    BLOCK,
+    INTERVAL_COLUMNS,
+    Interval,
+    as_columns,
+    check_resampling,
+    cluster_codes,
+    cluster_sums,
+    ratio_intervals,
+)
+from cuadft.evaluation.metrics import CACHED_SPANS, PARTIES, SPAN_MATCH_FROM, span_jaccard
+from cuadft.evaluation.text_scores import AnswerComparison, PreparedText
+
+MEASURES: dict[str, tuple[str, bool]] = {  # name -> (label, higher is better), in the order of the rows
+    "detection_f1": ("Detection F1", True),
+    "detection_precision": ("Detection precision", True),
+    "detection_recall": ("Detection recall", True),
+    "quote_f1": ("Quote F1", True),
+    "coverage_f1": ("Coverage F1 (ContractEval)", True),
+    "coverage_precision": ("Coverage precision (ContractEval)", True),
+    "coverage_recall": ("Coverage recall (ContractEval)", True),
+    "laziness": ("Laziness (ContractEval)", False),
+    "quote_precision": ("Quote precision (characters)", True),
+    "verbatim": ("Answers that are verbatim", True),
+    "token_f1_both": ("Token F1 where quoted and present", True),
+    "aupr": ("AUPR (CUAD)", True),
+    "precision_at_80_recall": ("Precision at 80 % recall (CUAD)", True),
+    "precision_at_90_recall": ("Precision at 90 % recall (CUAD)", True),
+    "failed": ("Failed generations", False),
+}
+CURVE_MEASURES = ("aupr", "precision_at_80_recall", "precision_at_90_recall")  # read off the precision-recall curve
+RATIOS = tuple(name for name in MEASURES if name not in CURVE_MEASURES)
+THRESHOLDS = np.append(np.arange(0.99, 0, -0.01), [0.001, 0.0])  # of a quote's probability, as in CUAD's script
+REQUIRED_KEYS = ("id", "contract", "category", "is_impossible", "answers", "answer", "error")
+OFFICIAL_CONTRACTS = 102  # contracts of CUAD's official test split
+PUBLISHED = Path(__file__).with_name("published_official.csv")
+RENAMED = {"quote_token_f1_where_both": "token_f1_both", "verbatim_rate": "verbatim"}  # of that file -> our names
+WITH_BOUNDS = ("detection_f1", "coverage_f1", "aupr")
+TABLE_COLUMNS = [
+    "system",
+    "hardware",
+    *(f"{name}{end}" for name in WITH_BOUNDS[:2] for end in ("", "_low", "_high")),
+    "token_f1_both",
+    "verbatim",
+    *(f"aupr{end}" for end in ("", "_low", "_high")),
+    "precision_at_80_recall",
+    "n",
+    "n_contracts",
+    "ours",
+    "source",
+]
+
+
+# --- one system's scores
+
+
+def cuad_scores(
+    predictions: Sequence[Mapping[str, Any]], *, n_resamples: int = 2000, seed: int = 7, confidence: float = 0.95
+) -> pd.DataFrame:
+    """Return CUAD's scoreboard of one system: columns measure, value, low, high, n and n_contracts.
+
+    predictions: one row per question as in `predictions/*.jsonl`, with `REQUIRED_KEYS`. Also read where present: spans
+    (where the answer's words stand, [] if nowhere), weight (how many questions the row stands for, 1 if absent), and
+    quotes, the n-best list: {"text", "span" or None, "p" from 0 to 1}, without the refusal. Without quotes the n-best
+    list is the answer, as one text, with probability 1, and empty for a refusal. A failed row has no output at all.
+    A row of weight w counts as w rows; n is the number of questions that a measure's rows stand for, rounded.
+
+    detection_*: a question is answered (neither failed nor refused); a gold span exists. quote_f1: twice the token F1
+    of rows answered and with a clause, over rows answered plus rows with a clause. token_f1_both: mean token F1 of rows
+    answered and with a clause (SQuAD 2.0, best over the gold spans). verbatim: share of answered rows whose words stand
+    in the contract (all quotes, where there is an n-best list). failed: share of rows that failed.
+    coverage_*, laziness: see `_coverage`; quote_precision: see `_quoted_characters`. A row without recorded spans has
+    no quote_precision and, without quotes, no verbatim.
+    aupr, precision_at_*_recall: see `curve_measures`; as in CUAD's script they are 0, never NaN, where undefined.
+
+    Intervals resample contracts. Ratios: `bootstrap.ratio_intervals`; the curve's measures: percentiles of the draws,
+    widened to the value where that lies outside. NaN with one contract. Raises InputError on no predictions, several
+    systems, an id twice, a malformed row, and as `bootstrap.check_resampling`.
+    """
+    check_resampling(n_resamples, confidence)
+    _check_predictions(predictions)
+    codes, n_contracts = cluster_codes([p["contract"] for p in predictions])
+    weights = np.array([1.0 if _absent(p.get("weight")) else p["weight"] for p in predictions], float)
+    settings = {"n_resamples": n_resamples, "seed": seed, "confidence": confidence}
+    found = _ratio_intervals(predictions, weights, codes, n_contracts, settings)
+    counts = curve_counts(predictions, weights, codes, n_contracts)
+    found |= _curve_intervals(*counts, n=round(weights.sum()), **settings)
+    rows = [{"measure": name} | as_columns(found[name]) for name in MEASURES]
+    return pd.DataFrame(rows, columns=["measure", *INTERVAL_COLUMNS])
+
+
+def _ratio_intervals(
+    predictions: Sequence[Mapping[str, Any]],
+    weights: np.ndarray,
+    codes: np.ndarray,
+    n_contracts: int,
+    settings: Mapping[str, Any],
+) -> dict[str, Interval]:
+    """Return the interval of each measure that is a ratio of sums over rows."""
+    prepare = lru_cache(CACHED_SPANS)(PreparedText)
+    parts = np.array([[row[name] for name in RATIOS] for row in (_row_parts(p, prepare) for p in predictions)], float)
+    tops, bottoms = np.zeros((2, n_contracts, len(RATIOS)))
+    counts = []
+    for k in range(len(RATIOS)):
+        top, bottom = parts[:, k, 0], parts[:, k, 1]
+        values = np.divide(top, bottom, out=np.full(len(top), math.nan), where=bottom > 0)
+        tops[:, k], bottoms[:, k], applies = cluster_sums(values, bottom * weights, codes, n_contracts)
+        counts.append(round(weights[applies].sum()))
+    return dict(zip(RATIOS, ratio_intervals(tops, bottoms, counts, [True] * len(RATIOS), **settings), strict=True))
+
+
+def _row_parts(p: Mapping[str, Any], prepare: Callable[[str], PreparedText]) -> dict[str, tuple[float, float]]:
+    """Return a row's numerator and denominator of each ratio; a denominator of 0 means that it does not apply."""
+    golds = [a["text"] for a in p["answers"]]
+    failed = _failed(p)
+    compared = AnswerComparison(None if failed else p["answer"], golds, prepare)
+    refused, clause = compared.abstained, bool(golds)
+    answered = not failed and not refused
+    both, f1 = answered and clause, compared.f1() if answered and clause else 0.0
+    verbatim = _verbatim(p) if answered else None
+    return {
+        "detection_f1": (2 * both, answered + clause),
+        "detection_precision": (both, answered),
+        "detection_recall": (both, clause),
+        "quote_f1": (2 * f1, answered + clause),
+        **_coverage(p["answer"] if answered else None, golds),
+        "laziness": (refused and clause, clause),
+        "quote_precision": _quoted_characters(p) if answered and not _absent(p.get("spans")) else (0, 0),
+        "verbatim": (bool(verbatim), verbatim is not None),
+        "token_f1_both": (f1, both),
+        "failed": (failed, 1),
+    }
+
+
+def _coverage(output: str | None, golds: Sequence[str]) -> dict[str, tuple[float, float]]:
+    """Return the parts of ContractEval's precision, recall and F1; output: None if there is none or it refuses.
+
+    A question with a clause is a true positive if the output contains every gold span, white space and case folded,
+    and a false negative otherwise. An output where there is no clause is a false positive, so a wrong output on a
+    question with a clause lowers recall alone. Laziness there is the number of "no related clause" on questions with a
+    clause over the number of these questions. Source: `Evaluation.py` (false_no_related_clause_rate) and the inclusion
+    check in `proprietary_model.py` of github.com/olivialiu121/ContractEval. Three things differ: that check folds
+    neither white space inside a text nor case; any reply that holds "no related clause" refuses; and a reply that is
+    missing where there is no clause is a false positive, where a failed row here is no output.
+    """
+    folded = None if output is None else _fold(output)
+    tp = folded is not None and bool(golds) and all(_fold(gold) in folded for gold in golds)
+    fp, fn = folded is not None and not golds, bool(golds) and not tp
+    return {
+        "coverage_f1": (2 * tp, 2 * tp + fp + fn),
+        "coverage_precision": (tp, tp + fp),
+        "coverage_recall": (tp, tp + fn),
+    }
+
+
+def _fold(text: str) -> str:
+    """Return the text with runs of white space as one blank, none at its ends, and case folded."""
+    return " ".join(text.split()).casefold()
+
+
+def _quoted_characters(p: Mapping[str, Any]) -> tuple[int, int]:
+    """Return how many characters of an answer lie inside gold spans, and how many it quotes, by offsets.
+
+    Of the places where its words stand, the one that shares most characters counts, the first of equals. An answer
+    that stands nowhere quotes its own length and shares nothing, and so does one where there is no clause: quote
+    precision is the share of all quoted characters that a lawyer had marked.
+    """
+    gold = merge_spans((a["start"], a["start"] + len(a["text"])) for a in p["answers"])
+    shared = [sum(max(0, min(end, e) - max(start, s)) for s, e in gold) for start, end in p["spans"]]
+    if not shared:
+        return 0, len(p["answer"])
+    start, end = p["spans"][shared.index(max(shared))]
+    return max(shared), end - start
+
+
+def _verbatim(p: Mapping[str, Any]) -> bool | None:
+    """Say whether an answer's words stand in the contract; None if neither quotes nor spans tell."""
+    if not _absent(p.get("quotes")) and len(p["quotes"]):
+        return all(not _absent(quote.get("span")) for quote in p["quotes"])
+    return None if _absent(p.get("spans")) else len(p["spans"]) > 0
+
+
+# --- CUAD's precision-recall curve
+
+
+def curve_counts(
+    predictions: Sequence[Mapping[str, Any]], weights: np.ndarray, codes: np.ndarray, n_contracts: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return found gold spans and false positives by contract and threshold, both (C, 101), and gold spans (C,).
+
+    A gold span is found at a threshold if a quote that matches it has a higher probability; a quote that matches no
+    gold span is a false positive. A quote matches if `span_jaccard` is 0.5 or more. For the category Parties, or an id
+    that names it (as CUAD's script asks), it also matches if it contains the gold span's text.
+    """
+    gold = np.bincount(codes, weights * [len(p["answers"]) for p in predictions], n_contracts)
+    events: list[list[tuple[int, float, float]]] = [[], []]  # (contract, probability, weight) of found and of wrong
+    for p, weight, code in zip(predictions, weights, codes, strict=True):
+        for kind, probabilities in zip(events, _matched(p), strict=True):
+            kind += [(code, probability, weight) for probability in probabilities]
+    tp, fp = (_counts_above(kind, n_contracts) for kind in events)
+    return tp, fp, gold
+
+
+def _matched(p: Mapping[str, Any]) -> tuple[list[float], list[float]]:
+    """Return the probability up to which each gold span is found, and that of each quote without a gold span."""
+    quotes, golds = _n_best(p), [a["text"] for a in p["answers"]]
+    inside = p["category"] == PARTIES or PARTIES in str(p["id"])
+    hits = {
+        text: [
+            n
+            for n, gold in enumerate(golds)
+            if span_jaccard(text, gold) >= SPAN_MATCH_FROM or (inside and gold in text)
+        ]
+        for text in quotes
+    }
+    best: dict[int, float] = {}
+    for text, found in hits.items():
+        best |= {n: max(quotes[text], best.get(n, 0.0)) for n in found}
+    return list(best.values()), [quotes[text] for text, found in hits.items() if not found]
+
+
+def _n_best(p: Mapping[str, Any]) -> dict[str, float]:
+    """Return each quoted text with its probability; of equal texts the last one counts, as in CUAD's script."""
+    if _failed(p):
+        return {}
+    if not _absent(p.get("quotes")):
+        return {quote["text"]: float(quote["p"]) for quote in p["quotes"] if quote["text"]}
+    return {} if AnswerComparison(p["answer"], ()).abstained else {p["answer"]: 1.0}
+
+
+def _counts_above(events: Sequence[tuple[int, float, float]], n_contracts: int) -> np.ndarray:
+    """Return the weight of the events whose probability exceeds each threshold, by contract (C, 101)."""
+    size = len(THRESHOLDS)
+    if not events:
+        return np.zeros((n_contracts, size))
+    codes, probabilities, weights = (np.array(column) for column in zip(*events, strict=True))
+    first = size - np.searchsorted(THRESHOLDS[::-1], probabilities, side="left")  # the first threshold below it
+    sums = np.bincount(codes * (size + 1) + first, weights, n_contracts * (size + 1))
+    return sums.reshape(n_contracts, size + 1)[:, :size].cumsum(1)
+
+
+def curve_measures(tp: np.ndarray, fp: np.ndarray, gold: np.ndarray) -> dict[str, np.ndarray]:
+    """Return CUAD's area under the curve and its precision at 80 % and 90 % recall, each (D,).
+
+    tp, fp: (D, 101), counts at `THRESHOLDS`; gold: (D,), number of gold spans. The curve starts at recall 0 with
+    precision 1; each precision is raised to the best at any higher recall; the area is that of the trapezoids. A
+    precision without quotes is left out; an area that is not defined is 0. Precision at a recall is that of the first
+    point to reach it, 0 if none does; the point of threshold 0 is not looked at. Source: `get_aupr`,
+    `get_prec_at_recall` and `process_precisions` of CUAD's `evaluate.py`.
+    """
+    with np.errstate(divide="ignore", invalid="ignore"):
+        precision, recall = tp / (tp + fp), tp / gold[:, None]
+    start = np.ones((len(tp), 1))
+    precision, recall = np.hstack([start, precision]), np.hstack([0 * start, recall])
+    best = np.fmax.accumulate(precision[:, ::-1], axis=1)[:, ::-1]
+    area = (np.diff(recall) * (best[:, 1:] + best[:, :-1])).sum(1) / 2
+    measures = {"aupr": np.nan_to_num(area)}
+    for percent in (80, 90):
+        reached = recall[:, :-1] >= percent / 100
+        at = best[np.arange(len(tp)), reached.argmax(1)]
+        measures[f"precision_at_{percent}_recall"] = np.where(reached.any(1), at, 0.0)
+    return measures
+
+
+def _curve_intervals(
+    tp: np.ndarray, fp: np.ndarray, gold: np.ndarray, *, n: int, n_resamples: int, seed: int, confidence: float
+) -> dict[str, Interval]:
+    """Return the curve's measures with percentile intervals over draws of contracts, block by block of draws."""
+    contracts = len(gold)
+    whole = {name: float(value[0]) for name, value in curve_measures(*(x.sum(0)[None] for x in (tp, fp, gold))).items()}
+    if contracts < 2:
+        return {name: Interval(value, math.nan, math.nan, n, contracts) for name, value in whole.items()}
+    rng, step, drawn = np.random.default_rng(seed), max(1, BLOCK // max(contracts, len(THRESHOLDS))), []
+    for start in range(0, n_resamples, step):
+        size = min(step, n_resamples - start)
+        draws = rng.multinomial(contracts, np.full(contracts, 1 / contracts), size).astype(float)
+        drawn.append(curve_measures(draws @ tp, draws @ fp, draws @ gold))
+    found = {}
+    for name, value in whole.items():
+        values = np.concatenate([block[name] for block in drawn])
+        low, high = np.quantile(values, [(1 - confidence) / 2, (1 + confidence) / 2])
+        found[name] = Interval(value, min(float(low), value), max(float(high), value), n, contracts)
+    return found
+
+
+# --- what is refused
+
+
+def _absent(value: Any) -> bool:
+    return value is None or (isinstance(value, float) and math.isnan(value))  # a data frame turns None into NaN
+
+
+def _failed(p: Mapping[str, Any]) -> bool:
+    return not _absent(p["error"]) or _absent(p["answer"])
+
+
+def _check_predictions(predictions: Sequence[Mapping[str, Any]]) -> None:
+    """Raise InputError unless the rows are well-formed answers of one system to different questions."""
+    if not len(predictions):
+        raise InputError("There are no predictions to score: give the rows of one system.")
+    seen = set()
+    for p in predictions:
+        _check_row(p)
+        if p["id"] in seen:
+            raise InputError(f"Row {p['id']!r} is there twice: score each system, split and seed by itself.")
+        seen.add(p["id"])
+    systems = sorted({str(p["system"]) for p in predictions if not _absent(p.get("system"))})
+    if len(systems) > 1:
+        raise InputError(f"The predictions are of {', '.join(systems)}: score each system by itself.")
+
+
+def _check_row(p: Mapping[str, Any]) -> None:
+    missing = [key for key in REQUIRED_KEYS if key not in p]
+    if missing:
+        raise InputError(f"Prediction {p.get('id', '?')!r} has no {missing[0]!r}: it needs {', '.join(REQUIRED_KEYS)}.")
+    if not _absent(p["answer"]) and not isinstance(p["answer"], str):
+        raise InputError(f"Row {p['id']!r} has the answer {p['answer']!r}: give text, or None if it failed.")
+    if bool(p["is_impossible"]) == bool(p["answers"]) or not all(a["text"] for a in p["answers"]):
+        raise InputError(
+            f"Row {p['id']!r} has is_impossible={p['is_impossible']} and {len(p['answers'])} gold spans: a row has "
+            "gold spans exactly if it is answerable, and each has a text; correct the data."
+        )
+    if not _absent(p.get("weight")) and not 0 < p["weight"] < math.inf:
+        raise InputError(f"Row {p['id']!r} has the weight {p['weight']!r}: give a finite number above 0.")
+    for quote in () if _absent(p.get("quotes")) else p["quotes"]:
+        given, text = quote.get("p"), quote.get("text")
+        if not isinstance(text, str) or not isinstance(given, int | float | np.number) or not 0 <= given <= 1:
+            raise InputError(f"Row {p['id']!r} has the quote {text!r} with p={given!r}: give text and p from 0 to 1.")
+
+
+# --- beside published results
+
+
+def published_systems() -> pd.DataFrame:
+    """Return what others report on CUAD's official test split, with the columns `TABLE_COLUMNS`.
+
+    NaN: not reported. n and n_contracts are NaN as well: not every source says what it left out. Source of each row: in
+    its column `source`; the file is `published_official.csv` beside this module.
+    """
+    table = pd.read_csv(PUBLISHED).rename(columns=RENAMED)
+    return table.assign(ours=False).reindex(columns=TABLE_COLUMNS)
+
+
+def official_table(
+    boards: Mapping[str, pd.DataFrame],
+    *,
+    hardware: Mapping[str, str] | None = None,
+    source: str = "this project (cuad_scores)",
+) -> pd.DataFrame:
+    """Return our systems, in the order given, above the published ones, with the columns `TABLE_COLUMNS`.
+
+    boards: system -> its table from `cuad_scores`, on the official test split. hardware: system -> what it ran on.
+    Where the two kinds of systems were not scored alike: `setup_differences`. Raises InputError if a board lacks a
+    measure of the table.
+    """
+    rows = []
+    for system, board in boards.items():
+        found = board.set_index("measure")
+        wanted = (*WITH_BOUNDS, "token_f1_both", "verbatim", "precision_at_80_recall", "failed")
+        missing = [name for name in wanted if name not in found.index]
+        if missing:
+            raise InputError(f"The board of {system!r} has no {missing[0]!r}: make it with cuad_scores.")
+        row = {"system": system, "hardware": (hardware or {}).get(system, ""), "ours": True, "source": source}
+        row |= {name: found.at[name, "value"] for name in wanted if name != "failed"}
+        row |= {f"{name}_{end}": found.at[name, end] for name in WITH_BOUNDS for end in ("low", "high")}
+        rows.append(row | {name: found.at["failed", name] for name in ("n", "n_contracts")})
+    published = published_systems()
+    if not rows:
+        return published
+    ours = pd.DataFrame(rows, columns=TABLE_COLUMNS)
+    return pd.concat([ours, published.astype({"ours": bool})], ignore_index=True)
+
+
+def setup_differences(table: pd.DataFrame) -> list[str]:
+    """Return one sentence on each thing that keeps our rows and the published ones from being compared strictly.
+
+    table: from `official_table`; the number of contracts is read from its rows.
+    """
+    ours = table[table["ours"]]["n_contracts"]
+    counts = sorted({int(count) for count in ours})
+    scored = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}" if counts else "none"
+    sentences = [
+        f"""Our systems are scored on {scored} of the {OFFICIAL_CONTRACTS} contracts of the official test split: our
+        copy of CUAD is partial and holds 88 of them. The published results are on the whole split, as far as their
+        sources say.""",
+        """Our systems read the passages that a search found and quote once a question, unless their predictions hold an
+        n-best list. The published ones read the whole contract, or all of it in windows, and may quote several
+        times.""",
+        """Most published language models are larger than ours: 4 to 14 billion parameters, or models behind an
+        API.""",
+        """Detection and coverage of the published Qwen3-4B-Instruct and Qwen3-14B systems come from their authors' own
+        implementations of these rules, which we have not checked.""",
+        """Coverage here folds white space and case. ContractEval's own code compares exact characters and takes every
+        reply that holds "no related clause" for a refusal. Folding can only raise coverage.""",
+        """AUPR and precision at 80 % recall of the BERT-type systems come from n-best lists with a probability for each
+        quote. An answer without such a list is one quote with probability 1: its curve has a single point, and CUAD's
+        script joins that point to precision 1 at recall 0.""",
+        """Our intervals resample contracts. Those of published systems are as printed, and most have none.""",
+        """Contracts with near relatives stand on both sides of the official split, for all systems alike.""",
+    ]
+    return [" ".join(sentence.split()) for sentence in sentences]

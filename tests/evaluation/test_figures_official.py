@@ -1,0 +1,77 @@
+"""The figure of our systems beside published ones."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+from cuadft.core.errors import InputError
+from cuadft.evaluation.figures import official, style
+from cuadft.evaluation.official import MEASURES, official_table
+
+
+def board(value, *, reach=0.03):
+    rows = [{"measure": m, "value": value, "low": value - reach, "high": value + reach} for m in MEASURES]
+    return pd.DataFrame(rows).assign(n=3608, n_contracts=88)
+
+
+def panels(table, **more):
+    figure = official.official_figure(table, **more)
+    FigureCanvasAgg(figure).draw()
+    return figure, dict(zip(("detection_f1", "coverage_f1", "aupr"), figure.axes, strict=True))
+
+
+def names(axes):
+    return [label.get_text().replace("\n", " ") for label in axes.get_yticklabels()]
+
+
+@pytest.fixture
+def table():
+    return official_table({"sft": board(0.7), "mine": board(0.45)})
+
+
+def test_each_panel_is_sorted_by_value_and_holds_who_reports_it(table):
+    figure, found = panels(table)
+    assert names(found["aupr"]) == ["sft", "RoBERTa-large", "DeBERTa-xlarge", "mine", "RoBERTa-base", "BERT-base"]
+    assert len(names(found["coverage_f1"])) == 13 and len(names(found["detection_f1"])) == 5
+    assert "on 88 of the 102 contracts" in figure.get_supxlabel().replace("\n", " ")
+
+
+def test_ours_keep_their_style_and_published_ones_are_grey(table):
+    _, found = panels(table)
+    dots = [line for line in found["aupr"].lines if line.get_marker() != "None"]
+    colours = [line.get_color() for line in dots]
+    assert colours == [style.SYSTEM_STYLE["sft"]["color"], style.GREY, style.GREY, style.BLUE, style.GREY, style.GREY]
+    weights = [label.get_fontweight() for label in found["aupr"].get_yticklabels()]
+    assert weights == ["bold", "normal", "normal", "bold", "normal", "normal"]
+
+
+def test_a_value_without_interval_has_no_line(table):
+    _, found = panels(table)
+    lines = [line.get_xdata() for line in found["aupr"].lines if line.get_marker() == "None"]
+    assert [bool(np.isfinite(x).all()) for x in lines] == [True, False, False, True, False, False]
+
+
+def test_no_texts_overlap(table):
+    figure, found = panels(table)
+    for axes in found.values():
+        boxes = [label.get_window_extent() for label in axes.get_yticklabels()]
+        assert not any(a.overlaps(b) for n, a in enumerate(boxes) for b in boxes[n + 1 :])
+        assert all(box.x0 >= 0 for box in boxes)
+    numbers = [text.get_window_extent() for text in found["detection_f1"].texts]
+    right = [label.get_window_extent() for label in found["coverage_f1"].get_yticklabels()]
+    assert not any(a.overlaps(b) for a in numbers for b in right)
+    assert figure.get_supxlabel()
+
+
+def test_published_ones_alone_one_contract_and_nothing_are_drawn():
+    assert "Bold" not in panels(official_table({}))[0].get_supxlabel()
+    note = panels(official_table({"sft": board(0.5, reach=np.nan)}), confidence=0.9)[0].get_supxlabel()
+    assert "with no interval" in note.replace("\n", " ")
+    nothing = official.official_figure(official_table({}).iloc[:0])
+    assert not nothing.axes
+
+
+def test_a_table_of_something_else_is_refused():
+    with pytest.raises(InputError, match="official_table"):
+        official.official_figure(pd.DataFrame({"system": ["sft"]}))

@@ -1,0 +1,51 @@
+"""The headline of a run's status: quotes with detection beside them, or what an older scoreboard holds."""
+
+import pytest
+
+from cuadft.core import files, runs
+from cuadft.evaluation.metrics import HEADLINE
+from cuadft.loop import lineage, status
+
+BOARD = """system,split,metric,value,low,high,n
+rag,test,quote_f1,0.4,0.25,0.5,12
+rag,test,detection_f1,0.61,0.5,0.7,12
+rag,dev,quote_f1,0.9,,,3
+always_refuses,test,quote_f1,0.0,0.0,0.2,12
+rag,test,f1,0.77,,,40
+sft,test,quote_f1,,,,0
+"""
+
+
+@pytest.fixture
+def run(tmp_path):
+    lineage.describe_run(tmp_path, preset=None)
+    return runs.Iteration(tmp_path, 1)
+
+
+def shown(iteration, board):
+    files.write_text(iteration.path("scoreboard.csv"), board)
+    return [line.strip() for line in status.run_status(iteration.run).splitlines() if "f1" in line]
+
+
+def test_the_headline_is_the_metrics_own():
+    assert (status.HEADLINE, status.BESIDE) == HEADLINE
+
+
+def test_each_system_of_test_has_its_quotes_and_detection(run):
+    title, rag, refuses, sft = shown(run, BOARD)
+    assert title == "quote_f1 on test (interval), with detection_f1 beside it"
+    assert rag.split(maxsplit=1) == ["rag", "0.400 [0.250, 0.500]  n=12  detection_f1 0.610 [0.500, 0.700]  n=12"]
+    assert refuses.startswith("always_refuses") and "0.000 [0.000, 0.200]  n=12" in refuses
+    assert sft.split() == ["sft", "not", "measured", "detection_f1", "not", "measured"]
+
+
+def test_an_older_scoreboard_is_shown_by_the_score_it_has_and_says_so(run):
+    old = "system,split,metric,value,low,high,n\nrag,test,f1,0.4,0.25,0.5,2\nsft,test,f1,zz,,,2\n"
+    files.write_text(run.path("scoreboard.csv"), old)
+    text = status.run_status(run.run)
+    assert "f1 on test (interval): an older scoreboard, without quote_f1" in text
+    assert "0.400 [0.250, 0.500]  n=2" in text and "unreadable" in text
+
+
+def test_a_board_without_test_rows_has_no_headline(run):
+    assert shown(run, "system,split,metric,value,low,high,n\nrag,dev,quote_f1,0.9,,,3\n") == []
