@@ -1,8 +1,8 @@
 """Compare an answer with a reference by words, phrases, numbers, dates and negations: what the offline judge sees.
 
 It reads no meaning. An answer first gets a stance (how it answers), then shares, each 0 to 1, of what it and the
-reference have in common; `offline_judge` weighs them by stance. Words of the question say nothing about the answer, so
-content words are counted without them. For example:
+reference have in common; `offline_judge` weighs them by stance. Words of the question say little about the answer, so
+most shares of content words are counted without them. For example:
 
     stance_of("No, the contract does not mention it.")                    # "denied"
     compare_texts("Which notice?", "thirty days", "30 days' notice")      # {"phrase_recall": 0.67, ...}
@@ -22,7 +22,6 @@ from cuadft.evaluation.text_scores import begins_with_denial, normalise_answer
 BRIEF = 8  # most words of an answer that counts as brief
 OPENING = 250  # characters in which an answer shows its stance
 PHRASE = 4  # words in a row that count as a phrase
-ENOUGH = 8  # content words of a reference after which more of them add nothing to an explanation
 ON_POINT = 0.5  # an explanation with this share of its content words in the reference counts like one with all
 SAME_WORDS = 0.8  # share of common words, numbers and negations aside, from which two texts are the same statement
 ALIGNED = 500  # words at the start of two equal statements that are held against each other one by one
@@ -62,16 +61,16 @@ def compare_texts(question: str, answer: str, reference: str) -> dict[str, float
     phrase_recall, phrase_precision: words of the reference and of the answer inside common runs of `PHRASE` words
     (of all words where a text is shorter); phrase_root: the root of phrase_recall, since an explanation that has some
     of a long clause's phrases has its point. content_precision: content words of the answer that the reference holds,
-    without the question's; all_precision: the same with them. on_point: content_precision against `ON_POINT`. found: content words of the reference
-    that the answer holds, against `ENOUGH` at most; some: 1 if there is one at all. conflict: 1 if each text holds a
+    without the question's. on_point: content_precision against `ON_POINT`. some: 1 if there is such a word at all.
+    word_precision, word_root: content words of the answer that the reference holds, and the root of the share of the
+    reference's that the answer holds, the question's words counted with the others. conflict: 1 if each text holds a
     number or date that the other lacks. contradiction: 1 if the texts are otherwise the same statement, and in one
     place a number, a date or a negation differs, or if both hold dates and share none.
     """
     ours, theirs, asked = compared_words(answer), compared_words(reference), content_words(compared_words(question))
     all_mine, all_gold = content_words(ours), content_words(theirs)
-    mine, gold = all_mine - asked, all_gold - asked
-    common, conflict = len(mine & gold), _number_conflict(answer, reference)
-    precision, found = common / max(1, len(mine)), min(1.0, common / max(1, min(len(gold), ENOUGH)))
+    mine, common, shared = all_mine - asked, (all_mine & all_gold) - asked, len(all_mine & all_gold)
+    precision, conflict = len(common) / max(1, len(mine)), _number_conflict(answer, reference)
     recall, dated = _phrases(theirs, ours), (dates_in(answer), dates_in(reference))
     turned = (all(dated) and dated[0].isdisjoint(dated[1])) or (
         _same_statement(ours, theirs) and _turned(answer, reference)
@@ -81,10 +80,10 @@ def compare_texts(question: str, answer: str, reference: str) -> dict[str, float
         "phrase_root": recall**0.5,
         "phrase_precision": _phrases(ours, theirs),
         "content_precision": precision,
-        "all_precision": len(all_mine & all_gold) / max(1, len(all_mine)),
         "on_point": min(1.0, precision / ON_POINT),
-        "found": found,
-        "some": float(common > 0),
+        "some": float(bool(common)),
+        "word_precision": shared / max(1, len(all_mine)),
+        "word_root": (shared / max(1, len(all_gold))) ** 0.5,
         "conflict": float(conflict),
         "contradiction": float(turned),
     }

@@ -48,13 +48,12 @@ MOST_REFERENCES = 12  # of more gold spans, those that share most words with the
 EMBEDDED_CHARS = 300  # characters of each text that are embedded: enough to tell what it is about, and cheap
 
 FEATURES = {  # stance -> the shares that count for it
-    "denied": ("some", "found"),
-    "brief": ("all_precision", "phrase_recall"),  # the LM that gave the verdicts saw no question
+    "denied": (),
+    "brief": ("word_precision", "phrase_recall"),
     "explained": ("on_point", "phrase_root"),
-    "quoted": ("phrase_recall", "phrase_precision", "content_precision"),
+    "quoted": ("phrase_recall", "phrase_precision", "content_precision", "word_root"),
 }
-# The same weights in all stances, conflict's zero or less: what they tell of one stance holds for a rare one.
-EVERYWHERE = ("some", "found", "conflict")
+EVERYWHERE = ("some", "conflict")  # the same weights in all stances; a conflict's is zero or less
 
 
 class OfflineJudge:

@@ -18,7 +18,7 @@ from cuadft.core import files, params, runs
 from cuadft.core.errors import InputError
 from cuadft.data import contracts, rows
 from cuadft.data.contracts import Contract, Row
-from cuadft.evaluation import bootstrap, constants, results
+from cuadft.evaluation import bootstrap, constants, official, results
 from cuadft.evaluation.answer_files import count_of
 from cuadft.loop import lineage, snapshot
 from cuadft.retrieval import report, saved

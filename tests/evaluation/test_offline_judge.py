@@ -92,6 +92,11 @@ def test_a_date_is_right_in_any_form_and_another_one_wrong_in_any():
         assert score(other, "November 6, 2016") <= CONTRADICTED
 
 
+def test_a_brief_answer_that_only_affirms_scores_less_than_one_with_a_word_of_the_clause():
+    assert score("Yes.", CLAUSE) < score("Yes, with prior notice.", CLAUSE) < score("Yes, upon notice.", CLAUSE) + 0.2
+    assert score("Yes.", CLAUSE) < 0.25 and score("Yes, terminate.", CLAUSE) > score("Yes, it does.", CLAUSE)
+
+
 def test_fluent_prose_on_another_subject_is_incorrect():
     prose = "Based on the context provided, the contract states that royalties are due quarterly to the licensor"
     assert score(f"{prose} in dollars.", CLAUSE) < 0.4
@@ -127,7 +132,8 @@ def test_a_score_depends_on_its_own_row_alone(answers):
 @settings(max_examples=150, deadline=None)
 def test_more_in_common_never_scores_less_and_a_conflict_never_more(stance, data):
     weights = offline_judge.shipped_fit()["weights"]
-    shares = {name: data.draw(st.floats(0, 1)) for name in set().union(*offline_judge.FEATURES.values())}
+    names = sorted({"some"}.union(*offline_judge.FEATURES.values()))
+    shares = {name: data.draw(st.floats(0, 1)) for name in names}
     more = {name: data.draw(st.floats(value, 1)) for name, value in shares.items()}
     low = offline_judge.predict_score(weights, stance, shares | {"conflict": 0.0})
     assert low <= offline_judge.predict_score(weights, stance, more | {"conflict": 0.0}) + 1e-12
@@ -137,17 +143,18 @@ def test_more_in_common_never_scores_less_and_a_conflict_never_more(stance, data
 def test_a_fit_finds_the_weights_that_made_the_verdicts():
     rng = np.random.default_rng(1)
     true = {
-        "quoted": {"bias": -2.0, "phrase_recall": 4.0, "phrase_precision": 1.0, "content_precision": 0.0},
-        "everywhere": {"conflict": -1.5},
+        "quoted": {"bias": -2.0, "phrase_recall": 4.0, "phrase_precision": 1.0, "content_precision": 0, "word_root": 0},
+        "everywhere": {"some": 1.0, "conflict": -1.5},
     }
+    names = ("phrase_recall", "phrase_precision", "content_precision", "word_root")
     found = [
-        {"phrase_recall": a, "phrase_precision": b, "content_precision": c, "conflict": float(d > 0.7)}
-        for a, b, c, d in rng.random((400, 4))
+        dict(zip(names, shares, strict=False)) | {"some": float(shares[4] > 0.2), "conflict": float(shares[5] > 0.7)}
+        for shares in rng.random((600, 6))
     ]
     verdicts = [offline_judge.predict_score(true, "quoted", f) for f in found]
-    fitted = offline_judge.fit_weights(["quoted"] * 400, found, verdicts)
+    fitted = offline_judge.fit_weights(["quoted"] * 600, found, verdicts)
     for stance, own in true.items():
-        assert fitted[stance] == pytest.approx(own, abs=0.15)
+        assert fitted[stance] == pytest.approx(own, abs=0.3)
 
 
 def test_of_several_references_the_fit_takes_the_one_with_most_in_common_not_the_contradicted_one():
@@ -161,7 +168,7 @@ def test_of_several_references_the_fit_takes_the_one_with_most_in_common_not_the
 
 
 def test_verdicts_outside_0_to_1_are_refused():
-    found = {"phrase_recall": 1.0, "phrase_precision": 1.0, "content_precision": 1.0, "conflict": 0.0}
+    found = dict.fromkeys((*offline_judge.FEATURES["quoted"], "some", "conflict"), 1.0)
     for verdicts in ([], [2.0], [0.5, 0.5]):
         with pytest.raises(InputError, match="one verdict from 0 to 1"):
             offline_judge.fit_weights(["quoted"], [found], verdicts)

@@ -182,7 +182,7 @@ def test_a_precision_that_a_system_without_answers_lacks_is_left_untested(first)
     assert parts == {"always_refuses": None, "top_passage": True} and found(made, "constants")["passed"]
 
 
-def test_a_judges_metric_needs_the_constants_judged(first):
+def test_constants_that_no_judge_was_paid_for_are_left_untested(first):
     rows = scored(questions(0.5), rag=answer_badly, sft=system(0.9, 1), **MODELLESS)
     score = rows["f1"].where(~rows["system"].isin(CONSTANTS))
     made = decide(rows.assign(judge_score=score), first, metric="judge_score")
