@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from commands import ROOT, cuadft
 
-from cuadft.core import files, params
+from cuadft.core import files, params, runs
 from cuadft.core.params import declared_parameters
 from cuadft.evaluation.text_scores import rouge_tokens, shingles
 from cuadft.loop.criteria import GateRule
@@ -75,11 +75,29 @@ def test_two_iterations_score_all_systems_on_all_test_questions(smoke: Path) -> 
     for number in (1, 2):
         with (smoke / f"iter-{number:02d}" / "scoreboard.csv").open() as file:
             board = [row for row in csv.DictReader(file) if row["split"] == "test" and row["metric"] == "f1"]
-        assert {row["system"] for row in board} == {*SYSTEMS, *(["incumbent", "retriever"] if number == 2 else [])}
-        # smoke.yaml: 16 test questions, 4 from each of 4 contracts; none fails with the tiny model
+        later = ["incumbent", "retriever"] if number == 2 else []
+        assert {row["system"] for row in board} == {*runs.CONSTANTS, *SYSTEMS, *later}
+        # smoke.yaml: 16 test questions on 4 contracts; none fails with the tiny model
         assert {(row["n"], row["n_contracts"], row["failed"]) for row in board} == {("16", "4", "0")}
         assert all(0 <= float(row["low"]) <= float(row["value"]) <= float(row["high"]) <= 1 for row in board)
         assert (smoke / f"iter-{number:02d}" / "figures" / "benchmark.png").stat().st_size > 5_000
+
+
+def test_cuads_own_measures_stand_for_every_system_with_their_intervals(smoke: Path) -> None:
+    with (smoke / "iter-01" / "metrics" / "cuad.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert {row["system"] for row in rows} == {*runs.CONSTANTS, *SYSTEMS}
+    best = {(row["system"], row["measure"]): row for row in rows}
+    assert float(best["always_refuses", "quote_f1"]["value"]) == 0 == float(best["always_refuses", "aupr"]["value"])
+    assert float(best["top_passage", "detection_recall"]["value"]) == 1
+    assert 0 < float(best["top_passage", "aupr"]["low"]) <= float(best["top_passage", "aupr"]["high"]) < 1
+
+
+def test_quote_measures_rest_on_every_clause_or_say_for_how_many_a_question_stands(smoke: Path) -> None:
+    asked, every = (rows_of(smoke / "iter-01" / "data" / f"{name}.jsonl") for name in ("dev", "dev_questions"))
+    for clause in (True, False):
+        stands_for = sum(row["weight"] for row in asked if bool(row["answers"]) == clause)
+        assert round(stands_for, 6) == sum(bool(row["answers"]) == clause for row in every)
 
 
 def test_splits_are_drawn_once_and_share_no_group(smoke: Path) -> None:
@@ -126,7 +144,9 @@ def test_the_gate_names_the_clause_that_decided_and_the_history_keeps_every_deci
     for number in (1, 2):
         decision = json.loads((smoke / f"iter-{number:02d}" / "decision.json").read_text())
         clauses = {clause["clause"] for candidate in decision["candidates"] for clause in candidate["clauses"]}
-        assert decision["decided_by"] in clauses and decision["rule"]["metric"] == "f1"
+        assert decision["decided_by"] in clauses and decision["rule"]["metric"] == "quote_f1"
+        named = {candidate["system"] for candidate in decision["candidates"]} | {decision["promoted"]["system"]}
+        assert named.isdisjoint(runs.CONSTANTS)
     lines = rows_of(smoke / "history.jsonl")
     assert [line["iteration"] for line in lines] == [1, 2] and all(line["reason"] for line in lines)
 

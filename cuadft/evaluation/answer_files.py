@@ -26,7 +26,7 @@ from cuadft.core import files
 from cuadft.core.errors import InputError
 from cuadft.core.text import fold_name
 from cuadft.evaluation.excerpts import clean_text, shorten
-from cuadft.evaluation.text_scores import is_refusal
+from cuadft.evaluation.text_scores import is_refusal, normalise_answer
 
 ANSWER_ALIASES: dict[str, tuple[str, ...]] = {  # role of a column -> names by which it is found, best first
     "question": ("question", "query", "question_text"),
@@ -283,7 +283,7 @@ def _gold_spans(value: object, impossible: str | None, where: str, column: str) 
             f"{where}: the reference ({column!r}) is empty: give the right answer, the sentence 'There "
             "is no such clause.' where there is none, or drop the row."
         )
-    refusals = sum(map(is_refusal, texts))
+    refusals = sum(bool(normalise_answer(text)) and is_refusal(text) for text in texts)
     if refusals not in (0, len(texts)) or _is_true(impossible) and not refusals:
         raise InputError(f"{where}: the reference both names a clause and says that there is none: correct it.")
     starts = [item["start"] if isinstance(item.get("start"), int) else n for n, item in enumerate(found)]

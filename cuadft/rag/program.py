@@ -32,7 +32,7 @@ from cuadft.core import files
 from cuadft.core.errors import InputError
 from cuadft.core.text import break_marks, quotable
 from cuadft.data.passages import Passage, locate_words
-from cuadft.evaluation.text_scores import NO_CLAUSE, token_f1
+from cuadft.evaluation.text_scores import NO_CLAUSE, is_refusal, token_f1
 from cuadft.retrieval.retriever import Hit, Retriever, render_passages
 
 # The mark before an item of a list: a bullet or a number, but not the number in "3 years" or in "2.5%".
@@ -156,7 +156,7 @@ class ContractQA(dspy.Module):
 
 def cite_passages(answer: str, passages: Sequence[Passage]) -> list[list[int]]:
     """Return the [start, end) offsets in the contract at which the passages hold the words of the answer."""
-    if not answer or answer == NO_CLAUSE:
+    if is_refusal(answer):
         return []
     found = [(passage.start, locate_words(answer, passage.text)) for passage in passages]
     return [[shift + span[0], shift + span[1]] for shift, span in found if span]

@@ -278,7 +278,7 @@ def _outcome(candidate: Candidate, answer: str, error: str | None, min_f1: float
         return ("generation_failed", f"round trip: {error}"), []
     if candidate["expect"] == "refusal":
         found = ("answerable", f"the contract has no such clause, but the LM answered: {answer[:200]}")
-        return (None if is_refusal(answer) else found), []
+        return (None if answer.strip() and is_refusal(answer) else found), []
     if is_refusal(answer):
         return ("unanswerable", "the LM found no answer in the passage"), []
     return (_against_gold if candidate["expect"] == "gold" else _against_passage)(candidate, answer, min_f1)

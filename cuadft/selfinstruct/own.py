@@ -157,7 +157,7 @@ class OwnQuestions:
         category = self._find_category(given["category"])
         if not given["question"]:
             return [self._blank(given)]  # the step "format" says that it is empty
-        if is_refusal(given["answer"]):
+        if given["answer"] and is_refusal(given["answer"]):
             return [self._with_refusal(given["question"], contract, category)]
         if given["answer"]:
             return [self._with_answer(given["answer"], contract, category)]
