@@ -100,6 +100,8 @@ def test_always_refusing_scores_zero_however_many_questions_have_no_clause(claus
     board = make_scoreboard(frame, n_resamples=100, seed=1).set_index("metric")["value"]
     for name in (*HEADLINE, "detection_recall"):
         assert board[name] == 0 if any(clauses) else board[name] != board[name]
+    whole = make_scoreboard(frame, n_resamples=100, seed=1).set_index("metric").loc["quote_f1"]
+    assert not any(clauses) or whole["low"] == whole["high"] == 0  # no other contracts could change it
     share = 1 - sum(clauses) / len(clauses)
     assert board["f1"] == pytest.approx(share)  # the figure that a constant can win
 
