@@ -20,6 +20,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "CONSTANTS",
             "Iteration",
             "NOT_TRAINED",
+            "PROGRAMS",
             "overruled_by_hand",
             "incoming_champion",
             "record_decision",
