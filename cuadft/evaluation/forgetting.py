@@ -273,7 +273,7 @@ def _slice_mean(
     if not parts:
         return as_columns(Interval(math.nan, math.nan, math.nan, 0, 0)) | {"slices": 0}
     rows = pd.concat(parts)
-    share = not signed and bool(rows["value"].between(0, 1).all())
+    share = not signed and bool(rows["share"].all())
     found = cluster_bootstrap(
         rows["value"], rows["contract"], weights=rows["each"], share=share, confidence=confidence, **settings
     )
@@ -294,12 +294,13 @@ def _linearised(part: pd.DataFrame) -> pd.DataFrame:
     So a mean of ratios can be resampled like any mean (linearisation, as in `bootstrap`).
     """
     weight, value, applies = part["weight"], part["value"], part["value"].notna() & (part["weight"] > 0)
+    share = bool(value[applies].between(0, 1).all())  # a row's influence on a ratio can lie outside
     if len(part) and (part["metric"].iloc[0] in WEIGHT_COLUMNS or weight[applies].nunique() > 1):
         total = weight.where(applies, 0).sum()
         ratio = (weight * value).where(applies, 0).sum() / total if total else math.nan
         value = ratio + (len(part) * weight * (value - ratio) / total if total else 0.0)
         value = value.where(applies, ratio)
-    return pd.DataFrame({"contract": part["contract"], "value": value, "applies": applies})
+    return pd.DataFrame({"contract": part["contract"], "value": value, "applies": applies, "share": share})
 
 
 def _system_by_iteration(history: pd.DataFrame, who: str) -> dict[int, str]:

@@ -359,3 +359,27 @@ def test_broken_history_names_its_file_and_what_to_do(tmp_path, text):
 def test_misspelt_system_is_told_the_nearest(history):
     with pytest.raises(InputError, match="No scores of 'sfx' in the stream: did you mean 'sft'"):
         forgetting.slice_transfer(history, "sfx")
+
+
+def test_the_interval_of_a_ratio_stays_between_0_and_1(tmp_path):
+    rows = [
+        {
+            "system": "sft",
+            "split": "test",
+            "id": f"c{c}q{q}",
+            "contract": f"c{c}",
+            "category": "Governing Law",
+            "is_impossible": q > 0,
+            "answers": [] if q else [{"text": "the law of Ohio", "start": 0}],
+            "answer": "the law of Ohio" if (c, q) == (0, 0) else "something else",
+            "error": None,
+            "weight": 1.0 + 3 * (q > 0),
+        }
+        for c, q in itertools.product(range(4), range(4))
+    ]
+    frame = metrics.score_predictions(rows)
+    history = forgetting.collect_stream_scores(frame, runs.Iteration(tmp_path, 1), decided(1, "sft"), metric="quote_f1")
+    found = forgetting.scores_on_test_set(history, "sft").iloc[0]
+    weight = metrics.metric_weights(frame, "quote_f1")
+    assert found["value"] == pytest.approx((frame["quote_f1"].fillna(0) * weight).sum() / weight.sum())
+    assert 0 <= found["low"] < found["value"] < found["high"] <= 1

@@ -18,6 +18,7 @@ from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.patches import Rectangle
 
+from cuadft.core.runs import CONSTANTS
 from cuadft.evaluation import forgetting
 from cuadft.evaluation.excerpts import shorten
 from cuadft.evaluation.figures.style import (
@@ -40,7 +41,7 @@ from cuadft.evaluation.figures.style import (
 from cuadft.evaluation.forgetting import BASE, CHAMPION, INCUMBENT
 from cuadft.evaluation.metrics import METRICS
 
-DRAWN_SYSTEMS = (CHAMPION, "sft", BASE)  # what `iterations_figure` shows unless told otherwise
+DRAWN_SYSTEMS = (CHAMPION, "sft", BASE, *CONSTANTS)  # what `iterations_figure` shows unless told otherwise
 NAME_LENGTH = 14  # most characters of a system's name in a label
 KEPT = "kept"
 FRAME_COLOUR = VERMILION  # of the slice just trained on: told apart from every colour of the map
@@ -95,9 +96,9 @@ def iterations_figure(
 ) -> Figure:
     """Return the score on the frozen test set over iterations, with intervals over contracts.
 
-    history: from `collect_stream_scores`. systems: names or "champion"; if empty, champion, sft and rag where they
-    answered. A solid mark of the champion, with the name of its system above, is a promotion; a hollow mark means that
-    the champion was kept. Raises InputError on a system that never answered.
+    history: from `collect_stream_scores`. systems: names or "champion"; if empty, champion, sft, rag and the systems
+    without a model, where they answered. A solid mark of the champion, with the name of its system above, is a
+    promotion; a hollow mark means that the champion was kept. Raises InputError on a system that never answered.
     """
     known = {*history["system"], *([CHAMPION] if history["champion"].any() else [])}
     names = list(systems) or [name for name in DRAWN_SYSTEMS if name in known]
