@@ -11,6 +11,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+# A busy machine makes one example in hundreds slow, which says nothing about the code; tests of speed time themselves.
+settings.register_profile("cuadft", deadline=None)
+settings.load_profile("cuadft")
 
 pytest_plugins = ["chat_server"]
 
