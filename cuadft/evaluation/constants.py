@@ -22,6 +22,13 @@ SETTLED = {ALWAYS_REFUSES: (*_WHETHER, *_WHAT), TOP_PASSAGE: _WHETHER}  # metric
 OF_AN_ANSWER = ("spans", "quotes", "passages", "error", "prompt_tokens", "fingerprint", "p_exists")
 
 
+def settled(interval: Mapping[str, Any], system: str, metric: str) -> dict[str, Any]:
+    """Return an interval, as columns, without width if no other contracts could change the value (see `SETTLED`)."""
+    if metric in SETTLED.get(system, ()) and interval["value"] in (0, 1):
+        return {**interval, "low": interval["value"], "high": interval["value"]}
+    return dict(interval)
+
+
 def constant_answers(predictions: Sequence[Mapping[str, Any]], texts: Mapping[str, str]) -> list[dict[str, Any]]:
     """Return the predictions of always_refuses and top_passage for every question that the given predictions answer.
 

@@ -27,6 +27,7 @@ from cuadft.core.errors import InputError
 from cuadft.core.runs import BY_HAND, incoming_champion, outgoing_champion, same_champion
 from cuadft.evaluation.bootstrap import INTERVAL_COLUMNS, Interval, as_columns, cluster_bootstrap
 from cuadft.evaluation.compare import paired_delta
+from cuadft.evaluation.constants import settled
 from cuadft.evaluation.metrics import METRICS, WEIGHT_COLUMNS, metric_weights
 
 CHAMPION = "champion"  # stands for the system that is champion after each iteration
@@ -240,9 +241,10 @@ def scores_on_test_set(
     """Return the score on the frozen test set over iterations: iteration, system, value, low, high, n, n_contracts."""
     cells, systems = _score_cells(history), _system_by_iteration(history, who)
     settings = {"n_resamples": n_resamples, "seed": seed, "confidence": confidence}
+    metric = history["metric"].iloc[0] if len(history) else ""
     rows = [
         {"iteration": i, "system": systems[i]}
-        | _slice_mean([(cells[i, 0, systems[i]], None)], signed=False, **settings)
+        | settled(_slice_mean([(cells[i, 0, systems[i]], None)], signed=False, **settings), systems[i], metric)
         for i in sorted(systems)
         if (i, 0, systems[i]) in cells
     ]

@@ -27,7 +27,7 @@ from cuadft.evaluation.bootstrap import (
     cluster_sums,
     ratio_intervals,
 )
-from cuadft.evaluation.constants import SETTLED
+from cuadft.evaluation.constants import settled
 from cuadft.evaluation.metrics import METRICS, metric_weights
 
 BOARD_COLUMNS = ["system", "split", "metric", *INTERVAL_COLUMNS, "failed", "seeds", "seed_low", "seed_high"]
@@ -65,9 +65,7 @@ def make_scoreboard(
     for (system, split), at in parts:
         part = frame.iloc[at]
         for metric in metrics:
-            interval = as_columns(next(found))
-            if metric in SETTLED.get(system, ()) and interval["value"] in (0, 1):
-                interval |= {"low": interval["value"], "high": interval["value"]}  # no other contracts could change it
+            interval = settled(as_columns(next(found)), system, metric)
             row = {"system": system, "split": split, "metric": metric} | interval
             rows.append(row | {"failed": int(part["failed"].sum())} | _seed_range(part, metric))
     return pd.DataFrame(rows, columns=BOARD_COLUMNS)

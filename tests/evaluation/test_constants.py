@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cuadft.core.runs import CONSTANTS
-from cuadft.evaluation.constants import constant_answers
+from cuadft.evaluation.constants import constant_answers, settled
 from cuadft.evaluation.metrics import HEADLINE, score_predictions
 from cuadft.evaluation.scoreboard import make_scoreboard
 from cuadft.evaluation.text_scores import NO_CLAUSE
@@ -115,3 +115,10 @@ def test_to_answer_always_costs_quote_f1_where_there_is_no_clause(clauses, witho
     each = frame["f1_answerable"].dropna().iloc[0]
     assert board["quote_f1"] == pytest.approx(2 * clauses * each / (2 * clauses + without))
     assert board["detection_f1"] == pytest.approx(2 * clauses / (2 * clauses + without))
+
+
+def test_what_a_constant_scores_on_any_contracts_has_no_width():
+    interval = {"value": 0.0, "low": 0.0, "high": 0.4, "n": 9, "n_contracts": 6}
+    assert settled(interval, "always_refuses", "quote_f1") == interval | {"high": 0.0}
+    assert settled(interval, "always_refuses", "f1") == settled(interval, "sft", "quote_f1") == interval
+    assert settled(interval | {"value": 0.2}, "top_passage", "false_answer")["high"] == 0.4
