@@ -36,7 +36,7 @@ from cuadft.evaluation.compare import (
     noise_phrase,
     paired_delta,
 )
-from cuadft.evaluation.metrics import score_predictions
+from cuadft.evaluation.metrics import metric_weights, score_predictions
 from cuadft.evaluation.results import as_csv, read_with_seeds
 from cuadft.loop import runner
 from cuadft.loop.kernel import lock
@@ -57,6 +57,7 @@ ANSWER_METRICS = {
     "f1_answerable": "answer F1 where the clause exists",
     "f1_no_clause": "answer F1 where there is no clause",
 }
+NO_METRICS = ("id", "contract", "answered", "has_clause", "weight")  # columns by which scores are paired and weighed
 FINAL_SYSTEM = {"retrieval": "chosen", "answers": "sft"}  # the systems that a run ends with
 TRAINED_FOLDERS = ("retriever", "adapters")
 SEED = 7  # of the bootstrap
@@ -265,13 +266,18 @@ def _require_same_questions(one: Iteration, other: Iteration, name: str) -> None
 
 def _paired_deltas(a: pd.DataFrame, b: pd.DataFrame, **settings: Any) -> Iterator[dict[str, Any]]:
     """Yield the paired difference of each metric that both frames have."""
-    for metric in [name for name in a.columns[2:] if name in b and a[name].notna().any()]:
+    for metric in [name for name in a if name not in NO_METRICS and name in b and a[name].notna().any()]:
         delta = paired_delta(a, b, metric=metric, seed=SEED, **settings)
         one, other = (frame.set_index("id")[metric].dropna() for frame in (a, b))
-        means = {"metric": metric, "a": one.mean(), "b": other.mean()}
+        means = {"metric": metric, "a": _mean(a, metric), "b": _mean(b, metric)}
         figures = {key: value for key, value in as_columns(delta).items() if key not in ("std_error", "critical")}
         least = detectable_difference(delta.std_error, delta.n_clusters, critical=delta.critical)
         yield means | figures | {"detectable": least, "identical": one.equals(other.reindex(one.index))}
+
+
+def _mean(frame: pd.DataFrame, metric: str) -> float:
+    weight = metric_weights(frame, metric) * frame[metric].notna()
+    return float((frame[metric].fillna(0) * weight).sum() / weight.sum())
 
 
 def _retrieval_scores(iteration: Iteration) -> tuple[dict[str, pd.DataFrame], list[str]]:
@@ -320,7 +326,7 @@ def _answer_scores(iteration: Iteration) -> tuple[dict[str, pd.DataFrame], list[
     if not test:
         return {}, [*left_out, "Answers are not compared: a run has no complete test predictions."]
     frame = score_predictions(test)
-    by_system = frame[["system", "id", "contract", *ANSWER_METRICS]].groupby("system", sort=False)
+    by_system = frame[["system", *NO_METRICS, *ANSWER_METRICS]].groupby("system", sort=False)
     return {system: own.drop(columns="system") for system, own in by_system}, left_out
 
 

@@ -85,12 +85,12 @@ def found(done, system, metric):
 def test_the_report_holds_the_paired_differences_of_the_two_runs(project):
     done, _ = ablate()
     # 10 of 20 without, 17 of 20 with synthetic rows; the record of a dev contract counts nowhere
-    assert found(done, "chosen", "hit@1") == found(done, "sft", "f1") == (0.5, 0.85, 0.35, 20, 10)
+    assert found(done, "chosen", "hit@1") == found(done, "sft", "quote_f1") == (0.5, 0.85, 0.35, 20, 10)
     assert found(done, "chosen", "hit@2") == (0.5, 0.85, 0.35, 20, 10)  # the k of the program
     assert found(done, "chosen", "char_recall@3") == (0.75, 0.75, 0, 20, 10)
-    better = done.deltas.set_index(["system", "metric"]).loc[("sft", "f1")]
+    better = done.deltas.set_index(["system", "metric"]).loc[("sft", "quote_f1")]
     assert 0 < better["low"] < 0.35 < better["high"] and better["p"] < better["p_holm"] < 0.05
-    assert "answer F1 of sft: better with use_synthetic=true, +0.350" in done.text
+    assert "quote F1 of sft: better with use_synthetic=true, +0.350" in done.text
     assert "character recall@3 of chosen: no difference, every question has the same score" in done.text
     assert "| training steps, adapters/sft | 6 | 6 |" in done.text and "Not at equal steps" not in done.text
     assert "| generated rows on offer | 3 (template 3) | 3 (template 3) |" in done.text
@@ -102,7 +102,7 @@ def test_the_report_holds_the_paired_differences_of_the_two_runs(project):
 
 def test_exchanged_values_give_the_opposite_difference(project):
     one, other = ablate()[0], ablate("use_synthetic", ("true", "false"))[0]
-    assert found(other, "sft", "f1")[2] == -found(one, "sft", "f1")[2] == -0.35
+    assert found(other, "sft", "quote_f1")[2] == -found(one, "sft", "quote_f1")[2] == -0.35
     assert "better with use_synthetic=true" in other.text
 
 
@@ -120,7 +120,7 @@ def test_stages_before_the_parameter_run_once_and_finished_ones_never_again(proj
     assert again.text == done.text and not any("done in" in line for line in lines)
     # other data: what is shared is copied anew, and what rests on it is run again
     changed, lines = ablate(overrides=["test_rows=1"])
-    assert found(changed, "sft", "f1") == (1, 1, 0, 10, 10)
+    assert found(changed, "sft", "quote_f1") == (1, 1, 0, 10, 10)
     assert sum("data_prep ... done" in line for line in lines) == 1
 
 
@@ -146,7 +146,7 @@ def test_a_killed_copy_is_not_taken_for_a_whole_one(project, monkeypatch):
         ablate()
     assert not (project / "runs/tiny/use_synthetic=true/iter-01/manifest.json").exists()
     monkeypatch.setattr(ablation.shutil, "copy2", copy)
-    assert found(ablate()[0], "sft", "f1") == (0.5, 0.85, 0.35, 20, 10)
+    assert found(ablate()[0], "sft", "quote_f1") == (0.5, 0.85, 0.35, 20, 10)
 
 
 def test_a_failed_stage_leaves_no_report_of_an_earlier_call(project):
@@ -156,7 +156,7 @@ def test_a_failed_stage_leaves_no_report_of_an_earlier_call(project):
         ablate(overrides=["steps=11"])
     assert not any((done.folder / name).exists() for name in ablation.REPORT_FILES)
     (project / "trap_02").unlink()
-    assert found(ablate(overrides=["steps=11"])[0], "sft", "f1")[2] == 0.35
+    assert found(ablate(overrides=["steps=11"])[0], "sft", "quote_f1")[2] == 0.35
 
 
 def test_no_difference_is_said_in_plain_words(project):
