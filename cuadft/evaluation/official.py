@@ -34,6 +34,7 @@ from cuadft.evaluation.bootstrap import (
     cluster_sums,
     ratio_intervals,
 )
+from cuadft.evaluation.constants import settled
 from cuadft.evaluation.metrics import CACHED_SPANS, PARTIES, SPAN_MATCH_FROM, span_jaccard
 from cuadft.evaluation.text_scores import AnswerComparison, PreparedText
 
@@ -111,7 +112,8 @@ def cuad_scores(
     found = _ratio_intervals(predictions, weights, codes, n_contracts, settings)
     counts = curve_counts(predictions, weights, codes, n_contracts)
     found |= _curve_intervals(*counts, n=round(weights.sum()), **settings)
-    rows = [{"measure": name} | as_columns(found[name]) for name in MEASURES]
+    system = str(predictions[0].get("system", ""))
+    rows = [{"measure": name} | settled(as_columns(found[name]), system, name) for name in MEASURES]
     return pd.DataFrame(rows, columns=["measure", *INTERVAL_COLUMNS])
 
 
