@@ -129,8 +129,8 @@ def comparisons(systems: Sequence[str]) -> list[tuple[str, str]]:
     made = [s for s in systems if s not in CONSTANTS]
     base = "rag" if "rag" in made else next(iter(made), None)
     pairs = [(base, s) for s in made if s != base]
-    trained = [s for s in made if s not in (*NOT_TRAINED, base)]
-    more = [("sft", s) for s in trained if "sft" in made and s != "sft"]
+    trained = [s for s in made if s not in NOT_TRAINED]
+    more = [("sft", s) for s in trained if "sft" in made and s not in ("sft", base)]
     more += [("top_passage", s) for s in trained if "top_passage" in systems]
     return list(dict.fromkeys(pairs + more))  # without rag, sft may be the baseline already
 

@@ -283,6 +283,11 @@ def test_comparisons_pair_each_with_rag_and_aligned_ones_with_sft():
 def test_comparisons_hold_trained_systems_against_the_best_passage_and_never_compare_constants():
     assert comparisons(["always_refuses", "top_passage", "rag", "sft"]) == [("rag", "sft"), ("top_passage", "sft")]
     assert comparisons(["always_refuses", "top_passage"]) == []
+    assert comparisons(["top_passage", "sft", "dpo"]) == [
+        ("sft", "dpo"),
+        ("top_passage", "sft"),
+        ("top_passage", "dpo"),
+    ]
 
 
 def test_rows_of_different_weight_are_paired_by_weight():
