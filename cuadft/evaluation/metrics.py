@@ -153,7 +153,7 @@ def metric_weights(frame: pd.DataFrame, metric: str) -> np.ndarray:
 
 def _score_one(p: Mapping[str, Any], prepare: Callable[[str], PreparedText]) -> dict[str, Any]:
     gold = sorted(p["answers"], key=lambda a: a["start"])
-    failed = not _missing(p["error"]) or _missing(p["answer"])
+    failed = not is_missing(p["error"]) or is_missing(p["answer"])
     answer = None if failed else p["answer"]
     compared = AnswerComparison(answer, [a["text"] for a in gold], prepare)
     refused = compared.abstained
@@ -161,20 +161,20 @@ def _score_one(p: Mapping[str, Any], prepare: Callable[[str], PreparedText]) -> 
     return {
         **{key: p.get(key, "") for key in KEY_COLUMNS},
         "answer": answer,
-        "seed": 0 if _missing(p.get("seed")) else p["seed"],
+        "seed": 0 if is_missing(p.get("seed")) else p["seed"],
         "failed": failed,
         "refused": refused,
         "reworded_refusal": refused and not is_plain_refusal(answer),
         **flags,
-        "weight": 1.0 if _missing(p.get("weight")) else p["weight"],
-        **{name: math.nan if _missing(p.get(name)) else p[name] for name in ("prompt_tokens", "slice")},
+        "weight": 1.0 if is_missing(p.get("weight")) else p["weight"],
+        **{name: math.nan if is_missing(p.get(name)) else p[name] for name in ("prompt_tokens", "slice")},
         **_detection_scores(**flags, f1=compared.f1()),
         **_answer_scores(compared, answerable=bool(gold)),
         **_span_scores(answer, refused, gold, substring=p["category"] == PARTIES),
         **_abstention_scores(failed, refused, answerable=bool(gold)),
         **_retrieval_scores(p.get("passages"), gold),
         "cited": math.nan if failed or refused or p.get("spans") is None else float(bool(p["spans"])),
-        "seconds": math.nan if _missing(p.get("seconds")) else p["seconds"],
+        "seconds": math.nan if is_missing(p.get("seconds")) else p["seconds"],
     }
 
 
@@ -230,7 +230,7 @@ def _abstention_scores(failed: bool, refused: bool, *, answerable: bool) -> dict
 
 def _retrieval_scores(passages: Sequence[Mapping] | None, gold: Sequence[Mapping]) -> dict[str, float]:
     first = recall = precision = math.nan
-    if not _missing(passages) and gold:
+    if not is_missing(passages) and gold:
         wanted = [(a["start"], a["start"] + len(a["text"])) for a in gold]
         found = [(p["start"], p["end"]) for p in passages]
         first, _ = retrieved_share(wanted, found[:1])
@@ -243,15 +243,16 @@ def _any_found(share: float) -> float:
     return share if math.isnan(share) else float(share > 0)
 
 
-def _missing(value: Any) -> bool:
-    return value is None or (isinstance(value, float) and math.isnan(value))  # a data frame turns None into NaN
+def is_missing(value: Any) -> bool:
+    """Tell whether a prediction lacks a value: None, or NaN, into which a data frame turns None."""
+    return value is None or (isinstance(value, float) and math.isnan(value))
 
 
 def _check_prediction(p: Mapping[str, Any]) -> None:
     absent = [key for key in REQUIRED_KEYS if key not in p]
     if absent:
         raise InputError(f"Prediction {p.get('id', '?')!r} has no {absent[0]!r}: it needs {', '.join(REQUIRED_KEYS)}.")
-    if not _missing(p["answer"]) and not isinstance(p["answer"], str):
+    if not is_missing(p["answer"]) and not isinstance(p["answer"], str):
         raise InputError(f"Row {p['id']!r} has the answer {p['answer']!r}: give text, or None if it failed.")
     if bool(p["is_impossible"]) == bool(p["answers"]):
         raise InputError(

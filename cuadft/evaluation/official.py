@@ -35,8 +35,9 @@ from cuadft.evaluation.bootstrap import (
     ratio_intervals,
 )
 from cuadft.evaluation.constants import settled
-from cuadft.evaluation.metrics import CACHED_SPANS, PARTIES, SPAN_MATCH_FROM, span_jaccard
+from cuadft.evaluation.metrics import CACHED_SPANS, PARTIES, SPAN_MATCH_FROM, is_missing, span_jaccard
 from cuadft.evaluation.text_scores import AnswerComparison, PreparedText
+from cuadft.evaluation.verdicts import has_failed
 
 MEASURES: dict[str, tuple[str, bool]] = {  # name -> (label, higher is better), in the order of the rows
     "detection_f1": ("Detection F1", True),
@@ -107,7 +108,7 @@ def cuad_scores(
     check_resampling(n_resamples, confidence)
     _check_predictions(predictions)
     codes, n_contracts = cluster_codes([p["contract"] for p in predictions])
-    weights = np.array([1.0 if _absent(p.get("weight")) else p["weight"] for p in predictions], float)
+    weights = np.array([1.0 if is_missing(p.get("weight")) else p["weight"] for p in predictions], float)
     settings = {"n_resamples": n_resamples, "seed": seed, "confidence": confidence}
     found = _ratio_intervals(predictions, weights, codes, n_contracts, settings)
     counts = curve_counts(predictions, weights, codes, n_contracts)
@@ -140,7 +141,7 @@ def _ratio_intervals(
 def _row_parts(p: Mapping[str, Any], prepare: Callable[[str], PreparedText]) -> dict[str, tuple[float, float]]:
     """Return a row's numerator and denominator of each ratio; a denominator of 0 means that it does not apply."""
     golds = [a["text"] for a in p["answers"]]
-    failed = _failed(p)
+    failed = has_failed(p)
     compared = AnswerComparison(None if failed else p["answer"], golds, prepare)
     refused, clause = compared.abstained, bool(golds)
     answered = not failed and not refused
@@ -153,7 +154,7 @@ def _row_parts(p: Mapping[str, Any], prepare: Callable[[str], PreparedText]) -> 
         "quote_f1": (2 * f1, answered + clause),
         **_coverage(p["answer"] if answered else None, golds),
         "laziness": (refused and clause, clause),
-        "quote_precision": _quoted_characters(p) if answered and not _absent(p.get("spans")) else (0, 0),
+        "quote_precision": _quoted_characters(p) if answered and not is_missing(p.get("spans")) else (0, 0),
         "verbatim": (bool(verbatim), verbatim is not None),
         "token_f1_both": (f1, both),
         "failed": (failed, 1),
@@ -203,9 +204,9 @@ def _quoted_characters(p: Mapping[str, Any]) -> tuple[int, int]:
 
 def _verbatim(p: Mapping[str, Any]) -> bool | None:
     """Say whether an answer's words stand in the contract; None if neither quotes nor spans tell."""
-    if not _absent(p.get("quotes")) and len(p["quotes"]):
-        return all(not _absent(quote.get("span")) for quote in p["quotes"])
-    return None if _absent(p.get("spans")) else len(p["spans"]) > 0
+    if not is_missing(p.get("quotes")) and len(p["quotes"]):
+        return all(not is_missing(quote.get("span")) for quote in p["quotes"])
+    return None if is_missing(p.get("spans")) else len(p["spans"]) > 0
 
 
 # --- CUAD's precision-recall curve
@@ -249,9 +250,9 @@ def _matched(p: Mapping[str, Any]) -> tuple[list[float], list[float]]:
 
 def _n_best(p: Mapping[str, Any]) -> dict[str, float]:
     """Return each quoted text with its probability; of equal texts the last one counts, as in CUAD's script."""
-    if _failed(p):
+    if has_failed(p):
         return {}
-    if not _absent(p.get("quotes")):
+    if not is_missing(p.get("quotes")):
         return {quote["text"]: float(quote["p"]) for quote in p["quotes"] if quote["text"]}
     return {} if AnswerComparison(p["answer"], ()).abstained else {p["answer"]: 1.0}
 
@@ -314,14 +315,6 @@ def _curve_intervals(
 # --- what is refused
 
 
-def _absent(value: Any) -> bool:
-    return value is None or (isinstance(value, float) and math.isnan(value))  # a data frame turns None into NaN
-
-
-def _failed(p: Mapping[str, Any]) -> bool:
-    return not _absent(p["error"]) or _absent(p["answer"])
-
-
 def _check_predictions(predictions: Sequence[Mapping[str, Any]]) -> None:
     """Raise InputError unless the rows are well-formed answers of one system to different questions."""
     if not len(predictions):
@@ -332,7 +325,7 @@ def _check_predictions(predictions: Sequence[Mapping[str, Any]]) -> None:
         if p["id"] in seen:
             raise InputError(f"Row {p['id']!r} is there twice: score each system, split and seed by itself.")
         seen.add(p["id"])
-    systems = sorted({str(p["system"]) for p in predictions if not _absent(p.get("system"))})
+    systems = sorted({str(p["system"]) for p in predictions if not is_missing(p.get("system"))})
     if len(systems) > 1:
         raise InputError(f"The predictions are of {', '.join(systems)}: score each system by itself.")
 
@@ -341,16 +334,16 @@ def _check_row(p: Mapping[str, Any]) -> None:
     missing = [key for key in REQUIRED_KEYS if key not in p]
     if missing:
         raise InputError(f"Prediction {p.get('id', '?')!r} has no {missing[0]!r}: it needs {', '.join(REQUIRED_KEYS)}.")
-    if not _absent(p["answer"]) and not isinstance(p["answer"], str):
+    if not is_missing(p["answer"]) and not isinstance(p["answer"], str):
         raise InputError(f"Row {p['id']!r} has the answer {p['answer']!r}: give text, or None if it failed.")
     if bool(p["is_impossible"]) == bool(p["answers"]) or not all(a["text"] for a in p["answers"]):
         raise InputError(
             f"Row {p['id']!r} has is_impossible={p['is_impossible']} and {len(p['answers'])} gold spans: a row has "
             "gold spans exactly if it is answerable, and each has a text; correct the data."
         )
-    if not _absent(p.get("weight")) and not 0 < p["weight"] < math.inf:
+    if not is_missing(p.get("weight")) and not 0 < p["weight"] < math.inf:
         raise InputError(f"Row {p['id']!r} has the weight {p['weight']!r}: give a finite number above 0.")
-    for quote in () if _absent(p.get("quotes")) else p["quotes"]:
+    for quote in () if is_missing(p.get("quotes")) else p["quotes"]:
         given, text = quote.get("p"), quote.get("text")
         if not isinstance(text, str) or not isinstance(given, int | float | np.number) or not 0 <= given <= 1:
             raise InputError(f"Row {p['id']!r} has the quote {text!r} with p={given!r}: give text and p from 0 to 1.")
