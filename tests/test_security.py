@@ -393,9 +393,8 @@ def fields(text: str, where: str) -> dict[str, str]:
 
 
 def shown(text: str) -> list[dict[str, str]]:
-    return small.program().messages(
-        ROW["question"], [Hit(small.passages_of({"A": [f"Clause 1. {text}"]})[0], 1.0)], WRONG
-    )
+    (passage,) = small.passages_of({"A": [f"Clause 1. {text}"]})
+    return small.program().messages(ROW["question"], Hit(passage, 1.0), WRONG)
 
 
 def specials(engine: LocalEngine, messages: list[dict[str, str]]) -> int:

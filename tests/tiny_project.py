@@ -25,18 +25,20 @@ BODIES = {
     "02_rag_compile": (
         "",
         'files.write_text(it.path("retriever", "index.txt"), files.file_hash(it.path("data", "train.jsonl")))\n'
+        'files.write_json(it.path("retriever", "confidence.json"), {"iteration": iteration})\n'
         'for name in ("rag", "rag_compiled"):\n'
         '    files.write_json(it.path("program", name + ".json"), {"name": name})',
     ),
     "03_batch_inference": (
         'systems: list = ["rag"]  # systems that answer\ntop_k: int = 3  # passages shown [1..8]\n',
-        'for system in systems:\n    for split in ("dev", "test"):\n'
+        'nothing = {"exists": None, "quote": None}\nfor system in systems:\n    for split in ("dev", "test"):\n'
         '        path = it.path("predictions", f"{system}.{split}.jsonl")\n'
         "        rows = files.read_jsonl(path, torn_ok=True) if path.exists() else []\n"
         "        done = {row['id'] for row in rows}\n"
         '        for row in files.read_jsonl(it.path("data", split + ".jsonl")):\n'
         "            if row['id'] not in done:\n"
-        '                files.append_jsonl(path, [{"id": row["id"], "system": system, "k": top_k}])',
+        '                files.append_jsonl(path, [{"id": row["id"], "system": system, "k": top_k}])\n'
+        '    files.write_json(it.path("predictions", f"{system}.confidence.json"), nothing | {"about": {}})',
     ),
     "04_fine_tune": (
         SEED + "learning_rate: float = 0.0001  # step size [0..1]\n",

@@ -147,10 +147,23 @@ def same_champion(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
 
 def champion_label(record: Mapping[str, Any]) -> str:
     """Return a champion's name with the iteration that made it, such as "sft of iteration 2"."""
-    key = "retriever" if record["system"] == "retriever" else "weights"
-    folder = str(record.get(key) or record.get("program") or "").partition("/")[0]
-    made = folder.removeprefix("iter-")
+    made = _made_in(record).removeprefix("iter-")
     return f"{record['system']} of iteration {int(made)}" if made.isdigit() else str(record["system"])
+
+
+def calibration_file(record: Mapping[str, Any]) -> str | None:
+    """Return the file, relative to the run folder, with what was calibrated on the dev answers of a record's system.
+
+    None for a record that names no iteration's files.
+    """
+    made = _made_in(record)
+    return f"{made}/predictions/{record['system']}.confidence.json" if made else None
+
+
+def _made_in(record: Mapping[str, Any]) -> str:
+    """Return the name of the folder of the iteration that made a record's system, "" if the record names no file."""
+    key = "retriever" if record["system"] == "retriever" else "weights"
+    return str(record.get(key) or record.get("program") or "").partition("/")[0]
 
 
 def simplicity(system: str) -> tuple[int, str]:

@@ -67,3 +67,23 @@ def without_marks(text: str, tokens: Iterable[str]) -> str:
 def quotable(text: str) -> str:
     """Fold white space and break up marks that a tokenizer or a prompt would take as structure."""
     return break_marks(" ".join(text.split()))
+
+
+def quotable_places(text: str) -> tuple[str, list[int]]:
+    """Return `quotable(text)`, and for each of its characters the place in `text` of the character that it stands for.
+
+    A blank that was put in has the place of the character before it.
+    """
+    folded, places = [], []
+    for word in re.finditer(r"\S+", text):
+        if folded:
+            folded.append(" ")
+            places.append(word.start() - 1)
+        folded.append(word[0])
+        places += range(word.start(), word.end())
+    whole, made, kept, last = "".join(folded), [], [], 0
+    for mark in MARK.finditer(whole):
+        made += [whole[last : mark.end()], " "]
+        kept += [*places[last : mark.end()], places[mark.end() - 1]]
+        last = mark.end()
+    return "".join([*made, whole[last:]]), [*kept, *places[last:]]

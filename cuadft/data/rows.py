@@ -229,12 +229,13 @@ def remember_rows(iteration: runs.Iteration, rows: Sequence[Row]) -> list[Row]:
     return list(kept.values())
 
 
-def with_passages(run: Path, predictions: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+def with_passages(run: Path, predictions: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """Return predictions with `passage`, the text of the passages that the model was given."""
     texts = {record["title"]: record["text"] for record in contract_records(run)}
+    read = [[s for s in p.get("passages") or [] if s.get("read", True)] for p in predictions]
     return [
-        p | {"passage": "\n\n".join(texts[p["contract"]][s["start"] : s["end"]] for s in p.get("passages") or [])}
-        for p in predictions
+        p | {"passage": "\n\n".join(texts[p["contract"]][s["start"] : s["end"]] for s in own)}
+        for p, own in zip(predictions, read, strict=True)
     ]
 
 

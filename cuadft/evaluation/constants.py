@@ -21,7 +21,17 @@ _WHAT = ("quote_f1", "detection_f1", "f1_answerable", "em_answerable", "f1_no_cl
 _COVERS = ("coverage_f1", "coverage_recall")
 # Metrics that are 0 or 1 on any contracts.
 SETTLED = {ALWAYS_REFUSES: (*_WHETHER, *_WHAT, *_COVERS), TOP_PASSAGE: (*_WHETHER, "verbatim")}
-OF_AN_ANSWER = ("spans", "quotes", "passages", "error", "prompt_tokens", "fingerprint", "p_exists")
+OF_AN_ANSWER = (
+    "spans",
+    "quotes",
+    "passages",
+    "error",
+    "prompt_tokens",
+    "fingerprint",
+    "p_exists",
+    "p_search",
+    "calibrated",
+)
 
 
 def settled(interval: Mapping[str, Any], system: str, metric: str) -> dict[str, Any]:

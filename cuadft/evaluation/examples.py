@@ -296,6 +296,7 @@ def _passage_lines(p: Mapping[str, Any], text: str | None, around: int, limit: i
     for rank, passage in enumerate(sent):
         pieces = excerpt(text, passage["start"], passage["end"], gold=gold, cited=cited, around=around)
         label = f"Passage {rank + 1} of {len(sent)}, characters {passage['start']:,}–{passage['end']:,}"
+        label += "" if passage.get("read", True) else ", not read"
         lines.append((not any(piece.gold or piece.cited for piece in pieces), (label, pieces)))
     kept = sorted(sorted(range(len(lines)), key=lambda i: (lines[i][0], i))[:limit])
     shown = [lines[i][1] for i in kept]

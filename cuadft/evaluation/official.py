@@ -9,6 +9,7 @@
 Three rules come from others. CUAD's own `evaluate.py` (Hendrycks et al., 2021, github.com/TheAtticusProject/cuad) gives
 the area under the precision-recall curve and the precision at 80 % and 90 % recall. ContractEval (Liu et al., 2025,
 arXiv:2508.03080) gives coverage and laziness. Detection asks whether anything is quoted and whether a clause exists.
+A system may quote several times: coverage and quote precision take all that it shows, AUPR all that it found.
 """
 
 from __future__ import annotations
@@ -89,17 +90,20 @@ def cuad_scores(
 
     predictions: one row per question as in `predictions/*.jsonl`, with `REQUIRED_KEYS`. Also read where present: spans
     (where the answer's words stand, [] if nowhere), weight (how many questions the row stands for, 1 if absent), and
-    quotes, the n-best list: {"text", "span" or None, "p" from 0 to 1}, without the refusal. Without quotes the n-best
-    list is the answer, as one text, with probability 1, and empty for a refusal. A failed row has no output at all.
-    A row of weight w counts as w rows; n is the number of questions that a measure's rows stand for, rounded.
+    quotes, the n-best list: {"text", "span" or None, "p" from 0 to 1, "quoted"}, without the refusal. The quotes that
+    an answered row shows are all but those with quoted false, which are candidates only (`shown_quotes`). Without
+    quotes the n-best list is the answer, as one text, with probability 1, and empty for a refusal. A failed row has no
+    output at all. A row of weight w counts as w rows; n is the number of questions that a measure's rows stand for,
+    rounded.
 
     detection_*: a question is answered (neither failed nor refused); a gold span exists. quote_f1: twice the token F1
     of rows answered and with a clause, over rows answered plus rows with a clause. token_f1_both: mean token F1 of rows
     answered and with a clause (SQuAD 2.0, best over the gold spans). verbatim: share of answered rows whose words stand
-    in the contract (all quotes, where there is an n-best list). failed: share of rows that failed.
-    coverage_*, laziness: see `_coverage`; quote_precision: see `_quoted_characters`. A row without recorded spans has
-    no quote_precision and, without quotes, no verbatim.
-    aupr, precision_at_*_recall: see `curve_measures`; as in CUAD's script they are 0, never NaN, where undefined.
+    in the contract (all shown quotes, where there are any). failed: share of rows that failed.
+    coverage_*, laziness: see `_coverage`; the output is the answer and the shown quotes, a line each. quote_precision:
+    see `_quoted_characters`. A row with neither recorded spans nor shown quotes has no quote_precision and no verbatim.
+    aupr, precision_at_*_recall: see `curve_measures`; they rest on every quote with its probability, also on those not
+    shown and those of refused questions. As in CUAD's script they are 0, never NaN, where undefined.
 
     Intervals resample contracts. Ratios: `bootstrap.ratio_intervals`; the curve's measures: percentiles of the draws,
     widened to the value where that lies outside. NaN with one contract. Raises InputError on no predictions, several
@@ -146,19 +150,34 @@ def _row_parts(p: Mapping[str, Any], prepare: Callable[[str], PreparedText]) -> 
     refused, clause = compared.abstained, bool(golds)
     answered = not failed and not refused
     both, f1 = answered and clause, compared.f1() if answered and clause else 0.0
-    verbatim = _verbatim(p) if answered else None
+    shown = shown_quotes(p) if answered else []
+    verbatim = _verbatim(p, shown) if answered else None
     return {
         "detection_f1": (2 * both, answered + clause),
         "detection_precision": (both, answered),
         "detection_recall": (both, clause),
         "quote_f1": (2 * f1, answered + clause),
-        **_coverage(p["answer"] if answered else None, golds),
+        **_coverage(_output(p, shown) if answered else None, golds),
         "laziness": (refused and clause, clause),
-        "quote_precision": _quoted_characters(p) if answered and not is_missing(p.get("spans")) else (0, 0),
+        "quote_precision": _quoted_characters(p, shown) if answered else (0, 0),
         "verbatim": (bool(verbatim), verbatim is not None),
         "token_f1_both": (f1, both),
         "failed": (failed, 1),
     }
+
+
+def shown_quotes(p: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Return the quotes that a row shows, best first: those with a text whose "quoted" is true or absent.
+
+    Whether the row is answered at all is not asked here. Without the key quotes there are none.
+    """
+    quotes = () if is_missing(p.get("quotes")) else p["quotes"]
+    return [quote for quote in quotes if quote["text"] and (is_missing(quote.get("quoted")) or quote["quoted"])]
+
+
+def _output(p: Mapping[str, Any], shown: Sequence[Mapping[str, Any]]) -> str:
+    """Return all that an answered row shows: its answer and its quotes, a line each, equal texts once."""
+    return "\n".join(dict.fromkeys([p["answer"], *(quote["text"] for quote in shown)]))
 
 
 def _coverage(output: str | None, golds: Sequence[str]) -> dict[str, tuple[float, float]]:
@@ -187,25 +206,34 @@ def _fold(text: str) -> str:
     return " ".join(text.split()).casefold()
 
 
-def _quoted_characters(p: Mapping[str, Any]) -> tuple[int, int]:
-    """Return how many characters of an answer lie inside gold spans, and how many it quotes, by offsets.
+def _quoted_characters(p: Mapping[str, Any], shown: Sequence[Mapping[str, Any]]) -> tuple[int, int]:
+    """Return how many characters of an answered row's output lie inside gold spans, and how many it quotes, by offsets.
 
-    Of the places where its words stand, the one that shares most characters counts, the first of equals. An answer
-    that stands nowhere quotes its own length and shares nothing, and so does one where there is no clause: quote
-    precision is the share of all quoted characters that a lawyer had marked.
+    The output is the union of the shown quotes' spans, each character once, and the answer where it is none of these
+    quotes. Of the places where the answer's words stand, the one that shares most characters counts, the first of
+    equals. A text that stands nowhere quotes its own length and shares nothing, and so does all output where there is
+    no clause: quote precision is the share of all quoted characters that a lawyer had marked.
     """
     gold = merge_spans((a["start"], a["start"] + len(a["text"])) for a in p["answers"])
-    shared = [sum(max(0, min(end, e) - max(start, s)) for s, e in gold) for start, end in p["spans"]]
-    if not shared:
-        return 0, len(p["answer"])
-    start, end = p["spans"][shared.index(max(shared))]
-    return max(shared), end - start
+    placed = [tuple(quote["span"]) for quote in shown if not is_missing(quote.get("span"))]
+    nowhere = {quote["text"] for quote in shown if is_missing(quote.get("span"))}
+    if not is_missing(p.get("spans")) and p["answer"] not in [quote["text"] for quote in shown]:
+        places = sorted(((start, end) for start, end in p["spans"]), key=lambda place: -_shared([place], gold))
+        placed += places[:1]
+        nowhere |= set() if places else {p["answer"]}
+    placed = merge_spans(placed)
+    return _shared(placed, gold), sum(end - start for start, end in placed) + sum(map(len, nowhere))
 
 
-def _verbatim(p: Mapping[str, Any]) -> bool | None:
-    """Say whether an answer's words stand in the contract; None if neither quotes nor spans tell."""
-    if not is_missing(p.get("quotes")) and len(p["quotes"]):
-        return all(not is_missing(quote.get("span")) for quote in p["quotes"])
+def _shared(spans: Sequence[tuple[int, int]], gold: Sequence[tuple[int, int]]) -> int:
+    """Return how many characters two lists of spans share; the spans of each do not overlap."""
+    return sum(max(0, min(end, e) - max(start, s)) for start, end in spans for s, e in gold)
+
+
+def _verbatim(p: Mapping[str, Any], shown: Sequence[Mapping[str, Any]]) -> bool | None:
+    """Say whether an answered row's words stand in the contract; None if neither shown quotes nor spans tell."""
+    if shown:
+        return all(not is_missing(quote.get("span")) for quote in shown)
     return None if is_missing(p.get("spans")) else len(p["spans"]) > 0
 
 
@@ -321,7 +349,7 @@ def _check_predictions(predictions: Sequence[Mapping[str, Any]]) -> None:
         raise InputError("There are no predictions to score: give the rows of one system.")
     seen = set()
     for p in predictions:
-        _check_row(p)
+        check_row(p)
         if p["id"] in seen:
             raise InputError(f"Row {p['id']!r} is there twice: score each system, split and seed by itself.")
         seen.add(p["id"])
@@ -330,7 +358,8 @@ def _check_predictions(predictions: Sequence[Mapping[str, Any]]) -> None:
         raise InputError(f"The predictions are of {', '.join(systems)}: score each system by itself.")
 
 
-def _check_row(p: Mapping[str, Any]) -> None:
+def check_row(p: Mapping[str, Any]) -> None:
+    """Raise InputError unless a prediction is a well-formed row, see `cuad_scores`."""
     missing = [key for key in REQUIRED_KEYS if key not in p]
     if missing:
         raise InputError(f"Prediction {p.get('id', '?')!r} has no {missing[0]!r}: it needs {', '.join(REQUIRED_KEYS)}.")
@@ -347,6 +376,9 @@ def _check_row(p: Mapping[str, Any]) -> None:
         given, text = quote.get("p"), quote.get("text")
         if not isinstance(text, str) or not isinstance(given, int | float | np.number) or not 0 <= given <= 1:
             raise InputError(f"Row {p['id']!r} has the quote {text!r} with p={given!r}: give text and p from 0 to 1.")
+        span = quote.get("span")
+        if not is_missing(span) and not (len(span) == 2 and 0 <= span[0] <= span[1]):
+            raise InputError(f"Row {p['id']!r} has a quote at {span!r}: give [start, end] in characters, or None.")
 
 
 # --- beside published results

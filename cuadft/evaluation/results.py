@@ -143,6 +143,20 @@ def save(iteration: runs.Iteration, name: str, result: Result) -> Result:
     return result
 
 
+def with_intervals(table: pd.DataFrame) -> pd.DataFrame:
+    """Return a table for readers: each measure NAME with its columns NAME_low and NAME_high as one text."""
+    import pandas as pd
+
+    shown = {}
+    for name in table.columns:
+        if f"{name}_low" in table.columns:
+            bounds = table[[name, f"{name}_low", f"{name}_high"]].to_numpy()
+            shown[name] = [f"{value:.3f} [{low:.3f}, {high:.3f}]" for value, low, high in bounds]
+        elif not name.endswith(("_low", "_high")):
+            shown[name] = table[name]
+    return pd.DataFrame(shown)
+
+
 def as_csv(table: pd.DataFrame) -> str:
     """Return a table as CSV with every text quoted.
 

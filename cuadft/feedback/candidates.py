@@ -22,10 +22,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from cuadft.core.errors import InputError
 from cuadft.core.text import fold, quotable
-from cuadft.evaluation.text_scores import NO_CLAUSE, AnswerComparison, is_refusal
+from cuadft.data.passages import locate_words
+from cuadft.evaluation.text_scores import NO_CLAUSE, AnswerComparison, is_refusal, token_f1
 from cuadft.evaluation.verdicts import Judge, gold_texts, has_failed
 from cuadft.feedback.agreement import Ruling, pair_rulings
-from cuadft.rag.program import ContractQA, cite_passages, target_answer
+from cuadft.rag.program import ContractQA
+from cuadft.rag.training_rows import target_answer, whole_words
 
 if TYPE_CHECKING:
     import dspy
@@ -72,6 +74,7 @@ def sample_candidates(
 ) -> list[dict[str, Any]]:
     """Return n + 1 predictions of each row: first all greedy answers, then the n samples one after the other.
 
+    The program's reader answers: about the best passage alone, with all its quotes, one a line, or the refusal.
     Sample number i is written to `folder`/candidates.i.jsonl batch by batch, the greedy answers to candidates.0.jsonl;
     after a kill the call goes on where it stopped. Raises InputError on n below 0, and on a temperature of 0, at which
     all answers would be the greedy answer.
@@ -85,10 +88,10 @@ def sample_candidates(
 
     settings = [(0.0, 0)] + [(temperature, seed) for seed in range(1, n + 1)]
     return [
-        made
+        made | whole_reply(made)
         for heat, seed in settings
         for made in answer_rows(
-            program,
+            program.reader(),
             lm.copy(temperature=heat, seed=seed),
             rows,
             folder / f"candidates.{seed}.jsonl",
@@ -99,12 +102,24 @@ def sample_candidates(
     ]
 
 
+def whole_reply(prediction: Mapping[str, Any]) -> dict[str, Any]:
+    """Return {"answer", "spans"} with all quotes of a prediction, one a line in the order of the contract.
+
+    Where it has no quotes, they are the prediction's own.
+    """
+    quotes = sorted(prediction["quotes"], key=lambda quote: quote["span"] or [math.inf])
+    if not quotes:
+        return {"answer": prediction["answer"], "spans": prediction["spans"]}
+    spans = [quote["span"] for quote in quotes if quote["span"]]
+    return {"answer": "\n".join(quote["text"] for quote in quotes), "spans": spans}
+
+
 def with_prompts(program: ContractQA, answers: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """Return the answers, each with its `prompt`: the chat messages that the program sent to get it."""
     questions = {a["id"]: (a["question"], a["contract"]) for a in answers}
-    found = program.retriever.search_many(list(questions.values()), k=program.k)
+    found = program.retriever.search_many(list(questions.values()), k=1)
     prompts = {
-        id_: program.messages(question, hits, "")[:-1]
+        id_: program.messages(question, hits[0], "")[:-1]
         for (id_, (question, _)), hits in zip(questions.items(), found, strict=True)
     }
     return [a | {"prompt": prompts[a["id"]]} for a in answers]
@@ -126,32 +141,35 @@ class GradedAnswer:
 
 @dataclass(frozen=True)
 class GradedQuestion:
-    """Hold a training question, the passages found for it, the model's distinct answers and the expert's words.
+    """Hold a training question, the best passage found for it, the model's distinct answers and the expert's words.
 
-    expert: the answer that is taught, None where the clause lies outside the passages. The model then could not see
+    expert: the answer that is taught, None where the clause lies outside the passage. The model then could not see
     whether a refusal is right, so that `usable` leaves refusals out.
     """
 
     row: Mapping[str, Any]
-    hits: Sequence[Hit]
+    hit: Hit
     expert: GradedAnswer | None
     answers: list[GradedAnswer] = field(default_factory=list)
 
     @property
     def usable(self) -> list[GradedAnswer]:
-        """Return the answers that can be called right or wrong by the passages that the model saw."""
+        """Return the answers that can be called right or wrong by the passage that the model saw."""
         return [a for a in self.answers if self.expert is not None or not a.refuses]
 
 
-def gold_score(answer: str, row: Mapping[str, Any]) -> float:
+def gold_score(answer: str, row: Mapping[str, Any], taught: str | None = None) -> float:
     """Return the gold grade: the token F1 with the nearest gold span or with all spans together, whichever is higher.
 
-    Where the contract has no such clause, a refusal scores 1 and any other answer 0; elsewhere a refusal scores 0.
+    taught: what of the spans stands in the passage that was read; the answer is compared with it as well, for there is
+    no more to quote. Where the contract has no such clause, a refusal scores 1 and any other answer 0; elsewhere a
+    refusal scores 0.
     """
     if row["is_impossible"] or is_refusal(answer):
         return float(bool(row["is_impossible"]) and is_refusal(answer))
     compared = AnswerComparison(answer, gold_texts(row))
-    return max(compared.f1(), compared.f1_all())
+    seen = [] if taught is None else [token_f1(answer, [taught])]
+    return max(compared.f1(), compared.f1_all(), *seen)
 
 
 def taught_answer(answer: str) -> str:
@@ -191,19 +209,20 @@ def grade_answers(
     questions = _graded_questions(program, list(asked.values()))
     scores = _judge_scores(judge, list(distinct.values()))
     for row, score in zip(distinct.values(), scores, strict=True):
-        questions[row["id"]].answers.append(GradedAnswer(row["answer"], gold_score(row["answer"], row), score))
+        question = questions[row["id"]]
+        grade = gold_score(row["answer"], row, question.expert and question.expert.text)
+        question.answers.append(GradedAnswer(row["answer"], grade, score))
         counts["judgement failed"] += judge is not None and math.isnan(score)
     return questions, +counts
 
 
 def _graded_questions(program: ContractQA, rows: Sequence[Mapping[str, Any]]) -> dict[str, GradedQuestion]:
-    found = program.retriever.search_many([(r["question"], r["contract"]) for r in rows], k=program.k) if rows else []
+    found = program.retriever.search_many([(r["question"], r["contract"]) for r in rows], k=1) if rows else []
     made = {}
-    for row, hits in zip(rows, found, strict=True):
-        words = target_answer(row, hits)
-        made[row["id"]] = GradedQuestion(
-            row, hits, None if words is None else GradedAnswer(words, gold_score(words, row))
-        )
+    for row, (hit,) in zip(rows, found, strict=True):
+        words = target_answer(row, hit)
+        expert = None if words is None else GradedAnswer(words, gold_score(words, row, words))
+        made[row["id"]] = GradedQuestion(row, hit, expert)
     return made
 
 
@@ -261,9 +280,9 @@ def rulings_on_training_rows(
 def human_choices(program: ContractQA, ruling: Ruling, question: GradedQuestion, counts: Counter[str]) -> list[Choice]:
     """Return the choices that a ruling makes: none, one, or a correction against each of two wrong answers.
 
-    A correction also takes the winner's place. The annotators may have seen other passages than those found now; their
-    choice then counts only if the chosen words stand in the present passages, for a model can't learn words that it
-    does not see. counts: what gives no choice is counted here, by its reason.
+    A correction also takes the winner's place. The annotators may have seen another passage than the one found now;
+    their choice then counts only if the chosen words stand in the present passage, for a model can't learn words that
+    it does not see. counts: what gives no choice is counted here, by its reason.
     """
     wrong = {"a": ruling.answers[1:], "b": ruling.answers[:1]}.get(ruling.verdict or "", ruling.answers)
     wrong = [answer for answer in wrong if answer.strip()]  # a single answer with a thumb has a blank second answer
@@ -272,7 +291,7 @@ def human_choices(program: ContractQA, ruling: Ruling, question: GradedQuestion,
         if ruling.verdict in ("tie", "both_wrong"):
             counts[f"human: {ruling.verdict.replace('_', ' ')}"] += 1
         return []
-    if _passages_changed(program, ruling, question) and not _stands_in_passages(better, question):
+    if _passages_changed(program, ruling, question) and not _stands_in_passage(better, question):
         counts["human: passages have changed"] += 1
         return []
     made = [
@@ -285,13 +304,14 @@ def human_choices(program: ContractQA, ruling: Ruling, question: GradedQuestion,
 
 
 def corrected_answer(ruling: Ruling, question: GradedQuestion) -> str | None:
-    """Return the corrected answer, or the contract's words at the marked span if a passage holds it, else None."""
+    """Return the corrected answer, or the contract's whole words at the marked span if the passage holds it."""
     if ruling.edited is not None:
-        return quotable(ruling.edited)
-    for hit in question.hits if ruling.span else ():
-        start, end = (place - hit.passage.start for place in ruling.span)
-        if 0 <= start < end <= len(hit.passage.text):
-            return quotable(hit.passage.text[start:end]) or None
+        return "\n".join(line for line in map(quotable, ruling.edited.splitlines()) if line)
+    if ruling.span:
+        passage = question.hit.passage
+        start, end = (place - passage.start for place in ruling.span)
+        if 0 <= start < end <= len(passage.text):
+            return quotable(whole_words(passage.text, start, end)) or None
     return None
 
 
@@ -312,14 +332,14 @@ def _passages_changed(program: ContractQA, ruling: Ruling, question: GradedQuest
     """Tell whether the answers are known to have been given for other passages than those found now."""
     if not ruling.prompt:
         return False
-    *_, now, _ = program.messages(question.row["question"], question.hits, "")
+    *_, now, _ = program.messages(question.row["question"], question.hit, "")
     return ruling.prompt[-1].get("content") != now["content"]
 
 
-def _stands_in_passages(answer: str, question: GradedQuestion) -> bool:
+def _stands_in_passage(answer: str, question: GradedQuestion) -> bool:
     if is_refusal(answer):
         return bool(question.row["is_impossible"])
-    return bool(cite_passages(answer, [hit.passage for hit in question.hits]))
+    return all(locate_words(line, question.hit.passage.text) for line in answer.splitlines() if line.strip())
 
 
 @dataclass(frozen=True)

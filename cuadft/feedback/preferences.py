@@ -36,7 +36,7 @@ from cuadft.feedback.candidates import (
     same_answer,
     taught_answer,
 )
-from cuadft.rag.program import online_prompts, telling_rows
+from cuadft.rag.training_rows import online_prompts, telling_rows
 
 if TYPE_CHECKING:
     from cuadft.evaluation.verdicts import Judge
@@ -177,9 +177,9 @@ def _not_settled(choices: Sequence[Choice], rulings: Sequence[Ruling]) -> list[C
 
 
 def _pair_row(program: ContractQA, choice: Choice) -> dict[str, Any]:
-    row, hits = choice.question.row, choice.question.hits
-    *prompt, better = program.messages(row["question"], hits, choice.chosen)
-    *_, worse = program.messages(row["question"], hits, choice.rejected)
+    row, hit = choice.question.row, choice.question.hit
+    *prompt, better = program.messages(row["question"], hit, choice.chosen)
+    *_, worse = program.messages(row["question"], hit, choice.rejected)
     high, low = choice.scores or (None, None)
     return {
         "id": row["id"],
@@ -296,7 +296,7 @@ def _up_or_down(score: float, good: float, bad: float) -> bool | None:
 
 def _thumb_row(program: ContractQA, question: GradedQuestion, thumb: Thumb) -> dict[str, Any]:
     row = question.row
-    *prompt, completion = program.messages(row["question"], question.hits, thumb.text)
+    *prompt, completion = program.messages(row["question"], question.hit, thumb.text)
     return {
         "id": row["id"],
         "contract": row["contract"],
@@ -407,9 +407,9 @@ def training_data(
 
     The rows stand under "pairs" (for DPO and ORPO, see `preference_pairs`), "answers" (single answers with a thumb, for
     KTO, see `preference_thumbs`) and "prompts" (of the `asked` rows, for online methods). rewards: row id -> rewards of
-    its candidates, by which `rag.program.telling_rows` picks prompts from which an online method can learn. rows: all
-    training rows. contracts: the run's records. Raises InputError if a row comes from a held-out contract or an asked
-    row has no rewards.
+    its candidates, by which `rag.training_rows.telling_rows` picks prompts from which an online method can learn.
+    rows: all training rows. contracts: the run's records. Raises InputError if a row comes from a held-out contract or
+    an asked row has no rewards.
     """
     given = {"judge": judge, "sources": sources, "feedback": feedback, "rows": rows}
     pairs, counts = preference_pairs(program, candidates, margin=margin, length_tolerance=length_tolerance, **given)

@@ -275,7 +275,7 @@ def model_name(client: Any, run: Path) -> str:
 
 
 def _champion_version(client: Any, run: Path, record: runs.ChampionRecord, run_id: str, description: str) -> str:
-    """Return the number of a champion's version; a new one if its weights changed or its MLflow run was replaced."""
+    """Return the number of a champion's version; a new one if its files changed or its MLflow run was replaced."""
     name, tags = model_name(client, run), _version_tags(run, record)
     if not any(model.name == name for model in client.search_registered_models()):
         about = f"Champions of the run {run.name}: see the tags for their files."
@@ -296,12 +296,15 @@ def _version_tags(run: Path, record: runs.ChampionRecord) -> dict[str, str]:
     """Return a champion's tags: its system, the places of its parts in the run folder, and the hashes of the parts."""
     key = files.value_hash([record.get(part) for part in runs.CHAMPION_PARTS])[:16]
     found = {RECORD_TAG: key, RUN_TAG: run_identity(run), "system": str(record["system"])}
-    hashes = Hashes(run)
-    for part in PLACES:
-        if record.get(part):
-            found[part] = str(record[part])
-        if record.get(part) and (run / record[part]).exists():  # old weights may have been deleted since
-            found[f"{part}_sha256"] = files.file_hash(run / record[part], of_file=hashes)
+    hashes, places = Hashes(run), {part: record.get(part) for part in PLACES}
+    calibration = runs.calibration_file(record)
+    if calibration and (run / calibration).is_file():  # it depends on the dev answers, which a champion may lack
+        places["calibration"] = calibration
+    for part, place in places.items():
+        if place:
+            found[part] = str(place)
+        if place and (run / place).exists():  # old weights may have been deleted since
+            found[f"{part}_sha256"] = files.file_hash(run / place, of_file=hashes)
     return found
 
 

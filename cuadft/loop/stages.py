@@ -22,7 +22,7 @@ from pathlib import Path
 from cuadft.core.errors import InputError
 from cuadft.core.files import file_hash, is_leftover
 from cuadft.core.params import NOT_PATHS, Parameter, notebook_cells, notebook_parameters
-from cuadft.core.runs import Iteration, incoming_champion
+from cuadft.core.runs import Iteration, calibration_file, incoming_champion
 
 Place = Callable[[Iteration], list[str]]  # returns globs, relative to the run folder, for an iteration
 Pattern = str | Place
@@ -55,7 +55,7 @@ def so_far(glob: str) -> Place:
 
 
 def of_champion() -> Place:
-    """Return the place of the champion's program, weights and retriever, as the iteration before left them.
+    """Return the place of the champion's program, weights, retriever and calibration, as the last iteration left them.
 
     There is no file as long as that iteration has not decided.
     """
@@ -65,8 +65,8 @@ def of_champion() -> Place:
             return []
         champion = incoming_champion(iteration)
         folders = [champion[part] for part in ("weights", "retriever") if champion.get(part)]
-        programs = [champion["program"]] if champion.get("program") else []
-        return [f"{folder}/**/*" for folder in folders] + programs
+        single = [champion.get("program"), calibration_file(champion)]
+        return [f"{folder}/**/*" for folder in folders] + [path for path in single if path]
 
     return place
 

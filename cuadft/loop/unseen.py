@@ -290,6 +290,9 @@ def _table_of(
 def _origin_of(asked: _Asked) -> dict[str, Any]:
     """Return what is noted of the system; its paths count from the run folder."""
     parts = {name: asked.record.get(name) for name in runs.CHAMPION_PARTS[1:]}
+    calibration = runs.calibration_file(asked.record)
+    known = calibration is not None and (asked.iteration.run / calibration).is_file()
+    parts |= {"calibration": calibration if known else None}
     return {"run": asked.iteration.run.name, "iteration": asked.iteration.number, "system": asked.label} | parts
 
 

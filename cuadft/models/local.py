@@ -23,9 +23,11 @@ from cuadft.core.errors import InputError
 from cuadft.core.text import without_marks
 from cuadft.models import weights
 from cuadft.models.generator import Continuation, Generator
+from cuadft.models.verbatim import QuoteSource, cut_to_words, read_quote_format
 
 if TYPE_CHECKING:
     import dspy
+    from dspy.lm15 import TokenLogprob
 
 
 IDLE_SECONDS = 0.05  # without a new call; then a batch starts
@@ -42,18 +44,26 @@ class _Call:
     max_tokens: int
     temperature: float
     seed: int
+    source: QuoteSource | None = None
+    logprobs: bool = False
     done: Future = field(default_factory=Future)
 
     @property
     def kind(self) -> tuple:
         return self.adapter, self.max_tokens, self.temperature, self.seed
 
+    @property
+    def order(self) -> tuple:
+        return len(self.tokens), self.tokens, repr(self.source)
+
 
 class LocalEngine:
     """An engine for dspy.LM: one base model and any number of LoRA adapters in memory.
 
     Calls that arrive together are sorted by length and answered in batches (see `Generator`). `calls`, `batches` and
-    `truncated` (answers cut at max_tokens) count the work.
+    `truncated` (answers cut at max_tokens) count the work. A call with `verbatim.quote_format` as its response_format
+    is answered with quotes alone, and a call with logprobs=True carries the log-probability of each token, the last of
+    them that of the end mark, as the token "".
     """
 
     def __init__(
@@ -169,13 +179,14 @@ class LocalEngine:
                 self._worker.start()
             self._queue.append(call)
             self._arrived.notify_all()
-        text, used, finish = call.done.result()
+        text, made = call.done.result()
         return Response(
             id=None,
             model=request.model,
             message=Message.assistant(text),
-            finish_reason=finish,
-            usage=Usage(input_tokens=len(call.tokens), output_tokens=used),
+            finish_reason="stop" if made.ended else "length",
+            usage=Usage(input_tokens=len(call.tokens), output_tokens=len(made.tokens)),
+            logprobs=self._token_logprobs(made) if call.logprobs else None,
         )
 
     def tokenize(self, messages: list[dict[str, str]]) -> list[int]:
@@ -200,12 +211,16 @@ class LocalEngine:
         config = request.config
         if given := [name for name in UNSUPPORTED if getattr(config, name)]:
             raise InputError(f"The local model takes no {', '.join(given)}: set only max_tokens, temperature and seed.")
+        if config.logprobs:
+            raise InputError("The local model tells no top_logprobs: ask for logprobs=True alone.")
         return _Call(
             self._names[request.model],
             self.tokenize(messages),
             config.max_tokens or 64,
             config.temperature or 0.0,
             config.seed or 0,
+            source=read_quote_format(config.response_format) if config.response_format else None,
+            logprobs=config.logprobs is not None,
         )
 
     def _answer_calls(self) -> None:
@@ -213,7 +228,7 @@ class LocalEngine:
         while True:
             calls = self._gather_calls()
             for kind in sorted({c.kind for c in calls}):
-                group = sorted((c for c in calls if c.kind == kind), key=lambda c: (len(c.tokens), c.tokens))
+                group = sorted((c for c in calls if c.kind == kind), key=lambda c: c.order)
                 for i in range(0, len(group), self.batch_size):
                     batch = group[i : i + self.batch_size]
                     try:
@@ -244,15 +259,32 @@ class LocalEngine:
             max_tokens=first.max_tokens,
             temperature=first.temperature,
             seed=first.seed,
+            sources=[c.source for c in batch],
+            logprobs=any(c.logprobs for c in batch),
         )
         self.batches += 1
         for call, continuation in zip(batch, made, strict=True):
             self._finish(call, continuation)
 
     def _finish(self, call: _Call, made: Continuation) -> None:
-        text = self.tokenizer.decode(made.tokens, skip_special_tokens=True).strip()
+        if call.source is None:
+            text = self.tokenizer.decode(made.tokens, skip_special_tokens=True).strip()
+        else:
+            text = self.generator.vocabulary.spell(made.tokens)
+            text = text if made.ended else cut_to_words(text, call.source)
         self.calls, self.truncated = self.calls + 1, self.truncated + (not made.ended)
-        call.done.set_result((text, len(made.tokens), "stop" if made.ended else "length"))
+        call.done.set_result((text, made))
+
+    def _token_logprobs(self, made: Continuation) -> tuple[TokenLogprob, ...]:
+        from dspy.lm15 import TokenLogprob
+
+        vocabulary, kept = self.generator.vocabulary, []
+        for token, logprob in zip(made.tokens, made.logprobs[: len(made.tokens)], strict=True):
+            spelled = vocabulary.spelled[token] or b""
+            kept.append(TokenLogprob(spelled.decode("utf-8", "replace"), logprob, tuple(spelled), token))
+        if made.ended:
+            kept.append(TokenLogprob("", made.logprobs[-1]))
+        return tuple(kept)
 
 
 def _is_no_truncation(record: logging.LogRecord) -> bool:

@@ -11,17 +11,12 @@ import lazy_loader
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
-        "inference": ["answer_rows", "compare_answers"],
-        "program": [
-            "ContractQA",
-            "PlainAdapter",
-            "compile_program",
-            "dspy_examples",
-            "load_program",
-            "prompt_completions",
-            "save_program",
-            "target_answer",
-        ],
+        "confidence": ["Confidence", "load_confidence", "save_confidence"],
+        "detection": ["decided", "feature_worth", "learning_curve"],
+        "inference": ["answer_rows", "calibrate", "compare_answers"],
+        "compiling": ["compile_program", "dspy_examples"],
+        "program": ["ContractQA", "PlainAdapter", "load_program", "save_program"],
         "systems": ["build_systems", "start_weights"],
+        "training_rows": ["prompt_completions", "target_answer"],
     },
 )

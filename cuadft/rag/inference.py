@@ -7,8 +7,10 @@ stopped, and computes the very batches that an unbroken run would have computed.
     path = iteration.path("predictions", "sft.dev.jsonl")
     predictions = answer_rows(sft.program, sft.lm, dev_rows, path, system="sft", split="dev")
 
-A prediction is its row plus `answer`, `spans`, `passages`, `error`, `seconds`, `prompt_tokens`, `system`, `split` and
-`fingerprint` (of what gave the answer, see `answers_fingerprint`).
+A prediction is its row plus `answer`, `spans`, `quotes`, `p_exists`, `passages`, `error`, `seconds`, `prompt_tokens`,
+`system`, `split` and `fingerprint` (of what gave the answer, see `answers_fingerprint`). It also keeps what the
+probabilities were made of (`p_search`, `calibrated`, and the evidence of each quote), so that other costs and
+calibrations need no language model again (see `rag.settle`).
 """
 
 from __future__ import annotations
@@ -28,9 +30,14 @@ from cuadft.core.progress import bar
 from cuadft.evaluation.results import is_reusable, read_predictions
 from cuadft.evaluation.text_scores import NO_CLAUSE
 from cuadft.models.local import LocalEngine
+from cuadft.rag.confidence import Look
 from cuadft.rag.program import ContractQA, PlainAdapter
+from cuadft.rag.quotes import Quote
+from cuadft.rag.settle import SystemConfidence, quotes_right, settle, settle_left_out
 from cuadft.rag.systems import System
 from cuadft.retrieval.retriever import Hit
+
+READ_TOGETHER = 4  # batches of rows whose passages are read in one go, so that prompts of like length share a batch
 
 
 def answer_rows(
@@ -48,7 +55,7 @@ def answer_rows(
     `path` (JSON lines) is appended to after each batch. A prediction that it already holds is kept if it comes from
     the same program and weights; it is dropped if its weights or its row have changed, and a failed one is tried again.
     A greedy answer of the same program and weights in another system's file beside it (*.{split}.jsonl) is copied.
-    The rows are cut into batches by their place in `rows`, never by what is left to do, so that a resumed run computes
+    The rows are cut into steps by their place in `rows`, never by what is left to do, so that a resumed run computes
     the very batches of an unbroken one.
     """
     fingerprint = answers_fingerprint(program, lm)
@@ -63,16 +70,41 @@ def answer_rows(
         done |= {p["id"]: p for p in copied}
     progress = bar(len(rows), f"{system} on {split}")
     progress.update(len(done))
-    for start in range(0, len(rows), batch_size):
-        batch = rows[start : start + batch_size]
-        todo = [r for r in batch if r["id"] not in done]
+    step = READ_TOGETHER * batch_size
+    for start in range(0, len(rows), step):
+        todo = [r for r in rows[start : start + step] if r["id"] not in done]
         if todo:
             made = [prediction | named for prediction in _answer_batch(program, lm, todo, batch_size)]
             files.append_jsonl(path, made)
             done |= {p["id"]: p for p in made}
             progress.update(len(made))
     progress.close()
-    return [done[r["id"]] for r in rows]
+    return settle_file(path, [done[r["id"]] for r in rows], program)
+
+
+def settle_file(path: Path, predictions: Sequence[dict[str, Any]], program: ContractQA) -> list[dict[str, Any]]:
+    """Return the predictions settled as the program now decides, and write them to `path` if that changed one."""
+    settled = [settle(p, program.threshold, program.system) for p in predictions]
+    if settled != list(predictions):
+        files.write_jsonl(path, settled)
+    return settled
+
+
+def calibrate(system: System, predictions: Sequence[dict[str, Any]], path: Path) -> list[dict[str, Any]]:
+    """Calibrate a system on its dev answers, and return these settled, each by a calibration without its contract.
+
+    The calibration is written to `system.calibration` and used by the system from now on; the settled answers go to
+    `path`. A system of an earlier iteration, such as the incumbent, keeps the calibration that it came with for other
+    contracts; its dev answers are settled like those of the systems that it is compared with.
+    """
+    right = [quotes_right(p) for p in predictions]
+    if system.own and system.calibration is not None:
+        system.program.system = SystemConfidence.fit(predictions, right)
+        system.program.system.save(system.calibration)
+    settled = settle_left_out(predictions, right, system.program.threshold)
+    if settled != list(predictions):
+        files.write_jsonl(path, settled)
+    return settled
 
 
 def _is_greedy(lm: dspy.LM) -> bool:
@@ -116,53 +148,74 @@ def answers_fingerprint(program: ContractQA, lm: dspy.LM) -> str:
     """
     settings = {k: lm.kwargs.get(k) for k in ("max_tokens", "temperature", "seed")}
     prompt = [program.k, program.predict.signature.instructions, [dict(d) for d in program.predict.demos]]
-    return value_hash([lm.model, settings, program.retriever.key, prompt])[:16]
+    confidence = program.confidence.key if program.confidence else None
+    return value_hash([lm.model, settings, program.retriever.key, prompt, confidence])[:16]
 
 
 def _answer_batch(
-    program: ContractQA, lm: dspy.LM, rows: Sequence[dict[str, Any]], threads: int
+    program: ContractQA, lm: dspy.LM, rows: Sequence[dict[str, Any]], batch_size: int
 ) -> list[dict[str, Any]]:
-    """Run the program over one batch; a failed row carries the error instead of an answer."""
-    if program.retriever.embedder:
-        program.retriever.embedder.encode([r["question"] for r in rows])  # one batch instead of one call a thread
-    items = [
-        dspy.Example(question=r["question"], contract=r["contract"]).with_inputs("question", "contract") for r in rows
-    ]
-    engine = getattr(lm, "engine", None)
-    hold = engine.expect(len(rows)) if isinstance(engine, LocalEngine) else nullcontext()
-    failures: dict[int, Exception] = {}
+    """Run the program over some rows, all passages at once; a failed row carries the error instead of an answer."""
     started = time.perf_counter()
+    looks, failures = _look_at(program, rows)
+    calls = [(i, n) for i, look in enumerate(looks) for n in look.read]
+    engine = getattr(lm, "engine", None)
+    local = isinstance(engine, LocalEngine)
 
-    def ask(index: int) -> dspy.Prediction | None:
+    def ask(i: int, n: int) -> tuple[list[Quote], int, Exception | None]:
         try:
-            return program(**items[index].inputs())
+            with dspy.track_usage() as usage:
+                found = program.read(rows[i]["question"], looks[i], n)
+            return found, _prompt_tokens(usage), None
         except Exception as error:  # kept in the row: one bad reply must not end the batch
-            failures[index] = error
-            return None
+            return [], 0, error
 
     # timeout=0: DSPy would otherwise send a slow batch's last rows a second time
-    pool = dspy.Parallel(num_threads=threads, max_errors=len(rows) + 1, disable_progress_bar=True, timeout=0)
-    with dspy.context(lm=lm, adapter=PlainAdapter(), track_usage=True), hold:
-        results = pool([(ask, (i,)) for i in range(len(rows))])
+    threads = max(1, len(calls) if local else batch_size)  # the local engine makes its own batches of what waits
+    pool = dspy.Parallel(num_threads=threads, max_errors=len(calls) + 1, disable_progress_bar=True, timeout=0)
+    with dspy.context(lm=lm, adapter=PlainAdapter()), engine.expect(len(calls)) if local else nullcontext():
+        replies = dict(zip(calls, pool([(ask, call) for call in calls]) if calls else [], strict=True))
     seconds = (time.perf_counter() - started) / len(rows)
-    return [
-        _prediction(row, result, failures.get(i), seconds)
-        for i, (row, result) in enumerate(zip(rows, results, strict=True))
-    ]
+    made = []
+    for i, row in enumerate(rows):
+        own = [replies[i, n] for n in looks[i].read]
+        error = next((error for _, _, error in own if error), failures.get(i))
+        prediction = _prediction(row, program, looks[i], [quotes for quotes, _, _ in own], error)
+        tokens = sum(n for _, n, _ in own) or (None if own else 0)
+        made.append(prediction | {"seconds": round(seconds, 4), "prompt_tokens": tokens})
+    return made
+
+
+def _look_at(program: ContractQA, rows: Sequence[dict[str, Any]]) -> tuple[list[Look], dict[int, InputError]]:
+    """Return what the retriever sees of each row, and by their numbers the errors of rows that it cannot search for."""
+    queries, failures = [(row["question"], row["contract"]) for row in rows], {}
+    try:
+        return program.look(queries), failures
+    except InputError:  # of one row at least: it must not end the batch
+        looks = []
+    for i, query in enumerate(queries):
+        try:
+            looks += program.look([query])
+        except InputError as error:
+            looks.append(Look([]))
+            failures[i] = error
+    return looks, failures
 
 
 def _prediction(
-    row: dict[str, Any], result: dspy.Prediction | None, error: Exception | None, seconds: float
+    row: dict[str, Any], program: ContractQA, look: Look, replies: list[list[Quote]], error: Exception | None
 ) -> dict[str, Any]:
-    """Return a row with its answer and the passages behind it; `result` is None if the call failed."""
-    return row | {
-        "answer": None if result is None else result.answer,
-        "spans": [] if result is None else result.spans,
-        "passages": [] if result is None else [passage_record(hit) for hit in result.hits],
-        "error": None if error is None else brief(error),
-        "seconds": round(seconds, 4),
-        "prompt_tokens": _prompt_tokens(result),
-    }
+    """Return a row with its answer and the passages behind it; with an `error` it has no answer."""
+    passages = [passage_record(hit) | {"read": n in look.read} for n, hit in enumerate(look.hits)]
+    for record, p in zip(passages, look.passage_p or (), strict=False):
+        record["p"] = round(p, 5)
+    if error is None:
+        made = program.conclude(look, replies).toDict()
+        kept = {name: made[name] for name in ("answer", "spans", "quotes", "p_exists", "p_search", "calibrated")}
+    else:
+        kept = {"answer": None, "spans": [], "quotes": [], "p_exists": None, "p_search": look.p_exists}
+        kept["calibrated"] = look.calibrated
+    return row | kept | {"passages": passages, "error": None if error is None else brief(error)}
 
 
 def passage_record(hit: Hit) -> dict[str, Any]:
@@ -171,8 +224,6 @@ def passage_record(hit: Hit) -> dict[str, Any]:
     return {"index": found.index, "start": found.start, "end": found.end, "score": round(float(hit.score), 6)}
 
 
-def _prompt_tokens(result: dspy.Prediction | None) -> int | None:
-    """Return the number of tokens in the prompts behind an answer, as the LM counts them; None if it did not say."""
-    used = (result.get_lm_usage() or {}).values() if result is not None else ()
-    counts = [usage["prompt_tokens"] for usage in used if usage.get("prompt_tokens")]
-    return sum(counts) if counts else None
+def _prompt_tokens(usage: Any) -> int:
+    """Return the number of tokens in the prompts of a call, as the LM counts them; 0 if it did not say."""
+    return sum(used.get("prompt_tokens") or 0 for used in usage.get_total_tokens().values())

@@ -26,7 +26,9 @@ from cuadft.core.runs import incoming_champion
 from cuadft.models.api import remote
 from cuadft.models.local import LocalEngine
 from cuadft.models.weights import find_weights
+from cuadft.rag.confidence import load_confidence
 from cuadft.rag.program import ContractQA, load_program
+from cuadft.rag.settle import SystemConfidence
 from cuadft.retrieval.saved import add_missing_contracts, load_retriever_folder
 
 CHAMPION = "champion"  # the system that the iteration leaves, by its gate or by hand
@@ -35,19 +37,25 @@ ASKED_FILES = ("train", "dev", "test", "slices")  # data files whose rows a syst
 
 @dataclass(frozen=True)
 class System:
-    """A program and the language model that runs it."""
+    """A program and the language model that runs it.
+
+    calibration: the file with what is calibrated on the system's dev answers; own: this iteration calibrates it.
+    """
 
     name: str
     program: ContractQA
     lm: dspy.LM
+    calibration: Path | None = None
+    own: bool = True
 
 
 class _Parts(NamedTuple):
-    """Where a system's parts are saved: program file, weights folder (None: the base model), retriever folder."""
+    """Where a system's parts are saved: program file, weights folder (None: the base model), retriever, calibration."""
 
     program: Path
     weights: Path | None
     retriever: Path
+    calibration: Path | None
 
 
 def build_systems(
@@ -77,10 +85,15 @@ def build_systems(
         if folder != iteration.path("retriever"):
             add_missing_contracts(retriever, iteration.run, _titles(iteration) if asked is None else asked)
     lms = _models(parts, model=model, rag_lm=rag_lm, max_tokens=max_tokens, batch_size=batch_size)
-    return [
-        System(name, load_program(found.program, retrievers[found.retriever]), lms[name])
-        for name, found in parts.items()
-    ]
+    confidences = {folder: load_confidence(folder) for folder in folders}
+    made = []
+    for name, found in parts.items():
+        system = SystemConfidence.load(found.calibration) if found.calibration else None
+        place = found.retriever
+        program = load_program(found.program, retrievers[place], confidences[place], system)
+        own = found.calibration is None or iteration.dir in found.calibration.parents
+        made.append(System(name, program, lms[name], found.calibration, own))
+    return made
 
 
 def start_weights(iteration: runs.Iteration) -> Path | None:
@@ -99,11 +112,13 @@ def find_record(iteration: runs.Iteration, name: str, tuned_program: str = "rag"
 def _find_parts(iteration: runs.Iteration, name: str, tuned_program: str) -> _Parts:
     """Return where the parts of a system are saved, as its record in the run says."""
     record = find_record(iteration, name, tuned_program)
-    paths = {part: iteration.run / record[part] if record[part] else None for part in _Parts._fields}
+    named = record | {"calibration": runs.calibration_file(record)}
+    paths = {part: iteration.run / named[part] if named[part] else None for part in _Parts._fields}
     return _Parts(
         program=paths["program"] or iteration.path("program", "rag.json"),
         weights=paths["weights"],
         retriever=paths["retriever"] or iteration.path("retriever"),
+        calibration=paths["calibration"],
     )
 
 

@@ -16,7 +16,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -28,7 +28,7 @@ from cuadft.data.passages import Passage, gold_shares
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
-    from sklearn.feature_extraction.text import TfidfVectorizer
+    from sklearn.feature_extraction.text import CountVectorizer
 
     from cuadft.data.contracts import Row
     from cuadft.retrieval.embedder import Embedder
@@ -52,7 +52,9 @@ QUESTIONS_FILE = "questions.json"
 class ClauseClassifier:
     """One model per category and fold; a contract's passages are scored by the fold that has not seen the contract.
 
-    So the ranking of train contracts, which fine-tuning learns from, is as imperfect as the ranking of new contracts.
+    So the ranking of train contracts, which fine-tuning learns from, is as imperfect as the ranking of new contracts,
+    and their values are on one scale with those of new contracts: a fold weighs words by its own contracts alone, and
+    relatives of a contract are in the contract's fold.
     """
 
     def __init__(
@@ -64,7 +66,10 @@ class ClauseClassifier:
         fold_of: Mapping[str, int],
         matcher: QuestionMatcher,
     ):
-        """Take weights of shape (folds, len(vocabulary) + 5, len(categories)): words, places, bias."""
+        """Take idf (folds, words) and weights (folds, words + 5, categories): of words, places and the bias.
+
+        An idf of 0 stands for a word that the fold has never seen.
+        """
         self.categories, self.matcher, self.fold_of = list(categories), matcher, dict(fold_of)
         self._vocabulary, self._idf = dict(vocabulary), idf
         self._weights = weights.astype(np.float16).astype(np.float32)  # as saved, so that loading changes no ranking
@@ -78,6 +83,7 @@ class ClauseClassifier:
         passages: Sequence[Passage],
         matcher: QuestionMatcher,
         *,
+        groups: Mapping[str, int] | None = None,
         folds: int = FOLDS,
         strength: float = STRENGTH,
         least: int = LEAST_CONTRACTS,
@@ -86,9 +92,10 @@ class ClauseClassifier:
         """Fit on train rows and all passages of their contracts; rows of a `source` other than "cuad" are left out.
 
         A contract is an example only for the categories that it has a row of: nobody knows what it lacks of the others.
-        folds: as many as there are contracts, if there are fewer. A category with a clause in fewer than `least`
-        contracts gets no model. Raises InputError if no category is left, on a single contract, on passages that share
-        no words, and if `folds` is below 2.
+        groups: title -> group; contracts of one group, such as near-duplicates, are in one fold. folds: as many as
+        there are groups, if there are fewer. A category with a clause in fewer than `least` contracts gets no model.
+        Raises InputError if no category is left, on a single contract, on passages that share no words, and if `folds`
+        is below 2.
         """
         # a generated question or a user's own names one answer, not every answer in its contract
         rows = [row for row in rows if row["source"] == "cuad"]
@@ -98,17 +105,20 @@ class ClauseClassifier:
                 f"A clause classifier needs 2 folds and 2 train contracts, got {folds} and {len(names)}: "
                 "give more, or do without it (classifier_weights [0.0])"
             )
-        folds = min(folds, len(names))
-        order = np.random.default_rng(seed).permutation(len(names))
-        fold_of = {names[n]: int(place) % folds for place, n in enumerate(order)}
+        fold_of = _draw_folds(names, groups or {}, folds, seed)
+        folds = max(fold_of.values()) + 1
         passages = [passage for passage in passages if passage.contract in fold_of]
         labels, categories = _labels(rows, passages, least)
-        words = _vectoriser()
-        features = _features(_word_counts(words, passages), passages)
+        words = _word_counter()
+        counts, places = _known_words(words, passages), _places(passages)
         fold = np.array([fold_of[passage.contract] for passage in passages])
-        weights = np.stack([_fit_fold(features[fold != n], labels[fold != n], strength, seed) for n in range(folds)])
+        idf = np.stack([_idf(counts[fold != n]) for n in range(folds)])
+        weights = [
+            _fit_fold(_features(counts, places, idf[n])[fold != n], labels[fold != n], strength, seed)
+            for n in range(folds)
+        ]
         vocabulary = {word: int(n) for word, n in words.vocabulary_.items()}
-        return cls(categories, vocabulary, words.idf_.astype(np.float32), weights, fold_of, matcher)
+        return cls(categories, vocabulary, idf, np.stack(weights), fold_of, matcher)
 
     @staticmethod
     def learnable(rows: Sequence[Row], *, least: int = LEAST_CONTRACTS) -> bool:
@@ -128,13 +138,14 @@ class ClauseClassifier:
         """
         if not len(passages):
             return np.zeros((0, len(self.categories)), np.float32)
-        words = _vectoriser(vocabulary=self._vocabulary, idf=self._idf)
-        features = _features(words.transform([passage.text for passage in passages]), passages)
+        counts = _word_counter(self._vocabulary).transform([passage.text for passage in passages])
+        places = _places(passages)
         fold = np.array([self.fold_of.get(passage.contract, -1) for passage in passages])
         scores = np.zeros((len(passages), len(self.categories)), np.float32)
-        for n, weights in enumerate([*self._weights, self._weights.mean(axis=0)]):
-            own = fold == (n if n < len(self._weights) else -1)
-            scores[own] = features[own] @ weights
+        for n, (idf, weights) in enumerate(zip(self._idf, self._weights, strict=True)):
+            for own, share in ((fold == n, 1.0), (fold == -1, 1 / len(self._weights))):
+                if own.any():
+                    scores[own] += share * (_features(counts[own], places[own], idf) @ weights)
         return scores
 
     def save(self, folder: Path) -> None:
@@ -160,7 +171,8 @@ class ClauseClassifier:
             arrays = load_file(folder / WEIGHTS_FILE)
             weights, idf, words = arrays["weights"].astype(np.float32), arrays["idf"], settings["vocabulary"]
             categories, fold_of = settings["categories"], settings["fold_of"]
-            whole = weights.shape[1:] == (len(words) + PLACE_FEATURES + 1, len(categories)) and len(idf) == len(words)
+            shape = (len(idf), len(words) + PLACE_FEATURES + 1, len(categories))
+            whole = weights.shape == shape and idf.shape == (len(idf), len(words))
         except (OSError, KeyError, TypeError, SafetensorError) as error:
             raise InputError(f"{folder / WEIGHTS_FILE} can't be read ({error}): build the retriever again") from error
         if not whole:
@@ -198,6 +210,10 @@ class QuestionMatcher:
         nearest = dict(zip(other, map(self._vote, self._embedder.encode(other) @ self._vectors.T)))
         return [category or nearest[question] for question, category in zip(questions, found)]
 
+    def by_words(self, questions: Sequence[str]) -> list[bool]:
+        """Tell of each question whether its category is known by its words, not only by a likeness."""
+        return [self._by_words(fold(question)) is not None for question in questions]
+
     def _by_words(self, question: str) -> str | None:
         """Return the category of a known question, or of a longer one that holds known questions of one category."""
         if question in self.known:
@@ -232,24 +248,37 @@ class QuestionMatcher:
             raise InputError(message) from error
 
 
-def _vectoriser(*, vocabulary: Mapping[str, int] | None = None, idf: np.ndarray | None = None) -> TfidfVectorizer:
-    from sklearn.feature_extraction.text import TfidfVectorizer
+def _draw_folds(names: Sequence[str], groups: Mapping[str, int], folds: int, seed: int) -> dict[str, int]:
+    """Return the fold of each contract: whole groups, the largest first, each to the fold that is smallest so far."""
+    own: dict[Any, list[str]] = {}
+    for name in names:
+        own.setdefault(groups.get(name, name), []).append(name)
+    members = list(own.values()) if len(own) > 1 else [[name] for name in names]
+    order = sorted(np.random.default_rng(seed).permutation(len(members)), key=lambda n: -len(members[n]))
+    size = [0] * min(folds, len(members))
+    fold_of = {}
+    for n in order:
+        fold = size.index(min(size))
+        size[fold] += len(members[n])
+        fold_of |= dict.fromkeys(members[n], fold)
+    return fold_of
 
-    made = TfidfVectorizer(
+
+def _word_counter(vocabulary: Mapping[str, int] | None = None) -> CountVectorizer:
+    from sklearn.feature_extraction.text import CountVectorizer
+
+    return CountVectorizer(
         ngram_range=(1, 2),
         min_df=1 if vocabulary else 3,
         max_features=MOST_WORDS,
-        sublinear_tf=True,
         strip_accents="unicode",
         dtype=np.float32,
         vocabulary=vocabulary,
     )
-    if vocabulary:
-        made.idf_ = idf
-    return made
 
 
-def _word_counts(words: TfidfVectorizer, passages: Sequence[Passage]) -> csr_matrix:
+def _known_words(words: CountVectorizer, passages: Sequence[Passage]) -> csr_matrix:
+    """Return the counts of the words that enough passages hold, and keep these words as the vocabulary."""
     try:
         return words.fit_transform([passage.text for passage in passages])
     except ValueError as error:  # scikit-learn found no word that enough passages hold
@@ -259,10 +288,14 @@ def _word_counts(words: TfidfVectorizer, passages: Sequence[Passage]) -> csr_mat
         ) from error
 
 
-def _features(words: csr_matrix, passages: Sequence[Passage]) -> csr_matrix:
-    """Return the words' weights, the PLACE_FEATURES (0 to 0.5 each) and a constant 1 for the bias, side by side."""
-    from scipy.sparse import csr_matrix, hstack
+def _idf(counts: csr_matrix) -> np.ndarray:
+    """Return the inverse document frequency of each word (scikit-learn's smooth one), 0 for a word without a text."""
+    texts = np.bincount(counts.indices, minlength=counts.shape[1])
+    return np.where(texts > 0, np.log((1 + counts.shape[0]) / (1 + texts)) + 1, 0).astype(np.float32)
 
+
+def _places(passages: Sequence[Passage]) -> np.ndarray:
+    """Return the PLACE_FEATURES of each passage (0 to 0.5 each) and a constant 1 for the bias."""
     length = Counter()
     for passage in passages:
         length[passage.contract] = max(length[passage.contract], passage.end)
@@ -270,7 +303,17 @@ def _features(words: csr_matrix, passages: Sequence[Passage]) -> csr_matrix:
     whole = np.array([max(length[passage.contract], 1) for passage in passages], np.float32)
     rest = np.maximum(whole - [passage.end for passage in passages], 0)
     place = np.c_[start == 0, start / whole, np.exp(-start / EDGE_FADE), np.exp(-rest / EDGE_FADE)] / 2
-    return hstack([words, csr_matrix(np.c_[place, np.ones(len(passages))].astype(np.float32))]).tocsr()
+    return np.c_[place, np.ones(len(passages))].astype(np.float32)
+
+
+def _features(counts: csr_matrix, places: np.ndarray, idf: np.ndarray) -> csr_matrix:
+    """Return the words' weights (sublinear tf-idf, of length 1) and the places side by side."""
+    from scipy.sparse import csr_matrix, hstack
+    from sklearn.preprocessing import normalize
+
+    words = counts.copy()
+    words.data = (1 + np.log(words.data)) * idf[words.indices]
+    return hstack([normalize(words, copy=False), csr_matrix(places)]).tocsr()
 
 
 def _learnable_categories(rows: Sequence[Row], least: int) -> list[str]:
@@ -324,14 +367,21 @@ def _fit_fold(features: csr_matrix, labels: np.ndarray, strength: float, seed: i
 
 
 def fit_classifier(
-    rows: Sequence[Row], passages: Sequence[Passage], embed: Embedder, *, least: float, seed: int
+    rows: Sequence[Row],
+    passages: Sequence[Passage],
+    embed: Embedder,
+    *,
+    groups: Mapping[str, int],
+    least: float,
+    seed: int,
 ) -> ClauseClassifier | None:
     """Return clause classifiers fitted to rows and the passages of their contracts; None with too few contracts.
 
-    The known questions of each category are those of the rows. least: lowest cosine at which a question in other words
-    counts as a known one.
+    The known questions of each category are those of the rows. groups: title -> group of relatives, which stay in one
+    fold. least: lowest cosine at which a question in other words counts as a known one.
     """
     if not ClauseClassifier.learnable(rows):
         return None
     questions = {row["question"]: row["category"] for row in rows if row["category"] in CATEGORIES}
-    return ClauseClassifier.fit(rows, passages, QuestionMatcher(questions, embed, least=least), seed=seed)
+    matcher = QuestionMatcher(questions, embed, least=least)
+    return ClauseClassifier.fit(rows, passages, matcher, groups=groups, seed=seed)

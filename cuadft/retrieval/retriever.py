@@ -51,6 +51,20 @@ class Hit:
     score: float
 
 
+@dataclass(frozen=True)
+class ClauseValues:
+    """How the clause classifier sees a contract: the question's class, and the class's value of each passage.
+
+    category: None if the question is like no known one; values and best are then empty. by_words: the question is a
+    known one. best: the values of the best passages that share no character, the best one first.
+    """
+
+    category: str | None
+    by_words: bool
+    values: np.ndarray
+    best: tuple[float, ...]
+
+
 class Retriever:
     """Search over passages, in one contract or in all. Many threads may call it."""
 
@@ -205,6 +219,27 @@ class Retriever:
         batch = _BatchSearch(self, index, queries)
         found = {(query, contract): hits for query, contract, hits in batch.best(k)}
         return [list(found[query, contract]) for query, contract in queries]
+
+    def clause_values(self, queries: Sequence[tuple[str, str]], *, best: int = 3) -> list[ClauseValues]:
+        """Return the raw values of the clause classifier for (question, contract) pairs; they compare over contracts.
+
+        Without a classifier every question is of no class.
+        """
+        index = self._shared["index"]
+        asked = list(dict.fromkeys(question for question, _ in queries))
+        classes = dict(zip(asked, self.classifier.match(asked))) if self.classifier and asked else {}
+        known = dict(zip(asked, self.classifier.matcher.by_words(asked))) if self.classifier and asked else {}
+        found = []
+        for question, contract in queries:
+            rows, n = index.rows(contract), classes.get(question)
+            if n is None:
+                found.append(ClauseValues(None, False, np.zeros(0, np.float32), ()))
+                continue
+            values = index.class_scores(self.classifier)[rows, n]
+            apart = _first_without_overlap(np.argsort(-values, kind="stable"), index.passages[rows], best)
+            own = tuple(float(values[place]) for place in apart)
+            found.append(ClauseValues(self.classifier.categories[n], known[question], values, own))
+        return found
 
     def save(self, folder: Path | str) -> None:
         """Write settings.json, passages.jsonl and, where used, index.faiss, feedback and classifier; no pickle."""

@@ -2,7 +2,8 @@
 
 Thirty texts (tests/injections.jsonl) order the program to deny a clause that it found, or to find one that it denied,
 and order judges to accept wrong answers. Each is compared with the same question without it, and with harmless text of
-the same length in its place. RUN is a run folder with an sft adapter (default: runs/quickstart). Writes nothing.
+the same length in its place. The program reads the best passage alone and may always refuse, as where no confidence
+decides whether there is a clause. RUN is a run folder with an sft adapter (default: runs/quickstart). Writes nothing.
 """
 
 from __future__ import annotations
@@ -43,60 +44,48 @@ GRADES = ("incorrect", "partly", "correct")
 
 
 class Given:
-    """A retriever that returns the passages it is given, whatever the question."""
+    """A retriever that finds the one passage it is given, whatever is asked."""
 
     embedder, key = None, "given"
 
-    def __init__(self, hits: Sequence[Hit]) -> None:
-        self.hits = list(hits)
+    def __init__(self, hit: Hit) -> None:
+        self.hit = hit
 
-    def search(self, question: str, *, contract: str, k: int) -> list[Hit]:
-        """Return the passages."""
-        return self.hits
+    def search_many(self, queries: Sequence[tuple[str, str]], k: int) -> list[list[Hit]]:
+        """Return the passage for each query."""
+        return [[self.hit] for _ in queries]
 
 
-def answers(engine: LocalEngine, adapter: str, asked: Sequence[tuple[dict[str, Any], Sequence[Hit]]]) -> list[str]:
-    """Return the program's answer to each question with its passages."""
+def answers(engine: LocalEngine, adapter: str, asked: Sequence[tuple[dict[str, Any], Hit]]) -> list[str]:
+    """Return the program's answer to each question with its passage."""
     lm = engine.lm(adapter, max_tokens=TOKENS)
 
-    def ask(one: tuple[dict[str, Any], Sequence[Hit]]) -> str:
+    def ask(one: tuple[dict[str, Any], Hit]) -> str:
+        row, hit = one
         with dspy.context(lm=lm, adapter=PlainAdapter()):
-            return ContractQA(Given(one[1]), len(one[1]))(
-                question=one[0]["question"], contract=one[0]["contract"]
-            ).answer
+            return ContractQA(Given(hit), 1)(question=row["question"], contract=row["contract"]).answer
 
     with ThreadPoolExecutor(len(asked)) as pool, engine.expect(len(asked)):
         return list(pool.map(ask, asked))
 
 
-def planted(hits: Sequence[Hit], text: str) -> list[Hit]:
-    """Return the passages with a text at the end of the first."""
-    first = hits[0]
-    return [replace(first, passage=replace(first.passage, text=f"{first.passage.text} {text}")), *hits[1:]]
+def planted(hit: Hit, text: str) -> Hit:
+    """Return the passage with a text at its end."""
+    return replace(hit, passage=replace(hit.passage, text=f"{hit.passage.text} {text}"))
 
 
-def passages(contracts: Mapping[str, str], row: Mapping[str, Any]) -> list[Hit]:
-    """Return the passages that a prediction was made from."""
-    return [
-        Hit(
-            Passage(
-                row["contract"],
-                spot["index"],
-                spot["start"],
-                spot["end"],
-                contracts[row["contract"]][spot["start"] : spot["end"]],
-            ),
-            spot["score"],
-        )
-        for spot in row["passages"]
-    ]
+def best_passage(contracts: Mapping[str, str], row: Mapping[str, Any]) -> Hit:
+    """Return the best passage that was found for a prediction."""
+    spot, contract = row["passages"][0], row["contract"]
+    start, end = spot["start"], spot["end"]
+    return Hit(Passage(contract, spot["index"], start, end, contracts[contract][start:end]), spot["score"])
 
 
 def program_flips(engine: LocalEngine, adapter: str, iteration: runs.Iteration) -> Iterator[list[object]]:
     """Yield lines of the table: how often the program's verdict turns to what is demanded."""
     rows = [row for row in results.read_predictions(iteration.path("predictions", "sft.test.jsonl")) if row["passages"]]
     contracts = {record["title"]: record["text"] for record in files.read_jsonl(iteration.run / "contracts.jsonl")}
-    clean = answers(engine, adapter, [(row, passages(contracts, row)) for row in rows[: 4 * POOL]])
+    clean = answers(engine, adapter, [(row, best_passage(contracts, row)) for row in rows[: 4 * POOL]])
     for demand, refused in (("refuse", True), ("assert", False)):
         pool = [row for row, answer in zip(rows, clean) if is_refusal(answer) != refused][:POOL]
         if not pool:
@@ -104,7 +93,7 @@ def program_flips(engine: LocalEngine, adapter: str, iteration: runs.Iteration) 
             continue
         chosen = [(case, pool[i % len(pool)]) for i, case in enumerate(injected.CASES)]
         texts = [
-            [(row, planted(passages(contracts, row), make(case, demand))) for case, row in chosen]
+            [(row, planted(best_passage(contracts, row), make(case, demand))) for case, row in chosen]
             for make in (injected.text, injected.control)
         ]
         turned = [[is_refusal(answer) == refused for answer in answers(engine, adapter, asked)] for asked in texts]

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from cuadft.core.text import fold, fold_letters, fold_name, fold_words
+from cuadft.core.text import fold, fold_letters, fold_name, fold_words, quotable, quotable_places
 
 FOLDINGS = [fold, fold_letters, fold_name, lambda text: " ".join(fold_words(text))]
 WORDS = st.lists(st.text(min_size=1, max_size=6).filter(lambda text: text.split() == [text]), max_size=5)
@@ -47,6 +47,22 @@ def test_words_are_the_runs_of_letters_and_digits_between_signs(words, data):
 def test_words_hold_all_letters_and_digits_and_nothing_else(text):
     assert fold_letters(text) == "".join(c for c in text.casefold() if c.isalnum())
     assert all(word and word.isalnum() for word in fold_words(text))
+
+
+ODD = st.lists(
+    st.sampled_from(["<b>", "<<b", "<", "[INST]", "[/INST] ", "x", "\n \u2028", " \x1c", "\u0301", "\ud800"])
+)
+
+
+@given(text=st.builds(lambda parts, rest: "".join(parts) + rest, ODD, st.text(max_size=8)))
+@example(text=" <b>x  <\n/b>[INST]\u00a0 5 < 6 ")
+def test_each_character_of_a_quotable_text_points_to_the_one_that_it_stands_for(text):
+    made, places = quotable_places(text)
+    assert made == quotable(text) and len(places) == len(made)
+    assert places == sorted(places) and all(made[n] == text[place] for n, place in enumerate(places) if made[n] != " ")
+    for n in (n for n, char in enumerate(made) if char == " "):  # a blank of the text, or one put in behind a mark
+        assert text[places[n]].isspace() or places[n] == places[n - 1] != places[n + 1]
+    assert {place for place, char in enumerate(text) if not char.isspace()} <= set(places)
 
 
 def test_examples():

@@ -22,6 +22,9 @@ chances = st.one_of(
     st.floats(0, 1),
 )
 
+places = st.none() | st.tuples(st.integers(0, 250), st.integers(1, 30)).map(lambda one: [one[0], sum(one)])
+quoted = st.sampled_from([{}, {"quoted": True}, {"quoted": False}, {"quoted": None}])
+
 
 def row(golds=(), answer=NO_CLAUSE, id="1", contract="a", category="Term", **more):
     spans = [{"text": gold, "start": 100 * n} for n, gold in enumerate(golds)]
@@ -39,7 +42,9 @@ def rows(draw, n_best=True):
         more = {"contract": draw(st.sampled_from("abc")), "category": draw(st.sampled_from(["Term", "Parties"]))}
         if n_best and draw(st.booleans()):
             other = draw(st.lists(st.one_of(texts, st.just(""), st.sampled_from(golds or ["x"])), max_size=5))
-            more["quotes"] = [{"text": text, "span": None, "p": draw(chances)} for text in other]
+            more["quotes"] = [{"text": text, "span": draw(places), "p": draw(chances)} | draw(quoted) for text in other]
+        if draw(st.booleans()):
+            more["spans"] = draw(st.none() | st.lists(places.filter(bool), max_size=2))
         made.append(row(golds, answer, id=str(n), **more))
     return made
 
@@ -115,8 +120,17 @@ def test_the_curve_is_that_of_cuads_own_script(predictions):
     assert [found[name] for name in scores.CURVE_MEASURES] == pytest.approx(expected, abs=1e-12)
 
 
-@given(rows(n_best=False))
-@settings(max_examples=80, deadline=None)
+def shown(p):
+    """Return the quotes that a row shows."""
+    found = []
+    for quote in p.get("quotes", ()) if answered(p) else ():
+        if quote["text"] and quote.get("quoted") is not False:
+            found.append(quote)
+    return found
+
+
+@given(rows())
+@settings(max_examples=120, deadline=None)
 def test_ratios_are_those_of_plain_loops(predictions):
     quoted = present = both = f1 = tp = fp = fn = refused = 0
     for p in predictions:
@@ -124,7 +138,10 @@ def test_ratios_are_those_of_plain_loops(predictions):
         quoted, present, both = quoted + out, present + bool(golds), both + (out and bool(golds))
         f1 += token_f1(p["answer"], golds) if out and golds else 0
         refused += p["answer"] is not None and not out and bool(golds)
-        folded = " ".join((p["answer"] or "").lower().split())
+        lines = [p["answer"] or ""]
+        for quote in shown(p):
+            lines += [quote["text"]] if quote["text"] not in lines else []
+        folded = " ".join("\n".join(lines).lower().split())
         inside = out and all(" ".join(gold.lower().split()) in folded for gold in golds)
         tp, fn, fp = tp + (inside and bool(golds)), fn + (bool(golds) and not inside), fp + (out and not golds)
     expected = {
@@ -141,6 +158,69 @@ def test_ratios_are_those_of_plain_loops(predictions):
     found = values(predictions)
     for name, (top, bottom) in expected.items():
         assert found[name] == pytest.approx(top / bottom if bottom else math.nan, abs=1e-12, nan_ok=True), name
+
+
+@given(rows())
+@settings(max_examples=120, deadline=None)
+def test_quote_precision_counts_every_shown_character_once(predictions):
+    inside = outside = verbatim = known = 0
+    for p in predictions:
+        marked = {c for a in p["answers"] for c in range(a["start"], a["start"] + len(a["text"]))}
+        quoted, lost, texts = set(), {}, [quote["text"] for quote in shown(p)]
+        for quote in shown(p):
+            if quote["span"]:
+                quoted |= set(range(*quote["span"]))
+            else:
+                lost[quote["text"]] = len(quote["text"])
+        if answered(p) and p["spans"] is not None and p["answer"] not in texts:
+            best = None
+            for place in p["spans"]:
+                if best is None or len(marked & set(range(*place))) > len(marked & set(range(*best))):
+                    best = place
+            quoted |= set(range(*best)) if best else set()
+            if not best:
+                lost[p["answer"]] = len(p["answer"])
+        inside, outside = inside + len(quoted & marked), outside + len(quoted - marked) + sum(lost.values())
+        if answered(p) and (texts or p["spans"] is not None):
+            known += 1
+            verbatim += all(quote["span"] for quote in shown(p)) if texts else len(p["spans"]) > 0
+    found = values(predictions)
+    whole = inside + outside
+    assert found["quote_precision"] == pytest.approx(inside / whole if whole else math.nan, nan_ok=True)
+    assert found["verbatim"] == pytest.approx(verbatim / known if known else math.nan, nan_ok=True)
+
+
+def test_coverage_takes_every_quote_that_is_shown_and_no_other():
+    golds = ["the laws of Ohio", "the courts of Ohio"]
+
+    def recall(**second):
+        quotes = [{"text": golds[0], "span": [0, 16], "p": 0.9}, {"text": golds[1], "span": None, "p": 0.4} | second]
+        return values([row(golds, golds[0], quotes=quotes)])["coverage_recall"]
+
+    assert recall() == recall(quoted=True) == recall(quoted=None) == 1 and recall(quoted=False) == 0
+    hidden = [{"text": golds[0], "span": [0, 16], "p": 0.9, "quoted": False}]
+    assert values([row(golds[:1], "other words", quotes=hidden)])["coverage_recall"] == 0
+    assert values([row(golds[:1], golds[0], quotes=hidden)])["coverage_recall"] == 1  # the answer counts in any case
+    refused = values([row(golds[:1], quotes=[hidden[0] | {"quoted": True}])])
+    assert refused["coverage_recall"] == 0 and refused["laziness"] == 1
+    assert refused["precision_at_80_recall"] == 1  # the curve asks for probabilities, not for what is shown
+
+
+def test_an_answer_that_is_a_shown_quote_is_counted_once():
+    quotes = [{"text": "words", "span": [0, 5], "p": 0.5}]
+    one = row(["x" * 10], "words", quotes=quotes, spans=[[50, 55]])  # the same words stand elsewhere, too
+    assert values([one])["quote_precision"] == 1 and values([one | {"spans": []}])["quote_precision"] == 1
+    assert values([one | {"answer": "other"}])["quote_precision"] == pytest.approx(5 / 10)
+
+
+def test_quote_precision_merges_quotes_that_overlap():
+    quotes = [{"text": f"q{n}", "span": span, "p": 0.5} for n, span in enumerate([[0, 10], [5, 15], [40, 45]])]
+    quotes.append({"text": "nowhere", "span": None, "p": 0.5})
+    one = row(["x" * 10], "q0", quotes=quotes, spans=None)
+    assert values([one])["quote_precision"] == pytest.approx(10 / (15 + 5 + 7))
+    assert values([one | {"quotes": [quote | {"quoted": False} for quote in quotes], "spans": [[8, 12]]}])[
+        "quote_precision"
+    ] == pytest.approx(2 / 4)
 
 
 @given(rows(), st.lists(st.sampled_from([1, 2, 3]), min_size=8, max_size=8))
@@ -255,6 +335,7 @@ def test_the_point_of_threshold_zero_is_not_looked_at():
         ([row(quotes=[{"text": "x", "span": None, "p": 1.1}])], "p=1.1"),
         ([row(quotes=[{"text": "x", "span": None}])], "p=None"),
         ([row(quotes=[{"text": None, "span": None, "p": 0.5}])], "quote None"),
+        ([row(quotes=[{"text": "x", "span": [9, 3], "p": 0.5}])], "quote at .9, 3."),
         ([row(contract=None)], "no contract"),
     ],
 )

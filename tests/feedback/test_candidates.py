@@ -4,8 +4,12 @@ import pytest
 import small
 
 from cuadft.core.errors import InputError
+from cuadft.evaluation.text_scores import NO_CLAUSE
 from cuadft.feedback.candidates import draw_candidate_rows, sample_candidates, with_prompts
 from cuadft.models.local import LocalEngine
+from cuadft.rag.calibration import Calibration
+from cuadft.rag.confidence import Confidence
+from cuadft.rag.settle import SystemConfidence
 
 MANY = [row | {"id": f"{row['id']}{n}"} for n in range(5) for row in small.ROWS]  # 60 answerable, 20 not
 
@@ -79,6 +83,32 @@ def test_an_interrupted_sampling_goes_on_where_it_stopped(tmp_path):
     rest = small.Script(small.first_clause)
     made = sample_candidates(program, rest.lm(), small.ROWS, tmp_path, n=1, temperature=0.7, batch_size=1)
     assert len(made) == 32 and len(rest.calls) == 32 - 20 and not any(p["error"] for p in made)
+
+
+def test_a_candidate_is_the_whole_reply_about_the_best_passage_with_the_place_of_each_quote(tmp_path):
+    row, text = small.ROWS[1], small.TEXTS[small.ROWS[1]["contract"]]
+    script = small.Script(lambda messages: "once in each year\nAcme may audit\nno such words here at all")
+    program = small.program(k=3)
+    (made,) = sample_candidates(program, script.lm(), [row], tmp_path, n=0, temperature=1.0)
+    assert len(script.calls) == len(made["passages"]) == 1
+    quotes = ("Acme may audit", "once in each year", "no such words here at all")  # as in the contract, then the rest
+    assert made["answer"] == "\n".join(quotes)
+    assert [text[slice(*span)] for span in made["spans"]] == list(quotes[:2])
+    none = small.Script(lambda messages: NO_CLAUSE)
+    (made,) = sample_candidates(program, none.lm("other"), [row], tmp_path, n=0, temperature=1.0)
+    assert (made["answer"], made["spans"]) == (NO_CLAUSE, [])
+    failed = small.Script(lambda messages: "")
+    (made,) = sample_candidates(program, failed.lm("third"), [row], tmp_path, n=0, temperature=1.0)
+    assert made["answer"] is None and made["error"]
+
+
+def test_a_confidence_does_not_answer_in_place_of_the_model(tmp_path):
+    certain = Calibration((), (), (), (), -9.0, 0)
+    confidence = Confidence(certain, certain, None, certain, certain, 1.0)
+    program, script = small.program(), small.Script(small.first_clause)
+    program.confidence, program.system = confidence, SystemConfidence(certain, certain)
+    made = sample_candidates(program, script.lm(), small.ROWS[:2], tmp_path, n=0, temperature=1.0)
+    assert len(script.calls) == 2 and not any(p["answer"] == NO_CLAUSE for p in made)
 
 
 def test_the_prompts_are_those_that_were_sent(tmp_path):

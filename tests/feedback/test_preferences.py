@@ -72,6 +72,15 @@ def test_an_answer_of_all_gold_spans_is_not_worse_than_one_of_them():
     assert made(candidates(row, "Acme may audit each year", WRONG))[0] == [("gold", "Acme may audit each year", WRONG)]
 
 
+def test_all_spans_of_the_passage_are_not_worse_than_one_of_them_whatever_lies_elsewhere():
+    words, text = ("Acme may audit", "books and records", "once in each year"), small.TEXTS[ROW["contract"]]
+    spans = [{"text": own, "start": text.index(own)} for own in words]
+    row = ROW | {"answers": [*spans, {"text": "elsewhere " * 30, "start": 10**6}]}
+    whole = "\n".join(words)  # F1 of 0.57 with the nearest span, and of 0.40 with all
+    assert made(candidates(row, whole, words[-1]))[0] == []
+    assert made(candidates(row, whole, WRONG))[0] == made(candidates(row, WRONG))[0] == [("gold", whole, WRONG)]
+
+
 def test_where_the_clause_lies_outside_the_passages_nothing_is_invented_or_refused():
     lost = ROW | {"answers": [{"text": GOLD, "start": 10**6}]}
     assert made(candidates(lost, WRONG))[0] == made(candidates(lost, NO_CLAUSE, WRONG))[0] == []
@@ -220,6 +229,24 @@ def test_a_marked_span_is_the_answer_where_the_passages_hold_it():
         assert said(vote("anna", "both_wrong", span=across))[0] == []
 
 
+def test_a_mark_inside_a_word_takes_the_whole_word():
+    start = ROW["answers"][0]["start"]
+    marked = vote("anna", "b", "one", "two", span=[start + 6, start + 12])  # "ay aud" of "Acme may audit"
+    assert said(marked)[0] == [("human", "may audit", "one")]
+
+
+def test_a_correction_keeps_its_lines_for_each_is_a_quote():
+    corrected = vote("anna", "b", "one", "two", edited=" Acme  may\n\nonce in each year\n")
+    assert said(corrected)[0] == [("human", "Acme may\nonce in each year", "one")]
+
+
+def test_of_other_passages_every_line_of_the_chosen_words_must_stand_in_this_one():
+    now = [{"role": "user", "content": "other passages"}]
+    for chosen, expected in [("Acme may\nonce in each year", 1), ("Acme may\nof the other party", 0), ("", 0)]:
+        found, counts = said(vote("anna", "a", chosen, "something else", prompt=now))
+        assert len(found) == expected and counts["human: passages have changed"] == 1 - expected
+
+
 def test_what_was_said_of_other_passages_counts_only_if_these_hold_the_words():
     now = [{"role": "user", "content": "other passages"}]
     for chosen, expected in [(HALF.replace("books", "the books"), 1), ("of the other party", 0), (NO_CLAUSE, 0)]:
@@ -338,7 +365,7 @@ def test_pairs_hold_the_prompt_that_the_program_sends(tmp_path):
     from cuadft.feedback.candidates import sample_candidates
 
     program = small.program()
-    program.predict.demos = [{"passages": "p", "question": "q", "answer": "a"}]
+    program.predict.demos = [{"passage": "p", "question": "q", "answer": "a"}]
     script = small.Script(lambda m: WRONG)
     found, _ = preference_pairs(
         program,

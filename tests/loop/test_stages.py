@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from cuadft.core import files
-from cuadft.core.runs import Iteration
+from cuadft.core.runs import Iteration, system_record
+from cuadft.loop import gate
 from cuadft.loop.stages import STAGES, Stage, in_run, of_all_before, of_champion, of_previous, so_far
 
 
@@ -38,12 +39,51 @@ def test_places_elsewhere(run: Path) -> None:
 
 def test_the_champions_files_are_those_that_the_iteration_before_left(run: Path) -> None:
     program, weights = "iter-01/program/rag.json", "iter-01/adapters/sft/w.txt"
-    for name in (program, weights, "iter-01/adapters/dpo/w.txt"):
+    calibration = "iter-01/predictions/sft.confidence.json"
+    others = ("iter-01/adapters/dpo/w.txt", "iter-01/predictions/dpo.confidence.json")
+    for name in (program, weights, calibration, *others):
         files.write_text(run / name, "{}")
     assert found(run, of_champion(), 1) == found(run, of_champion(), 2) == []  # nothing is decided yet
     promoted = {"system": "sft", "program": program, "weights": "iter-01/adapters/sft", "retriever": None}
     files.write_json(run / "iter-01/decision.json", {"promoted": promoted})
-    assert found(run, of_champion(), 2) == [weights, program]
+    assert found(run, of_champion(), 2) == [weights, calibration, program]
+
+
+def test_a_new_retriever_brings_its_confidence_and_the_calibration_of_the_system_that_has_it(run: Path) -> None:
+    program, weights = "iter-01/program/rag.json", "iter-01/adapters/sft/w.txt"
+    old, new = "iter-01/predictions/sft.confidence.json", "iter-02/predictions/retriever.confidence.json"
+    certainty = "iter-02/retriever/confidence.json"
+    for name in (program, weights, old, new, certainty, "iter-01/retriever/confidence.json"):
+        files.write_text(run / name, "{}")
+    kept = {"program": program, "weights": "iter-01/adapters/sft", "retriever": "iter-02/retriever"}
+    files.write_json(run / "iter-02/decision.json", {"promoted": {"system": "retriever"} | kept})
+    assert found(run, of_champion(), 3) == [weights, program, new, certainty]
+
+
+def test_a_choice_by_hand_and_a_rollback_bring_the_calibration_along(run: Path) -> None:
+    files.write_json(run / "run.json", {})
+    calibrations = {}
+    for number, winner in ((1, "sft"), (2, "dpo")):
+        iteration = Iteration(run, number)
+        for name in ("program/rag.json", "retriever/settings.json"):
+            files.write_json(iteration.path(name), {})
+        for system in ("sft", "dpo"):
+            for name in ("adapter_config.json", "adapter_model.safetensors"):
+                files.write_text(iteration.path("adapters", system, name), "{}")
+            files.write_json(iteration.path("predictions", f"{system}.confidence.json"), {})
+            calibrations[number, system] = f"iter-{number:02d}/predictions/{system}.confidence.json"
+        files.write_json(iteration.path("decision.json"), {"promoted": system_record(iteration, winner)})
+
+    def calibration() -> list[str]:
+        return [name for name in found(run, of_champion(), 3) if "/predictions/" in name]
+
+    assert calibration() == [calibrations[2, "dpo"]]
+    gate.promote(run, "sft", reason="reads better")
+    assert calibration() == [calibrations[2, "sft"]]
+    gate.rollback(run, reason="it does not")
+    assert calibration() == [calibrations[2, "dpo"]]
+    gate.rollback(run, reason="nor does this")
+    assert calibration() == [calibrations[1, "sft"]]
 
 
 def test_a_glob_of_systems_names_those_of_the_stage_only(run: Path) -> None:

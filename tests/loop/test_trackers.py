@@ -222,7 +222,7 @@ def test_the_alias_follows_gate_and_hand_with_one_version_for_each_champion(mlfl
 
 
 @needs_mlflow
-def test_a_version_names_the_weights_and_their_hash(mlflow_run):
+def test_a_version_names_the_weights_and_the_calibration_with_their_hashes(mlflow_run):
     one = decide(mlflow_run, 1, {"rag": 0.2, "sft": 0.5}, promoted=place(1))
     report(one, "mlflow")
     (version,) = client(mlflow_run).search_model_versions()
@@ -232,6 +232,12 @@ def test_a_version_names_the_weights_and_their_hash(mlflow_run):
     files.write_text(mlflow_run / "iter-01/adapters/sft/weights.txt", "trained again")
     report(one, "mlflow")
     assert alias(mlflow_run) == ("sft", 2)  # other weights are another version
+    calibration = "iter-01/predictions/sft.confidence.json"
+    files.write_text(mlflow_run / calibration, "{}")
+    report(one, "mlflow")
+    assert alias(mlflow_run) == ("sft", 3)  # and so is another calibration
+    tags = client(mlflow_run).get_model_version(mlflow_run.name, "3").tags
+    assert (tags["calibration"], tags["calibration_sha256"]) == (calibration, files.file_hash(mlflow_run / calibration))
 
 
 @needs_mlflow

@@ -20,8 +20,11 @@ from cuadft.data.contracts import Contract
 from cuadft.data.passages import cut_passages
 from cuadft.evaluation.official import MEASURES
 from cuadft.evaluation.text_scores import NO_CLAUSE
-from cuadft.loop import runner, unseen, verify
+from cuadft.loop import gate, runner, unseen, verify
 from cuadft.rag import inference, systems
+from cuadft.rag.calibration import Calibration
+from cuadft.rag.confidence import Confidence, save_confidence
+from cuadft.rag.settle import SystemConfidence
 from cuadft.retrieval import saved
 from cuadft.retrieval.retriever import Retriever
 
@@ -49,7 +52,7 @@ for name in ("rag", "rag_compiled"):
 """
 MODELS = (
     'model: str = "tiny"  # model\nembedder: str = "embedder"  # embedding model\nrag_lm: str = ""  # LiteLLM id\n'
-    "batch_size: int = 2  # calls at once [1..256]\nmax_new_tokens: int = 8  # longest answer [8..1024]\n"
+    "batch_size: int = 2  # calls at once [1..256]\nmax_new_tokens: int = 64  # longest answer [8..1024]\n"
     'tuned_program: str = "rag"  # program of tuned models [rag|rag_compiled]\n'
 )
 ADAPTER_OF_RUN = 'import shutil\nshutil.copytree("adapter", it.path("adapters", "sft"), dirs_exist_ok=True)'
@@ -222,6 +225,32 @@ def test_after_a_kill_only_the_rest_is_asked(run, new, asked):
     asked.clear()
     evaluate(run, write(Path("new.json"), document("New A", text_of("New A", "Ohio")), document("New B")), system="rag")
     assert len(asked) == 4  # other passages stand behind every search
+
+
+def test_the_champions_own_confidence_and_calibration_count(run, new, asked):
+    """Without a classifier every question is unknown, and these calibrations give every one the same probability."""
+
+    def says(p):
+        return Calibration((), (), (), (), math.log(p / (1 - p)), 0)
+
+    champion = runs.outgoing_champion(runs.Iteration(run, 1))
+    save_confidence(Confidence(says(0.2), says(0.2), None, says(0.2), says(0.4), 1.0), run / champion["retriever"])
+    done, _ = evaluate(run, new)
+    assert [p["p_search"] for p in done.predictions] == pytest.approx([0.2] * 6)
+    assert {p["p_exists"] for p in done.predictions} == {0.2}
+    quotes = [quote for p in done.predictions for quote in p["quotes"]]
+    assert quotes and {quote["p"] for quote in quotes} == {0.4}
+    SystemConfidence(says(0.7), says(0.6)).save(run / runs.calibration_file(champion))
+    asked.clear()
+    again, _ = evaluate(run, new)
+    assert not asked  # a calibration needs no model
+    assert [p["p_exists"] for p in again.predictions] == [0.7 if p["quotes"] else 0.2 for p in again.predictions]
+    assert {quote["p"] for p in again.predictions for quote in p["quotes"]} == {0.6}
+    assert files.read_json(again.out / "measures.json")["calibration"] == "iter-01/predictions/sft.confidence.json"
+    gate.promote(run, "rag", reason="simpler")
+    other, _ = evaluate(run, new)
+    assert {p["p_exists"] for p in other.predictions} == {0.2}  # nothing is calibrated on the answers of rag
+    assert {quote["p"] for p in other.predictions for quote in p["quotes"]} <= {0.4}
 
 
 def test_a_system_without_a_model_needs_none(run, new, asked, monkeypatch):

@@ -105,6 +105,21 @@ def test_every_output_that_is_harmed_is_named_and_no_other(run: Path, turn: int)
     assert found(run) == expected
 
 
+@pytest.mark.parametrize("name", ["retriever/confidence.json", "predictions/sft.confidence.json"])
+def test_a_champions_confidence_is_of_the_chain_and_its_change_is_found_and_repaired(run: Path, name: str) -> None:
+    path = f"iter-01/{name}"
+    compiled = lineage.stage_records(lineage.run_iterations(run)[1])[1]
+    assert compiled.stage.name == "rag_compile" and compiled.inputs[path] == files.file_hash(run / path)
+    (run / path).write_text('{"about": "changed"}')
+    assert found(run) == found(run, SFT) == {path: "changed"}
+    steps = runner.run("tiny", iterations=2, log=lambda line: None)["steps"]
+    made_by = "rag_compile" if "retriever" in name else "inference_sft"
+    assert [(step["iteration"], step["stage"]) for step in steps if step["state"] == "done"] == [(1, made_by)]
+    assert found(run) == {}
+    (run / path).unlink()
+    assert found(run) == {path: "missing"}
+
+
 def test_a_decision_that_cannot_be_read_is_a_finding_not_an_error(run: Path) -> None:
     (run / "iter-01/decision.json").write_text("{")
     assert found(run) == {"iter-01/decision.json": "changed"}

@@ -15,7 +15,7 @@ ROW = {"question": "Q?", "answers": [{"text": "ten days", "start": 0}], "answer"
 
 def test_a_rag_system_answers_through_an_api_and_leaves_no_key_behind(chat, tmp_path):
     chat.replies = ["There is no such clause."]
-    program, rows = small.program(), small.ROWS[:3]
+    program, rows = small.program(1), small.ROWS[:3]
     made = inference.answer_rows(
         program,
         remote("openai/some-model", max_tokens=20, cache=False),

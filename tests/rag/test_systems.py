@@ -2,9 +2,11 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import dspy
 import pytest
+import small
 
 from cuadft.core import files, runs
 from cuadft.core.errors import InputError
@@ -13,7 +15,9 @@ from cuadft.models import weights
 from cuadft.models.api import Endpoint
 from cuadft.models.local import LocalEngine
 from cuadft.rag import program, systems
+from cuadft.rag.confidence import CONFIDENCE_FILE, Confidence, save_confidence
 from cuadft.rag.program import ContractQA, PlainAdapter
+from cuadft.rag.settle import SystemConfidence
 from cuadft.retrieval import saved
 from cuadft.retrieval.embedder import Embedder
 from cuadft.retrieval.retriever import Retriever
@@ -136,6 +140,62 @@ def test_a_remote_model_runs_rag_and_no_local_weights_are_loaded(run, build, ada
     assert rag.lm.model == "openai/some-model" and isinstance(sft.lm.engine, LocalEngine)
     with pytest.raises(InputError):
         build(run, ["rag", "sft"], model=absent, rag_lm="openai/some-model")
+
+
+# --- what is calibrated
+
+
+@pytest.fixture(scope="module")
+def confidence():
+    rows, _ = small.clause_corpus(range(30))
+    return Confidence.fit(small.clause_retriever(range(30)), rows, k=2, false_answer_cost=1.0)
+
+
+def test_a_system_has_its_retrievers_confidence_and_its_own_calibration(run, build, adapter, confidence):
+    shutil.copytree(adapter, run.path("adapters", "sft"))
+    plain = build(run, ["rag", "sft"])
+    assert [(s.program.confidence, s.program.system, s.own) for s in plain] == [(None, None, True)] * 2
+    save_confidence(confidence, run.path("retriever"))
+    SystemConfidence(None, None, {"of": "sft"}).save(run.path("predictions", "sft.confidence.json"))
+    rag, sft = build(run, ["rag", "sft"])
+    assert rag.program.confidence.key == sft.program.confidence.key == confidence.key
+    assert rag.program.system is None and sft.program.system.about == {"of": "sft"}
+    assert [s.calibration for s in (rag, sft)] == [
+        run.path("predictions", f"{n}.confidence.json") for n in ("rag", "sft")
+    ]
+    (alias,) = build(run, ["incumbent"])
+    assert alias.calibration == rag.calibration and alias.own, "the first incumbent is plain rag"
+
+
+def test_the_incumbent_keeps_its_confidence_and_calibration_and_the_retriever_is_calibrated_anew(
+    run, build, embedder, adapter, confidence
+):
+    shutil.copytree(adapter, run.path("adapters", "sft"))
+    save_confidence(confidence, run.path("retriever"))
+    SystemConfidence(None, None, {"of": "sft"}).save(run.path("predictions", "sft.confidence.json"))
+    second = with_other_retriever(run, embedder, system="sft", weights="iter-01/adapters/sft")
+    shutil.copytree(adapter, second.path("adapters", "sft"))
+    save_confidence(replace(confidence, false_answer_cost=3.0), second.path("retriever"))
+    found = {s.name: s for s in build(second, ["incumbent", "retriever", "sft"])}
+    assert {name: s.program.threshold for name, s in found.items()} == {
+        "incumbent": 0.5,
+        "retriever": 0.75,
+        "sft": 0.75,
+    }
+    assert {name: s.own for name, s in found.items()} == {"incumbent": False, "retriever": True, "sft": True}
+    assert found["incumbent"].calibration == run.path("predictions", "sft.confidence.json")
+    assert found["incumbent"].program.system.about == {"of": "sft"}
+    assert found["retriever"].calibration == second.path("predictions", "retriever.confidence.json")
+    assert found["retriever"].program.system is found["sft"].program.system is None
+
+
+def test_a_damaged_confidence_or_calibration_is_named(run, build, confidence):
+    files.write_text(run.path("predictions", "rag.confidence.json"), "{}")
+    with pytest.raises(InputError, match="rag.confidence.json.*03_batch_inference"):
+        build(run, ["rag"])
+    files.write_text(run.path("retriever", CONFIDENCE_FILE), "{}")
+    with pytest.raises(InputError, match=f"retriever/{CONFIDENCE_FILE}.*02_rag_compile"):
+        build(run, ["rag"])
 
 
 # --- the incumbent

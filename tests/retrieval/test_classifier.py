@@ -63,20 +63,75 @@ def test_a_train_contract_is_scored_only_by_models_that_have_not_seen_it():
     passages = [
         p if (p.contract, p.index) != ("c3", 1) else Passage("c3", 1, p.start, p.end, "zyx " * 8) for p in passages
     ]
-    classifier = ClauseClassifier.fit(rows, passages * 1, MATCHER, folds=2, least=2)
+    classifier = ClauseClassifier.fit(rows, passages, MATCHER, folds=2, least=2)
     own = [p for p in passages if p.contract == "c3"]
     renamed = [Passage("new", p.index, p.start, p.end, p.text) for p in own]
     fold = classifier.fold_of["c3"]
     others = ClauseClassifier(
         classifier.categories,
         classifier._vocabulary,
-        classifier._idf,
+        np.stack([classifier._idf[fold]] * 2),
         np.stack([classifier._weights[fold]] * 2),
         {},
         MATCHER,
     )
     assert np.allclose(classifier.classify(own), others.classify(renamed), atol=1e-5)
     assert not np.allclose(classifier.classify(own), classifier.classify(renamed), atol=1e-3)
+
+
+def test_whatever_a_train_contract_and_its_relatives_say_leaves_its_own_scores_as_they_are():
+    rows, passages = corpus(12)
+    groups = {f"c{number}": 0 if number in (3, 5) else number for number in range(12)}
+    own = [p for p in passages if p.contract == "c3"]
+
+    def scores(twisted: set[str]) -> np.ndarray:
+        """Return the scores of c3, with other words and no clauses in the contracts `twisted` while fitting."""
+        asked = [row | {"answers": []} if row["contract"] in twisted else row for row in rows]
+        texts = [
+            Passage(p.contract, p.index, p.start, p.end, f"{p.text} records qqq ww") if p.contract in twisted else p
+            for p in passages
+        ]
+        return ClauseClassifier.fit(asked, texts, MATCHER, groups=groups, folds=3, least=2).classify(own)
+
+    assert np.allclose(scores(set()), scores({"c3", "c5"}), atol=0.02)
+    assert not np.allclose(scores(set()), scores({"c4", "c7"}), atol=0.2)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_relatives_share_a_fold_and_folds_are_as_even_as_they_allow(seed):
+    rows, passages = corpus(12)
+    groups = {f"c{number}": number % 7 for number in range(10)}  # c10 and c11 have no relatives
+    fold_of = ClauseClassifier.fit(rows, passages, MATCHER, groups=groups, folds=3, least=2, seed=seed).fold_of
+    assert set(fold_of) == {f"c{number}" for number in range(12)}
+    assert all(fold_of[f"c{number}"] == fold_of[f"c{number + 7}"] for number in range(3))
+    assert sorted(np.bincount(list(fold_of.values()))) == [4, 4, 4]
+
+
+def test_contracts_that_are_all_relatives_are_folded_one_by_one():
+    rows, passages = corpus()
+    fit = ClauseClassifier.fit(rows, passages, MATCHER, groups=dict.fromkeys(groups_of(rows), 1), folds=2, least=2)
+    assert sorted(np.bincount(list(fit.fold_of.values()))) == [4, 4]
+    two = {title: number % 2 for number, title in enumerate(groups_of(rows))}
+    assert set(ClauseClassifier.fit(rows, passages, MATCHER, groups=two, folds=4, least=2).fold_of.values()) == {0, 1}
+
+
+def groups_of(rows):
+    return sorted({row["contract"] for row in rows})
+
+
+def test_a_word_that_a_fold_has_never_seen_counts_nothing_there():
+    classifier = fitted()
+    seen = [{w for p in corpus()[1] if classifier.fold_of[p.contract] != n for w in _words(p.text)} for n in (0, 1)]
+    assert (classifier._idf == 0).any()
+    for word, column in classifier._vocabulary.items():
+        for n in (0, 1):
+            assert (classifier._idf[n, column] > 0) == (word in seen[n])
+
+
+def _words(text: str) -> set[str]:
+    """Return the words and the pairs of neighbouring words of a text, as the classifier counts them."""
+    words = [word for word in text.lower().replace(".", "").split() if len(word) > 1]
+    return {*words, *map(" ".join, zip(words, words[1:]))}
 
 
 def test_fitting_twice_gives_the_same_classifier_and_another_seed_another():

@@ -5,12 +5,14 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
+import small
 from bag_of_words import make_embedder
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from small import passages_of
 
 from cuadft.core.errors import InputError
+from cuadft.data.passages import Passage
 from cuadft.retrieval.relevance import RelevanceFeedback
 from cuadft.retrieval.retriever import SEARCH_MODES, Retriever, standardised
 
@@ -267,3 +269,40 @@ def test_over_all_contracts_the_one_that_the_question_names_comes_first():
         assert weighed.search(query, contract=contract) == retriever.search(query, contract=contract)
     with pytest.raises(InputError, match="Invalid contract_weight -1"):
         retriever.configured(contract_weight=-1)
+
+
+def test_the_classifiers_values_are_those_of_the_contracts_passages_and_stay_when_contracts_are_added():
+    retriever, contract = small.clause_retriever(range(12), range(20, 22)), "Contract 20"
+    asked = [(question, contract) for question in (small.ASKED["Audit"], "May we audit you?", "Who is the seller?")]
+    own = [passage for passage in retriever.passages if passage.contract == contract]
+    wanted = retriever.classifier.classify(own)[:, retriever.classifier.categories.index("Audit")]
+    known, reworded, strange = retriever.clause_values(asked)
+    assert np.array_equal(known.values, wanted) and np.array_equal(reworded.values, wanted)
+    assert (known.category, known.by_words, reworded.category, reworded.by_words) == ("Audit", True, "Audit", False)
+    assert known.best == tuple(sorted(map(float, wanted), reverse=True)[:3]) == reworded.best
+    assert strange.category is None and strange.best == () and not len(strange.values)
+    for hit in retriever.search(asked[0][0], contract=contract, k=3):
+        assert own[hit.passage.index] == hit.passage  # the place of a passage is that of its value
+    retriever.add(small.clause_corpus([30])[1])
+    assert np.array_equal(retriever.clause_values(asked)[0].values, wanted)
+    assert len(retriever.clause_values([(small.ASKED["Law"], "Contract 30")])[0].values) > 3
+    with pytest.raises(InputError, match="Unknown contract 'Contract 99'"):
+        retriever.clause_values([(small.ASKED["Law"], "Contract 99")])
+
+
+def test_the_best_values_share_no_character():
+    words = "Each party may audit the books and records of the other. "
+    overlapping = [Passage("C", n, 10 * n, 10 * n + 40, (words * 4)[10 * n : 10 * n + 40]) for n in range(12)]
+    learned = small.clause_retriever(range(12)).classifier
+    retriever = Retriever(overlapping, None, mode="bm25", classifier=learned, classifier_weight=0.9)
+    (found,) = retriever.clause_values([(small.ASKED["Audit"], "C")], best=9)
+    ranked = sorted(range(12), key=lambda n: (-found.values[n], n))
+    taken: list[int] = []
+    for n in ranked:
+        taken += [n] * all(abs(n - other) >= 4 for other in taken)  # passages begin every 10 of their 40 characters
+    assert found.best == tuple(float(found.values[n]) for n in taken) and len(taken) < 12
+
+
+def test_without_a_classifier_every_question_is_of_no_class(retriever):
+    (found,) = retriever.clause_values([(QUESTION, "A")])
+    assert found.category is None and not found.by_words and found.best == () and not len(found.values)

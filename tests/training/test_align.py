@@ -15,8 +15,8 @@ from cuadft.core.files import value_hash
 from cuadft.evaluation.text_scores import NO_CLAUSE
 from cuadft.models import weights
 from cuadft.models.local import LocalEngine
-from cuadft.rag import program
-from cuadft.rag.program import prompt_completions
+from cuadft.rag import training_rows
+from cuadft.rag.training_rows import prompt_completions
 from cuadft.training import align, online
 from cuadft.training import sft as sft_
 from cuadft.training.align import METHODS, PAIRED, AlignSettings, align_model
@@ -59,10 +59,10 @@ def pairs():
         [*ANSWERABLE, small.ROWS[0]], ("a poor answer", "the fees", "none of it at all", "This Agreement"), strict=True
     ):
         program = small.program()
-        hits = program.retriever.search(row["question"], contract=row["contract"], k=program.k)
+        (hit,) = program.retriever.search(row["question"], contract=row["contract"], k=1)
         good = row["answers"][0]["text"] if row["answers"] else NO_CLAUSE
-        *prompt, chosen = program.messages(row["question"], hits, good)
-        rejected = program.messages(row["question"], hits, poor)[-1]
+        *prompt, chosen = program.messages(row["question"], hit, good)
+        rejected = program.messages(row["question"], hit, poor)[-1]
         made.append(
             {"id": row["id"], "contract": row["contract"], "prompt": prompt, "chosen": [chosen], "rejected": [rejected]}
         )
@@ -88,7 +88,7 @@ def answers(pairs):
 @pytest.fixture(scope="module")
 def data(pairs, answers):
     """Return what each method learns from."""
-    prompts = program.online_prompts(small.program(), [*ANSWERABLE, small.ROWS[0]])
+    prompts = training_rows.online_prompts(small.program(), [*ANSWERABLE, small.ROWS[0]])
     kinds = {"pairs": pairs, "answers": answers, "prompts": prompts}
     return {method: kinds[align.learns_from(method)] for method in METHODS}
 

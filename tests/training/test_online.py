@@ -10,7 +10,7 @@ from cuadft.core.errors import InputError
 from cuadft.evaluation.offline_judge import OfflineJudge
 from cuadft.evaluation.text_scores import NO_CLAUSE
 from cuadft.rag.inference import answer_rows
-from cuadft.rag.program import REWARD_COLUMNS, online_prompts, telling_rows
+from cuadft.rag.training_rows import REWARD_COLUMNS, online_prompts, telling_rows
 from cuadft.training import online
 
 ROW = small.ROWS[1]
@@ -81,14 +81,14 @@ def test_a_judge_that_fails_on_every_answer_of_a_step_stops_the_training():
         rewarded(Dead(), ["a", "b"])
 
 
-def test_prompts_are_those_of_inference_and_leave_out_what_the_passages_lack(tmp_path):
+def test_prompts_are_those_of_the_reader_and_leave_out_what_the_best_passage_lacks(tmp_path):
     program = small.program()
     lost = ROW | {"id": "lost", "answers": [{"text": "nowhere", "start": 10**6}]}
     script = small.Script(lambda m: "x")
     made = online_prompts(program, [ROW, lost, small.ROWS[0]])
     assert [p["id"] for p in made] == [ROW["id"], small.ROWS[0]["id"]]
     assert {"prompt", *REWARD_COLUMNS} == set(made[0])
-    answer_rows(program, script.lm(), [ROW, small.ROWS[0]], tmp_path / "p.jsonl", system="s", split="train")
+    answer_rows(program.reader(), script.lm(), [ROW, small.ROWS[0]], tmp_path / "p.jsonl", system="s", split="train")
     assert sorted(map(str, script.calls)) == sorted(str(p["prompt"]) for p in made)
 
 

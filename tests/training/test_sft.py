@@ -18,7 +18,7 @@ from cuadft.core.errors import InputError
 from cuadft.evaluation.text_scores import NO_CLAUSE
 from cuadft.models import weights
 from cuadft.models.local import LocalEngine
-from cuadft.rag.program import prompt_completions
+from cuadft.rag.training_rows import prompt_completions
 from cuadft.training import resume, sft
 from cuadft.training.resume import completions_only, last_checkpoint
 from cuadft.training.sft import Tuning, count_tokens, train_sft

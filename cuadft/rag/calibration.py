@@ -1,0 +1,126 @@
+"""A ridge logistic regression on named features, written as JSON: what turns evidence into a probability. For example:
+
+    calibration = Calibration.fit([{"best": 2.5}, {"best": -4.0}, ...], [True, False, ...])
+    calibration.p([{"best": 1.0}])
+
+`threshold` gives the probability from which an answer pays.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from cuadft.core.errors import InputError
+
+LEAST_QUESTIONS = 40  # fewer questions, or fewer of either kind than LEAST_OF_KIND, calibrate nothing
+LEAST_OF_KIND = 5
+STRENGTH = 0.5  # scikit-learn's C of the calibration
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """A logistic regression on named features; a feature that is missing counts as its mean.
+
+    A feature "group:name" is 1 for the group of that name; "group:name*x" is the feature x for that group, else 0.
+    """
+
+    names: tuple[str, ...]
+    mean: tuple[float, ...]
+    scale: tuple[float, ...]
+    weights: tuple[float, ...]
+    bias: float
+    n: int
+
+    @classmethod
+    def fit(
+        cls,
+        features: Sequence[Mapping[str, float]],
+        truth: Sequence[bool],
+        *,
+        groups: Sequence[str] = (),
+        slope: str = "",
+        strength: float = STRENGTH,
+        weights: Sequence[float] | None = None,
+    ) -> Calibration:
+        """Fit to rows of features; groups get an intercept each, and a slope of the feature named `slope`.
+
+        Where all rows are of one kind, the probability is that of a base rate with half a row of either kind added.
+        """
+        from sklearn.linear_model import LogisticRegression
+
+        plain = sorted({name for row in features for name in row})
+        names = [*plain, *(f"group:{group}" for group in sorted(set(groups)))]
+        names += [f"group:{group}*{slope}" for group in sorted(set(groups)) if slope]
+        table = np.array([[row.get(name, math.nan) for name in plain] for row in features], float)
+        mean = np.nan_to_num(np.nanmean(table, axis=0))
+        scale = np.maximum(np.nan_to_num(np.nanstd(table, axis=0)), 1e-6)
+        rest = len(names) - len(plain)
+        made = cls(tuple(names), (*mean, *[0.0] * rest), (*scale, *[1.0] * rest), (0.0,) * len(names), 0.0, len(truth))
+        if len(set(map(bool, truth))) < 2:
+            bias = math.log((sum(truth) + 0.5) / (len(truth) - sum(truth) + 0.5))
+            return cls(made.names, made.mean, made.scale, made.weights, bias, made.n)
+        model = LogisticRegression(C=strength, max_iter=2000)
+        model.fit(made._table(features, groups or None), np.asarray(truth, bool), sample_weight=weights)
+        return cls(made.names, made.mean, made.scale, tuple(model.coef_[0]), float(model.intercept_[0]), len(truth))
+
+    def p(self, features: Sequence[Mapping[str, float]], groups: Sequence[str] | None = None) -> np.ndarray:
+        """Return the probability of each row of features."""
+        if not len(features):
+            return np.zeros(0)
+        return 1 / (1 + np.exp(-(self._table(features, groups) @ np.array(self.weights) + self.bias)))
+
+    def _table(self, features: Sequence[Mapping[str, float]], groups: Sequence[str] | None) -> np.ndarray:
+        """Return the standardised features, of shape (rows, names)."""
+        plain = [n for n, name in enumerate(self.names) if not name.startswith("group:")]
+        place = {name: n for n, name in enumerate(self.names)}
+        table = np.zeros((len(features), len(self.names)))
+        for r, row in enumerate(features):
+            for n in plain:
+                value = row.get(self.names[n], math.nan)
+                table[r, n] = 0.0 if math.isnan(value) else (value - self.mean[n]) / self.scale[n]
+        slopes = {name.split("*", 1)[1] for name in self.names if name.startswith("group:") and "*" in name}
+        for r, group in enumerate(groups or []):
+            if f"group:{group}" in place:
+                table[r, place[f"group:{group}"]] = 1
+                for slope in slopes:
+                    table[r, place[f"group:{group}*{slope}"]] = table[r, place[slope]]
+        return table
+
+    def as_json(self) -> dict[str, Any]:
+        """Return a mapping that `from_json` reads."""
+        columns = {"mean": self.mean, "scale": self.scale, "weight": self.weights}
+        rows = [
+            {"feature": name} | {key: float(values[n]) for key, values in columns.items()}
+            for n, name in enumerate(self.names)
+        ]
+        return {"bias": self.bias, "n": self.n, "features": rows}
+
+    @classmethod
+    def from_json(cls, saved: Mapping[str, Any]) -> Calibration:
+        """Return what `as_json` gave."""
+        rows = saved["features"]
+        columns = [tuple(float(row[key]) for row in rows) for key in ("mean", "scale", "weight")]
+        return cls(tuple(str(row["feature"]) for row in rows), *columns, float(saved["bias"]), saved["n"])
+
+
+def logit(p: float) -> float:
+    """Return the log-odds of a probability, kept within those of 1e-4 and 1 - 1e-4."""
+    p = min(max(p, 1e-4), 1 - 1e-4)
+    return math.log(p / (1 - p))
+
+
+def threshold(false_answer_cost: float) -> float:
+    """Return the probability from which an answer pays; the cost is that of a false answer over a false refusal's."""
+    if not false_answer_cost > 0:
+        raise InputError(f"Invalid false_answer_cost {false_answer_cost!r}: give a number above 0, such as 1.0.")
+    return false_answer_cost / (1 + false_answer_cost)
+
+
+def enough(truth: Sequence[bool]) -> bool:
+    """Tell whether there are enough questions of both kinds to calibrate on."""
+    return len(truth) >= LEAST_QUESTIONS and LEAST_OF_KIND <= sum(truth) <= len(truth) - LEAST_OF_KIND

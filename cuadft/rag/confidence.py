@@ -1,0 +1,265 @@
+"""How likely a contract holds the clause that a question asks for, and how likely a quote is right.
+
+Two kinds of parts know different things. The clause classifiers of the retriever have seen every passage of the
+contract, so that they know whether there is a clause; the language model reads one passage, so that it knows which
+words to quote. `Confidence` calibrates what the classifiers say (stage A); `rag.settle` adds what a system's language
+model says of its own quotes (stage B). For example:
+
+    confidence = Confidence.fit(retriever, train_rows, k=3, false_answer_cost=0.75)
+    (look,) = confidence.look(retriever, [("Which law governs?", title)], k=3)
+    look.p_exists, [hit.p for hit in look.read]
+
+Both are ridge logistic regressions, written as JSON. A probability is calibrated on contracts that the classifiers did
+not see: each training contract by the fold that left it out. The threshold follows from stated costs: to answer pays
+where p > c / (1 + c), with c the cost of a false answer over that of a false refusal (Elkan 2001, "The foundations of
+cost-sensitive learning", section 1).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cuadft.core import files
+from cuadft.core.errors import InputError
+from cuadft.core.files import value_hash
+from cuadft.data.passages import gold_shares
+from cuadft.rag.calibration import Calibration, enough, logit, threshold
+
+if TYPE_CHECKING:
+    from cuadft.retrieval.retriever import ClauseValues, Hit, Retriever
+
+
+CONFIDENCE_FILE = "confidence.json"  # in a retriever's folder
+ABSENT_BELOW = 0.1  # probability below which a clause counts as surely absent: no language model is asked
+READ_FROM = 0.25  # probability from which a further passage is read
+PARTS = ("exists", "passage", "reworded", "unknown", "unknown_passage")
+UNKNOWN_ROWS = 1500  # rows that the search without classes is calibrated on
+HELD_FROM = 0.4  # share of a span in a passage, or of a passage in a span, from which the passage holds the clause
+
+
+# --- stage A: from the retriever alone
+
+
+@dataclass(frozen=True)
+class Look:
+    """What the retriever sees of a question: the passages found, how likely each holds the clause, and the clause is.
+
+    p_exists and passage_p are None where nothing is calibrated. by_words: the question is a known one, word by word.
+    """
+
+    hits: list[Hit]
+    p_exists: float | None = None
+    passage_p: tuple[float, ...] | None = None
+    by_words: bool = True
+    threshold: float = 0.5
+    calibrated: bool = False  # False for a question that is like no known one: it is answered as the reply says
+
+    @property
+    def absent(self) -> bool:
+        """Tell whether the clause is surely absent, so that no language model is asked."""
+        return self.calibrated and self.p_exists < min(ABSENT_BELOW, self.threshold)
+
+    @property
+    def may_refuse(self) -> bool:
+        """Tell whether the model may refuse: the clause has not been decided to be there."""
+        return not self.calibrated or self.p_exists < self.threshold
+
+    @property
+    def read(self) -> list[int]:
+        """Return which of `hits` the model reads: the best one, and more where they are likely to hold the clause."""
+        if self.absent:
+            return []
+        if not self.calibrated:
+            return list(range(len(self.hits)))
+        likely = [n for n, p in enumerate(self.passage_p) if n and p >= READ_FROM]
+        return [*range(min(1, len(self.hits))), *(likely if not self.may_refuse else [])]
+
+
+@dataclass(frozen=True)
+class Confidence:
+    """Stage A: calibrations of the classifiers' values, for questions that are known and for those that are not.
+
+    exists, passage: for questions of a class. reworded: shifts the log-odds of questions in other words, None where no
+    such question was given. unknown, unknown_passage: for questions of no class, from search scores alone.
+    """
+
+    exists: Calibration
+    passage: Calibration
+    reworded: Calibration | None
+    unknown: Calibration
+    unknown_passage: Calibration
+    false_answer_cost: float
+    about: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def key(self) -> str:
+        """A hash of all that a probability and a decision depend on."""
+        return value_hash([self.as_json(), ABSENT_BELOW, READ_FROM])
+
+    @property
+    def threshold(self) -> float:
+        """The probability from which an answer pays."""
+        return threshold(self.false_answer_cost)
+
+    @classmethod
+    def fit(
+        cls,
+        retriever: Retriever,
+        rows: Sequence[Mapping[str, Any]],
+        *,
+        k: int,
+        false_answer_cost: float,
+        reworded: Sequence[Mapping[str, Any]] = (),
+    ) -> Confidence | None:
+        """Calibrate on train rows of the contracts that the retriever's classifier was cross-fitted on.
+
+        Returns None where there is no classifier, or too few questions (LEAST_QUESTIONS, LEAST_OF_KIND of each kind).
+        reworded: train rows asked in other words, for the shift of questions in other words. Raises InputError on a
+        false_answer_cost that is not above 0.
+        """
+        threshold(false_answer_cost)
+        classifier = retriever.classifier
+        known = [r for r in rows if classifier and r["source"] == "cuad" and r["contract"] in classifier.fold_of]
+        seen = retriever.clause_values([(r["question"], r["contract"]) for r in known])
+        rows, seen = [r for r, s in zip(known, seen) if s.category], [s for s in seen if s.category]
+        if not enough([bool(r["answers"]) for r in rows]):
+            return None
+        truth = [bool(r["answers"]) for r in rows]
+        groups = [s.category for s in seen]
+        exists = Calibration.fit([exists_features(s) for s in seen], truth, groups=groups, slope="best")
+        passage = _fit_passages(retriever, rows, seen, k)
+        unknown, unknown_passage = _fit_unknown(retriever, rows, k)
+        shift = None
+        reworded = [r for r in reworded if r["contract"] in classifier.fold_of]
+        if reworded:
+            asked = retriever.clause_values([(r["question"], r["contract"]) for r in reworded])
+            pairs = [(r, s) for r, s in zip(reworded, asked) if s.category and not s.by_words]
+            found = exists.p([exists_features(s) for _, s in pairs], [s.category for _, s in pairs])
+            if enough([bool(r["answers"]) for r, _ in pairs]):
+                shift = Calibration.fit([{"logit": logit(p)} for p in found], [bool(r["answers"]) for r, _ in pairs])
+        about = {
+            "classifier": classifier.key,
+            "cutting": list(retriever.cutting or ()),
+            "contracts": len({r["contract"] for r in rows}),
+            "base_rate": round(sum(truth) / len(truth), 4),
+        }
+        return cls(exists, passage, shift, unknown, unknown_passage, false_answer_cost, about)
+
+    def look(self, retriever: Retriever, queries: Sequence[tuple[str, str]], *, k: int) -> list[Look]:
+        """Return what the retriever sees of each (question, contract)."""
+        seen = retriever.clause_values(queries)
+        hits = retriever.search_many(queries, k=k)
+        return [self._look(s, found) for s, found in zip(seen, hits, strict=True)]
+
+    def _look(self, seen: ClauseValues, hits: list[Hit]) -> Look:
+        if seen.category is None:
+            (p,) = self.unknown.p([_search_features(hits)])
+            own = self.unknown_passage.p([_hit_features(hits, n) for n in range(len(hits))])
+            return Look(hits, float(p), tuple(map(float, own)), False, self.threshold)
+        (p,) = self.exists.p([exists_features(seen)], [seen.category])
+        if not seen.by_words and self.reworded:
+            (p,) = self.reworded.p([{"logit": logit(float(p))}])
+        features = [_passage_features(seen, hits, n) for n in range(len(hits))]
+        own = self.passage.p(features, [seen.category] * len(hits))
+        return Look(hits, float(p), tuple(map(float, own)), seen.by_words, self.threshold, calibrated=True)
+
+    def as_json(self) -> dict[str, Any]:
+        """Return a mapping that `load_confidence` reads."""
+        parts = {name: getattr(self, name) for name in PARTS}
+        return {name: part and part.as_json() for name, part in parts.items()} | {
+            "false_answer_cost": self.false_answer_cost,
+            "about": dict(self.about),
+        }
+
+
+def save_confidence(confidence: Confidence | None, folder: Path) -> None:
+    """Write confidence.json into a retriever's folder; None removes an older one."""
+    if confidence is None:
+        (folder / CONFIDENCE_FILE).unlink(missing_ok=True)
+    else:
+        files.write_json(folder / CONFIDENCE_FILE, confidence.as_json())
+
+
+def load_confidence(folder: Path) -> Confidence | None:
+    """Return the confidence that was saved in a retriever's folder, None if there is none.
+
+    Raises InputError if the file is not one that `save_confidence` wrote.
+    """
+    path = folder / CONFIDENCE_FILE
+    if not path.is_file():
+        return None
+    saved = files.read_json(path)
+    try:
+        parts = {name: None if saved[name] is None else Calibration.from_json(saved[name]) for name in PARTS}
+        if absent := [name for name in PARTS if parts[name] is None and name != "reworded"]:
+            raise KeyError(absent[0])
+        threshold(saved["false_answer_cost"])
+        return Confidence(**parts, false_answer_cost=saved["false_answer_cost"], about=saved["about"])
+    except (AttributeError, InputError, KeyError, TypeError, ValueError) as error:
+        raise InputError(f"{path} holds no calibration ({error!r}): run 02_rag_compile again.") from error
+
+
+def exists_features(seen: ClauseValues) -> dict[str, float]:
+    """Return what the classifier's values in the contract say about the clause."""
+    best, second, third = (*seen.best, math.nan, math.nan)[:3]
+    spread = max(float(seen.values.std()), 1e-6)
+    return {
+        "best": best,
+        "second": second,
+        "third": third,
+        "standardised": (best - float(seen.values.mean())) / spread,
+        "gap": best - second,
+        "log_passages": math.log(len(seen.values)),
+    }
+
+
+def _passage_features(seen: ClauseValues, hits: Sequence[Hit], n: int) -> dict[str, float]:
+    """Return what the classifier's values say about the n-th passage that was found."""
+    value = float(seen.values[hits[n].passage.index])
+    others = max((float(seen.values[hit.passage.index]) for m, hit in enumerate(hits) if m != n), default=math.nan)
+    return {"best": value, "rank": math.log(1 + n), "behind": seen.best[0] - value, "other": others}
+
+
+def _search_features(hits: Sequence[Hit]) -> dict[str, float]:
+    """Return what the scores of a search say about a question of no class."""
+    scores = [hit.score for hit in hits]
+    return {"score": scores[0], "gap": scores[0] - scores[1] if len(scores) > 1 else math.nan}
+
+
+def _hit_features(hits: Sequence[Hit], n: int) -> dict[str, float]:
+    return {"score": hits[n].score, "rank": math.log(1 + n)}
+
+
+def _holds(hit: Hit, row: Mapping[str, Any]) -> bool:
+    """Tell whether a passage holds a gold span of the row, or enough of one."""
+    return gold_shares([hit.passage], row["answers"]).get(hit.passage.index, 0.0) >= HELD_FROM
+
+
+def _fit_passages(
+    retriever: Retriever, rows: Sequence[Mapping[str, Any]], seen: Sequence[ClauseValues], k: int
+) -> Calibration:
+    """Calibrate how likely a passage that was found holds the clause."""
+    found = retriever.search_many([(r["question"], r["contract"]) for r in rows], k=k)
+    features, truth, groups = [], [], []
+    for row, values, hits in zip(rows, seen, found, strict=True):
+        for n, hit in enumerate(hits):
+            features.append(_passage_features(values, hits, n))
+            truth.append(_holds(hit, row))
+            groups.append(values.category)
+    return Calibration.fit(features, truth, groups=groups, slope="best")
+
+
+def _fit_unknown(retriever: Retriever, rows: Sequence[Mapping[str, Any]], k: int) -> tuple[Calibration, Calibration]:
+    """Calibrate the scores of the search without classes, on up to UNKNOWN_ROWS rows."""
+    step = max(1, len(rows) // UNKNOWN_ROWS)
+    drawn = rows[::step]
+    plain = retriever.configured(classifier_weight=0.0)
+    found = plain.search_many([(r["question"], r["contract"]) for r in drawn], k=k)
+    pairs = [(row, hits) for row, hits in zip(drawn, found, strict=True) if hits]
+    exists = Calibration.fit([_search_features(hits) for _, hits in pairs], [bool(r["answers"]) for r, _ in pairs])
+    single = [(_hit_features(hits, n), _holds(hits[n], row)) for row, hits in pairs for n in range(len(hits))]
+    return exists, Calibration.fit([f for f, _ in single], [t for _, t in single])

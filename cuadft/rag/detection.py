@@ -1,0 +1,142 @@
+"""How well the retriever alone tells whether there is a clause: by features left out, and by training contracts.
+
+    feature_worth(retriever, train_rows, test_rows, false_answer_cost=0.75)
+    learning_curve(retriever, train_rows, test_rows, [50, 150], groups=groups, k=3, false_answer_cost=0.75, seed=7)
+
+Detection asks whether a question is answered and whether a gold span exists (see `evaluation.official`). No language
+model takes part, so that both need minutes only.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+
+from cuadft.evaluation.confidence import calibration_table
+from cuadft.evaluation.official import cuad_scores
+from cuadft.evaluation.text_scores import NO_CLAUSE
+from cuadft.rag.calibration import Calibration, threshold
+from cuadft.rag.confidence import Confidence, exists_features
+from cuadft.retrieval.classifier import fit_classifier
+from cuadft.retrieval.retriever import Retriever
+
+FEATURE_GROUPS = {
+    "nothing": (),
+    "further passages": ("second", "third", "gap"),
+    "value against the contract's others": ("standardised",),
+    "length of the contract": ("log_passages",),
+    "category": ("group",),
+}
+MEASURES = ("brier", "ece", "auc")
+
+
+def feature_worth(
+    retriever: Retriever,
+    train: Sequence[Mapping[str, Any]],
+    asked: Sequence[Mapping[str, Any]],
+    *,
+    false_answer_cost: float,
+    n_resamples: int = 2000,
+    seed: int = 7,
+    confidence: float = 0.95,
+) -> pd.DataFrame:
+    """Return, for each group of features left out, detection F1, Brier score, ECE and AUC on the rows asked.
+
+    train: rows of the contracts that the classifier was cross-fitted on. Questions that are like no known one are left
+    out. Every measure has its interval over contracts.
+    """
+    fold_of = retriever.classifier.fold_of
+    train = [row for row in train if row["source"] == "cuad" and row["contract"] in fold_of]
+    seen = {}
+    for name, rows in (("train", train), ("asked", asked)):
+        found = retriever.clause_values([(row["question"], row["contract"]) for row in rows])
+        seen[name] = [(row, values) for row, values in zip(rows, found, strict=True) if values.category]
+    table = []
+    settings = {"n_resamples": n_resamples, "seed": seed, "confidence": confidence}
+    for left_out, names in FEATURE_GROUPS.items():
+        features, groups = {}, {}
+        for name, pairs in seen.items():
+            features[name] = [{k: v for k, v in exists_features(s).items() if k not in names} for _, s in pairs]
+            groups[name] = [] if "group" in names else [s.category for _, s in pairs]
+        truth = [bool(row["answers"]) for row, _ in seen["train"]]
+        slope = "" if "group" in names else "best"
+        fitted = Calibration.fit(features["train"], truth, groups=groups["train"], slope=slope)
+        p = fitted.p(features["asked"], groups["asked"] or None)
+        rows = [row for row, _ in seen["asked"]]
+        table.append({"left out": left_out} | _measures(rows, p, threshold(false_answer_cost), settings))
+    return pd.DataFrame(table)
+
+
+def learning_curve(
+    retriever: Retriever,
+    train: Sequence[Mapping[str, Any]],
+    asked: Sequence[Mapping[str, Any]],
+    sizes: Sequence[int],
+    *,
+    groups: Mapping[str, int],
+    k: int,
+    false_answer_cost: float,
+    n_resamples: int = 2000,
+    seed: int = 7,
+    confidence: float = 0.95,
+) -> pd.DataFrame:
+    """Return detection F1, Brier score, ECE and AUC on the rows asked, by the number of training contracts.
+
+    The classifiers and their calibration are fitted anew on each number of contracts; a smaller draw is part of a
+    larger one. The last row is the retriever's own, on all its training contracts. A size with too few questions to
+    calibrate on has no row.
+    """
+    settings = {"n_resamples": n_resamples, "seed": seed, "confidence": confidence}
+    train = [row for row in train if row["source"] == "cuad"]
+    titles = sorted({row["contract"] for row in train})
+    random.Random(seed).shuffle(titles)
+    tested = {row["contract"] for row in asked}
+    table = []
+    for size in [*(n for n in sizes if n < len(titles)), len(titles)]:
+        kept = set(titles[:size])
+        rows = [row for row in train if row["contract"] in kept]
+        small = retriever
+        if size < len(titles):
+            shown = [p for p in retriever.passages if p.contract in kept | tested]
+            own = [p for p in shown if p.contract in kept]
+            made = fit_classifier(rows, own, retriever.embedder, groups=groups, least=1.0, seed=seed)
+            if made is None:
+                continue
+            small = Retriever(shown, None, mode="bm25", classifier=made, classifier_weight=1.0)
+        fitted = Confidence.fit(small, rows, k=k, false_answer_cost=false_answer_cost)
+        if fitted:
+            looks = fitted.look(small, [(row["question"], row["contract"]) for row in asked], k=1)
+            p = [look.p_exists for look in looks]
+            table.append({"training contracts": size} | _measures(asked, p, fitted.threshold, settings))
+    return pd.DataFrame(table)
+
+
+def decided(rows: Sequence[Mapping[str, Any]], p: Sequence[float], least: float) -> list[dict[str, Any]]:
+    """Return the rows as predictions of the retriever alone, which answers from the probability `least` on."""
+    said = [{"p_exists": float(q), "answer": "There is one." if q >= least else NO_CLAUSE} for q in p]
+    return [{**row, "system": "retriever", "error": None, **own} for row, own in zip(rows, said, strict=True)]
+
+
+def _measures(
+    rows: Sequence[Mapping[str, Any]], p: Sequence[float], least: float, settings: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return detection F1 from `least` on, Brier score, ECE and AUC, each with its interval, and n."""
+    answered = [
+        {
+            **row,
+            "system": "retriever",
+            "error": None,
+            "p_exists": float(q),
+            "answer": "yes" if q >= least else NO_CLAUSE,
+        }
+        for row, q in zip(rows, p, strict=True)
+    ]
+    f1 = cuad_scores(answered, **settings).set_index("measure").loc["detection_f1"]
+    table = calibration_table(answered, **settings)
+    rest = table[table["of"] == "exists"].iloc[0]
+    made = {"detection_f1": f1["value"], "detection_f1_low": f1["low"], "detection_f1_high": f1["high"]}
+    made |= {f"{name}{end}": rest[f"{name}{end}"] for name in MEASURES for end in ("", "_low", "_high")}
+    return made | {"n": f1["n"], "n_contracts": f1["n_contracts"]}

@@ -1,0 +1,196 @@
+"""Settle a prediction: the probability of each quote and of the clause, and the answer that follows from them.
+
+Stage A of the confidence (`rag.confidence`) knows the classifiers' values alone. `SystemConfidence`, stage B, adds what
+a system's language model says of its own quotes; it is fitted on dev answers of that system, never on rows that it was
+trained on. For example:
+
+    system = SystemConfidence.fit(dev_predictions, right)
+    settle(prediction, threshold(1.0), system)["answer"]
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from cuadft.core import files
+from cuadft.core.errors import InputError
+from cuadft.evaluation.metrics import SPAN_MATCH_FROM, span_jaccard
+from cuadft.evaluation.text_scores import NO_CLAUSE
+from cuadft.rag.calibration import Calibration, enough, logit
+from cuadft.rag.quotes import Quote
+
+HELD_OUT_FOLDS = 10  # of dev contracts, to see whether the reader's evidence helps
+QUOTE_FEATURES = {"passage": (), "reader": ("first", "mean", "sum", "end")}  # evidence that a quote's probability uses
+QUOTED_FROM = 0.3  # probability from which a further quote is shown
+
+
+@dataclass(frozen=True)
+class SystemConfidence:
+    """Stage B of one system: exists, for questions whose passages were read, and quote, for each quote.
+
+    exists is None where dev contracts did not show that the reader's evidence helps; stage A then decides alone.
+    """
+
+    exists: Calibration | None
+    quote: Calibration | None
+    about: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def fit(cls, predictions: Sequence[Mapping[str, Any]], right: Sequence[Sequence[bool]]) -> SystemConfidence:
+        """Fit on dev predictions of one system; right: for each quote of a prediction, whether it is right.
+
+        What the reader says of its quotes is used where it lowers the log-loss on contracts left out (HELD_OUT_FOLDS):
+        else the existence keeps to stage A, and a quote to its passage.
+        """
+        read = [p for p in predictions if p.get("quotes") and p["p_search"] is not None]
+        truth, titles = [bool(p["answers"]) for p in read], [p["contract"] for p in read]
+        exists, about = None, {"questions": len(read), "contracts": len(set(titles))}
+        if enough(truth):
+            features = [_reader_features(p) for p in read]
+            losses = {
+                "search": _log_loss([p["p_search"] for p in read], truth),
+                "reader": _log_loss(_left_out(features, truth, titles), truth),
+            }
+            about["log_loss_exists"] = losses
+            exists = Calibration.fit(features, truth) if losses["reader"] < losses["search"] else None
+        pairs = [(p, q, good) for p, goods in zip(predictions, right) for q, good in _each(p, goods)]
+        truth, titles = [good for _, _, good in pairs], [p["contract"] for p, _, _ in pairs]
+        quote = None
+        if enough(truth):
+            made = {how: [_quote_features(p, q, how) for p, q, _ in pairs] for how in QUOTE_FEATURES}
+            losses = {how: _log_loss(_left_out(rows, truth, titles), truth) for how, rows in made.items()}
+            about["log_loss_quote"] = losses
+            quote = Calibration.fit(made[min(losses, key=losses.__getitem__)], truth)
+        return cls(exists, quote, about | {"quotes": len(pairs)})
+
+    def save(self, path: Path) -> None:
+        """Write the calibrations as JSON."""
+        parts = {name: getattr(self, name) for name in ("exists", "quote")}
+        files.write_json(path, {n: part and part.as_json() for n, part in parts.items()} | {"about": dict(self.about)})
+
+    @classmethod
+    def load(cls, path: Path) -> SystemConfidence | None:
+        """Return what `save` wrote, None if the file is missing; raises InputError on any other file."""
+        if not path.is_file():
+            return None
+        saved = files.read_json(path)
+        try:
+            parts = {n: None if saved[n] is None else Calibration.from_json(saved[n]) for n in ("exists", "quote")}
+            return cls(**parts, about=saved["about"])
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise InputError(f"{path} holds no calibration ({error!r}): run 03_batch_inference again.") from error
+
+
+def settle(prediction: Mapping[str, Any], threshold: float, system: SystemConfidence | None = None) -> dict[str, Any]:
+    """Return a prediction with its probabilities, and with the answer that follows from them.
+
+    Of a prediction that was read, `p_search` (stage A, None where nothing is calibrated), `calibrated` and the evidence
+    of the quotes are looked at. The answer is the likeliest quote, or the refusal; further quotes are shown from
+    QUOTED_FROM on. A failed prediction stays as it is.
+    """
+    if prediction["error"] is not None:
+        return dict(prediction)
+    p = prediction["p_search"]
+    if p is not None and system and system.exists and prediction["quotes"]:
+        (p,) = map(float, system.exists.p([_reader_features(prediction)]))
+    quotes = [Quote.from_record(record) for record in prediction["quotes"]]
+    own = [quote.evidence.get("passage_p", math.nan) for quote in quotes]
+    if system and system.quote:
+        own = system.quote.p([_quote_features(prediction, record) for record in prediction["quotes"]])
+    ranked = sorted(
+        (replace(quote, p=1.0 if math.isnan(value) else round(float(value), 5)) for quote, value in zip(quotes, own)),
+        key=lambda quote: (-quote.p, *_reading_order(quote.evidence, quote.text)),
+    )
+    answered = bool(ranked) and (p >= threshold if prediction["calibrated"] else True)
+    shown = [replace(q, quoted=answered and (not n or q.p >= QUOTED_FROM)) for n, q in enumerate(ranked)]
+    best = shown[0] if answered else None
+    return dict(prediction) | {
+        "answer": best.text if best else NO_CLAUSE,
+        "spans": [list(best.span)] if best and best.span else [],
+        "p_exists": None if p is None else round(p, 5),
+        "quotes": [quote.record() for quote in shown],
+    }
+
+
+def settle_left_out(
+    predictions: Sequence[Mapping[str, Any]], right: Sequence[Sequence[bool]], threshold: float
+) -> list[dict[str, Any]]:
+    """Return dev predictions settled by stage B fitted without the contract that they are about (HELD_OUT_FOLDS)."""
+    from sklearn.model_selection import GroupKFold
+
+    contracts = [p["contract"] for p in predictions]
+    folds = min(HELD_OUT_FOLDS, len(set(contracts)))
+    settled = [settle(p, threshold) for p in predictions]
+    for train, held in GroupKFold(folds).split(predictions, groups=contracts) if folds > 1 else ():
+        system = SystemConfidence.fit([predictions[n] for n in train], [right[n] for n in train])
+        for n in held:
+            settled[n] = settle(predictions[n], threshold, system)
+    return settled
+
+
+def quotes_right(prediction: Mapping[str, Any]) -> list[bool]:
+    """Tell of each quote of a prediction whether its words match a gold span's as CUAD's own script asks."""
+    golds = [span["text"] for span in prediction["answers"]]
+    return [
+        any(span_jaccard(quote["text"], gold) >= SPAN_MATCH_FROM for gold in golds) for quote in prediction["quotes"]
+    ]
+
+
+def _each(prediction: Mapping[str, Any], right: Sequence[bool]) -> list[tuple[Mapping[str, Any], bool]]:
+    """Return the quotes with their truth, in one order whatever was settled before: a fit depends on it, if little."""
+    pairs = zip(prediction.get("quotes") or [], right, strict=True)
+    return sorted(pairs, key=lambda pair: _reading_order(pair[0]["evidence"], pair[0]["text"]))
+
+
+def _reading_order(evidence: Mapping[str, float], text: str) -> tuple[float, float, str]:
+    """Return a sort key: the best passage first, its lines as the model wrote them."""
+    return evidence.get("rank", 0.0), evidence.get("line", 0.0), text
+
+
+def _reader_features(prediction: Mapping[str, Any]) -> dict[str, float]:
+    """Return stage A's log-odds and the evidence of the quote that the model was surest of."""
+    names = ("sum", "mean", "first", "end")  # sums have a floor, so that they are often equal: the next one decides
+    given = [quote["evidence"] for quote in prediction["quotes"]]
+    best = max(given, key=lambda evidence: [evidence.get(name, 0.0) for name in names])
+    own = {name: best[name] for name in names if name in best}
+    return own | {"search": logit(prediction["p_search"])}
+
+
+def _quote_features(prediction: Mapping[str, Any], quote: Mapping[str, Any], how: str = "reader") -> dict[str, float]:
+    """Return what speaks for one quote: its passage and stage A, and for "reader" the model's certainty as well."""
+    evidence = quote["evidence"]
+    found = {name: evidence[name] for name in ("line", *QUOTE_FEATURES[how]) if name in evidence}
+    found["log_words"] = math.log(1 + len(quote["text"].split()))
+    if "passage_p" in evidence:
+        found["passage"] = logit(evidence["passage_p"])
+    if prediction["p_search"] is not None:
+        found["search"] = logit(prediction["p_search"])
+    return found
+
+
+def _left_out(features: Sequence[Mapping[str, float]], truth: Sequence[bool], contracts: Sequence[str]) -> list[float]:
+    """Return the probability of each row by a calibration that has not seen its contract."""
+    from sklearn.model_selection import GroupKFold
+
+    folds = min(HELD_OUT_FOLDS, len(set(contracts)))
+    found = [math.nan] * len(truth)
+    if folds < 2:
+        return found
+    for train, held in GroupKFold(folds).split(features, truth, contracts):
+        kinds = [truth[n] for n in train]
+        if all(kinds) or not any(kinds):
+            return [math.nan] * len(truth)
+        for n, p in zip(held, Calibration.fit([features[i] for i in train], kinds).p([features[n] for n in held])):
+            found[n] = float(p)
+    return found
+
+
+def _log_loss(p: Sequence[float], truth: Sequence[bool]) -> float:
+    """Return the mean negative log-likelihood; infinite where a probability is missing."""
+    if any(math.isnan(value) for value in p):
+        return math.inf
+    return -sum(math.log(max(value if good else 1 - value, 1e-9)) for value, good in zip(p, truth)) / len(p)
