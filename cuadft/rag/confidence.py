@@ -18,7 +18,7 @@ cost-sensitive learning", section 1).
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -84,7 +84,8 @@ class Confidence:
     """Stage A: calibrations of the classifiers' values, for questions that are known and for those that are not.
 
     exists, passage: for questions of a class. reworded: shifts the log-odds of questions in other words, None where no
-    such question was given. unknown, unknown_passage: for questions of no class, from search scores alone.
+    such question was given. unknown, unknown_passage: for questions of no class, from search scores alone; a category
+    without a class, for want of examples, has at least its own intercept, by which it is decided.
     """
 
     exists: Calibration
@@ -125,19 +126,19 @@ class Confidence:
         classifier = retriever.classifier
         known = [r for r in rows if classifier and r["source"] == "cuad" and r["contract"] in classifier.fold_of]
         seen = retriever.clause_values([(r["question"], r["contract"]) for r in known])
-        rows, seen = [r for r, s in zip(known, seen) if s.category], [s for s in seen if s.category]
+        rows, seen = [r for r, s in zip(known, seen) if s.best], [s for s in seen if s.best]
         if not enough([bool(r["answers"]) for r in rows]):
             return None
         truth = [bool(r["answers"]) for r in rows]
         groups = [s.category for s in seen]
         exists = Calibration.fit([exists_features(s) for s in seen], truth, groups=groups, slope="best")
         passage = _fit_passages(retriever, rows, seen, k)
-        unknown, unknown_passage = _fit_unknown(retriever, rows, k)
+        unknown, unknown_passage = _fit_unknown(retriever, known, set(groups), k)
         shift = None
         reworded = [r for r in reworded if r["contract"] in classifier.fold_of]
         if reworded:
             asked = retriever.clause_values([(r["question"], r["contract"]) for r in reworded])
-            pairs = [(r, s) for r, s in zip(reworded, asked) if s.category and not s.by_words]
+            pairs = [(r, s) for r, s in zip(reworded, asked) if s.best and not s.by_words]
             found = exists.p([exists_features(s) for _, s in pairs], [s.category for _, s in pairs])
             if enough([bool(r["answers"]) for r, _ in pairs]):
                 shift = Calibration.fit([{"logit": logit(p)} for p in found], [bool(r["answers"]) for r, _ in pairs])
@@ -156,10 +157,11 @@ class Confidence:
         return [self._look(s, found) for s, found in zip(seen, hits, strict=True)]
 
     def _look(self, seen: ClauseValues, hits: list[Hit]) -> Look:
-        if seen.category is None:
-            (p,) = self.unknown.p([_search_features(hits)])
+        if not seen.best:
+            decided = seen.category is not None
+            (p,) = self.unknown.p([_search_features(hits)], [seen.category] if decided else None)
             own = self.unknown_passage.p([_hit_features(hits, n) for n in range(len(hits))])
-            return Look(hits, float(p), tuple(map(float, own)), False, self.threshold)
+            return Look(hits, float(p), tuple(map(float, own)), seen.by_words, self.threshold, calibrated=decided)
         (p,) = self.exists.p([exists_features(seen)], [seen.category])
         if not seen.by_words and self.reworded:
             (p,) = self.reworded.p([{"logit": logit(float(p))}])
@@ -253,13 +255,17 @@ def _fit_passages(
     return Calibration.fit(features, truth, groups=groups, slope="best")
 
 
-def _fit_unknown(retriever: Retriever, rows: Sequence[Mapping[str, Any]], k: int) -> tuple[Calibration, Calibration]:
-    """Calibrate the scores of the search without classes, on up to UNKNOWN_ROWS rows."""
-    step = max(1, len(rows) // UNKNOWN_ROWS)
-    drawn = rows[::step]
+def _fit_unknown(
+    retriever: Retriever, rows: Sequence[Mapping[str, Any]], classes: Collection[str], k: int
+) -> tuple[Calibration, Calibration]:
+    """Calibrate the scores of the search without classes: on all rows of no class, and some UNKNOWN_ROWS others."""
+    rare = [row for row in rows if row["category"] not in classes]
+    others = [row for row in rows if row["category"] in classes]
+    drawn = rare + others[:: max(1, len(others) // UNKNOWN_ROWS)]
     plain = retriever.configured(classifier_weight=0.0)
     found = plain.search_many([(r["question"], r["contract"]) for r in drawn], k=k)
     pairs = [(row, hits) for row, hits in zip(drawn, found, strict=True) if hits]
-    exists = Calibration.fit([_search_features(hits) for _, hits in pairs], [bool(r["answers"]) for r, _ in pairs])
+    truth, groups = [bool(row["answers"]) for row, _ in pairs], [row["category"] for row, _ in pairs]
+    exists = Calibration.fit([_search_features(hits) for _, hits in pairs], truth, groups=groups)
     single = [(_hit_features(hits, n), _holds(hits[n], row)) for row, hits in pairs for n in range(len(hits))]
     return exists, Calibration.fit([f for f, _ in single], [t for _, t in single])

@@ -45,15 +45,15 @@ def feature_worth(
 ) -> pd.DataFrame:
     """Return, for each group of features left out, detection F1, Brier score, ECE and AUC on the rows asked.
 
-    train: rows of the contracts that the classifier was cross-fitted on. Questions that are like no known one are left
-    out. Every measure has its interval over contracts.
+    train: rows of the contracts that the classifier was cross-fitted on. Questions of no class are left out. Every
+    measure has its interval over contracts.
     """
     fold_of = retriever.classifier.fold_of
     train = [row for row in train if row["source"] == "cuad" and row["contract"] in fold_of]
     seen = {}
     for name, rows in (("train", train), ("asked", asked)):
         found = retriever.clause_values([(row["question"], row["contract"]) for row in rows])
-        seen[name] = [(row, values) for row, values in zip(rows, found, strict=True) if values.category]
+        seen[name] = [(row, values) for row, values in zip(rows, found, strict=True) if values.best]
     table = []
     settings = {"n_resamples": n_resamples, "seed": seed, "confidence": confidence}
     for left_out, names in FEATURE_GROUPS.items():

@@ -243,12 +243,3 @@ def load_program(
             f"Program '{path}' is not one that 02_rag_compile saved ({error!r}): delete it and compile again."
         ) from error
     return program
-
-
-def __getattr__(name):  # TEMPORARY
-    from cuadft.rag import compiling, training_rows
-
-    for module in (compiling, training_rows):
-        if name in vars(module):
-            return vars(module)[name]
-    raise AttributeError(name)

@@ -53,10 +53,11 @@ class Hit:
 
 @dataclass(frozen=True)
 class ClauseValues:
-    """How the clause classifier sees a contract: the question's class, and the class's value of each passage.
+    """How the clause classifier sees a contract: the question's category, and its class's value of each passage.
 
-    category: None if the question is like no known one; values and best are then empty. by_words: the question is a
-    known one. best: the values of the best passages that share no character, the best one first.
+    category: None if the question is like no known one. values: empty if the category has no class, for want of
+    examples. by_words: the question is a known one. best: the values of the best passages that share no character, the
+    best one first.
     """
 
     category: str | None
@@ -227,18 +228,20 @@ class Retriever:
         """
         index = self._shared["index"]
         asked = list(dict.fromkeys(question for question, _ in queries))
-        classes = dict(zip(asked, self.classifier.match(asked))) if self.classifier and asked else {}
-        known = dict(zip(asked, self.classifier.matcher.by_words(asked))) if self.classifier and asked else {}
+        matcher = self.classifier.matcher if self.classifier and asked else None
+        categories = dict(zip(asked, matcher.match(asked))) if matcher else {}
+        known = dict(zip(asked, matcher.by_words(asked))) if matcher else {}
+        columns = {category: n for n, category in enumerate(self.classifier.categories)} if matcher else {}
         found = []
         for question, contract in queries:
-            rows, n = index.rows(contract), classes.get(question)
-            if n is None:
-                found.append(ClauseValues(None, False, np.zeros(0, np.float32), ()))
+            rows, category = index.rows(contract), categories.get(question)
+            if category not in columns:
+                found.append(ClauseValues(category, known.get(question, False), np.zeros(0, np.float32), ()))
                 continue
-            values = index.class_scores(self.classifier)[rows, n]
+            values = index.class_scores(self.classifier)[rows, columns[category]]
             apart = _first_without_overlap(np.argsort(-values, kind="stable"), index.passages[rows], best)
             own = tuple(float(values[place]) for place in apart)
-            found.append(ClauseValues(self.classifier.categories[n], known[question], values, own))
+            found.append(ClauseValues(category, known[question], values, own))
         return found
 
     def save(self, folder: Path | str) -> None:
