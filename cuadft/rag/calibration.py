@@ -53,12 +53,11 @@ class Calibration:
         """
         from sklearn.linear_model import LogisticRegression
 
-        plain = sorted({name for row in features for name in row})
+        plain = sorted({name for row in features for name, value in row.items() if not math.isnan(value)})
         names = [*plain, *(f"group:{group}" for group in sorted(set(groups)))]
         names += [f"group:{group}*{slope}" for group in sorted(set(groups)) if slope]
         table = np.array([[row.get(name, math.nan) for name in plain] for row in features], float)
-        mean = np.nan_to_num(np.nanmean(table, axis=0))
-        scale = np.maximum(np.nan_to_num(np.nanstd(table, axis=0)), 1e-6)
+        mean, scale = np.nanmean(table, axis=0), np.maximum(np.nanstd(table, axis=0), 1e-6)
         rest = len(names) - len(plain)
         made = cls(tuple(names), (*mean, *[0.0] * rest), (*scale, *[1.0] * rest), (0.0,) * len(names), 0.0, len(truth))
         if len(set(map(bool, truth))) < 2:

@@ -289,7 +289,7 @@ def test_every_row_is_answered_once_or_fails_with_its_reason_and_the_next_call_a
     with faulty.serve([now_and_then]) as server:
         lm = remote("openai/some-model", patience=patience, api_base=server.url, cache=False)
         made = inference.answer_rows(
-            small.program(), lm, ROWS, tmp_path / "rag.jsonl", system="rag", split="dev", batch_size=4
+            small.program(1), lm, ROWS, tmp_path / "rag.jsonl", system="rag", split="dev", batch_size=4
         )
     failed = [p["id"] for p in made if p["error"]]
     assert failed == [r["id"] for r in ROWS if r["category"] == "Audit Rights"] and len(failed) == 2
@@ -298,7 +298,7 @@ def test_every_row_is_answered_once_or_fails_with_its_reason_and_the_next_call_a
     with faulty.serve(["Yes."]) as server:
         lm = remote("openai/some-model", api_base=server.url, cache=False)
         again = inference.answer_rows(
-            small.program(), lm, ROWS, tmp_path / "rag.jsonl", system="rag", split="dev", batch_size=4
+            small.program(1), lm, ROWS, tmp_path / "rag.jsonl", system="rag", split="dev", batch_size=4
         )
         assert len(server.seen) == 2
     assert [p["answer"] == "Yes." for p in again] == [p["id"] in failed for p in again] and not any(
