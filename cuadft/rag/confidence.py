@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 
 CONFIDENCE_FILE = "confidence.json"  # in a retriever's folder
-ABSENT_BELOW = 0.1  # probability below which a clause counts as surely absent: no language model is asked
+ABSENT_SHARE = 0.5  # of the threshold: below it a clause counts as surely absent, and no language model is asked
 READ_FROM = 0.25  # probability from which a further passage is read
 PARTS = ("exists", "passage", "reworded", "unknown", "unknown_passage")
 UNKNOWN_ROWS = 1500  # rows that the search without classes is calibrated on
@@ -61,7 +61,7 @@ class Look:
     @property
     def absent(self) -> bool:
         """Tell whether the clause is surely absent, so that no language model is asked."""
-        return self.calibrated and self.p_exists < min(ABSENT_BELOW, self.threshold)
+        return self.calibrated and self.p_exists < ABSENT_SHARE * self.threshold
 
     @property
     def may_refuse(self) -> bool:
@@ -99,7 +99,7 @@ class Confidence:
     @property
     def key(self) -> str:
         """A hash of all that a probability and a decision depend on."""
-        return value_hash([self.as_json(), ABSENT_BELOW, READ_FROM])
+        return value_hash([self.as_json(), ABSENT_SHARE, READ_FROM])
 
     @property
     def threshold(self) -> float:

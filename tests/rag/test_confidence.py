@@ -16,7 +16,7 @@ from cuadft.core.errors import InputError
 from cuadft.data.passages import Passage, overlapping
 from cuadft.rag.calibration import LEAST_QUESTIONS
 from cuadft.rag.confidence import (
-    ABSENT_BELOW,
+    ABSENT_SHARE,
     CONFIDENCE_FILE,
     READ_FROM,
     Confidence,
@@ -183,7 +183,7 @@ def test_the_best_passage_is_read_unless_the_clause_is_surely_absent_and_more_wh
     p, own, threshold
 ):
     look = look_of(p, own, threshold)
-    assert look.absent == (p < ABSENT_BELOW and p < threshold) and look.may_refuse == (p < threshold)
+    assert look.absent == (p < ABSENT_SHARE * threshold) and look.may_refuse == (p < threshold)
     if look.absent or not own:
         assert look.read == []
     else:
