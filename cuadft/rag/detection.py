@@ -20,7 +20,7 @@ from cuadft.evaluation.official import cuad_scores
 from cuadft.evaluation.text_scores import NO_CLAUSE
 from cuadft.rag.calibration import Calibration, threshold
 from cuadft.rag.confidence import Confidence, exists_features
-from cuadft.retrieval.classifier import fit_classifier
+from cuadft.retrieval.classifier import ClauseClassifier
 from cuadft.retrieval.retriever import Retriever
 
 FEATURE_GROUPS = {
@@ -102,9 +102,9 @@ def learning_curve(
         if size < len(titles):
             shown = [p for p in retriever.passages if p.contract in kept | tested]
             own = [p for p in shown if p.contract in kept]
-            made = fit_classifier(rows, own, retriever.embedder, groups=groups, least=1.0, seed=seed)
-            if made is None:
+            if not ClauseClassifier.learnable(rows):
                 continue
+            made = ClauseClassifier.fit(rows, own, retriever.classifier.matcher, groups=groups, seed=seed)
             small = Retriever(shown, None, mode="bm25", classifier=made, classifier_weight=1.0)
         fitted = Confidence.fit(small, rows, k=k, false_answer_cost=false_answer_cost)
         if fitted:
