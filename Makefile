@@ -46,7 +46,8 @@ lab: $(READY)  ## open the notebooks in JupyterLab
 lock: $(READY)  ## write the installed versions to requirements.lock
 	@sed -n '/^#/p' requirements.lock > .lock && $(BIN)/pip freeze --all --exclude cuadft --exclude pip | sed 's/^torch @.*/torch==2.13.0/; s/+cpu$$//' >> .lock && mv .lock requirements.lock
 
-executed: quickstart  ## renew notebooks/executed from the quickstart run
+executed: $(READY) weights  ## renew notebooks/executed from a quickstart run with alignment
+	$(BIN)/cuadft run params/quickstart.yaml --set "align_methods=[dpo]"
 	$(BIN)/python tests/refresh_executed.py
 
 clean:  ## remove the environment (runs are kept)
