@@ -157,7 +157,7 @@ def _borders(text: str) -> tuple[list[int], list[int]]:
     """Return where quotes of a folded text may start and may end, as byte offsets in order."""
     starts, ends, place, before = [], [], 0, " "
     for char in text:
-        if not _belong_together(before, char):
+        if not belong_together(before, char):
             if before != " ":
                 ends.append(place)
             if char != " ":
@@ -166,7 +166,7 @@ def _borders(text: str) -> tuple[list[int], list[int]]:
     return starts, ends + [place] * (before != " ")
 
 
-def _belong_together(before: str, after: str) -> bool:
+def belong_together(before: str, after: str) -> bool:
     """Tell whether no quote ends or starts between two characters: inside a word, and before an accent of its own."""
     if before == " " or after == " ":
         return False

@@ -44,7 +44,6 @@ class Calibration:
         *,
         groups: Sequence[str] = (),
         slope: str = "",
-        strength: float = STRENGTH,
         weights: Sequence[float] | None = None,
     ) -> Calibration:
         """Fit to rows of features; groups get an intercept each, and a slope of the feature named `slope`.
@@ -63,7 +62,7 @@ class Calibration:
         if len(set(map(bool, truth))) < 2:
             bias = math.log((sum(truth) + 0.5) / (len(truth) - sum(truth) + 0.5))
             return cls(made.names, made.mean, made.scale, made.weights, bias, made.n)
-        model = LogisticRegression(C=strength, max_iter=2000)
+        model = LogisticRegression(C=STRENGTH, max_iter=2000)
         model.fit(made._table(features, groups or None), np.asarray(truth, bool), sample_weight=weights)
         return cls(made.names, made.mean, made.scale, tuple(model.coef_[0]), float(model.intercept_[0]), len(truth))
 

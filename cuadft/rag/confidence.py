@@ -134,14 +134,7 @@ class Confidence:
         exists = Calibration.fit([exists_features(s) for s in seen], truth, groups=groups, slope="best")
         passage = _fit_passages(retriever, rows, seen, k)
         unknown, unknown_passage = _fit_unknown(retriever, known, set(groups), k)
-        shift = None
-        reworded = [r for r in reworded if r["contract"] in classifier.fold_of]
-        if reworded:
-            asked = retriever.clause_values([(r["question"], r["contract"]) for r in reworded])
-            pairs = [(r, s) for r, s in zip(reworded, asked) if s.best and not s.by_words]
-            found = exists.p([exists_features(s) for _, s in pairs], [s.category for _, s in pairs])
-            if enough([bool(r["answers"]) for r, _ in pairs]):
-                shift = Calibration.fit([{"logit": logit(p)} for p in found], [bool(r["answers"]) for r, _ in pairs])
+        shift = _fit_reworded(retriever, exists, [r for r in reworded if r["contract"] in classifier.fold_of])
         about = {
             "classifier": classifier.key,
             "cutting": list(retriever.cutting or ()),
@@ -239,6 +232,17 @@ def _hit_features(hits: Sequence[Hit], n: int) -> dict[str, float]:
 def _holds(hit: Hit, row: Mapping[str, Any]) -> bool:
     """Tell whether a passage holds a gold span of the row, or enough of one."""
     return gold_shares([hit.passage], row["answers"]).get(hit.passage.index, 0.0) >= HELD_FROM
+
+
+def _fit_reworded(retriever: Retriever, exists: Calibration, rows: Sequence[Mapping[str, Any]]) -> Calibration | None:
+    """Calibrate the log-odds of questions that are known by their likeness alone; None with too few of them."""
+    asked = retriever.clause_values([(r["question"], r["contract"]) for r in rows])
+    pairs = [(r, s) for r, s in zip(rows, asked, strict=True) if s.best and not s.by_words]
+    truth = [bool(row["answers"]) for row, _ in pairs]
+    if not enough(truth):
+        return None
+    found = exists.p([exists_features(s) for _, s in pairs], [s.category for _, s in pairs])
+    return Calibration.fit([{"logit": logit(p)} for p in found], truth)
 
 
 def _fit_passages(

@@ -84,8 +84,12 @@ def answer_rows(
 
 def settle_file(path: Path, predictions: Sequence[dict[str, Any]], program: ContractQA) -> list[dict[str, Any]]:
     """Return the predictions settled as the program now decides, and write them to `path` if that changed one."""
-    settled = [settle(p, program.threshold, program.system) for p in predictions]
-    if settled != list(predictions):
+    return _keep(path, predictions, [settle(p, program.threshold, program.system) for p in predictions])
+
+
+def _keep(path: Path, before: Sequence[dict[str, Any]], settled: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the settled predictions, and write them to `path` if settling changed one."""
+    if settled != list(before):
         files.write_jsonl(path, settled)
     return settled
 
@@ -101,10 +105,7 @@ def calibrate(system: System, predictions: Sequence[dict[str, Any]], path: Path)
     if system.own and system.calibration is not None:
         system.program.system = SystemConfidence.fit(predictions, right)
         system.program.system.save(system.calibration)
-    settled = settle_left_out(predictions, right, system.program.threshold)
-    if settled != list(predictions):
-        files.write_jsonl(path, settled)
-    return settled
+    return _keep(path, predictions, settle_left_out(predictions, right, system.program.threshold))
 
 
 def _is_greedy(lm: dspy.LM) -> bool:

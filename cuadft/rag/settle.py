@@ -18,7 +18,7 @@ from typing import Any
 
 from cuadft.core import files
 from cuadft.core.errors import InputError
-from cuadft.evaluation.metrics import SPAN_MATCH_FROM, span_jaccard
+from cuadft.evaluation.confidence import is_right
 from cuadft.evaluation.text_scores import NO_CLAUSE
 from cuadft.rag.calibration import Calibration, enough, logit
 from cuadft.rag.quotes import Quote
@@ -134,10 +134,7 @@ def settle_left_out(
 
 def quotes_right(prediction: Mapping[str, Any]) -> list[bool]:
     """Tell of each quote of a prediction whether its words match a gold span's as CUAD's own script asks."""
-    golds = [span["text"] for span in prediction["answers"]]
-    return [
-        any(span_jaccard(quote["text"], gold) >= SPAN_MATCH_FROM for gold in golds) for quote in prediction["quotes"]
-    ]
+    return [is_right(quote["text"], prediction) for quote in prediction["quotes"]]
 
 
 def _each(prediction: Mapping[str, Any], right: Sequence[bool]) -> list[tuple[Mapping[str, Any], bool]]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 import random
-import unicodedata
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -19,6 +18,7 @@ from cuadft.core.errors import InputError
 from cuadft.core.text import quotable_places
 from cuadft.data.passages import merge_spans
 from cuadft.evaluation.text_scores import NO_CLAUSE
+from cuadft.models.verbatim import belong_together
 from cuadft.rag.confidence import HELD_FROM
 from cuadft.rag.program import ContractQA
 from cuadft.retrieval.retriever import Hit
@@ -60,20 +60,12 @@ def _quotable_parts(text: str, spans: Sequence[tuple[int, int]]) -> list[str]:
             start += 1
         while start < end and clean[end - 1] == " ":
             end -= 1
-        while 0 < start < end and _belong_together(clean[start - 1], clean[start]):
+        while 0 < start < end and belong_together(clean[start - 1], clean[start]):
             start -= 1
-        while start < end < len(clean) and _belong_together(clean[end - 1], clean[end]):
+        while start < end < len(clean) and belong_together(clean[end - 1], clean[end]):
             end += 1
         found += [(start, end)] * (start < end)
     return [clean[start:end] for start, end in merge_spans(found)]
-
-
-def _belong_together(before: str, after: str) -> bool:
-    """Tell whether no quote starts or ends between two characters, as `models.verbatim` has it."""
-    if before == " " or after == " ":
-        return False
-    accents = [unicodedata.category(char).startswith("M") for char in (before, after)]
-    return accents[1] or all(a or char.isalnum() or char == "_" for a, char in zip(accents, (before, after)))
 
 
 def taught_example(row: Mapping[str, Any], hits: Sequence[Hit]) -> tuple[Hit, str] | None:

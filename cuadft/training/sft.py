@@ -66,7 +66,6 @@ def train_sft(
         from trl import SFTConfig, SFTTrainer
 
         model = load_trainable(base, start, tuning)
-        score_taught_tokens_only()
         config = SFTConfig(**common_settings(work, tuning), max_length=None, train_sampling_strategy="group_by_length")
         data = Dataset.from_list([{"prompt": r["prompt"], "completion": r["completion"]} for r in rows])
         trainer = SFTTrainer(
@@ -87,17 +86,6 @@ def train_sft(
     identity = [list(rows), repr(tuning), weights.weights_hash(start) if start else None]
     ids = [row["id"] for row in rows]
     return train_language_model(build, out, base=base, base_id=base_id, identity=identity, ids=ids)
-
-
-def score_taught_tokens_only() -> None:
-    """Have TRL compute logits only where a token is taught, as it does on GPUs, also on a CPU.
-
-    TRL scores every position where it has no Triton kernels; there a prompt of 300 tokens before an answer of 70 makes
-    a third of a training step.
-    """
-    from trl.trainer import utils
-
-    utils._use_triton = lambda device: True  # it decides on nothing else in that module
 
 
 def count_tokens(base: Path, rows: Sequence[dict[str, Any]]) -> pd.DataFrame:
