@@ -4,8 +4,8 @@ A notebook declares its parameters in the cell tagged `parameters`, each on one 
 
     dev_rows: int = 20  # dev questions, spread over the contracts, 0 takes all [0..]
 
-The limits at the end are choices `[a|b|c]` or an inclusive range `[1..64]`, `[1..]`, `[..5]`. For a list they hold for
-each item. The next cell checks the values, because papermill only warns about a misspelt name:
+The limits at the end are words to choose from `[a|b|c]`, or an inclusive range `[1..64]`, `[1..]`, `[..5]`. For a list
+they hold for each item. The next cell checks the values, because papermill only warns about a misspelt name:
 
     core.check_parameters(globals())
 
@@ -26,6 +26,7 @@ import tokenize
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from cuadft.core import runs
 from cuadft.core.errors import InputError
@@ -33,24 +34,11 @@ from cuadft.core.errors import InputError
 TYPES = {"str": str, "int": int, "float": float, "bool": bool, "list": list}
 SET_BY_LOOP = {
     "iteration": "the loop counts it, see --iterations",
-    "systems": "the loop sets it for each stage",
-    "evaluated": "the loop sets it for each stage",
-    "decide": "the loop sets it for each stage",
+    **dict.fromkeys(("systems", "evaluated", "decide"), "the loop sets it for each stage"),
 }
 # Parameters that may hold a path, and the values of theirs that are words and not paths.
-PATH_PARAMETERS = (
-    "cuad",
-    "contracts_folder",
-    "data_dir",
-    "model",
-    "embedder",
-    "reranker",
-    "published",
-    "own_questions",
-    "arrivals_folder",
-)
+PATH_PARAMETERS = ("cuad", "contracts_folder", "model", "embedder", "published", "own_questions")
 NOT_PATHS = ("", "sample", "auto")
-JUPYTER_NAMES = ("In", "Out", "exit", "quit", "open", "get_ipython")  # IPython puts them into every notebook
 
 _NUMBER = r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?"
 _RANGE = re.compile(rf"\s*({_NUMBER})?\s*\.\.\s*({_NUMBER})?\s*")
@@ -64,12 +52,10 @@ def check_parameters(namespace: Mapping[str, object]) -> None:
     injected although no notebook declares it.
     """
     parameters = declared_parameters(runs.project_root() / "notebooks")
-    problems = []
-    for name in _names_to_check(namespace, parameters):
-        if name not in parameters:
-            problems.append(_unknown_name(name, parameters))
-        elif problem := parameters[name].problem(namespace[name]):
-            problems.append(problem)
+    problems = [
+        parameters[name].problem(namespace[name]) if name in parameters else _unknown_name(name, parameters)
+        for name in _names_to_check(namespace, parameters)
+    ]
     _raise_problems(problems, "this notebook")
 
 
@@ -79,20 +65,21 @@ def load_preset(preset: str | Path, overrides: Sequence[str], notebooks_dir: str
     Raises InputError that lists every misspelt name, wrong type and impossible value at once.
     """
     parameters = declared_parameters(notebooks_dir)
-    values, problems = _read_preset(preset_file(preset)), []
+    values, accepted, problems = _read_preset(preset_file(preset)), {}, []
     for override in overrides:
         name, found, text = override.partition("=")
         if found:
             values[name.strip()] = _override_value(text, parameters.get(name.strip()))
         else:
             problems.append(f"--set {override}: write --set name=value")
-    accepted = {}
     for name, value in values.items():
-        problem = _why_refused(name, parameters)
-        if not problem:
+        if name in SET_BY_LOOP:
+            problems.append(f"{name}: not for presets or --set, {SET_BY_LOOP[name]}")
+        elif name not in parameters:
+            problems.append(_unknown_name(name, parameters))
+        else:
             accepted[name] = parameters[name].accept(value)
-            problem = parameters[name].problem(accepted[name])
-        problems += [problem] if problem else []
+            problems.append(parameters[name].problem(accepted[name]))
     _raise_problems(problems, f"preset {preset}")
     return {name: value for name, value in accepted.items() if value != parameters[name].default}
 
@@ -109,12 +96,8 @@ def preset_file(preset: str | Path) -> Path:
 
 def absolute_paths(values: Mapping[str, object]) -> dict[str, object]:
     """Return the values with each relative path that exists here made absolute, since notebooks run in the root."""
-    absolute = dict(values)
-    for name in PATH_PARAMETERS:
-        value = absolute.get(name)
-        if isinstance(value, str) and value not in NOT_PATHS and Path(value).expanduser().exists():
-            absolute[name] = str(Path(value).expanduser().absolute())
-    return absolute
+    found = {name: Path(values[name]).expanduser() for name in PATH_PARAMETERS if values.get(name, "") not in NOT_PATHS}
+    return {**values, **{name: str(path.absolute()) for name, path in found.items() if path.exists()}}
 
 
 def did_you_mean(name: str, names: Iterable[str]) -> str:
@@ -131,18 +114,17 @@ class Parameter:
     type: str
     default: object
     help: str = ""
-    choices: tuple | None = None
-    low: float | None = None
-    high: float | None = None
+    choices: tuple[str, ...] | None = None
+    low: float = -math.inf
+    high: float = math.inf
     notebooks: tuple[str, ...] = ()
 
     @property
     def limits(self) -> str:
         """Return the limits as a notebook writes them, "" if the parameter has no limits."""
         if self.choices is not None:
-            texts = [f"{choice:g}" if isinstance(choice, float) else choice for choice in self.choices]
-            return f"[{'|'.join(texts)}]"
-        ends = ["" if end is None else f"{end:g}" for end in (self.low, self.high)]
+            return f"[{'|'.join(self.choices)}]"
+        ends = [f"{end:g}" if math.isfinite(end) else "" for end in (self.low, self.high)]
         return f"[{ends[0]}..{ends[1]}]" if any(ends) else ""
 
     def accept(self, value: object) -> object:
@@ -175,10 +157,8 @@ class Parameter:
             return False
         if self.choices is not None:
             return item in self.choices
-        if self.low is None and self.high is None:
-            return True
-        low, high = -math.inf if self.low is None else self.low, math.inf if self.high is None else self.high
-        return isinstance(item, (int, float)) and not isinstance(item, bool) and low <= item <= high
+        is_number = isinstance(item, (int, float)) and not isinstance(item, bool)
+        return not self.limits or (is_number and self.low <= item <= self.high)
 
 
 def declared_parameters(notebooks_dir: str | Path) -> dict[str, Parameter]:
@@ -218,62 +198,40 @@ def notebook_cells(path: str | Path) -> list[dict]:
 
 
 def _names_to_check(namespace: Mapping[str, object], parameters: Mapping[str, Parameter]) -> list[str]:
-    """Return the names to check: those declared here or injected; outside Jupyter every name with a plain value."""
-    plain = (str, int, float, bool, list, tuple, dict, type(None))
-    names = [name for name, value in namespace.items() if isinstance(value, plain)]
-    names = [name for name in names if not name.startswith("_") and name not in JUPYTER_NAMES]
-    if "In" not in namespace:
-        return names
-    # A variable that a cell set is no parameter, even if another notebook has a parameter of that name. Without this, a
-    # notebook that is run again by hand would fail.
-    cells = [cell for cell in namespace["In"] if cell.startswith("# Parameters\n")]
-    wanted = {name for cell in cells for name in _assigned_names(cell)}
-    wanted |= {name for cell in namespace["In"] for name in _annotated_names(cell) if name in parameters}
-    return [name for name in names if name in wanted]
+    """Return the names that a notebook's cells declare or that papermill injected; outside Jupyter all declared ones.
 
-
-def _assigned_names(source: str) -> set[str]:
-    nodes = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Assign)]
-    return {target.id for node in nodes for target in node.targets if isinstance(target, ast.Name)}
-
-
-def _annotated_names(source: str) -> set[str]:
-    """Return the names that a cell declares with a type; a cell with magic commands declares none."""
-    try:
-        statements = ast.parse(source).body
-    except SyntaxError:
-        return set()
-    nodes = [node for node in statements if isinstance(node, ast.AnnAssign)]
-    return {node.target.id for node in nodes if isinstance(node.target, ast.Name)}
+    A variable that a cell sets is no parameter, even if another notebook has a parameter of that name. Else a notebook
+    that is run again by hand would fail.
+    """
+    wanted = set() if "In" in namespace else set(parameters)
+    for cell in namespace.get("In", ()):
+        try:
+            nodes = ast.parse(cell).body
+        except SyntaxError:  # a cell with magic commands declares nothing
+            continue
+        if cell.startswith("# Parameters\n"):  # papermill's
+            assigned = [node for node in nodes if isinstance(node, ast.Assign)]
+            wanted |= {ast.unparse(target) for node in assigned for target in node.targets}
+        wanted |= {ast.unparse(node.target) for node in nodes if isinstance(node, ast.AnnAssign)} & set(parameters)
+    return [name for name in namespace if name in wanted]
 
 
 def _read_preset(path: Path) -> dict:
     import yaml
 
     try:
-        # bytes: YAML itself then reports text that is not UTF-8
-        content = path.read_bytes()
-        _refuse_duplicates(yaml.compose(content, Loader=yaml.SafeLoader), path)
-        values = yaml.safe_load(content)
+        content = path.read_bytes()  # YAML itself then reports text that is not UTF-8
+        root, values = yaml.compose(content, Loader=yaml.SafeLoader), yaml.safe_load(content)
     except (yaml.YAMLError, ValueError) as error:
-        if isinstance(error, InputError):
-            raise
         raise InputError(f"Preset {path} is not valid YAML: {' '.join(str(error).split())}.") from None
-    if values is None:
-        return {}
-    if not isinstance(values, dict):
+    if not isinstance(values or {}, dict):
         raise InputError(f"Preset {path} holds a {type(values).__name__}: write lines `name: value`.")
-    return values
-
-
-def _refuse_duplicates(node: object, path: Path) -> None:
-    pairs = node.value if getattr(node, "id", "") == "mapping" else []
-    seen = set()
-    for key, _ in pairs:
-        if str(key.value) in seen:
+    keys = [key for key, _ in root.value] if values else []
+    for number, key in enumerate(keys):
+        if key.value in [before.value for before in keys[:number]]:
             line = key.start_mark.line + 1
             raise InputError(f"Preset {path}, line {line}: {key.value} stands there twice: keep one.")
-        seen.add(str(key.value))
+    return values or {}
 
 
 def _override_value(text: str, parameter: Parameter | None) -> object:
@@ -287,17 +245,12 @@ def _override_value(text: str, parameter: Parameter | None) -> object:
     return text if parameter and parameter.type == "str" and not isinstance(value, str) else value
 
 
-def _why_refused(name: object, parameters: Mapping[str, Parameter]) -> str | None:
-    if name in SET_BY_LOOP:
-        return f"{name}: not for presets or --set, {SET_BY_LOOP[name]}"
-    return None if name in parameters else _unknown_name(name, parameters)
-
-
 def _unknown_name(name: object, parameters: Mapping[str, Parameter]) -> str:
     return f"{name}: no notebook declares it{did_you_mean(str(name), parameters) or ', see `cuadft params`'}"
 
 
-def _raise_problems(problems: list[str], where: str) -> None:
+def _raise_problems(found: Iterable[str | None], where: str) -> None:
+    problems = [problem for problem in found if problem]
     if len(problems) == 1:
         raise InputError(f"Invalid parameter in {where}: {problems[0]}.")
     if problems:
@@ -331,33 +284,26 @@ def _parse_declaration(node: ast.stmt, comment: str, notebook: str) -> Parameter
         default = ast.literal_eval(node.value)
     except ValueError:
         raise InputError(f"{where}: the default of {names[0]} must be a plain value.") from None
-    parameter = Parameter(*names, default, notebooks=(notebook,))
-    parameter = _with_limits(parameter, comment, where)
+    parameter = Parameter(*names, default, notebooks=(notebook,), **_limits(comment))
+    if parameter.type in ("str", "bool") and parameter.limits and not parameter.choices:
+        raise InputError(f"{where}: a range {parameter.limits} suits int, float or list, not {parameter.type}.")
     parameter = replace(parameter, default=parameter.accept(default))
     if problem := parameter.problem(parameter.default):
         raise InputError(f"{where}: the default breaks its own declaration: {problem}.")
     return parameter
 
 
-def _with_limits(parameter: Parameter, comment: str, where: str) -> Parameter:
-    """Return the parameter with the help and the limits that its comment holds."""
+def _limits(comment: str) -> dict[str, Any]:
+    """Return the help that a comment holds, and the limits at its end."""
     match = _LIMITS.search(comment)
     limits = match[1] if match else ""
-    if "|" not in limits and not _RANGE.fullmatch(limits):
-        return replace(parameter, help=comment)
-    parameter = replace(parameter, help=comment[: match.start()].strip())
-    if ends := _RANGE.fullmatch(limits):
-        if parameter.type in ("str", "bool"):
-            raise InputError(f"{where}: a range [{limits}] suits int, float or list, not {parameter.type}.")
-        low, high = (None if end is None else float(end) for end in ends.groups())
-        return replace(parameter, low=low, high=high)
-    choices = [choice.strip() for choice in limits.split("|")]
-    numbers = all(re.fullmatch(_NUMBER, choice) for choice in choices)
-    if parameter.type in ("int", "float") and not numbers:
-        raise InputError(f"{where}: the choices [{limits}] of {parameter.name} must be numbers.")
-    if parameter.type != "str" and numbers:
-        choices = [float(choice) for choice in choices]
-    return replace(parameter, choices=tuple(choices))
+    ends = _RANGE.fullmatch(limits)
+    if not ends and "|" not in limits:
+        return {"help": comment}
+    before = {"help": comment[: match.start()].strip()}
+    if not ends:
+        return before | {"choices": tuple(choice.strip() for choice in limits.split("|"))}
+    return before | {name: float(end) for name, end in zip(("low", "high"), ends.groups()) if end}
 
 
 def _merge_declarations(one: Parameter, two: Parameter) -> Parameter:
@@ -371,10 +317,8 @@ def _merge_declarations(one: Parameter, two: Parameter) -> Parameter:
 
 def _how_to_write(value: object, wanted: str) -> str:
     """Return a hint on how a preset writes a value of the wanted type, "" if there is no hint."""
-    if wanted == "str":
-        return " (put it in quotes)"
-    if wanted == "bool":
-        return " (write true or false, without quotes)"
+    if wanted in ("str", "bool"):
+        return " (put it in quotes)" if wanted == "str" else " (write true or false, without quotes)"
     if wanted == "list":
         return f" (write [{value}])" if isinstance(value, (str, int, float)) else " (write [a, b])"
     if isinstance(value, str) and re.fullmatch(_NUMBER, value):

@@ -29,9 +29,8 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "select_contracts",
             "spread_rows",
             "unannotated_contracts",
-            "with_passages",
         ],
         "stream": ["next_slice", "question_sets", "slices_table"],
-        "splits": ["compare_splits", "largest_overlap", "relatives_in_training"],
+        "splits": ["SPLIT_SEED", "compare_splits", "largest_overlap", "relatives_in_training"],
     },
 )

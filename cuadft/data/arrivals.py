@@ -13,8 +13,9 @@ example:
 
 from __future__ import annotations
 
+import itertools
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -28,6 +29,7 @@ from cuadft.data.contracts import Contract
 from cuadft.data.cuad import TYPES_NAME
 from cuadft.data.rows import HELD_OUT, PLAIN
 
+ARRIVALS_FOLDER = "arrivals"  # in the project; where new annotated files are dropped
 FILE_ENDINGS = (".json", ".zip")
 STILL_WRITTEN = "still being written, so left for the next iteration"
 REPEATED = "stands more than once in the folder"
@@ -63,7 +65,8 @@ def take_arrivals(iteration: runs.Iteration, folder: str | Path, *, max_characte
     found, unread = _read_folder(folder)
     found, left = admit_arrivals(found, known, max_characters=max_characters)
     if not found and iteration.previous:
-        reasons = _counted_reasons(left + unread)
+        counts = Counter(each["reason"] for each in left + unread)
+        reasons = "; ".join(f"{count} x {reason}" for reason, count in counts.items()) or "it is empty"
         raise InputError(
             f"Nothing new in {folder} for iteration {iteration.number} ({reasons}): drop a file with new contracts "
             "there, in the layout of CUAD_v1.json, then run the same command again."
@@ -74,15 +77,11 @@ def take_arrivals(iteration: runs.Iteration, folder: str | Path, *, max_characte
 def arrivals_table(iteration: runs.Iteration) -> list[_ArrivalRecord]:
     """Return how many contracts were taken, and left out for each reason: {"contracts", "what", "for example"}."""
     lines = [each | {"reason": "taken", "detail": each["file"]} for each in rows.taken_contracts(iteration)]
-    lines += rows.left_out_arrivals(iteration)
-    examples = {
-        each["reason"]: f"{each['title']} ({each['detail']})" if each["detail"] else each["title"] or each["file"]
-        for each in reversed(lines)
-    }
-    return [
-        {"contracts": count, "what": reason, "for example": examples[reason]}
-        for reason, count in Counter(each["reason"] for each in lines).items()
-    ]
+    examples: dict[str, list[str]] = defaultdict(list)
+    for each in lines + rows.left_out_arrivals(iteration):
+        detail = f" ({each['detail']})" if each["detail"] else ""
+        examples[each["reason"]].append(f"{each['title']}{detail}" if detail else each["title"] or each["file"])
+    return [{"contracts": len(own), "what": reason, "for example": own[0]} for reason, own in examples.items()]
 
 
 class Arrival(NamedTuple):
@@ -117,10 +116,8 @@ def admit_arrivals(
         elif name in kept:
             left.append(each.left_out(REPEATED, f"also in {kept[name].file}"))
             if contract != kept[name].contract:
-                clashes.append(
-                    f"contract {contract.title!r} stands in {kept[name].file} and {each.file}, with other "
-                    "text or questions: keep one, or rename one"
-                )
+                stands = f"contract {contract.title!r} stands in {kept[name].file} and {each.file}"
+                clashes.append(f"{stands}, with other text or questions: keep one, or rename one")
         elif not contract.rows:
             left.append(each.left_out("has no questions"))
         elif max_characters and len(contract.text) > max_characters:
@@ -129,8 +126,15 @@ def admit_arrivals(
             left.append(each.left_out("has the text of another contract", texts[contract.text]))
         else:
             kept[name], texts[contract.text] = each, contract.title
-    contracts.raise_problems("arrivals_folder", clashes)
-    return _drop_like_held_out(list(kept.values()), annotated, left)
+    contracts.raise_problems(ARRIVALS_FOLDER, clashes)
+    held_out = [Contract.from_record(record) for record in annotated if record["split"] in HELD_OUT]
+    groups = splits.contract_groups([*(each.contract for each in kept.values()), *held_out]) if kept else {}
+    repeated = {groups[contract.title]: contract.title for contract in held_out if groups}
+    taken = [each for each in kept.values() if groups[each.contract.title] not in repeated]
+    for each in kept.values():
+        if other := repeated.get(groups[each.contract.title]):
+            left.append(each.left_out("repeats a held-out contract (text or filer)", other))
+    return taken, left
 
 
 def groups_of_new(
@@ -142,17 +146,15 @@ def groups_of_new(
     `learned` (training questions were written on it before). A contract of group -1 is never held out.
     """
     known = [r for r in known if r["split"] != PLAIN or r["title"] not in {c.title for c in new}]
-    learned = set(learned)
     numbers = splits.contract_groups([*new, *map(Contract.from_record, known)])
-    candidates: dict[int, set[int]] = {}  # group numbers of known contracts, by the number of the joint grouping
+    candidates: dict[int, set[int]] = defaultdict(set)  # group numbers of known contracts, by the joint grouping's
     for record in known:
-        candidates.setdefault(numbers[record["title"]], set()).add(record["group"])
-    for contract in new:
-        if contract.title in learned:
-            candidates.setdefault(numbers[contract.title], set()).add(-1)
-    free = first_free_group(known)
+        candidates[numbers[record["title"]]].add(record["group"])
+    for title in {c.title for c in new} & set(learned):
+        candidates[numbers[title]].add(-1)
+    unused = itertools.count(first_free_group(known))
     for number in sorted({numbers[c.title] for c in new} - set(candidates)):
-        candidates[number], free = {free}, free + 1
+        candidates[number].add(next(unused))
     return {c.title: min(candidates[numbers[c.title]]) for c in new}
 
 
@@ -177,9 +179,9 @@ def _freeze(
     lines = []
     for file, contract in found:
         line = rows.arrived_line(contract, iteration=iteration.number, file=file, group=groups[contract.title])
-        held = before.get(contract.title, {}) if drawn and line["group"] >= first_free_group(known) else {}
-        lines.append(line | {key: held[key] for key in ("split", "slice") if key in held})
-    rows.write_arrived(iteration, lines, left)
+        stays = drawn and contract.title in before and line["group"] >= first_free_group(known)
+        lines.append(rows.with_split(line, before[contract.title]) if stays else line)
+    files.write_jsonl(rows.arrived_path(iteration), [*lines, *left])
     return [contract for _, contract in found]
 
 
@@ -192,29 +194,25 @@ def _learned_from(iteration: runs.Iteration) -> set[str]:
     return {row["contract"] for path in paths if path.is_file() for row in files.read_jsonl(path)}
 
 
-def _counted_reasons(left: Sequence[_ArrivalRecord]) -> str:
-    """Return how many contracts and files were left out, by reason, as text for a message."""
-    counts = Counter(each["reason"] for each in left)
-    return "; ".join(f"{count} x {reason}" for reason, count in counts.items()) or "it is empty"
-
-
 def _read_folder(folder: str | Path) -> tuple[list[Arrival], list[_ArrivalRecord]]:
     """Return the contracts of a folder's files, and a record of each file that was not read.
 
-    Raises InputError that names every broken file.
+    Raises InputError that names every broken file. A file that changes while it is read, or in the `WAIT_SECONDS` after
+    it was found to be broken, is not read.
     """
     folder = runs.resolve_path(folder)
     try:
-        names = sorted(path for path in folder.iterdir() if not path.name.startswith(".") and path.name != TYPES_NAME)
+        paths = sorted(path for path in folder.iterdir() if not path.name.startswith(".") and path.name != TYPES_NAME)
     except OSError as error:
         raise InputError(
             f"Can't read arrivals_folder {str(folder)!r} ({error.strerror}): make that folder, and drop files in "
             "the layout of CUAD_v1.json (.json or .zip) there."
         ) from error
-    readable = [path for path in names if path.suffix.lower() in FILE_ENDINGS and not path.is_dir()]
-    left = [_unread_file(path, "not a .json or .zip file") for path in names if path not in readable]
-    found, broken = [], {}
-    for path in readable:
+    found, left, broken = [], [], {}
+    for path in paths:
+        if path.suffix.lower() not in FILE_ENDINGS or path.is_dir():
+            left.append(_unread_file(path, "not a .json or .zip file"))
+            continue
         state = _size_and_time(path)
         try:
             read = [Arrival(path.name, _named_rows(contract)) for contract in contracts.read_contracts(path)]
@@ -225,7 +223,9 @@ def _read_folder(folder: str | Path) -> tuple[list[Arrival], list[_ArrivalRecord
             found += read
         else:
             left.append(_unread_file(path, STILL_WRITTEN))
-    growing = _still_changing({path: state for path, (state, _) in broken.items()})
+    if any(state and time.time() - state[1] / 1e9 < RECENT_SECONDS for state, _ in broken.values()):
+        time.sleep(WAIT_SECONDS)
+    growing = {path for path, (state, _) in broken.items() if state is None or _size_and_time(path) != state}
     left += [_unread_file(path, STILL_WRITTEN) for path in growing]
     contracts.raise_problems(str(folder), [message for path, (_, message) in broken.items() if path not in growing])
     return found, left
@@ -244,18 +244,6 @@ def _size_and_time(path: Path) -> tuple[int, int] | None:
     return stat.st_size, stat.st_mtime_ns
 
 
-def _still_changing(states: dict[Path, tuple[int, int] | None]) -> set[Path]:
-    """Return the files that are gone or that differ from their state (size, time); wait for a file changed lately."""
-    end = time.monotonic() + WAIT_SECONDS
-    while True:
-        changed = {path for path, state in states.items() if state is None or _size_and_time(path) != state}
-        ages = [time.time() - state[1] / 1e9 for path, state in states.items() if path not in changed]  # in seconds
-        waiting = any(age < RECENT_SECONDS for age in ages)
-        if not waiting or time.monotonic() > end:
-            return changed
-        time.sleep(0.1)
-
-
 def _named_rows(contract: Contract) -> Contract:
     """Return the contract with row ids that begin with its title, since other files may use the same short ids."""
     start = f"{contract.title}__"
@@ -268,21 +256,3 @@ def _why_known(contract: Contract, record: _ArrivalRecord) -> str:
     if record["text"] != contract.text:
         return RENAMED
     return f"was taken in iteration {record['arrived']}" if "arrived" in record else "is in the run's contracts already"
-
-
-def _drop_like_held_out(
-    found: list[Arrival], annotated: Iterable[_ArrivalRecord], left: list[_ArrivalRecord]
-) -> tuple[list[Arrival], list[_ArrivalRecord]]:
-    """Return the contracts that share no group with a held-out contract, and `left` with a record of each other one."""
-    held_out = [Contract.from_record(record) for record in annotated if record["split"] in HELD_OUT]
-    groups = splits.contract_groups([*(each.contract for each in found), *held_out]) if found else {}
-    held_out_in_group = {groups[contract.title]: contract.title for contract in held_out if groups}
-    kept: list[Arrival] = []
-    left = list(left)
-    for each in found:
-        repeated = held_out_in_group.get(groups[each.contract.title])
-        if repeated is None:
-            kept.append(each)
-        else:
-            left.append(each.left_out("repeats a held-out contract (text or filer)", repeated))
-    return kept, left

@@ -17,9 +17,12 @@ import json
 import re
 import warnings
 from collections import Counter
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Annotated, Any, TypedDict
+
+from pydantic import BaseModel, Field, ValidationError
 
 from cuadft.core.errors import InputError
 from cuadft.core.text import fold_letters
@@ -29,6 +32,10 @@ JSON_NAME, ZIP_NAME = cuad.JSON_NAME, "CUAD_v1.zip"
 SHOWN_PROBLEMS = 5  # of a file, in one error
 
 _LAYOUT = "expected the SQuAD 2.0 layout of CUAD_v1.json: {'data': [{'title', 'paragraphs': [{'context', 'qas'}]}]}"
+_ADVICE = {  # by kind of fault, where pydantic's own words do not say what to do
+    "string_pattern_mismatch": "must not be blank",
+    "too_long": "must be one; join several, and shift each 'answer_start' by the length of the text before it",
+}
 # CUAD's own wording of a question, and the category that it quotes.
 _OFFICIAL = re.compile(r'Highlight the parts \(if any\) of this contract related to "(.+?)".*?Details:(.*)', re.DOTALL)
 _QUOTED = re.compile(r'related to "(.+?)"')
@@ -62,7 +69,7 @@ class Contract:
     def record(self, *, group: int, split: str) -> dict[str, Any]:
         """Return the line of this contract, without its rows, for a run's contracts.jsonl."""
         own = {"title": self.title, "contract_type": self.contract_type, "filer": self.filer}
-        return {**own, "group": group, "split": split, "text": self.text}
+        return own | {"group": group, "split": split, "text": self.text}
 
     @classmethod
     def from_record(cls, record: dict[str, Any]) -> Contract:
@@ -119,13 +126,10 @@ def read_contracts(path: str | Path) -> list[Contract]:
     except OSError as error:
         raise InputError(f"Cannot read {path} ({error.strerror}); give a zip or JSON file of contracts") from error
     if raw.startswith(b"PK") or path.suffix.lower() == ".zip":
-        text, inside, types = cuad.open_cuad(raw, str(path))
-        documents = parse_squad(text, inside)
-    else:
-        documents = parse_squad(raw, str(path))
-        beside = path.with_name(cuad.TYPES_NAME)
-        types = cuad.type_table(beside.read_bytes(), str(beside)) if beside.is_file() else {}
-    return [_contract_of(document, types) for document in documents]
+        return parse_squad(*cuad.open_cuad(raw, str(path)))
+    beside = path.with_name(cuad.TYPES_NAME)
+    types = cuad.type_table(beside.read_bytes(), str(beside)) if beside.is_file() else {}
+    return parse_squad(raw, str(path), types)
 
 
 def read_plain_folder(folder: str | Path) -> list[Contract]:
@@ -141,40 +145,69 @@ def read_plain_folder(folder: str | Path) -> list[Contract]:
     if not readable:
         raise InputError(f"{folder} holds no .pdf or .txt file; put the contracts there, not in a folder inside it")
     if others := [file.name for file in files if file not in readable]:
-        warnings.warn(
-            f"{folder}: {len(others)} files that are neither PDF nor TXT left out, such as {others[0]}",
-            stacklevel=2,
-        )
+        told = f"{len(others)} files that are neither PDF nor TXT left out, such as {others[0]}"
+        warnings.warn(f"{folder}: {told}", stacklevel=2)
     found, problems = [], []
     for file in readable:
         try:
             found.append(_plain_contract(file))
         except InputError as error:
             problems.append(str(error))
-    stems = [contract.title for contract in found]
-    problems += [f"two files are named {stem}; rename one" for stem in sorted({s for s in stems if stems.count(s) > 1})]
+    stems = Counter(contract.title for contract in found)
+    problems += [f"two files are named {stem}; rename one" for stem, count in stems.items() if count > 1]
     raise_problems(str(folder), problems)
     return found
 
 
-def parse_squad(raw: bytes, name: str) -> list[dict[str, Any]]:
-    """Return a JSON file's contracts as {"title", "text", "rows"}; the rows have no contract_type and no source yet.
+_Text = Annotated[str, Field(pattern=r"\S")]
 
-    `name` stands for the file in messages. Raises InputError on whatever differs from the layout.
+
+class _Span(BaseModel):
+    text: _Text
+    answer_start: int
+
+
+class _Question(BaseModel):
+    id: _Text
+    question: _Text
+    answers: list[_Span] | None = None
+    is_impossible: bool | None = None
+
+
+class _Paragraph(BaseModel):
+    context: _Text
+    qas: list[_Question]
+
+
+class _Document(BaseModel):
+    title: _Text
+    paragraphs: Annotated[list[_Paragraph], Field(min_length=1, max_length=1)]
+
+
+class _File(BaseModel):
+    data: list[_Document]
+
+
+def parse_squad(raw: bytes, name: str, types: Mapping[str, str]) -> list[Contract]:
+    """Return the contracts in a file's JSON; raises InputError on whatever differs from the layout.
+
+    `name` stands for the file in messages. types: contract types by folded title; others are read from the title.
     """
-    document = _load_json(raw, name)
-    data = document.get("data") if isinstance(document, dict) else None
-    if not isinstance(data, list):
-        raise InputError(f"{name}: found {_short(document)}; {_LAYOUT}")
-    if not data:
+    found = _load_json(raw, name)
+    if not isinstance(found, dict) or not isinstance(found.get("data"), list):
+        raise InputError(f"{name}: found {_short(found)}; {_LAYOUT}")
+    if not found["data"]:
         raise InputError(f"{name} holds no contracts ('data' is an empty list); {_LAYOUT}")
+    try:
+        documents = _File.model_validate(found, strict=True).data
+    except ValidationError as error:
+        raise_problems(name, [_layout_fault(each, found["data"]) for each in error.errors(include_url=False)])
     problems: list[str] = []
-    contracts = [_checked_contract(entry, f"contract {n}", problems) for n, entry in enumerate(data, start=1)]
-    found = [contract for contract in contracts if contract]
-    problems += _repeated([contract["title"] for contract in found], "title")
-    problems += _repeated([row["id"] for contract in found for row in contract["rows"]], "id")
+    made = [_checked_contract(document, types, problems) for document in documents]
+    problems += _repeated([contract.title for contract in made], "title")
+    problems += _repeated([row["id"] for contract in made for row in contract.rows], "id")
     raise_problems(name, problems)
-    return found
+    return made
 
 
 def raise_problems(name: str, problems: list[str]) -> None:
@@ -184,13 +217,6 @@ def raise_problems(name: str, problems: list[str]) -> None:
         listed = "".join(f"\n  - {problem}" for problem in problems[:SHOWN_PROBLEMS])
         count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
         raise InputError(f"{name}: {count}; correct the file and run again:{listed}{more}")
-
-
-def _contract_of(document: dict[str, Any], types: dict[str, str]) -> Contract:
-    title = document["title"]
-    kind = types.get(fold_letters(title)) or cuad.type_in_title(title)
-    rows = tuple(Row(**row, contract_type=kind, source="cuad") for row in document["rows"])
-    return Contract(title, document["text"], kind, cuad.filer(title), rows)
 
 
 def _load_json(raw: bytes, name: str) -> Any:
@@ -207,56 +233,29 @@ def _load_json(raw: bytes, name: str) -> Any:
         raise InputError(f"{name} is not complete JSON ({error}); {advice}") from error
 
 
-def _checked_contract(entry: Any, place: str, problems: list[str]) -> dict[str, Any] | None:
-    """Return one contract, or None if its text or its questions are unusable; add what is wrong to `problems`."""
-    title = entry.get("title") if isinstance(entry, dict) else None
-    if not _is_text(title):
-        problems.append(f"{place}: 'title' must be non-empty text, found {_short(title if title else entry)}")
-        return None
-    place = f"contract {_short(title, 160)}"
-    paragraphs = entry.get("paragraphs")
-    if not isinstance(paragraphs, list) or len(paragraphs) != 1 or not isinstance(paragraphs[0], dict):
-        found = f"{len(paragraphs)} entries" if isinstance(paragraphs, list) else _short(paragraphs)
-        problems.append(
-            f"{place}: 'paragraphs' must hold exactly one object with the whole text, found {found};"
-            " join several into one and shift each 'answer_start' by the length of the text before it"
-        )
-        return None
-    text, questions = paragraphs[0].get("context"), paragraphs[0].get("qas")
-    if not _is_text(text):
-        problems.append(f"{place}: 'context' must be the contract's text, found {_short(text)}")
-        return None
-    if not isinstance(questions, list):
-        problems.append(f"{place}: 'qas' must be a list of questions (it may be empty), found {_short(questions)}")
-        return None
-    rows = [
-        _checked_row(qa, title, text, f"{place}, question {n}", problems) for n, qa in enumerate(questions, start=1)
-    ]
-    return {"title": title, "text": text, "rows": [row for row in rows if row]}
+def _layout_fault(error: Any, documents: list[Any]) -> str:
+    """Return where a file differs from the layout, what is wanted there and what was found."""
+    number, *inner = error["loc"][1:]
+    title = documents[number].get("title", "") if isinstance(documents[number], dict) else ""
+    place = ".".join(map(str, ["data", number, *inner]))
+    wanted = _ADVICE.get(error["type"], error["msg"])
+    return f"contract {_short(title, 160)}, {place}: {wanted}; found {_short(error['input'])}"
 
 
-def _checked_row(qa: Any, title: str, text: str, place: str, problems: list[str]) -> dict[str, Any] | None:
-    """Return one question as a row, or None if it is unusable; add what is wrong to `problems`."""
-    if not isinstance(qa, dict):
-        problems.append(f"{place}: must be an object with id, question and answers, found {_short(qa)}")
-        return None
-    for field in ("id", "question"):
-        if not _is_text(qa.get(field)):
-            problems.append(f"{place}: '{field}' must be non-empty text, found {_short(qa.get(field))}")
-            return None
-    place = f"contract {_short(title, 160)}, id {_short(qa['id'], 160)}"
-    category = _category_of(qa["id"], qa["question"], place, problems)
-    answers = _checked_answers(qa, text, place, problems)
-    if category is None or answers is None:
-        return None
-    return {
-        "id": qa["id"],
-        "contract": title,
-        "category": category,
-        "question": _plain_question(qa["question"], category),
-        "answers": answers,
-        "is_impossible": not answers,
-    }
+def _checked_contract(document: _Document, types: Mapping[str, str], problems: list[str]) -> Contract:
+    """Return one contract with its rows; add what is wrong with its categories and answers to `problems`."""
+    title, (paragraph,) = document.title, document.paragraphs
+    kind = types.get(fold_letters(title)) or cuad.type_in_title(title)
+    rows = []
+    for qa in paragraph.qas:
+        place = f"contract {_short(title, 160)}, id {_short(qa.id, 160)}"
+        category, advice = _category_of(qa)
+        problems += [f"{place}: unknown category; {advice}"] if advice else []
+        problems += [place + fault for fault in _answer_faults(qa, paragraph.context)]
+        row = Row(id=qa.id, contract=title, category=category, question=_plain_question(qa.question, category))
+        row["answers"] = [{"text": span.text, "start": span.answer_start} for span in qa.answers or []]
+        rows.append(row | {"is_impossible": not qa.answers, "contract_type": kind, "source": "cuad"})
+    return Contract(title, paragraph.context, kind, cuad.filer(title), tuple(rows))
 
 
 def _plain_question(question: str, category: str) -> str:
@@ -265,62 +264,40 @@ def _plain_question(question: str, category: str) -> str:
     return f"{category}: {' '.join(official[2].split())}" if official else question
 
 
-def _category_of(row_id: str, question: str, place: str, problems: list[str]) -> str | None:
-    """Return the category that the id ends with or the question quotes, or None; add what is wrong to `problems`."""
-    named = [row_id.rsplit("__", 1)[1]] if "__" in row_id else []
-    named += _QUOTED.findall(question)[:1]
-    for name in named:
-        if category := cuad.match_category(name):
-            return category
+def _category_of(qa: _Question) -> tuple[str, str]:
+    """Return the category that a question's id ends with or its words quote, "" if unknown, and then what to do."""
+    named = [qa.id.rsplit("__", 1)[1]] if "__" in qa.id else []
+    named += _QUOTED.findall(qa.question)[:1]
+    if found := next(filter(None, map(cuad.match_category, named)), None):
+        return found, ""
     if not named:
-        hint = "end the id with '__' and a category, such as '__Governing Law'"
-    else:
-        near = cuad.nearest_categories(named[0]) or list(cuad.CATEGORIES)
-        hint = f"{_short(named[0])} is no CUAD category; nearest: {', '.join(near)}"
-    problems.append(f"{place}: unknown category; {hint}")
-    return None
+        return "", "end the id with '__' and a category, such as '__Governing Law'"
+    near = cuad.nearest_categories(named[0]) or list(cuad.CATEGORIES)
+    return "", f"{_short(named[0])} is no CUAD category; nearest: {', '.join(near)}"
 
 
-def _checked_answers(qa: dict[str, Any], text: str, place: str, problems: list[str]) -> list[dict[str, Any]] | None:
-    """Return the spans as {"text", "start"}, or None if one is wrong; add what is wrong to `problems`."""
-    impossible, answers = qa.get("is_impossible"), qa.get("answers")
-    if impossible is not None and not isinstance(impossible, bool):
-        problems.append(f"{place}: 'is_impossible' must be true or false, found {_short(impossible)}")
-        return None
-    if answers is None and impossible:
-        answers = []
-    if not isinstance(answers, list):
-        problems.append(f"{place}: 'answers' must be a list of {{'text', 'answer_start'}}, found {_short(answers)}")
-        return None
-    if impossible is not None and impossible == bool(answers):
-        problems.append(
-            f"{place}: 'is_impossible' is {str(impossible).lower()} but there are {len(answers)} answers;"
-            " add the answers, or correct 'is_impossible'"
-        )
-        return None
-    wrong = [f"{place}, answer {n}: {fault}" for n, a in enumerate(answers, start=1) if (fault := _span_fault(a, text))]
-    problems += wrong
-    return None if wrong else [{"text": a["text"], "start": a["answer_start"]} for a in answers]
+def _answer_faults(qa: _Question, text: str) -> Iterator[str]:
+    """Yield what is wrong with the answers of a question on a contract's text."""
+    if qa.answers is None and not qa.is_impossible:
+        yield ": it has no 'answers'; give a list of {'text', 'answer_start'}, empty if the clause is absent"
+    elif qa.is_impossible is not None and qa.is_impossible == bool(qa.answers):
+        told = f"'is_impossible' is {str(qa.is_impossible).lower()} but there are {len(qa.answers or [])} answers"
+        yield f": {told}; add the answers, or correct 'is_impossible'"
+    for n, span in enumerate(qa.answers or [], start=1):
+        if fault := _span_fault(span.text, span.answer_start, text):
+            yield f", answer {n}: {fault}"
 
 
-def _span_fault(answer: Any, text: str) -> str:
+def _span_fault(words: str, start: int, text: str) -> str:
     """Return what is wrong with one answer span, "" if it stands at its offset."""
-    if not isinstance(answer, dict):
-        return f"must be an object with 'text' and 'answer_start', found {_short(answer)}"
-    words, start = answer.get("text"), answer.get("answer_start")
-    if not _is_text(words):
-        return f"'text' must be non-empty text, found {_short(words)}"
-    if not isinstance(start, int) or isinstance(start, bool):
-        return f"'answer_start' must be a whole number of characters from 0, found {_short(start)}"
     if start >= 0 and text.startswith(words, start):
         return ""
     there = _short(text[start : start + len(words)]) if 0 <= start < len(text) else "outside the text"
-    times = text.count(words)
+    times, first = text.count(words), text.find(words)
+    advice = f"it stands {times} times, first at {first}: choose one of them"
     if times == 1:
-        advice = f"it stands once, at {text.index(words)}: set 'answer_start' to {text.index(words)}"
-    elif times:
-        advice = f"it stands {times} times, first at {text.index(words)}: choose one of them"
-    else:
+        advice = f"it stands once, at {first}: set 'answer_start' to {first}"
+    elif not times:
         advice = "it stands nowhere in this contract: copy the words from 'context' exactly"
     return f"'text' is {_short(words)}, but at 'answer_start' {start} the contract reads {there}; {advice}"
 
@@ -331,11 +308,6 @@ def _repeated(names: list[str], field: str) -> list[str]:
     return [f"{field} {_short(name, 160)} stands more than once; every {field} must be unique" for name in repeated]
 
 
-def _is_text(value: Any) -> bool:
-    """Tell whether a value is text that isn't blank and can be written as UTF-8 (no lone surrogate)."""
-    return isinstance(value, str) and bool(value.strip()) and not re.search("[\ud800-\udfff]", value)
-
-
 def _short(value: Any, length: int = 60) -> str:
     """Return a value as Python writes it, its middle cut out if it is longer than `length` characters."""
     shown = repr(value)
@@ -344,8 +316,7 @@ def _short(value: Any, length: int = 60) -> str:
 
 def _plain_contract(file: Path) -> Contract:
     text = _pdf_text(file) if file.suffix.lower() == ".pdf" else _plain_text(file)
-    title = file.stem
-    return Contract(title, text, cuad.type_in_title(title), cuad.filer(title))
+    return Contract(file.stem, text, cuad.type_in_title(file.stem), cuad.filer(file.stem))
 
 
 def _plain_text(file: Path) -> str:

@@ -83,24 +83,21 @@ def add_plain_contracts(run: Path, contracts: Sequence[Contract]) -> list[dict[s
     Raises InputError if one has the title of an annotated contract, or shares text or filer with a held-out contract.
     """
     path = run / "contracts.jsonl"
-    records = [r for r in files.read_jsonl(path) if r["split"] != PLAIN]
-    later = {r["title"] for r in arrived_records(run)}  # an annotated contract takes the place of the plain one
-    annotated = records + arrived_records(run)
-    apart = [r for r in annotated if r["split"] in HELD_OUT]
-    known = {r["title"] for r in annotated}
-    checked = [c for c in contracts if c.title not in later]
+    before, later = files.read_jsonl(path), arrived_records(run)
+    records = [r for r in before if r["split"] != PLAIN]
+    replaced = {r["title"] for r in later}  # an annotated contract takes the place of the plain one
+    held_out = [Contract.from_record(r) for r in records + later if r["split"] in HELD_OUT]
+    known = {r["title"] for r in records + later}
     new = [c for c in contracts if c.title not in known]
-    groups = splits.contract_groups([*new, *(Contract.from_record(r) for r in apart)]) if new else {}
-    taken = {groups[r["title"]]: r["title"] for r in apart if groups}
-    for contract in checked:
-        if contract.title in known or groups[contract.title] in taken:
-            other = taken.get(groups.get(contract.title), contract.title)
+    groups = splits.contract_groups([*new, *held_out]) if new else {}
+    held_out_in = {groups[c.title]: c.title for c in held_out if groups}
+    for title in (c.title for c in contracts if c.title not in replaced):
+        if other := title if title in known else held_out_in.get(groups[title]):
             raise InputError(
-                f"Contract '{contract.title}' of contracts_folder repeats '{other}', which is annotated or held "
-                "out: remove it."
+                f"Contract '{title}' of contracts_folder repeats '{other}', which is annotated or held out: remove it."
             )
     added = [c.record(group=-1, split=PLAIN) for c in contracts]
-    if added or len(records) != len(files.read_jsonl(path)):
+    if added or len(records) != len(before):
         files.write_jsonl(path, records + added)
     return records + added
 
@@ -138,19 +135,16 @@ def select_contracts(
 
     Raises InputError if a name is unknown or if no contract is left.
     """
-    unknown = sorted(set(only) - {c.title for c in contracts})
-    if unknown:
-        near = difflib.get_close_matches(unknown[0], [c.title for c in contracts], n=1, cutoff=0.3)
+    titles = [c.title for c in contracts]
+    if unknown := sorted(set(only) - set(titles)):
+        near = difflib.get_close_matches(unknown[0], titles, n=1, cutoff=0.3)
         hint = f" (nearest: {near[0]!r})" if near else ""
-        raise InputError(
-            f"only_contracts names '{unknown[0]}', which is not among the {len(contracts)} contracts{hint}."
-        )
+        raise InputError(f"only_contracts names '{unknown[0]}', which is not among the {len(titles)} contracts{hint}.")
     named = [c for c in contracts if not only or c.title in only]
     kept = [c for c in named if not max_characters or len(c.text) <= max_characters]
     if not kept:
-        raise InputError(
-            f"No contract is left: {len(contracts)} were read, max_characters is {max_characters}. Raise it."
-        )
+        told = f"{len(contracts)} were read, max_characters is {max_characters}"
+        raise InputError(f"No contract is left: {told}. Raise it.")
     return kept
 
 
@@ -200,12 +194,8 @@ def take_turns(groups: Iterable[Iterable[Item]], size: int, *, rng: random.Rando
 def contract_passages(run: Path, wanted: Iterable[str], size: int, overlap: float = 0.0) -> list[Passage]:
     """Cut the run's contracts with the wanted titles into passages of about `size` characters."""
     keep = set(wanted)
-    return [
-        p
-        for r in contract_records(run)
-        if r["title"] in keep
-        for p in cut_passages(r["text"], contract=r["title"], size=size, overlap=overlap)
-    ]
+    found = [record for record in contract_records(run) if record["title"] in keep]
+    return [p for r in found for p in cut_passages(r["text"], contract=r["title"], size=size, overlap=overlap)]
 
 
 def remember_rows(iteration: runs.Iteration, rows: Sequence[Row]) -> list[Row]:
@@ -227,16 +217,6 @@ def remember_rows(iteration: runs.Iteration, rows: Sequence[Row]) -> list[Row]:
     }
     files.write_jsonl(iteration.path("retriever", "rows.jsonl"), kept.values())
     return list(kept.values())
-
-
-def with_passages(run: Path, predictions: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return predictions with `passage`, the text of the passages that the model was given."""
-    texts = {record["title"]: record["text"] for record in contract_records(run)}
-    read = [[s for s in p.get("passages") or [] if s.get("read", True)] for p in predictions]
-    return [
-        p | {"passage": "\n\n".join(texts[p["contract"]][s["start"] : s["end"]] for s in own)}
-        for p, own in zip(predictions, read, strict=True)
-    ]
 
 
 def passages_by_contract(passages: Iterable[Passage]) -> dict[str, list[Passage]]:
@@ -280,20 +260,9 @@ def arrived_path(iteration: runs.Iteration) -> Path:
 
 def arrived_line(contract: Contract, *, iteration: int, file: str, group: int) -> dict[str, Any]:
     """Return the line of a contract that is taken for training."""
-    made = contract.record(group=group, split="train") | {
-        "arrived": iteration,
-        "file": file,
-        "rows": list(contract.rows),
-    }
+    made = contract.record(group=group, split="train")
+    made |= {"arrived": iteration, "file": file, "rows": list(contract.rows)}
     return made | {"sha256": _content_hash(made)}
-
-
-def arrived_lines(run: Path, upto: int | None = None) -> list[dict[str, Any]]:
-    """Return the lines of contracts that arrived in iterations 1 to `upto` (None: in any iteration), oldest first.
-
-    Raises InputError if a line has changed since.
-    """
-    return [each for number in _arrival_iterations(run, upto) for each in taken_contracts(runs.Iteration(run, number))]
 
 
 def taken_contracts(iteration: runs.Iteration) -> list[dict[str, Any]]:
@@ -303,19 +272,9 @@ def taken_contracts(iteration: runs.Iteration) -> list[dict[str, Any]]:
         if not isinstance(each.get("rows"), list) or each.get("sha256") != _content_hash(each):
             raise InputError(
                 f"{arrived_path(iteration)}: contract {each.get('title')!r} is not as it was taken. Restore the file, "
-                "or delete it, put the contract into arrivals_folder again and run the same command."
+                "or delete it, put the contract into the arrivals folder again and run the same command."
             )
     return found
-
-
-def refuse_arrivals(iteration: runs.Iteration) -> None:
-    """Raise InputError if contracts have arrived so far, because only the stream "arrivals" uses them."""
-    if found := arrived_lines(iteration.run, iteration.number):
-        first = arrived_path(runs.Iteration(iteration.run, found[0]["arrived"]))
-        raise InputError(
-            f"{len(found)} contracts arrived in this run ({first}): keep stream arrivals, or take a new run "
-            "folder for another stream."
-        )
 
 
 def left_out_arrivals(iteration: runs.Iteration) -> list[dict[str, Any]]:
@@ -323,9 +282,14 @@ def left_out_arrivals(iteration: runs.Iteration) -> list[dict[str, Any]]:
     return [each for each in _lines(iteration) if "reason" in each]
 
 
-def write_arrived(iteration: runs.Iteration, found: Iterable[dict[str, Any]], left: Iterable[dict[str, Any]]) -> None:
-    """Write the lines of contracts that were taken (found) and of those that were left out, in one step."""
-    files.write_jsonl(arrived_path(iteration), [*found, *left])
+def arrived_lines(run: Path, upto: int | None = None) -> list[dict[str, Any]]:
+    """Return the lines of contracts that arrived in iterations 1 to `upto` (None: in any iteration), oldest first.
+
+    Raises InputError if a line has changed since.
+    """
+    named = [file.parent.name.removeprefix("iter-") for file in run.glob(f"iter-*/{ARRIVED}")]
+    numbers = sorted(int(n) for n in named if n.isdecimal() and (upto is None or int(n) <= upto))
+    return [each for number in numbers for each in taken_contracts(runs.Iteration(run, number))]
 
 
 def arrived_records(run: Path, upto: int | None = None) -> list[dict[str, Any]]:
@@ -344,25 +308,29 @@ def arrived_contract(line: dict[str, Any]) -> Contract:
     return Contract(line["title"], line["text"], line["contract_type"], line["filer"], tuple(line["rows"]))
 
 
+def refuse_arrivals(iteration: runs.Iteration) -> None:
+    """Raise InputError if contracts have arrived so far, because only the stream "arrivals" uses them."""
+    if found := arrived_lines(iteration.run, iteration.number):
+        first = arrived_path(runs.Iteration(iteration.run, found[0]["arrived"]))
+        raise InputError(
+            f"{len(found)} contracts arrived in this run ({first}): keep stream arrivals, or take a new run "
+            "folder for another stream."
+        )
+
+
 def keep_arrived(iteration: runs.Iteration, records: Sequence[dict[str, Any]]) -> None:
     """Write the splits (and slice numbers) that `records` give to what arrived in this iteration."""
     given = {r["title"]: r for r in records}
     found = taken_contracts(iteration)
-    changed = [_with_split(each, given[each["title"]]) for each in found]
+    changed = [with_split(each, given[each["title"]]) for each in found]
     if changed != found:
-        write_arrived(iteration, changed, left_out_arrivals(iteration))
+        files.write_jsonl(arrived_path(iteration), changed + left_out_arrivals(iteration))
 
 
-def _with_split(line: dict[str, Any], record: dict[str, Any]) -> dict[str, Any]:
+def with_split(line: dict[str, Any], record: dict[str, Any]) -> dict[str, Any]:
     """Return a line with the split, and the slice if there is one, of a record."""
     kept = {key: value for key, value in line.items() if key != "slice"}
     return kept | {key: record[key] for key in ("split", "slice") if key in record}
-
-
-def _arrival_iterations(run: Path, upto: int | None) -> list[int]:
-    """Return the numbers of the iterations up to `upto` that have an arrived.jsonl."""
-    named = [file.parent.name.removeprefix("iter-") for file in run.glob(f"iter-*/{ARRIVED}")]
-    return sorted(int(n) for n in named if n.isdecimal() and (upto is None or int(n) <= upto))
 
 
 def _lines(iteration: runs.Iteration) -> list[dict[str, Any]]:

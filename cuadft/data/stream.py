@@ -16,16 +16,15 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from cuadft.core import files, runs
 from cuadft.core.errors import InputError
 from cuadft.data import rows
-from cuadft.data.arrivals import take_arrivals
+from cuadft.data.arrivals import ARRIVALS_FOLDER, take_arrivals
 from cuadft.data.contracts import Contract, Row
 from cuadft.data.questions import choose_questions
-from cuadft.data.splits import seeded_order
+from cuadft.data.splits import SPLIT_SEED, seeded_order
 
 STREAMS = ("random", "by_type", "by_date", "arrivals")
 UNDATED = "undated"
@@ -67,15 +66,14 @@ def cut_slices(records: Iterable[_Record], *, stream: str, size: int, seed: int)
     usable = [r for r in records if r["split"] in ("train", SLICE_SPLIT, "all")]
     pool = sorted(usable, key=lambda r: seeded_order(seed, r["title"]))
     if stream == "by_type":
-        return _slices_by_type(pool, size, seed)
-    if stream == "by_date":
-        return _cut_after(pool, size, lambda r: filing_year(r["title"]))
+        kinds = _titles_by(pool, lambda r: (seeded_order(seed, r["contract_type"]), r["contract_type"]))
+        return _whole_lists(kinds, size)
     if stream == "arrivals":
         first = [r["title"] for r in pool if "arrived" not in r][: size or None]
         first += [r["title"] for r in pool if r.get("arrived") == 1]
-        later = _titles_by([r for r in pool if r.get("arrived", 1) > 1], lambda r: r["arrived"])
-        return [first, *later]
-    return _cut_after(pool, size, lambda r: "")
+        return [first, *_titles_by([r for r in pool if r.get("arrived", 1) > 1], lambda r: r["arrived"])]
+    parts = _titles_by(pool, (lambda r: filing_year(r["title"])) if stream == "by_date" else lambda r: "")
+    return _pieces([title for part in parts for title in part], size) if size else parts
 
 
 def _titles_by(pool: Iterable[_Record], key: Callable[[_Record], Any]) -> list[list[str]]:
@@ -86,28 +84,20 @@ def _titles_by(pool: Iterable[_Record], key: Callable[[_Record], Any]) -> list[l
     return [parts[name] for name in sorted(parts)]  # "undated" sorts after every year
 
 
-def _cut_after(pool: Sequence[_Record], size: int, key: Callable[[_Record], str]) -> list[list[str]]:
-    """Return the titles in the order of `key`, cut after `size`; with size 0 one list for each value of `key`."""
-    parts = _titles_by(pool, key)
-    if not size:
-        return parts
-    titles = [title for part in parts for title in part]
-    return [titles[start : start + size] for start in range(0, len(titles), size)]
+def _pieces(titles: Sequence[str], size: int) -> list[list[str]]:
+    """Return the titles in lists of `size` (0: in one)."""
+    step = size or len(titles)
+    return [list(titles[start : start + step]) for start in range(0, len(titles), step)]
 
 
-def _slices_by_type(pool: Sequence[_Record], size: int, seed: int) -> list[list[str]]:
-    """Return slices of whole contract types in seeded order, as many types in each as fit into `size`."""
-    kinds: dict[str, list[str]] = defaultdict(list)
-    for record in pool:
-        kinds[record["contract_type"]].append(record["title"])
+def _whole_lists(lists: Iterable[list[str]], size: int) -> list[list[str]]:
+    """Return slices of whole lists, as many in each as fit into `size` (0: one); only a larger list is cut."""
     found: list[list[str]] = []
-    for kind in sorted(kinds, key=lambda kind: seeded_order(seed, kind)):
-        titles = kinds[kind]
+    for titles in lists:
         if size and found and len(found[-1]) + len(titles) <= size:
             found[-1] += titles
-        else:  # a type that is larger than a slice is cut
-            step = size or len(titles)
-            found += [titles[start : start + step] for start in range(0, len(titles), step)]
+        else:
+            found += _pieces(titles, size)
     return found
 
 
@@ -127,24 +117,21 @@ def hold_out_of_slices(
         records = [_put_back(record) for record in records]
     group_of = {r["title"]: r["group"] for r in records}
     members: dict[int, list[str]] = defaultdict(list)
-    for record in records:
-        members[record["group"]].append(record["title"])
-    number = {title: n for n, part in enumerate(parts, 1) for title in part}
+    for title, group in group_of.items():
+        members[group].append(title)
     held = {r["title"]: r["slice"] for r in records if r["split"] == SLICE_SPLIT}
     free = {r["title"] for r in records if r["split"] == "train"}
-    for part in parts:
+    for number, part in enumerate(parts, 1):
         wanted = 0 if any(title in held for title in part) else min(contracts, len(part) // 2)
         drawn: list[str] = []
         ordered = sorted(part, key=lambda title: seeded_order(f"{seed}:{SLICE_SPLIT}", title))
         for group in dict.fromkeys(group_of[title] for title in ordered):
             whole = members[group]
-            # Members in other slices, or members trained on before, would be held out as well: such a group is not
-            # taken.
-            if group >= 0 and wanted >= len(whole) and all(title in free and title in part for title in whole):
+            # A group with members in other slices, or trained on before, cannot be held out as a whole.
+            if group >= 0 and len(drawn) + len(whole) <= wanted and free.intersection(part).issuperset(whole):
                 drawn += whole
-                wanted -= len(whole)
         if len(drawn) > 1:
-            held |= {title: number[title] for title in drawn}
+            held |= dict.fromkeys(drawn, number)
             free -= set(drawn)
     return [r | {"split": SLICE_SPLIT, "slice": held[r["title"]]} if r["title"] in held else r for r in records]
 
@@ -157,47 +144,33 @@ def _put_back(record: _Record) -> _Record:
 
 
 def slice_portion(
-    parts: Sequence[Sequence[str]],
-    held: Collection[str],
-    *,
-    iteration: int,
-    replay: float,
-    reservoir: int = 0,
-    seed: int,
+    parts: Sequence[Sequence[str]], held: Collection[str], *, iteration: int, replay: float, seed: int
 ) -> Portion:
     """Return one iteration's training contracts: its slice, and round(replay * size of the slice) earlier contracts.
 
-    held: titles of held-out contracts. Replayed contracts are drawn from a reservoir, a uniform sample of `reservoir`
-    (0: all) of the contracts seen so far. A contract that left the reservoir never returns (bottom-k by hash; the
-    sample is that of Vitter's reservoir, 1985). When the slices are used up, they start over. Raises InputError on
-    values out of range.
+    held: titles of held-out contracts. Replayed contracts are drawn from all those seen so far. When the slices are
+    used up, they start over. Raises InputError on values out of range.
     """
-    if iteration < 1 or reservoir < 0 or not 0 <= replay <= 1:
-        raise InputError(
-            f"Invalid iteration {iteration}, reservoir {reservoir} or replay {replay}: give iteration >= 1, "
-            "reservoir >= 0 (0 keeps all), replay from 0 to 1."
-        )
+    if iteration < 1 or not 0 <= replay <= 1:
+        raise InputError(f"Invalid iteration {iteration} or replay {replay}: give iteration >= 1, replay from 0 to 1.")
     place = (iteration - 1) % len(parts)
     new = [title for title in parts[place] if title not in held]
-    seen = {title for part in parts[: iteration - 1] for title in part} - set(held)
-    kept = sorted(seen, key=lambda title: seeded_order(f"{seed}:reservoir", title))[: reservoir or None]
-    older = sorted(set(kept) - set(new), key=lambda title: seeded_order(f"{seed}:{iteration}", title))
+    seen = {title for part in parts[: iteration - 1] for title in part} - set(held) - set(new)
+    older = sorted(seen, key=lambda title: seeded_order(f"{seed}:{iteration}", title))
     return Portion(place + 1, new, older[: int(replay * len(new) + 0.5)])
 
 
 def slice_questions(
-    contracts: Iterable[Contract], records: Iterable[_Record], *, upto: int, size: int, seed: int
+    contracts: Sequence[Contract], records: Iterable[_Record], *, upto: int, size: int, seed: int
 ) -> list[Row]:
     """Return `size` (0: all) questions on the held-out contracts of each slice up to `upto`, each with its "slice"."""
-    held: dict[int, list[str]] = defaultdict(list)
-    for record in records:
-        if record["split"] == SLICE_SPLIT and record["slice"] <= upto:
-            held[record["slice"]].append(record["title"])
-    contracts = list(contracts)
+    held = [r for r in records if r["split"] == SLICE_SPLIT]
     return [
         row | {"slice": number}
-        for number in sorted(held)
-        for row in rows.spread_rows(rows.rows_of_contracts(contracts, held[number]), size, seed=seed)
+        for number in range(1, upto + 1)
+        for row in rows.spread_rows(
+            rows.rows_of_contracts(contracts, [r["title"] for r in held if r["slice"] == number]), size, seed=seed
+        )
     ]
 
 
@@ -207,18 +180,12 @@ def slices_table(records: Iterable[_Record], parts: Sequence[Sequence[str]]) -> 
     table = []
     for number, part in enumerate(parts, 1):
         kinds = Counter(by_title[title]["contract_type"] or "unknown" for title in part)
-        years = sorted({year for title in part if (year := filing_year(title)) != UNDATED})
-        common = [f"{kind} ({count})" for kind, count in kinds.most_common(4)]
-        more = f" and {len(kinds) - 4} more" if len(kinds) > 4 else ""
-        table.append(
-            {
-                "slice": number,
-                "contracts": len(part),
-                "held out": sum(by_title[t]["split"] == SLICE_SPLIT for t in part),
-                "types": ", ".join(common) + more,
-                "filed": f"{years[0]} to {years[-1]}" if years else UNDATED,
-            }
-        )
+        years = sorted(set(map(filing_year, part)) - {UNDATED})
+        held_out = sum(by_title[title]["split"] == SLICE_SPLIT for title in part)
+        types = ", ".join(f"{kind} ({count})" for kind, count in kinds.most_common(4))
+        types += f" and {len(kinds) - 4} more" if len(kinds) > 4 else ""
+        filed = f"{years[0]} to {years[-1]}" if years else UNDATED
+        table.append({"slice": number, "contracts": len(part), "held out": held_out, "types": types, "filed": filed})
     return table
 
 
@@ -265,29 +232,26 @@ def next_slice(
     size: int,
     hold_out: int,
     replay: float,
-    reservoir: int,
-    split_seed: int,
     seed: int,
-    arrivals_folder: str | Path = "",
     max_characters: int = 0,
 ) -> NextSlice:
     """Take an iteration's slice of the stream, hold `hold_out` contracts of it out, and add replayed earlier ones.
 
-    contracts, records: as read and as frozen by `freeze_splits`; with the stream "arrivals", contracts of
-    up to max_characters that lie in arrivals_folder are taken in first. The splits are kept on disk. Raises InputError
-    on settings out of range, and if contracts arrived in a run whose stream is another one.
+    contracts, records: as read and as frozen by `freeze_splits`; with the stream "arrivals", contracts of up to
+    max_characters that lie in `ARRIVALS_FOLDER` are taken in first. The splits are kept on disk. Raises InputError on
+    settings out of range, and if contracts arrived in a run whose stream is another one.
     """
     if stream == "arrivals":
-        take_arrivals(iteration, runs.resolve_path(arrivals_folder), max_characters=max_characters)
+        take_arrivals(iteration, runs.resolve_path(ARRIVALS_FOLDER), max_characters=max_characters)
         contracts = [*contracts, *rows.arrived_contracts(iteration.run, iteration.number)]
         records = rows.contract_records(iteration.run, iteration.number)
     else:
         rows.refuse_arrivals(iteration)
-    slices = cut_slices(records, stream=stream, size=size, seed=split_seed)
-    marked = hold_out_of_slices(records, slices, contracts=hold_out, seed=split_seed, anew=iteration.previous is None)
+    slices = cut_slices(records, stream=stream, size=size, seed=SPLIT_SEED)
+    marked = hold_out_of_slices(records, slices, contracts=hold_out, seed=SPLIT_SEED, anew=iteration.previous is None)
     records = keep_slices(iteration, marked)
     held = {record["title"] for record in records if record["split"] == SLICE_SPLIT}
-    taken = slice_portion(slices, held, iteration=iteration.number, replay=replay, reservoir=reservoir, seed=seed)
+    taken = slice_portion(slices, held, iteration=iteration.number, replay=replay, seed=seed)
     earlier = sorted({title for part in slices[: iteration.number - 1] for title in part} - held)
     return NextSlice(taken.number, slices, taken.new, taken.replayed, earlier, records, list(contracts))
 
@@ -302,16 +266,16 @@ def question_sets(
     questions of dev; test_clauses: every question of test that has a clause. Raises InputError if a training question
     is on a held-out contract.
     """
-    held = {
-        name: rows.rows_of_contracts(part.contracts, rows.split_titles(part.records, name)) for name in ("dev", "test")
-    }
+    dev, test = (
+        rows.rows_of_contracts(part.contracts, rows.split_titles(part.records, name)) for name in ("dev", "test")
+    )
     sets = {
         "train": rows.rows_of_contracts(part.contracts, part.train),
-        "dev": choose_questions(held["dev"], dev_rows, seed=seed),
-        "test": choose_questions(held["test"], test_rows, seed=seed),
+        "dev": choose_questions(dev, dev_rows, seed=seed),
+        "test": choose_questions(test, test_rows, seed=seed),
         "slices": slice_questions(part.contracts, part.records, upto=iteration.number, size=slice_rows, seed=seed),
-        "dev_questions": held["dev"],
-        "test_clauses": [row for row in held["test"] if row["answers"]],
+        "dev_questions": dev,
+        "test_clauses": [row for row in test if row["answers"]],
     }
     rows.assert_no_leak(sets["train"], part.records)
     return sets

@@ -15,7 +15,7 @@ The *verdicts* here are what others say of the answers, for example a human in a
 from __future__ import annotations
 
 import math
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
@@ -28,42 +28,14 @@ from cuadft.core.text import fold_name
 from cuadft.evaluation.excerpts import clean_text, shorten
 from cuadft.evaluation.text_scores import is_refusal, normalise_answer
 
-ANSWER_ALIASES: dict[str, tuple[str, ...]] = {  # role of a column -> names by which it is found, best first
-    "question": ("question", "query", "question_text"),
-    "reference": (
-        "reference",
-        "ref_answer",
-        "reference_answer",
-        "answers",
-        "gold",
-        "gold_answer",
-        "ground_truth",
-        "groundtruth",
-        "expected",
-        "expected_answer",
-        "expected_output",
-        "target",
-    ),
-    "answer": (
-        "answer",
-        "response",
-        "prediction",
-        "predicted_answer",
-        "model_answer",
-        "generated_answer",
-        "output",
-        "completion",
-    ),
-    "system": ("system", "system_name"),
-    "contract": ("contract", "contract_name", "contract_id", "contract_title"),
-    "contract_type": ("contract_type",),
-    "category": ("category",),
-    "split": ("split",),
-    "seed": ("seed",),
-    "error": ("error",),
-    "seconds": ("seconds",),
-    "is_impossible": ("is_impossible",),
-}
+ANSWER_ALIASES = {  # role of a column -> names by which it is found, best first
+    "question": "question query question_text",
+    "reference": "reference ref_answer reference_answer answers gold gold_answer ground_truth groundtruth expected "
+    "expected_answer expected_output target",
+    "answer": "answer response prediction predicted_answer model_answer generated_answer output completion",
+    "system": "system system_name",
+    "contract": "contract contract_name contract_id contract_title",
+} | {name: name for name in ("contract_type", "category", "split", "seed", "error", "seconds", "is_impossible")}
 REQUIRED = ("question", "reference", "answer")
 NOT_TEXT = ("reference", "seconds")  # columns that may hold lists or numbers
 NO_ANSWER = "no answer"
@@ -72,8 +44,6 @@ VERDICT_NUMBERS = {"true": 1.0, "yes": 1.0, "correct": 1.0, "partly": 0.5, "fals
 COLUMNS_LISTED = 20  # in an error message
 LONGEST_NAME = 100  # characters of a system's name, which stands in tables and figures
 LARGEST_SEED = 2**32 - 1
-
-
 MOST_SYSTEMS = 100  # more make no table or figure that can be read, and usually come from a wrong column
 
 
@@ -129,35 +99,39 @@ def join_files(files: Sequence[AnswerFile]) -> Pool:
     if not files:
         raise InputError("No answers: name at least one file with question, reference and answer.")
     numbers: dict[tuple, int] = {}
-    taken: dict[str, list[tuple[AnswerFile, dict]]] = {}
+    taken: dict[str, list[tuple[AnswerFile, dict]]] = defaultdict(list)
+    rows: list[dict] = []
     notes: list[str] = []
-    for n, file in enumerate(files):
-        for system, rows in _numbered(file, n, numbers).items():
-            _add_rows(taken.setdefault(system, []), file, system, rows, notes)
+    for file in files:
+        numbered, systems = _numbered(file.rows, numbers), defaultdict(dict)
+        for row in numbered:
+            systems[row["system"]][row["seed"], row["id"]] = row
+        new = [system for system, own in systems.items() if not _is_repeat(taken[system], file, system, own, notes)]
+        rows += [row for row in numbered if row["system"] in new]
     if len(taken) > MOST_SYSTEMS:
         raise InputError(
             f"{len(taken):,} systems, the first of them {', '.join(list(taken)[:3])}; at most {MOST_SYSTEMS} can be "
             "compared: name the column that tells systems apart with --system COLUMN, or score fewer at a time."
         )
-    rows = [row for parts in taken.values() for _, rows in parts for row in rows.values()]
-    rows.sort(key=lambda row: row["order"])
-    predictions, unit = _clustered(rows, _one_split(rows))
-    return Pool(predictions, unit, [*notes, *_repeats(numbers, predictions)])
+    contracts, split = {row["contract"] for row in rows}, _one_split(rows)
+    unit = "contract" if len(contracts) > 1 and "" not in contracts else "question"
+    for row in rows:
+        cluster = row["contract"] if unit == "contract" else f"question {row['number']}"
+        row |= {"split": split, "contract_name": row["contract"], "contract": cluster}
+    return Pool(rows, unit, [*notes, *_repeats(numbers, rows)])
 
 
 def pool_basis(pool: Pool) -> str:
     """Return in one or two sentences what the intervals over these rows hold for."""
-    n = len({p["contract"] for p in pool.predictions})
+    n, names = len({p["contract"] for p in pool.predictions}), {p["contract_name"] for p in pool.predictions}
     if n == 1:
         return "There is one question only, so there are no intervals and no tests."
     if pool.unit == "contract":
         return f"Intervals come from resampling the {n} contracts: they hold for other contracts of this kind."
-    names = {p["contract_name"] for p in pool.predictions}
-    why = "The rows come from one contract" if names != {""} else "The files name no contract"
-    why = "Not all rows name a contract" if len(names) > 1 else why
+    why = "The files name no contract" if names == {""} else "The rows come from one contract"
     return (
-        f"{why}, so each of the {n} questions counts as one draw: the intervals hold for questions of this kind "
-        "on the same contract or contracts, and say nothing about other contracts."
+        f"{why if len(names) == 1 else 'Not all rows name a contract'}, so each of the {n} questions counts as one "
+        "draw: the intervals hold for such questions on the same contracts, and say nothing about other contracts."
     )
 
 
@@ -181,21 +155,19 @@ def _read_one(path: Path, verdicts: Sequence[str], asked: Mapping[str, str]) -> 
 def _column(role: str, asked: str, present: Sequence[str], path: Path) -> str | None:
     """Return the column that plays a role, None if the file lacks an optional one."""
     folded = {fold_name(name): name for name in reversed(present)}
-    listed = ", ".join(repr(shorten(name, 40)) for name in present[:COLUMNS_LISTED]) + " …" * (
-        len(present) > COLUMNS_LISTED
-    )
-    if asked:
-        found = asked if asked in present else folded.get(fold_name(asked))
-        if found is None:
-            near = get_close_matches(asked, present, n=1)
-            hint = f"did you mean {near[0]!r}? " if near else ""
-            raise InputError(f"{path} has no column {asked!r} ({role}): {hint}Its columns: {listed}.")
-        return found
-    found = next((folded[name] for name in ANSWER_ALIASES[role] if name in folded), None)
+    listed = ", ".join(repr(shorten(name, 40)) for name in present[:COLUMNS_LISTED])
+    listed += " …" * (len(present) > COLUMNS_LISTED)
+    names = ANSWER_ALIASES[role].split()
+    wanted = [fold_name(asked)] if asked else names
+    found = asked if asked in present else next((folded[name] for name in wanted if name in folded), None)
+    if asked and found is None:
+        near = get_close_matches(asked, present, n=1)
+        hint = f"did you mean {near[0]!r}? " if near else ""
+        raise InputError(f"{path} has no column {asked!r} ({role}): {hint}Its columns: {listed}.")
     if found is None and role in REQUIRED:
         raise InputError(
-            f"{path} has no column for the {role} (looked for {', '.join(ANSWER_ALIASES[role])}). Its columns: "
-            f"{listed}. Name one with --{role} COLUMN."
+            f"{path} has no column for the {role} (looked for {', '.join(names)}). Its columns: {listed}. Name one "
+            f"with --{role} COLUMN."
         )
     return found
 
@@ -203,50 +175,37 @@ def _column(role: str, asked: str, present: Sequence[str], path: Path) -> str | 
 def _prediction_row(
     record: files.TableRow, columns: Mapping[str, str], verdicts: Sequence[str], path: Path
 ) -> dict[str, Any]:
-    given = {role: record.values.get(name) for role, name in columns.items()}
-    text = {role: _as_text(value, record.where, role) for role, value in given.items() if role not in NOT_TEXT}
+    where, given = record.where, {role: record.values.get(columns.get(role)) for role in ANSWER_ALIASES}
+    text = {role: _as_text(value, where, role) for role, value in given.items() if role not in NOT_TEXT}
     for role in ("question", "system", "contract"):
         if role in columns and text[role] is None:
-            raise InputError(f"{record.where}: the {role} ({columns[role]!r}) is empty: fill it in, or drop the row.")
-    golds = _gold_spans(given["reference"], text.get("is_impossible"), record.where, columns["reference"])
-    answer, seconds = text["answer"], given.get("seconds")
+            raise InputError(f"{where}: the {role} ({columns[role]!r}) is empty: fill it in, or drop the row.")
+    impossible = (text["is_impossible"] or "").strip().casefold() in ("true", "1", "1.0", "yes")
+    golds, seconds = _gold_spans(given["reference"], impossible, where, columns["reference"]), given["seconds"]
     row = {
         "question": text["question"],
         "answers": golds,
         "is_impossible": not golds,
-        "answer": answer,
-        "error": (text.get("error") or NO_ANSWER) if answer is None else None,
-        "system": _system_name(text.get("system") or path.stem, record.where),
-        "split": text.get("split") or "",
-        "seed": _as_seed(text.get("seed"), record.where),
-        "contract": text.get("contract") or "",
-        "contract_type": text.get("contract_type") or "",
-        "category": text.get("category") or "",
+        "answer": text["answer"],
+        "error": (text["error"] or NO_ANSWER) if text["answer"] is None else None,
+        "system": clean_text(text["system"] or path.stem),
+        "seed": _as_seed(text["seed"], where),
+        **{role: text[role] or "" for role in ("split", "contract", "contract_type", "category")},
         "source": "file",
         "seconds": seconds if isinstance(seconds, float | int) else math.nan,
-        "where": record.where,
-        "verdicts": {name: _verdict_number(record.values.get(name), record.where, name) for name in verdicts},
+        "where": where,
+        "verdicts": {name: _verdict_number(record.values.get(name), where, name) for name in verdicts},
     }
-    return row | _contract_places(record, given["reference"])
-
-
-def _system_name(text: str, where: str) -> str:
-    name = clean_text(text)
-    if not 0 < len(name) <= LONGEST_NAME:
+    if not 0 < len(row["system"]) <= LONGEST_NAME:
         raise InputError(
-            f"{where}: {name[:40]!r} is no system's name, it has {len(name):,} characters: give 1 to {LONGEST_NAME}, "
-            "or name the column that tells systems apart with --system COLUMN."
+            f"{where}: {row['system'][:40]!r} is no system's name, it has {len(row['system']):,} characters: give 1 to "
+            f"{LONGEST_NAME}, or name the column that tells systems apart with --system COLUMN."
         )
-    return name
-
-
-def _contract_places(record: files.TableRow, reference: object) -> dict[str, Any]:
-    """Return what only this package's predictions hold: passages sent and spans found, as offsets in the contract."""
-    if not (isinstance(reference, list) and all(isinstance(gold, dict) for gold in reference)):
-        return {}
-    passages, spans = (record.values.get(key) for key in ("passages", "spans"))
-    places = {"passages": passages} if _offsets(passages, "start", "end") else {}
-    return places | ({"spans": spans} if _offsets(spans, 0, 1) else {})
+    if isinstance(given["reference"], list) and all(isinstance(gold, dict) for gold in given["reference"]):
+        # this package's predictions also hold passages sent and spans found, as offsets in the contract
+        for name, ends in (("passages", ("start", "end")), ("spans", (0, 1))):
+            row |= {name: record.values[name]} if _offsets(record.values.get(name), *ends) else {}
+    return row
 
 
 def _offsets(places: object, start: object, end: object) -> bool:
@@ -264,19 +223,18 @@ def _as_text(value: object, where: str, role: str) -> str | None:
         raise InputError(f"{where}: the {role} is {str(value)[:60]!r}: give a text (or a list of texts).")
     if value is None or str(value).strip().casefold() in BLANKS:
         return None
-    return (
-        str(value).replace("\0", " ").encode("utf-8", "replace").decode()
-    )  # CSV files hold no NUL and no half of a surrogate pair
+    # CSV files hold no NUL and no half of a surrogate pair
+    return str(value).replace("\0", " ").encode("utf-8", "replace").decode()
 
 
-def _gold_spans(value: object, impossible: str | None, where: str, column: str) -> list[dict[str, Any]]:
+def _gold_spans(value: object, impossible: bool, where: str, column: str) -> list[dict[str, Any]]:
     """Return the gold spans: texts with offsets (their places in the list where the file gives none)."""
     if isinstance(value, dict):  # {"text": [...], "answer_start": [...]}, as Hugging Face's SQuAD has it
         value = value.get("text")
     items = value if isinstance(value, list) else [value]
     found = [item if isinstance(item, dict) else {"text": item} for item in items]
     texts = [_as_text(item.get("text"), where, "reference") for item in found]
-    if (_is_true(impossible) and not any(texts)) or (isinstance(value, list) and not value):
+    if (impossible and not any(texts)) or (isinstance(value, list) and not value):
         return []
     if None in texts:
         raise InputError(
@@ -284,14 +242,10 @@ def _gold_spans(value: object, impossible: str | None, where: str, column: str) 
             "is no such clause.' where there is none, or drop the row."
         )
     refusals = sum(bool(normalise_answer(text)) and is_refusal(text) for text in texts)
-    if refusals not in (0, len(texts)) or _is_true(impossible) and not refusals:
+    if refusals not in (0, len(texts)) or impossible and not refusals:
         raise InputError(f"{where}: the reference both names a clause and says that there is none: correct it.")
     starts = [item["start"] if isinstance(item.get("start"), int) else n for n, item in enumerate(found)]
     return [] if refusals else [{"text": t, "start": s} for t, s in zip(texts, starts, strict=True)]
-
-
-def _is_true(text: str | None) -> bool:
-    return text is not None and text.strip().casefold() in ("true", "1", "1.0", "yes")
 
 
 def _as_seed(text: str | None, where: str) -> int:
@@ -318,34 +272,34 @@ def _verdict_number(value: object, where: str, column: str) -> float:
     return number
 
 
-def _numbered(file: AnswerFile, place: int, numbers: dict[tuple, int]) -> dict[str, dict[tuple, dict]]:
-    """Return the rows of a file (the `place`-th) by system and then by (seed, id)."""
-    systems: dict[str, dict[tuple, dict]] = {}
+def _numbered(rows: Sequence[dict], numbers: dict[tuple, int]) -> list[dict]:
+    """Return a file's rows with the number of their question and their id, and add new questions to `numbers`."""
     seen: Counter = Counter()
-    for n, row in enumerate(file.rows):
+    made = []
+    for row in rows:
         gold = " ".join(" ".join(a["text"] for a in row["answers"]).split())
         number = numbers.setdefault((row["contract"], " ".join(row["question"].split()), gold), len(numbers) + 1)
         seen[key := (row["system"], row["seed"], number)] += 1
         name = str(number) if seen[key] == 1 else f"{number}.{seen[key]}"
-        own = {"id": name, "number": number, "order": (place, n), "verdicts": dict(row["verdicts"])}
-        systems.setdefault(row["system"], {})[row["seed"], name] = row | own
-    return systems
+        made.append(row | {"id": name, "number": number, "verdicts": dict(row["verdicts"])})
+    return made
 
 
-def _add_rows(parts: list, file: AnswerFile, system: str, rows: dict[tuple, dict], notes: list[str]) -> None:
-    """Add one file's rows of a system to those of the files before it."""
-    for other, before in parts:
+def _is_repeat(taken: list, file: AnswerFile, system: str, rows: dict[tuple, dict], notes: list[str]) -> bool:
+    """Tell whether an earlier file holds a system's rows, to which their verdicts are added; else remember them."""
+    for other, before in taken:
         if {key: row["answer"] for key, row in before.items()} == {key: row["answer"] for key, row in rows.items()}:
             for key, row in rows.items():
                 before[key]["verdicts"] |= row["verdicts"]
             notes.append(f"{file.path} holds the same answers of {system} as {other.path}: taken once.")
-            return
+            return True
         if not ("system" in file.columns and "system" in other.columns) or not before.keys().isdisjoint(rows):
             raise InputError(
                 f"Both {other.path} and {file.path} hold a system {system!r}, with different answers: "
                 "rename one file, or name the column that tells systems apart with --system COLUMN."
             )
-    parts.append((file, rows))
+    taken.append((file, rows))
+    return False
 
 
 def _one_split(rows: Iterable[dict]) -> str:
@@ -359,32 +313,21 @@ def _one_split(rows: Iterable[dict]) -> str:
     return splits[0] if splits else "all"
 
 
-def _clustered(rows: list[dict], split: str) -> tuple[list[dict], str]:
-    """Return the rows with what is resampled as `contract` (and their own as `contract_name`), and what that is."""
-    contracts = {row["contract"] for row in rows}
-    by_contract = len(contracts) > 1 and "" not in contracts
-    made = []
-    for row in rows:
-        cluster = row["contract"] if by_contract else f"question {row['number']}"
-        made.append(row | {"split": split, "contract_name": row["contract"], "contract": cluster})
-    return made, "contract" if by_contract else "question"
-
-
 def _repeats(numbers: dict[tuple, int], predictions: Sequence[dict]) -> list[str]:
     """Return remarks on a question with several references, and on a question that a system answers several times."""
     references = Counter((contract, question) for contract, question, _ in numbers)
     several = [question for (_, question), count in references.items() if count > 1]
-    twice = [p for p in predictions if "." in p["id"]]
+    twice = [p["where"] for p in predictions if "." in p["id"]]
     notes = []
     if several:
         notes.append(
-            f"Questions with several references: {len(several):,} (first: {several[0][:80]!r}). Answers are "
-            "compared between systems only under the same reference. If they are about different "
-            "contracts, name their column with --contract COLUMN."
+            f"Questions with several references: {len(several):,} (first: {several[0][:80]!r}). Systems are compared "
+            "only under the same reference. If these are of different contracts, name their column with --contract "
+            "COLUMN."
         )
     if twice:
         notes.append(
-            f"Rows that repeat a question and its reference within one system: {len(twice):,} (first: "
-            f"{twice[0]['where']}). Each counts, and systems are compared in the order of the repeats."
+            f"Rows that repeat a question and its reference within one system: {len(twice):,} (first: {twice[0]}). "
+            "Each counts, and systems are compared in the order of the repeats."
         )
     return notes

@@ -25,6 +25,7 @@ import pandas as pd
 
 from cuadft.core.errors import InputError
 
+Array = np.ndarray
 INTERVAL_COLUMNS = ("value", "low", "high", "n", "n_contracts")  # the columns of `as_columns`
 BLOCK = 500_000  # counts of drawn contracts that are held in memory at once (4 MB)
 NO_SPREAD = 1e-10  # a variance below this share of its own terms is a rounding error
@@ -78,8 +79,8 @@ def cluster_bootstrap(
 
 
 def ratio_intervals(
-    numerators: np.ndarray,
-    denominators: np.ndarray,
+    numerators: Array,
+    denominators: Array,
     counts: Iterable[int],
     shares: Iterable[bool],
     *,
@@ -116,7 +117,7 @@ def ratio_intervals(
     return [Interval(float(v), float(lo), float(hi), int(n), int(c)) for v, lo, hi, n, c in rows]
 
 
-def _ratio_bounds(found: Studentised, shares: np.ndarray, confidence: float) -> tuple[np.ndarray, np.ndarray]:
+def _ratio_bounds(found: Studentised, shares: Array, confidence: float) -> tuple[Array, Array]:
     """Return the lower and upper bounds (K,): shares on the logit scale, other ratios symmetric about the estimate."""
     value, clusters = found.value, found.n_clusters
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
@@ -132,7 +133,7 @@ def _ratio_bounds(found: Studentised, shares: np.ndarray, confidence: float) -> 
     return low, high
 
 
-def cluster_codes(clusters: Iterable[str]) -> tuple[np.ndarray, int]:
+def cluster_codes(clusters: Iterable[str]) -> tuple[Array, int]:
     """Return each row's cluster as a number from 0, in the order of their names, and how many clusters there are.
 
     Raises InputError on a row without a name.
@@ -144,9 +145,7 @@ def cluster_codes(clusters: Iterable[str]) -> tuple[np.ndarray, int]:
     return codes, len(found)
 
 
-def cluster_sums(
-    values: np.ndarray, weights: np.ndarray, codes: np.ndarray, n_clusters: int
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def cluster_sums(values: Array, weights: Array, codes: Array, n_clusters: int) -> tuple[Array, Array, Array]:
     """Return each cluster's sum of weight times value and sum of weights, and which rows count (value and weight).
 
     codes: the rows' cluster numbers from 0. Raises InputError on infinite values and on negative or infinite weights.
@@ -189,13 +188,13 @@ class Studentised:
     standard error, and its t is NaN, at the end. shares: (K,), True where t is on the logit scale.
     """
 
-    value: np.ndarray
-    std_error: np.ndarray
-    n_clusters: np.ndarray
-    shares: np.ndarray
-    t: np.ndarray
+    value: Array
+    std_error: Array
+    n_clusters: Array
+    shares: Array
+    t: Array
 
-    def critical(self, confidence: float) -> np.ndarray:
+    def critical(self, confidence: float) -> Array:
         """Return the quantile of |t| (K,), never below Student's t with n_clusters - 1 degrees of freedom.
 
         It is NaN with fewer than two clusters, or with fewer finite draws than the confidence needs.
@@ -208,7 +207,7 @@ class Studentised:
         student = stdtrit(np.maximum(self.n_clusters - 1, 1), (1 + confidence) / 2)
         return np.where((rank > finite) | (self.n_clusters < 2), np.nan, np.maximum(found, student))
 
-    def p_values(self) -> np.ndarray:
+    def p_values(self) -> Array:
         """Return two-sided p-values (K,) of value = 0: p <= 1 - confidence exactly where the interval leaves 0 out.
 
         A draw as far out as the estimate counts against it: p is at least 1 / (draws + 1). Without a standard error p
@@ -225,7 +224,7 @@ class Studentised:
 
 
 def studentise(
-    numerators: np.ndarray, denominators: np.ndarray, *, shares: np.ndarray | None = None, n_resamples: int, seed: int
+    numerators: Array, denominators: Array, *, shares: Array | None = None, n_resamples: int, seed: int
 ) -> Studentised:
     """Return the estimates of K columns over C contracts and their resampled t.
 
@@ -260,7 +259,7 @@ def studentise(
     return Studentised(value, error, clusters, shares, t)
 
 
-def _same_contracts(applies: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def _same_contracts(applies: Array) -> Iterator[tuple[Array, Array]]:
     """Yield the columns that rest on the same contracts, with those contracts (C,); applies: (C, K)."""
     patterns, group = np.unique(applies, axis=1, return_inverse=True)
     for number, used in enumerate(patterns.T):
@@ -268,7 +267,7 @@ def _same_contracts(applies: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarra
             yield np.flatnonzero(group.ravel() == number), used
 
 
-def _draws(n: int, n_resamples: int, step: int, rng: np.random.Generator) -> Iterator[tuple[int, np.ndarray]]:
+def _draws(n: int, n_resamples: int, step: int, rng: np.random.Generator) -> Iterator[tuple[int, Array]]:
     """Yield blocks of draws: the first draw's number, and how often each draw holds each contract, (step, n)."""
     for start in range(0, n_resamples, step):
         rows = min(step, n_resamples - start)
@@ -276,9 +275,7 @@ def _draws(n: int, n_resamples: int, step: int, rng: np.random.Generator) -> Ite
         yield start, np.bincount(drawn.ravel(), minlength=rows * n).reshape(rows, n).astype(float)
 
 
-def _shift_and_error(
-    counts: np.ndarray, residuals: np.ndarray, denominators: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
+def _shift_and_error(counts: Array, residuals: Array, denominators: Array) -> tuple[Array, Array]:
     """Return how far each draw's value is from the estimate, and that draw's standard error, both (draws, K).
 
     counts: (draws, n), how often a draw holds each contract. residuals, denominators: (P, n, K); a residual is the
@@ -311,13 +308,8 @@ def _shift_and_error(
 
 
 def _resampled_t(
-    counts: np.ndarray,
-    residuals: np.ndarray,
-    denominators: np.ndarray,
-    ratios: np.ndarray,
-    shares: np.ndarray,
-    whole: np.ndarray,
-) -> np.ndarray:
+    counts: Array, residuals: Array, denominators: Array, ratios: Array, shares: Array, whole: Array
+) -> Array:
     """Return |t| of each draw (draws, K), NaN without a standard error; whole: the standard errors in the data (K,)."""
     shift, error = _shift_and_error(counts, residuals, denominators)
     t = shift / error
@@ -327,5 +319,5 @@ def _resampled_t(
     return np.where((error > 0) & (whole > 0) & np.isfinite(t), np.abs(t), math.nan)
 
 
-def _logit(share: np.ndarray) -> np.ndarray:
+def _logit(share: Array) -> Array:
     return np.log(share / (1 - share))

@@ -21,16 +21,8 @@ import pandas as pd
 
 from cuadft.core.errors import InputError
 from cuadft.core.runs import CONSTANTS, NOT_TRAINED
-from cuadft.evaluation.bootstrap import (
-    INTERVAL_COLUMNS,
-    Interval,
-    Studentised,
-    as_columns,
-    check_resampling,
-    cluster_codes,
-    cluster_sums,
-    studentise,
-)
+from cuadft.evaluation import bootstrap
+from cuadft.evaluation.bootstrap import INTERVAL_COLUMNS, Interval, Studentised
 from cuadft.evaluation.metrics import WEIGHT_COLUMNS, metric_weights
 
 DELTA_COLUMNS = ["split", "baseline", "system", "metric", *INTERVAL_COLUMNS, "p", "p_holm", "detectable"]
@@ -78,7 +70,7 @@ def paired_delta(
     `bootstrap.check_resampling` refuses.
     """
     pairs = _pairs(_per_id(a, metric, "a"), _per_id(b, metric, "b"), metric, allow_partial)
-    return _deltas([pairs], n_resamples=n_resamples, seed=seed, confidence=confidence)[0]
+    return _deltas([pairs], n_resamples, seed, confidence)[0]
 
 
 def paired_deltas(
@@ -108,10 +100,10 @@ def paired_deltas(
     tables = {(name, metric): _per_id(part, metric, name) for name, part in parts.items() for metric in metrics}
     keys = [(a, b, metric) for a, b in pairs for metric in metrics]
     joined = [_pairs(tables[a, metric], tables[b, metric], metric, allow_partial) for a, b, metric in keys]
-    found = _deltas(joined, n_resamples=n_resamples, seed=seed, confidence=confidence)
+    found = _deltas(joined, n_resamples, seed, confidence)
     rows = [
         {"split": split, "baseline": a, "system": b, "metric": metric}
-        | as_columns(delta)
+        | bootstrap.as_columns(delta)
         | {"detectable": detectable_difference(delta.std_error, delta.n_clusters, critical=delta.critical)}
         for (a, b, metric), delta in zip(keys, found, strict=True)
     ]
@@ -219,36 +211,27 @@ def _same_contract(moved: pd.Series, where: str) -> None:
         )
 
 
-def _deltas(tables: Sequence[pd.DataFrame], *, n_resamples: int, seed: int, confidence: float) -> list[Delta]:
+def _deltas(tables: Sequence[pd.DataFrame], n_resamples: int, seed: int, confidence: float) -> list[Delta]:
     """Return b less a for each table of pairs, all with the same draws of contracts."""
-    check_resampling(n_resamples, confidence)
+    bootstrap.check_resampling(n_resamples, confidence)
     if not tables:
         return []
-    codes, n_contracts = cluster_codes(pd.concat([table["contract_a"] for table in tables]))
+    codes, n_contracts = bootstrap.cluster_codes(pd.concat([table["contract_a"] for table in tables]))
     tops, bottoms = np.zeros((2, 2, n_contracts, len(tables)))
     shares = []
     for k, table in enumerate(tables):
         here, codes = codes[: len(table)], codes[len(table) :]
         for part, side in enumerate("ba"):
-            value, weight = table[f"value_{side}"].to_numpy(), table[f"weight_{side}"].to_numpy()
-            tops[part, :, k], bottoms[part, :, k], _ = cluster_sums(value, weight, here, n_contracts)
+            rows = table[f"value_{side}"].to_numpy(), table[f"weight_{side}"].to_numpy()
+            tops[part, :, k], bottoms[part, :, k], _ = bootstrap.cluster_sums(*rows, here, n_contracts)
         both = table[["value_a", "value_b"]].to_numpy()
         shares.append(not ((both < 0) | (both > 1)).any())
-    found = studentise(tops, bottoms, n_resamples=n_resamples, seed=seed)
+    found = bootstrap.studentise(tops, bottoms, n_resamples=n_resamples, seed=seed)
     low, high, p = _bounds_and_p(found, np.array(shares), confidence)
-    critical = found.critical(confidence)
+    columns = np.stack([found.value, low, high, p, found.std_error, found.critical(confidence)], axis=1).tolist()
     return [
-        Delta(
-            value=float(found.value[k]),
-            low=float(low[k]),
-            high=float(high[k]),
-            n=len(table),
-            n_clusters=int(found.n_clusters[k]),
-            p=float(p[k]),
-            std_error=float(found.std_error[k]),
-            critical=float(critical[k]),
-        )
-        for k, table in enumerate(tables)
+        Delta(value, low, high, len(table), int(n_clusters), *test)
+        for table, n_clusters, (value, low, high, *test) in zip(tables, found.n_clusters, columns, strict=True)
     ]
 
 
@@ -294,12 +277,10 @@ def pairs_that_differ(deltas: pd.DataFrame, level: float, names: Mapping[str, st
         few, rest = (clear, "") if clear.sum() <= max(PAIRS_LISTED, (~clear).sum()) else (~clear, "all but ")
         listed = "; ".join(_higher(row) for row in sorted(rows[few].itertuples(), key=lambda row: -abs(row.value)))
         told = f": {rest}{listed}" if listed and clear.any() else ""
-        if len(rows) > 1:
-            many = f"{clear.sum()} of {len(rows)} pairs of systems differ"
-            corrected = f" (Holm over {len(rows)}, {100 * level:g} %)"
-        else:
-            many, corrected = f"the one pair of systems {'differs' if clear.any() else 'does not differ'}", ""
-        lines.append(f"By {names.get(metric, metric)}, {many} by more than the noise{corrected}{told}.")
+        lines.append(
+            f"By {names.get(metric, metric)}, {clear.sum()} of {len(rows)} pairs of systems differ by more than the "
+            f"noise (Holm over {len(rows)}, {100 * level:g} %){told}."
+        )
     return lines
 
 

@@ -12,8 +12,9 @@ a prediction without p_exists, a quote's p of exactly 1 is a filler and no proba
 
 Every function takes the rows of one split and one seed, of one or several systems, as in `predictions/*.jsonl`, and
 counts a row of weight w as w rows. n is the number of questions (or quotes) that the rows stand for, rounded. Intervals
-resample contracts (`bootstrap.ratio_intervals`). All raise InputError on a malformed row, a system that answers a
-question twice, a p_exists outside 0 to 1, and as `bootstrap.check_resampling`.
+resample contracts; n_resamples (2000 unless given), seed (7) and confidence (0.95) are those of
+`bootstrap.ratio_intervals`. All raise InputError on a malformed row, a system that answers a question twice, a p_exists
+outside 0 to 1, and as `bootstrap.check_resampling`.
 """
 
 from __future__ import annotations
@@ -28,7 +29,14 @@ import numpy as np
 import pandas as pd
 
 from cuadft.core.errors import InputError
-from cuadft.evaluation.bootstrap import Interval, check_resampling, cluster_codes, cluster_sums, ratio_intervals
+from cuadft.evaluation.bootstrap import (
+    Interval,
+    as_columns,
+    check_resampling,
+    cluster_codes,
+    cluster_sums,
+    ratio_intervals,
+)
 from cuadft.evaluation.metrics import CACHED_SPANS, SPAN_MATCH_FROM, is_missing, span_jaccard
 from cuadft.evaluation.official import check_row, shown_quotes
 from cuadft.evaluation.text_scores import AnswerComparison, PreparedText, is_refusal
@@ -65,9 +73,7 @@ THRESHOLDS = tuple(round(n / 20, 2) for n in range(21))
 # --- are the probabilities true?
 
 
-def calibration_table(
-    predictions: Predictions, *, n_resamples: int = 2000, seed: int = 7, confidence: float = 0.95
-) -> pd.DataFrame:
+def calibration_table(predictions: Predictions, **resampling: Any) -> pd.DataFrame:
     """Return one row per system and kind of probability, with the columns `CALIBRATION_COLUMNS`.
 
     of: a key of `STATEMENTS`: p_exists of every question, p of the best shown quote of every answered question, p of
@@ -90,28 +96,26 @@ def calibration_table(
     treats rows as independent. An ece near it shows no error. Measured coverage of the intervals of auc, ece and
     brier_skill at 95 %, with 10 to 60 contracts of 40 questions and a system that is too certain: 94 to 98 %.
     """
-    settings = _checked_settings(n_resamples, seed, confidence)
+    settings = _checked(**resampling)
     rows = [_calibration_row(part, settings) for part in _stated_parts(predictions)]
     return pd.DataFrame(rows, columns=CALIBRATION_COLUMNS)
 
 
-def reliability(
-    predictions: Predictions, *, n_resamples: int = 2000, seed: int = 7, confidence: float = 0.95
-) -> pd.DataFrame:
+def reliability(predictions: Predictions, **resampling: Any) -> pd.DataFrame:
     """Return the bins of the reliability diagram: one row per system, kind of probability and bin (`BIN_COLUMNS`).
 
     bin: from 1; the bins are those of ece, see `calibration_table`. probability: the mean in the bin; share: how much
     of it is true, with its interval low to high; n: the weight in the bin, rounded. A calibrated system has share =
     probability in every bin.
     """
-    settings, rows = _checked_settings(n_resamples, seed, confidence), []
+    settings, rows = _checked(**resampling), []
     for part in _stated_parts(predictions):
         bins = equal_bins(part.p, part.weight)
         inside = [part.weight * (bins == number) for number in range(bins.max() + 1)]
         found = _intervals(part, [(part.true, weight, True) for weight in inside], settings)
         for number, (weight, interval) in enumerate(zip(inside, found, strict=True), 1):
             row = {"system": part.system, "of": part.of, "bin": number, "share": interval.value}
-            rows.append(row | {"probability": np.average(part.p, weights=weight)} | _bounds(interval))
+            rows.append(row | {"probability": np.average(part.p, weights=weight)} | as_columns(interval))
     return pd.DataFrame(rows, columns=BIN_COLUMNS)
 
 
@@ -150,11 +154,15 @@ def _stated_parts(predictions: Predictions) -> Iterator[_Part]:
             stated = [(p, *pair) for p in rows for pair in _statements(p, of)]
             known = [(p, said, true) for p, said, true in stated if said is not None]
             if known:
-                columns = (np.array(column, float) for column in zip(*[one[1:] for one in known], strict=True))
-                weight = np.array([_weight(p) for p, *_ in known])
                 without = sum(_weight(p) for p, said, _ in stated if said is None)
-                codes = cluster_codes([p["contract"] for p, *_ in known])
-                yield _Part(system, of, *columns, weight, *codes, without)
+                yield _part(system, of, known, without)
+
+
+def _part(system: str, of: str, stated: Sequence[tuple[Mapping[str, Any], float, bool]], without: float = 0) -> _Part:
+    """Return rows with their probabilities and truths as one part."""
+    rows, p, true = zip(*stated, strict=True)
+    weight, codes = np.array([_weight(row) for row in rows]), cluster_codes([row["contract"] for row in rows])
+    return _Part(system, of, np.array(p, float), np.array(true, float), weight, *codes, without)
 
 
 def _statements(p: Mapping[str, Any], of: str) -> list[tuple[float | None, bool]]:
@@ -227,9 +235,7 @@ def _error_by_chance(p: np.ndarray, weight: np.ndarray, bins: np.ndarray, seed: 
 # --- do they tell right from wrong?
 
 
-def risk_coverage(
-    predictions: Predictions, *, points: int = 50, n_resamples: int = 2000, seed: int = 7, confidence: float = 0.95
-) -> pd.DataFrame:
+def risk_coverage(predictions: Predictions, *, points: int = 50, **resampling: Any) -> pd.DataFrame:
     """Return the errors made if only the most certain questions are decided, most certain first (`CURVE_COLUMNS`).
 
     of "exists": the decision of a question is whether the system answered it; its certainty is p_exists if answered and
@@ -246,14 +252,14 @@ def risk_coverage(
     """
     if points < 1:
         raise InputError(f"Invalid number {points!r} of points of a curve: give a whole number from 1, such as 50.")
-    settings, rows = _checked_settings(n_resamples, seed, confidence), []
+    settings, rows = _checked(**resampling), []
     for system, asked in rows_by_system(predictions).items():
         own = [p for p in asked if not has_failed(p)]
         total = sum(map(_weight, own))
         for of in ("exists", "best_quote"):
             decided = [(p, *decision) for p in own if (decision := _decision(p, of)) is not None]
             if decided:
-                part = _decided_part(system, of, decided)
+                part = _part(system, of, decided)
                 rows += _curve_rows(part, _constant_risk(part, decided), total, points, settings)
     return pd.DataFrame(rows, columns=CURVE_COLUMNS)
 
@@ -267,14 +273,6 @@ def _decision(p: Mapping[str, Any], of: str) -> tuple[float, bool] | None:
     shown = shown_quotes(p) if answered else []
     given = stated_p(shown[0], p) if shown else None
     return None if given is None else (given, not is_right(shown[0]["text"], p))
-
-
-def _decided_part(system: str, of: str, decided: Sequence[tuple[Mapping[str, Any], float, bool]]) -> _Part:
-    certainty, error, weight = (
-        np.array(column, float) for column in zip(*[(c, e, _weight(p)) for p, c, e in decided], strict=True)
-    )
-    codes = cluster_codes([p["contract"] for p, *_ in decided])
-    return _Part(system, of, certainty, error, weight, *codes, 0.0)
 
 
 def _constant_risk(part: _Part, decided: Sequence[tuple[Mapping[str, Any], float, bool]]) -> float:
@@ -299,18 +297,13 @@ def _curve_rows(
     return [
         shared
         | {"coverage": decided[number] / total, "risk": interval.value, "certainty": -levels[number]}
-        | _bounds(interval)
+        | as_columns(interval)
         for number, interval in zip(kept, found, strict=True)
     ]
 
 
 def operating_points(
-    predictions: Predictions,
-    *,
-    thresholds: Sequence[float] = THRESHOLDS,
-    n_resamples: int = 2000,
-    seed: int = 7,
-    confidence: float = 0.95,
+    predictions: Predictions, *, thresholds: Sequence[float] = THRESHOLDS, **resampling: Any
 ) -> pd.DataFrame:
     """Return false answers, false refusals and quote F1 at thresholds on p_exists (`POINT_COLUMNS`).
 
@@ -321,14 +314,14 @@ def operating_points(
     questions with a candidate lie below it; NaN where no single threshold gives the system's own decisions. A threshold
     that is chosen by this table must be chosen on dev questions.
     """
-    settings, rows = _checked_settings(n_resamples, seed, confidence), []
+    settings, rows = _checked(**resampling), []
     prepare = lru_cache(CACHED_SPANS)(PreparedText)
     for system, asked in rows_by_system(predictions).items():
         own = [p for p in asked if not is_missing(p.get("p_exists"))]
         if not own:
             continue
         without = round(sum(map(_weight, asked)) - sum(map(_weight, own)))
-        part = _decided_part(system, "exists", [(p, p["p_exists"], bool(p["answers"])) for p in own])
+        part = _part(system, "exists", [(p, p["p_exists"], bool(p["answers"])) for p in own])
         can_answer, f1 = np.array([_candidate_score(p, prepare) for p in own], float).T
         failed, shared = np.array([has_failed(p) for p in own]), {"in_use": _threshold_in_use(own, can_answer)}
         columns, named = [], []
@@ -338,7 +331,7 @@ def operating_points(
             named += [{"threshold": threshold, "measure": name} for name in measured]
         shared |= {"system": system, "without": without}
         found = _intervals(part, columns, settings)
-        rows += [shared | name | {"value": i.value} | _bounds(i) for name, i in zip(named, found, strict=True)]
+        rows += [shared | name | as_columns(i) for name, i in zip(named, found, strict=True)]
     return pd.DataFrame(rows, columns=POINT_COLUMNS)
 
 
@@ -390,7 +383,7 @@ def rows_by_system(predictions: Predictions) -> dict[str, list[Mapping[str, Any]
     return found
 
 
-def _checked_settings(n_resamples: int, seed: int, confidence: float) -> dict[str, Any]:
+def _checked(n_resamples: int = 2000, seed: int = 7, confidence: float = 0.95) -> dict[str, Any]:
     check_resampling(n_resamples, confidence)
     return {"n_resamples": n_resamples, "seed": seed, "confidence": confidence}
 
@@ -405,10 +398,6 @@ def _intervals(
         tops[:, k], bottoms[:, k], applies = cluster_sums(values, weights, part.codes, part.n_contracts)
         counts.append(round(part.weight[applies].sum()))
     return ratio_intervals(tops, bottoms, counts, [share for *_, share in columns], **settings)
-
-
-def _bounds(interval: Interval) -> dict[str, float | int]:
-    return {"low": interval.low, "high": interval.high, "n": interval.n, "n_contracts": interval.n_clusters}
 
 
 def _weight(p: Mapping[str, Any]) -> float:

@@ -22,15 +22,7 @@ _COVERS = ("coverage_f1", "coverage_recall")
 # Metrics that are 0 or 1 on any contracts.
 SETTLED = {ALWAYS_REFUSES: (*_WHETHER, *_WHAT, *_COVERS), TOP_PASSAGE: (*_WHETHER, "verbatim")}
 OF_AN_ANSWER = (
-    "spans",
-    "quotes",
-    "passages",
-    "error",
-    "prompt_tokens",
-    "fingerprint",
-    "p_exists",
-    "p_search",
-    "calibrated",
+    *("spans", "quotes", "passages", "error", "prompt_tokens", "fingerprint", "p_exists", "p_search", "calibrated"),
 )
 
 
@@ -54,15 +46,13 @@ def constant_answers(predictions: Sequence[Mapping[str, Any]], texts: Mapping[st
             asked[key] = p
     refusals = [_answer(p, ALWAYS_REFUSES, NO_CLAUSE, []) for p in asked.values()]
     sent = {(p["split"], p.get("seed")) for p in asked.values() if p.get("passages")}
-    quoted = [_quotes_first_passage(p, texts) for p in asked.values() if (p["split"], p.get("seed")) in sent]
+    quoted = []
+    for p in asked.values():
+        if (p["split"], p.get("seed")) in sent:  # a question for which nothing was found is refused
+            first = list(p.get("passages") or [])[:1]
+            answer = texts[p["contract"]][first[0]["start"] : first[0]["end"]] if first else NO_CLAUSE
+            quoted.append(_answer(p, TOP_PASSAGE, answer, first))
     return refusals + quoted
-
-
-def _quotes_first_passage(p: Mapping[str, Any], texts: Mapping[str, str]) -> dict[str, Any]:
-    """Return the best passage as the answer; a question for which nothing was found is refused."""
-    first = list(p.get("passages") or [])[:1]
-    answer = texts[p["contract"]][first[0]["start"] : first[0]["end"]] if first else NO_CLAUSE
-    return _answer(p, TOP_PASSAGE, answer, first)
 
 
 def _answer(p: Mapping[str, Any], system: str, answer: str, passages: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -17,6 +17,7 @@ import numpy as np
 from cuadft.core.errors import InputError
 from cuadft.data.passages import Passage
 
+PER_CONTRACT = 16  # most passages of one contract
 PASSAGE_BUDGET = 960  # passages embedded in all: about half a minute on two CPU cores
 FEWEST_PASSAGES = 4  # of a contract; before fewer are taken, contracts are left out
 DRIFT_BELOW = 0.05  # below this p the sentence speaks of drift
@@ -31,9 +32,7 @@ def measure_drift(
     incoming: Sequence[Passage],
     reference: Sequence[Passage],
     *,
-    per_contract: int = 16,
     permutations: int = 999,
-    budget: int = PASSAGE_BUDGET,
     seed: int,
 ) -> dict[str, Any]:
     """Test whether incoming and earlier contracts were drawn from the same source, by the MMD of their passages.
@@ -44,30 +43,35 @@ def measure_drift(
     compared with its own contract. p = (1 + splits at least as far apart) / (1 + permutations) over random splits of
     the whole contracts.
 
-    per_contract: most passages of one contract, drawn by `seed`. If that makes more than `budget` passages in all,
-    every contract gives fewer; rather than fewer than four of each, only some contracts are drawn. An incoming
+    At most `PER_CONTRACT` passages of one contract take part, drawn by `seed`. If that makes more than `PASSAGE_BUDGET`
+    in all, every contract gives fewer; rather than fewer than four of each, only some contracts are drawn. An incoming
     contract that is among the earlier ones is not new: it is left out and counted (`known`).
 
     Returned: mmd2 (may be negative), p, limit (95 % of the random splits lie below), n_incoming and n_reference
     (contracts compared), known, passages, per_contract, nearest and farthest (up to three incoming contracts, each as
     {"contract", "similarity"}, the mean kernel with the past, 0 to 1), reason (None). With fewer than two contracts
-    on a side mmd2, p and limit are None and `reason` says so. Raises InputError on settings out of range.
+    on a side mmd2, p and limit are None and `reason` says so. Raises InputError on permutations below 1.
     """
-    for name, value in {"per_contract": per_contract, "permutations": permutations, "budget": budget}.items():
-        if value < 1:
-            raise InputError(f"Invalid {name} {value!r}: give a whole number from 1.")
+    if permutations < 1:
+        raise InputError(f"Invalid permutations {permutations!r}: give a whole number from 1.")
     arrived, old = _by_contract(incoming), _by_contract(reference)
     new = {title: own for title, own in arrived.items() if title not in old}
     known = len(arrived) - len(new)
+    found = {"mmd2": None, "p": None, "limit": None, "n_incoming": len(new), "n_reference": len(old), "known": known}
     if min(len(new), len(old)) < 2:
-        return _not_tested(len(new), len(old), known)
-    new, old, each = _within_budget(new, old, per_contract, budget, seed)
+        reason = f"needs two contracts on either side, got {len(new)} new and {len(old)} earlier"
+        return found | {"passages": 0, "per_contract": 0, "nearest": [], "farthest": [], "reason": reason}
+    new, old, each = _within_budget(new, old, PER_CONTRACT, PASSAGE_BUDGET, seed)
     kernel = _contract_kernel(encode, [*new.values(), *old.values()])
-    ranked = _ranked_by_similarity(list(new), kernel[: len(new), len(new) :].mean(1))
-    return _permutation_test(kernel, len(new), permutations, seed) | {
+    likeness = dict(zip(new, kernel[: len(new), len(new) :].mean(1).tolist(), strict=True))
+    ranked = [
+        {"contract": title, "similarity": round(likeness[title], 4)}
+        for title in sorted(likeness, key=lambda title: (-likeness[title], title))
+    ]
+    return found | {
+        **_permutation_test(kernel, len(new), permutations, seed),
         "n_incoming": len(new),
         "n_reference": len(old),
-        "known": known,
         "passages": sum(map(len, [*new.values(), *old.values()])),
         "per_contract": each,
         "nearest": ranked[:CONTRACTS_NAMED],
@@ -76,36 +80,20 @@ def measure_drift(
     }
 
 
-def _not_tested(n_new: int, n_old: int, known: int) -> dict[str, Any]:
-    """Return a measurement without a result, which says why there is none."""
-    return {
-        "mmd2": None,
-        "p": None,
-        "limit": None,
-        "n_incoming": n_new,
-        "n_reference": n_old,
-        "known": known,
-        "passages": 0,
-        "per_contract": 0,
-        "nearest": [],
-        "farthest": [],
-        "reason": f"needs two contracts on either side, got {n_new} new and {n_old} earlier",
-    }
-
-
 def drift_sentence(found: dict[str, Any]) -> str:
     """Return what a measurement says, in one or two sentences."""
     if found["p"] is None:
         return f"Drift was not tested: {found['reason']}."
+    differ = found["p"] < DRIFT_BELOW
     says = (
         "the new contracts differ from the earlier ones by more than chance"
-        if found["p"] < DRIFT_BELOW
-        else "no difference between new and earlier contracts beyond chance"
+        if differ
+        else "no difference beyond chance"
     )
-    basis = f"{found['passages']:,} passages of {found['n_incoming']} new and {found['n_reference']} earlier contracts"
     return (
         f"MMD² = {found['mmd2']:.4f} (95% of random splits below {found['limit']:.4f}), p = {found['p']:.3f}, from "
-        f"{basis}: {says}. Least like the past: {found['farthest'][0]['contract']}."
+        f"{found['passages']:,} passages of {found['n_incoming']} new and {found['n_reference']} earlier contracts: "
+        f"{says}. Least like the past: {found['farthest'][0]['contract']}."
     )
 
 
@@ -179,8 +167,3 @@ def _mmd2(kernel: np.ndarray, splits: np.ndarray) -> np.ndarray:
     touching = splits @ apart.sum(1)  # pairs with the new side: those within it, and those across
     across = touching - within
     return within / (m * (m - 1)) + (apart.sum() - touching - across) / (n * (n - 1)) - 2 * across / (m * n)
-
-
-def _ranked_by_similarity(titles: Sequence[str], similarity: np.ndarray) -> list[dict[str, Any]]:
-    order = sorted(range(len(titles)), key=lambda i: (-similarity[i], titles[i]))
-    return [{"contract": titles[i], "similarity": round(float(similarity[i]), 4)} for i in order]

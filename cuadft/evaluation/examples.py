@@ -16,28 +16,19 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from zlib import crc32
 
+import numpy as np
 import pandas as pd
 
 from cuadft.core.errors import InputError
 from cuadft.data.rows import contract_records
 from cuadft.evaluation import metrics
-from cuadft.evaluation.excerpts import (
-    ExcerptPage,
-    LabelledLine,
-    Piece,
-    SideBlock,
-    SideBySide,
-    SideCell,
-    excerpt,
-    mark_shared,
-    shorten,
-)
+from cuadft.evaluation.excerpts import ExcerptPage, LabelledLine, Piece, excerpt, gold_lines, mark_shared, shorten
 from cuadft.evaluation.metrics import METRICS
 from cuadft.evaluation.scoreboard import FAULTS, classify_faults, describe_fault
 from cuadft.evaluation.text_scores import token_f1
@@ -46,14 +37,26 @@ from cuadft.evaluation.verdicts import gold_texts, has_failed
 Predictions = Sequence[Mapping[str, Any]]
 
 LONGEST_ANSWER = 500  # characters shown of an answer, a gold span, an error or a judge's reason
-GOLDS_SHOWN = 3
+LONGEST_CHANGED = 400  # characters shown of an answer or a gold span in a comparison
+UNSENT_SHOWN = 3  # gold spans that no passage touches
 CHANGE_KINDS = ("unchanged", "better", "worse", "same_score", "unscored", "unpaired")
+COUNTED = {  # what is counted of a method's changes -> in words
+    "unchanged": "as before",
+    "better": "better",
+    "worse": "worse",
+    "same_score": "in other words with the same score",
+    "unscored": "changed without a score",
+    "unpaired": "in one of the two only",
+    "failed_before": "failed before",
+    "failed_after": "failed after",
+}
+PAIRED_BY = ["split", "seed", "id"]
+OF_THE_QUESTION = ["contract", "category", "question", "answers"]
 SAME_IN_BOTH = ("contract", "question", "answers")  # what must not differ between two predictions of one row
 CHANGE_COLUMNS = (
     "method baseline metric split seed id contract category question golds answer_before answer_after failed_before "
     "failed_after before after gain kind"
 ).split()
-LONGEST_CELL = 400  # characters of an answer or a gold span in a comparison
 
 
 @dataclass(frozen=True)
@@ -74,27 +77,28 @@ def pick_worst(
     split: str = "test",
     metric: str = "f1",
     n: int = 4,
-    kinds: Sequence[str] = tuple(FAULTS),
-    fine_from: float = 0.5,
 ) -> list[Example]:
     """Return up to `n` wrong answers of one system: kinds in turn, the commonest first, new categories before others.
 
     frame: from `score_predictions`, with the judge's columns if there are any; predictions: what the frame was made of;
-    metric, fine_from: as in `scoreboard.classify_faults`. Within a kind and category the lowest value comes first. The
-    order of the rows makes no difference. Raises InputError on an unknown system, split or kind, and on a row without
-    its prediction.
+    metric: as in `scoreboard.classify_faults`. Within a kind and category the lowest value comes first. The order of
+    the rows makes no difference. Raises InputError on an unknown system or split, and on a row without its prediction.
     """
-    unknown = [kind for kind in kinds if kind not in FAULTS]
-    if unknown:
-        raise InputError(f"Invalid kind of fault {unknown[0]!r}: choose from {', '.join(FAULTS)}.")
     known = [f"{s} on {d}" for s, d in frame[["system", "split"]].drop_duplicates().itertuples(index=False)]
     rows = frame[(frame["system"] == system) & (frame["split"] == split)]
     if not len(rows):
-        known = ", ".join(known) or "none"
-        raise InputError(f"No rows of system {system!r} on split {split!r}: choose from {known}.")
-    rows = rows.assign(fault=classify_faults(rows, metric, fine_from=fine_from))
+        names = ", ".join(known) or "none"
+        raise InputError(f"No rows of system {system!r} on split {split!r}: choose from {names}.")
+    rows = rows.assign(fault=classify_faults(rows, metric))
+    turns = sorted(FAULTS, key=lambda kind: -int((rows["fault"] == kind).sum()))
+
+    def rank(row: Mapping[str, Any], seen: Counter[tuple[str, str]]) -> tuple:
+        kind, value = row["fault"], -1.0 if math.isnan(row[metric]) else row[metric]
+        where = seen["category", row["category"]], seen["contract", row["contract"]]
+        return seen["fault", kind], turns.index(kind), *where, value
+
     by_key = {_row_key(p): p for p in predictions}
-    chosen = _spread_over_faults(rows[rows["fault"].isin(list(kinds))].to_dict("records"), metric, n)
+    chosen = _spread(rows[rows["fault"].isin(list(FAULTS))].to_dict("records"), n, rank, once=True)
     missing = [row["id"] for row in chosen if _row_key(row) not in by_key]
     if missing:
         raise InputError(f"Row {missing[0]!r} of {system!r} has no prediction: pass those that made the frame.")
@@ -104,9 +108,8 @@ def pick_worst(
 def worst_texts(run: Path, examples: Sequence[Example]) -> dict[str, str]:
     """Return the texts of the examples' contracts, title -> text, from the run folder."""
     wanted = {e.prediction["contract"] for e in examples}
-    if not wanted:
-        return {}
-    return {r["title"]: r["text"] for r in contract_records(Path(run)) if r["title"] in wanted}
+    records = contract_records(Path(run)) if wanted else []
+    return {r["title"]: r["text"] for r in records if r["title"] in wanted}
 
 
 def show_worst(
@@ -121,7 +124,8 @@ def show_worst(
     cards = []
     for number, example in enumerate(examples, 1):
         p = example.prediction
-        name, cause = describe_fault(example.fault, recall=_number(example.row.get("char_recall")))
+        recall = example.row.get("char_recall")
+        name, cause = describe_fault(example.fault, recall=math.nan if recall is None else float(recall))
         text = texts.get(p["contract"])
         if text is not None:
             _check_gold_spans(p, text)
@@ -146,15 +150,13 @@ def changed_answers(
     if metric not in METRICS:
         raise InputError(f"Unknown metric {metric!r}: choose from {', '.join(METRICS)}.")
     baseline = " + ".join(sorted({str(p.get("system", "before")) for p in before})) or "before"
-    old, old_scores = _predictions_by_key(before, baseline), _scores_by_key(before, scores, metric)
-    rows: list[dict[str, Any]] = []
+    old, parts = _scored_answers(before, baseline, scores, metric), []
     for method, predictions in after.items():
-        new, new_scores = _predictions_by_key(predictions, method), _scores_by_key(predictions, scores, metric)
-        for key in [*old, *(k for k in new if k not in old)]:
-            scores_of_both = old_scores.get(key, math.nan), new_scores.get(key, math.nan)
-            row = _changed_row(old.get(key), new.get(key), *scores_of_both, metric)
-            rows.append({"method": method, "baseline": baseline, "metric": metric} | row)
-    return pd.DataFrame(rows, columns=CHANGE_COLUMNS)
+        new = _scored_answers(predictions, method, scores, metric)
+        both = old.merge(new, on=PAIRED_BY, how="outer", suffixes=("_before", "_after"), indicator="side")
+        parts.append(_changes(both, metric).assign(method=method))
+    table = pd.concat(parts) if parts else pd.DataFrame(columns=CHANGE_COLUMNS)
+    return table.assign(baseline=baseline, metric=metric).reset_index(drop=True)[CHANGE_COLUMNS]
 
 
 def change_counts(table: pd.DataFrame) -> pd.DataFrame:
@@ -165,26 +167,13 @@ def change_counts(table: pd.DataFrame) -> pd.DataFrame:
     lines = []
     for method, rows in table.groupby("method", sort=False):
         paired = rows[rows["kind"] != "unpaired"]
-        kinds = rows["kind"].value_counts()
-        scored = paired[paired["gain"].notna()]
         lines.append(
             {"method": method, "questions": len(paired), "contracts": paired["contract"].nunique()}
-            | {kind: int(kinds.get(kind, 0)) for kind in CHANGE_KINDS}
-            | {name: int(paired[name].sum()) for name in ("failed_before", "failed_after")}
-            | {name: scored[name].mean() for name in ("before", "after", "gain")}
+            | rows["kind"].value_counts().reindex(CHANGE_KINDS, fill_value=0).to_dict()
+            | paired[["failed_before", "failed_after"]].sum().astype(int).to_dict()
+            | paired.dropna(subset="gain")[["before", "after", "gain"]].mean().to_dict()
         )
-    names = [
-        "method",
-        "questions",
-        "contracts",
-        *CHANGE_KINDS,
-        "failed_before",
-        "failed_after",
-        "before",
-        "after",
-        "gain",
-    ]
-    return pd.DataFrame(lines, columns=names)
+    return pd.DataFrame(lines)
 
 
 def pick_changes(table: pd.DataFrame, n: int = 2) -> pd.DataFrame:
@@ -197,59 +186,55 @@ def pick_changes(table: pd.DataFrame, n: int = 2) -> pd.DataFrame:
     if n < 1:
         raise InputError(f"Invalid number {n} of examples: give a whole number from 1.")
     parts = [table.iloc[:0]]
+
+    def rank(row: Mapping[str, Any], seen: Counter[tuple[str, str]]) -> tuple:
+        where = seen["contract", row["contract"]], seen["category", row["category"]]
+        return -round(abs(row["gain"]), 9), *where
+
     for _, rows in table.groupby("method", sort=False):
         sides = [rows[rows["kind"] == kind] for kind in ("better", "worse")]
         size = min(n, min(map(len, sides)) or max(map(len, sides)))
-        parts += [side.loc[_largest_gains(side, size)] for side in sides]
+        parts += [pd.DataFrame(_spread(side.to_dict("records"), size, rank), columns=table.columns) for side in sides]
     return pd.concat(parts)
 
 
-def show_changes(table: pd.DataFrame, *, n: int = 2) -> SideBySide:
-    """Return the largest changes of each method side by side: question, gold spans, the answer before and after.
+def show_changes(table: pd.DataFrame, *, n: int = 2) -> ExcerptPage:
+    """Return the largest changes of each method: question, gold spans, the answer before and after.
 
-    A sentence above them says how many answers changed; words of an answer that stand in a gold span are marked.
+    A card before them says how many answers changed; words of an answer that stand in a gold span are marked.
     """
-    chosen = pick_changes(table, n)
-    blocks = []
+    chosen, cards = pick_changes(table, n), []
     for line in change_counts(table).to_dict("records"):
         rows = chosen[chosen["method"] == line["method"]].to_dict("records")
         baseline, metric = table.loc[table["method"] == line["method"], ["baseline", "metric"]].iloc[0]
-        columns = ["Question", "Gold", f"Before ({baseline})", f"After ({line['method']})"]
-        heading, text = f"{line['method']} against {baseline}", _changes_text(line, rows, METRICS[metric][0])
-        blocks.append(SideBlock(heading, text, columns, [_change_cells(row) for row in rows]))
-    return SideBySide(blocks, "words of a gold span")
+        cards.append((f"{line['method']} against {baseline}", _count_lines(line, rows, METRICS[metric][0])))
+        cards += [(f"{row['method']}: {row['kind']}", _change_lines(row)) for row in rows]
+    return ExcerptPage(cards, [Piece("words of a gold span", gold=True)], "Nothing to compare.")
 
 
 def _row_key(row: Mapping[str, Any]) -> tuple[str, str, int, str]:
     return row["system"], row["split"], int(row.get("seed") or 0), row["id"]
 
 
-def _spread_over_faults(rows: list[dict[str, Any]], metric: str, n: int) -> list[dict[str, Any]]:
-    """Choose n rows of different ids, one kind of fault after the other."""
-    left = {kind: [row for row in rows if row["fault"] == kind] for kind in FAULTS}
-    turns = sorted(FAULTS, key=lambda kind: -len(left[kind]))
-    seen: Counter[tuple[str, str]] = Counter()
-    chosen: list[dict[str, Any]] = []
-    while len(chosen) < n and any(left.values()):
-        for kind in [k for k in turns if left[k]][: n - len(chosen)]:
-            best = min(left[kind], key=lambda row: _spread_rank(row, metric, seen), default=None)
-            if best is None:
-                continue
-            chosen.append(best)
-            seen.update([("category", best["category"]), ("contract", best["contract"])])
-            left = {k: [row for row in part if row["id"] != best["id"]] for k, part in left.items()}
+def _spread(
+    rows: list[dict[str, Any]], n: int, rank: Callable[[Mapping[str, Any], Counter], tuple], *, once: bool = False
+) -> list[dict[str, Any]]:
+    """Choose n rows, one after the other: always the one of lowest rank, given what was chosen so far.
+
+    rank: of a row, and how often each fault, contract and category was chosen. once: an id is chosen once.
+    """
+    left, chosen, seen = rows, [], Counter()
+
+    def place(row: Mapping[str, Any]) -> tuple:
+        # The checksum draws evenly among equal rows; by id the first contract of the alphabet would always win.
+        return *rank(row, seen), crc32(row["id"].encode()), row["id"], row["split"], int(row.get("seed") or 0)
+
+    while left and len(chosen) < n:
+        best = min(left, key=place)
+        chosen.append(best)
+        seen.update((name, best.get(name)) for name in ("fault", "contract", "category"))
+        left = [row for row in left if row is not best and not (once and row["id"] == best["id"])]
     return chosen
-
-
-def _spread_rank(row: Mapping[str, Any], metric: str, seen: Counter[tuple[str, str]]) -> tuple:
-    value = -1.0 if math.isnan(row[metric]) else row[metric]
-    # The checksum draws evenly among equal rows; by id the first contract of the alphabet would always win.
-    tie = (crc32(row["id"].encode()), row["id"], int(row.get("seed") or 0))
-    return seen["category", row["category"]], seen["contract", row["contract"]], value, *tie
-
-
-def _number(value: Any) -> float:
-    return math.nan if value is None else float(value)
 
 
 def _check_gold_spans(p: Mapping[str, Any], text: str) -> None:
@@ -264,11 +249,6 @@ def _check_gold_spans(p: Mapping[str, Any], text: str) -> None:
 def _answer_lines(example: Example) -> list[LabelledLine]:
     """Return the lines on question, gold spans, answer and verdict."""
     p, row = example.prediction, example.row
-    golds = [shorten(a["text"], LONGEST_ANSWER) for a in p["answers"]]
-    labels = ["Gold"] if len(golds) == 1 else [f"Gold {n}" for n in range(1, GOLDS_SHOWN + 1)]
-    shown = [(label, [Piece(gold, gold=True)]) for label, gold in zip(labels, golds)]
-    if len(golds) > GOLDS_SHOWN:
-        shown.append(("Gold", [Piece(f"{len(golds) - GOLDS_SHOWN} more spans")]))
     label = METRICS[example.metric][0]
     who = f"{p['system']} on {p['split']}" + (f", seed {p['seed']}" if p.get("seed") else "")
     lines = [
@@ -282,7 +262,7 @@ def _answer_lines(example: Example) -> list[LabelledLine]:
         ("Judgement failed", row.get("judge_error")),
     ]
     told = [(name, [Piece(shorten(text, LONGEST_ANSWER))]) for name, text in lines if isinstance(text, str) and text]
-    return told[:2] + (shown or [("Gold", [Piece("none: the contract has no such clause")])]) + told[2:]
+    return told[:2] + gold_lines([a["text"] for a in p["answers"]], LONGEST_ANSWER) + told[2:]
 
 
 def _passage_lines(p: Mapping[str, Any], text: str | None, around: int, limit: int) -> list[LabelledLine]:
@@ -292,144 +272,98 @@ def _passage_lines(p: Mapping[str, Any], text: str | None, around: int, limit: i
         return [("Passages", [Piece("not recorded" if sent is None else "the contract's text is not at hand")])]
     gold = [(a["start"], a["start"] + len(a["text"])) for a in p["answers"]]
     cited = [tuple(span) for span in p.get("spans") or ()]
-    lines: list[tuple[int, LabelledLine]] = []
-    for rank, passage in enumerate(sent):
+    lines = []
+    for rank, passage in enumerate(sent, 1):
         pieces = excerpt(text, passage["start"], passage["end"], gold=gold, cited=cited, around=around)
-        label = f"Passage {rank + 1} of {len(sent)}, characters {passage['start']:,}–{passage['end']:,}"
-        label += "" if passage.get("read", True) else ", not read"
-        lines.append((not any(piece.gold or piece.cited for piece in pieces), (label, pieces)))
-    kept = sorted(sorted(range(len(lines)), key=lambda i: (lines[i][0], i))[:limit])
-    shown = [lines[i][1] for i in kept]
-    if len(kept) < len(lines):
-        shown.append(("Passages", [Piece(f"{len(lines) - len(kept)} more, not shown")]))
+        label = f"Passage {rank} of {len(sent)}, characters {passage['start']:,}–{passage['end']:,}"
+        lines.append((label + ("" if passage.get("read", True) else ", not read"), pieces))
+    marked_first = sorted(lines, key=lambda line: not any(piece.gold or piece.cited for piece in line[1]))
+    shown = [line for line in lines if line in marked_first[:limit]]
+    if len(shown) < len(lines):
+        shown.append(("Passages", [Piece(f"{len(lines) - len(shown)} more, not shown")]))
     unsent = [(a, b) for a, b in gold if not any(s["start"] < b and a < s["end"] for s in sent)]
     return shown + [
         (f"Not sent, characters {a:,}–{b:,}", excerpt(text, 0, len(text), gold=[(a, b)], around=around))
-        for a, b in unsent[:GOLDS_SHOWN]
+        for a, b in unsent[:UNSENT_SHOWN]
     ]
 
 
-def _prediction_key(row: Mapping[str, Any]) -> tuple[str, int, str]:
-    return str(row["split"]), int(row.get("seed") or 0), row["id"]
-
-
-def _predictions_by_key(predictions: Predictions, name: str) -> dict[tuple[str, int, str], Mapping[str, Any]]:
+def _scored_answers(predictions: Predictions, name: str, scores: pd.DataFrame | None, metric: str) -> pd.DataFrame:
+    """Return one row per prediction: what it is paired by, its question, its answer (None if it failed) and score."""
     missing = [field for p in predictions for field in metrics.REQUIRED_KEYS if field not in p]
     if missing:
         raise InputError(f"A prediction of {name} has no {missing[0]!r}: pass rows as `answer_rows` returns them.")
-    found = {_prediction_key(p): p for p in predictions}
-    if len(found) < len(predictions):
-        twice = next(key for key, number in Counter(map(_prediction_key, predictions)).items() if number > 1)
-        raise InputError(f"{name} answers row {twice} twice: pass one prediction of each split, seed and id.")
-    return found
-
-
-def _scores_by_key(
-    predictions: Predictions, scores: pd.DataFrame | None, metric: str
-) -> dict[tuple[str, int, str], float]:
-    """Return each prediction's score, from the frame or computed."""
+    keys = [(str(p["split"]), int(p.get("seed") or 0), p["id"]) for p in predictions]
+    if twice := [key for key, number in Counter(keys).items() if number > 1]:
+        raise InputError(f"{name} answers row {twice[0]} twice: pass one prediction of each split, seed and id.")
     frame = metrics.score_predictions(predictions) if scores is None else scores
-    wanted = ["system", "split", "seed", "id", metric]
-    missing = [column for column in wanted if column not in frame]
+    missing = [column for column in ("system", *PAIRED_BY, metric) if column not in frame]
     if missing:
         raise InputError(
             f"The scores have no column {missing[0]!r}: pass the frame of `score_predictions` and the judges."
         )
-    lines = [dict(zip(wanted, row, strict=True)) for row in frame[wanted].itertuples(index=False)]
-    known = {(line["system"], _prediction_key(line)): line[metric] for line in lines}
-    absent = [p for p in predictions if (p["system"], _prediction_key(p)) not in known]
+    known = {(s, str(d), int(seed), i): v for s, d, seed, i, v in frame[["system", *PAIRED_BY, metric]].to_numpy()}
+    absent = [p for p, key in zip(predictions, keys, strict=True) if (p["system"], *key) not in known]
     if absent:
         raise InputError(
             f"The scores have no row of {absent[0]['system']!r} for {absent[0]['id']!r}: score all predictions."
         )
-    return {_prediction_key(p): float(known[p["system"], _prediction_key(p)]) for p in predictions}
+    rows = [
+        dict(zip(PAIRED_BY, key, strict=True))
+        | {column: p.get(column, "") for column in OF_THE_QUESTION}
+        | {"answer": None if has_failed(p) else p["answer"], "score": float(known[p["system"], *key])}
+        for p, key in zip(predictions, keys, strict=True)
+    ]
+    return pd.DataFrame(rows, columns=[*PAIRED_BY, *OF_THE_QUESTION, "answer", "score"], dtype=object)
 
 
-def _changed_row(
-    old: Mapping[str, Any] | None, new: Mapping[str, Any] | None, before: float, after: float, metric: str
-) -> dict[str, Any]:
-    row = old or new
-    changed = [name for name in SAME_IN_BOTH if old and new and old[name] != new[name]]
-    if changed:
-        raise InputError(
-            f"Row {row['id']!r} has another {changed[0]} before than after: predict both on the same rows."
-        )
-    answers = [None if p is None or has_failed(p) else p["answer"] for p in (old, new)]
+def _changes(both: pd.DataFrame, metric: str) -> pd.DataFrame:
+    """Return what changed in pairs of `_scored_answers`, with the columns of `changed_answers`."""
+    old, new = both["side"] != "right_only", both["side"] != "left_only"
+    for name in SAME_IN_BOTH:
+        if (other := old & new & (both[f"{name}_before"] != both[f"{name}_after"])).any():
+            found = both["id"][other].iloc[0]
+            raise InputError(f"Row {found!r} has another {name} before than after: predict both on the same rows.")
+    asked = {name: both[f"{name}_before"].where(old, both[f"{name}_after"]) for name in OF_THE_QUESTION}
+    before, after = both["score_before"].astype(float), both["score_after"].astype(float)
     gain = (after - before) * (1 if METRICS[metric][1] else -1)
-    return {
-        **{name: row.get(name, "") for name in ("id", "contract", "category", "question")},
-        "split": str(row["split"]),
-        "seed": int(row.get("seed") or 0),
-        "golds": tuple(gold_texts(row)),
-        "answer_before": answers[0],
-        "answer_after": answers[1],
-        "failed_before": old is not None and answers[0] is None,
-        "failed_after": new is not None and answers[1] is None,
-        "before": before,
-        "after": after,
-        "gain": gain,
-        "kind": _change_kind(answers, gain) if old and new else "unpaired",
-    }
-
-
-def _change_kind(answers: Sequence[str | None], gain: float) -> str:
-    before, after = (None if answer is None else answer.split() for answer in answers)
-    if before == after:
-        return "unchanged"
-    return "unscored" if math.isnan(gain) else "better" if gain > 0 else "worse" if gain < 0 else "same_score"
-
-
-def _largest_gains(rows: pd.DataFrame, size: int) -> list[Any]:
-    """Return the index of the `size` rows of largest absolute gain."""
-    left, chosen = {index: row for index, row in zip(rows.index, rows.to_dict("records"), strict=True)}, []
-    seen: Counter[tuple[str, str]] = Counter()
-
-    def rank(index: Any) -> tuple:
-        row = left[index]
-        where = seen["contract", row["contract"]], seen["category", row["category"]]
-        return -round(abs(row["gain"]), 9), *where, crc32(row["id"].encode()), row["id"], row["split"], row["seed"]
-
-    while left and len(chosen) < size:
-        chosen.append(min(left, key=rank))
-        row = left.pop(chosen[-1])
-        seen.update([("contract", row["contract"]), ("category", row["category"])])
-    return chosen
-
-
-def _changes_text(line: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], label: str) -> str:
-    """Return what a method changed, and which of its changes are shown."""
-    compared = f"{line['questions']} answers ({line['contracts']} contracts)"
-    text = (
-        f"{line['unchanged']} of {compared} as before, {line['better']} better, {line['worse']} worse, "
-        f"{line['same_score']} in other words with the same score. "
+    words = [
+        both[f"answer_{side}"].map(lambda text: text.split() if isinstance(text, str) else [])
+        for side in ("before", "after")
+    ]
+    failed = {"failed_before": old & both["answer_before"].isna(), "failed_after": new & both["answer_after"].isna()}
+    same = (words[0] == words[1]) & (failed["failed_before"] == failed["failed_after"])
+    kind = np.select(
+        [~(old & new), same, gain.isna(), gain > 0, gain < 0],
+        ["unpaired", "unchanged", "unscored", "better", "worse"],
+        "same_score",
     )
-    if not math.isnan(line["gain"]):
-        text += f"{label}: {line['before']:.3f} before, {line['after']:.3f} after. "
-    for number, words in [
-        (line["unscored"], "changed without a score"),
-        (line["unpaired"], "in one of the two only"),
-        (line["failed_before"], "failed before"),
-        (line["failed_after"], "failed after"),
-    ]:
-        if number:
-            text += f"{number} {words}. "
+    golds = [tuple(gold_texts({"answers": answers})) for answers in asked.pop("answers")]
+    return both.assign(**asked, **failed, golds=golds, before=before, after=after, gain=gain, kind=kind)
+
+
+def _count_lines(line: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], label: str) -> list[LabelledLine]:
+    """Return what a method changed, and which of its changes are shown."""
+    counts = ", ".join(f"{line[name]} {words}" for name, words in COUNTED.items() if line[name])
     shown = [f"{sum(row['kind'] == kind for row in rows)} of {line[kind]} {kind}" for kind in ("better", "worse")]
-    return text + (f"Shown, the largest changes first: {', '.join(shown)}." if rows else "No answer changed its score.")
+    lines = {
+        "Compared": f"{line['questions']} answers on {line['contracts']} contracts: {counts}",
+        f"Mean {label}": f"{line['before']:.3f} before, {line['after']:.3f} after",
+        "Shown": f"the largest changes, {', '.join(shown)}" if rows else "No answer changed its score.",
+    }
+    return [(name, [Piece(text)]) for name, text in lines.items()]
 
 
-def _change_cells(row: Mapping[str, Any]) -> list[SideCell]:
+def _change_lines(row: Mapping[str, Any]) -> list[LabelledLine]:
     """Return question, gold spans and both answers of one change."""
     answers, label = [row["answer_before"], row["answer_after"]], METRICS[row["metric"]][0]
     # The nearest spans first: an answer has the score of its best span.
     spans = sorted(row["golds"], key=lambda gold: -max(token_f1(answer, [gold]) for answer in answers))
-    gold = [[Piece(shorten(span, LONGEST_CELL))] for span in spans[:GOLDS_SHOWN]] or [
-        [Piece("none: the contract has no such clause")]
-    ]
-    cells = [
-        SideCell([[Piece(shorten(row["question"] or row["category"], LONGEST_CELL))]], row["contract"]),
-        SideCell(gold, f"{len(spans) - GOLDS_SHOWN} more spans" if len(spans) > GOLDS_SHOWN else ""),
-    ]
-    for answer, note in zip(answers, (f"{row['before']:.2f}", f"{row['after']:.2f}, {row['kind']}"), strict=True):
-        text = "(failed)" if answer is None else answer.strip() or "(blank)"
-        cells.append(SideCell([mark_shared(text, row["golds"] if answer else (), LONGEST_CELL)], f"{label} {note}"))
-    return cells
+    asked = shorten(row["question"] or row["category"], LONGEST_CHANGED)
+    lines = [("Question", [Piece(f"{asked} ({row['contract']})")]), *gold_lines(spans, LONGEST_CHANGED)]
+    for name, answer, score in zip(
+        (f"Before ({row['baseline']})", f"After ({row['method']})"), answers, (row["before"], row["after"]), strict=True
+    ):
+        text = "(failed)" if answer is None else shorten(answer.strip() or "(blank)", LONGEST_CHANGED)
+        lines.append((f"{name}, {label} {score:.2f}", mark_shared(text, row["golds"] if answer else ())))
+    return lines

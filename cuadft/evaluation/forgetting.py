@@ -8,7 +8,7 @@ The history holds the score of every answer in the stream: those of all earlier 
 
 R[i, j] is the score of iteration i's system on the held-out contracts of slice j. R[i - 1, i], before training on slice
 i, is what iteration i's incumbent scored on it, with the same rows and the same program. In iteration 1 it is the score
-of "rag", the base model.
+of "rag", the base model. Every function with intervals takes n_resamples, seed and confidence, as in `bootstrap`.
 """
 
 from __future__ import annotations
@@ -33,19 +33,7 @@ from cuadft.evaluation.metrics import METRICS, WEIGHT_COLUMNS, metric_weights
 CHAMPION = "champion"  # stands for the system that is champion after each iteration
 BASE, INCUMBENT = "rag", "incumbent"  # what an iteration's new systems are to beat: in iteration 1, and from then on
 STREAM_SPLITS = ("slices", "test")
-HISTORY_COLUMNS = [
-    "iteration",
-    "split",
-    "slice",
-    "system",
-    "champion",
-    "contract",
-    "id",
-    "is_impossible",
-    "value",
-    "weight",
-    "metric",
-]
+HISTORY_COLUMNS = "iteration split slice system champion contract id is_impossible value weight metric".split()
 TRANSFER_MEASURES = {  # T: the last iteration
     "average": "mean over slices of the last iteration's score, R[T, j]",
     "backward transfer": "mean over earlier slices of R[T, j] - R[j, j]: worse is forgetting",
@@ -72,27 +60,6 @@ def collect_stream_scores(
         raise InputError(f"Invalid metric {metric!r}: choose from {', '.join(METRICS)}.")
     own = frame[frame["split"].isin(STREAM_SPLITS)]
     own = own if metric in own else own.assign(**{metric: math.nan})
-    numbers = _slice_numbers(own)
-    if (twice := own.duplicated(["split", "system", "id"])).any():
-        raise InputError(f"Row {own['id'][twice].iloc[0]!r} is there twice: pass the rows of one seed.")
-    rows = pd.DataFrame(
-        {
-            "iteration": iteration.number,
-            "slice": numbers,
-            "champion": own["system"] == champion_system(iteration, decision),
-            "value": own[metric],
-            "weight": metric_weights(own, metric),
-            "metric": metric,
-        }
-        | {name: own[name] for name in ("split", "system", "contract", "id", "is_impossible")}
-    )[HISTORY_COLUMNS]
-    earlier = _earlier_scores(iteration, metric)
-    parts = [part for part in (earlier, rows) if part is not None and len(part)]
-    return pd.concat(parts or [rows], ignore_index=True)
-
-
-def _slice_numbers(own: pd.DataFrame) -> pd.Series:
-    """Return each row's slice, 0 for the test set; raises InputError on a row of the slices that names no slice."""
     numbers = own["slice"] if "slice" in own else pd.Series(math.nan, own.index)
     numbers = numbers.where(own["split"] == "slices", 0)
     if numbers.isna().any():
@@ -100,7 +67,18 @@ def _slice_numbers(own: pd.DataFrame) -> pd.Series:
             f"Row {own['id'][numbers.isna()].iloc[0]!r} of the split 'slices' has no slice: predict it again "
             "with the rows of data/slices.jsonl, each of which names its slice."
         )
-    return numbers.astype(int)
+    if (twice := own.duplicated(["split", "system", "id"])).any():
+        raise InputError(f"Row {own['id'][twice].iloc[0]!r} is there twice: pass the rows of one seed.")
+    rows = own.assign(
+        iteration=iteration.number,
+        slice=numbers.astype(int),
+        champion=own["system"] == champion_system(iteration, decision),
+        value=own[metric],
+        weight=metric_weights(own, metric),
+        metric=metric,
+    )[HISTORY_COLUMNS]
+    parts = [part for part in (_earlier_scores(iteration, metric), rows) if part is not None and len(part)]
+    return pd.concat(parts or [rows], ignore_index=True)
 
 
 def _earlier_scores(iteration: runs.Iteration, metric: str) -> pd.DataFrame | None:
@@ -111,8 +89,7 @@ def _earlier_scores(iteration: runs.Iteration, metric: str) -> pd.DataFrame | No
     history = _with_choice_by_hand(read_stream_scores(path), iteration.previous)
     if others := sorted(set(history["metric"]) - {metric}):
         warnings.warn(f"Earlier scores are {', '.join(others)}, not {metric}: they are left out", stacklevel=3)
-        history = history[history["metric"] == metric]
-    return history
+    return history[history["metric"] == metric]
 
 
 def read_stream_scores(path: Path) -> pd.DataFrame:
@@ -151,9 +128,8 @@ def champion_system(iteration: runs.Iteration, decision: Mapping[str, Any] | Non
     if not decision:
         return None
     place = decision["promoted"]
-    made_here = any(
-        str(place.get(part) or "").startswith(f"{iteration.dir.name}/") for part in ("program", "weights", "retriever")
-    )
+    parts = [str(place.get(part) or "") for part in ("program", "weights", "retriever")]
+    made_here = any(part.startswith(f"{iteration.dir.name}/") for part in parts)
     return place["system"] if made_here or iteration.number == 1 else INCUMBENT
 
 
@@ -177,9 +153,7 @@ def slice_matrix(history: pd.DataFrame, who: str = CHAMPION) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["iteration", "slice", "when", "system", "value", "n", "n_contracts"])
 
 
-def slice_transfer(
-    history: pd.DataFrame, who: str = CHAMPION, *, n_resamples: int = 2000, seed: int = 7, confidence: float = 0.95
-) -> pd.DataFrame:
+def slice_transfer(history: pd.DataFrame, who: str = CHAMPION, **resampling: Any) -> pd.DataFrame:
     """Return average score, backward transfer, forward transfer and forgetting (see `TRANSFER_MEASURES`), one a row.
 
     Columns: measure, value, low, high, n (questions), n_contracts, slices (averaged over, each with the same weight),
@@ -203,51 +177,42 @@ def slice_transfer(
         ],
         "forgetting": [_best_and_last(past[j], ended[j], history["metric"].iloc[0]) for j in ended if past[j]],
     }
-    settings = {"n_resamples": n_resamples, "seed": seed, "confidence": confidence}
     rows = [
-        {"measure": name} | _slice_mean(pairs[name], signed=name != "average", **settings) for name in TRANSFER_MEASURES
+        {"measure": name, "means": meaning} | _slice_mean(pairs[name], signed=name != "average", **resampling)
+        for name, meaning in TRANSFER_MEASURES.items()
     ]
-    table = pd.DataFrame(rows, columns=["measure", *INTERVAL_COLUMNS, "slices"])
-    return table.assign(
-        means=[TRANSFER_MEASURES[m] if n else NOT_YET for m, n in zip(table["measure"], table["slices"])]
-    )
+    table = pd.DataFrame(rows, columns=["measure", *INTERVAL_COLUMNS, "slices", "means"])
+    return table.assign(means=table["means"].where(table["slices"] > 0, NOT_YET))
 
 
-def slice_before_after(
-    history: pd.DataFrame, who: str = "sft", *, n_resamples: int = 2000, seed: int = 7, confidence: float = 0.95
-) -> pd.DataFrame:
+def slice_before_after(history: pd.DataFrame, who: str = "sft", **resampling: Any) -> pd.DataFrame:
     """Return per iteration the score on its new slice before and after training on it, and the paired difference.
 
     Columns: iteration (= slice), system, before, after, value (after - before over the same questions), low, high, n,
     n_contracts, p. Raises InputError on a system that never answered.
     """
     cells, systems = _score_cells(history), _system_by_iteration(history, who)
-    settings = {"n_resamples": n_resamples, "seed": seed, "confidence": confidence}
     rows = []
     for i in sorted(systems):
         old, new = cells.get((i, i, _name_before(i))), cells.get((i, i, systems[i]))
         if old is None or new is None:
             continue
         old, new = (part.dropna(subset="value").reset_index() for part in (old, new))
-        delta = paired_delta(old, new, metric="value", allow_partial=True, **settings)
+        delta = paired_delta(old, new, metric="value", allow_partial=True, **{"seed": 7} | resampling)
         means = {"before": old["value"].mean(), "after": new["value"].mean()}
         rows.append({"iteration": i, "system": systems[i]} | means | as_columns(delta))
     return pd.DataFrame(rows, columns=["iteration", "system", "before", "after", *INTERVAL_COLUMNS, "p"])
 
 
-def scores_on_test_set(
-    history: pd.DataFrame, who: str = CHAMPION, *, n_resamples: int = 2000, seed: int = 7, confidence: float = 0.95
-) -> pd.DataFrame:
+def scores_on_test_set(history: pd.DataFrame, who: str = CHAMPION, **resampling: Any) -> pd.DataFrame:
     """Return the score on the frozen test set over iterations: iteration, system, value, low, high, n, n_contracts."""
     cells, systems = _score_cells(history), _system_by_iteration(history, who)
-    settings = {"n_resamples": n_resamples, "seed": seed, "confidence": confidence}
     metric = history["metric"].iloc[0] if len(history) else ""
-    rows = [
-        {"iteration": i, "system": systems[i]}
-        | settled(_slice_mean([(cells[i, 0, systems[i]], None)], signed=False, **settings), systems[i], metric)
-        for i in sorted(systems)
-        if (i, 0, systems[i]) in cells
-    ]
+    rows = []
+    for i, system in sorted(systems.items()):
+        if (i, 0, system) in cells:
+            mean = _slice_mean([(cells[i, 0, system], None)], signed=False, **resampling)
+            rows.append({"iteration": i, "system": system} | settled(mean, system, metric))
     return pd.DataFrame(rows, columns=["iteration", "system", *INTERVAL_COLUMNS])
 
 
@@ -260,7 +225,12 @@ def _best_and_last(past: Sequence[pd.DataFrame], last: pd.DataFrame, metric: str
 
 
 def _slice_mean(
-    pairs: Sequence[tuple[pd.DataFrame, pd.DataFrame | None]], *, signed: bool, confidence: float, **settings: Any
+    pairs: Sequence[tuple[pd.DataFrame, pd.DataFrame | None]],
+    *,
+    signed: bool,
+    n_resamples: int = 2000,
+    seed: int = 7,
+    confidence: float = 0.95,
 ) -> dict[str, Any]:
     """Return the mean over pairs of tables of (first - second), each pair with the same weight, with its interval.
 
@@ -276,9 +246,8 @@ def _slice_mean(
         return as_columns(Interval(math.nan, math.nan, math.nan, 0, 0)) | {"slices": 0}
     rows = pd.concat(parts)
     share = not signed and bool(rows["share"].all())
-    found = cluster_bootstrap(
-        rows["value"], rows["contract"], weights=rows["each"], share=share, confidence=confidence, **settings
-    )
+    settings = {"n_resamples": n_resamples, "seed": seed, "confidence": confidence}
+    found = cluster_bootstrap(rows["value"], rows["contract"], weights=rows["each"], share=share, **settings)
     columns = as_columns(found)
     if signed and found.value and found.low == found.high and 2.0 ** (1 - found.n_clusters) > 1 - confidence:
         columns |= {"low": math.nan, "high": math.nan}  # a few contracts may agree by chance: their spread is unknown

@@ -31,6 +31,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextvars import copy_context
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -52,14 +53,7 @@ from cuadft.core.progress import bar
 from cuadft.core.text import quote_safely
 from cuadft.evaluation.bootstrap import cluster_bootstrap
 from cuadft.evaluation.calibration import cluster_column
-from cuadft.evaluation.verdicts import (
-    VERDICT_SCORES,
-    Rows,
-    has_failed,
-    reference_text,
-    verdict_row,
-    verdict_table,
-)
+from cuadft.evaluation.verdicts import VERDICT_SCORES, Rows, has_failed, reference_text, verdict_row, verdict_table
 
 VOTES = (1, 3, 5, 7, 9)
 LONGEST_PROMPT = 200_000  # characters of all fields together; a longer row is a failed judgement
@@ -80,38 +74,23 @@ class JudgeVote(NamedTuple):
 class LMJudge:
     """Judge with a language model: a verdict (correct 1, partly 0.5, incorrect 0) and one sentence that says why."""
 
-    def __init__(
-        self,
-        lm: Any,
-        *,
-        name: str | None = None,
-        see_passage: bool = False,
-        votes: int = 1,
-        temperature: float | None = 0.0,
-        cache: str | Path | None = None,
-        num_threads: int = 8,
-    ) -> None:
+    def __init__(self, lm: Any, *, votes: int = 1, cache: str | Path | None = None, num_threads: int = 8) -> None:
         """Take any dspy.LM; DSPy's own cache is not used, so that a failed call is sent again and a failure is seen.
 
-        name: stands in the cache and in reports (default: the model's name). see_passage: also show the row's `passage`
-        (str), which the caller adds. votes: how many prompt variants are asked, an odd number; the majority counts (see
-        `VARIANTS`). temperature: None leaves the LM's own; models that refuse one (OpenAI's reasoning models) are
-        asked without it. cache: a JSON-lines file; what it holds is not asked again (see `VerdictCache`). num_threads:
-        calls that are open at once. Raises InputError on settings out of range and on a cache that can't be written.
+        votes: how many prompt variants are asked, an odd number; the majority counts (see `VARIANTS`). cache: a
+        JSON-lines file; what it holds is not asked again (see `VerdictCache`). num_threads: calls that are open at
+        once. The temperature is 0, and the LM's own where a model refuses one (OpenAI's reasoning models). Raises
+        InputError on settings out of range and on a cache that can't be written.
         """
         if votes not in VOTES:
             raise InputError(f"Invalid votes {votes!r}: choose one of {', '.join(map(str, VOTES))}.")
         if num_threads < 1:
             raise InputError(f"Invalid num_threads {num_threads!r}: give a whole number from 1.")
-        self.lm, self.name, self.see_passage, self.num_threads = lm, name or lm.model, see_passage, num_threads
-        self.variants = VARIANTS[:votes]
+        self.lm, self.name, self.num_threads, self.variants = lm, lm.model, num_threads, VARIANTS[:votes]
         self.store = None if cache is None else VerdictCache(cache)
-        self.config: dict[str, Any] = {"cache": False}
-        if "max_completion_tokens" in lm.kwargs:  # how DSPy marks the models that refuse any temperature but 1
-            self.config["temperature"] = None
-        elif temperature is not None:
-            self.config["temperature"] = temperature
-        self.programs = {v: dspy.Predict(judge_signature(v, see_passage=see_passage), **self.config) for v in VARIANTS}
+        # max_completion_tokens is how DSPy marks the models that refuse any temperature but 1
+        self.config = {"cache": False, "temperature": None if "max_completion_tokens" in lm.kwargs else 0.0}
+        self.programs = {variant: dspy.Predict(judge_signature(variant), **self.config) for variant in VARIANTS}
         self._failed_in_a_row = 0
 
     def rate(self, rows: Rows) -> pd.DataFrame:
@@ -123,18 +102,18 @@ class LMJudge:
         or replies without a verdict) the verdict is None, the score NaN, and judge_error says why.
         """
         votes = self.vote(rows, self.variants)
-        verdicts = [
-            verdict_row(0.0, "failed") if has_failed(row) else majority_verdict(v)
-            for row, v in zip(rows, votes, strict=True)
-        ]
+        verdicts = verdict_table(
+            [
+                verdict_row(0.0, "failed") if has_failed(row) else majority_verdict(given)
+                for row, given in zip(rows, votes, strict=True)
+            ]
+        )
         readable = [[v.verdict for v in given if v.verdict] for given in votes]
         agreement = [
-            words.count(verdict["judge_verdict"]) / len(words) if words else math.nan
-            for words, verdict in zip(readable, verdicts, strict=True)
+            words.count(verdict) / len(words) if words else math.nan
+            for words, verdict in zip(readable, verdicts["judge_verdict"], strict=True)
         ]
-        return verdict_table(verdicts).assign(
-            judge_votes=[len(words) for words in readable], judge_agreement=pd.Series(agreement, dtype=float)
-        )
+        return verdicts.assign(judge_votes=list(map(len, readable)), judge_agreement=pd.Series(agreement, dtype=float))
 
     def vote(self, rows: Rows, variants: Sequence[Variant]) -> list[list[JudgeVote]]:
         """Return the votes on each row, one a variant; equal prompts are sent once.
@@ -145,7 +124,8 @@ class LMJudge:
         for row in rows:
             keys: list[str] = []
             if not has_failed(row):
-                fields = self._fields(row)
+                asked = {"question": row["question"], "reference": reference_text(row), "answer": row["answer"]}
+                fields = fenced(asked)
                 for variant in variants:
                     messages = adapter.format(self.programs[variant].signature, [], fields)
                     keys.append(verdict_key(self.name, self.lm, messages, self.config))
@@ -154,17 +134,9 @@ class LMJudge:
         votes = self._collect(jobs)
         return [[votes[key] for key in keys] for keys in wanted]
 
-    def _fields(self, row: Mapping[str, Any]) -> dict[str, str]:
-        fields = {"question": row["question"], "reference": reference_text(row), "answer": row["answer"]}
-        if self.see_passage:
-            if not isinstance(row.get("passage"), str):
-                raise InputError(f"Row {row.get('id')!r} has no 'passage' text: add it, or set see_passage=False.")
-            fields["passage"] = row["passage"]
-        return fenced(fields)
-
     def _collect(self, jobs: Mapping[str, tuple[Variant, dict[str, str]]]) -> dict[str, JudgeVote]:
-        stored = {key: self.store.get(key) for key in jobs} if self.store is not None else {}
-        votes = {key: JudgeVote(line["verdict"], line["reason"]) for key, line in stored.items() if line}
+        stored = self.store.lines if self.store is not None else {}
+        votes = {key: JudgeVote(stored[key]["verdict"], stored[key]["reason"]) for key in jobs if key in stored}
         todo = [key for key in jobs if key not in votes]
         if not todo:
             return votes
@@ -192,22 +164,15 @@ class LMJudge:
             with dspy.context(lm=self.lm, adapter=VerdictAdapter()):
                 reply = self.programs[variant](**fields)
         except DSPyError as error:
-            self._failed_in_a_row = (
-                self._failed_in_a_row + 1 if is_retryable_lm_error(error) or isinstance(error, HOPELESS) else 0
-            )
+            endpoint = is_retryable_lm_error(error) or isinstance(error, HOPELESS)
+            self._failed_in_a_row = self._failed_in_a_row + 1 if endpoint else 0
             return JudgeVote(None, error=brief(error, self.lm.kwargs))
         self._failed_in_a_row = 0
         if "verdict" not in reply:
             return JudgeVote(None, error="The endpoint sent a response without any reply in it.")
         if self.store is not None:
-            self.store.add(
-                key,
-                judge=self.name,
-                model=self.lm.model,
-                variant=", ".join(variant),
-                verdict=reply.verdict,
-                reason=reply.reason,
-            )
+            named = {"judge": self.name, "model": self.lm.model, "variant": ", ".join(variant)}
+            self.store.add(key, **named, verdict=reply.verdict, reason=reply.reason)
         return JudgeVote(reply.verdict, reply.reason)
 
 
@@ -247,18 +212,8 @@ def flip_rate(
         verdicts = [[given[v].verdict for v in names] for given in votes]
         changed = [math.nan if None in found else float(len(set(found)) > 1) for found in verdicts]
         share = cluster_bootstrap(changed, groups, n_resamples=n_resamples, seed=seed, confidence=confidence)
-        lines.append(
-            {
-                "varied": varied,
-                "value": share.value,
-                "low": share.low,
-                "high": share.high,
-                "n": share.n,
-                "n_clusters": share.n_clusters,
-                "failed": sum(map(math.isnan, changed)),
-                "failed_generations": len(rows) - len(asked),
-            }
-        )
+        failed = {"failed": sum(map(math.isnan, changed)), "failed_generations": len(rows) - len(asked)}
+        lines.append({"varied": varied} | asdict(share) | failed)
     return pd.DataFrame(lines)
 
 
@@ -278,29 +233,25 @@ class VerdictCache:
             self.path.open("ab").close()  # before the first call is paid for, not after it
         except OSError as error:
             raise InputError(f"Can't write verdicts to {path} ({error.strerror}): choose another file.") from error
-        self._found = {}
+        self.lines: dict[str, dict[str, Any]] = {}  # by key
         for number, row in enumerate(files.read_jsonl(self.path, torn_ok=True), 1):
             if not row.keys() >= {"key", *STORED_FIELDS}:
                 raise InputError(
                     f"{path}, line {number}: expected a verdict with its 'key', got {str(row)[:60]}: "
                     "name a file that only a judge writes."
                 )
-            self._found[row["key"]] = row
+            self.lines[row["key"]] = row
 
     def __len__(self) -> int:
         """Return the number of stored verdicts."""
-        return len(self._found)
-
-    def get(self, key: str) -> dict[str, Any] | None:
-        """Return the stored line of a key, None if the key is not stored."""
-        return self._found.get(key)
+        return len(self.lines)
 
     def add(self, key: str, **line: Any) -> None:
         """Write one vote, on disk when this returns; `line` holds the `STORED_FIELDS`."""
         row = {"key": key} | {name: line[name] for name in STORED_FIELDS}
         with self._lock:
             files.append_jsonl(self.path, [row])
-            self._found[key] = row
+            self.lines[key] = row
 
 
 def verdict_key(judge: str, lm: Any, messages: list[dict[str, Any]], config: dict[str, Any]) -> str:
@@ -352,15 +303,14 @@ support."""
 
 WORDINGS = {"grade": GRADE, "compare": COMPARE, "review": REVIEW}
 ORDERS = {
-    "reference first": ("question", "passage", "reference", "answer"),
-    "answer first": ("question", "answer", "reference", "passage"),
-    "question last": ("reference", "answer", "passage", "question"),
+    "reference first": ("question", "reference", "answer"),
+    "answer first": ("question", "answer", "reference"),
+    "question last": ("reference", "answer", "question"),
 }
 FIELD_DESCRIPTIONS = {
-    "question": "",
+    "question": "${question}",  # DSPy's mark of a field that its name describes
     "reference": "the clauses a lawyer marked, or the sentence that there is none",
     "answer": "the answer to grade",
-    "passage": "the contract text that the answer was drawn from",
 }
 VerdictWord = Literal["correct", "partly", "incorrect"]
 
@@ -372,28 +322,22 @@ class Variant(NamedTuple):
     order: str
 
 
-def _variants() -> list[Variant]:
-    # A Latin square: the first three variants differ in wording and in order, all nine are every combination.
-    words, orders = list(WORDINGS), list(ORDERS)
-    return [
-        Variant(words[i], orders[(i + shift) % len(orders)]) for shift in range(len(orders)) for i in range(len(words))
-    ]
+# A Latin square: the first three variants differ in wording and in order, all nine are every combination.
+VARIANTS = [
+    Variant(wording, list(ORDERS)[(i + shift) % len(ORDERS)])
+    for shift in range(len(ORDERS))
+    for i, wording in enumerate(WORDINGS)
+]
 
 
-VARIANTS = _variants()
-
-
-def judge_signature(variant: Variant, *, see_passage: bool = False) -> type[dspy.Signature]:
+def judge_signature(variant: Variant) -> type[dspy.Signature]:
     """Return the DSPy signature of one variant: the input fields in its order, then verdict and reason."""
-    names = [name for name in ORDERS[variant.order] if see_passage or name != "passage"]
-    fields: dict[str, Any] = {name: (str, _input_field(FIELD_DESCRIPTIONS[name])) for name in names}
+    fields: dict[str, Any] = {
+        name: (str, dspy.InputField(desc=FIELD_DESCRIPTIONS[name])) for name in ORDERS[variant.order]
+    }
     fields["verdict"] = (VerdictWord, dspy.OutputField())
     fields["reason"] = (str, dspy.OutputField(desc="one sentence"))
     return dspy.Signature(fields, WORDINGS[variant.wording])
-
-
-def _input_field(description: str) -> Any:
-    return dspy.InputField(desc=description) if description else dspy.InputField()
 
 
 def fenced(fields: Mapping[str, str]) -> dict[str, str]:
@@ -414,12 +358,8 @@ class VerdictAdapter(dspy.ChatAdapter):
         """Return {"verdict", "reason"}; raises AdapterParseError if the reply holds no verdict."""
         verdict, reason = read_reply(completion)
         if verdict is None:
-            raise AdapterParseError(
-                adapter_name=type(self).__name__,
-                signature=signature,
-                lm_response=completion,
-                message="The reply holds no verdict, or two different ones.",
-            )
+            message = "The reply holds no verdict, or two different ones."
+            raise AdapterParseError(type(self).__name__, signature, completion, message=message)
         return {"verdict": verdict, "reason": reason}
 
 

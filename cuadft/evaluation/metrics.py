@@ -25,6 +25,7 @@ import pandas as pd
 
 from cuadft.core.errors import InputError
 from cuadft.evaluation.text_scores import AnswerComparison, PreparedText, is_plain_refusal, retrieved_share
+from cuadft.evaluation.verdicts import has_failed
 
 METRICS: dict[str, tuple[str, bool]] = {  # name -> (label, higher is better), in the order in which tables show them
     "quote_f1": ("Quote F1", True),
@@ -67,21 +68,10 @@ WEIGHT_COLUMNS: dict[str, tuple[str, ...]] = {  # metrics of counts -> the colum
 HEADLINE = ("quote_f1", "detection_f1")  # what stands first: neither can be won by refusing always or never
 KEY_COLUMNS = ("system", "split", "id", "contract", "contract_type", "category", "source", "question", "is_impossible")
 SPAN_COLUMNS = ("span_tp", "span_fp", "span_fn")
-SCORED_COLUMNS = [
-    *KEY_COLUMNS,
-    "answer",
-    "seed",
-    "failed",
-    "refused",
-    "reworded_refusal",
-    "answered",
-    "has_clause",
-    "weight",
-    "prompt_tokens",
-    "slice",
-    *SPAN_COLUMNS,
-    *(m for m in METRICS if m not in JUDGED),
-]
+FLAGS = ("failed", "refused", "reworded_refusal", "answered", "has_clause")
+NUMBERS = ("weight", "prompt_tokens", "slice")
+MEASURED = tuple(metric for metric in METRICS if metric not in JUDGED)
+SCORED_COLUMNS = [*KEY_COLUMNS, "answer", "seed", *FLAGS, *NUMBERS, *SPAN_COLUMNS, *MEASURED]
 REQUIRED_KEYS = ("system", "split", "id", "contract", "category", "is_impossible", "answers", "answer", "error")
 CACHED_SPANS = 4096  # gold spans kept prepared: systems answer the same questions in the same order
 SPAN_MATCH_FROM = 0.5  # lowest share of common words (Jaccard) at which a predicted span finds a gold span
@@ -117,21 +107,15 @@ def score_predictions(predictions: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     row counted twice (same system, split, seed and id).
     """
     prepare = lru_cache(CACHED_SPANS)(PreparedText)
-    rows, seen = [], set()
     for prediction in predictions:
-        _check_prediction(prediction)
-        row = _score_one(prediction, prepare)
-        key = tuple(row[k] for k in ("system", "split", "seed", "id"))
-        if key in seen:
-            raise InputError(f"Prediction {key} is there twice: score each system, split, seed and row once.")
-        seen.add(key)
-        rows.append(row)
-    frame = pd.DataFrame(rows, columns=SCORED_COLUMNS)
-    flags = ("is_impossible", "failed", "refused", "reworded_refusal", "answered", "has_clause")
-    types = dict.fromkeys(flags, bool) | dict.fromkeys(("seed", *SPAN_COLUMNS), int)
-    return frame.astype(
-        types | {name: float for name in ("weight", "prompt_tokens", "slice", *METRICS) if name in frame}
-    )
+        check_prediction(prediction, REQUIRED_KEYS)
+    frame = pd.DataFrame([_score_one(p, prepare) for p in predictions], columns=SCORED_COLUMNS)
+    key = ["system", "split", "seed", "id"]
+    if len(twice := frame.loc[frame.duplicated(key), key]):
+        row = tuple(twice.iloc[0])
+        raise InputError(f"Prediction {row} is there twice: score each system, split, seed and row once.")
+    types = {bool: ("is_impossible", *FLAGS), int: ("seed", *SPAN_COLUMNS), float: (*NUMBERS, *MEASURED)}
+    return frame.astype({name: kind for kind, names in types.items() for name in names})
 
 
 def metric_weights(frame: pd.DataFrame, metric: str) -> np.ndarray:
@@ -153,11 +137,11 @@ def metric_weights(frame: pd.DataFrame, metric: str) -> np.ndarray:
 
 def _score_one(p: Mapping[str, Any], prepare: Callable[[str], PreparedText]) -> dict[str, Any]:
     gold = sorted(p["answers"], key=lambda a: a["start"])
-    failed = not is_missing(p["error"]) or is_missing(p["answer"])
+    failed, clause = has_failed(p), bool(gold)
     answer = None if failed else p["answer"]
     compared = AnswerComparison(answer, [a["text"] for a in gold], prepare)
-    refused = compared.abstained
-    flags = {"answered": not failed and not refused, "has_clause": bool(gold)}
+    refused, f1, em = compared.abstained, compared.f1(), compared.exact_match()
+    answered = not failed and not refused
     return {
         **{key: p.get(key, "") for key in KEY_COLUMNS},
         "answer": answer,
@@ -165,40 +149,36 @@ def _score_one(p: Mapping[str, Any], prepare: Callable[[str], PreparedText]) -> 
         "failed": failed,
         "refused": refused,
         "reworded_refusal": refused and not is_plain_refusal(answer),
-        **flags,
+        "answered": answered,
+        "has_clause": clause,
         "weight": 1.0 if is_missing(p.get("weight")) else p["weight"],
-        **{name: math.nan if is_missing(p.get(name)) else p[name] for name in ("prompt_tokens", "slice")},
-        **_detection_scores(**flags, f1=compared.f1()),
-        **_answer_scores(compared, answerable=bool(gold)),
-        **_span_scores(answer, refused, gold, substring=p["category"] == PARTIES),
-        **_abstention_scores(failed, refused, answerable=bool(gold)),
-        **_retrieval_scores(p.get("passages"), gold),
-        "cited": math.nan if failed or refused or p.get("spans") is None else float(bool(p["spans"])),
-        "seconds": math.nan if is_missing(p.get("seconds")) else p["seconds"],
-    }
-
-
-def _detection_scores(*, answered: bool, has_clause: bool, f1: float) -> dict[str, float]:
-    both, either = answered and has_clause, answered or has_clause
-    return {
-        "quote_f1": f1 * both if either else math.nan,
-        "detection_f1": float(both) if either else math.nan,
-        "detection_precision": float(has_clause) if answered else math.nan,
-        "detection_recall": float(answered) if has_clause else math.nan,
-    }
-
-
-def _answer_scores(compared: AnswerComparison, *, answerable: bool) -> dict[str, float]:
-    f1, em = compared.f1(), compared.exact_match()
-    return {
+        "prompt_tokens": p.get("prompt_tokens"),
+        "slice": p.get("slice"),
+        "quote_f1": _where(answered or clause, f1 * (answered and clause)),
+        "detection_f1": _where(answered or clause, answered and clause),
+        "detection_precision": _where(answered, clause),
+        "detection_recall": _where(clause, answered),
         "f1": f1,
         "f1_all": compared.f1_all(),
         "em": em,
-        "f1_answerable": f1 if answerable else math.nan,
-        "f1_no_clause": math.nan if answerable else f1,
-        "em_answerable": em if answerable else math.nan,
+        "f1_answerable": _where(clause, f1),
+        "f1_no_clause": _where(not clause, f1),
+        "em_answerable": _where(clause, em),
         "rouge_l": compared.rouge_l(),
+        **_span_scores(answer, refused, gold, substring=p["category"] == PARTIES),
+        "abstention_precision": _where(refused, not clause),
+        "abstention_recall": _where(not clause, refused),
+        "false_answer": _where(not clause and not failed, answered),
+        "false_refusal": _where(clause and not failed, refused),
+        **_retrieval_scores(p.get("passages"), gold),
+        "cited": _where(answered and p.get("spans") is not None, bool(p.get("spans"))),
+        "seconds": p.get("seconds"),
     }
+
+
+def _where(applies: bool, value: float) -> float:
+    """Return the value as a number, NaN where it does not apply."""
+    return float(value) if applies else math.nan
 
 
 def _span_scores(answer: str | None, refused: bool, gold: Sequence[Mapping], *, substring: bool) -> dict[str, float]:
@@ -230,17 +210,13 @@ def _abstention_scores(failed: bool, refused: bool, *, answerable: bool) -> dict
 
 def _retrieval_scores(passages: Sequence[Mapping] | None, gold: Sequence[Mapping]) -> dict[str, float]:
     first = recall = precision = math.nan
-    if not is_missing(passages) and gold:
+    if gold and not is_missing(passages):
         wanted = [(a["start"], a["start"] + len(a["text"])) for a in gold]
         found = [(p["start"], p["end"]) for p in passages]
         first, _ = retrieved_share(wanted, found[:1])
         recall, precision = retrieved_share(wanted, found)
-    return {"hit@1": _any_found(first), "hit": _any_found(recall), "char_recall": recall, "char_precision": precision}
-
-
-def _any_found(share: float) -> float:
-    """Return 1 if the share is above 0, else 0; NaN stays NaN."""
-    return share if math.isnan(share) else float(share > 0)
+    hits = {name: _where(not math.isnan(share), share > 0) for name, share in (("hit@1", first), ("hit", recall))}
+    return hits | {"char_recall": recall, "char_precision": precision}
 
 
 def is_missing(value: Any) -> bool:
@@ -248,10 +224,11 @@ def is_missing(value: Any) -> bool:
     return value is None or (isinstance(value, float) and math.isnan(value))
 
 
-def _check_prediction(p: Mapping[str, Any]) -> None:
-    absent = [key for key in REQUIRED_KEYS if key not in p]
+def check_prediction(p: Mapping[str, Any], required: Sequence[str]) -> None:
+    """Raise InputError on a missing key, an answer that is no text, and gold spans that contradict is_impossible."""
+    absent = [key for key in required if key not in p]
     if absent:
-        raise InputError(f"Prediction {p.get('id', '?')!r} has no {absent[0]!r}: it needs {', '.join(REQUIRED_KEYS)}.")
+        raise InputError(f"Prediction {p.get('id', '?')!r} has no {absent[0]!r}: it needs {', '.join(required)}.")
     if not is_missing(p["answer"]) and not isinstance(p["answer"], str):
         raise InputError(f"Row {p['id']!r} has the answer {p['answer']!r}: give text, or None if it failed.")
     if bool(p["is_impossible"]) == bool(p["answers"]):
@@ -287,13 +264,12 @@ def span_counts(predicted: Sequence[str], golds: Sequence[str], *, substring: bo
     """
     texts = [text for text in dict.fromkeys(predicted) if text]
     ours, theirs = [span_words(text) for text in texts], [span_words(gold) for gold in golds]
-    matched: set[int] = set()
-    found = 0
-    for gold, wanted in zip(golds, theirs, strict=True):
-        hits = [n for n, given in enumerate(ours) if _share_enough(given, wanted) or (substring and gold in texts[n])]
-        matched.update(hits)
-        found += bool(hits)
-    return found, len(texts) - len(matched), len(golds) - found
+    hits = [
+        [n for n, given in enumerate(ours) if _share_enough(given, wanted) or (substring and gold in texts[n])]
+        for gold, wanted in zip(golds, theirs, strict=True)
+    ]
+    found = sum(map(bool, hits))
+    return found, len(texts) - len(set().union(*hits)), len(golds) - found
 
 
 def _share_enough(ours: frozenset[str], theirs: frozenset[str]) -> bool:

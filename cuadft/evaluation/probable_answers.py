@@ -15,7 +15,7 @@ from zlib import crc32
 
 from cuadft.core.errors import InputError
 from cuadft.evaluation.confidence import Predictions, all_quotes, is_answered, is_right, rows_by_system, stated_p
-from cuadft.evaluation.excerpts import Piece, SideBlock, SideBySide, SideCell, mark_shared, shorten
+from cuadft.evaluation.excerpts import ExcerptPage, Piece, gold_lines, mark_shared, shorten
 from cuadft.evaluation.metrics import is_missing
 from cuadft.evaluation.official import shown_quotes
 from cuadft.evaluation.verdicts import gold_texts, has_failed
@@ -70,29 +70,23 @@ def _record(p: Mapping[str, Any], system: str) -> dict[str, Any]:
     }
 
 
-def show_probabilities(records: Sequence[Mapping[str, Any]]) -> SideBySide:
-    """Return the records of `answers_with_probabilities` as tables to read, one per outcome.
+def show_probabilities(records: Sequence[Mapping[str, Any]]) -> ExcerptPage:
+    """Return the records of `answers_with_probabilities` as cards to read, in the order of the outcomes.
 
     Words of an answer or a candidate that stand in the gold text are marked.
     """
-    blocks = []
-    for outcome, happened in OUTCOMES.items():
-        rows = [_shown_cells(record) for record in records if record["outcome"] == outcome]
-        if rows:
-            columns = ["Clause asked for", "Gold", "Answer", "Probabilities"]
-            blocks.append(SideBlock(outcome.capitalize(), f"{happened.capitalize()}.", columns, rows))
-    return SideBySide(blocks, "words of the gold span")
-
-
-def _shown_cells(record: Mapping[str, Any]) -> list[SideCell]:
-    gold, candidate = [record["gold"]] if record["gold"] else [], record["candidate"]
-    answer = [mark_shared(record["answer"], gold, LONGEST_TEXT)]
-    if candidate:
-        answer.append([Piece("Not shown: "), *mark_shared(candidate, gold, LONGEST_TEXT)])
-    stated = {"a clause exists": record["p_exists"], "the quote is right": record["p_quote"]}
-    return [
-        SideCell([[Piece(record["category"])]], f"{record['contract']} ({record['system']})"),
-        SideCell([[Piece(record["gold"] or "none")]]),
-        SideCell(answer),
-        SideCell([[Piece(f"{name}: {'–' if p is None else f'{p:.2f}'}")] for name, p in stated.items()]),
-    ]
+    cards = []
+    for record in records:
+        gold = [record["gold"]] if record["gold"] else []
+        stated = {"a clause exists": record["p_exists"], "the quote is right": record["p_quote"]}
+        told = [f"{name}: {'–' if p is None else f'{p:.2f}'}" for name, p in stated.items()]
+        lines = [
+            ("Clause", [Piece(f"{record['category']}, {record['contract']} ({record['system']})")]),
+            *gold_lines(gold, LONGEST_TEXT),
+            ("Answer", mark_shared(record["answer"], gold)),
+        ]
+        if record["candidate"]:
+            lines.append(("Not shown", mark_shared(record["candidate"], gold)))
+        lines.append(("Probabilities", [Piece("; ".join(told))]))
+        cards.append((f"{record['outcome'].capitalize()}. {OUTCOMES[record['outcome']].capitalize()}.", lines))
+    return ExcerptPage(cards, [Piece("words of the gold span", gold=True)], "Nothing to compare.")

@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Mapping, Sequence
+import itertools
+from collections.abc import Sequence
+from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -63,33 +65,23 @@ def _complete_predictions(iteration: runs.Iteration, systems: Sequence[str]) -> 
 
     A split without a data file cannot be checked: all its predictions are returned.
     """
-    found, left_out = read_all_predictions(iteration.path("predictions"), systems), []
     kept: list[dict[str, Any]] = []
-    for (system, split), own in _by_system_and_split(found).items():
-        path = iteration.path("data", f"{split}.jsonl")
-        asked = {row["id"]: row for row in files.read_jsonl(path)} if path.is_file() else None
-        current = own if asked is None else _answers_to(own, asked)
-        if asked is None or len(current) == len(asked):
-            kept += current
-            continue
-        left_out.append(
-            f"{system} on {split} is left out: it answers {len(current)} of the {len(asked)} rows asked now. Run "
-            f"03_batch_inference with systems including '{system}'."
-        )
+    left_out = []
+    found = read_all_predictions(iteration.path("predictions"), systems)  # file by file, one system and split in each
+    for (system, split), rows in itertools.groupby(found, key=itemgetter("system", "split")):
+        own, path = list(rows), iteration.path("data", f"{split}.jsonl")
+        if path.is_file():
+            asked = {row["id"]: row for row in files.read_jsonl(path)}
+            own = [p for p in own if p["id"] in asked and is_answer_to(p, asked[p["id"]])]
+            if len(own) < len(asked):
+                left_out.append(
+                    f"{system} on {split} is left out: it answers {len(own)} of the {len(asked)} rows asked now. Run "
+                    f"03_batch_inference with systems including '{system}'."
+                )
+                continue
+            own = [p | {"weight": asked[p["id"]].get("weight", 1.0)} for p in own]  # the weight that the row has now
+        kept += own
     return kept, left_out
-
-
-def _answers_to(predictions: Sequence[dict[str, Any]], asked: Mapping[str, dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return the predictions for the rows asked now, each with the weight that its row has now."""
-    current = [p for p in predictions if p["id"] in asked and is_answer_to(p, asked[p["id"]])]
-    return [p | {"weight": asked[p["id"]].get("weight", 1.0)} for p in current]
-
-
-def _by_system_and_split(rows: Sequence[dict[str, Any]]) -> dict[tuple[str, str], list[dict[str, Any]]]:
-    groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
-    for row in rows:
-        groups.setdefault((row["system"], row["split"]), []).append(row)
-    return groups
 
 
 def run_seed(iteration: runs.Iteration) -> int:

@@ -13,20 +13,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from cuadft.core.errors import InputError
-from cuadft.evaluation.bootstrap import (
-    INTERVAL_COLUMNS,
-    Interval,
-    as_columns,
-    check_resampling,
-    cluster_codes,
-    cluster_sums,
-    ratio_intervals,
-)
+from cuadft.evaluation import bootstrap
+from cuadft.evaluation.bootstrap import INTERVAL_COLUMNS, as_columns
 from cuadft.evaluation.constants import settled
 from cuadft.evaluation.metrics import METRICS, metric_weights
 
@@ -58,15 +52,17 @@ def make_scoreboard(
     NaN with one seed). A question answered with several seeds counts once, by their average. Raises InputError on a
     question scored twice with one seed, and on settings that `bootstrap.check_resampling` refuses.
     """
-    parts = list(frame.groupby(["system", "split"], sort=False).indices.items())
+    parts = frame.groupby(["system", "split"], sort=False).indices
     metrics = [m for m in METRICS if m in frame]
-    found = iter(_part_intervals(frame, [at for _, at in parts], metrics, n_resamples, seed, confidence))
+    settings = {"n_resamples": n_resamples, "seed": seed, "confidence": confidence}
+    found = iter(_part_intervals(frame, list(parts.values()), metrics, **settings))
     rows = []
-    for (system, split), at in parts:
+    for (system, split), at in parts.items():
         part = frame.iloc[at]
         for metric in metrics:
-            interval = settled(as_columns(next(found)), system, metric)
-            row = {"system": system, "split": split, "metric": metric} | interval
+            row = {"system": system, "split": split, "metric": metric} | settled(
+                as_columns(next(found)), system, metric
+            )
             rows.append(row | {"failed": int(part["failed"].sum())} | _seed_range(part, metric))
     return pd.DataFrame(rows, columns=BOARD_COLUMNS)
 
@@ -90,32 +86,26 @@ def score_breakdown(
         raise InputError(f"Invalid by {by!r}: choose from {', '.join(name for name in BREAKDOWNS if name in frame)}.")
     if metric not in METRICS or metric not in frame:
         raise InputError(f"Invalid metric {metric!r}: choose from {', '.join(m for m in METRICS if m in frame)}.")
-    parts = list(frame.groupby(["split", by, "system"], sort=False).indices.items())
-    found = _part_intervals(frame, [at for _, at in parts], [metric], n_resamples, seed, confidence)
-    rows = [
-        {"split": split, by: group, "system": system, "metric": metric} | as_columns(interval)
-        for ((split, group, system), _), interval in zip(parts, found, strict=True)
-    ]
-    return pd.DataFrame(rows, columns=["split", by, "system", "metric", *INTERVAL_COLUMNS])
+    parts = frame.groupby(["split", by, "system"], sort=False).indices
+    settings = {"n_resamples": n_resamples, "seed": seed, "confidence": confidence}
+    found = _part_intervals(frame, list(parts.values()), [metric], **settings)
+    table = pd.DataFrame([as_columns(interval) for interval in found], columns=INTERVAL_COLUMNS)
+    keys = pd.DataFrame(list(parts), columns=["split", by, "system"])
+    return pd.concat([keys.assign(metric=metric), table], axis=1)
 
 
 def _part_intervals(
-    frame: pd.DataFrame,
-    parts: Sequence[np.ndarray],
-    metrics: Sequence[str],
-    n_resamples: int,
-    seed: int,
-    confidence: float,
-) -> list[Interval]:
+    frame: pd.DataFrame, parts: Sequence[np.ndarray], metrics: Sequence[str], **settings: Any
+) -> list[bootstrap.Interval]:
     """Return the interval of each metric on each part (the row numbers of one), part by part, with the same draws."""
-    check_resampling(n_resamples, confidence)
+    bootstrap.check_resampling(settings["n_resamples"], settings["confidence"])
     questions = ["system", "split", "id"]
     repeated = frame.duplicated([*questions, "seed"] if "seed" in frame else questions)
     if repeated.any():
         raise InputError(
             f"Row {frame['id'][repeated].iloc[0]!r} is there twice: score each system, split, seed and row once."
         )
-    codes, n_contracts = cluster_codes(frame["contract"].to_numpy())
+    codes, n_contracts = bootstrap.cluster_codes(frame["contract"].to_numpy())
     ids, once = pd.factorize(frame["id"])[0], 1 / frame.groupby(questions)["id"].transform("size").to_numpy(float)
     tops, bottoms = np.zeros((2, n_contracts, len(parts) * len(metrics)))
     counts, shares = np.zeros(tops.shape[1], int), np.zeros(tops.shape[1], bool)
@@ -124,9 +114,9 @@ def _part_intervals(
         share = bool(frame[metric].dropna().between(0, 1).all())
         for p, at in enumerate(parts):
             k = p * len(metrics) + m
-            tops[:, k], bottoms[:, k], applies = cluster_sums(values[at], weight[at], codes[at], n_contracts)
+            tops[:, k], bottoms[:, k], applies = bootstrap.cluster_sums(values[at], weight[at], codes[at], n_contracts)
             counts[k], shares[k] = len(np.unique(ids[at][applies])), share
-    return ratio_intervals(tops, bottoms, counts, shares, n_resamples=n_resamples, seed=seed, confidence=confidence)
+    return bootstrap.ratio_intervals(tops, bottoms, counts, shares, **settings)
 
 
 def _seed_range(part: pd.DataFrame, metric: str) -> dict[str, float]:

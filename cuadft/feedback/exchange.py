@@ -11,6 +11,9 @@ answers with a thumb for KTO, as Label Studio's tasks, or with all their fields.
 
 from __future__ import annotations
 
+import csv
+import io
+import json
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,25 +22,21 @@ from typing import Any
 
 from cuadft.core import runs
 from cuadft.core.errors import InputError
-from cuadft.core.files import write_json, write_jsonl
-from cuadft.feedback import formats, labelstudio, records
-from cuadft.feedback.formats import ForeignVote, LeftOut
-from cuadft.feedback.records import FIELDS, RowRefused, checked_judgement, pair_key
+from cuadft.core.files import write_json, write_jsonl, write_text
+from cuadft.feedback import formats
+from cuadft.feedback.formats import ForeignVote
+from cuadft.feedback.labelstudio import labelstudio_tasks
+from cuadft.feedback.records import FIELDS, OTHER_SIDE, checked_judgement, pair_key
 from cuadft.feedback.store import Store
-from cuadft.feedback.training_questions import TrainingQuestions
+from cuadft.feedback.training_questions import RowRefused, TrainingQuestions
 
 STORE_FILE = "feedback.sqlite"  # in a run folder
+IN_STORE = "the store"  # the place of a judgement that is stored already
 ROWS_LISTED = 20  # rows listed under each heading of a report
 EXPORT_FORMATS = ("auto", "trl", "kto", "labelstudio", "raw")
 EXPORT_SUFFIXES = (".csv", ".jsonl", ".ndjson", ".json")
-ANSWER_COLUMNS = ("chosen", "rejected", "completion")
-_ABOUT = ("id", "contract", "question", "prompt")
-_KEPT = ("annotator", "time", "seconds", "comment")  # fields of the judgement that a row keeps
-EXPORT_COLUMNS = {
-    "trl": (*_ABOUT, "chosen", "rejected", "source", "reason", "system_chosen", "system_rejected", *_KEPT, "messages"),
-    "kto": (*_ABOUT, "completion", "label", "source", "reason", "system", "pair", *_KEPT, "messages"),
-    "raw": FIELDS,
-}
+ABOUT = ("id", "contract", "question")  # fields of the judgement with which a row begins
+KEPT = ("annotator", "time", "seconds", "comment")  # and with which it ends
 
 
 @dataclass
@@ -48,7 +47,7 @@ class ImportReport:
     format: str
     rows: int  # votes in the file and rows left out; an annotator's verdict counts as one row
     stored: int = 0
-    left_out: list[LeftOut] = field(default_factory=list)
+    left_out: list[ForeignVote] = field(default_factory=list)
     duplicates: list[str] = field(default_factory=list)  # places of votes that were stored before
     contradictions: list[str] = field(default_factory=list)  # sentences
 
@@ -60,17 +59,20 @@ class ImportReport:
             f"{self.file} ({self.format}): {self.rows} rows, {self.stored} stored, {len(self.duplicates)} duplicates, "
             f"{len(refused)} refused (held out), {len(others)} left out, {len(self.contradictions)} contradictions"
         ]
-        for heading, found in (("Refused", refused), ("Left out", others)):
-            by_reason: dict[str, list[str]] = defaultdict(list)
-            for row in found:
-                by_reason[row.reason].append(row.where)
-            lines += [f"{heading}, {len(at)}: {reason} ({_listed_places(at)})" for reason, at in by_reason.items()]
+        by_reason: dict[str, list[str]] = defaultdict(list)
+        for row in [*refused, *others]:
+            by_reason[f"{'Refused' if row.held_out else 'Left out'}: {row.reason}"].append(row.where)
         if self.duplicates:
-            lines.append(f"Duplicates, not stored again: {_listed_places(self.duplicates)}")
-        lines += [f"Contradiction: {sentence}" for sentence in self.contradictions[:ROWS_LISTED]]
-        if (more := len(self.contradictions) - ROWS_LISTED) > 0:
-            lines.append(f"… and {more} more contradictions")
+            by_reason["Duplicates, not stored again"] = self.duplicates
+        lines += [f"{reason} ({len(places)}: {_first(places)})" for reason, places in by_reason.items()]
+        if self.contradictions:
+            lines.append(f"Contradictions: {_first(self.contradictions)}")
         return "\n".join(lines)
+
+
+def _first(places: Sequence[str]) -> str:
+    more = f" and {len(places) - ROWS_LISTED} more" if len(places) > ROWS_LISTED else ""
+    return "; ".join(places[:ROWS_LISTED]) + more
 
 
 def import_file(
@@ -87,15 +89,121 @@ def import_file(
     found_format, votes = formats.read_votes(path, file_format)
     training = TrainingQuestions(run)
     title = training.known_title(contract) if contract else ""
-    report = ImportReport(path.name, found_format, len(votes))
-    judged = [_judgement_of_vote(vote, training, title, annotator, path) for vote in votes]
-    report.left_out = [row for row in judged if isinstance(row, LeftOut)]
+    votes = [_with_question(vote, training, title, annotator, path) for vote in votes]
+    report = ImportReport(path.name, found_format, len(votes), left_out=[vote for vote in votes if vote.reason])
     store = Store(run / STORE_FILE)
-    known = _KnownJudgements(store.judgements(current=False), store.judgements())
-    new = [vote.values for vote in judged if isinstance(vote, ForeignVote) and known.is_new(vote, report)]
+    new = _new_judgements([vote for vote in votes if not vote.reason], store, report)
     store.add_many(new)
     report.stored = len(new)
     return report
+
+
+def _with_question(
+    vote: ForeignVote, training: TrainingQuestions, contract: str, annotator: str, path: Path
+) -> ForeignVote:
+    """Return a vote with the values of a judgement on its training question, or with the reason why it makes none."""
+    if vote.reason:
+        return vote
+    try:
+        row = training.find(vote.values, contract)
+        if _single_blanks(str(vote.values["answer_a"])) == _single_blanks(str(vote.values["answer_b"])):
+            raise RowRefused("both answers are the same")
+        who = vote.values["annotator"] or annotator or vote.values.get("named") or path.stem
+        said = {name: value for name, value in vote.values.items() if name in FIELDS}
+        said |= {name: row[name] for name in ABOUT} | {"annotator": who, "source": f"import:{path.name}"}
+        return ForeignVote(vote.where, checked_judgement(said))
+    except RowRefused as error:
+        return ForeignVote(vote.where, {}, str(error), error.held_out)
+    except InputError as error:
+        return ForeignVote(vote.where, {}, f"no valid judgement: {error}")
+
+
+def _new_judgements(votes: Iterable[ForeignVote], store: Store, report: ImportReport) -> list[dict[str, Any]]:
+    """Return the judgements that were not given before; note duplicates and contradictions in the report."""
+    counting, uids = {judgement["uid"] for judgement in store.judgements()}, set()
+    known_on: dict[Any, list[tuple[Mapping[str, Any], str]]] = defaultdict(list)  # answers -> judgements, places
+
+    def remember(judgement: Mapping[str, Any], where: str) -> None:
+        uids.add(judgement["uid"])
+        known_on[_answers_key(judgement)].append((judgement, where))
+
+    for judgement in store.judgements(current=False):
+        remember(judgement, IN_STORE)
+    new = []
+    for vote in votes:
+        judgement, known = vote.values, known_on[_answers_key(vote.values)]
+        if judgement["uid"] in uids or any(_adds_nothing(judgement, other) for other, _ in known):
+            report.duplicates.append(vote.where)
+            continue
+        counted = [(other, where) for other, where in known if other["uid"] in counting]
+        report.contradictions += _contradictions(vote, counted)
+        new.append(judgement | _known_systems(judgement, [other for other, where in known if where == IN_STORE]))
+        counting.add(judgement["uid"])
+        remember(new[-1], vote.where)
+    return new
+
+
+def _contradictions(vote: ForeignVote, known: Iterable[tuple[Mapping[str, Any], str]]) -> Iterator[str]:
+    """Yield a sentence for each judgement on the same two answers that prefers the other answer."""
+    annotator, winner = vote.values["annotator"], _preferred_answer(vote.values)
+    for other, where in known:
+        if winner and _preferred_answer(other) not in ("", winner):
+            yield (
+                f"{vote.where} ({annotator}) prefers the other answer than {where} ({other['annotator']}) "
+                f"on {vote.values['id']!r}{'; the later verdict counts' if other['annotator'] == annotator else ''}"
+            )
+
+
+def _known_systems(judgement: Mapping[str, Any], stored: Iterable[Mapping[str, Any]]) -> dict[str, str]:
+    """Return the systems that the store knows for the answers of a judgement that names none.
+
+    Without them annotators of the same two answers would seem to have judged different pairs.
+    """
+    named = {tuple(sorted(_systems_by_answer(other).items())) for other in stored}
+    named = [systems for systems in map(dict, named) if any(systems.values())]
+    if len(named) != 1 or any(_systems_by_answer(judgement).values()):
+        return {}
+    return {f"system_{side}": named[0][_single_blanks(judgement[f"answer_{side}"])] for side in "ab"}
+
+
+def _answers_key(judgement: Mapping[str, Any]) -> tuple[str, frozenset[str]]:
+    """Return the question's id and the two answers; unlike `records.pair_key` it leaves their systems aside."""
+    return judgement["id"], frozenset(_single_blanks(judgement[f"answer_{side}"]) for side in "ab")
+
+
+def _preferred_answer(judgement: Mapping[str, Any]) -> str:
+    """Return "= " and the preferred answer, "" without a preference; the order of the two answers does not matter.
+
+    A single thumb has a blank second answer. If it is down, the blank answer counts as preferred, so that thumbs up and
+    thumbs down contradict each other.
+    """
+    thumb_down = judgement["verdict"] == "both_wrong" and not judgement["answer_b"].strip()
+    side = "b" if thumb_down else judgement["verdict"]
+    return f"= {_single_blanks(judgement[f'answer_{side}'])}" if side in OTHER_SIDE else ""
+
+
+def _systems_by_answer(judgement: Mapping[str, Any]) -> dict[str, str]:
+    return {_single_blanks(judgement[f"answer_{side}"]): judgement[f"system_{side}"] for side in "ab"}
+
+
+def _adds_nothing(judgement: Mapping[str, Any], known: Mapping[str, Any]) -> bool:
+    """Tell whether a judgement says no more than a known one on the same two answers.
+
+    It says more if it is another annotator's, has another verdict, correction or span, or names another system. Many
+    files name no systems and keep neither corrections nor spans: what is missing in one of the two is no difference.
+    """
+    said, before = ((j["annotator"], _preferred_answer(j) or j["verdict"]) for j in (judgement, known))
+    if said != before or known["revokes"] is not None:
+        return False
+    if any(judgement[name] not in (None, known[name]) for name in ("edited", "span")):
+        return False
+    systems, others = _systems_by_answer(judgement), _systems_by_answer(known)
+    return all(name == others[answer] or not name or not others[answer] for answer, name in systems.items())
+
+
+def _single_blanks(text: str) -> str:
+    # Case counts here, unlike in `core.text.fold`: a correction may change nothing but the case.
+    return " ".join(text.split())
 
 
 def export_file(path: str | Path, run: str | Path, *, file_format: str = "auto") -> Counter[str]:
@@ -113,15 +221,14 @@ def export_file(path: str | Path, run: str | Path, *, file_format: str = "auto")
     if not judgements:
         raise InputError(f"There is no feedback in {store.path}: import some, or judge answers in notebook 06.")
     file_format = "trl" if file_format == "auto" else file_format
-    made = [export_rows([judgement], file_format) for judgement in judgements]
     rows = export_rows(judgements, file_format)
     write_export(path, rows, file_format)
+    without = sum(not export_rows([judgement], file_format) for judgement in judgements)
+    counts = Counter({"judgements": len(judgements), "rows": len(rows), "without a preference": without})
     winners: dict[Any, set[str]] = defaultdict(set)
     for judgement in judgements:
         winners[_answers_key(judgement)].add(_preferred_answer(judgement))
-    opposed = sum(len(preferred - {""}) > 1 for preferred in winners.values())
-    counts = Counter({"judgements": len(judgements), "rows": len(rows), "without a preference": made.count([])})
-    if opposed:
+    if opposed := sum(len(preferred - {""}) > 1 for preferred in winners.values()):
         counts["pairs with contradictory verdicts"] = opposed
     return counts
 
@@ -133,11 +240,17 @@ def export_rows(judgements: Sequence[Mapping[str, Any]], file_format: str) -> li
     were sent, where they are known, else the question.
     """
     if file_format == "labelstudio":
-        return labelstudio.labelstudio_tasks(judgements)
+        return labelstudio_tasks(judgements)
     if file_format == "raw":
         return [{name: judgement[name] for name in FIELDS} for judgement in judgements]
     make = _pair_rows if file_format == "trl" else _thumb_rows
-    return [row for judgement in judgements for row in make(judgement)]
+    rows = []
+    for judgement in judgements:
+        prompt = judgement["prompt"] or [{"role": "user", "content": judgement["question"]}]
+        about = {name: judgement[name] for name in ABOUT} | {"prompt": prompt}
+        kept = {name: judgement[name] for name in KEPT}
+        rows += [about | made | {"source": "human"} | kept for made in make(judgement)]
+    return rows
 
 
 def write_export(path: Path, made: Sequence[Mapping[str, Any]], file_format: str) -> None:
@@ -147,196 +260,52 @@ def write_export(path: Path, made: Sequence[Mapping[str, Any]], file_format: str
         allowed = ".json" if file_format == "labelstudio" else ", ".join(EXPORT_SUFFIXES)
         raise InputError(f"Can't write {file_format} to {path.name!r}: end the file's name in {allowed}.")
     if suffix == ".csv":
-        flat = made if file_format == "raw" else [_flat_row(row) for row in made]
-        records.write_csv(path, flat, EXPORT_COLUMNS[file_format])
+        _write_csv(path, made if file_format == "raw" else [_flat_row(row) for row in made])
     elif suffix == ".json":
         write_json(path, made)
     else:
         write_jsonl(path, made)
 
 
-def _judgement_of_vote(
-    vote: ForeignVote | LeftOut, training: TrainingQuestions, contract: str, annotator: str, path: Path
-) -> ForeignVote | LeftOut:
-    """Return a vote with the values of a judgement on its training question, or why it makes no judgement."""
-    if isinstance(vote, LeftOut):
-        return vote
-    try:
-        row = training.find(vote.values, contract)
-        if _single_blanks(str(vote.values["answer_a"])) == _single_blanks(str(vote.values["answer_b"])):
-            raise RowRefused("both answers are the same")
-        who = vote.values["annotator"] or annotator or vote.values.get("named") or path.stem
-        about = {"id": row["id"], "contract": row["contract"], "question": row["question"], "annotator": who}
-        said = {name: value for name, value in vote.values.items() if name in FIELDS}
-        return ForeignVote(vote.where, checked_judgement(said | about | {"source": f"import:{path.name}"}))
-    except RowRefused as error:
-        return LeftOut(vote.where, str(error), error.held_out)
-    except InputError as error:
-        return LeftOut(vote.where, f"no valid judgement: {error}")
-
-
-_AnswersKey = tuple[str, frozenset[str]]
-
-
-class _KnownJudgements:
-    """Hold the judgements known so far: those in the store and those of earlier rows of the file."""
-
-    def __init__(self, stored: Iterable[Mapping[str, Any]], current: Iterable[Mapping[str, Any]]) -> None:
-        self._uids: set[str] = set()
-        self._by_statement: dict[tuple[Any, ...], list[Mapping[str, Any]]] = defaultdict(list)
-        self._winners: dict[_AnswersKey, list[tuple[str, str, str]]] = defaultdict(list)  # (annotator, answer, place)
-        self._named_systems: dict[_AnswersKey, list[dict[str, str]]] = defaultdict(list)  # of judgements in the store
-        for judgement in stored:
-            self._remember(judgement)
-            named = _systems_by_answer(judgement)
-            if any(named.values()) and named not in self._named_systems[_answers_key(judgement)]:
-                self._named_systems[_answers_key(judgement)].append(named)
-        for judgement in current:
-            self._remember_winner(judgement, "the store")
-
-    def is_new(self, vote: ForeignVote, report: ImportReport) -> bool:
-        """Tell whether a vote has not been given before; note duplicates and contradictions in the report.
-
-        A new vote that names no systems gets the systems that the store knows for these answers. Else annotators of the
-        same two answers would seem to have judged different pairs.
-        """
-        judgement = vote.values
-        same = self._by_statement[_statement(judgement)]
-        if judgement["uid"] in self._uids or any(_adds_nothing(judgement, known) for known in same):
-            report.duplicates.append(vote.where)
-            return False
-        pair, winner = _answers_key(judgement), _preferred_answer(judgement)
-        for who, theirs, where in self._winners[pair] if winner else []:
-            if theirs != winner:
-                own = "; the later verdict counts" if who == judgement["annotator"] else ""
-                report.contradictions.append(
-                    f"{vote.where} ({judgement['annotator']}) prefers the other answer than {where} "
-                    f"({who}) on {judgement['id']!r}{own}"
-                )
-        known = self._named_systems[pair]
-        if len(known) == 1 and not any(_systems_by_answer(judgement).values()):
-            judgement |= {f"system_{side}": known[0][_single_blanks(judgement[f"answer_{side}"])] for side in "ab"}
-        self._remember(judgement)
-        self._remember_winner(judgement, vote.where)
-        return True
-
-    def _remember(self, judgement: Mapping[str, Any]) -> None:
-        self._uids.add(judgement["uid"])
-        if judgement["revokes"] is None:
-            self._by_statement[_statement(judgement)].append(judgement)
-
-    def _remember_winner(self, judgement: Mapping[str, Any], where: str) -> None:
-        if winner := _preferred_answer(judgement):
-            self._winners[_answers_key(judgement)].append((judgement["annotator"], winner, where))
-
-
-def _statement(judgement: Mapping[str, Any]) -> tuple[Any, ...]:
-    """Return what two equal judgements share: the annotator, the question, the answers and the verdict."""
-    return judgement["annotator"], *_answers_key(judgement), _preferred_answer(judgement) or judgement["verdict"]
-
-
-def _answers_key(judgement: Mapping[str, Any]) -> _AnswersKey:
-    """Return the question's id and the two answers; unlike `records.pair_key` it leaves their systems aside."""
-    return judgement["id"], frozenset(_single_blanks(judgement[f"answer_{side}"]) for side in "ab")
-
-
-def _preferred_answer(judgement: Mapping[str, Any]) -> str:
-    """Return "= " and the preferred answer, "" without a preference; the order of the two answers does not matter.
-
-    A single thumb has a blank second answer. If it is down, the blank answer counts as preferred, so that thumbs up and
-    thumbs down contradict each other.
-    """
-    thumb_down = judgement["verdict"] == "both_wrong" and not judgement["answer_b"].strip()
-    side = "b" if thumb_down else judgement["verdict"]
-    return f"= {_single_blanks(judgement[f'answer_{side}'])}" if side in ("a", "b") else ""
-
-
-def _systems_by_answer(judgement: Mapping[str, Any]) -> dict[str, str]:
-    return {_single_blanks(judgement[f"answer_{side}"]): judgement[f"system_{side}"] for side in "ab"}
-
-
-def _adds_nothing(judgement: Mapping[str, Any], known: Mapping[str, Any]) -> bool:
-    """Tell whether a judgement says no more than a known one with an equal `_statement`.
-
-    It says more if it has another correction or span, or names another system. Many files name no systems and keep
-    neither corrections nor spans: what is missing in one of the two judgements is no difference.
-    """
-    if any(judgement[name] not in (None, known[name]) for name in ("edited", "span")):
-        return False
-    systems, others = _systems_by_answer(judgement), _systems_by_answer(known)
-    return all(name == others[answer] or not name or not others[answer] for answer, name in systems.items())
-
-
-def _single_blanks(text: str) -> str:
-    # Case counts here, unlike in `core.text.fold`: a correction may change nothing but the case.
-    return " ".join(text.split())
-
-
-def _listed_places(places: Sequence[str]) -> str:
-    more = f" and {len(places) - ROWS_LISTED} more" if len(places) > ROWS_LISTED else ""
-    return "; ".join(places[:ROWS_LISTED]) + more
-
-
-def better_and_worse(judgement: Mapping[str, Any]) -> Iterator[tuple[dict[str, str], dict[str, str]]]:
-    """Yield (better, worse), each {"text", "system"}; without a preference nothing is yielded."""
-    a, b = ({"text": judgement[f"answer_{side}"], "system": judgement[f"system_{side}"]} for side in "ab")
-    edited = judgement["edited"] and {"text": judgement["edited"], "system": "corrected"}
-    better, wrong = {"a": (a, [b]), "b": (b, [a]), "both_wrong": (None, [a, b])}.get(judgement["verdict"], (None, []))
-    better = edited or better
-    for worse in wrong if better else []:
-        if worse["text"].strip() and better["text"] != worse["text"]:
+def _better_and_worse(judgement: Mapping[str, Any]) -> Iterator[tuple[tuple[str, str], tuple[str, str]]]:
+    """Yield (better, worse), each (text, system); without a preference nothing is yielded."""
+    sides = {side: (judgement[f"answer_{side}"], judgement[f"system_{side}"]) for side in "ab"}
+    better = (judgement["edited"], "corrected") if judgement["edited"] else sides.get(judgement["verdict"])
+    for side in _wrong_sides(judgement) if better else "":
+        worse = sides[side]
+        if worse[0].strip() and better[0] != worse[0]:
             yield better, worse
+
+
+def _wrong_sides(judgement: Mapping[str, Any]) -> str:
+    return OTHER_SIDE.get(judgement["verdict"], "ab" if judgement["verdict"] == "both_wrong" else "")
 
 
 def _pair_rows(judgement: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     """Yield a row of TRL's format for each answer that another answer was preferred to."""
-    for better, worse in better_and_worse(judgement):
-        verb = "corrected the answer" if better["system"] == "corrected" else "preferred it"
-        yield (
-            _about_row(judgement)
-            | {
-                "chosen": _as_messages(better["text"]),
-                "rejected": _as_messages(worse["text"]),
-                "source": "human",
-                "reason": f"annotator {judgement['annotator']} {verb}",
-                "system_chosen": better["system"],
-                "system_rejected": worse["system"],
-            }
-            | {name: judgement[name] for name in _KEPT}
-        )
+    for (chosen, system_chosen), (rejected, system_rejected) in _better_and_worse(judgement):
+        verb = "corrected the answer" if system_chosen == "corrected" else "preferred it"
+        yield {
+            "chosen": _as_messages(chosen),
+            "rejected": _as_messages(rejected),
+            "reason": f"annotator {judgement['annotator']} {verb}",
+            "system_chosen": system_chosen,
+            "system_rejected": system_rejected,
+        }
 
 
 def _thumb_rows(judgement: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     """Yield a row for each answer that was called better or wrong; rows of one judgement have the same `pair`."""
-    up = {better["text"]: better["system"] for better, _ in better_and_worse(judgement)}
-    wrong = {"a": "b", "b": "a", "both_wrong": "ab"}.get(judgement["verdict"], "")
-    if not up and judgement["verdict"] in ("a", "b"):  # a single thumb has no second answer
-        up = {judgement[f"answer_{judgement['verdict']}"]: judgement[f"system_{judgement['verdict']}"]}
-    down = {
-        judgement[f"answer_{side}"]: judgement[f"system_{side}"]
-        for side in wrong
-        if judgement[f"answer_{side}"].strip()
-    }
+    sides = {side: (judgement[f"answer_{side}"], judgement[f"system_{side}"]) for side in "ab"}
+    up = dict(better for better, _ in _better_and_worse(judgement))
+    if not up and judgement["verdict"] in sides:  # a single thumb has no second answer
+        up = dict([sides[judgement["verdict"]]])
+    down = {text: system for text, system in map(sides.get, _wrong_sides(judgement)) if text.strip()}
     pair = pair_key(judgement) if len(up) + len(down) > 1 else None
     for answers, label, verb in ((up, True, "preferred it"), (down, False, "found it worse or wrong")):
         for text, system in answers.items():
-            yield (
-                _about_row(judgement)
-                | {
-                    "completion": _as_messages(text),
-                    "label": label,
-                    "source": "human",
-                    "system": system,
-                    "reason": f"annotator {judgement['annotator']} {verb}",
-                    "pair": pair,
-                }
-                | {name: judgement[name] for name in _KEPT}
-            )
-
-
-def _about_row(judgement: Mapping[str, Any]) -> dict[str, Any]:
-    prompt = judgement["prompt"] or [{"role": "user", "content": judgement["question"]}]
-    return {name: judgement[name] for name in ("id", "contract", "question")} | {"prompt": prompt}
+            reason = f"annotator {judgement['annotator']} {verb}"
+            yield {"completion": _as_messages(text), "label": label, "reason": reason, "system": system, "pair": pair}
 
 
 def _as_messages(text: str) -> list[dict[str, str]]:
@@ -345,7 +314,22 @@ def _as_messages(text: str) -> list[dict[str, str]]:
 
 def _flat_row(row: Mapping[str, Any]) -> dict[str, Any]:
     """Return a row with its messages as text; the column "messages" keeps a prompt that is more than the question."""
-    answers = {name: row[name][0]["content"] for name in ANSWER_COLUMNS if name in row}
+    answers = {name: row[name][0]["content"] for name in ("chosen", "rejected", "completion") if name in row}
     prompt = "\n\n".join(message["content"] for message in row["prompt"])
     only_asks = len(row["prompt"]) == 1 and prompt == row["question"]
     return dict(row) | answers | {"prompt": prompt, "messages": None if only_asks else row["prompt"]}
+
+
+def _write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Write rows as CSV (RFC 4180) in one step; None is an empty cell, a list, dict or truth value is JSON."""
+    out = io.StringIO(newline="")
+    writer = csv.writer(out, lineterminator="\r\n", quoting=csv.QUOTE_ALL)
+    writer.writerow(rows[0] if rows else ABOUT)
+    writer.writerows([_csv_cell(value) for value in row.values()] for row in rows)
+    write_text(path, out.getvalue())
+
+
+def _csv_cell(value: Any) -> Any:
+    if isinstance(value, str):
+        return formats.quote_formula(value)
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, (bool, list, dict)) else value

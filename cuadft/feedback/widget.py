@@ -21,7 +21,7 @@ from traitlets import Dict, Unicode
 from cuadft.core.errors import InputError, brief
 from cuadft.data.passages import join_pieces
 from cuadft.evaluation.text_scores import NO_CLAUSE
-from cuadft.feedback import agreement
+from cuadft.feedback.agreement import annotator_agreement
 from cuadft.feedback.records import OTHER_SIDE, pair_key, without_surrogates
 from cuadft.feedback.store import Store
 
@@ -105,19 +105,9 @@ class Annotate(anywidget.AnyWidget):
         if edited and verdict in OTHER_SIDE:
             unchanged = edited.split() == without_surrogates(task[f"answer_{verdict}"]).split()
             edited = None if unchanged else edited
-        self._store.add(
-            {key: task.get(key) for key in (*TEXT_FIELDS, "prompt")}
-            | {
-                "annotator": self.annotator,
-                "shown_first": first,
-                "verdict": verdict,
-                "edited": edited,
-                "source": "widget",
-                "span": message.get("span"),
-                "comment": message.get("comment") or "",
-                "seconds": message.get("seconds"),
-            }
-        )
+        said = {"annotator": self.annotator, "shown_first": first, "verdict": verdict, "edited": edited}
+        said |= {key: message.get(key) for key in ("span", "comment", "seconds")}
+        self._store.add({key: task.get(key) for key in (*TEXT_FIELDS, "prompt")} | said)
         self._again = [key for key in self._again if key != self._shown]
 
     def _undo(self) -> None:
@@ -131,13 +121,8 @@ class Annotate(anywidget.AnyWidget):
             self._show(key, note="Your last verdict is taken back: judge this pair again.")
             places = dict(zip(self.screen["answers"], ("left", "right"), strict=True))
             base = places.get(last.get(f"answer_{last['verdict']}"), "both_wrong")
-            self.draft = {
-                "ticket": self._ticket,
-                "edited": last["edited"],
-                "base": base,
-                "span": last["span"],
-                "comment": last["comment"] or "",
-            }
+            kept = {key: last[key] for key in ("edited", "span", "comment")}
+            self.draft = kept | {"ticket": self._ticket, "base": base}
 
     def _own_judgements(self, judgements: Sequence[Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
         """Return pair -> the annotator's judgement, for the tasks that the annotator has judged or skipped."""
@@ -153,20 +138,10 @@ class Annotate(anywidget.AnyWidget):
         if not stay:
             self._shown = key or next(iter(left), None)
             self._ticket += 1
-        counts = {
-            "total": len(self._tasks),
-            "done": len(own),
-            "skipped": len(skipped),
-            "agreement": agreement.agreement_in_words(judgements),
-        }
-        base = {
-            "reply": self._reply,
-            "ticket": self._ticket,
-            "note": note,
-            "error": "",
-            "annotator": self.annotator,
-            "progress": counts,
-        }
+        counts = {"total": len(self._tasks), "done": len(own), "skipped": len(skipped)}
+        counts["agreement"] = str(annotator_agreement(judgements))
+        base = {"reply": self._reply, "ticket": self._ticket, "note": note, "error": ""}
+        base |= {"annotator": self.annotator, "progress": counts}
         if not self.annotator:
             self.screen = base | {"kind": "name", "names": sorted({j["annotator"] for j in judgements})}
         elif self._shown is None:
@@ -225,37 +200,20 @@ def screen_pieces(
 
 def check_task(task: Mapping[str, Any], name: str) -> None:
     """Raise InputError if the task lacks something that the widget shows; `name` begins the message."""
-    advice = "make the tasks with feedback.choose_tasks"
-    wrong = [key for key in TEXT_FIELDS if not isinstance(task.get(key), str)]
-    if wrong:
-        raise InputError(f"{name}: {wrong[0]!r} is {task.get(wrong[0])!r}, but must be text: {advice}")
-    if task["answer_a"] == task["answer_b"]:
-        raise InputError(
-            f"{name} ({task['id']!r}): both answers are the same, so that there is nothing to choose: {advice}"
-        )
-    passages = task.get("passages")
-    if not isinstance(passages, Sequence) or not all(map(_is_passage, passages)):
-        raise InputError(
-            f"{name} ({task['id']!r}): each of its passages must have a text as long as start to end: {advice}"
-        )
-    for side in "ab":
-        spans = task.get(f"spans_{side}") or []
-        if not isinstance(spans, Sequence) or not all(map(_is_span, spans)):
-            raise InputError(
-                f"{name} ({task['id']!r}): spans_{side} is {spans!r}, but must hold [start, end]: {advice}"
-            )
-
-
-def _is_span(span: Any) -> bool:
-    whole = isinstance(span, Sequence) and len(span) == 2 and all(isinstance(edge, int) for edge in span)
-    return whole and 0 <= span[0] <= span[1]
-
-
-def _is_passage(passage: Any) -> bool:
-    if not isinstance(passage, Mapping) or not isinstance(passage.get("text"), str):
-        return False
-    start, end = passage.get("start"), passage.get("end")
-    return isinstance(start, int) and isinstance(end, int) and 0 <= start and end - start == len(passage["text"])
+    fault = ""
+    try:
+        fit = all(0 <= p["start"] and p["end"] - p["start"] == len(p["text"]) for p in task["passages"])
+        fit &= all(0 <= start <= end for side in "ab" for start, end in task.get(f"spans_{side}") or [])
+    except (TypeError, KeyError, ValueError):
+        fit = False
+    if wrong := [key for key in TEXT_FIELDS if not isinstance(task.get(key), str)]:
+        fault = f"{wrong[0]!r} is {task.get(wrong[0])!r}, but must be text"
+    elif task["answer_a"] == task["answer_b"]:
+        fault = "both answers are the same, so that there is nothing to choose"
+    elif not fit:
+        fault = "each of its passages must have a text as long as start to end, and each of its spans be [start, end]"
+    if fault:
+        raise InputError(f"{name} ({task.get('id')!r}): {fault}: make the tasks with feedback.choose_tasks")
 
 
 def _covers(spans: Sequence[Sequence[int]], place: int) -> bool:

@@ -26,6 +26,7 @@ import pandas as pd
 from cuadft.core.errors import InputError
 from cuadft.core.params import did_you_mean
 from cuadft.core.runs import CONSTANTS
+from cuadft.evaluation.answer_files import count_of
 from cuadft.evaluation.bootstrap import Interval, cluster_bootstrap
 from cuadft.evaluation.compare import Delta, holm, paired_delta
 from cuadft.evaluation.metrics import JUDGED, METRICS, WEIGHT_COLUMNS, metric_weights
@@ -39,7 +40,6 @@ CRITERIA = ("improvement", "constants", "slices", "categories", *BY_INTERVAL, "f
 ENOUGH_CONTRACTS = 5  # contracts with which a category is tested; fewer say too little
 GREATEST = dict.fromkeys(("gain", "slice_margin", "category_margin", *BY_INTERVAL, "failures"), 1.0)
 COUNTS_CLAUSES = {"has_clause", "span_fn"}  # columns by which a system without any answer scores 0, if a clause exists
-NOT_MEASURED = "not measured"
 Criterion = dict[str, Any]
 
 
@@ -126,7 +126,7 @@ def _improvement_detail(delta: Delta, passed: bool, metric: str, family: int) ->
     if delta.n == 0:
         return f"no dev question has a {metric} of both systems"
     if math.isnan(delta.p):
-        return f"{_contracts(delta.n_clusters)} gives no interval"
+        return f"{count_of(delta.n_clusters, 'contract')} gives no interval"
     said = f"p corrected by Holm over {family} candidates" if family > 1 else "one candidate, no correction"
     if not passed and delta.low > 0:
         said += " (the interval alone leaves the gain out, the corrected p does not)"
@@ -143,29 +143,25 @@ def constants_criterion(
     the metric does not apply to at all, such as the precision of a system without answers, is left untested. A
     difference that is equal in all contracts, as a flawless system has to always_refuses, needs six (a sign test).
     """
-    asked = _dev(candidate)
-    found = {name: _dev(constants[name]) for name in CONSTANTS if name in constants}
-    missing = [name for name in CONSTANTS if name not in found or found[name].empty]
-    parts = [_constant_part(name, found[name], asked, rule, **settings) for name in found if name not in missing]
+    known = {name: _dev(constants[name]) for name in CONSTANTS if name in constants}
+    missing = [name for name in CONSTANTS if name not in known or known[name].empty]
     absent = f"the rows of {' and '.join(missing)} are missing" if missing else ""
-    if not parts:
-        return _criterion("constants", None, None, 0.0, math.nan, absent)
-    tested = [part for part in parts if part["passed"] is not None]
-    worst = min(tested or parts, key=lambda part: -math.inf if _unknown(part["low"]) else part["low"])
-    said = "; ".join([*(f"{part['name']}: {part['detail']}" for part in parts), *[absent] * bool(absent)])
-    passed = all(part["passed"] for part in tested) if tested else None
-    return worst | {"clause": "constants", "passed": passed, "detail": said, "parts": parts}
+    parts = [
+        _constant_part(name, rows, _dev(candidate), rule.metric, **settings)
+        for name, rows in known.items()
+        if name not in missing
+    ]
+    return _all_of("constants", parts, absent) if parts else _criterion("constants", None, None, 0.0, detail=absent)
 
 
 def _constant_part(
-    name: str, constant: pd.DataFrame, candidate: pd.DataFrame, rule: GateRule, **settings: Any
+    name: str, constant: pd.DataFrame, candidate: pd.DataFrame, metric: str, **settings: Any
 ) -> Criterion:
     """Return the test against one constant system, on the candidate's questions."""
-    metric = rule.metric
     same = constant[constant["id"].isin(candidate["id"])]
     if not (same[metric].notna().to_numpy() & (metric_weights(same, metric) > 0)).any():
         passed, detail = _not_scored(same, metric)
-        return _criterion(name, passed, None, 0.0, math.nan, detail) | {"name": name}
+        return _criterion(name, passed, None, 0.0, detail=detail, name=name)
     return _margin_part(name, same, candidate, 0.0, metric, **settings)
 
 
@@ -189,25 +185,17 @@ def slices_criterion(
     Berger (1982), "Multiparameter hypothesis testing and acceptance sampling", Technometrics 24(4) (the
     intersection-union test).
     """
-    if not wanted:
-        detail = "no earlier slice with held-out contracts"
-        return _criterion("slices", None, None, -rule.slice_margin, math.nan, detail)
-    parts = [_slice_part(champion, candidate, rule, number, **settings) for number in wanted]
-    worst = min(parts, key=lambda part: -math.inf if _unknown(part["low"]) else part["low"])
-    failed = [part["name"] for part in parts if not part["passed"]]
-    said = "; ".join(f"{part['name']}: {part['detail']}" for part in parts)
-    return worst | {"clause": "slices", "passed": not failed, "detail": said, "parts": parts}
-
-
-def _slice_part(
-    champion: pd.DataFrame, candidate: pd.DataFrame, rule: GateRule, number: int, **settings: Any
-) -> Criterion:
-    name, limit = f"slice {number}", -rule.slice_margin
-    a, b = (rows[rows["part"] == number] for rows in (champion, candidate))
-    if a.empty or b.empty:
-        lacking = "the champion" if a.empty else "the candidate"
-        return _criterion(name, False, None, limit, math.nan, f"{lacking} has no answers on it") | {"name": name}
-    return _margin_part(name, a, b, limit, rule.metric, **settings)
+    limit, parts = -rule.slice_margin, []
+    for name, number in ((f"slice {number}", number) for number in wanted):
+        a, b = (rows[rows["part"] == number] for rows in (champion, candidate))
+        if a.empty or b.empty:
+            detail = f"{'the champion' if a.empty else 'the candidate'} has no answers on it"
+            parts.append(_criterion(name, False, None, limit, detail=detail, name=name))
+        else:
+            parts.append(_margin_part(name, a, b, limit, rule.metric, **settings))
+    if not parts:
+        return _criterion("slices", None, None, limit, detail="no earlier slice with held-out contracts")
+    return _all_of("slices", parts)
 
 
 def _margin_part(name: str, a: pd.DataFrame, b: pd.DataFrame, limit: float, metric: str, **settings: Any) -> Criterion:
@@ -215,11 +203,21 @@ def _margin_part(name: str, a: pd.DataFrame, b: pd.DataFrame, limit: float, metr
     try:
         delta = margin_of(a, b, limit, metric=metric, **settings)
     except InputError as error:
-        return _criterion(name, False, None, limit, math.nan, str(error)) | {"name": name}
-    detail = f"{delta.value:+.3f} [{delta.low:+.3f}, {delta.high:+.3f}], {_contracts(delta.n_clusters)}"
+        return _criterion(name, False, None, limit, detail=str(error), name=name)
+    detail = f"{delta.value:+.3f} [{delta.low:+.3f}, {delta.high:+.3f}], {count_of(delta.n_clusters, 'contract')}"
     if math.isnan(delta.low):
-        detail = f"{delta.value:+.3f}, {_contracts(delta.n_clusters)}: too few for an interval"
-    return _criterion(name, delta.low > limit, delta, limit, _p_above(delta, limit), detail) | {"name": name}
+        detail = f"{delta.value:+.3f}, {count_of(delta.n_clusters, 'contract')}: too few for an interval"
+    return _criterion(name, delta.low > limit, delta, limit, _p_above(delta, limit), detail, name=name)
+
+
+def _all_of(name: str, parts: list[Criterion], more: str = "") -> Criterion:
+    """Return the criterion that every part holds, with the figures of the part whose lower bound is worst."""
+    tested = [part for part in parts if part["passed"] is not None]
+    lows = pd.Series([part["low"] for part in tested or parts], dtype=float)
+    worst = (tested or parts)[int(lows.fillna(-math.inf).argmin())]
+    said = [f"{part['name']}: {part['detail']}" for part in parts] + [more] * bool(more)
+    passed = all(part["passed"] for part in tested) if tested else None
+    return worst | {"clause": name, "passed": passed, "detail": "; ".join(said), "parts": parts}
 
 
 def categories_criterion(
@@ -232,39 +230,39 @@ def categories_criterion(
     """
     limit = -rule.category_margin
     if "category" not in champion or "category" not in candidate:
-        return _criterion("categories", None, None, limit, math.nan, "the rows name no category")
+        return _criterion("categories", None, None, limit, detail="the rows name no category")
     found, few = {}, []
-    names = sorted({*champion["category"], *candidate["category"]})
-    try:
-        for name in names:
-            a, b = (rows[rows["category"] == name] for rows in (champion, candidate))
-            if len({*a["contract"], *b["contract"]}) >= ENOUGH_CONTRACTS:
-                found[name] = margin_of(a, b, limit, metric=rule.metric, confidence=confidence, **settings)
-            if name not in found or found[name].n_clusters < ENOUGH_CONTRACTS:
-                few.append(name)
-    except InputError as error:
-        return _criterion("categories", False, None, limit, math.nan, str(error))
-    tested = {name: delta for name, delta in found.items() if name not in few}
-    return _worst_category(tested, few, limit, 1 - confidence)
+    for name in sorted({*champion["category"], *candidate["category"]}):
+        a, b = (rows[rows["category"] == name] for rows in (champion, candidate))
+        delta = None
+        if len({*a["contract"], *b["contract"]}) >= ENOUGH_CONTRACTS:
+            try:
+                delta = margin_of(a, b, limit, metric=rule.metric, confidence=confidence, **settings)
+            except InputError as error:
+                return _criterion("categories", False, None, limit, detail=str(error))
+        if delta and delta.n_clusters >= ENOUGH_CONTRACTS:
+            found[name] = delta
+        else:
+            few.append(name)
+    return _worst_category(found, few, limit, 1 - confidence)
 
 
-def _worst_category(found: Mapping[str, Delta], few: Sequence[str], limit: float, alpha: float) -> Criterion:
+def _worst_category(found: Mapping[str, Delta], few: list[str], limit: float, alpha: float) -> Criterion:
     """Return the criterion from the tested categories, with the figures of the one that most likely lost."""
-    said = f"too few to say, with fewer than {ENOUGH_CONTRACTS} contracts: {', '.join(few)}" if few else ""
+    said = [f"too few to say, with fewer than {ENOUGH_CONTRACTS} contracts: {', '.join(few)}"] if few else []
     if not found:
-        untested = _criterion("categories", None, None, limit, math.nan, said or "no categories")
-        return untested | {"parts": [], "too_few": list(few)}
-    p = dict(zip(found, holm([1 - _p_above(delta, limit) for delta in found.values()]), strict=True))
-    parts = []
-    for name, delta in found.items():
-        lost = p[name] <= alpha
-        parts.append(_criterion(name, not lost, delta, limit, p[name], "") | {"name": name})
+        detail = said[0] if said else "no categories"
+        return _criterion("categories", None, None, limit, detail=detail, parts=[], too_few=few)
+    p = holm([1 - _p_above(delta, limit) for delta in found.values()])
+    parts = [
+        _criterion(name, lost > alpha, delta, limit, lost, name=name) for (name, delta), lost in zip(found.items(), p)
+    ]
     worst = min(parts, key=lambda part: (part["p"], part["value"]))
     bad = [part["name"] for part in parts if not part["passed"]]
     tested = f"{len(parts)} tested, lowest p of a loss: {worst['name']}"
     shown = f"shown to lose more than {-limit:g}: {', '.join(bad)}" if bad else tested
-    detail = "; ".join(text for text in (shown, said) if text)
-    return worst | {"clause": "categories", "passed": not bad, "detail": detail, "parts": parts, "too_few": list(few)}
+    detail = "; ".join([shown, *said])
+    return worst | {"clause": "categories", "passed": not bad, "detail": detail, "parts": parts, "too_few": few}
 
 
 def ceiling_criteria(candidate: pd.DataFrame, rule: GateRule, **settings: Any) -> list[Criterion]:
@@ -277,77 +275,68 @@ def ceiling_criteria(candidate: pd.DataFrame, rule: GateRule, **settings: Any) -
     tokens and seconds are judged by their means. Seconds are measured only against a limit: times differ from run to
     run, and a decision should not.
     """
-    failed, tokens = _failed(candidate, rule.metric), candidate.get("prompt_tokens")
-    seconds = candidate.get("seconds") if rule.seconds else None
-    return [
-        *(_interval_ceiling(name, candidate, getattr(rule, name), **settings) for name in BY_INTERVAL),
-        _mean_ceiling("failures", candidate, rule.failures, rule.failures >= 1, failed, **settings),
-        _mean_ceiling("prompt_tokens", candidate, rule.prompt_tokens, not rule.prompt_tokens, tokens, **settings),
-        _mean_ceiling("seconds", candidate, rule.seconds, not rule.seconds, seconds, **settings),
-    ]
+    measured = {
+        "failures": _failed(candidate, rule.metric),
+        "prompt_tokens": candidate.get("prompt_tokens"),
+        "seconds": candidate.get("seconds") if rule.seconds else None,
+    }
+    made = []
+    for name, (column, has_clause) in BY_INTERVAL.items():
+        kind, asked = "has a clause" if has_clause else "is without clause", _of_kind(candidate, has_clause)
+        limit = math.inf if getattr(rule, name) >= 1 else getattr(rule, name)
+        made.append(_ceiling(name, candidate, limit, candidate.get(column), asked, "high", kind, **settings))
+    for name, column in measured.items():
+        limit = getattr(rule, name)
+        limit = math.inf if (limit >= 1 if name in GREATEST else not limit) else limit
+        made.append(_ceiling(name, candidate, limit, column, len(candidate), "value", **settings))
+    return made
 
 
-def _interval_ceiling(name: str, rows: pd.DataFrame, limit: float, **settings: Any) -> Criterion:
-    """Return the criterion that the upper end of a share's interval may not exceed the limit; from 1 on there is none.
+def _ceiling(
+    name: str,
+    rows: pd.DataFrame,
+    limit: float,
+    column: pd.Series | None,
+    asked: int,
+    by: str,
+    kind: str = "",
+    **settings: Any,
+) -> Criterion:
+    """Return the criterion that a column's figure `by` (its mean "value", or "high") keeps a limit; inf is no limit.
 
-    The interval is the one that tables show. Where the share is 0 it ends at `ratio_intervals`' exact bound for no
-    event: 0.63 with 3 contracts, 0.53 with 4, 0.45 with 5 and 0.26 with 10. So a limit of 0.5 asks for 5 contracts or
-    more that have such a question, also of a system without any fault. In simulations (4 to 10 such questions a
-    contract, correlated by 0.15) a system whose true share is 0.1 kept a limit of 0.5 in 53 to 63 % of the cases with 5
-    contracts, in 85 to 98 % with 8 and in 95 to 98 % with 10.
+    asked: how many rows the column is about. The interval is the one that tables show. Where the share is 0 it ends at
+    `ratio_intervals`' exact bound for no event: 0.63 with 3 contracts, 0.53 with 4, 0.45 with 5 and 0.26 with 10. So a
+    limit of 0.5 asks for 5 contracts or more that have such a question, also of a system without any fault. In
+    simulations (4 to 10 such questions a contract, correlated by 0.15) a system whose true share is 0.1 kept a limit of
+    0.5 in 53 to 63 % of the cases with 5 contracts, in 85 to 98 % with 8 and in 95 to 98 % with 10.
     """
-    column, has_clause = BY_INTERVAL[name]
-    off, of_kind = limit >= 1, _of_kind(rows, has_clause)
-
-    def make(passed: bool | None, found: Interval | None, detail: str) -> Criterion:
-        shown = "no ceiling" if off else detail
-        return _criterion(name, passed, found, None if off else limit, math.nan, shown) | {"by": "high"}
-
-    if column in rows and not of_kind.any():
-        kind = "has a clause" if has_clause else "is without clause"
-        return make(off or None, None, f"no question on dev or an earlier slice {kind}")
-    if column not in rows or rows[column].isna().all():
-        return make(off, None, NOT_MEASURED)
-    found = cluster_bootstrap(rows[column], rows["contract"], weights=metric_weights(rows, column), **settings)
-    notes = [_above_ceiling(found, limit), _partly(found.n, int(of_kind.sum()))]
-    return make(off or found.high <= limit, found, "; ".join(note for note in notes if note))
+    found, off = None, math.isinf(limit)
+    if column is not None and not asked:
+        passed, detail = off or None, f"no question on dev or an earlier slice {kind}"
+    elif column is None or column.isna().all():
+        passed, detail = off, "not measured"
+    else:
+        weights = metric_weights(rows.assign(**{name: column}), name)
+        found = cluster_bootstrap(column, rows["contract"], weights=weights, **settings)
+        passed = off or getattr(found, by) <= limit
+        partly = [f"known of {found.n} of {asked} answers"] * (found.n != asked)
+        detail = "; ".join([*([_above_ceiling(found, limit)] if by == "high" and not passed else []), *partly])
+    detail, shown = ("no ceiling", None) if off else (detail, limit)
+    return _criterion(name, passed, found, shown, detail=detail, by=by)
 
 
-def _of_kind(rows: pd.DataFrame, has_clause: bool) -> pd.Series:
-    """Return which questions have a clause, or have none; all of them where the rows do not say."""
-    if "is_impossible" not in rows:
-        return pd.Series(True, rows.index)
-    return rows["is_impossible"].astype(bool) != has_clause
+def _of_kind(rows: pd.DataFrame, has_clause: bool) -> int:
+    """Return how many questions have a clause, or have none; all of them where the rows do not say."""
+    return int((rows["is_impossible"].astype(bool) != has_clause).sum()) if "is_impossible" in rows else len(rows)
 
 
 def _above_ceiling(found: Interval, limit: float) -> str:
-    """Return why an interval does not keep the ceiling, "" if it does."""
+    """Return why an interval does not keep the ceiling."""
+    contracts = count_of(found.n_clusters, "contract")
     if math.isnan(found.high):
-        few = _contracts(found.n_clusters)
-        return f"{few} gives no interval, so that the ceiling of {limit:g} cannot be shown to hold"
-    if found.high <= limit:
-        return ""
-    said = f"the upper end of its interval, {found.high:.3f}, is above the ceiling of {limit:g}"
-    few = f", because {_contracts(found.n_clusters)} with such a question are too few to show less"
-    return said + (few if found.value == 0 else "")
-
-
-def _mean_ceiling(
-    name: str, rows: pd.DataFrame, limit: float, off: bool, column: pd.Series | None, **settings: Any
-) -> Criterion:
-    """Return the criterion that a column's mean may not exceed the limit; `off`: there is no ceiling."""
-    shown_limit, base = None if off else limit, {"by": "value"}
-    if column is None or column.notna().sum() == 0:
-        detail = "no ceiling" if off else NOT_MEASURED
-        return _criterion(name, off, None, shown_limit, math.nan, detail) | base
-    weights = metric_weights(rows.assign(**{name: column}), name)
-    found = cluster_bootstrap(column, rows["contract"], weights=weights, **settings)
-    detail = "no ceiling" if off else _partly(found.n, len(column))
-    return _criterion(name, off or found.value <= limit, found, shown_limit, math.nan, detail) | base
-
-
-def _partly(known: int, asked: int) -> str:
-    return "" if known == asked else f"known of {known} of {asked} answers"
+        return f"{contracts} gives no interval, so that the ceiling of {limit:g} cannot be shown to hold"
+    few = f", because {contracts} with such a question are too few to show less" if found.value == 0 else ""
+    return f"the upper end of its interval, {found.high:.3f}, is above the ceiling of {limit:g}{few}"
 
 
 def _failed(rows: pd.DataFrame, metric: str) -> pd.Series | None:
@@ -373,7 +362,13 @@ def margin_of(a: pd.DataFrame, b: pd.DataFrame, limit: float, *, metric: str, **
 
 
 def _criterion(
-    name: str, passed: bool | None, found: Interval | Delta | None, limit: float | None, p: float, detail: str
+    clause: str,
+    passed: bool | None,
+    found: Interval | Delta | None,
+    limit: float | None,
+    p: float = math.nan,
+    detail: str = "",
+    **more: Any,
 ) -> Criterion:
     """Return a criterion's record; found: an interval or a difference, None if nothing could be measured."""
     figures = dict.fromkeys(("value", "low", "high")) | {"n": 0, "n_contracts": 0}
@@ -381,7 +376,7 @@ def _criterion(
         figures = {"value": found.value, "low": found.low, "high": found.high}
         figures |= {"n": found.n, "n_contracts": found.n_clusters}
     known = None if passed is None else bool(passed)
-    return {"clause": name, "passed": known, "limit": limit} | figures | {"p": float(p), "detail": detail}
+    return {"clause": clause, "passed": known, "limit": limit} | figures | {"p": float(p), "detail": detail} | more
 
 
 def _p_above(delta: Delta, limit: float) -> float:
@@ -391,11 +386,3 @@ def _p_above(delta: Delta, limit: float) -> float:
 
 def _dev(rows: pd.DataFrame) -> pd.DataFrame:
     return rows[rows["part"] == DEV]
-
-
-def _contracts(count: int) -> str:
-    return f"{count} contract{'s' * (count != 1)}"
-
-
-def _unknown(value: float | None) -> bool:
-    return value is None or bool(np.isnan(value))

@@ -23,41 +23,19 @@ import pandas as pd
 from cuadft.core import files, runs
 from cuadft.core.errors import InputError
 from cuadft.core.params import did_you_mean
-from cuadft.core.runs import (
-    BY_HAND,
-    CONSTANTS,
-    DECISION,
-    HISTORY,
-    PROGRAMS,
-    ChampionRecord,
-    champion_history,
-    champion_label,
-    champion_line,
-    decided_iterations,
-    has_weights,
-    history_time,
-    outgoing_champion,
-    same_champion,
-    system_record,
-)
+from cuadft.core.runs import BY_HAND, CONSTANTS, DECISION, HISTORY, PROGRAMS, ChampionRecord, champion_label
 from cuadft.evaluation.bootstrap import as_columns
-from cuadft.evaluation.metrics import METRICS, metric_weights
+from cuadft.evaluation.metrics import metric_weights
 from cuadft.loop import criteria
 from cuadft.loop.criteria import CRITERIA, GateRule
 from cuadft.loop.kernel import lock
 
 SLICES = "slices"  # the split that holds the questions of the slices' held-out contracts
-TABLE_COLUMNS = ["system", "score", "criterion", "passed", "value", "limit", "low", "high"]
-TABLE_COLUMNS += ["n", "n_contracts", "p", "detail"]
-CRITERION_LABELS = {
+TABLE_COLUMNS = "system score criterion passed value limit low high n n_contracts p detail".split()
+LABELS = {  # of the criteria whose names say too little
     "improvement": "improvement on dev",
     "constants": "systems without a model",
     "slices": "earlier slices",
-    "categories": "categories",
-    "false_answers": "false answers",
-    "false_refusals": "false refusals",
-    "failures": "failures",
-    "prompt_tokens": "prompt tokens",
     "seconds": "seconds per answer",
     "candidates": "no candidate",
 }
@@ -88,17 +66,34 @@ def decide_champion(
     Raises InputError if the champion has no dev rows, or is one of the constant systems.
     """
     rule = rule or GateRule()
-    _require_real_champion(iteration)
+    if iteration.previous and (before := runs.incoming_champion(iteration)["system"]) in CONSTANTS:
+        raise InputError(
+            f"The champion of iteration {iteration.number} is {before}, which only shows what others have to beat: "
+            "choose another with `cuadft promote`."
+        )
     rows = _deciding_rows(frame, iteration.number, rule.metric)
     incumbent = "incumbent" if iteration.previous else "rag"
     parts = {name: part for name, part in rows.groupby("system", sort=False)}
     constants = {name: parts.pop(name) for name in CONSTANTS if name in parts}
     before = parts.pop(incumbent, rows[:0])
-    _require_dev_rows(before, incumbent)
+    if not (before["part"] == criteria.DEV).any():
+        raise InputError(
+            f"There are no dev predictions of '{incumbent}', which the others must beat: run 03_batch_inference "
+            f"with systems including '{incumbent}' and splits including 'dev'."
+        )
     settings = {"n_resamples": n_resamples, "seed": seed, "confidence": confidence}
     improvements = criteria.improvement_criteria(before, parts, rule, **settings)
     slices = _earlier_slices(rows, iteration)
-    candidates = _tested_candidates(before, parts, constants, improvements, rule, slices, **settings)
+    candidates = []
+    for name in sorted(parts, key=runs.simplicity):
+        made = [
+            improvements[name][0],
+            criteria.constants_criterion(parts[name], constants, rule, **settings),
+            criteria.slices_criterion(before, parts[name], rule, slices, **settings),
+            criteria.categories_criterion(before, parts[name], rule, **settings),
+            *criteria.ceiling_criteria(parts[name], rule, **settings),
+        ]
+        candidates.append({"system": name, "score": _mean(parts[name], rule.metric), "clauses": made})
     best, decided_by = _choice(candidates)
     delta = improvements[best["system"]][1] if best else None
     won = best is not None and decided_by is None
@@ -118,46 +113,6 @@ def decide_champion(
     }
     decision = _plain(decision)
     return decision | {"reason": decision_reason(decision)}
-
-
-def _require_real_champion(iteration: runs.Iteration) -> None:
-    before = iteration.previous and runs.incoming_champion(iteration)["system"]
-    if before in CONSTANTS:
-        raise InputError(
-            f"The champion of iteration {iteration.number} is {before}, which only shows what others have to beat: "
-            "choose another with `cuadft promote`."
-        )
-
-
-def _require_dev_rows(before: pd.DataFrame, incumbent: str) -> None:
-    if not (before["part"] == criteria.DEV).any():
-        raise InputError(
-            f"There are no dev predictions of '{incumbent}', which the others must beat: run 03_batch_inference "
-            f"with systems including '{incumbent}' and splits including 'dev'."
-        )
-
-
-def _tested_candidates(
-    before: pd.DataFrame,
-    parts: Mapping[str, pd.DataFrame],
-    constants: Mapping[str, pd.DataFrame],
-    improvements: Mapping[str, Any],
-    rule: GateRule,
-    slices: list[int],
-    **settings: Any,
-) -> list[dict[str, Any]]:
-    """Return each candidate with its mean and the records of its criteria, simple systems first."""
-    candidates = []
-    for name in sorted(parts, key=runs.simplicity):
-        made = [
-            improvements[name][0],
-            criteria.constants_criterion(parts[name], constants, rule, **settings),
-            criteria.slices_criterion(before, parts[name], rule, slices, **settings),
-            criteria.categories_criterion(before, parts[name], rule, **settings),
-            *criteria.ceiling_criteria(parts[name], rule, **settings),
-        ]
-        candidates.append({"system": name, "score": _mean(parts[name], rule.metric), "clauses": made})
-    return candidates
 
 
 def _deciding_rows(frame: pd.DataFrame, number: int, metric: str) -> pd.DataFrame:
@@ -236,25 +191,44 @@ def decision_reason(decision: Mapping[str, Any]) -> str:
     if won:
         return said
     detail = _find_criterion(decision, best, decided)["detail"]
-    return f"{said}; decided by {CRITERION_LABELS[decided]}" + (f": {detail}" if detail else "")
+    return f"{said}; decided by {_label(decided)}" + (f": {detail}" if detail else "")
 
 
 def decision_paragraph(decision: Mapping[str, Any]) -> str:
-    """Return two to five sentences of Markdown: the decision, its criterion, and why other candidates failed."""
-    best, decided = decision["candidate"], decision["decided_by"]
-    kept = f"**Kept: {decision['incumbent']}.**"
+    """Return the decision in Markdown: the figures, the criterion that decided, and what was not tested or chosen."""
+    best, won = decision["candidate"], decision["action"] == "promoted"
+    head = f"**Promoted: {best}**" if won else f"**Kept: {decision['incumbent']}**"
     if best is None:
-        nothing = f"No candidate has a {decision['rule']['metric']} on dev, so that there was nothing to test."
-        return f"{kept} {nothing} The next iteration starts from the champion."
-    label = CRITERION_LABELS[decided]
-    if decision["action"] == "promoted":
-        first = f"**Promoted: {best}**; it meets every criterion of the rule, and the criterion *{label}* decided."
-        sentences = [first, _improved(decision, best), _untested(decision, best), _others(decision, best)]
-        return " ".join(text for text in sentences if text)
-    first = f"{kept} The criterion *{label}* decided against {best}, the candidate that came closest."
-    failed = "" if decided == "improvement" else _failed(_find_criterion(decision, best, decided))
-    sentences = [first, _improved(decision, best), failed, _others(decision, best)]
-    return " ".join(text for text in [*sentences, "The next iteration starts from the champion."] if text)
+        metric = decision["rule"]["metric"]
+        return f"{head}. No candidate has a {metric} on dev. The next iteration starts from the champion."
+    own = next(one for one in decision["candidates"] if one["system"] == best)
+    decided = _find_criterion(decision, best, decision["decided_by"])
+    parts = [f"{head}, decided by {_label(decided['clause'])}. {_improved(decision, own)}"]
+    if decided["clause"] != "improvement":
+        value = "not measured" if decided["value"] is None else f"{decided['value']:.3g}"
+        because = f" ({decided['detail']})" if decided["detail"] not in ("", value) else ""
+        parts.append(f"Its figure for {_label(decided['clause'])}: {value}, limit {decided['limit']:g}{because}.")
+    untested = [f"{_label(one['clause'])} ({one['detail']})" for one in own["clauses"] if one["passed"] is None]
+    if few := _find_criterion(decision, best, "categories").get("too_few"):
+        untested.append(f"{len(few)} categories (too few contracts)")
+    others = [one for one in decision["candidates"] if one["system"] != best]
+    why = [f"{one['system']} ({next(map(_label, _failed_criteria(one)), 'lower mean')})" for one in others]
+    for title, listed in (("Not tested", untested), ("Not chosen", why)):
+        parts += [f"{title}: {', '.join(listed)}."] if listed else []
+    return " ".join(parts)
+
+
+def _improved(decision: Mapping[str, Any], own: Mapping[str, Any]) -> str:
+    """Return the sentence on how much better or worse a candidate is on dev."""
+    found, metric = _find_criterion(decision, own["system"], "improvement"), decision["rule"]["metric"]
+    if found["value"] is None:
+        return f"{own['system']} could not be compared: {found['detail']}."
+    p = "" if found["p"] is None else ", p < 0.001" if found["p"] < 0.001 else f", p = {found['p']:.3f}"
+    return (
+        f"On {found['n']} dev questions of {found['n_contracts']} contracts {own['system']} has a {metric} of "
+        f"{own['score']:.3f} against {decision['incumbent_score']:.3f}: {found['value']:+.3f}, "
+        f"{_interval(found, decision)}{p}, limit {found['limit']:+.3f} ({found['detail']})."
+    )
 
 
 def decision_table(decision: Mapping[str, Any]) -> pd.DataFrame:
@@ -270,60 +244,8 @@ def decision_table(decision: Mapping[str, Any]) -> pd.DataFrame:
     return pd.DataFrame(rows).rename(columns={"clause": "criterion"}).reindex(columns=TABLE_COLUMNS)
 
 
-def _improved(decision: Mapping[str, Any], system: str) -> str:
-    """Return the sentence on how much better or worse the candidate is on dev."""
-    found, metric = _find_criterion(decision, system, "improvement"), decision["rule"]["metric"]
-    if found["value"] is None:
-        return f"It could not be compared: {found['detail']}."
-    scores = {one["system"]: one["score"] for one in decision["candidates"]}
-    said = (
-        f"On {found['n']} dev questions of {found['n_contracts']} contracts it scores {scores[system]:.3f} in "
-        f"{METRICS.get(metric, (metric,))[0]} against {decision['incumbent_score']:.3f}: {found['value']:+.3f}, "
-        f"{_interval(found, decision)}, where more than {found['limit']:+.3f} is asked for"
-    )
-    notes = [found["detail"]] if found["p"] is None else [_p(found["p"]), found["detail"]]
-    return f"{said} ({'; '.join(note for note in notes if note)})."
-
-
-def _failed(found: Mapping[str, Any]) -> str:
-    """Return the sentence on a criterion that a candidate failed."""
-    label = CRITERION_LABELS[found["clause"]]
-    if found["clause"] == "constants":
-        return f"It must be shown to be better than each of the {label}: {found['detail']}."
-    if found["clause"] in ("slices", "categories"):
-        asked = "a loss must be ruled out beyond" if found["clause"] == "slices" else "no loss may be shown beyond"
-        return f"On {label} {asked} {-found['limit']:.3f}: {found['detail']}."
-    if found["value"] is None:
-        return f"Its {label} are limited to {found['limit']:g}, but were not measured."
-    if found.get("by") == "high":
-        return f"Its {label} are {found['value']:.3g}: {found['detail']}."
-    return f"Its {label} are {found['value']:.3g}, above the ceiling of {found['limit']:g}."
-
-
-def _untested(decision: Mapping[str, Any], system: str) -> str:
-    """Return the sentence on what could not be tested, so that the promotion does not rest on it."""
-    tested = next(one["clauses"] for one in decision["candidates"] if one["system"] == system)
-    untested = [one for one in tested if one["passed"] is None and "too_few" not in one]
-    categories = _find_criterion(decision, system, "categories")
-    notes = [f"{CRITERION_LABELS[one['clause']]} ({one['detail']})" for one in untested]
-    few, enough = len(categories.get("too_few", ())), len(categories.get("parts", ()))
-    if few:
-        notes.append(f"{few} of {few + enough} categories (too few contracts)")
-    return f"Not tested: {_listed(notes)}." if notes else ""
-
-
-def _listed(items: list[str]) -> str:
-    return " and ".join([", ".join(items[:-1]), items[-1]] if len(items) > 1 else items)
-
-
-def _others(decision: Mapping[str, Any], best: str) -> str:
-    """Return the sentence on the other candidates."""
-    said = []
-    for one in decision["candidates"]:
-        if one["system"] != best:
-            failed = _failed_criteria(one)
-            said.append(f"{one['system']} ({CRITERION_LABELS[failed[0]] if failed else 'lower mean'})")
-    return f"Not chosen, with the first criterion that each failed: {', '.join(said)}." if said else ""
+def _label(name: str) -> str:
+    return LABELS.get(name, name.replace("_", " "))
 
 
 def _find_criterion(decision: Mapping[str, Any], system: str, name: str) -> Mapping[str, Any]:
@@ -335,10 +257,6 @@ def _interval(found: Mapping[str, Any], decision: Mapping[str, Any]) -> str:
     if found["low"] is None:
         return "no interval"
     return f"{decision['confidence']:.0%} interval [{found['low']:+.3f}, {found['high']:+.3f}]"
-
-
-def _p(value: float) -> str:
-    return f"p = {value:.3f}" if value >= 0.001 else "p < 0.001"
 
 
 # The champion chosen by hand.
@@ -356,7 +274,7 @@ def promote(run_dir: str | Path, system: str, *, reason: str, iteration: int | N
     with lock(newest.run):
         _complete_history(newest)
         chosen = _whole_system(source, system)
-        if same_champion(chosen, outgoing_champion(newest)):
+        if runs.same_champion(chosen, runs.outgoing_champion(newest)):
             raise InputError(f"{champion_label(chosen)} is the champion already: choose another system, or roll back.")
         return _note_choice(newest, "promote", chosen, reason)
 
@@ -370,7 +288,7 @@ def rollback(run_dir: str | Path, *, reason: str) -> ChampionRecord:
     newest = _newest_decided(run_dir)
     with lock(newest.run):
         _complete_history(newest)
-        line = champion_line(newest.run)
+        line = runs.champion_line(newest.run)
         if len(line) < 2:
             first = champion_label(line[-1])
             raise InputError(f"{first} is the first champion of {newest.run}: there is none to go back to.")
@@ -382,7 +300,7 @@ def _newest_decided(run_dir: str | Path) -> runs.Iteration:
     run = runs.resolve_path(run_dir)
     if not (run / "run.json").is_file():
         raise InputError(f"No run in {run}: give the folder of a run, see `cuadft run`.")
-    numbers = decided_iterations(run)
+    numbers = runs.decided_iterations(run)
     if not numbers:
         raise InputError(f"No iteration of {run} has decided: finish one with `cuadft run` first.")
     return runs.Iteration(run, numbers[-1])
@@ -390,15 +308,14 @@ def _newest_decided(run_dir: str | Path) -> runs.Iteration:
 
 def _whole_system(iteration: runs.Iteration, system: str) -> ChampionRecord:
     """Return the record of a system of an iteration; raises InputError unless all its parts are there."""
-    trained = [
-        path.name for path in iteration.path("adapters").glob("*") if has_weights(path) and path.name not in CONSTANTS
-    ]
+    folders = [path for path in iteration.path("adapters").glob("*") if runs.has_weights(path)]
+    trained = [path.name for path in folders if path.name not in CONSTANTS]
     names = [*PROGRAMS, *["retriever"] * (iteration.number > 1), *sorted(trained)]
     if system not in names:
         problem = "has no whole weights in" if iteration.path("adapters", system).is_dir() else "is no system of"
         hint = did_you_mean(system, names)
         raise InputError(f"'{system}' {problem} {iteration.dir}{hint}: choose one of {', '.join(names)}.")
-    chosen = system_record(iteration, system, _tuned_program(iteration))
+    chosen = runs.system_record(iteration, system, _tuned_program(iteration))
     _require_whole(iteration.run, chosen)
     return chosen
 
@@ -407,7 +324,7 @@ def _require_whole(run: Path, chosen: ChampionRecord) -> None:
     """Raise InputError unless all parts of a champion are there."""
     wanted = [chosen["program"], chosen["retriever"] and f"{chosen['retriever']}/settings.json"]
     missing = [name for name in wanted if name and not (run / name).is_file()]
-    missing += [chosen["weights"]] if chosen["weights"] and not has_weights(run / chosen["weights"]) else []
+    missing += [chosen["weights"]] if chosen["weights"] and not runs.has_weights(run / chosen["weights"]) else []
     if missing:
         raise InputError(
             f"{champion_label(chosen)} is not whole: {run / missing[0]} is missing. Choose another system, or run that "
@@ -417,12 +334,11 @@ def _require_whole(run: Path, chosen: ChampionRecord) -> None:
 
 def _tuned_program(iteration: runs.Iteration) -> str:
     """Return the program that the iteration's trained systems run: as its gate noted it, else as its manifest says."""
-    noted = files.read_json(iteration.path(DECISION)) if iteration.path(DECISION).is_file() else {}
-    if "tuned_program" in noted or not iteration.path("manifest.json").is_file():
-        return noted.get("tuned_program", "rag")
-    stages = files.read_json(iteration.path("manifest.json")).get("stages", {})
-    parameters = [stage.get("parameters", {}) for stage in stages.values()]
-    return next((known["tuned_program"] for known in parameters if "tuned_program" in known), "rag")
+    decision, manifest = iteration.path(DECISION), iteration.path("manifest.json")
+    known = [files.read_json(decision)] if decision.is_file() else []
+    stages = files.read_json(manifest).get("stages", {}) if manifest.is_file() else {}
+    known += [stage.get("parameters", {}) for stage in stages.values()]
+    return next((one["tuned_program"] for one in known if "tuned_program" in one), "rag")
 
 
 def _note_choice(newest: runs.Iteration, action: str, chosen: ChampionRecord, reason: str) -> ChampionRecord:
@@ -430,10 +346,10 @@ def _note_choice(newest: runs.Iteration, action: str, chosen: ChampionRecord, re
     if not reason.strip():
         raise InputError("Invalid reason '': say in a few words why, it is kept in the history.")
     line = {
-        "time": history_time(),
+        "time": runs.history_time(),
         "iteration": newest.number,
         "action": action,
-        "from": outgoing_champion(newest),
+        "from": runs.outgoing_champion(newest),
         "to": chosen,
         "reason": " ".join(reason.split()),
     }
@@ -446,5 +362,5 @@ def _complete_history(newest: runs.Iteration) -> None:
     """Add to the history a choice by hand whose line a kill left unwritten."""
     content = files.read_json(newest.path(BY_HAND)) if newest.path(BY_HAND).is_file() else {}
     line = {key: content[key] for key in ("time", "iteration", "action", "from", "to", "reason") if key in content}
-    if line and line not in champion_history(newest.run):
+    if line and line not in runs.champion_history(newest.run):
         files.append_jsonl(newest.run / HISTORY, [line])

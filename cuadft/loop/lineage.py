@@ -24,6 +24,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from cuadft.core import params
 from cuadft.core.errors import InputError
 from cuadft.core.files import read_json, value_hash, write_json, write_text
@@ -35,19 +37,10 @@ PACKAGE = Path(__file__).parent.parent
 # Git pathspecs of what decides the results
 CODE_PATHS = ("cuadft", "notebooks", "params", "pyproject.toml", "requirements.lock", ":!notebooks/executed")
 MAIN_PACKAGES = (
-    "cuadft",
-    "torch",
-    "transformers",
-    "trl",
-    "peft",
-    "accelerate",
-    "dspy",
-    "sentence-transformers",
-    "faiss-cpu",
-    "numpy",
-    "papermill",
+    *("cuadft", "torch", "transformers", "trl", "peft", "accelerate", "dspy", "sentence-transformers", "faiss-cpu"),
+    *("numpy", "papermill"),
 )
-MODEL_PARAMETERS = ("model", "embedder", "reranker")  # they name weights; empty or missing ones are left out
+MODEL_PARAMETERS = ("model", "embedder")  # they name weights; empty or missing ones are left out
 
 
 # The iteration's folder and run.json.
@@ -94,7 +87,7 @@ def run_environment(run: Path) -> str:
 
     An environment names all installed packages, Python and the machine. It is too long for the record of every stage.
     """
-    found = this_environment()
+    found = {"python": platform.python_version(), "packages": installed_packages(), "machine": this_machine()}
     key, record = value_hash(found)[:12], read_json(run / "run.json")
     if key not in record.setdefault("environments", {}):
         record["environments"][key] = found
@@ -103,23 +96,6 @@ def run_environment(run: Path) -> str:
 
 
 # What is recorded of a stage.
-
-
-def code_used(notebook: Path, parameters: Mapping[str, object]) -> dict[str, object]:
-    """Return what is known of a stage before it runs: its notebook, code, main versions and seeds."""
-    return {
-        "notebook": notebook.name,
-        "code": code_state(notebook),
-        "versions": main_versions(),
-        "seeds": seeds_used(parameters),
-    }
-
-
-def models_and_data_used(
-    parameters: Mapping[str, object], hasher: Callable[[Path], str], root: Path
-) -> dict[str, object]:
-    """Return the weights and contracts that a stage's parameters name by a model's id or by a keyword."""
-    return {"weights": weights_used(parameters, hasher), "contracts": contracts_used(parameters, hasher, root)}
 
 
 def code_state(notebook: Path | None = None) -> dict[str, object]:
@@ -153,11 +129,6 @@ def installed_packages() -> dict[str, str]:
     return dict(sorted(found.items()))
 
 
-def this_environment() -> dict[str, object]:
-    """Return all that the results may depend on besides code and data: Python, packages, machine."""
-    return {"python": platform.python_version(), "packages": installed_packages(), "machine": this_machine()}
-
-
 @cache
 def this_machine() -> dict[str, object]:
     """Return the machine's {"system", "cpu", "cores", "threads", "memory_gb"}.
@@ -165,15 +136,15 @@ def this_machine() -> dict[str, object]:
     cores: how many this process may use. threads: OMP_NUM_THREADS, None if it is not set and each library decides for
     itself. memory_gb: in units of 2^30 bytes. No name or address of the machine is kept.
     """
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    threads = os.environ.get("OMP_NUM_THREADS", "")
-    memory = _proc_field(Path("/proc/meminfo"), "MemTotal")
+    threads, cpuinfo = os.environ.get("OMP_NUM_THREADS", ""), Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines() if cpuinfo.is_file() else []
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
     return {
         "system": f"{platform.system()} {platform.machine()}",
-        "cpu": _proc_field(Path("/proc/cpuinfo"), "model name") or platform.processor() or None,
-        "cores": cores,
+        "cpu": next(names, "") or platform.processor() or None,
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "threads": int(threads) if threads.isdecimal() else None,
-        "memory_gb": round(int(memory.split()[0]) / 2**20, 1) if memory else None,
+        "memory_gb": round(psutil.virtual_memory().total / 2**30, 1),
     }
 
 
@@ -258,16 +229,6 @@ def _package_hash(listed: tuple[tuple[str, int, int], ...]) -> str:
     for name, _, _ in listed:
         digest.update(name.encode() + b"\0" + hashlib.sha256((PACKAGE / name).read_bytes()).digest())
     return digest.hexdigest()
-
-
-def _proc_field(path: Path, name: str) -> str | None:
-    """Return the value of the first line `name : value` of a file of /proc."""
-    try:
-        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        return None
-    found = (line.split(":", 1)[1].strip() for line in lines if line.split(":")[0].strip() == name)
-    return next(found, None)
 
 
 # The chain of stages behind an artefact.

@@ -73,7 +73,9 @@ def run(
     "stage", "state": "done" | "skipped" | "incomplete", "seconds", "reason"}. Raises InputError for bad input (before
     anything runs, where that can be known), StageFailed if a notebook fails.
     """
-    _check_request(iterations, until, *skip)
+    if not isinstance(iterations, int) or isinstance(iterations, bool) or iterations < 1:
+        raise InputError(f"Invalid number of iterations {iterations!r}: give a whole number from 1.")
+    check_stages(*skip, *[until] * (until is not None))
     root = runs.project_root()
     notebooks = Path(notebooks_dir).absolute() if notebooks_dir else root / "notebooks"
     chosen = params.absolute_paths(params.load_preset(preset, overrides, notebooks))
@@ -84,26 +86,20 @@ def run(
     folder = runs.resolve_path(run_dir or named)
     with lock(folder) as held:
         lineage.describe_run(folder, preset=str(preset))
-        values, short = defaults | chosen, _relative(folder, root)
-        job = _Job(root, folder, short, notebooks, by_notebook, values, Hashes(folder), held.descriptor, log)
+        seen = folder.relative_to(root).as_posix() if folder.is_relative_to(root) else str(folder)
+        job = _Job(root, folder, seen, notebooks, by_notebook, defaults | chosen, Hashes(folder), held.descriptor, log)
         steps = []
         for number in range(1, iterations + 1):
             steps += _run_iteration(job, number, until if number == iterations else None, skip)
     return {"run_dir": str(folder), "steps": steps}
 
 
-def _check_request(iterations: int, *named: str | None) -> None:
-    if not isinstance(iterations, int) or isinstance(iterations, bool) or iterations < 1:
-        raise InputError(f"Invalid number of iterations {iterations!r}: give a whole number from 1.")
+def check_stages(*named: str) -> None:
+    """Raise InputError on a name that is no stage's."""
     for stage in named:
-        if stage is not None and stage not in STAGE_NAMES:
+        if stage not in STAGE_NAMES:
             hint = params.did_you_mean(stage, STAGE_NAMES)
             raise InputError(f"Invalid stage {stage!r}{hint}: choose one of {', '.join(STAGE_NAMES)}.")
-
-
-def _relative(folder: Path, root: Path) -> str:
-    """Return the run folder as the notebooks see it: from the project root if it lies in there, else absolute."""
-    return folder.relative_to(root).as_posix() if folder.is_relative_to(root) else str(folder)
 
 
 def _run_iteration(job: _Job, number: int, until: str | None, skip: Sequence[str]) -> list[dict]:
@@ -140,11 +136,11 @@ def _run_stage(job: _Job, iteration: Iteration, manifest: Manifest, stage: Stage
     if not manifest.resumable(stage, fingerprint) and (removed := manifest.clear(stage, job.values)):
         job.log(f"{title} removed {removed} files of an earlier run with other code, parameters or inputs")
     job.log(title)
-    made_by = lineage.code_used(job.notebooks / stage.notebook, parameters)
-    made_by |= {"environment": lineage.run_environment(job.run)}
+    source = job.notebooks / stage.notebook
+    made_by = {"notebook": source.name, "code": lineage.code_state(source), "versions": lineage.main_versions()}
+    made_by |= {"seeds": lineage.seeds_used(parameters), "environment": lineage.run_environment(job.run)}
     manifest.start(stage, parameters, fingerprint, inputs, job.hashes, made_by)
-    defaults = {name: known[name].default for name in parameters if name not in set_here}
-    given = {name: value for name, value in parameters.items() if name in set_here or value != defaults[name]}
+    given = {name: value for name, value in parameters.items() if name in set_here or value != known[name].default}
     seconds = _run_recorded(job, iteration, manifest, stage, given)
     entry = manifest.stages[stage.name]
     why = f": {entry['error']}" if entry["error"] else ""
@@ -165,10 +161,13 @@ def _run_recorded(job: _Job, iteration: Iteration, manifest: Manifest, stage: St
                 manifest.fail(stage, text, peak_memory_mb=peak.mb)
             raise
     parameters = manifest.stages[stage.name]["parameters"]
-    made_from = lineage.models_and_data_used(parameters, job.hashes, job.root)
     note = usage.take_note(iteration)
-    made_from |= {"endpoints": note.get("endpoints", {}), "error": note.get("incomplete") or None}
-    manifest.finish(stage, job.values, job.hashes, peak_memory_mb=peak.mb, **made_from)
+    made_from = {
+        "weights": lineage.weights_used(parameters, job.hashes),
+        "contracts": lineage.contracts_used(parameters, job.hashes, job.root),
+    }
+    noted = {"endpoints": note.get("endpoints", {}), "error": note.get("incomplete") or None}
+    manifest.finish(stage, job.values, job.hashes, peak_memory_mb=peak.mb, **made_from, **noted)
     return time.monotonic() - started
 
 

@@ -12,13 +12,13 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cuadft.core import files, runs
-from cuadft.core.errors import InputError, redact
+from cuadft.core.errors import redact
 from cuadft.core.params import SET_BY_LOOP
 from cuadft.loop.manifest import Manifest
 
@@ -29,7 +29,6 @@ SCORE_FIELDS = ("value", "low", "high", "n")
 # an absolute path, but not the host and path of an address; its last name is shown
 ABSOLUTE_PATH = re.compile(r"(?<![\w:.~])(?<!:/)/(?:[^\s/'\",;:]+/)+([^\s/'\",;:]+)")
 NOT_SHOWN = (*SET_BY_LOOP, "run_dir")  # parameters that differ from stage to stage, or between computers
-TRACKERS_FOLDER = "trackers"  # in the run folder
 
 
 @dataclass(frozen=True)
@@ -68,6 +67,12 @@ class Snapshot:
         """Return the champion that this iteration leaves."""
         return self.by_hand or self.decision.get("promoted") or None
 
+    @property
+    def outcome(self) -> dict[str, str]:
+        """Return the champion's name and the gate's reason, as trackers show them."""
+        champion = runs.champion_label(self.champion) if self.champion else "none"
+        return {"champion": champion, "decision": str(self.decision.get("reason", ""))}
+
     def scores(self) -> dict[tuple[str, str, str], dict[str, float]]:
         """Return the known figures (of value, low, high, n) for each split, metric and system.
 
@@ -82,42 +87,33 @@ class Snapshot:
                 found[row["split"], row["metric"], system] = known
         return found
 
+    def flat_scores(self, sign: str) -> dict[str, float]:
+        """Return the figures by one name each, such as "test/f1/sft" and "test/f1/sft.low" with the sign "/"."""
+        return {
+            sign.join(key) + ("" if part == "value" else f".{part}"): value
+            for key, known in self.scores().items()
+            for part, value in known.items()
+        }
+
     def digest(self) -> str:
         """Return the hash of all that is shown: a tracker that holds it needs nothing new."""
-        scores = sorted([*key, list(values.items())] for key, values in self.scores().items())
         figures = {path.name: files.file_hash(path) for path in self.figures}
-        return files.value_hash([dict(self.parameters), scores, figures, dict(self.decision), self.champion])
-
-
-def take_snapshot(
-    iteration: runs.Iteration,
-    *,
-    parameters: Mapping[str, object],
-    board: pd.DataFrame,
-    figures: Iterable[str | Path],
-    decision: Mapping[str, Any],
-) -> Snapshot:
-    """Return an iteration's snapshot; a figure that is no PNG file, or does not exist, is left out."""
-    shown = {name: _value_text(value) for name, value in sorted(parameters.items()) if name not in NOT_SHOWN}
-    drawn = sorted(path for path in map(Path, figures) if path.suffix == ".png" and path.is_file())
-    path = iteration.path(runs.BY_HAND)
-    by_hand = files.read_json(path)["promoted"] if path.is_file() else None
-    return Snapshot(iteration, shown, board, tuple(drawn), clean_value(decision), by_hand)
+        shown = [dict(self.parameters), self.flat_scores("/"), figures, dict(self.decision), self.champion]
+        return files.value_hash(shown)
 
 
 def read_snapshot(iteration: runs.Iteration) -> Snapshot:
-    """Return the snapshot of a finished iteration from its folder; raises InputError if it has no scoreboard."""
+    """Return the snapshot of an iteration that has decided, from its folder."""
     import pandas as pd
 
-    path = iteration.path("scoreboard.csv")
-    if not path.is_file():
-        raise InputError(f"No file {path}: finish iteration {iteration.number} (05_evaluate) first.")
-    return take_snapshot(
+    by_hand = iteration.path(runs.BY_HAND)
+    return Snapshot(
         iteration,
-        parameters=shown_parameters(iteration),
-        board=pd.read_csv(path),
-        figures=iteration.path("figures").glob("*.png"),
-        decision=files.read_json(iteration.path(runs.DECISION)),
+        parameters={name: _value_text(value) for name, value in shown_parameters(iteration).items()},
+        board=pd.read_csv(iteration.path("scoreboard.csv")),
+        figures=tuple(sorted(iteration.path("figures").glob("*.png"))),
+        decision=clean_value(files.read_json(iteration.path(runs.DECISION))),
+        by_hand=files.read_json(by_hand)["promoted"] if by_hand.is_file() else None,
     )
 
 
@@ -166,4 +162,4 @@ def _value_text(value: object) -> str:
 
 def tracker_store(run: Path, name: str) -> Path:
     """Return the folder in which a tracker keeps its view of a run."""
-    return run / TRACKERS_FOLDER / name
+    return run / "trackers" / name

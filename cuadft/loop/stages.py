@@ -82,8 +82,14 @@ LATER_SYSTEMS = ("incumbent", "retriever")  # systems that the first iteration d
 LAST_DECISION = (of_previous("decision.json"), of_previous("by_hand.json"))
 LAST_CHAMPION = (*LAST_DECISION, of_champion())
 CONTRACTS = (in_run("contracts.jsonl"), so_far("arrived.jsonl"))
-TRAINED_ON = (*CONTRACTS, "data/train.jsonl")
-ANSWERED = (*CONTRACTS, "data/dev.jsonl", "data/test.jsonl", "data/slices.jsonl", "retriever/**/*", "program/*")
+CONTRACTS_BEFORE = (in_run("contracts.jsonl", from_iteration=2), of_all_before("arrived.jsonl"))
+ROWS_BEFORE = (of_previous("data/train.jsonl"), of_previous("data/synthetic.jsonl"))
+RETRIEVAL = ("retriever/**/*", "program/*")
+TRAINED_ON = (*CONTRACTS, "data/train.jsonl", *RETRIEVAL)
+ANSWERED = (*CONTRACTS, "data/dev.jsonl", "data/test.jsonl", "data/slices.jsonl", *RETRIEVAL)
+ADAPTERS = ("adapters/{system}/**/*",)
+PREDICTIONS = ("predictions/{system}.*",)
+UNTRAINED = ("rag", "rag_compiled", *LATER_SYSTEMS)
 
 
 @dataclass(frozen=True)
@@ -146,16 +152,18 @@ class Stage:
         return [f"{iteration.dir.name}/{pattern.replace('{system}', system)}" for system in systems]
 
 
+def _answer(name: str, systems: tuple[str, ...], reads: tuple[Pattern, ...]) -> Stage:
+    """Return a stage of notebook 03."""
+    reads = (*ANSWERED, *reads)
+    return Stage(name, "03_batch_inference.ipynb", reads, PREDICTIONS, systems, pass_systems="systems")
+
+
+_EVALUATION = {"notebook": "05_evaluate.ipynb", "external": ("published",), "keeps": JUDGE_VERDICTS}
 STAGES = (
     Stage(
         "data_prep",
         "01_data_prep.ipynb",
-        reads=(
-            in_run("contracts.jsonl", from_iteration=2),
-            of_previous("data/train.jsonl"),
-            of_previous("data/synthetic.jsonl"),
-            of_all_before("arrived.jsonl"),
-        ),
+        reads=(*CONTRACTS_BEFORE, *ROWS_BEFORE),
         writes=(in_run("contracts.jsonl", to_iteration=1), "data/*"),
         external=("cuad", "contracts_folder", "own_questions"),
         keeps=("arrived.jsonl", "replies.jsonl"),
@@ -164,64 +172,39 @@ STAGES = (
         "rag_compile",
         "02_rag_compile.ipynb",
         reads=(*CONTRACTS, "data/*.jsonl", of_previous("retriever/rows.jsonl"), *LAST_CHAMPION),
-        writes=("retriever/**/*", "program/*"),
+        writes=RETRIEVAL,
     ),
-    Stage(
-        "inference_rag",
-        "03_batch_inference.ipynb",
-        reads=(*ANSWERED, *LAST_CHAMPION),
-        writes=("predictions/{system}.*",),
-        systems=("rag", "rag_compiled", *LATER_SYSTEMS),
-        pass_systems="systems",
-    ),
+    _answer("inference_rag", UNTRAINED, LAST_CHAMPION),
     Stage(
         "fine_tune",
         "04_fine_tune.ipynb",
-        reads=(*TRAINED_ON, "data/synthetic.jsonl", "program/*", "retriever/**/*", *LAST_CHAMPION),
+        reads=(*TRAINED_ON, "data/synthetic.jsonl", *LAST_CHAMPION),
         writes=("adapters/sft/**/*",),
     ),
-    Stage(
-        "inference_sft",
-        "03_batch_inference.ipynb",
-        reads=(*ANSWERED, "adapters/{system}/**/*"),
-        writes=("predictions/{system}.*",),
-        systems=("sft",),
-        pass_systems="systems",
-    ),
+    _answer("inference_sft", ("sft",), ADAPTERS),
     Stage(
         "evaluate_sft",
-        "05_evaluate.ipynb",
-        reads=("predictions/{system}.*",),
-        systems=("rag", "rag_compiled", *LATER_SYSTEMS, "sft"),
+        reads=PREDICTIONS,
+        systems=(*UNTRAINED, "sft"),
         pass_systems="evaluated",
         decide=False,
-        external=("published",),
-        keeps=JUDGE_VERDICTS,
+        **_EVALUATION,
     ),
     Stage(
         "align",
         "06_align.ipynb",
-        reads=(*TRAINED_ON, "program/*", "retriever/**/*", "adapters/sft/**/*"),
-        writes=("preferences.jsonl", "preferences/*", "adapters/{system}/**/*"),
+        reads=(*TRAINED_ON, "adapters/sft/**/*"),
+        writes=("preferences.jsonl", "preferences/*", *ADAPTERS),
         systems=("align_methods",),
         keeps=JUDGE_VERDICTS,
     ),
-    Stage(
-        "inference_aligned",
-        "03_batch_inference.ipynb",
-        reads=(*ANSWERED, "adapters/{system}/**/*"),
-        writes=("predictions/{system}.*",),
-        systems=("align_methods",),
-        pass_systems="systems",
-    ),
+    _answer("inference_aligned", ("align_methods",), ADAPTERS),
     Stage(
         "evaluate",
-        "05_evaluate.ipynb",
         reads=("predictions/*", *LAST_DECISION, of_previous("metrics/stream.csv")),
         writes=("scoreboard.csv", "decision.json"),
         decide=True,
-        external=("published",),
-        keeps=JUDGE_VERDICTS,
+        **_EVALUATION,
     ),
 )
 STAGE_NAMES = tuple(stage.name for stage in STAGES)

@@ -12,15 +12,7 @@ from pathlib import Path
 
 from cuadft.core import files, runs
 from cuadft.core.errors import InputError
-from cuadft.core.runs import (
-    BY_HAND,
-    GATE_ACTIONS,
-    Iteration,
-    champion_history,
-    champion_label,
-    decided_iterations,
-    outgoing_champion,
-)
+from cuadft.core.runs import BY_HAND, GATE_ACTIONS, Iteration, champion_label, outgoing_champion
 from cuadft.loop.kernel import is_locked
 from cuadft.loop.lineage import run_iterations
 from cuadft.loop.manifest import Manifest
@@ -29,7 +21,6 @@ from cuadft.models import usage
 
 HEADLINE, BESIDE = "quote_f1", "detection_f1"  # `evaluation.metrics.HEADLINE`, which is not imported: it needs pandas
 MISSING = "not measured"
-OLD_HEADLINE = "f1"  # of scoreboards that older versions wrote
 
 
 def run_status(run_dir: str | Path) -> str:
@@ -59,10 +50,8 @@ def _stage_lines(iteration: Iteration, running: bool) -> list[str]:
     for stage in STAGES:
         entry = recorded.get(stage.name, {})
         state = entry.get("status", "not run")
-        if state == "running" and not running:
-            state = "interrupted"
-        seconds = entry.get("seconds")
-        took = "" if seconds is None else duration_text(seconds)
+        state = "interrupted" if state == "running" and not running else state
+        took = "" if entry.get("seconds") is None else duration_text(entry["seconds"])
         error = (entry.get("error") or "").split("\n")[0]
         lines.append(f"  {stage.label:<22}{state:<13}{took:>8}  {error}".rstrip())
     attempts = [attempt for entry in recorded.values() for attempt in (entry, *entry.get("earlier", []))]
@@ -71,39 +60,37 @@ def _stage_lines(iteration: Iteration, running: bool) -> list[str]:
 
 
 def _score_lines(iteration: Iteration) -> list[str]:
-    """Return one line per system with its headline scores on test; an older scoreboard has only the former one."""
+    """Return one line per system with its headline scores on test."""
     path = iteration.path("scoreboard.csv")
     if not path.is_file():
         return []
     with open(path, encoding="utf-8", newline="") as file:
         rows = [row for row in csv.DictReader(file) if row.get("split") == "test"]
-    first, second, old = (
-        {row.get("system", "?"): _score_text(row) for row in rows if row.get("metric") == metric}
-        for metric in (HEADLINE, BESIDE, OLD_HEADLINE)
+    first, second = (
+        {row["system"]: _score_text(row) for row in rows if row["metric"] == metric} for metric in (HEADLINE, BESIDE)
     )
-    if not first:
-        title = f"  {OLD_HEADLINE} on test (interval): an older scoreboard, without {HEADLINE}"
-        return [title, *(f"    {name:<20}{text}" for name, text in old.items())] if old else []
-    width = max(map(len, first.values()))
-    told = (f"    {name:<20}{text:<{width}}  {BESIDE} {second.get(name, MISSING)}" for name, text in first.items())
-    return [f"  {HEADLINE} on test (interval), with {BESIDE} beside it", *told]
+    width = max(map(len, first.values()), default=0)
+    lines = [f"    {name:<20}{text:<{width}}  {BESIDE} {second.get(name, MISSING)}" for name, text in first.items()]
+    return [f"  {HEADLINE} on test (interval), with {BESIDE} beside it", *lines] if lines else []
 
 
 def _score_text(row: dict[str, str]) -> str:
     """Return a score with its interval and number of questions."""
-    if row.get("value") == "":
+    value, low, high = (_rounded(row.get(key)) for key in ("value", "low", "high"))
+    if not value:
         return MISSING
+    return value + (f" [{low}, {high}]" if low and high else "") + (f"  n={row['n']}" if row.get("n") else "")
+
+
+def _rounded(text: str | None) -> str:
     try:
-        text = f"{float(row['value']):.3f}"
-        if row.get("low") and row.get("high"):
-            text += f" [{float(row['low']):.3f}, {float(row['high']):.3f}]"
-    except (KeyError, TypeError, ValueError):
+        return f"{float(text):.3f}" if text else ""
+    except ValueError:
         return "unreadable"
-    return f"{text}  n={row['n']}" if row.get("n") else text
 
 
 def _decision_lines(iteration: Iteration) -> list[str]:
-    path = iteration.path("decision.json")
+    path, by_hand = iteration.path(runs.DECISION), iteration.path(BY_HAND)
     if not path.is_file():
         return []
     decision = files.read_json(path)
@@ -112,25 +99,22 @@ def _decision_lines(iteration: Iteration) -> list[str]:
     incumbent, promoted, reason = (decision.get(key) for key in ("incumbent", "promoted", "reason"))
     name = champion_label(promoted) if isinstance(promoted, dict) and "system" in promoted else promoted
     lines = [f"  incumbent {incumbent}, promoted {name}: {reason}"]
-    if iteration.path(BY_HAND).is_file():
-        by_hand = files.read_json(iteration.path(BY_HAND))
-        chosen = champion_label(outgoing_champion(iteration))
-        lines.append(f"  by hand ({by_hand.get('action')}): {chosen}: {by_hand.get('reason')}")
+    if by_hand.is_file():
+        choice, chosen = files.read_json(by_hand), champion_label(outgoing_champion(iteration))
+        lines.append(f"  by hand ({choice.get('action')}): {chosen}: {choice.get('reason')}")
     return lines
 
 
 def _history_lines(run: Path) -> list[str]:
     """Return the champion's history, and who is champion now."""
-    lines = []
-    for line in champion_history(run):
+    lines = ["", "champion"]
+    for line in runs.champion_history(run):
         who = "gate" if line["action"] in GATE_ACTIONS else "hand"
-        change = champion_label(line["to"])
-        if line["action"] != "kept":
-            change = f"{champion_label(line['from'])} -> {change}"
-        what = f"iteration {line['iteration']}  by {who}  {line['action']:<9} {change}"
+        before = "" if line["action"] == "kept" else f"{champion_label(line['from'])} -> "
+        what = f"iteration {line['iteration']}  by {who}  {line['action']:<9} {before}{champion_label(line['to'])}"
         lines.append(f"  {line['time']}  {what}: {line['reason']}")
-    if not lines:
+    if len(lines) == 2:
         return []
-    numbers = decided_iterations(run)
+    numbers = runs.decided_iterations(run)
     now = [f"  champion now: {champion_label(outgoing_champion(Iteration(run, numbers[-1])))}"] if numbers else []
-    return ["", "champion", *lines, *now]
+    return [*lines, *now]

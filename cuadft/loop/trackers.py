@@ -1,8 +1,7 @@
 """Views of a run in experiment trackers: MLflow, TensorBoard and Trackio, each in a local store.
 
     check_trackers(["tensorboard"])  # before anything is computed
-    shown = {"parameters": parameters, "board": board, "figures": figures, "decision": decision}
-    report_to_trackers(iteration, ["tensorboard"], **shown)  # a table with one row per tracker
+    report_to_trackers(iteration, ["tensorboard"])  # a table with one row per tracker
 
 The run folder is the truth, and a tracker only shows it. What a tracker lacks, the next call sends.
 TensorBoard draws each system as a line over the iterations. Trackio gets a project named after the run, and a Trackio
@@ -20,26 +19,23 @@ import os
 import shutil
 import subprocess
 import sys
-import tempfile
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cuadft.core import runs
 from cuadft.core.errors import InputError, brief, redact
 from cuadft.core.params import did_you_mean
-from cuadft.loop import snapshot
-from cuadft.loop.snapshot import Snapshot, tracker_store
+from cuadft.loop.snapshot import Snapshot, clean_value, finished_snapshots, tracker_store
 
 if TYPE_CHECKING:
     import pandas as pd
-    from torch.utils.tensorboard import SummaryWriter
 
 TRACKERS = ("mlflow", "tensorboard", "trackio")
 REPORT_COLUMNS = ("tracker", "store", "iterations", "scores", "figures", "failed", "error")
 NO_SYSTEM = "loop"  # TensorBoard's folder for what belongs to no system: figures, parameters and decisions
-TENSORBOARD_PART = {"prefix": ".tensorboard.", "suffix": ".tmp"}  # the name of a view that is being written
-TRACKIO_PART = ".trackio.tmp"
 TRACKIO_TIMEOUT = 120  # seconds
 
 
@@ -56,30 +52,14 @@ def check_trackers(report_to: Sequence[str]) -> None:
             )
 
 
-def report_to_trackers(
-    iteration: runs.Iteration,
-    report_to: Sequence[str],
-    *,
-    parameters: Mapping[str, object],
-    board: pd.DataFrame,
-    figures: Iterable[str | Path],
-    decision: Mapping[str, Any],
-) -> pd.DataFrame:
-    """Show an iteration, and earlier ones that a tracker lacks, in each tracker; return one row per tracker.
+def report_to_trackers(iteration: runs.Iteration, report_to: Sequence[str]) -> pd.DataFrame:
+    """Show an iteration that has decided, and what a tracker lacks of others, in each tracker; return a row of each.
 
-    parameters: of all stages, see `snapshot.shown_parameters`. board: as scoreboard.csv. figures: PNG files. decision:
-    as decision.json. Columns of the result: `REPORT_COLUMNS`. A tracker that fails costs nothing but its view: its row
-    says so, and the next call sends what is missing.
+    Columns of the result: `REPORT_COLUMNS`. A tracker that fails costs nothing but its view: its row says so, and the
+    next call sends what is missing.
     """
     check_trackers(report_to)
-    shown = {"parameters": parameters, "board": board, "figures": figures, "decision": decision}
-
-    def snapshots() -> list[Snapshot]:
-        known = snapshot.finished_snapshots(iteration.run)
-        earlier = [old for old in known if old.iteration.number < iteration.number]
-        return [*earlier, snapshot.take_snapshot(iteration, **shown)]
-
-    return _report([_send(name, iteration.run, snapshots) for name in dict.fromkeys(report_to)])
+    return _report([_send(name, iteration.run) for name in dict.fromkeys(report_to)])
 
 
 def follow_run(run_dir: str | Path) -> pd.DataFrame:
@@ -88,12 +68,7 @@ def follow_run(run_dir: str | Path) -> pd.DataFrame:
     A tracker that has no view of the run, or is not installed here, is left out.
     """
     run = runs.resolve_path(run_dir)
-
-    def snapshots() -> list[Snapshot]:
-        return snapshot.finished_snapshots(run)
-
-    sent = [_send(name, run, snapshots, only_known=True) for name in TRACKERS if _installed(name)]
-    return _report([row for row in sent if row])
+    return _report([_send(name, run, only_known=True) for name in TRACKERS if _installed(name)])
 
 
 def _installed(name: str) -> bool:
@@ -101,37 +76,49 @@ def _installed(name: str) -> bool:
     return found is not None and found.origin is not None  # a mere folder of that name has no origin
 
 
-def _send(name: str, run: Path, snapshots: Callable[[], list[Snapshot]], *, only_known: bool = False) -> dict | None:
+def _send(name: str, run: Path, *, only_known: bool = False) -> dict[str, Any] | None:
     """Send a view; return the tracker's row: what was sent, or what failed.
 
     With `only_known`, a view that is not there yet is not made; then the result is None.
     """
     row = dict.fromkeys(REPORT_COLUMNS, 0) | {"tracker": name, "store": "", "error": ""}
     try:
-        send, exists = _sender(name)
+        send, exists = _view(name)
         if only_known and not exists(run):
             return None
-        shown = snapshots()
-        row["store"] = snapshot.clean_value(send(run, shown))
+        shown = finished_snapshots(run)
+        row["store"] = clean_value(send(run, shown))
     except Exception as error:  # whatever a tracker raises, the stage has its results; the row shows and counts it
-        return row | {"failed": 1, "error": snapshot.clean_value(brief(error))}
+        return row | {"failed": 1, "error": clean_value(brief(error))}
     row |= {"iterations": len(shown), "scores": sum(len(one.board) for one in shown)}
     return row | {"figures": sum(len(one.figures) for one in shown)}
 
 
-def _sender(name: str) -> tuple[Callable[[Path, Sequence[Snapshot]], str], Callable[[Path], bool]]:
+def _view(name: str) -> tuple[Callable[[Path, Sequence[Snapshot]], str], Callable[[Path], bool]]:
     """Return the function that sends a tracker's view of a run, and the one that tells whether the view exists."""
     if name == "mlflow":
         from cuadft.loop import mlflow_view
 
         return mlflow_view.send_mlflow, mlflow_view.mlflow_exists
-    return {"tensorboard": (send_tensorboard, tensorboard_exists), "trackio": (send_trackio, trackio_exists)}[name]
+    send = send_tensorboard if name == "tensorboard" else send_trackio
+    return send, lambda run: tracker_store(run, name).is_dir()
 
 
-def _report(rows: list[dict]) -> pd.DataFrame:
+def _report(rows: list[dict[str, Any] | None]) -> pd.DataFrame:
     import pandas as pd
 
-    return pd.DataFrame(rows, columns=list(REPORT_COLUMNS))
+    return pd.DataFrame([row for row in rows if row], columns=list(REPORT_COLUMNS))
+
+
+@contextmanager
+def _anew(folder: Path) -> Iterator[Path]:
+    """Lend an empty folder that replaces `folder` once it is filled."""
+    part = folder.with_name(f".{folder.name}.part")
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir(parents=True)
+    yield part
+    shutil.rmtree(folder, ignore_errors=True)
+    os.replace(part, folder)
 
 
 # TensorBoard.
@@ -140,54 +127,30 @@ def _report(rows: list[dict]) -> pd.DataFrame:
 def send_tensorboard(run: Path, snapshots: Sequence[Snapshot]) -> str:
     """Write the view anew, since event files are only ever appended to; return its folder."""
     folder = tracker_store(run, "tensorboard")
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    part_names = f"{TENSORBOARD_PART['prefix']}*{TENSORBOARD_PART['suffix']}"
-    for left_by_a_kill in folder.parent.glob(part_names):
-        shutil.rmtree(left_by_a_kill)
-    with tempfile.TemporaryDirectory(dir=folder.parent, **TENSORBOARD_PART) as part:
-        _write_events(Path(part, "new"), snapshots)
-        if folder.exists():
-            os.replace(folder, Path(part, "old"))
-        os.replace(Path(part, "new"), folder)
+    with _anew(folder) as part:
+        _write_events(part, snapshots)
     return str(folder)
 
 
-def tensorboard_exists(run: Path) -> bool:
-    """Tell whether the run has TensorBoard's view."""
-    return tracker_store(run, "tensorboard").is_dir()
-
-
 def _write_events(folder: Path, snapshots: Sequence[Snapshot]) -> None:
-    from torch.utils.tensorboard import SummaryWriter
-
-    writers: dict[str, SummaryWriter] = {}
-    try:
-        writers[NO_SYSTEM] = SummaryWriter(str(folder / NO_SYSTEM))
-        for one in snapshots:
-            step = one.iteration.number
-            for (split, metric, system), known in one.scores().items():
-                if system not in writers:
-                    writers[system] = SummaryWriter(str(folder / system))
-                for part, value in known.items():
-                    tag = f"{split}/{metric}" + ("" if part == "value" else f".{part}")
-                    writers[system].add_scalar(tag, value, step)
-            _write_texts_and_figures(writers[NO_SYSTEM], one)
-    finally:
-        for writer in writers.values():
-            writer.close()
-
-
-def _write_texts_and_figures(writer: SummaryWriter, one: Snapshot) -> None:
     import numpy as np
     from PIL import Image
+    from torch.utils.tensorboard import SummaryWriter
 
-    step, chosen = one.iteration.number, runs.champion_label(one.champion) if one.champion else "none"
-    for path in one.figures:
-        with Image.open(path) as image:
-            writer.add_image(f"figures/{path.stem}", np.asarray(image.convert("RGB")), step, dataformats="HWC")
-    rows = "\n".join(f"| {name} | {value.replace('|', '/')} |" for name, value in one.parameters.items())
-    writer.add_text("parameters", f"| parameter | value |\n| --- | --- |\n{rows}", step)
-    writer.add_text("decision", f"Champion: **{chosen}**\n\n{one.decision.get('reason', '')}", step)
+    with ExitStack() as stack:
+        writer_of = cache(lambda system: stack.enter_context(SummaryWriter(str(folder / system))))
+        for one in snapshots:
+            step, shared = one.iteration.number, writer_of(NO_SYSTEM)
+            for (split, metric, system), known in one.scores().items():
+                for part, value in known.items():
+                    tag = f"{split}/{metric}" + ("" if part == "value" else f".{part}")
+                    writer_of(system).add_scalar(tag, value, step)
+            for path in one.figures:
+                with Image.open(path) as image:
+                    shared.add_image(f"figures/{path.stem}", np.asarray(image.convert("RGB")), step, dataformats="HWC")
+            rows = "\n".join(f"| {name} | {value.replace('|', '/')} |" for name, value in one.parameters.items())
+            shared.add_text("parameters", f"| parameter | value |\n| --- | --- |\n{rows}", step)
+            shared.add_text("decision", "Champion: **{champion}**\n\n{decision}".format(**one.outcome), step)
 
 
 # Trackio.
@@ -196,47 +159,25 @@ def _write_texts_and_figures(writer: SummaryWriter, one: Snapshot) -> None:
 def send_trackio(run: Path, snapshots: Sequence[Snapshot]) -> str:
     """Write the view anew, since Trackio only appends; return its folder. Raises RuntimeError if Trackio fails."""
     folder = tracker_store(run, "trackio")
-    part = folder.with_name(TRACKIO_PART)
-    shutil.rmtree(part, ignore_errors=True)
-    part.mkdir(parents=True)
-    own = {"TRACKIO_DIR": str(part), "TRACKIO_STORAGE_MODE": "sqlite", "HF_HUB_OFFLINE": "1"}
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("TRACKIO_")} | own
-    done = subprocess.run(
-        [sys.executable, "-m", "cuadft.loop.trackers", run.name],
-        env=environment,
-        text=True,
-        input=json.dumps([_as_json(one) for one in snapshots]),
-        capture_output=True,
-        timeout=TRACKIO_TIMEOUT,
-    )
-    if done.returncode:
-        raise RuntimeError(f"trackio: {redact(done.stderr.strip())[-300:]}")
-    shutil.rmtree(folder, ignore_errors=True)
-    os.replace(part, folder)
+    contents = [
+        {
+            "name": one.iteration.dir.name,
+            "step": one.iteration.number,
+            "config": dict(one.parameters) | one.outcome,
+            "scores": one.flat_scores("/"),
+            "figures": {path.stem: str(path) for path in one.figures},
+        }
+        for one in snapshots
+    ]
+    with _anew(folder) as part:
+        own = {"TRACKIO_DIR": str(part), "TRACKIO_STORAGE_MODE": "sqlite", "HF_HUB_OFFLINE": "1"}
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("TRACKIO_")} | own
+        command = [sys.executable, "-m", "cuadft.loop.trackers", run.name]
+        told = {"input": json.dumps(contents), "text": True, "capture_output": True, "timeout": TRACKIO_TIMEOUT}
+        done = subprocess.run(command, env=environment, **told)
+        if done.returncode:
+            raise RuntimeError(f"trackio: {redact(done.stderr.strip())[-300:]}")
     return str(folder)
-
-
-def trackio_exists(run: Path) -> bool:
-    """Tell whether the run has Trackio's view."""
-    return tracker_store(run, "trackio").is_dir()
-
-
-def _as_json(one: Snapshot) -> dict[str, Any]:
-    """Return an iteration as JSON-able values: parameters, figures, the decision, and scores ("test/quote_f1/sft")."""
-    scores = {
-        f"{split}/{metric}/{system}" + ("" if part == "value" else f".{part}"): value
-        for (split, metric, system), known in one.scores().items()
-        for part, value in known.items()
-    }
-    chosen = runs.champion_label(one.champion) if one.champion else "none"
-    config = dict(one.parameters) | {"champion": chosen, "decision": str(one.decision.get("reason", ""))}
-    return {
-        "name": one.iteration.dir.name,
-        "step": one.iteration.number,
-        "config": config,
-        "scores": scores,
-        "figures": {path.stem: str(path) for path in one.figures},
-    }
 
 
 def write_trackio(project: str, contents: Sequence[dict[str, Any]]) -> None:

@@ -12,7 +12,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import pandas as pd
 
 from cuadft.core import files, params, runs
 from cuadft.core.errors import InputError
@@ -22,9 +24,6 @@ from cuadft.evaluation import bootstrap, constants, official, results
 from cuadft.evaluation.answer_files import count_of
 from cuadft.loop import lineage, snapshot
 from cuadft.retrieval import report, saved
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 CHAMPION = "champion"  # as `rag.systems` names the system that an iteration leaves
 FOLDER = "evaluations"  # in the run folder
@@ -95,16 +94,20 @@ def evaluate_file(
     for line in [*report.left_out_lines(wanted, left_out, shown=TITLES_SHOWN), *_related_lines(related)]:
         log(line)
     kept = _with_questions(wanted, left_out, path)
-    origin = {"file": path.name, "sha256": files.file_hash(path), "related": related}
     split = file if file in NAMED_FILES else path.stem
     folder = Path(out).expanduser() if out else asked.iteration.run / FOLDER / f"{split}-{asked.name}"
     folder.mkdir(parents=True, exist_ok=True)
     predictions, others = _answers(asked, kept, folder / "predictions.jsonl", split)
     settings = {"n_resamples": n_resamples, "seed": SEED, "confidence": confidence}
-    table = _table_of({asked.label: predictions} | others, **settings)
-    done = EvaluatedFile(folder, asked.label, table, predictions, left_out, confidence)
-    _write(done, _origin_of(asked) | origin | settings)
-    return done
+    answered = {asked.label: predictions} | others
+    boards = [official.cuad_scores(own, **settings).assign(system=name) for name, own in answered.items()]
+    table = pd.concat(boards, ignore_index=True)[TABLE_COLUMNS]
+    noted = {"file": path.name, "sha256": files.file_hash(path), "related": related, **settings, "left_out": left_out}
+    noted |= {"contracts": len(kept), "questions": len(predictions)}
+    noted |= {"seconds": round(sum(p["seconds"] for p in predictions), 1), "measures": table.to_dict("records")}
+    files.write_text(folder / "measures.csv", results.as_csv(table))
+    files.write_json(folder / "measures.json", _origin_of(asked) | noted)
+    return EvaluatedFile(folder, asked.label, table, predictions, left_out, confidence)
 
 
 def evaluation_text(done: EvaluatedFile) -> str:
@@ -143,10 +146,13 @@ def _asked_system(run: Path, system: str, number: int | None) -> _Asked:
     if name not in names:
         hint = params.did_you_mean(name, names)
         raise InputError(f"'{name}' is no system of {iteration.dir}{hint}: choose one of {', '.join(names)}.")
-    parameters = _parameters(iteration)
-    if name in runs.CONSTANTS:
-        return _Asked(iteration, name, dict.fromkeys(runs.CHAMPION_PARTS) | {"system": name}, parameters)
-    return _Asked(iteration, name, find_record(iteration, name, parameters.get("tuned_program", "rag")), parameters)
+    parameters: dict[str, Any] = {}  # an iteration that has not come as far has those of the earlier ones
+    for earlier in range(1, iteration.number + 1):
+        parameters |= snapshot.shown_parameters(runs.Iteration(run, earlier))
+    record = dict.fromkeys(runs.CHAMPION_PARTS) | {"system": name}
+    if name not in runs.CONSTANTS:
+        record = find_record(iteration, name, parameters.get("tuned_program", "rag"))
+    return _Asked(iteration, name, record, parameters)
 
 
 def _systems_of(iteration: runs.Iteration) -> list[str]:
@@ -156,14 +162,6 @@ def _systems_of(iteration: runs.Iteration) -> list[str]:
     programs = [name for name in runs.PROGRAMS if iteration.path("program", f"{name}.json").is_file()]
     later = ["incumbent", "retriever"] if iteration.previous and programs else []
     return sorted([*runs.CONSTANTS, *programs, *later, *trained], key=runs.simplicity)
-
-
-def _parameters(iteration: runs.Iteration) -> dict[str, Any]:
-    """Return the parameters that the manifests record; an iteration that has not come as far has the earlier ones'."""
-    found: dict[str, Any] = {}
-    for number in range(1, iteration.number + 1):
-        found |= snapshot.shown_parameters(runs.Iteration(iteration.run, number))
-    return found
 
 
 def _parameter(asked: _Asked, name: str) -> Any:
@@ -221,15 +219,12 @@ def _answers(
     asked: _Asked, kept: Sequence[Contract], path: Path, split: str
 ) -> tuple[list[dict[str, Any]], dict[str, list[dict[str, Any]]]]:
     """Return the predictions of the system that is asked, and those of the systems without a model, by name."""
-    questions = [row for contract in kept for row in contract.rows]
-    if asked.name in runs.CONSTANTS:
-        made = _found_only(asked, kept, questions, split)
-    else:
-        made = _ask(asked, kept, questions, path, split)
+    questions, constant = [row for contract in kept for row in contract.rows], asked.name in runs.CONSTANTS
+    made = _found_only(asked, kept, questions, split) if constant else _ask(asked, kept, questions, path, split)
     beside: dict[str, list[dict[str, Any]]] = {}
     for prediction in constants.constant_answers(made, {c.title: c.text for c in kept}):
         beside.setdefault(prediction["system"], []).append(prediction)
-    if asked.name in runs.CONSTANTS:
+    if constant:
         made = beside.pop(asked.name)
         files.write_jsonl(path, made)
     return made, beside
@@ -241,22 +236,18 @@ def _ask(
     """Return the answers of a system with a model; those that `path` holds already are not asked again."""
     from cuadft.rag import inference, systems
 
-    batch_size = _parameter(asked, "batch_size")
+    needed = {name: _parameter(asked, name) for name in ("model", "embedder", "tuned_program", "batch_size")}
     (system,) = systems.build_systems(
         asked.iteration,
         [asked.name],
-        model=_parameter(asked, "model"),
-        embedder=_parameter(asked, "embedder"),
         rag_lm=asked.parameters.get("rag_lm", ""),
-        tuned_program=_parameter(asked, "tuned_program"),
         max_tokens=_parameter(asked, "max_new_tokens"),
-        batch_size=batch_size,
         asked=(),
+        **needed,
     )
     system.program.retriever = saved.with_texts(system.program.retriever, kept)
-    return inference.answer_rows(
-        system.program, system.lm, questions, path, system=asked.name, split=split, batch_size=batch_size
-    )
+    settings = {"system": asked.name, "split": split, "batch_size": needed["batch_size"]}
+    return inference.answer_rows(system.program, system.lm, questions, path, **settings)
 
 
 def _found_only(asked: _Asked, kept: Sequence[Contract], questions: Sequence[Row], split: str) -> list[dict[str, Any]]:
@@ -274,35 +265,10 @@ def _found_only(asked: _Asked, kept: Sequence[Contract], questions: Sequence[Row
     ]
 
 
-def _table_of(
-    predictions: Mapping[str, list[dict[str, Any]]], *, n_resamples: int, seed: int, confidence: float
-) -> pd.DataFrame:
-    import pandas as pd
-
-    settings = {"n_resamples": n_resamples, "seed": seed, "confidence": confidence}
-    boards = [official.cuad_scores(own, **settings).assign(system=name) for name, own in predictions.items()]
-    return pd.concat(boards, ignore_index=True)[TABLE_COLUMNS]
-
-
-# What is written.
-
-
 def _origin_of(asked: _Asked) -> dict[str, Any]:
     """Return what is noted of the system; its paths count from the run folder."""
-    parts = {name: asked.record.get(name) for name in runs.CHAMPION_PARTS[1:]}
+    places = {name: asked.record.get(name) for name in runs.CHAMPION_PARTS[1:]}
     calibration = runs.calibration_file(asked.record)
     known = calibration is not None and (asked.iteration.run / calibration).is_file()
-    parts |= {"calibration": calibration if known else None}
-    return {"run": asked.iteration.run.name, "iteration": asked.iteration.number, "system": asked.label} | parts
-
-
-def _write(done: EvaluatedFile, noted: Mapping[str, Any]) -> None:
-    """Write measures.csv and measures.json; the answers are there already."""
-    files.write_text(done.out / "measures.csv", results.as_csv(done.table))
-    counts = {
-        "contracts": len({p["contract"] for p in done.predictions}),
-        "questions": len(done.predictions),
-        "seconds": round(sum(p["seconds"] for p in done.predictions), 1),
-        "left_out": done.left_out,
-    }
-    files.write_json(done.out / "measures.json", {**noted, **counts, "measures": done.table.to_dict("records")})
+    noted = {"run": asked.iteration.run.name, "iteration": asked.iteration.number, "system": asked.label}
+    return noted | places | {"calibration": calibration if known else None}

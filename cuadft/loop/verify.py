@@ -9,11 +9,9 @@ With an artefact, the text begins with its chain: the stages back to the contrac
 
 from __future__ import annotations
 
-import os
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -46,19 +44,15 @@ KNOWN_FILES = {  # files that no stage records: pattern of the path from the run
 HASH_DIGITS = 12  # digits of a hash that are shown
 SHOWN_REASONS = 3  # reasons why a stage is stale
 SHOWN_FINDINGS = 20  # findings of one kind
-SHOWN_FILES = 3  # files of one folder that are named one by one
+SHOWN_FILES = 3  # files of one maker that are named one by one
 UNHASHED = {"align": "feedback.sqlite"}  # the stage reads it too; it grows, so that no hash of it could hold
-RUN_AGAIN = "The same `cuadft run` command makes again what is changed, missing, stale or unfinished."
-NEVER_READ = "Leftovers and files that no stage recorded are never read; delete them, or move them elsewhere."
 ADVICE = {
     "damaged": "A damaged manifest.json: restore it, or delete it and let `cuadft run` make the iteration again.",
-    "changed": RUN_AGAIN,
-    "missing": RUN_AGAIN,
-    "stale": RUN_AGAIN,
-    "unfinished": RUN_AGAIN,
-    "leftover": NEVER_READ,
-    "unaccounted": NEVER_READ,
+    "again": "The same `cuadft run` command makes again what is changed, missing, stale or unfinished.",
+    "beside": "Leftovers and files that no stage recorded are never read; delete them, or move them elsewhere.",
 }
+REMEDIES = {"damaged": "damaged", "leftover": "beside", "unaccounted": "beside"}  # the other kinds: "again"
+Written = Mapping[str, list[StageRecord]]  # output -> the stages that wrote it, the last of them latest
 
 
 @dataclass(frozen=True)
@@ -95,19 +89,17 @@ def verify_run(run_dir: str | Path, artefact: str = "") -> Verification:
     no run or no such artefact. A damaged manifest is a finding.
     """
     run = runs.resolve_path(run_dir)
-    iterations = lineage.run_iterations(run)
+    iterations, working = lineage.run_iterations(run), is_locked(run)
     records, findings = _read_records(iterations)
-    made_by = lineage.artefacts(records)
+    made_by, written_by = lineage.artefacts(records), lineage.writers(records)
     names = lineage.resolve_artefact(run, artefact, made_by) if artefact else []
     chain = lineage.artefact_ancestors([made_by[name] for name in names], records) if artefact else records
-    written_by, working = lineage.writers(records), is_locked(run)
-    sizes = {path.relative_to(run).as_posix(): path.stat().st_size for path in _all_files(run)}
-    read = {name for record in chain for name in record.inputs}
-    wanted = ({*names, *read} if artefact else {*written_by, *read}) & {*written_by, *sizes}
-    hashes = _hashes(run, sorted(wanted & set(sizes)))
+    sizes = {path.relative_to(run).as_posix(): path.stat().st_size for path in run.rglob("*") if path.is_file()}
+    wanted = {*(names if artefact else written_by), *(name for record in chain for name in record.inputs)}
+    hashes = {name: _hash(run / name) for name in sorted(wanted & set(sizes))}
     findings += _changed_outputs({name: written_by[name] for name in sorted(wanted & set(written_by))}, hashes, records)
     for record in chain:
-        findings += _stale(record, written_by, set(sizes), hashes) if record.done else [_unfinished(record, working)]
+        findings += _stale(record, written_by, hashes) if record.done else [_unfinished(record, working)]
     notes, others = ["`cuadft run` works there now: this is a snapshot"] if working else [], Counter[str]()
     if not artefact:
         unrecorded, others = _unrecorded_files(run, records, set(sizes) - set(written_by))
@@ -116,61 +108,46 @@ def verify_run(run_dir: str | Path, artefact: str = "") -> Verification:
             to_come, left_out = _stages_not_run(iteration, records)
             findings, notes = findings + to_come, notes + left_out
     findings.sort(key=lambda found: (FINDING_KINDS.index(found.kind), found.name))
-    return Verification(
-        run=run,
-        records=tuple(records),
-        names=tuple(names),
-        findings=tuple(findings),
-        n_files=len(hashes),
-        n_bytes=sum(sizes[name] for name in hashes),
-        others=others,
-        notes=tuple(notes),
-    )
+    read = (len(hashes), sum(sizes[name] for name in hashes))
+    return Verification(run, tuple(records), tuple(names), tuple(findings), *read, others, tuple(notes))
 
 
 def verification_text(verdict: Verification) -> str:
     """Return the findings as text, after the chain if an artefact was asked for."""
-    lines = [*lineage_text(verdict), ""] if verdict.names else []
+    lines = [*_chain_lines(verdict), ""] if verdict.names else []
     what = "the chain" if verdict.names else f"{len(verdict.records)} stages"
     lines.append(f"{verdict.run}: {verdict.n_files} files of {what} read again ({verdict.n_bytes / 1e6:,.1f} MB)")
-    beside = [f"{count} {what}" if count > 1 else what for what, count in sorted(verdict.others.items())]
+    beside = [f"{count} {what}" for what, count in sorted(verdict.others.items())]
     lines += [f"  beside them: {', '.join(beside)}"] if beside else []
     lines += [f"  {note}" for note in verdict.notes]
-    for kind in FINDING_KINDS:
+    counts = Counter(finding.kind for finding in verdict.findings)
+    for kind, count in counts.items():
         found = [finding for finding in verdict.findings if finding.kind == kind]
         lines += [f"{kind:<12}{finding.name}: {finding.detail}" for finding in found[:SHOWN_FINDINGS]]
-        lines += [f"{'':<12}and {len(found) - SHOWN_FINDINGS} more"] if len(found) > SHOWN_FINDINGS else []
-    if not verdict.findings:
+        lines += [f"{'':<12}and {count - SHOWN_FINDINGS} more"] if count > SHOWN_FINDINGS else []
+    if not counts:
         return "\n".join([*lines, "All is well."])
-    counts = Counter(finding.kind for finding in verdict.findings)
-    kinds = [kind for kind in FINDING_KINDS if kind in counts]
-    lines.append(f"Not well: {', '.join(f'{counts[kind]} {kind}' for kind in kinds)}.")
-    return "\n".join([*lines, *dict.fromkeys(ADVICE[kind] for kind in kinds)])
+    lines.append(f"Not well: {', '.join(f'{count} {kind}' for kind, count in counts.items())}.")
+    return "\n".join([*lines, *dict.fromkeys(ADVICE[REMEDIES.get(kind, "again")] for kind in counts)])
 
 
-def lineage_text(verdict: Verification) -> list[str]:
-    """Return the lines from artefacts back to the contracts: each stage once, the latest first, with what it read."""
+def _chain_lines(verdict: Verification) -> Iterator[str]:
+    """Yield lines from artefacts back to the contracts: each stage once, the latest first, with what it read."""
     records, names = verdict.records, verdict.names
-    made_by, written_by, lines = lineage.artefacts(records), lineage.writers(records), []
+    made_by, written_by, before = lineage.artefacts(records), lineage.writers(records), ""
     faults = {finding.name: f" ({finding.kind})" for finding in verdict.findings}
-
-    def fault(name: str) -> str:
-        return faults.get(name, "")
-
     for name in names[:SHOWN_FILES]:
-        known = made_by[name].outputs.get(name, "")
-        lines.append(f"{name}{f'  sha256 {known[:HASH_DIGITS]}' if known else ''}{fault(name)}")
-    lines += [f"and {len(names) - SHOWN_FILES} more files there"] if len(names) > SHOWN_FILES else []
-    before = ""
+        yield f"{name}  sha256 {made_by[name].outputs.get(name, 'not kept')[:HASH_DIGITS]}{faults.get(name, '')}"
+    if len(names) > SHOWN_FILES:
+        yield f"and {len(names) - SHOWN_FILES} more files there"
     for record in lineage.artefact_ancestors([made_by[name] for name in names], records):
         code = _code_and_versions(record.entry)
         details = [code if code != before else "same code and versions", *_sources(record)]
-        details += _inputs(record, written_by, fault)
-        lines += ["", f"{record.label}: {_when(record.entry)}{fault(record.label)}"]
-        lines += [f"    {line}" for line in details]
+        yield f"\n{record.label}: {_when(record.entry)}{faults.get(record.label, '')}"
+        yield from (f"    {line}" for line in [*details, *_inputs(record, written_by, faults)])
         before = code
-    contracts = (verdict.run / "contracts.jsonl", *sorted(verdict.run.glob("iter-*/arrived.jsonl")))
-    return [*lines, "", *(_contracts_line(verdict.run, path) for path in contracts)]
+    for path in (verdict.run / "contracts.jsonl", *sorted(verdict.run.glob("iter-*/arrived.jsonl"))):
+        yield f"\n{path.relative_to(verdict.run).as_posix()}: {_contracts(path)}"
 
 
 # What is checked.
@@ -193,42 +170,30 @@ def _read_records(iterations: Sequence[runs.Iteration]) -> tuple[list[StageRecor
     return records, findings
 
 
-def _all_files(run: Path) -> Iterator[Path]:
-    for folder, _, names in os.walk(run):
-        yield from (Path(folder, name) for name in names if Path(folder, name).is_file())
-
-
-def _hashes(run: Path, names: Sequence[str]) -> dict[str, str]:
-    """Return the SHA-256 of files, several of them read at a time; "" for one that can't be read."""
-
-    def read(name: str) -> str:
-        try:
-            return files.file_hash(run / name)
-        except OSError:
-            return ""
-
-    with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
-        return dict(zip(names, pool.map(read, names)))
+def _hash(path: Path) -> str:
+    """Return the SHA-256 of a file or folder; "" if it is gone or can't be read."""
+    try:
+        return files.file_hash(path)
+    except OSError:
+        return ""
 
 
 def _changed_outputs(
-    written_by: Mapping[str, list[StageRecord]], hashes: Mapping[str, str], records: Iterable[StageRecord]
-) -> list[Finding]:
-    """Return a finding for each output that is not as the last of its stages left it."""
-    found, unfinished = [], [record for record in records if not record.done]
+    written_by: Written, hashes: Mapping[str, str], records: Iterable[StageRecord]
+) -> Iterator[Finding]:
+    """Yield a finding for each output that is not as the last of its stages left it."""
+    unfinished = [record for record in records if not record.done]
     for name, stages in written_by.items():
-        known, label, now = [stage.outputs[name] for stage in stages], stages[-1].label, hashes.get(name)
-        if now == known[-1] or any(_may_be_writing(record, stages[-1], name) for record in unfinished):
+        known, last, now = [stage.outputs[name] for stage in stages], stages[-1], hashes.get(name)
+        if now == known[-1] or any(_may_be_writing(record, last, name) for record in unfinished):
             continue
         if now is None:
-            found.append(Finding("missing", name, f"{label} made it"))
+            yield Finding("missing", name, f"{last.label} made it")
         elif now in known:
-            found.append(Finding("stale", name, f"{stages[known.index(now)].label} wrote it again, after {label}"))
+            yield Finding("stale", name, f"{stages[known.index(now)].label} wrote it again, after {last.label}")
         else:
             seen = f"it has {now[:HASH_DIGITS]}" if now else "it can't be read"
-            detail = f"{label} wrote it with sha256 {known[-1][:HASH_DIGITS]}, now {seen}"
-            found.append(Finding("changed", name, detail))
-    return found
+            yield Finding("changed", name, f"{last.label} wrote it with sha256 {known[-1][:HASH_DIGITS]}, now {seen}")
 
 
 def _may_be_writing(later: StageRecord, wrote: StageRecord, name: str) -> bool:
@@ -237,9 +202,7 @@ def _may_be_writing(later: StageRecord, wrote: StageRecord, name: str) -> bool:
     return after and may_rewrite(later.stage, later.entry, wrote.stage, name)
 
 
-def _stale(
-    record: StageRecord, written_by: Mapping[str, list[StageRecord]], present: Set[str], hashes: Mapping[str, str]
-) -> list[Finding]:
+def _stale(record: StageRecord, written_by: Written, hashes: Mapping[str, str]) -> list[Finding]:
     """Return a finding if the stage read other inputs than lie there now, or if an input has come since."""
     reasons = []
     for name, known in record.inputs.items():
@@ -250,15 +213,12 @@ def _stale(
             changed = _hash_outside(record, name) not in ("", known)
             reasons += [f"{name} (not in the run folder) has changed"] if changed else []
         elif hashes.get(name) != known:
-            reasons.append(f"{name} has changed" if name in present else f"{name} is gone")
+            reasons.append(f"{name} has changed" if name in hashes else f"{name} is gone")
     come = [name for name in record.files(record.stage.reads) if name not in record.inputs]
     reasons += [f"{name} has come since" for name in come if name in written_by or name.endswith("by_hand.json")]
-    if not reasons:
-        return []
-    text = "; ".join(reasons[:SHOWN_REASONS])
-    if len(reasons) > SHOWN_REASONS:
-        text += f"; {len(reasons) - SHOWN_REASONS} more such"
-    return [Finding("stale", record.label, f"made from other inputs: {text}")]
+    more = [f"{len(reasons) - SHOWN_REASONS} more such"] if len(reasons) > SHOWN_REASONS else []
+    text = f"made from other inputs: {'; '.join(reasons[:SHOWN_REASONS] + more)}"
+    return [Finding("stale", record.label, text)] if reasons else []
 
 
 def _hash_outside(record: StageRecord, name: str) -> str:
@@ -266,7 +226,7 @@ def _hash_outside(record: StageRecord, name: str) -> str:
     parameter, _, folder = name.partition(" ")  # "cuad", or "seed_runs FOLDER"
     value = f"{folder}/{record.iteration.dir.name}/predictions" if folder else record.entry["parameters"][parameter]
     path = runs.project_root() / str(value)
-    return files.file_hash(path) if value and path.exists() else ""
+    return _hash(path) if value and path.exists() else ""
 
 
 def _unfinished(record: StageRecord, working: bool) -> Finding:
@@ -293,9 +253,8 @@ def _unrecorded_files(
 ) -> tuple[list[Finding], Counter[str]]:
     """Return findings on files that no stage has recorded, and how many of each known kind there are."""
     findings, others = [], Counter[str]()
-    begun = {
-        name: record for record in records if not record.done for name in record.files((*record.stage.writes, *SHARED))
-    }
+    unfinished = [record for record in records if not record.done]
+    begun = {name: record for record in unfinished for name in record.files((*record.stage.writes, *SHARED))}
     for name in sorted(names):
         kind = next((what for pattern, what in KNOWN_FILES.items() if re.fullmatch(pattern, name)), "")
         if files.is_leftover(run / name.removesuffix("-journal")):
@@ -312,8 +271,7 @@ def _unrecorded_files(
 
 
 def _when(entry: Mapping[str, Any]) -> str:
-    started = str(entry.get("started") or "").replace("T", " ").replace("+00:00", " UTC")
-    parts = [entry.get("status", "unknown"), started]
+    parts = [entry.get("status", "unknown"), entry.get("started")]
     parts += [duration_text(entry["seconds"])] if entry.get("seconds") is not None else []
     parts += [f"peak memory {entry['peak_memory_mb']:,.0f} MB"] if entry.get("peak_memory_mb") else []
     parts += [f"takes up {len(entry['earlier'])} that ended early"] if entry.get("earlier") else []
@@ -322,20 +280,23 @@ def _when(entry: Mapping[str, Any]) -> str:
 
 def _code_and_versions(entry: Mapping[str, Any]) -> str:
     """Return code and versions in one line, which is not repeated while it stays the same."""
-    code, versions = entry.get("code"), entry.get("versions") or {}
+    code = entry.get("code")
     if not code:
         return "code and versions were not recorded"
-    commit = f"commit {code['commit'][:HASH_DIGITS]}" if code.get("commit") else "no commit known"
-    changed = ", changed since (dirty)" if code.get("dirty") else ""
-    listed = ", ".join(f"{name} {version}" for name, version in versions.items() if version)
-    return f"code: {commit}{changed}, package sha256 {str(code.get('package'))[:HASH_DIGITS]}; {listed}"
+    dirty = ", changed since (dirty)" if code.get("dirty") else ""
+    known = {"commit": code.get("commit"), "package sha256": code.get("package")}
+    shown = ", ".join(f"{name} {str(value)[:HASH_DIGITS]}" for name, value in known.items())
+    return f"code: {shown}{dirty}; {_listed(entry.get('versions'))}"
+
+
+def _listed(known: Mapping[str, Any] | None) -> str:
+    return ", ".join(f"{name} {value}" for name, value in (known or {}).items() if value is not None)
 
 
 def _sources(record: StageRecord) -> list[str]:
     """Return the lines on notebook, seeds, weights and contracts."""
     entry, unhashed = record.entry, UNHASHED.get(record.stage.name, "")
-    seeds = ", ".join(f"{name} {value}" for name, value in (entry.get("seeds") or {}).items())
-    lines = [f"notebook {entry.get('notebook', record.stage.notebook)}{f'; seeds: {seeds}' if seeds else ''}"]
+    lines = [f"notebook {entry.get('notebook', record.stage.notebook)}; seeds: {_listed(entry.get('seeds'))}"]
     for what, key in (("weights", "weights"), ("contracts of", "contracts")):
         known = (entry.get(key) or {}).items()
         lines += [f"{what} {name}  sha256 {found[:HASH_DIGITS]}" for name, found in known]
@@ -344,42 +305,32 @@ def _sources(record: StageRecord) -> list[str]:
     return lines
 
 
-def _inputs(record: StageRecord, written_by: Mapping[str, list[StageRecord]], fault: Callable[[str], str]) -> list[str]:
-    """Return the lines that say what a stage read, by the stage that made it."""
+def _inputs(
+    record: StageRecord, written_by: Mapping[str, list[StageRecord]], faults: Mapping[str, str]
+) -> Iterator[str]:
+    """Yield a line for each stage that made what this stage read; a file with a fault is always named."""
     groups: dict[str, list[str]] = {}
     for name, known in record.inputs.items():
+        source, shown = "made by no stage", name + faults.get(name, "")
         if name in written_by:
             last = written_by[name][-1]
-            remark = " (in another version)" if last.outputs[name] != known else fault(name)
-            groups.setdefault(f"from {last.label}", []).append(name + remark)
+            source = f"from {last.label}"
+            shown = f"{name} (in another version)" if last.outputs[name] != known else shown
         elif record.from_outside(name):
             value = Path(str(record.entry["parameters"].get(name, ""))).name
-            shown = f"{' '.join([name, *value.split()])}  sha256 {known[:HASH_DIGITS]}"
-            groups.setdefault("from outside", []).append(shown)
-        else:
-            groups.setdefault("made by no stage", []).append(name + fault(name))
-    return [f"{source}: {', '.join(_by_folder(names))}" for source, names in sorted(groups.items(), reverse=True)]
+            source, shown = "from outside", f"{' '.join([name, *value.split()])}  sha256 {known[:HASH_DIGITS]}"
+        groups.setdefault(source, []).append(shown)
+    for source, names in sorted(groups.items(), reverse=True):
+        short = [name for place, name in enumerate(names) if place < SHOWN_FILES or name.endswith(")")]
+        rest = [f"{len(names) - len(short)} more"] if len(names) > len(short) else []
+        yield f"{source}: {', '.join(short + rest)}"
 
 
-def _by_folder(names: Sequence[str]) -> list[str]:
-    """Return names with the files of a large folder as one item; a file with a remark is always named."""
-    folders: dict[str, list[str]] = {}
-    for name in names:
-        parts = name.split("/")
-        top = "/".join(parts[: 3 if parts[1:2] == ["adapters"] else 2])
-        folders.setdefault(name if len(parts) < 3 or name.endswith(")") else top, []).append(name)
-    short: list[str] = []
-    for top, inside in folders.items():
-        short += inside if len(inside) <= SHOWN_FILES else [f"{top}/ ({len(inside)} files)"]
-    return short
-
-
-def _contracts_line(run: Path, path: Path) -> str:
-    """Return a line on a file of the contracts that everything comes from."""
+def _contracts(path: Path) -> str:
+    """Return how many contracts of each split a file holds: the ones that everything comes from."""
     try:
         records = [record for record in files.read_jsonl(path) if "reason" not in record]  # a reason: it was left out
     except InputError as error:
         return str(error)
     splits = Counter(str(record.get("split", "unknown")) for record in records)
-    listed = ", ".join(f"{count} {split}" for split, count in splits.items())
-    return f"{path.relative_to(run).as_posix()}: {len(records)} contracts ({listed})"
+    return f"{len(records)} contracts ({', '.join(f'{count} {split}' for split, count in splits.items())})"

@@ -131,29 +131,26 @@ class Generator:
         """
         import torch
 
-        model, pad = self.use(adapter), self.tokenizer.pad_token_id
-        shared = _shared_prefix(prompts)
-        width = max(len(p) for p in prompts)
+        model, pad, ends = self.use(adapter), self.tokenizer.pad_token_id, self._end_marks()
+        shared, width = _shared_prefix(prompts), max(map(len, prompts))
         ids = [p[:shared] + [pad] * (width - len(p)) + p[shared:] for p in prompts]
         mask = [[1] * shared + [0] * (width - len(p)) + [1] * (len(p) - shared) for p in prompts]
         batch = _Batch(torch.tensor(ids, device=model.device), torch.tensor(mask, device=model.device))
-        limits = self._limits(sources or [], width)
-        chosen = [_ChosenLogprobs(len(prompts), temperature or 1.0)] if logprobs else []
-        settings = _search_settings(temperature) | {"logits_processor": limits + chosen, "pad_token_id": pad}
+        limits = [VerbatimLogits(sources, self.vocabulary, ends, width)] if any(sources or ()) else []
+        search = {"do_sample": temperature > 0, "temperature": temperature or None}
+        search |= {"top_k": 0, "top_p": 1.0} if temperature else {"top_k": None, "top_p": None}
+        settings = search | {"logits_processor": limits, "output_scores": logprobs, "pad_token_id": pad}
         with torch.inference_mode(), torch.random.fork_rng(devices=range(torch.cuda.device_count())):
             torch.manual_seed(seed)
             batch.cache = self._prefix_cache(model, adapter, prompts[0][:shared], len(prompts))
             for start in range(0, max_tokens, STRETCH):
-                made = batch.go_on(model, min(STRETCH, max_tokens - start), settings)
-                for processor in chosen:
-                    processor.keep_last(made[:, -1])
-                going = batch.without_ended(self._end_marks())
-                if not batch.rows:
+                batch.go_on(model, min(STRETCH, max_tokens - start), settings)
+                going = batch.without_ended(ends)
+                if not going:
                     break
-                for processor in [*limits, *chosen]:
-                    processor.keep_rows(going)
-        rows = chosen[0].by_row if chosen else [[]] * len(prompts)
-        return [self._until_end(*row) for row in zip(batch.tokens, rows, strict=True)]
+                for limit in limits:
+                    limit.keep_rows(going)
+        return [self._until_end(*row) for row in zip(batch.tokens, batch.logprobs, strict=True)]
 
     def _load(self) -> Any:
         import torch
@@ -167,18 +164,12 @@ class Generator:
         model = AutoModelForCausalLM.from_pretrained(self.path, dtype=dtype, trust_remote_code=False).to(device)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)  # PEFT reads a name that transformers will drop
-            for i, (name, folder) in enumerate(self.adapters.items()):
-                if i == 0:
-                    model = PeftModel.from_pretrained(model, folder, adapter_name=name, autocast_adapter_dtype=False)
-                else:
+            for name, folder in self.adapters.items():
+                if isinstance(model, PeftModel):
                     model.load_adapter(folder, adapter_name=name, autocast_adapter_dtype=False)
+                else:
+                    model = PeftModel.from_pretrained(model, folder, adapter_name=name, autocast_adapter_dtype=False)
         return model.to(dtype).eval()
-
-    def _limits(self, sources: Sequence[QuoteSource | None], width: int) -> list[VerbatimLogits]:
-        """Return the logits processor for these sources, if there are any."""
-        if all(source is None for source in sources):
-            return []
-        return [VerbatimLogits(sources, self.vocabulary, self._end_marks(), width)]
 
     def _end_marks(self) -> set[int]:
         """Return the ids of the tokens that end a continuation."""
@@ -212,7 +203,7 @@ class Generator:
 
 
 class _Batch:
-    """The rows of a batch that still go on: their tokens so far, and the cache of these.
+    """The rows of a batch that still go on: their tokens so far with the log-probabilities, and their cache.
 
     An answer of 150 tokens would make every row of its batch pay for 150 steps. So the batch is generated stretch by
     stretch, and rows that have ended leave it in between.
@@ -222,24 +213,22 @@ class _Batch:
         self.ids, self.mask, self.cache = ids, mask, None
         self.rows = list(range(len(ids)))
         self.tokens: list[list[int]] = [[] for _ in self.rows]
+        self.logprobs: list[list[float]] = [[] for _ in self.rows]
 
-    def go_on(self, model: Any, most: int, settings: dict[str, Any]) -> torch.Tensor:
-        """Generate up to `most` more tokens for each row, and return them, of shape (rows, tokens)."""
+    def go_on(self, model: Any, most: int, settings: dict[str, Any]) -> None:
+        """Generate up to `most` more tokens for each row; with output_scores, keep their log-probabilities too."""
         import torch
 
-        before = self.ids.shape[1]
-        self.ids = model.generate(
-            input_ids=self.ids,
-            attention_mask=self.mask,
-            past_key_values=self.cache,
-            max_new_tokens=most,
-            **settings,
-        )
-        made = self.ids[:, before:]
-        self.mask = torch.cat([self.mask, torch.ones_like(made)], dim=1)
+        given = {"input_ids": self.ids, "attention_mask": self.mask, "past_key_values": self.cache}
+        out = model.generate(**given, max_new_tokens=most, return_dict_in_generate=True, **settings)
+        made = out.sequences[:, self.ids.shape[1] :]
+        self.ids, self.mask = out.sequences, torch.cat([self.mask, torch.ones_like(made)], dim=1)
         for row, tokens in zip(self.rows, made.tolist(), strict=True):
             self.tokens[row] += tokens
-        return made
+        for scores, chosen in zip(out.scores or (), made.T, strict=bool(out.scores)):
+            step = scores.log_softmax(-1).gather(1, chosen[:, None])[:, 0]
+            for row, value in zip(self.rows, step.tolist(), strict=True):
+                self.logprobs[row].append(value)
 
     def without_ended(self, ends: set[int]) -> list[int]:
         """Leave out the rows that have ended, and return the places that the others had in the batch."""
@@ -254,49 +243,10 @@ class _Batch:
         return going
 
 
-class _ChosenLogprobs:
-    """A logits processor that changes nothing and keeps the log-probability of every token that was chosen.
-
-    A choice is seen at the next step. So only one step's distribution is held: all of them would take 3 MB a step for a
-    batch of 16.
-    """
-
-    def __init__(self, rows: int, temperature: float) -> None:
-        self.temperature = temperature
-        self.by_row: list[list[float]] = [[] for _ in range(rows)]
-        self._rows = list(range(rows))
-        self._last: torch.Tensor | None = None
-
-    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        self.keep_last(input_ids[:, -1])
-        self._last = (scores / self.temperature).log_softmax(-1)
-        return scores
-
-    def keep_last(self, chosen: torch.Tensor) -> None:
-        """Keep the log-probabilities of the tokens (rows,) that were chosen at the last step."""
-        if self._last is not None:
-            for row, value in zip(self._rows, self._last.gather(1, chosen[:, None])[:, 0].tolist(), strict=True):
-                self.by_row[row].append(value)
-            self._last = None
-
-    def keep_rows(self, places: list[int]) -> None:
-        """Go on with the rows at these places of the batch alone."""
-        self._rows = [self._rows[place] for place in places]
-
-
-def _search_settings(temperature: float) -> dict[str, Any]:
-    """Return the settings of transformers for greedy search (0) or for draws from the whole distribution."""
-    if temperature > 0:
-        return {"do_sample": True, "temperature": temperature, "top_k": 0, "top_p": 1.0}
-    return {"do_sample": False, "temperature": None, "top_p": None, "top_k": None}
-
-
 def _shared_prefix(prompts: Sequence[list[int]]) -> int:
     """Return how many first tokens all prompts share; 0 if they are fewer than `MIN_PREFIX`, or for a single prompt."""
     if len(prompts) < 2:
         return 0
-    # In sorted order, the first and the last prompt share no more than all prompts do.
-    low, high = min(prompts), max(prompts)
-    shared = next((i for i, (a, b) in enumerate(zip(low, high, strict=False)) if a != b), min(len(low), len(high)))
-    shared = min(shared, min(len(p) for p in prompts) - 1)
+    columns, shortest = enumerate(zip(*prompts, strict=False)), min(map(len, prompts))
+    shared = min(next((i for i, column in columns if len(set(column)) > 1), shortest), shortest - 1)
     return shared if shared >= MIN_PREFIX else 0

@@ -21,6 +21,7 @@ import unicodedata
 from bisect import bisect_left
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from cuadft.core.errors import InputError
@@ -191,6 +192,8 @@ def token_bytes(tokenizer: Any) -> list[bytes | None]:
     Raises InputError unless the tokenizer spells text by bytes (GPT-2, Llama 3, Qwen, SmolLM2) or by pieces with a mark
     for the blank (sentencepiece: Llama 2, Mistral, Gemma).
     """
+    from transformers.convert_slow_tokenizer import bytes_to_unicode
+
     form = _form(tokenizer)
     model, decoding = form.get("model") or {}, list(_parts(form.get("decoder")))
     by_bytes = any(part["type"] == "ByteLevel" for part in [*decoding, *_parts(form.get("pre_tokenizer"))])
@@ -202,7 +205,7 @@ def token_bytes(tokenizer: Any) -> list[bytes | None]:
             "which bytes a token spells: quotes need a byte-level or sentencepiece tokenizer. Choose another model, or "
             "ask without quote_format."
         )
-    alphabet = _byte_alphabet()
+    alphabet = {char: byte for byte, char in bytes_to_unicode().items()}  # GPT-2's table
     fallback = model.get("byte_fallback") or any(part["type"] == "ByteFallback" for part in decoding)
     vocabulary, added = tokenizer.get_vocab(), tokenizer.added_tokens_decoder
     spelled: list[bytes | None] = [None] * (max([*vocabulary.values(), *added]) + 1)
@@ -246,13 +249,6 @@ def _piece_bytes(token: str, marks: Collection[str], fallback: bool) -> bytes:
     for mark in marks:
         token = token.replace(mark, " ")
     return token.encode("utf-8", "replace")
-
-
-def _byte_alphabet() -> dict[str, int]:
-    """Return the byte that each character of a byte-level vocabulary stands for (GPT-2's table)."""
-    plain = [*range(33, 127), *range(161, 173), *range(174, 256)]
-    others = sorted(set(range(256)) - set(plain))
-    return {chr(byte): byte for byte in plain} | {chr(256 + i): byte for i, byte in enumerate(others)}
 
 
 def _drops_first_blank(tokenizer: Any) -> bool:
@@ -328,7 +324,7 @@ class _Choices:
             self._alive[place] = bool(self._within[place]) or place in self.grammar.answer_ends
         self._crossing = self._possible_crossings()
         self._lengths = sorted({len(head) for head in self._crossing})
-        self._across: dict[tuple[int, bool], list[int]] = {}
+        self._cross = cache(self._cross)
 
     def allowed(self, state: _State) -> list[int]:
         """Return the ids of the tokens that may follow, some perhaps twice; the end mark is not among them."""
@@ -357,13 +353,11 @@ class _Choices:
 
     def _cross(self, place: int, fresh: bool) -> list[int]:
         """Return the tokens that end the line some bytes after a place."""
-        if (place, fresh) not in self._across:
-            found, data = [], self.grammar.data
-            for end in (place + length for length in self._lengths if length or not fresh):
-                if end in self.grammar.ends:
-                    found += [token for last, token in self._crossing.get(data[place:end], ()) if end <= last]
-            self._across[place, fresh] = found
-        return self._across[place, fresh]
+        found, data = [], self.grammar.data
+        for end in (place + length for length in self._lengths if length or not fresh):
+            if end in self.grammar.ends:
+                found += [token for last, token in self._crossing.get(data[place:end], ()) if end <= last]
+        return found
 
     def _possible_crossings(self) -> dict[bytes, list[tuple[int, int]]]:
         """Return the vocabulary's tokens with a newline by the bytes before it: (`_last_place`, id) each."""

@@ -48,13 +48,12 @@ HELD_FROM = 0.4  # share of a span in a passage, or of a passage in a span, from
 class Look:
     """What the retriever sees of a question: the passages found, how likely each holds the clause, and the clause is.
 
-    p_exists and passage_p are None where nothing is calibrated. by_words: the question is a known one, word by word.
+    p_exists and passage_p are None where nothing is calibrated.
     """
 
     hits: list[Hit]
     p_exists: float | None = None
     passage_p: tuple[float, ...] | None = None
-    by_words: bool = True
     threshold: float = 0.5
     calibrated: bool = False  # False for a question that is like no known one: it is answered as the reply says
 
@@ -127,9 +126,9 @@ class Confidence:
         known = [r for r in rows if classifier and r["source"] == "cuad" and r["contract"] in classifier.fold_of]
         seen = retriever.clause_values([(r["question"], r["contract"]) for r in known])
         rows, seen = [r for r, s in zip(known, seen) if s.best], [s for s in seen if s.best]
-        if not enough([bool(r["answers"]) for r in rows]):
-            return None
         truth = [bool(r["answers"]) for r in rows]
+        if not enough(truth):
+            return None
         groups = [s.category for s in seen]
         exists = Calibration.fit([exists_features(s) for s in seen], truth, groups=groups, slope="best")
         passage = _fit_passages(retriever, rows, seen, k)
@@ -145,30 +144,26 @@ class Confidence:
 
     def look(self, retriever: Retriever, queries: Sequence[tuple[str, str]], *, k: int) -> list[Look]:
         """Return what the retriever sees of each (question, contract)."""
-        seen = retriever.clause_values(queries)
-        hits = retriever.search_many(queries, k=k)
-        return [self._look(s, found) for s, found in zip(seen, hits, strict=True)]
+        found = zip(retriever.clause_values(queries), retriever.search_many(queries, k=k), strict=True)
+        return [self._look(seen, hits) for seen, hits in found]
 
     def _look(self, seen: ClauseValues, hits: list[Hit]) -> Look:
         if not seen.best:
             decided = seen.category is not None
             (p,) = self.unknown.p([_search_features(hits)], [seen.category] if decided else None)
             own = self.unknown_passage.p([_hit_features(hits, n) for n in range(len(hits))])
-            return Look(hits, float(p), tuple(map(float, own)), seen.by_words, self.threshold, calibrated=decided)
+            return Look(hits, float(p), tuple(map(float, own)), self.threshold, calibrated=decided)
         (p,) = self.exists.p([exists_features(seen)], [seen.category])
         if not seen.by_words and self.reworded:
             (p,) = self.reworded.p([{"logit": logit(float(p))}])
         features = [_passage_features(seen, hits, n) for n in range(len(hits))]
         own = self.passage.p(features, [seen.category] * len(hits))
-        return Look(hits, float(p), tuple(map(float, own)), seen.by_words, self.threshold, calibrated=True)
+        return Look(hits, float(p), tuple(map(float, own)), self.threshold, calibrated=True)
 
     def as_json(self) -> dict[str, Any]:
         """Return a mapping that `load_confidence` reads."""
-        parts = {name: getattr(self, name) for name in PARTS}
-        return {name: part and part.as_json() for name, part in parts.items()} | {
-            "false_answer_cost": self.false_answer_cost,
-            "about": dict(self.about),
-        }
+        parts = {name: part and part.as_json() for name in PARTS for part in [getattr(self, name)]}
+        return parts | {"false_answer_cost": self.false_answer_cost, "about": dict(self.about)}
 
 
 def save_confidence(confidence: Confidence | None, folder: Path) -> None:
@@ -250,12 +245,12 @@ def _fit_passages(
 ) -> Calibration:
     """Calibrate how likely a passage that was found holds the clause."""
     found = retriever.search_many([(r["question"], r["contract"]) for r in rows], k=k)
-    features, truth, groups = [], [], []
-    for row, values, hits in zip(rows, seen, found, strict=True):
-        for n, hit in enumerate(hits):
-            features.append(_passage_features(values, hits, n))
-            truth.append(_holds(hit, row))
-            groups.append(values.category)
+    cases = [
+        (_passage_features(values, hits, n), _holds(hit, row), values.category)
+        for row, values, hits in zip(rows, seen, found, strict=True)
+        for n, hit in enumerate(hits)
+    ]
+    features, truth, groups = zip(*cases)
     return Calibration.fit(features, truth, groups=groups, slope="best")
 
 

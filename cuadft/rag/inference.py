@@ -65,7 +65,8 @@ def answer_rows(
         files.write_jsonl(path, kept)
     done, named = {p["id"]: p for p in kept}, {"system": system, "split": split, "fingerprint": fingerprint}
     lacking = [r for r in rows if r["id"] not in done]
-    if _is_greedy(lm) and (copied := [p | named for p in _answers_beside(path, split, fingerprint, lacking)]):
+    greedy = lm.kwargs.get("temperature") == 0  # one answer to a prompt, however often it is asked
+    if greedy and (copied := [p | named for p in _answers_beside(path, split, fingerprint, lacking)]):
         files.append_jsonl(path, copied)
         done |= {p["id"]: p for p in copied}
     progress = bar(len(rows), f"{system} on {split}")
@@ -106,11 +107,6 @@ def calibrate(system: System, predictions: Sequence[dict[str, Any]], path: Path)
         system.program.system = SystemConfidence.fit(predictions, right)
         system.program.system.save(system.calibration)
     return _keep(path, predictions, settle_left_out(predictions, right, system.program.threshold))
-
-
-def _is_greedy(lm: dspy.LM) -> bool:
-    """Tell whether the LM gives one answer to a prompt, however often it is asked."""
-    return lm.kwargs.get("temperature") == 0
 
 
 def _answers_beside(
@@ -189,11 +185,9 @@ def _answer_batch(
 
 def _look_at(program: ContractQA, rows: Sequence[dict[str, Any]]) -> tuple[list[Look], dict[int, InputError]]:
     """Return what the retriever sees of each row, and by their numbers the errors of rows that it cannot search for."""
-    queries, failures = [(row["question"], row["contract"]) for row in rows], {}
-    try:
+    queries, looks, failures = [(row["question"], row["contract"]) for row in rows], [], {}
+    with suppress(InputError):  # of one row at least: it must not end the batch
         return program.look(queries), failures
-    except InputError:  # of one row at least: it must not end the batch
-        looks = []
     for i, query in enumerate(queries):
         try:
             looks += program.look([query])
@@ -210,12 +204,11 @@ def _prediction(
     passages = [passage_record(hit) | {"read": n in look.read} for n, hit in enumerate(look.hits)]
     for record, p in zip(passages, look.passage_p or (), strict=False):
         record["p"] = round(p, 5)
+    kept = {"answer": None, "spans": [], "quotes": [], "p_exists": None}
+    kept |= {"p_search": look.p_exists, "calibrated": look.calibrated}
     if error is None:
-        made = program.conclude(look, replies).toDict()
-        kept = {name: made[name] for name in ("answer", "spans", "quotes", "p_exists", "p_search", "calibrated")}
-    else:
-        kept = {"answer": None, "spans": [], "quotes": [], "p_exists": None, "p_search": look.p_exists}
-        kept["calibrated"] = look.calibrated
+        made = program.conclude(look, replies)
+        kept = {name: made[name] for name in kept}
     return row | kept | {"passages": passages, "error": None if error is None else brief(error)}
 
 

@@ -79,18 +79,16 @@ def build_systems(
     parts = {name: _find_parts(iteration, name, tuned_program) for name in names}
     for name, found in parts.items():
         _check_weights(name, found.weights)
-    folders = dict.fromkeys(found.retriever for found in parts.values())  # a folder that two systems use is loaded once
-    retrievers = {folder: load_retriever_folder(folder, embedder) for folder in folders}
-    for folder, retriever in retrievers.items():
+    searches = {}  # a folder that two systems use is loaded once
+    for folder in dict.fromkeys(found.retriever for found in parts.values()):
+        searches[folder] = load_retriever_folder(folder, embedder), load_confidence(folder)
         if folder != iteration.path("retriever"):
-            add_missing_contracts(retriever, iteration.run, _titles(iteration) if asked is None else asked)
+            add_missing_contracts(searches[folder][0], iteration.run, _titles(iteration) if asked is None else asked)
     lms = _models(parts, model=model, rag_lm=rag_lm, max_tokens=max_tokens, batch_size=batch_size)
-    confidences = {folder: load_confidence(folder) for folder in folders}
     made = []
     for name, found in parts.items():
         system = SystemConfidence.load(found.calibration) if found.calibration else None
-        place = found.retriever
-        program = load_program(found.program, retrievers[place], confidences[place], system)
+        program = load_program(found.program, *searches[found.retriever], system)
         own = found.calibration is None or iteration.dir in found.calibration.parents
         made.append(System(name, program, lms[name], found.calibration, own))
     return made
@@ -114,12 +112,8 @@ def _find_parts(iteration: runs.Iteration, name: str, tuned_program: str) -> _Pa
     record = find_record(iteration, name, tuned_program)
     named = record | {"calibration": runs.calibration_file(record)}
     paths = {part: iteration.run / named[part] if named[part] else None for part in _Parts._fields}
-    return _Parts(
-        program=paths["program"] or iteration.path("program", "rag.json"),
-        weights=paths["weights"],
-        retriever=paths["retriever"] or iteration.path("retriever"),
-        calibration=paths["calibration"],
-    )
+    own = {"program": iteration.path("program", "rag.json"), "retriever": iteration.path("retriever")}
+    return _Parts(**paths | {part: paths[part] or path for part, path in own.items()})
 
 
 def _check_weights(name: str, weights: Path | None) -> None:
@@ -145,18 +139,15 @@ def _models(
     weights = {name: found.weights for name, found in parts.items()}
     adapters = {name: folder for name, folder in weights.items() if folder is not None and _is_adapter(folder)}
     engine, lms = None, {}
-    on_base = adapters or (None in weights.values() and not rag_lm)  # does any system run on the base model?
-    if on_base:
+    if adapters or (None in weights.values() and not rag_lm):  # a system runs on the base model
         engine = LocalEngine(find_weights(model), adapters=adapters, batch_size=batch_size)
     for name, folder in weights.items():
-        if name in adapters:
-            lms[name] = engine.lm(name, max_tokens=max_tokens)
-        elif folder is not None:  # a fully fine-tuned model
-            lms[name] = LocalEngine(folder, batch_size=batch_size).lm(max_tokens=max_tokens)
-        elif rag_lm:
+        if folder is None and rag_lm:
             lms[name] = remote(rag_lm, max_tokens=max_tokens)
-        else:
-            lms[name] = engine.lm(max_tokens=max_tokens)
+        elif folder is None or name in adapters:
+            lms[name] = engine.lm(name if folder else "", max_tokens=max_tokens)
+        else:  # a fully fine-tuned model
+            lms[name] = LocalEngine(folder, batch_size=batch_size).lm(max_tokens=max_tokens)
     return lms
 
 

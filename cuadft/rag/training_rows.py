@@ -103,12 +103,8 @@ def prompt_completions(
     chosen = absent[:n_absent] + present[:n_present]
     random.Random(seed).shuffle(chosen)
     usable = len(absent) + len(own) + len(templates)
-    counts = {
-        "unanswerable": n_absent,
-        "answerable": n_present,
-        "not drawn": usable - len(chosen),
-        "gold span not in the passages": len(rows) - usable,
-    }
+    counts = {"unanswerable": n_absent, "answerable": n_present, "not drawn": usable - len(chosen)}
+    counts["gold span not in the passages"] = len(rows) - usable
     return chosen, +Counter(counts)
 
 

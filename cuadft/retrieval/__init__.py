@@ -16,7 +16,6 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "measure": [
             "choose_search",
             "evaluate_retriever",
-            "intervals_as_text",
             "measure_retrievers",
             "retrieval_intervals",
             "search_everywhere",
@@ -24,12 +23,9 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "relevance": ["RelevanceFeedback"],
         "retriever": ["Hit", "Retriever"],
         "saved": [
-            "champion_folder",
             "champion_retriever",
-            "load_reranker",
             "load_retriever",
             "promote_or_keep",
-            "reranker_of",
             "save_retriever",
         ],
         "triples": ["mine_triples"],

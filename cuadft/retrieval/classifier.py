@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 
 from cuadft.core.errors import InputError
 from cuadft.core.files import read_json, value_hash, write_bytes, write_json
@@ -45,6 +46,7 @@ PLACE_FEATURES = 4  # first passage, share of the contract before it, nearness t
 SETTINGS_FILE, WEIGHTS_FILE = "classifier.json", "classifier.safetensors"
 # a longer question that holds a known one of so many characters asks for the same ("Consider the ...; ...")
 WHOLE_QUESTION = 40
+MATCHED_FROM = 0.6  # least cosine at which a question in other words counts as a known one
 NEIGHBOURS = 5  # known questions that vote
 QUESTIONS_FILE = "questions.json"
 
@@ -85,7 +87,6 @@ class ClauseClassifier:
         *,
         groups: Mapping[str, int] | None = None,
         folds: int = FOLDS,
-        strength: float = STRENGTH,
         least: int = LEAST_CONTRACTS,
         seed: int = 7,
     ) -> ClauseClassifier:
@@ -110,15 +111,19 @@ class ClauseClassifier:
         passages = [passage for passage in passages if passage.contract in fold_of]
         labels, categories = _labels(rows, passages, least)
         words = _word_counter()
-        counts, places = _known_words(words, passages), _places(passages)
+        try:
+            counts = words.fit_transform([passage.text for passage in passages])
+        except ValueError as error:  # scikit-learn found no word that enough passages hold
+            raise InputError(
+                "The train contracts' passages share no words: check that the contracts have text, or do "
+                "without a clause classifier (classifier_weights [0.0])"
+            ) from error
+        places = _places(passages)
         fold = np.array([fold_of[passage.contract] for passage in passages])
         idf = np.stack([_idf(counts[fold != n]) for n in range(folds)])
-        weights = [
-            _fit_fold(_features(counts, places, idf[n])[fold != n], labels[fold != n], strength, seed)
-            for n in range(folds)
-        ]
+        fits = [_fit_fold(_features(counts, places, idf[n])[fold != n], labels[fold != n], seed) for n in range(folds)]
         vocabulary = {word: int(n) for word, n in words.vocabulary_.items()}
-        return cls(categories, vocabulary, idf, np.stack(weights), fold_of, matcher)
+        return cls(categories, vocabulary, idf, np.stack(fits), fold_of, matcher)
 
     @staticmethod
     def learnable(rows: Sequence[Row], *, least: int = LEAST_CONTRACTS) -> bool:
@@ -169,19 +174,17 @@ class ClauseClassifier:
         settings = read_json(folder / SETTINGS_FILE)
         try:
             arrays = load_file(folder / WEIGHTS_FILE)
-            weights, idf, words = arrays["weights"].astype(np.float32), arrays["idf"], settings["vocabulary"]
+            weights, idf = arrays["weights"].astype(np.float32), arrays["idf"]
+            vocabulary = {word: n for n, word in enumerate(settings["vocabulary"])}
             categories, fold_of = settings["categories"], settings["fold_of"]
-            shape = (len(idf), len(words) + PLACE_FEATURES + 1, len(categories))
-            whole = weights.shape == shape and idf.shape == (len(idf), len(words))
+            shape = len(idf), len(vocabulary) + PLACE_FEATURES + 1, len(categories)
         except (OSError, KeyError, TypeError, SafetensorError) as error:
             raise InputError(f"{folder / WEIGHTS_FILE} can't be read ({error}): build the retriever again") from error
-        if not whole:
+        if weights.shape != shape or idf.shape != (len(idf), len(vocabulary)):
             raise InputError(
                 f"{folder / WEIGHTS_FILE} and {SETTINGS_FILE} don't belong together: build the retriever again"
             )
-        vocabulary = {word: n for n, word in enumerate(words)}
-        matcher = QuestionMatcher.load(folder, embedder)
-        return cls(categories, vocabulary, idf, weights, fold_of, matcher)
+        return cls(categories, vocabulary, idf, weights, fold_of, QuestionMatcher.load(folder, embedder))
 
 
 class QuestionMatcher:
@@ -197,7 +200,7 @@ class QuestionMatcher:
         self.known = {fold(question): category for question, category in known.items()}
         self._embedder, self.least = embedder, least
         self._categories, self._vectors = list(self.known.values()), None
-        self._long: list[str] | None = None
+        self._long = [question for question in self.known if len(question) >= WHOLE_QUESTION]
 
     def match(self, questions: Sequence[str]) -> list[str | None]:
         """Return each question's category, None for one that is like no known question."""
@@ -218,8 +221,6 @@ class QuestionMatcher:
         """Return the category of a known question, or of a longer one that holds known questions of one category."""
         if question in self.known:
             return self.known[question]
-        if self._long is None:
-            self._long = [q for q in self.known if len(q) >= WHOLE_QUESTION]
         inside = {self.known[q] for q in self._long if q in question}
         return inside.pop() if len(inside) == 1 else None
 
@@ -228,9 +229,9 @@ class QuestionMatcher:
         best = np.argsort(-similarity, kind="stable")[:NEIGHBOURS]
         if similarity[best[0]] < self.least:
             return None
-        votes: dict[str, float] = {}
+        votes = Counter()
         for n in best:
-            votes[self._categories[n]] = votes.get(self._categories[n], 0.0) + float(similarity[n])
+            votes[self._categories[n]] += float(similarity[n])
         return max(votes, key=votes.__getitem__)
 
     def save(self, folder: Path) -> None:
@@ -277,17 +278,6 @@ def _word_counter(vocabulary: Mapping[str, int] | None = None) -> CountVectorize
     )
 
 
-def _known_words(words: CountVectorizer, passages: Sequence[Passage]) -> csr_matrix:
-    """Return the counts of the words that enough passages hold, and keep these words as the vocabulary."""
-    try:
-        return words.fit_transform([passage.text for passage in passages])
-    except ValueError as error:  # scikit-learn found no word that enough passages hold
-        raise InputError(
-            "The train contracts' passages share no words: check that the contracts have text, or do "
-            "without a clause classifier (classifier_weights [0.0])"
-        ) from error
-
-
 def _idf(counts: csr_matrix) -> np.ndarray:
     """Return the inverse document frequency of each word (scikit-learn's smooth one), 0 for a word without a text."""
     texts = np.bincount(counts.indices, minlength=counts.shape[1])
@@ -296,12 +286,10 @@ def _idf(counts: csr_matrix) -> np.ndarray:
 
 def _places(passages: Sequence[Passage]) -> np.ndarray:
     """Return the PLACE_FEATURES of each passage (0 to 0.5 each) and a constant 1 for the bias."""
-    length = Counter()
-    for passage in passages:
-        length[passage.contract] = max(length[passage.contract], passage.end)
-    start = np.array([passage.start for passage in passages], np.float32)
-    whole = np.array([max(length[passage.contract], 1) for passage in passages], np.float32)
-    rest = np.maximum(whole - [passage.end for passage in passages], 0)
+    contracts = [passage.contract for passage in passages]
+    start, end = (np.array([getattr(passage, edge) for passage in passages]) for edge in ("start", "end"))
+    whole = pd.Series(end).groupby(contracts).transform("max").clip(lower=1).to_numpy(np.float32)
+    start, rest = start.astype(np.float32), np.maximum(whole - end, 0)
     place = np.c_[start == 0, start / whole, np.exp(-start / EDGE_FADE), np.exp(-rest / EDGE_FADE)] / 2
     return np.c_[place, np.ones(len(passages))].astype(np.float32)
 
@@ -339,18 +327,17 @@ def _labels(rows: Sequence[Row], passages: Sequence[Passage], least: int) -> tup
     for n, passage in enumerate(passages):
         own.setdefault(passage.contract, {})[passage.index] = n
     labels = np.full((len(passages), len(categories)), -1, np.int8)
-    asked = [row for row in rows if row["category"] in column and row["contract"] in own]
-    for row in asked:
-        labels[list(own[row["contract"]].values()), column[row["category"]]] = 0
-    for row in asked:
-        place = own[row["contract"]]
+    asked = [(column[r["category"]], own.get(r["contract"], {}), r) for r in rows if r["category"] in column]
+    for number, place, _ in asked:
+        labels[list(place.values()), number] = 0
+    for number, place, row in asked:
         for index, share in gold_shares([passages[n] for n in place.values()], row["answers"]).items():
-            cell = place[index], column[row["category"]]
+            cell = place[index], number
             labels[cell] = 1 if share >= POSITIVE_SHARE else labels[cell] or -1
     return labels, categories
 
 
-def _fit_fold(features: csr_matrix, labels: np.ndarray, strength: float, seed: int) -> np.ndarray:
+def _fit_fold(features: csr_matrix, labels: np.ndarray, seed: int) -> np.ndarray:
     """Return the weights of one fold, (features, categories); zeros for a category that the fold never sees."""
     from sklearn.linear_model import LogisticRegression
 
@@ -360,28 +347,22 @@ def _fit_fold(features: csr_matrix, labels: np.ndarray, strength: float, seed: i
         if len(positive) and len(negative):
             kept = np.r_[positive, draw.permutation(negative)[:MOST_NEGATIVES]]
             model = LogisticRegression(
-                C=strength, class_weight="balanced", solver="liblinear", fit_intercept=False, random_state=seed
+                C=STRENGTH, class_weight="balanced", solver="liblinear", fit_intercept=False, random_state=seed
             )
             weights[:, n] = model.fit(features[kept], labels[kept, n]).coef_[0]
     return weights
 
 
 def fit_classifier(
-    rows: Sequence[Row],
-    passages: Sequence[Passage],
-    embed: Embedder,
-    *,
-    groups: Mapping[str, int],
-    least: float,
-    seed: int,
+    rows: Sequence[Row], passages: Sequence[Passage], embed: Embedder, *, groups: Mapping[str, int], seed: int
 ) -> ClauseClassifier | None:
     """Return clause classifiers fitted to rows and the passages of their contracts; None with too few contracts.
 
     The known questions of each category are those of the rows. groups: title -> group of relatives, which stay in one
-    fold. least: lowest cosine at which a question in other words counts as a known one.
+    fold.
     """
     if not ClauseClassifier.learnable(rows):
         return None
     questions = {row["question"]: row["category"] for row in rows if row["category"] in CATEGORIES}
-    matcher = QuestionMatcher(questions, embed, least=least)
+    matcher = QuestionMatcher(questions, embed, least=MATCHED_FROM)
     return ClauseClassifier.fit(rows, passages, matcher, groups=groups, seed=seed)

@@ -35,18 +35,9 @@ PROGRESS_FROM = 200  # with fewer new texts no progress bar is shown
 TOKENIZED_AT_ONCE = 1000  # texts whose tokens are held in memory together
 DTYPES = ("float32", "bfloat16")
 MODEL_FILES = (  # these change the vectors; a model's card and the records of its training do not
-    "modules.json",
-    "config.json",
-    "sentence_bert_config.json",
-    "config_sentence_transformers.json",
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "vocab.txt",
-    "vocab.json",
-    "merges.txt",
-    "sentencepiece.bpe.model",
-)
+    "modules.json config.json sentence_bert_config.json config_sentence_transformers.json tokenizer.json "
+    "tokenizer_config.json special_tokens_map.json vocab.txt vocab.json merges.txt sentencepiece.bpe.model"
+).split()
 KEYS_A_QUERY = 500  # SQLite's older builds allow 999 variables in a query
 
 
@@ -115,21 +106,15 @@ class Embedder:
         with tqdm(total=len(order), desc="embedding", unit="text", disable=len(order) <= PROGRESS_FROM) as bar:
             for i in range(0, len(order), self.batch_size):
                 keys = order[i : i + self.batch_size]
-                rows = self._loaded_model().encode(
-                    [missing[key] for key in keys],
-                    batch_size=self.batch_size,
-                    normalize_embeddings=True,
-                    show_progress_bar=False,
-                )
+                settings = {"batch_size": self.batch_size, "normalize_embeddings": True, "show_progress_bar": False}
+                rows = self._loaded_model().encode([missing[key] for key in keys], **settings)
                 rows = np.asarray(rows, np.float32)
                 if self.dtype != "float32":  # a norm in half precision is off by a thousandth
                     rows = rows / np.linalg.norm(rows, axis=1, keepdims=True).clip(1e-12)
                 vectors.update(zip(keys, rows))
                 with database:
-                    database.executemany(
-                        "INSERT OR IGNORE INTO vectors VALUES (?, ?)",
-                        [(key, vectors[key].tobytes()) for key in keys],
-                    )
+                    stored = [(key, vectors[key].tobytes()) for key in keys]
+                    database.executemany("INSERT OR IGNORE INTO vectors VALUES (?, ?)", stored)
                 self.embedded += len(keys)
                 bar.update(len(keys))
         return vectors
@@ -154,10 +139,8 @@ class Embedder:
         if self._model is None:
             from sentence_transformers import SentenceTransformer
 
-            options = {"dtype": self.dtype}
-            self._model = SentenceTransformer(
-                str(self.path), device=self.device, model_kwargs=options, trust_remote_code=False
-            )
+            settings = {"model_kwargs": {"dtype": self.dtype}, "trust_remote_code": False}
+            self._model = SentenceTransformer(str(self.path), device=self.device, **settings)
         return self._model
 
     @contextmanager

@@ -11,11 +11,9 @@ that did best on dev. `DevHits` measures that: whether dev questions find their 
 
 from __future__ import annotations
 
-import math
 import os
 import random
 import re
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import astuple
@@ -25,6 +23,7 @@ from statistics import median
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 
 from cuadft.core import progress
 from cuadft.core.errors import InputError
@@ -33,7 +32,6 @@ from cuadft.data.passages import Passage
 from cuadft.data.rows import passages_by_contract
 from cuadft.models import weights
 from cuadft.models.generator import best_dtype
-from cuadft.models.weights import cache_dir
 from cuadft.retrieval.embedder import Embedder
 from cuadft.retrieval.measure import evaluate_retriever
 from cuadft.retrieval.triples import PlannedBatches, batch_schedule
@@ -41,16 +39,17 @@ from cuadft.training.resume import STATE, last_checkpoint, run_training
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer, SentenceTransformerTrainer
-    from sentence_transformers.base.evaluation import BaseEvaluator
 
     from cuadft.data.contracts import Row
 
+    Evaluate = Callable[[SentenceTransformer], dict[str, float]]
 
-WATCHED_METRIC = "dev_hit@1"
+
+WATCHED_METRIC = "dev_hit@1"  # the weights of the step with its largest value are kept
+EVALUATIONS = 4  # looks at dev, and checkpoints, in a training
 START_METRICS = "before.json"  # in the work folder: what `evaluate` says of the start
 TRAINER_TIMES = ("eval_runtime", "eval_samples_per_second", "eval_steps_per_second")  # logged beside the metrics
 DEV_PASSAGES = 800  # embedded at each evaluation; more passages cost training time and add little certainty
-TRIPLE_COLUMNS = {"query": "anchor", "positive": "positive", "negative": "negative"}
 # BERT and its relatives name the dropout on attention weights so; attention.output.dropout is another dropout.
 ATTENTION_DROPOUT = re.compile(r"attention(\.(self|attn))?\.dropout$")
 
@@ -60,16 +59,14 @@ def finetune_embedder(
     triples: Sequence[Mapping[str, Any]],
     out: Path | str,
     *,
-    steps: int = 250,
-    batch_size: int = 20,
+    evaluate: Evaluate,
+    steps: int,
+    batch_size: int,
+    eval_steps: int,
     learning_rate: float = 1e-4,
     max_length: int = 224,
-    evaluate: Callable[[SentenceTransformer], dict[str, float]] | None = None,
-    metric: str = WATCHED_METRIC,
-    eval_steps: int = 50,
     patience: int = 3,
     seed: int = 7,
-    resume: bool = True,
 ) -> dict[str, Any]:
     """Train the model in `start` on examples of `make_triples`, write the best to `out`, and return its record.
 
@@ -78,43 +75,42 @@ def finetune_embedder(
     (what `evaluate` returns for the start and at best_step), history (the trainer's log: loss, learning rate and
     eval_<metric> by step) and settings.
 
-    evaluate: called before training, after every `eval_steps` and at the end, for example a `DevHits`.
-    Training ends when `metric` has not risen `patience` times in a row, and the weights of its best step are exported;
-    without `evaluate` the last weights are. The start does not compete: compare `before` with `best`. max_length:
-    tokens of a text in training; the exported model keeps its own limit. A call that was killed goes on from its last
-    whole checkpoint, to an equal result, if it is repeated with the same arguments. A finished training is not
-    repeated, unless resume is False.
+    evaluate: called before training, after every `eval_steps` and at the end; a `DevHits`. Training ends when
+    dev_hit@1 has not risen `patience` times in a row, and the weights of its best step are exported. The start does not
+    compete: compare `before` with `best`. max_length: tokens of a text in training; the exported model keeps its own
+    limit. A call that was killed goes on from its last whole checkpoint, to an equal result, if it is repeated with the
+    same arguments. A finished training is not repeated.
 
     The loss is cross-entropy over 20 * cosine of a question with its passage against all other passages of the
     batch: Henderson et al. (2017), "Efficient Natural Language Response Suggestion for Smart Reply", section 4, with
-    mined negatives. Raises InputError on arguments out of range, and on a metric that `evaluate` does not return.
+    mined negatives. Raises InputError if `start` is no such folder, and on fewer than 1 step or 2 examples a batch.
     """
     start, out = Path(start), Path(out)
+    if not (start / "modules.json").is_file():
+        raise InputError(f"No embedding model in '{start}': give the folder of a sentence-transformers model")
     settings = {
         "steps": steps,
         "batch_size": batch_size,
         "learning_rate": learning_rate,
         "max_length": max_length,
-        "metric": metric if evaluate else None,
+        "metric": WATCHED_METRIC,
         "eval_steps": eval_steps,
         "patience": patience,
         "seed": seed,
     }
-    _check(start, settings)
     plan = batch_schedule(triples, size=batch_size, steps=steps, seed=seed)
 
     def train(work: Path, new: Path) -> dict[str, Any]:
         with _silent():
-            watch = WatchedMetric(evaluate, metric)
             if not (work / START_METRICS).is_file():
-                write_json(work / START_METRICS, watch(load_embedding_model(start)) if evaluate else {})
-            speed = {} if _finished(work, steps) else _train(start, triples, plan, work, settings, watch)
+                write_json(work / START_METRICS, evaluate(load_embedding_model(start).eval()))
+            speed = {} if _finished(work, steps) else _train(start, triples, plan, work, settings, evaluate)
             record = _record(work, plan, speed, settings)
             _export(work / f"checkpoint-{record['best_step']}", new)
         return record
 
     identity = [[dict(triple) for triple in triples], settings, getattr(evaluate, "key", None)]
-    return run_training(train, out, identity=[identity, weights.weights_hash(start)], resume=resume)
+    return run_training(train, out, identity=[identity, weights.weights_hash(start)])
 
 
 class DevHits:
@@ -158,12 +154,8 @@ class DevHits:
         from cuadft.retrieval.retriever import Retriever
 
         retriever = Retriever(self.passages, _ModelAsEmbedder(model), mode="dense")
-        records = evaluate_retriever(retriever, self.rows, self.ks)
-        return {
-            f"dev_{name}@{k}": float(np.mean([record[name] for record in records if record["k"] == k]))
-            for name in ("hit", "char_recall")
-            for k in self.ks
-        }
+        means = pd.DataFrame(evaluate_retriever(retriever, self.rows, self.ks)).groupby("k").mean(numeric_only=True)
+        return {f"dev_{name}@{k}": float(means.at[k, name]) for name in ("hit", "char_recall") for k in self.ks}
 
 
 class _ModelAsEmbedder:
@@ -184,25 +176,6 @@ class _ModelAsEmbedder:
         return np.asarray(vectors, np.float32)
 
 
-class WatchedMetric:
-    """Call `evaluate`, check what it returns, and add up the seconds that it takes."""
-
-    def __init__(self, evaluate: Callable[[SentenceTransformer], dict[str, float]] | None, metric: str) -> None:
-        self.evaluate, self.metric, self.seconds = evaluate, metric, 0.0
-
-    def __call__(self, model: SentenceTransformer) -> dict[str, float]:
-        """Return a model's metrics; raises InputError if the watched metric is missing or is not a finite number."""
-        began, training = time.monotonic(), model.training
-        measured = {name: float(value) for name, value in self.evaluate(model.eval()).items()}
-        model.train(training)
-        self.seconds += time.monotonic() - began
-        if self.metric not in measured:
-            raise InputError(f"Unknown metric {self.metric!r}: `evaluate` returns {', '.join(measured)}")
-        if not math.isfinite(measured[self.metric]):
-            raise InputError(f"The metric {self.metric!r} is {measured[self.metric]}: give dev rows with gold spans")
-        return measured
-
-
 def load_embedding_model(folder: Path) -> SentenceTransformer:
     """Load a sentence-transformers folder, never from the hub."""
     from sentence_transformers import SentenceTransformer
@@ -216,11 +189,12 @@ def make_trainer(
     plan: Sequence[Sequence[int]],
     work: Path,
     settings: Mapping[str, Any],
-    watch: WatchedMetric,
+    evaluate: Evaluate,
 ) -> SentenceTransformerTrainer:
     """Return the trainer of the model in `start`; `plan` holds the batches, as indexes of triples."""
     from datasets import Dataset
     from sentence_transformers import SentenceTransformerTrainer
+    from sentence_transformers.base.evaluation import BaseEvaluator
     from sentence_transformers.sentence_transformer.losses import MultipleNegativesRankingLoss
     from transformers import EarlyStoppingCallback
 
@@ -228,18 +202,21 @@ def make_trainer(
         def add_model_card_callback(self, default_args_dict: dict[str, Any]) -> None:
             """Add no such callback: it embeds examples for a card that is not exported."""
 
+    class Evaluator(BaseEvaluator):
+        def __call__(self, model: SentenceTransformer, *_: Any, **__: Any) -> dict[str, float]:
+            return evaluate(model.eval())
+
     model = load_embedding_model(start)
     without_attention_dropout(model)
     model.model_card_data.generate_widget_examples = False  # for the checkpoints' cards
-    evaluated = watch.evaluate is not None
-    columns = {column: [triple[name] for triple in triples] for name, column in TRIPLE_COLUMNS.items()}
+    columns = {"anchor": "query", "positive": "positive", "negative": "negative"}
     trainer = Trainer(
         model=model,
-        args=_arguments(work, plan, settings, evaluated),
+        args=_arguments(work, plan, settings),
         loss=MultipleNegativesRankingLoss(model),
-        train_dataset=Dataset.from_dict(columns),
-        evaluator=_evaluator(watch) if evaluated else None,
-        callbacks=[EarlyStoppingCallback(settings["patience"])] if evaluated else [],
+        train_dataset=Dataset.from_dict({column: [t[name] for t in triples] for column, name in columns.items()}),
+        evaluator=Evaluator(),
+        callbacks=[EarlyStoppingCallback(settings["patience"])],
     )
     trainer.data_collator.max_length = settings["max_length"]  # in training only: the model keeps its own limit
     return trainer
@@ -261,17 +238,10 @@ def without_attention_dropout(model: SentenceTransformer) -> int:
     return len(found)
 
 
-def _arguments(work: Path, plan: Sequence[Sequence[int]], settings: Mapping[str, Any], evaluated: bool) -> Any:
+def _arguments(work: Path, plan: Sequence[Sequence[int]], settings: Mapping[str, Any]) -> Any:
     import torch
     from sentence_transformers import SentenceTransformerTrainingArguments
 
-    dev = {
-        "eval_strategy": "steps",
-        "eval_steps": settings["eval_steps"],
-        "load_best_model_at_end": True,
-        "metric_for_best_model": settings["metric"],
-        "greater_is_better": True,
-    }
     return SentenceTransformerTrainingArguments(
         output_dir=str(work),
         max_steps=len(plan),
@@ -283,6 +253,11 @@ def _arguments(work: Path, plan: Sequence[Sequence[int]], settings: Mapping[str,
         seed=settings["seed"],
         bf16=best_dtype() == torch.bfloat16,
         use_cpu=not torch.cuda.is_available(),
+        eval_strategy="steps",
+        eval_steps=settings["eval_steps"],
+        load_best_model_at_end=True,
+        metric_for_best_model=WATCHED_METRIC,
+        greater_is_better=True,
         save_strategy="steps",
         save_steps=settings["eval_steps"],
         save_total_limit=2,
@@ -290,26 +265,7 @@ def _arguments(work: Path, plan: Sequence[Sequence[int]], settings: Mapping[str,
         restore_callback_states_from_checkpoint=True,
         report_to="none",
         disable_tqdm=bool(os.environ.get("CUADFT_PLAIN")),
-        **(dev if evaluated else {}),
     )
-
-
-def _evaluator(watch: WatchedMetric) -> BaseEvaluator:
-    from sentence_transformers.base.evaluation import BaseEvaluator
-
-    class Evaluator(BaseEvaluator):
-        def __call__(self, model: SentenceTransformer, *_: Any, **__: Any) -> dict[str, float]:
-            return watch(model)
-
-    return Evaluator()
-
-
-def _check(start: Path, settings: Mapping[str, Any]) -> None:
-    if not (start / "modules.json").is_file():
-        raise InputError(f"No embedding model in '{start}': give the folder of a sentence-transformers model")
-    for name in ("learning_rate", "max_length", "eval_steps", "patience"):
-        if settings[name] <= 0:
-            raise InputError(f"Invalid {name} {settings[name]!r}: give a number above 0")
 
 
 def _finished(work: Path, steps: int) -> bool:
@@ -327,21 +283,21 @@ def _train(
     plan: Sequence[Sequence[int]],
     work: Path,
     settings: Mapping[str, Any],
-    watch: WatchedMetric,
+    evaluate: Evaluate,
 ) -> dict[str, Any]:
     """Run the trainer to its end; return the seconds of this call, without evaluations, and passages per second."""
     last = last_checkpoint(work)
     done = int(last.rsplit("-", 1)[1]) if last else 0
-    trainer = make_trainer(start, triples, plan, work, settings, watch)
+    trainer = make_trainer(start, triples, plan, work, settings, evaluate)
     progress.watch_trainer(trainer, "retriever")
-    watch.seconds, began = 0.0, time.monotonic()
-    trainer.train(resume_from_checkpoint=last)
-    seconds = time.monotonic() - began - watch.seconds
+    whole = trainer.train(resume_from_checkpoint=last).metrics["train_runtime"]
+    log = trainer.state.log_history
+    evaluations = sum(entry.get("eval_runtime", 0.0) for entry in log if entry["step"] > done)
     passages = 2 * sum(map(len, plan[done : trainer.state.global_step]))
     return {
-        "seconds": round(seconds, 1),
-        "passages_per_second": round(passages / seconds, 1),
-        "evaluation_seconds": round(watch.seconds, 1),
+        "seconds": round(whole - evaluations, 1),
+        "passages_per_second": round(passages / (whole - evaluations), 1),
+        "evaluation_seconds": round(evaluations, 1),
     }
 
 
@@ -350,8 +306,8 @@ def _record(
 ) -> dict[str, Any]:
     """Return what the last checkpoint says of the training."""
     state = read_json(Path(last_checkpoint(work)) / STATE)
-    done = state["global_step"]
-    best = state["best_global_step"] if settings["metric"] else done
+    done, best, history = state["global_step"], state["best_global_step"], state["log_history"]
+    logged = {name: value for entry in history if entry["step"] == best for name, value in entry.items()}
     return {
         "steps": done,
         "best_step": best,
@@ -359,20 +315,13 @@ def _record(
         "dtype": str(best_dtype()).split(".")[1],
         **speed,
         "before": read_json(work / START_METRICS),
-        "best": _metrics(state["log_history"], best),
-        "history": state["log_history"],
+        "best": {
+            name.removeprefix("eval_"): value
+            for name, value in logged.items()
+            if name.startswith("eval_") and name not in TRAINER_TIMES
+        },
+        "history": history,
         "settings": dict(settings),
-    }
-
-
-def _metrics(history: Iterable[Mapping[str, Any]], step: int) -> dict[str, float]:
-    """Return what `evaluate` said at a step; {} if it was not called then."""
-    return {
-        name.removeprefix("eval_"): value
-        for entry in history
-        if entry["step"] == step
-        for name, value in entry.items()
-        if name.startswith("eval_") and name not in TRAINER_TIMES
     }
 
 
@@ -404,8 +353,6 @@ def train_embedder(
     passages: Sequence[Passage],
     steps: int,
     batch_size: int,
-    learning_rate: float,
-    eval_steps: int,
     seed: int,
     dtype: str,
 ) -> tuple[Embedder, dict[str, Any]]:
@@ -414,17 +361,17 @@ def train_embedder(
     rows, passages: dev questions and the passages of their contracts, by which the best step is chosen. The given
     embedder is returned if no step found more dev clauses at rank 1 than it finds itself.
     """
+    evaluate, eval_steps = DevHits(rows, passages_by_contract(passages)), max(1, steps // EVALUATIONS)
     record = finetune_embedder(
         embed.path,
         examples,
         out,
+        evaluate=evaluate,
         steps=steps,
         batch_size=batch_size,
-        learning_rate=learning_rate,
-        evaluate=DevHits(rows, passages_by_contract(passages)),
         eval_steps=eval_steps,
         seed=seed,
     )
-    if record["best"]["dev_hit@1"] > record["before"]["dev_hit@1"]:
-        embed = Embedder(out, cache_dir=cache_dir(), dtype=dtype)
+    if record["best"][WATCHED_METRIC] > record["before"][WATCHED_METRIC]:
+        embed = Embedder(out, cache_dir=weights.cache_dir(), dtype=dtype)
     return embed, record

@@ -13,6 +13,7 @@ product of the searched rows with its word weights: thousands of queries, each w
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import os
@@ -92,16 +93,16 @@ class Index:
                 f"Contract {min(known)!r} is in the retriever already: add each contract once, with all its passages"
             )
         new, rows = _grouped(passages)
-        other, size = Index.__new__(Index), len(self.passages)
+        other, size, texts = copy.copy(self), len(self.passages), [passage.text for passage in new]
         other.passages = self.passages + new
         other._rows = self._rows | {name: slice(r.start + size, r.stop + size) for name, r in rows.items()}
-        other._embedder, other._lock, other._key = self._embedder, threading.Lock(), None
-        other._bm25 = self._bm25.extended([passage.text for passage in new])
+        other._lock, other._key, other._openings = threading.Lock(), None, None
+        other._bm25 = BM25Index(texts, self._bm25)
         with self._lock:
-            other._vectors = faiss.clone_index(self._vectors) if self._vectors is not None else None
-            other._classes, other._openings = self._classes, None
+            other._vectors, other._classes = self._vectors, self._classes
         if other._vectors is not None and new:
-            other._vectors.add(self._embedder.encode([passage.text for passage in new]))
+            other._vectors = faiss.clone_index(other._vectors)
+            other._vectors.add(self._embedder.encode(texts))
         if other._classes is not None and new:
             classifier, scores = other._classes
             other._classes = classifier, np.concatenate([scores, classifier.classify(new)])
@@ -185,12 +186,9 @@ def _grouped(passages: Sequence[Passage]) -> tuple[list[Passage], dict[str, slic
     own: dict[str, list[Passage]] = {}
     for passage in passages:
         own.setdefault(passage.contract, []).append(passage)
-    ordered: list[Passage] = []
-    rows = {}
-    for contract, found in own.items():
-        rows[contract] = slice(len(ordered), len(ordered) + len(found))
-        ordered += found
-    return ordered, rows
+    ends = np.cumsum([len(found) for found in own.values()]).tolist()
+    rows = {contract: slice(end - len(found), end) for (contract, found), end in zip(own.items(), ends)}
+    return [passage for found in own.values() for passage in found], rows
 
 
 def search_words(text: str) -> list[str]:
@@ -201,42 +199,24 @@ def search_words(text: str) -> list[str]:
 
 
 class BM25Index:
-    """A BM25 index (k1 = 1.5, b = 0.75, Lucene's variant: bm25s' defaults). Many threads may call it."""
+    """A BM25 index (k1 = 1.5, b = 0.75, Lucene's variant: bm25s' defaults). It never changes."""
 
-    def __init__(self, texts: Sequence[str]):
-        """Read the words of n texts; BM25 weighs them at the first search."""
-        self._number: dict[str, int] = {}
-        self._texts: list[np.ndarray] = []
-        self._take(texts)
-
-    def _take(self, texts: Sequence[str]) -> None:
+    def __init__(self, texts: Sequence[str], before: BM25Index | None = None):
+        """Read the words of n texts, which come after those of another index, and weigh all."""
+        self._number: dict[str, int] = dict(before._number) if before else {}
+        self._texts: list[np.ndarray] = list(before._texts) if before else []
         for text in texts:
             numbers = [self._number.setdefault(word, len(self._number)) for word in search_words(text)]
             self._texts.append(np.array(numbers, np.int32))
-        self._matrix: csr_matrix | None = None
-        self._lock = threading.Lock()
-
-    def extended(self, texts: Sequence[str]) -> BM25Index:
-        """Return an index of the present texts and these after them; reads the new ones, and weighs all anew."""
-        other = BM25Index([])
-        other._number, other._texts = dict(self._number), list(self._texts)
-        other._take(texts)
-        return other
+        self._matrix = _bm25_matrix(self._texts, len(self._number))
 
     def scores(self, weights: Mapping[str, float], rows: slice = ALL_ROWS) -> np.ndarray:
         """Return the sum of weight * BM25 over the query words for the texts in `rows`: float32 of shape (n,)."""
-        matrix = self._weighed()
-        query = np.zeros(matrix.shape[1], np.float32)
+        query = np.zeros(self._matrix.shape[1], np.float32)
         for word, weight in weights.items():
             if word in self._number:
                 query[self._number[word]] = weight
-        return (matrix if rows == ALL_ROWS else matrix[rows]) @ query
-
-    def _weighed(self) -> csr_matrix:
-        with self._lock:
-            if self._matrix is None:
-                self._matrix = _bm25_matrix(self._texts, len(self._number))
-            return self._matrix
+        return (self._matrix if rows == ALL_ROWS else self._matrix[rows]) @ query
 
 
 def _bm25_matrix(texts: Sequence[np.ndarray], n_words: int) -> csr_matrix:

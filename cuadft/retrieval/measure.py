@@ -4,7 +4,7 @@
 retriever for the command line. For example:
 
     records = measure_retrievers({"old": old, "new": new}, rows, [1, 3], split="dev")
-    intervals_as_text(retrieval_intervals(records))  # hit@1, hit@3 ... with intervals
+    retrieval_intervals(records)  # hit and char_recall at each k, with intervals
     decide_retriever(old, 3, new, 3, rows)["reason"]
 
 `search_table` measures all settings of a search under a budget of prompt tokens, `choose_search` takes the best.
@@ -15,8 +15,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache, partial
-from itertools import product
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
@@ -24,7 +23,7 @@ import pandas as pd
 from cuadft.core.errors import InputError
 from cuadft.evaluation import bootstrap, compare
 from cuadft.evaluation.text_scores import retrieved_share
-from cuadft.retrieval.retriever import Hit, Retriever
+from cuadft.retrieval.retriever import Hit, Retriever, render_passages
 
 if TYPE_CHECKING:
     from cuadft.data.contracts import Row
@@ -36,6 +35,9 @@ if TYPE_CHECKING:
 
 RETRIEVAL_MEASURES = ("hit", "char_recall", "char_precision")
 INTERVAL_MEASURES = ("hit", "char_recall")  # measures with intervals
+VARIED = ("mode", "feedback_weight", "dense_weight", "classifier_weight")  # settings that `search_table` varies
+FEEDBACK_WEIGHTS, DENSE_WEIGHTS = (0.0, 0.85), (0.5, 0.8)  # that `choose_search` tries
+CONTRACT_WEIGHT = 2.0  # of a contract's title and opening in a search over all contracts
 
 
 def evaluate_retriever(
@@ -61,12 +63,14 @@ def evaluate_retriever(
     the retriever's feedback (dev, test), which leaves gold spans out only if one contract is searched. Raises
     InputError if no row is answerable, a contract isn't in the retriever, or a k is below 1.
     """
-    rows = _answerable_rows(retriever, rows, ks)
-    found = _search_rows(retriever, rows, max(ks), within=within, titled=titled)
-    return [_record_of(row, hits, k) for row, hits in zip(rows, found, strict=True) for k in ks]
+    pairs = _searched(retriever, rows, ks, within=within, titled=titled)
+    return [_record_of(row, hits, k) for row, hits in pairs for k in ks]
 
 
-def _answerable_rows(retriever: Retriever, rows: Iterable[Row], ks: Sequence[int]) -> list[Row]:
+def _searched(
+    retriever: Retriever, rows: Iterable[Row], ks: Sequence[int], *, within: bool = True, titled: bool = False
+) -> list[tuple[Row, list[Hit]]]:
+    """Return the answerable rows, each with the best passages for the largest k."""
     rows = [row for row in rows if row["answers"]]
     if not rows:
         raise InputError("No answerable row to measure retrieval on: give rows that have gold spans")
@@ -74,16 +78,14 @@ def _answerable_rows(retriever: Retriever, rows: Iterable[Row], ks: Sequence[int
         raise InputError(f"Invalid ks {tuple(ks)}: give numbers of passages from 1, such as 1, 2, 3, 5")
     if unknown := {row["contract"] for row in rows} - {passage.contract for passage in retriever.passages}:
         raise InputError(f"Unknown contract {min(unknown)!r}: the retriever holds no passage of it, build it again")
-    return rows
-
-
-def _search_rows(retriever: Retriever, rows: Sequence[Row], k: int, *, within: bool, titled: bool) -> list[list[Hit]]:
-    return retriever.search_many([_query_of(row, within, titled) for row in rows], k=k)
-
-
-def _query_of(row: Row, within: bool, titled: bool) -> tuple[str, str | None]:
-    question = f"Consider the {row['contract']}; {row['question']}" if titled else row["question"]
-    return question, row["contract"] if within else None
+    queries = [
+        (
+            f"Consider the {row['contract']}; {row['question']}" if titled else row["question"],
+            row["contract"] if within else None,
+        )
+        for row in rows
+    ]
+    return list(zip(rows, retriever.search_many(queries, k=max(ks)), strict=True))
 
 
 def _record_of(row: Row, hits: Sequence[Hit], k: int) -> dict[str, Any]:
@@ -108,7 +110,6 @@ def search_table(
     feedback_weights: Sequence[float] = (0.0,),
     dense_weights: Sequence[float] = (0.5,),
     classifier_weights: Sequence[float] = (0.0,),
-    reranks: Sequence[int] = (0,),
 ) -> list[dict[str, Any]]:
     """Measure every combination of settings on (dev) rows; return one record each, the best first.
 
@@ -125,50 +126,29 @@ def search_table(
     if not retrievers:
         raise InputError("No retriever to choose from: give one for each passage size and overlap")
     rows, table = list(rows), []
+    settings = {
+        (mode, feedback_weight, dense_weight, classifier_weight): None  # distinct ones, in this order
+        for mode in modes
+        for feedback_weight in feedback_weights
+        for dense_weight in {"bm25": [0.0], "dense": [1.0]}.get(mode, dense_weights)
+        for classifier_weight in classifier_weights
+    }
+    cost = lru_cache(maxsize=None)(lambda passage: token_count(render_passages([Hit(passage, 0.0)]) + "\n"))
     for (size, overlap), retriever in retrievers.items():
-        asked = _answerable_rows(retriever, rows, ks)
-        cost = lru_cache(maxsize=None)(partial(_prompt_tokens, token_count))
-        for settings in _combinations(modes, feedback_weights, dense_weights, classifier_weights, reranks):
-            found = _search_rows(retriever.configured(**settings), asked, max(ks), within=True, titled=False)
-            first = _means([_record_of(row, hits, 1) for row, hits in zip(asked, found, strict=True)], ("hit",))["hit"]
+        for values in settings:
+            chosen = dict(zip(VARIED, values))
+            pairs = _searched(retriever.configured(**chosen), rows, ks)
+            records = pd.DataFrame(
+                _record_of(row, hits, k) | {"prompt_tokens": sum(cost(hit.passage) for hit in hits[:k])}
+                for row, hits in pairs
+                for k in sorted({1, *ks})
+            )
+            means = records.groupby("k")[["prompt_tokens", *RETRIEVAL_MEASURES]].mean()
             for k in ks:
-                means = _means(
-                    [_record_of(row, hits, k) for row, hits in zip(asked, found, strict=True)], RETRIEVAL_MEASURES
-                )
-                tokens = sum(cost(hit.passage) for hits in found for hit in hits[:k]) / len(found)
-                record = {"passage_chars": size, "overlap": overlap, "k": k} | settings
-                record |= {"prompt_tokens": tokens, "hit@1": first} | means
-                table.append(record | {"n": len(asked), "within_budget": tokens <= budget})
+                record = {"passage_chars": size, "overlap": overlap, "k": k} | chosen
+                record |= {"hit@1": means.at[1, "hit"]} | means.loc[k].to_dict()
+                table.append(record | {"n": len(pairs), "within_budget": record["prompt_tokens"] <= budget})
     return sorted(table, key=_rank_key)
-
-
-def _combinations(
-    modes: Sequence[str],
-    feedback: Sequence[float],
-    dense: Sequence[float],
-    classifier: Sequence[float],
-    reranks: Sequence[int],
-) -> list[dict[str, Any]]:
-    """Return the distinct settings: BM25 alone is a dense weight of 0, embeddings alone of 1."""
-    names = ("mode", "feedback_weight", "dense_weight", "classifier_weight", "rerank")
-    fixed_dense = {"bm25": 0.0, "dense": 1.0}
-    combinations = [
-        (mode, feedback_weight, fixed_dense.get(mode, dense_weight), classifier_weight, rerank)
-        for mode, feedback_weight, dense_weight, classifier_weight, rerank in product(
-            modes, feedback, dense, classifier, reranks
-        )
-    ]
-    return [dict(zip(names, values, strict=True)) for values in dict.fromkeys(combinations)]
-
-
-def _prompt_tokens(token_count: Callable[[str], int], passage: Passage) -> int:
-    from cuadft.retrieval.retriever import Hit, render_passages
-
-    return token_count(render_passages([Hit(passage, 0.0)]) + "\n")
-
-
-def _means(records: Sequence[dict[str, Any]], names: Sequence[str]) -> dict[str, float]:
-    return {name: sum(record[name] for record in records) / len(records) for name in names}
 
 
 def _rank_key(record: dict[str, Any]) -> tuple:
@@ -183,14 +163,13 @@ def measure_retrievers(
 
     Each question is searched in its own contract. The table is empty if no question is answerable.
     """
-    asked = [row for row in rows if row["answers"]]
+    asked, columns = [row for row in rows if row["answers"]], ["id", "contract", "category", "k", *RETRIEVAL_MEASURES]
     made = [
-        pd.DataFrame(evaluate_retriever(retriever, asked, sorted(set(ks)))).assign(retriever=name, split=split)
+        pd.DataFrame(evaluate_retriever(retriever, asked, sorted(set(ks))))[columns].assign(retriever=name, split=split)
         for name, retriever in retrievers.items()
         if asked
     ]
-    columns = ["id", "contract", "category", "k", "hit", "char_recall", "char_precision", "retriever", "split"]
-    return pd.concat(made)[columns] if made else pd.DataFrame(columns=columns)
+    return pd.concat(made) if made else pd.DataFrame(columns=[*columns, "retriever", "split"])
 
 
 def retrieval_intervals(
@@ -200,27 +179,15 @@ def retrieval_intervals(
 
     Intervals resample contracts: see `evaluation.bootstrap.cluster_bootstrap`.
     """
+    settings = {"share": True, "seed": seed, "n_resamples": n_resamples, "confidence": confidence}
     table = []
     for (retriever, k), own in records.groupby(["retriever", "k"], sort=False):
         row: dict[str, Any] = {"retriever": retriever, "k": k}
         for name in INTERVAL_MEASURES:
-            found = bootstrap.cluster_bootstrap(
-                own[name], own["contract"], share=True, seed=seed, n_resamples=n_resamples, confidence=confidence
-            )
+            found = bootstrap.cluster_bootstrap(own[name], own["contract"], **settings)
             row |= {name: found.value, f"{name}_low": found.low, f"{name}_high": found.high}
         table.append(row | {"n": found.n, "n_contracts": found.n_clusters})
     return pd.DataFrame(table)
-
-
-def intervals_as_text(table: pd.DataFrame) -> pd.DataFrame:
-    """Return the table of `retrieval_intervals` for readers: a row per retriever, a column per measure and k."""
-    shown = table[["retriever", "k"]].copy()
-    for name in INTERVAL_MEASURES:
-        low, high = f"{name}_low", f"{name}_high"
-        shown[name] = [f"{row[name]:.3f} [{row[low]:.3f}, {row[high]:.3f}]" for row in table.to_dict("records")]
-    wide = shown.pivot(index="retriever", columns="k", values=list(INTERVAL_MEASURES))
-    wide.columns = [f"{name}@{k}" for name, k in wide.columns]
-    return wide.reindex(table["retriever"].drop_duplicates())
 
 
 def decide_retriever(
@@ -271,27 +238,24 @@ def choose_search(
     *,
     feedback: RelevanceFeedback | None,
     classifier: ClauseClassifier | None,
-    reranker: Any,
-    contract_weight: float,
     **settings: Any,
 ) -> ChosenSearch:
     """Build a search for each cut (passage size, overlap), measure all settings on dev rows and return the best.
 
-    settings: ks, budget, token_count and what to vary, as `search_table` takes them; only the contracts of the rows are
-    searched for that. contract_weight: of the chosen retriever. Raises InputError as `search_table`.
+    settings: ks, budget, token_count, modes and classifier_weights, as `search_table` takes them; only the contracts of
+    the rows are searched for that. Raises InputError as `search_table`.
     """
     asked = {row["contract"] for row in rows}
-    parts = {"feedback": feedback, "classifier": classifier, "reranker": reranker}
+    parts = {"feedback": feedback, "classifier": classifier}
     built = {
         cut: Retriever([passage for passage in passages if passage.contract in asked], embed, cutting=cut, **parts)
         for cut, passages in cuts.items()
     }
-    table = search_table(built, rows, **settings)
-    best = table[0]
-    cut = (best["passage_chars"], best["overlap"])
-    weights = {name: best[name] for name in built[cut].settings if name in best}
-    whole = Retriever(cuts[cut], embed, cutting=cut, **parts)
-    return ChosenSearch(whole.configured(**weights, contract_weight=contract_weight), best["k"], table)
+    table = search_table(built, rows, feedback_weights=FEEDBACK_WEIGHTS, dense_weights=DENSE_WEIGHTS, **settings)
+    cut = table[0]["passage_chars"], table[0]["overlap"]
+    weights = {name: table[0][name] for name in built[cut].settings if name in table[0]}
+    whole = Retriever(cuts[cut], embed, cutting=cut, **parts, **weights, contract_weight=CONTRACT_WEIGHT)
+    return ChosenSearch(whole, table[0]["k"], table)
 
 
 def search_everywhere(retriever: Retriever, rows: Sequence[Row], k: int) -> pd.DataFrame:
@@ -299,8 +263,10 @@ def search_everywhere(retriever: Retriever, rows: Sequence[Row], k: int) -> pd.D
 
     Columns: hit, char_recall, char_precision and wrong_contract at k, as `evaluate_retriever` defines them.
     """
-    means = {}
-    for query, titled in (("bare question", False), ("with the contract's title", True)):
-        found = pd.DataFrame(evaluate_retriever(retriever, rows, (k,), within=False, titled=titled))
-        means[query] = found[["hit", "char_recall", "char_precision", "wrong_contract"]].mean()
-    return pd.DataFrame(means).T.rename_axis("query")
+    measures = [*RETRIEVAL_MEASURES, "wrong_contract"]
+    asked = {"bare question": False, "with the contract's title": True}
+    found = {
+        query: pd.DataFrame(evaluate_retriever(retriever, rows, (k,), within=False, titled=titled))[measures].mean()
+        for query, titled in asked.items()
+    }
+    return pd.DataFrame(found).T.rename_axis("query")

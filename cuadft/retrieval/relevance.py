@@ -17,12 +17,13 @@ import random
 import threading
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 
 from cuadft.core.errors import InputError
-from cuadft.core.files import read_jsonl, write_jsonl
+from cuadft.core.files import file_hash, read_jsonl, value_hash, write_jsonl
 from cuadft.data.rows import take_turns
 from cuadft.retrieval.index import search_words
 
@@ -48,16 +49,14 @@ class RelevanceFeedback:
     def __init__(self, spans: Sequence[dict[str, str]], embedder: Embedder, *, span_vectors: np.ndarray | None = None):
         """Embed the distinct questions now, and the first 25 spans of each when `moved` needs them."""
         self.spans, self._embedder, self._vectors = list(spans), embedder, span_vectors
-        questions = list(dict.fromkeys(span["question"] for span in spans))
-        self._question_vectors = embedder.encode(questions)
-        number = {question: n for n, question in enumerate(questions)}
-        self._question_of = np.array([number[span["question"]] for span in self.spans])
-        names = {span["contract"]: None for span in spans}
+        self._question_of, questions = pd.factorize(np.array([span["question"] for span in self.spans], object))
+        self._question_vectors = embedder.encode(list(questions))
+        self._contract_of, names = pd.factorize(np.array([span["contract"] for span in self.spans], object))
         self._contract_numbers = {name: n for n, name in enumerate(names)}
-        self._contract_of = np.array([self._contract_numbers[span["contract"]] for span in self.spans])
         self._words, self._holds = _incidence([span["text"] for span in self.spans])
         self._idf = math.log(len(self.spans)) - np.log(np.asarray(self._holds.sum(axis=0)).ravel())
-        self._has_vector = _first_of_each(self._question_of, EMBEDDED_SPANS)
+        place = pd.Series(self._question_of).groupby(self._question_of).cumcount()  # of a span among its question's
+        self._has_vector = place.to_numpy() < EMBEDDED_SPANS
         self._question_sums: np.ndarray | None = None
         self._lock = threading.Lock()
 
@@ -134,29 +133,39 @@ class RelevanceFeedback:
         best = best[weights[best] > 1e-12]
         return dict(zip((self._words[n] for n in common[best]), (weights[best] / weights[best].sum()).tolist()))
 
-    def save(self, folder: Path) -> None:
-        """Write feedback.jsonl and, once the spans are embedded, feedback.npy into an existing folder."""
+    def save(self, folder: Path) -> dict[str, Any]:
+        """Write feedback.jsonl and, once the spans are embedded, feedback.npy; return what `load` knows them by."""
         (folder / VECTORS_FILE).unlink(missing_ok=True)
         if self._vectors is not None:
             np.save(folder / VECTORS_FILE, self._vectors, allow_pickle=False)
         write_jsonl(folder / SPANS_FILE, self.spans)
+        return _stamp(folder, self.spans, self._embedder)
 
     @classmethod
-    def load(cls, folder: Path, embedder: Embedder, *, vectors: bool = True) -> RelevanceFeedback:
-        """Return what `save` wrote; with vectors=False the spans are embedded anew when `moved` needs them.
+    def load(cls, folder: Path, embedder: Embedder | None, made: dict[str, Any]) -> RelevanceFeedback:
+        """Return the saved feedback, with its vectors only if `made` (from `save`) is of these spans and this model.
 
-        Raises InputError if there are no spans, or if the two files don't belong together.
+        Otherwise the spans are embedded anew when `moved` needs them. Raises InputError without spans or an embedder.
         """
+        if embedder is None:
+            raise InputError(f"The retriever in '{folder}' holds relevance feedback: give an embedder, got None")
         path, spans = folder / VECTORS_FILE, read_jsonl(folder / SPANS_FILE)
-        found = np.load(path, allow_pickle=False) if vectors and path.is_file() else None
+        fits = path.is_file() and _stamp(folder, spans, embedder) == made
         try:
-            feedback = cls(spans, embedder, span_vectors=found)
+            return cls(spans, embedder, span_vectors=np.load(path, allow_pickle=False) if fits else None)
         except (KeyError, ValueError) as error:
             message = f"{folder / SPANS_FILE} holds no gold spans ({error!r}): build the retriever again"
             raise InputError(message) from error
-        if found is not None and len(found) != feedback._has_vector.sum():
-            raise InputError(f"{folder / SPANS_FILE} and {VECTORS_FILE} differ in length: build the retriever again")
-        return feedback
+
+
+def _stamp(folder: Path, spans: list[dict[str, str]], embedder: Embedder) -> dict[str, Any]:
+    """Return hashes of the spans, of the model and of the vectors' file, by which saved vectors are known to fit."""
+    path = folder / VECTORS_FILE
+    return {
+        "spans": value_hash(spans),
+        "model": embedder.key,
+        "sha256": file_hash(path) if path.is_file() else None,
+    }
 
 
 def _incidence(texts: Sequence[str]) -> tuple[list[str], csr_matrix]:
@@ -169,11 +178,6 @@ def _incidence(texts: Sequence[str]) -> tuple[list[str], csr_matrix]:
     columns = [number[word] for held in found for word in held]
     ends = np.cumsum([0, *map(len, found)])
     return vocabulary, csr_matrix((np.ones(len(columns)), columns, ends), shape=(len(texts), len(vocabulary)))
-
-
-def _first_of_each(owners: np.ndarray, most: int) -> np.ndarray:
-    """Return a mask of the first `most` entries of each owner."""
-    return np.array([np.count_nonzero(owners[:n] == owner) < most for n, owner in enumerate(owners)])
 
 
 def _unit(vector: np.ndarray) -> np.ndarray:

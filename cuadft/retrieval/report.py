@@ -16,23 +16,23 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import pandas as pd
 
 from cuadft.core import files, runs
 from cuadft.core.errors import InputError
 from cuadft.data import contracts, rows
 from cuadft.data.contracts import Contract
-from cuadft.data.passages import cut_passages, join_passages
+from cuadft.data.passages import join_passages
 from cuadft.evaluation import bootstrap
 from cuadft.evaluation.answer_files import count_of
+from cuadft.evaluation.results import as_csv
 from cuadft.models import weights
+from cuadft.models.local import token_counter
 from cuadft.retrieval import saved
-
-if TYPE_CHECKING:
-    import pandas as pd
-
-    from cuadft.retrieval.retriever import Retriever
-
+from cuadft.retrieval.measure import evaluate_retriever
+from cuadft.retrieval.retriever import SETTINGS_FILE, Retriever, render_passages
 
 EMBEDDER = "sentence-transformers/all-MiniLM-L6-v2"
 MODEL = "HuggingFaceTB/SmolLM2-135M-Instruct"  # whose tokens the prompt is counted in
@@ -41,13 +41,6 @@ TOKENS = f"prompt_tokens@{K}"
 REPORTED_METRICS = ("hit@1", f"hit@{K}", f"char_recall@{K}", f"char_precision@{K}", TOKENS)
 TITLES_SHOWN = 5  # left-out contracts that are named on the screen
 SEED = 7  # of the bootstrap
-LABELS = {
-    "hit@1": "Hit at 1",
-    f"hit@{K}": f"Hit at {K}",
-    f"char_recall@{K}": f"Character recall at {K}",
-    f"char_precision@{K}": f"Character precision at {K}",
-    TOKENS: f"Prompt tokens at {K}",
-}
 
 
 @dataclass(frozen=True)
@@ -69,7 +62,6 @@ def measure_saved(
     only: Sequence[str] = (),
     include_trained: bool = False,
     embedder: str = "",
-    reranker: str = "",
     model: str = "",
     size: int | None = None,
     overlap: float | None = None,
@@ -81,8 +73,8 @@ def measure_saved(
 
     cuad: a file or folder, as `data.contracts.locate_contracts` takes it. only: titles, or files with one title a line.
     Contracts that the retriever lacks are added to it in memory, cut with `size` and `overlap`, by default its own; the
-    folder stays as it is. embedder, reranker: models, as `models.weights.find_weights` takes them; by default those
-    that the folder holds or names. model: its tokenizer counts the tokens of a prompt's passages.
+    folder stays as it is. embedder: a model, as `models.weights.find_weights` takes it; by default the one that the
+    folder holds. model: its tokenizer counts the tokens of a prompt's passages.
     Contracts that the retriever was trained or tuned on, and contracts that share half their wording with one of them,
     are left out and named, unless `include_trained`.
     Raises InputError for unreadable input, unknown titles, another text under a held title, and if nothing is left.
@@ -90,20 +82,26 @@ def measure_saved(
     bootstrap.check_resampling(n_resamples, confidence)
     folder = runs.resolve_path(folder)
     wanted = _read_contracts(cuad, only)
-    retriever = _load_retriever(folder, embedder, reranker)
+    retriever = _load_retriever(folder, embedder)
     left_out = {} if include_trained else _left_out(folder, retriever, wanted)
     flattered = "those that the retriever was trained or tuned on are among them, which flatters it"
     for line in [f"{len(wanted)} contracts; {flattered}."] if include_trained else left_out_lines(wanted, left_out):
         log(line)
-    measured = _not_left_out(wanted, left_out)
+    measured = [contract for contract in wanted if contract.title not in left_out]
+    if not measured:
+        raise InputError(
+            f"All {len(wanted)} contracts were left out: name others, or measure them as well with --include-trained."
+        )
     started = time.monotonic()
     log(_add_contracts(retriever, measured, size, overlap))
-    rows = [row for contract in measured for row in contract.rows if row["answers"]]
-    _embed_passages(retriever, rows)
+    asked = [row for contract in measured for row in contract.rows if row["answers"]]
+    queries = [(row["question"], row["contract"]) for row in asked]
+    retriever.search_many(queries[:1])  # the first search embeds the new passages
     indexed = time.monotonic()
-    frame = _search_rows(retriever, rows)
+    frame = _search_rows(retriever, asked)
     seconds = {"indexing": indexed - started, "searching": time.monotonic() - indexed}
-    frame[TOKENS] = _prompt_tokens(retriever, rows, model)
+    count = token_counter(weights.find_weights(model or MODEL))
+    frame[TOKENS] = [count(render_passages(hits)) for hits in retriever.search_many(queries, k=K)]
     table = _table_of(frame, n_resamples, confidence)
     return MeasuredRetriever(_settings_text(retriever), table, frame, left_out, seconds, confidence)
 
@@ -114,7 +112,8 @@ def measured_text(done: MeasuredRetriever) -> str:
     for row in done.table.itertuples():
         digits = ".1f" if row.metric == TOKENS else ".3f"
         bounds = "" if math.isnan(row.low) else f" [{row.low:{digits}}, {row.high:{digits}}]"
-        lines.append(f"{LABELS[row.metric]:<28}{row.value:{digits}}{bounds}")
+        label = row.metric.replace("char_", "character ").replace("_", " ").replace("@", " at ").capitalize()
+        lines.append(f"{label:<28}{row.value:{digits}}{bounds}")
     n = f"{count_of(len(done.rows), 'question')} of {count_of(done.rows['contract'].nunique(), 'contract')}"
     lines += [
         f"{n}; {done.confidence:.0%} intervals over contracts. The longest prompt has {done.rows[TOKENS].max():,} "
@@ -126,10 +125,6 @@ def measured_text(done: MeasuredRetriever) -> str:
 
 def write_measured(done: MeasuredRetriever, out: str | Path) -> list[Path]:
     """Write the table to a CSV file, beside it a row per question and the contracts left out; return the paths."""
-    import pandas as pd
-
-    from cuadft.evaluation.results import as_csv
-
     path = Path(out).expanduser()
     seconds = {f"{name}_seconds": round(value, 2) for name, value in done.seconds.items()}
     left_out = pd.DataFrame(done.left_out.items(), columns=["contract", "why"])
@@ -138,14 +133,6 @@ def write_measured(done: MeasuredRetriever, out: str | Path) -> list[Path]:
     for end, table in tables.items():
         files.write_text(paths[end], as_csv(table))
     return list(paths.values())
-
-
-def _not_left_out(wanted: Sequence[Contract], left_out: dict[str, str]) -> list[Contract]:
-    if measured := [c for c in wanted if c.title not in left_out]:
-        return measured
-    raise InputError(
-        f"All {len(wanted)} contracts were left out: name others, or measure them as well with --include-trained."
-    )
 
 
 def _read_contracts(cuad: str, only: Sequence[str]) -> list[Contract]:
@@ -163,25 +150,12 @@ def _title_lines(path: str) -> list[str]:
     return [line for line in lines if line.strip()]
 
 
-def _load_retriever(folder: Path, embedder: str, reranker: str) -> Retriever:
-    """Load a retriever from any folder with the models it was saved with; without an embedder if it needs none."""
-    from cuadft.retrieval.embedder import Embedder
-    from cuadft.retrieval.retriever import Retriever
-    from cuadft.retrieval.saved import MODELS_FILE, load_reranker
-
-    if not (folder / "settings.json").is_file():
-        raise InputError(f"No retriever in {folder} (no settings.json): give a folder that 02_rag_compile saved.")
-    used = files.read_json(folder / MODELS_FILE) if (folder / MODELS_FILE).is_file() else {}
-    own, embed = folder / "embedder", None
-    tuned = (own / "modules.json").is_file()
-    if embedder or tuned or _needs_embedder(files.read_json(folder / "settings.json")):
-        path = own if tuned and not embedder else weights.find_weights(embedder or EMBEDDER)
-        embed = Embedder(path, cache_dir=weights.cache_dir(), dtype=used.get("dtype", "float32"))
-    return Retriever.load(folder, embed, reranker=load_reranker(reranker or used.get("reranker", "")))
-
-
-def _needs_embedder(settings: dict[str, Any]) -> bool:
-    return settings.get("mode") != "bm25" or any(settings.get(name) for name in ("feedback", "classifier"))
+def _load_retriever(folder: Path, embedder: str) -> Retriever:
+    """Load a retriever with the given embedder, its own or MiniLM; with none if it only compares words."""
+    path = folder / SETTINGS_FILE
+    settings = files.read_json(path) if path.is_file() else {}
+    needed = settings.get("mode") != "bm25" or settings.get("feedback") or settings.get("classifier")
+    return saved.load_retriever_folder(folder, embedder or (EMBEDDER if needed else ""), prefer_own=not embedder)
 
 
 def _left_out(folder: Path, retriever: Retriever, wanted: Iterable[Contract]) -> dict[str, str]:
@@ -204,40 +178,31 @@ def named_lines(reasons: Mapping[str, str], shown: int) -> list[str]:
 
 def _add_contracts(retriever: Retriever, measured: Sequence[Contract], size: int | None, overlap: float | None) -> str:
     """Add the contracts that the retriever lacks; return what was added."""
-    held = rows.passages_by_contract(retriever.passages)
+    held = {title: join_passages(own)[0] for title, own in rows.passages_by_contract(retriever.passages).items()}
     for contract in measured:
-        if contract.title in held and join_passages(held[contract.title])[0] != contract.text:
+        if held.get(contract.title, contract.text) != contract.text:
             raise InputError(
                 f"Contract '{contract.title}' has another text in the retriever than in the file: give "
                 "the file that the run was made from, or another title."
             )
-    new = [c for c in measured if c.title not in held]
+    new, before = [c for c in measured if c.title not in held], len(retriever.passages)
     if not new:
         return "All of them are in the retriever."
     known = retriever.cutting or (None, None)
-    size, overlap = known[0] if size is None else size, known[1] if overlap is None else overlap
-    if size is None or overlap is None:
+    retriever.cutting = tuple(kept if given is None else given for given, kept in zip((size, overlap), known))
+    if None in retriever.cutting:
         raise InputError(
             f"'{new[0].title}' is not in the retriever, which does not say how its passages were cut: "
             "give --passage-chars and --overlap."
         )
-    made = [p for c in new for p in cut_passages(c.text, contract=c.title, size=size, overlap=overlap)]
-    retriever.add(made)
-    return f"{len(new)} contracts added: {len(made):,} passages of {size} characters, overlap {overlap:.2f}."
-
-
-def _embed_passages(retriever: Retriever, rows: Sequence[dict[str, Any]]) -> None:
-    """Make the retriever embed its new passages now: it does so at its first search."""
-    for row in rows[:1]:
-        retriever.search(row["question"], contract=row["contract"], k=1)
+    saved.with_texts(retriever, new)
+    size, overlap = retriever.cutting
+    added = len(retriever.passages) - before
+    return f"{len(new)} contracts added: {added:,} passages of {size} characters, overlap {overlap:.2f}."
 
 
 def _search_rows(retriever: Retriever, rows: Sequence[dict[str, Any]]) -> pd.DataFrame:
     """Return one row per question: id, contract, category, hit@k and so on."""
-    import pandas as pd
-
-    from cuadft.retrieval.measure import evaluate_retriever
-
     records = pd.DataFrame(evaluate_retriever(retriever, rows, (1, K)))
     names, metrics = ["id", "contract", "category"], ["hit", "char_recall", "char_precision"]
     wide = records.pivot(index=names, columns="k", values=metrics)
@@ -245,37 +210,16 @@ def _search_rows(retriever: Retriever, rows: Sequence[dict[str, Any]]) -> pd.Dat
     return wide.reindex([tuple(row[name] for name in names) for row in rows]).reset_index()
 
 
-def _prompt_tokens(retriever: Retriever, rows: Sequence[dict[str, Any]], model: str) -> list[int]:
-    """Return how many tokens the passages of each row take in the prompt."""
-    from transformers import AutoTokenizer
-
-    from cuadft.retrieval.retriever import render_passages
-
-    tokenizer = AutoTokenizer.from_pretrained(weights.find_weights(model or MODEL), trust_remote_code=False)
-    found = retriever.search_many([(row["question"], row["contract"]) for row in rows], k=K)
-    prompts = [render_passages(hits) for hits in found]
-    return [len(ids) for ids in tokenizer(prompts, add_special_tokens=False)["input_ids"]]
-
-
 def _table_of(frame: pd.DataFrame, n_resamples: int, confidence: float) -> pd.DataFrame:
-    import pandas as pd
-
+    settings = {"seed": SEED, "n_resamples": n_resamples, "confidence": confidence}
     found = {
-        metric: bootstrap.cluster_bootstrap(
-            frame[metric],
-            frame["contract"],
-            share=metric != TOKENS,
-            seed=SEED,
-            n_resamples=n_resamples,
-            confidence=confidence,
-        )
-        for metric in REPORTED_METRICS
+        name: bootstrap.cluster_bootstrap(frame[name], frame["contract"], share=name != TOKENS, **settings)
+        for name in REPORTED_METRICS
     }
-    return pd.DataFrame([{"metric": metric} | bootstrap.as_columns(each) for metric, each in found.items()])
+    return pd.DataFrame([{"metric": name} | bootstrap.as_columns(each) for name, each in found.items()])
 
 
 def _settings_text(retriever: Retriever) -> str:
-    weights = {name: value for name, value in retriever.settings.items() if name != "mode" and value}
-    if retriever.mode != "fusion":
-        weights.pop("dense_weight", None)  # has no part in the search
-    return ", ".join([retriever.mode, *(f"{name} {value:g}" for name, value in weights.items())])
+    mode, *weights = retriever.settings.items()
+    used = [(name, w) for name, w in weights if w and (name != "dense_weight" or mode[1] == "fusion")]
+    return ", ".join([mode[1], *(f"{name} {weight:g}" for name, weight in used)])

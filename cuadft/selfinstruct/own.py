@@ -25,7 +25,7 @@ import random
 import warnings
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from cuadft.core import files
 from cuadft.core.errors import InputError
@@ -36,14 +36,7 @@ from cuadft.data.contracts import Row
 from cuadft.data.passages import Passage, join_passages, locate_words
 from cuadft.evaluation.text_scores import is_refusal
 from cuadft.retrieval.classifier import QuestionMatcher
-from cuadft.selfinstruct.sources import (
-    MADE_SOURCES,
-    NEAREST,
-    Candidate,
-    PassageFinder,
-    seed_from_passage,
-    seed_from_row,
-)
+from cuadft.selfinstruct.sources import MADE_SOURCES, Candidate, PassageFinder, seed_from_passage, seed_from_row
 
 if TYPE_CHECKING:
     from cuadft.retrieval.embedder import Embedder
@@ -65,32 +58,22 @@ def read_own_questions(path: str | Path) -> list[TableRow]:
     empty counts. Other columns are left out with a warning. Raises InputError if the file can't be read or has no
     column 'question'.
     """
-    records, seen = [], {}
+    records, meant = [], {}
     for record in files.read_table(path):
         values = dict.fromkeys(QUESTION_COLUMNS, "")
         for name, value in record.values.items():
-            column = _column_meant(str(name))
-            seen[str(name)] = column
-            if column in values and not values[column]:
-                values[column] = _cell_text(value)
+            column = meant[name] = COLUMN_ALIASES.get(fold_letters(name), fold_letters(name))
+            if column in values and value is not None:
+                values[column] = values[column] or " ".join(str(value).split())
         records.append(TableRow(record.where, values))
-    if "question" not in seen.values():
+    wanted = ", ".join(QUESTION_COLUMNS)
+    if "question" not in meant.values():
         raise InputError(
-            f"{path} has no column 'question': name its columns {', '.join(QUESTION_COLUMNS)}; all but the first "
-            "may be left out."
+            f"{path} has no column 'question': name its columns {wanted}; all but the first may be absent."
         )
-    if others := [name for name, column in seen.items() if column not in QUESTION_COLUMNS]:
-        told = f"columns left out: {', '.join(others)} (those read: {', '.join(QUESTION_COLUMNS)})"
-        warnings.warn(f"{path}: {told}", stacklevel=2)
+    if others := [name for name, column in meant.items() if column not in QUESTION_COLUMNS]:
+        warnings.warn(f"{path}: columns left out: {', '.join(others)} (those read: {wanted})", stacklevel=2)
     return records
-
-
-def _column_meant(name: str) -> str:
-    return COLUMN_ALIASES.get(fold_letters(name), fold_letters(name))
-
-
-def _cell_text(value: Any) -> str:
-    return "" if value is None else " ".join(str(value).split())
 
 
 class OwnQuestions:
@@ -103,87 +86,64 @@ class OwnQuestions:
         *,
         held_out: Collection[str] = (),
         embedder: Embedder | None = None,
-        per_question: int = PER_QUESTION,
         seed: int = 7,
     ):
         """Take rows and passages of train contracts, and the titles of held-out contracts (`held_out`).
 
         embedder: recognises the category of a question that names neither category nor contract (None: the question's
-        words alone are compared). per_question: of how many contracts a question is asked that names none. seed: of
-        the random draw of these contracts. Raises InputError if a row or passage comes from a held-out contract.
+        words alone are compared). seed: of the random draw of the contracts of which a question is asked that names
+        none. Raises InputError if a row or passage comes from a held-out contract.
         """
         if leaked := sorted({*passages, *(row["contract"] for row in train_rows)} & set(held_out)):
             raise InputError(f"Rows or passages of held-out contract {leaked[0]!r}: give train contracts only.")
         self._rows = [row for row in train_rows if row["source"] not in MADE_SOURCES]
         self._passages = {title: own for title, own in passages.items() if own}
-        self._held_out = {fold_letters(title) for title in held_out}
+        self._texts = {title: join_passages(own) for title, own in self._passages.items()}  # text, offset of its start
         self._titles = {fold_letters(title): title for title in self._passages}
-        self._worded = {_worded(title): title for title in (*self._passages, *held_out) if len(fold_words(title)) > 1}
-        self._texts: dict[str, str] = {}
+        self._held_out = {fold_letters(title): title for title in held_out}
         self._types = {row["contract"]: row["contract_type"] for row in train_rows}
         known = {row["question"]: row["category"] for row in self._rows}
         self._matcher = QuestionMatcher(known, embedder, least=SAME_CATEGORY) if known else None
-        self._finder, self._per_question, self._seed = PassageFinder(self._passages), per_question, seed
+        self._finder, self._seed = PassageFinder(self._passages), seed
 
     def candidates(self, records: Sequence[TableRow]) -> list[Candidate]:
         """Return one candidate a question, several for a question that is asked of several contracts."""
         made = []
         for number, record in enumerate(records, 1):
-            try:
-                found = self._place(record.values)
-            except _NotPlaced as fault:
-                found = [self._blank(record.values) | {"fault": str(fault)}]
             question = record.values["question"]
+            blank = dict.fromkeys(("contract_type", "seed_question", "clause", "passage", "expect"), "")
+            blank |= {name: record.values[name] for name in ("contract", "category")} | {"answers": [], "start": 0}
+            try:
+                found = self._place(**record.values) or [blank]
+            except _NotPlaced as fault:
+                found = [blank | {"fault": str(fault)}]
+            asked = {"question": question, "raw": question, "kind": "own", "style": "any", "error": None}
             for n, candidate in enumerate(found, 1):
                 seed = f"{candidate['contract']}__own {number}"
-                made.append(
-                    candidate
-                    | {
-                        "id": f"{seed}~o{n}",
-                        "seed": seed,
-                        "kind": "own",
-                        "question": question,
-                        "raw": question,
-                        "error": None,
-                        "style": "any",
-                        "where": record.where,
-                    }
-                )
+                made.append(candidate | asked | {"id": f"{seed}~o{n}", "seed": seed, "where": record.where})
         return made
 
-    def _place(self, given: Mapping[str, str]) -> list[Candidate]:
-        """Return what a row's question is asked of, one candidate a contract, still without the question."""
-        contract = self._find_contract(given["contract"] or self._title_in(given["question"]))
-        category = self._find_category(given["category"])
-        if not given["question"]:
-            return [self._blank(given)]  # the step "format" says that it is empty
-        if given["answer"] and is_refusal(given["answer"]):
-            return [self._with_refusal(given["question"], contract, category)]
-        if given["answer"]:
-            return [self._with_answer(given["answer"], contract, category)]
-        guess = None if category or contract or self._matcher is None else self._matcher.match([given["question"]])[0]
+    def _place(self, question: str, contract: str, category: str, answer: str) -> list[Candidate]:
+        """Return what a question is asked of, one candidate a contract; [] if there is no question."""
+        contract = self._find_contract(contract or self._title_in(question))
+        category = self._find_category(category)
+        if not question:
+            return []
+        if answer and is_refusal(answer):
+            return [self._with_refusal(question, contract, category)]
+        if answer:
+            return [self._with_answer(answer, contract, category)]
+        guess = "" if category or contract or self._matcher is None else self._matcher.match([question])[0]
         if rows := self._rows_about(contract, category or guess):
-            return [
-                seed_from_row(row, self._passages[row["contract"]])
-                | self._nearest_text(row, given["question"])
-                | ({} if guess else {"expect": ""})
-                for row in self._draw(rows, given["question"])
-            ]
-        if not (best := self._finder.best(given["question"], contract or None, 1)):
+            return [self._about_row(row, question, certain=not guess) for row in self._draw(rows, question)]
+        if not (best := self._finder.best(question, contract or None, 1)):
             raise _NotPlaced("there is no text of a training contract to find an answer in")
         return [self._from_passage(best[0], category)]
 
-    def _from_passage(self, passage: Passage, category: str | None) -> Candidate:
-        """Return a passage as a seed, of the given category if there is one."""
-        own = seed_from_passage(passage, self._types.get(passage.contract, ""))
-        if category is None:
-            return own
-        return own | {"category": category, "seed_question": f"{category}: {cuad.CATEGORIES[category]}"}
-
     def _title_in(self, question: str) -> str:
         """Return the title that a question names in full, held-out ones first; "" if it names none or several."""
-        found = [title for words, title in self._worded.items() if words in _worded(question)]
-        held_out = [title for title in found if fold_letters(title) in self._held_out]
+        found = [t for t in self._passages if len(fold_words(t)) > 1 and _worded(t) in _worded(question)]
+        held_out = [t for t in self._held_out.values() if len(fold_words(t)) > 1 and _worded(t) in _worded(question)]
         return (held_out or found)[0] if held_out or len(found) == 1 else ""
 
     def _find_contract(self, title: str) -> str:
@@ -193,23 +153,18 @@ class OwnQuestions:
         if found := self._titles.get(fold_letters(title)):
             return found
         if fold_letters(title) in self._held_out:
-            raise _NotPlaced(
-                f"contract {title!r} is held out (dev, test or slice): no training question may come from it"
-            )
+            told = "is held out (dev, test or slice): no training question may come from it"
+            raise _NotPlaced(f"contract {title!r} {told}")
         near = difflib.get_close_matches(title, list(self._passages), 1, 0.4)
         hint = f" (nearest: {near[0]!r})" if near else ""
-        count = f"{len(self._passages)} training contracts of this iteration"
-        raise _NotPlaced(f"no contract {title!r} among the {count}{hint}")
+        raise _NotPlaced(f"no contract {title!r} among the {len(self._passages)} training contracts{hint}")
 
-    def _find_category(self, name: str) -> str | None:
-        """Return the CUAD category that a row names, None if it names none; raises _NotPlaced for an unknown name."""
-        if not name:
-            return None
-        if found := cuad.match_category(name):
-            return found
-        near = ", ".join(cuad.nearest_categories(name))
-        hint = f" (nearest: {near})" if near else ""
-        raise _NotPlaced(f"{name!r} is no CUAD category{hint}; leave it empty if none fits")
+    def _find_category(self, name: str) -> str:
+        """Return the CUAD category that a row names ("" stays ""); raises _NotPlaced for an unknown name."""
+        if name and not cuad.match_category(name):
+            near = ", ".join(cuad.nearest_categories(name)) or "none"
+            raise _NotPlaced(f"{name!r} is no CUAD category (nearest: {near}); leave it empty if none fits")
+        return cuad.match_category(name) or ""
 
     def _rows_about(self, contract: str, category: str | None) -> list[Row]:
         """Return the annotated rows of a category, in one contract or ("") in all."""
@@ -217,22 +172,25 @@ class OwnQuestions:
 
     def _draw(self, rows: Sequence[Row], question: str) -> list[Row]:
         """Draw the rows to ask of: answerable rows and one without the clause, more of either if the other is short."""
-        shuffled = random.Random(f"{self._seed} {question}").sample(list(rows), len(rows))
-        answered = [row for row in shuffled if row["answers"]]
-        lacking = [row for row in shuffled if not row["answers"]]
-        wanted_lacking = 1 if self._per_question > 1 else 0
-        too_few_answered = self._per_question - len(answered)
-        lacking = lacking[: max(wanted_lacking, too_few_answered)]
-        return [*answered[: self._per_question - len(lacking)], *lacking]
+        shuffled = random.Random(f"{self._seed} {question}").sample(rows, len(rows))
+        answered, lacking = ([row for row in shuffled if bool(row["answers"]) == has] for has in (True, False))
+        lacking = lacking[: max(1, PER_QUESTION - len(answered))]
+        return [*answered[: PER_QUESTION - len(lacking)], *lacking]
 
-    def _nearest_text(self, row: Row, question: str) -> Candidate:
-        """Return the passages most like the question for a row whose clause is absent, nothing for any other row."""
-        if row["answers"]:
-            return {}
-        best = self._finder.best(question, row["contract"], NEAREST)
-        return {"passage": "\n".join(passage.text for passage in best)}
+    def _about_row(self, row: Row, question: str, *, certain: bool) -> Candidate:
+        """Return a row as a seed; if its clause is absent, with the passages most like the question."""
+        own = seed_from_row(row, self._passages[row["contract"]])
+        if not row["answers"]:
+            own["passage"] = self._finder.nearest_text(question, row["contract"])
+        return own | {"expect": ""} if certain else own
 
-    def _with_refusal(self, question: str, contract: str, category: str | None) -> Candidate:
+    def _from_passage(self, passage: Passage, category: str) -> Candidate:
+        """Return a passage as a seed, of the given category if there is one."""
+        own = seed_from_passage(passage, self._types.get(passage.contract, ""))
+        named = {"category": category, "seed_question": f"{category}: {cuad.CATEGORIES.get(category)}"}
+        return own | named if category else own
+
+    def _with_refusal(self, question: str, contract: str, category: str) -> Candidate:
         """Return the candidate of a question to which the user's answer is that there is no such clause."""
         if not contract:
             raise _NotPlaced("an answer that says there is no such clause needs its contract: name it")
@@ -243,43 +201,22 @@ class OwnQuestions:
         own = self._from_passage(self._finder.best(question, contract, 1)[0], category)
         return own | {"clause": "", "expect": ""}
 
-    def _with_answer(self, answer: str, contract: str, category: str | None) -> Candidate:
+    def _with_answer(self, answer: str, contract: str, category: str) -> Candidate:
         """Return the candidate of a question to which the user gives the answer; one contract must hold its words."""
         found = []
-        for title in [contract] if contract else self._contracts_with(answer):
-            text, shift = join_passages(self._passages[title])
+        for title in [contract] if contract else self._texts:
+            text, shift = self._texts[title]
             if place := locate_words(answer, text):
                 found.append((title, place[0] + shift, text[slice(*place)]))
         if len(found) != 1:
-            if found:
-                where = f"stands in {len(found)} training contracts: name one"
-            elif contract:
-                where = f"does not stand in {contract!r}"
-            else:
-                where = "stands in no training contract"
+            where = f"does not stand in {contract!r}" if contract else "stands in no training contract"
+            where = f"stands in {len(found)} training contracts: name one" if found else where
             raise _NotPlaced(f"the answer {answer[:100]!r} {where}")
         title, start, words = found[0]
         holding = [p for p in self._passages[title] if p.start < start + len(words) and start < p.end]
         text, begin = join_passages(holding)
-        return self._from_passage(holding[0], category) | {
-            "clause": words,
-            "passage": text,
-            "start": begin,
-            "expect": "",
-            "answers": [{"text": words, "start": start}],
-        }
-
-    def _contracts_with(self, answer: str) -> list[str]:
-        """Return the contracts with the answer's letters and digits in a row: a fast look before `locate_words`."""
-        if not self._texts:
-            self._texts = {title: fold_letters(join_passages(own)[0]) for title, own in self._passages.items()}
-        return [title for title, text in self._texts.items() if fold_letters(answer) in text]
-
-    def _blank(self, given: Mapping[str, str]) -> Candidate:
-        """Return a candidate that holds nothing but the contract and the category that its row names."""
-        own = {name: given[name] for name in ("contract", "category")}
-        blank = dict.fromkeys(("contract_type", "seed_question", "clause", "passage", "expect"), "")
-        return own | blank | {"answers": [], "start": 0}
+        placed = {"clause": words, "passage": text, "start": begin, "expect": ""}
+        return self._from_passage(holding[0], category) | placed | {"answers": [{"text": words, "start": start}]}
 
 
 def _worded(text: str) -> str:

@@ -5,19 +5,22 @@ a seed. A seed that has got a question is a *candidate*: a dict with the fields 
 Its `expect` says what a language model must answer in the round trip: the "gold" words, a "quotation" of the passage, a
 "refusal", or "" if the label is certain and no language model is asked. For example:
 
-    seeds = labelled_seeds(train_rows, passages_by_contract, 20, random.Random(7))
+    seeds = row_seeds(train_rows, passages_by_contract, 20, random.Random(7), answered=True)
     seeds[0]["seed"], seeds[0]["clause"]  # "X__Governing Law", "This Agreement is governed by the laws of Ohio."
     seed_row_id("X__Governing Law~t2")  # "X__Governing Law", the row that the second template question comes from
 """
 
 from __future__ import annotations
 
+import itertools
 import random
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from operator import itemgetter
 from typing import Any
+
+import numpy as np
 
 from cuadft.core.errors import InputError
 from cuadft.data.contracts import Row
@@ -37,20 +40,16 @@ MIN_PASSAGE_LENGTH = 200  # characters; shorter passages are headings, page numb
 _MADE_MARK = re.compile(r"(~t\d+(~c\d+)?|~[cos]\d+)\Z")
 
 
-def labelled_seeds(
-    rows: Sequence[Row], passages: Mapping[str, Sequence[Passage]], wanted: int, rng: random.Random
+def row_seeds(
+    rows: Sequence[Row], passages: Mapping[str, Sequence[Passage]], wanted: int, rng: random.Random, *, answered: bool
 ) -> list[Candidate]:
-    """Draw the seeds of "rephrase": answerable rows, one of each category before a second one of any."""
-    usable = [row for row in rows if row["answers"] and row["source"] not in MADE_SOURCES]
+    """Draw rows, one of each category before a second one of any.
+
+    answered: seeds of "rephrase", which have gold spans, or seeds of "absent", whose clause the contract lacks.
+    """
+    usable = [row for row in rows if bool(row["answers"]) == answered and row["source"] not in MADE_SOURCES]
     drawn = draw_evenly(usable, wanted, group=itemgetter("category"), rng=rng)
     return [seed_from_row(row, passages[row["contract"]]) for row in drawn]
-
-
-def absent_seeds(rows: Sequence[Row], wanted: int, rng: random.Random) -> list[Candidate]:
-    """Draw the seeds of "absent": rows whose clause the contract lacks, evenly over categories."""
-    usable = [row for row in rows if row["is_impossible"] and row["source"] not in MADE_SOURCES]
-    drawn = draw_evenly(usable, wanted, group=itemgetter("category"), rng=rng)
-    return [seed_from_row(row, ()) for row in drawn]
 
 
 def unlabelled_seeds(
@@ -61,15 +60,15 @@ def unlabelled_seeds(
     `rows` must hold all rows of a contract, because a passage counts as unlabelled if no row has a gold span in it. A
     contract without any row counts as one without annotations.
     """
-    by_contract: dict[str, list[Row]] = {}
+    types = {row["contract"]: row["contract_type"] for row in rows}
+    spans: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for row in rows:
-        by_contract.setdefault(row["contract"], []).append(row)
+        spans[row["contract"]] += row["answers"]
     usable = []
-    for contract in passages:
-        own = by_contract.get(contract, [])
-        gold = set(overlapping(passages[contract], [span for row in own for span in row["answers"]]))
-        free = [p for p in passages[contract] if p.index not in gold and len(p.text.strip()) >= MIN_PASSAGE_LENGTH]
-        usable += [seed_from_passage(passage, own[0]["contract_type"] if own else "") for passage in free]
+    for contract, own in passages.items():
+        gold = set(overlapping(own, spans[contract]))
+        free = [p for p in own if p.index not in gold and len(p.text.strip()) >= MIN_PASSAGE_LENGTH]
+        usable += [seed_from_passage(passage, types.get(contract, "")) for passage in free]
     return draw_evenly(usable, wanted, group=itemgetter("contract"), rng=rng)
 
 
@@ -117,13 +116,9 @@ def seed_row_id(name: str) -> str:
 
 def refuse_held_out(rows: Iterable[Mapping[str, Any]], held_out: Collection[str]) -> None:
     """Raise InputError if a row or candidate comes from a held-out contract (titles `held_out`)."""
-    held_out = set(held_out)
-    leaks = sorted({row["contract"] for row in rows} & held_out)
-    if leaks:
-        raise InputError(
-            f"{len(leaks)} held-out contracts among the train rows, such as {leaks[0]!r}: "
-            "pass rows of the train split only"
-        )
+    if leaks := sorted({row["contract"] for row in rows} & set(held_out)):
+        told = f"{len(leaks)} held-out contracts among the train rows, such as {leaks[0]!r}"
+        raise InputError(f"{told}: pass rows of the train split only")
 
 
 class PassageFinder:
@@ -132,16 +127,17 @@ class PassageFinder:
     def __init__(self, passages: Mapping[str, Sequence[Passage]]):
         """Take the passages of each contract; they are indexed at the first search."""
         self._passages = [passage for own in passages.values() for passage in own]
-        self._rows: dict[str, slice] = {}
-        for contract, own in passages.items():
-            start = max((rows.stop for rows in self._rows.values()), default=0)
-            self._rows[contract] = slice(start, start + len(own))
+        starts = itertools.accumulate(map(len, passages.values()), initial=0)
+        self._rows = {title: slice(n, n + len(own)) for n, (title, own) in zip(starts, passages.items())}
         self._index: BM25Index | None = None
 
     def best(self, question: str, contract: str | None, k: int) -> list[Passage]:
         """Return the k best passages of one contract (None: of all), best first."""
         self._index = self._index or BM25Index([passage.text for passage in self._passages])
         rows = self._rows[contract] if contract is not None else slice(0, len(self._passages))
-        scores = self._index.scores(Counter(search_words(question)), rows)
-        order = sorted(range(len(scores)), key=lambda n: (-scores[n], n))
+        order = np.argsort(-self._index.scores(Counter(search_words(question)), rows), kind="stable")
         return [self._passages[rows.start + n] for n in order[:k]]
+
+    def nearest_text(self, question: str, contract: str) -> str:
+        """Return the passages of a contract in which an absent clause is looked for."""
+        return "\n".join(passage.text for passage in self.best(question, contract, NEAREST))

@@ -3,15 +3,15 @@
 All functions take what `filters.filter_questions` returns. For example:
 
     accepted, rejected = filter_questions(candidates, train_rows, embedder=embedder)
-    pd.DataFrame(steps_table(accepted, rejected))  # a row a step: how many came in, how many went out
+    steps_table(accepted, rejected)  # a row a step: how many came in, how many went out
     print(yield_remark(accepted, rejected))  # "31 of the 40 questions that the language model wrote passed (78%)."
 """
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
-from typing import Any
+
+import pandas as pd
 
 from cuadft.data.contracts import Row
 from cuadft.data.rows import take_turns
@@ -29,60 +29,46 @@ WRITTEN_KINDS = ("rephrase", "ask", "absent")  # kinds that the language model w
 POOR_YIELD = 0.2  # share of accepted among the written questions below which a yield is called poor
 
 
-def steps_table(
-    accepted: Sequence[Row], rejected: Sequence[Candidate], *, min_similarity: float = 0.3, min_f1: float = 0.5
-) -> list[dict[str, Any]]:
-    """Return one record a step, in order: {"step", "threshold", "in", "rejected", "out", "share"}.
+def steps_table(accepted: Sequence[Row], rejected: Sequence[Candidate]) -> pd.DataFrame:
+    """Return a row for each step, in order: step, threshold, in, rejected, out, share.
 
-    share: the rejected ones among the candidates that came in (0 if no candidate came in). min_similarity and min_f1
-    are the limits that `filter_questions` was given. A round trip whose call failed counts as rejected by that step.
+    share: the rejected ones among the candidates that came in (0 if no candidate came in). A round trip whose call
+    failed counts as rejected by that step.
     """
-    found, left, records = Counter(c["step"] for c in rejected), len(accepted) + len(rejected), []
-    for step, threshold in STEPS.items():
-        limit = threshold.format(min_similarity=min_similarity, min_f1=min_f1)
-        records.append(
-            {
-                "step": step,
-                "threshold": limit,
-                "in": left,
-                "rejected": found[step],
-                "out": left - found[step],
-                "share": found[step] / max(left, 1),
-            }
-        )
-        left -= found[step]
-    return records
+    lost = pd.Series([c["step"] for c in rejected], dtype=object).value_counts().reindex(list(STEPS), fill_value=0)
+    left = len(accepted) + len(rejected) - lost.cumsum()
+    table = pd.DataFrame({"threshold": STEPS, "in": left + lost, "rejected": lost, "out": left})
+    return table.assign(share=lost / (left + lost).clip(lower=1)).rename_axis("step").reset_index()
 
 
-def reason_counts(accepted: Sequence[Row], rejected: Sequence[Candidate]) -> list[dict[str, Any]]:
-    """Return records {"outcome", "n", "share"}: "accepted", then every reason in the order of the steps."""
-    found = Counter(candidate["reason"] for candidate in rejected) | Counter({"accepted": len(accepted)})
-    total = max(found.total(), 1)
-    return [{"outcome": name, "n": found[name], "share": found[name] / total} for name in ("accepted", *REASONS)]
+def reason_counts(accepted: Sequence[Row], rejected: Sequence[Candidate]) -> pd.DataFrame:
+    """Return rows of outcome, n and share: "accepted", then every reason in the order of the steps."""
+    n = _outcomes(accepted, rejected).sum()
+    return pd.DataFrame({"n": n, "share": n / max(n.sum(), 1)}).rename_axis("outcome").reset_index()
 
 
-def yield_by_source(accepted: Sequence[Row], rejected: Sequence[Candidate]) -> list[dict[str, Any]]:
-    """Return one record a kind of candidate: {"source", "candidates", "accepted", "share", "most_rejected_for"}."""
-    kept = Counter(_kind_of(row) for row in accepted)
-    records = []
-    for kind, name in KIND_LABELS.items():
-        reasons = Counter(c["reason"] for c in rejected if c["kind"] == kind)
-        n = kept[kind] + reasons.total()
-        most = f"{reasons.most_common(1)[0][0]} ({reasons.most_common(1)[0][1]})" if reasons else ""
-        records.append(
-            {
-                "source": name,
-                "candidates": n,
-                "accepted": kept[kind],
-                "share": kept[kind] / max(n, 1),
-                "most_rejected_for": most,
-            }
-        )
-    return records
+def yield_by_source(accepted: Sequence[Row], rejected: Sequence[Candidate]) -> pd.DataFrame:
+    """Return a row for each kind of candidate: source, candidates, accepted, share, most rejected for."""
+    counts = _outcomes(accepted, rejected)
+    lost, total = counts.drop(columns="accepted"), counts.sum(axis=1)
+    most = (lost.idxmax(axis=1) + " (" + lost.max(axis=1).astype(str) + ")").where(lost.any(axis=1), "")
+    shares = {"candidates": total, "accepted": counts["accepted"], "share": counts["accepted"] / total.clip(lower=1)}
+    return pd.DataFrame(shares | {"most rejected for": most}).rename(KIND_LABELS).rename_axis("source").reset_index()
 
 
-def kept_and_rejected(accepted: Sequence[Row], rejected: Sequence[Candidate], *, n: int = 8) -> list[dict[str, str]]:
-    """Return up to n records {"category", "kept", "rejected", "reason", "evidence"} that show what the filters did.
+def yield_remark(accepted: Sequence[Row], rejected: Sequence[Candidate]) -> str:
+    """Return how many of the language model's questions passed, and advice if they are few."""
+    written = _outcomes(accepted, rejected).loc[list(WRITTEN_KINDS)]
+    kept, total = written["accepted"].sum(), written.to_numpy().sum()
+    if not total:
+        return "The language model was asked for no question."
+    said = f"{kept} of the {total} questions that the language model wrote passed ({kept / total:.0%})."
+    advice = " That is a poor yield: set generator_lm to a stronger model, or rely on the templates."
+    return said if kept >= POOR_YIELD * total else said + advice
+
+
+def kept_and_rejected(accepted: Sequence[Row], rejected: Sequence[Candidate], *, n: int = 8) -> pd.DataFrame:
+    """Return up to n rows of category, kept, rejected, reason and evidence that show what the filters did.
 
     The reasons take turns. A rejected question stands beside a kept one from the same seed, or else of the same
     category; no kept question is shown twice. A question without a counterpart stands alone, the kept ones last. At
@@ -97,37 +83,20 @@ def kept_and_rejected(accepted: Sequence[Row], rejected: Sequence[Candidate], *,
                 free.remove(kept)
     if free and not beside:
         shown = shown[: n - 1]
-    records = [
-        {
-            "category": c["category"],
-            "kept": beside.get(i, ""),
-            "rejected": c["question"] or c["raw"],
-            "reason": c["reason"],
-            "evidence": c["detail"],
-        }
+    lines = [
+        (c["category"], beside.get(i, ""), c["question"] or c["raw"], c["reason"], c["detail"])
         for i, c in enumerate(shown)
     ]
-    blank = {"rejected": "", "reason": "", "evidence": ""}
-    return records + [{"category": r["category"], "kept": r["question"]} | blank for r in free[: n - len(records)]]
+    lines += [(row["category"], row["question"], "", "", "") for row in free[: n - len(lines)]]
+    return pd.DataFrame(lines, columns=["category", "kept", "rejected", "reason", "evidence"])
 
 
-def yield_remark(accepted: Sequence[Row], rejected: Sequence[Candidate]) -> str:
-    """Return a sentence on how many of the language model's questions passed, and advice if they are few."""
-    failed = [c for c in rejected if c["kind"] in WRITTEN_KINDS]
-    kept = sum(_kind_of(row) in WRITTEN_KINDS for row in accepted)
-    others = len(accepted) - kept
-    total = kept + len(failed)
-    rest = f" {others} of the {len(accepted)} accepted rows come from templates or own questions." if others else ""
-    if not total:
-        return f"The language model was asked for no question.{rest}"
-    said = f"{kept} of the {total} questions that the language model wrote passed ({kept / total:.0%})."
-    if kept >= POOR_YIELD * total:
-        return said + rest
-    most = ", ".join(f"{reason} {n}" for reason, n in Counter(c["reason"] for c in failed).most_common(2))
-    return (
-        f"{said} That is a poor yield (rejected most often: {most}): this generator adds little. Set "
-        f"generator_lm to a stronger model, or rely on the templates.{rest}"
-    )
+def _outcomes(accepted: Sequence[Row], rejected: Sequence[Candidate]) -> pd.DataFrame:
+    """Return how many candidates of each kind (rows) were accepted or rejected for each reason (columns)."""
+    found = [(_kind_of(row), "accepted") for row in accepted] + [(c["kind"], c["reason"]) for c in rejected]
+    frame = pd.DataFrame(found, columns=["kind", "outcome"])
+    counts = pd.crosstab(frame["kind"], frame["outcome"])
+    return counts.reindex(index=list(KIND_LABELS), columns=["accepted", *REASONS], fill_value=0).astype(int)
 
 
 def _kind_of(row: Row) -> str:

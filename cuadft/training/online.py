@@ -87,22 +87,42 @@ def online_trainer(
 ) -> Any:
     """Return the trainer of an online method.
 
-    common: TrainingArguments, as `sft.common_settings` returns them. Raises InputError without a number of steps, or if
-    a batch does not hold whole groups of answers.
+    common: TrainingArguments, as `sft.common_settings` returns them. Raises InputError without a number of steps.
     """
-    from datasets import Dataset
-
-    answers = 2 * common["per_device_train_batch_size"]
-    settings = common | {"per_device_train_batch_size": answers}
-    if common["max_steps"] < 1:
-        steps = common["max_steps"]
+    answers, steps = 2 * common["per_device_train_batch_size"], common["max_steps"]
+    if steps < 1:
         raise InputError(f"{method} needs a number of steps, not {steps}: give Tuning.steps (see training.with_steps).")
+    a_step = answers * common["gradient_accumulation_steps"]
     if method == "ppo":
-        return _ppo_trainer(model, tokenizer, rows, reward, settings, sampling)
-    whole_groups(method, answers, sampling)
-    prompts = answers // sampling.generations * settings["gradient_accumulation_steps"] * settings["max_steps"]
-    data = Dataset.from_list(online_passes(rows, prompts, seed=settings["seed"]))
-    return _trl_trainer(method, model, tokenizer, data, reward, settings, sampling)
+        from cuadft.training.ppo import PPOSettings, PPOTrainer
+
+        # One pass over the answers, as in the other methods: all but its first minibatch still need PPO's clipping.
+        ppo = PPOSettings(
+            kl_coef=sampling.kl,
+            rollout=a_step,
+            steps=steps,
+            epochs=1,
+            max_new_tokens=sampling.max_tokens,
+            temperature=sampling.temperature,
+            checkpointing=common["gradient_checkpointing"],
+        )
+        run = {name: common[name] for name in ("output_dir", "learning_rate", "seed", "save_steps")}
+        return PPOTrainer(model, tokenizer, rows, reward, ppo, **run)
+    from datasets import Dataset
+    from trl import GRPOConfig, GRPOTrainer, RLOOConfig, RLOOTrainer
+
+    config_of, trainer_of = (RLOOConfig, RLOOTrainer) if method == "rloo" else (GRPOConfig, GRPOTrainer)
+    config = config_of(
+        **common | {"per_device_train_batch_size": answers},
+        num_generations=sampling.generations,
+        temperature=sampling.temperature,
+        max_completion_length=sampling.max_tokens,
+        beta=sampling.kl,
+        top_k=0,
+        shuffle_dataset=False,
+    )
+    data = Dataset.from_list(online_passes(rows, a_step // sampling.generations * steps, seed=common["seed"]))
+    return trainer_of(model=model, args=config, train_dataset=data, processing_class=tokenizer, reward_funcs=reward)
 
 
 def whole_groups(method: str, answers: int, sampling: Sampling) -> None:
@@ -125,55 +145,3 @@ def online_passes(rows: Sequence[dict[str, Any]], size: int, *, seed: int) -> li
     while len(made) < size:
         made += draw.sample(list(rows), len(rows))
     return made[:size]
-
-
-def _trl_trainer(
-    method: str, model: Any, tokenizer: Any, data: Any, reward: Reward, settings: dict[str, Any], sampling: Sampling
-) -> Any:
-    from trl import GRPOConfig, GRPOTrainer, RLOOConfig, RLOOTrainer
-
-    config_of, trainer_of = (RLOOConfig, RLOOTrainer) if method == "rloo" else (GRPOConfig, GRPOTrainer)
-    config = config_of(
-        **settings,
-        num_generations=sampling.generations,
-        temperature=sampling.temperature,
-        max_completion_length=sampling.max_tokens,
-        beta=sampling.kl,
-        top_k=0,
-        shuffle_dataset=False,
-    )
-    return trainer_of(model=model, args=config, train_dataset=data, processing_class=tokenizer, reward_funcs=reward)
-
-
-def _ppo_trainer(
-    model: Any,
-    tokenizer: Any,
-    rows: Sequence[dict[str, Any]],
-    reward: Reward,
-    settings: dict[str, Any],
-    sampling: Sampling,
-) -> Any:
-    from cuadft.training.ppo import PPOSettings, PPOTrainer
-
-    size = settings["per_device_train_batch_size"] * settings["gradient_accumulation_steps"]
-    # One pass over the answers, as in the other methods: all but its first minibatch still need PPO's clipping.
-    ppo = PPOSettings(
-        kl_coef=sampling.kl,
-        rollout=size,
-        steps=settings["max_steps"],
-        epochs=1,
-        max_new_tokens=sampling.max_tokens,
-        temperature=sampling.temperature,
-        checkpointing=settings["gradient_checkpointing"],
-    )
-    return PPOTrainer(
-        model,
-        tokenizer,
-        list(rows),
-        reward,
-        ppo,
-        settings["output_dir"],
-        learning_rate=settings["learning_rate"],
-        seed=settings["seed"],
-        save_steps=settings["save_steps"],
-    )

@@ -14,10 +14,11 @@ Tensors have shape (answers, tokens); a mask is 1 on an answer's tokens and its 
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
 import os
 import random
-import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -27,41 +28,29 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from peft import PeftModel
+from safetensors import safe_open
+from safetensors.torch import save
 from torch import Tensor
+from tqdm.auto import tqdm
+from transformers import TrainerState
 
 from cuadft.core.errors import InputError
-from cuadft.core.files import file_hash, read_json, value_hash, write_bytes, write_json
+from cuadft.core.files import file_hash, value_hash, write_bytes
 
 STATES_KEPT = 2  # saved states: the older is for a disk that loses the newer
-LARGE = 1e9  # no setting needs a larger number
-LIMITS = {  # the smallest and the largest value of each setting
-    "steps": (1, LARGE),
-    "rollout": (1, LARGE),
-    "minibatch": (1, LARGE),
-    "epochs": (1, LARGE),
-    "max_new_tokens": (1, LARGE),
-    "temperature": (1e-6, LARGE),
-    "kl_coef": (0, LARGE),
-    "clip": (1e-6, LARGE),
-    "value_clip": (1e-6, LARGE),
-    "value_coef": (0, LARGE),
-    "gamma": (0, 1),
-    "lam": (0, 1),
-    "missing_eos_penalty": (0, LARGE),
-    "max_grad_norm": (1e-6, LARGE),
-    "checkpointing": (0, 1),
-}
-WHOLE_NUMBERS = ("steps", "rollout", "minibatch", "epochs", "max_new_tokens", "checkpointing")
+CLIP = 0.2  # how far a token's probability ratio, and its value, may move in a step
+VALUE_COEF = 0.1  # weight of the values' loss
+GAMMA, LAMBDA = 1.0, 0.95  # discount and lambda of `gae`
+MAX_GRAD_NORM = 1.0
+WHOLE_NUMBERS = ("steps", "rollout", "minibatch", "epochs", "max_new_tokens")
 
 
 @dataclass(frozen=True)
 class PPOSettings:
     """Say how PPO learns: `steps` of `rollout` sampled answers, each learned from `epochs` times in minibatches.
 
-    kl_coef: reward lost per nat of leaving the SFT model. clip, value_clip: how far a token's probability ratio and its
-    value may move in a step. gamma, lam: discount and lambda of `gae`. missing_eos_penalty: reward lost by an answer
-    without its end mark. checkpointing: compute activations twice, to hold fewer in memory. `LIMITS` has the range of
-    each; InputError is raised for a value outside it.
+    kl_coef: reward lost per nat of leaving the SFT model. checkpointing: compute activations twice, to hold fewer in
+    memory. Raises InputError for a value out of range.
     """
 
     steps: int = 50
@@ -71,20 +60,16 @@ class PPOSettings:
     max_new_tokens: int = 64
     temperature: float = 1.0
     kl_coef: float = 0.05
-    clip: float = 0.2
-    value_clip: float = 0.2
-    value_coef: float = 0.1
-    gamma: float = 1.0
-    lam: float = 0.95
-    missing_eos_penalty: float = 0.0
-    max_grad_norm: float = 1.0
     checkpointing: bool = False
 
     def __post_init__(self) -> None:
-        for name, (low, high) in LIMITS.items():
-            value, kind = getattr(self, name), "whole number" if name in WHOLE_NUMBERS else "number"
-            if not low <= value <= high or (name in WHOLE_NUMBERS and not isinstance(value, int)):
-                raise InputError(f"Invalid PPO {name}={value!r}: give a {kind} from {low} to {high:g}.")
+        for name in WHOLE_NUMBERS:
+            if not isinstance(value := getattr(self, name), int) or value < 1:
+                raise InputError(f"Invalid PPO {name}={value!r}: give a whole number from 1 on.")
+        if not 0 < self.temperature < math.inf:
+            raise InputError(f"Invalid PPO temperature={self.temperature!r}: give a number above 0.")
+        if not 0 <= self.kl_coef < math.inf:
+            raise InputError(f"Invalid PPO kl_coef={self.kl_coef!r}: give a number from 0 on.")
 
 
 class Stepwise:
@@ -97,33 +82,23 @@ class Stepwise:
     """
 
     def __init__(
-        self,
-        trained: dict[str, Tensor],
-        optimizer: Any,
-        *,
-        steps: int,
-        output_dir: str | Path,
-        save_steps: int,
-        identity: list[Any],
+        self, trained: dict[str, Tensor], optimizer: Any, *, steps: int, folder: Path, save_steps: int, identity: list
     ) -> None:
-        from transformers import TrainerState
-
         self.trained, self.optimizer, self.save_steps = trained, optimizer, save_steps
         self.key = value_hash([identity, steps, [p.detach().double().sum().item() for p in trained.values()]])
-        self.folder, self.state, self.callbacks = Path(output_dir), TrainerState(max_steps=steps), []
+        self.folder, self.state, self.callbacks = folder, TrainerState(max_steps=steps), []
 
     def step(self, number: int) -> dict[str, float]:
         """Do step `number` (from 0) and return what to log."""
         raise NotImplementedError
 
-    def train(self, resume_from_checkpoint: str | Path | None = None) -> list[dict[str, Any]]:
-        """Train to the last step, from the newest whole state in output_dir on; return the log, one entry a step.
+    def train(self, resume_from_checkpoint: None = None) -> list[dict[str, Any]]:
+        """Train to the last step, from the newest whole state in the folder on; return the log, one entry a step.
 
-        resume_from_checkpoint: another folder of saved states. Raises InputError if they are of other settings or data.
+        resume_from_checkpoint: for transformers' trainers alone. Raises InputError if the states are of other settings
+        or data.
         """
-        from tqdm.auto import tqdm
-
-        self._resume(Path(resume_from_checkpoint or self.folder))
+        self._resume()
         done, steps = self.state.global_step, self.state.max_steps
         self._tell("on_train_begin")
         for number in tqdm(range(done, steps), initial=done, total=steps, disable=bool(os.environ.get("CUADFT_PLAIN"))):
@@ -154,43 +129,41 @@ class Stepwise:
 
     def _save(self) -> None:
         """Write weights, the optimiser's moments and the log in one step: a kill leaves the older states whole."""
-        from safetensors.torch import save
+        tensors = {f"weight {name}": parameter.detach().contiguous() for name, parameter in self.trained.items()}
+        for number, moments in self.optimizer.state_dict()["state"].items():
+            tensors |= {f"{kind} {number}": tensor.contiguous() for kind, tensor in moments.items()}
+        content = save(tensors, {"key": self.key, "log_history": json.dumps(self.state.log_history)})
+        step, digest = f"{self.state.global_step:08d}", hashlib.sha256(content).hexdigest()
+        write_bytes(self.folder / f"state-{step}-{digest}.safetensors", content)
+        for old in self._states()[STATES_KEPT:]:
+            old.unlink()
 
-        tensors = {f"weight {name}": p.detach().contiguous() for name, p in self.trained.items()}
-        for name, parameter in self.trained.items():
-            tensors |= {f"{key} {name}": t.contiguous() for key, t in self.optimizer.state[parameter].items()}
-        scratch, final = self.folder / ".state-new", self.folder / f"state-{self.state.global_step:08d}"
-        for stale in (scratch, final):
-            shutil.rmtree(stale, ignore_errors=True)
-        write_bytes(scratch / "tensors.safetensors", save(tensors))
-        record = {"key": self.key, "log_history": self.state.log_history}
-        write_json(scratch / "state.json", record | {"sha256": file_hash(scratch / "tensors.safetensors")})
-        os.replace(scratch, final)
-        for old in _states(self.folder)[STATES_KEPT:]:
-            shutil.rmtree(old)
-
-    def _resume(self, folder: Path) -> None:
-        """Take weights, moments and log from the newest whole state in the folder, if there is one."""
-        from safetensors.torch import load_file
-
-        whole = next(((state, record) for state in _states(folder) if (record := _record(state))), None)
-        if whole is None:
+    def _resume(self) -> None:
+        """Take weights, moments and log from the newest whole state, if there is one."""
+        for damaged in [path for path in self._states() if not path.stem.endswith(file_hash(path))]:
+            damaged.unlink()
+        if not self._states():
             return
-        state, record = whole
-        if record["key"] != self.key:
+        path = self._states()[0]
+        with safe_open(path, "pt") as state:
+            tensors, noted = {name: state.get_tensor(name) for name in state.keys()}, state.metadata()  # noqa: SIM118
+        if noted["key"] != self.key:
             raise InputError(
-                f"{state} is of other settings, data or start weights: remove it, or choose another output_dir."
+                f"{path} is of other settings, data or start weights: remove it, or choose another folder."
             )
-        tensors = load_file(state / "tensors.safetensors")
         for name, parameter in self.trained.items():
-            parameter.data.copy_(tensors[f"weight {name}"])
-            saved = {key: tensors.get(f"{key} {name}") for key in ("step", "exp_avg", "exp_avg_sq")}
-            moments = {key: tensor for key, tensor in saved.items() if tensor is not None}
-            if moments:  # before the first update there are no moments
-                self.optimizer.state[parameter] = {
-                    key: tensor if key == "step" else tensor.to(parameter.device) for key, tensor in moments.items()
-                }
-        self.state.log_history, self.state.global_step = record["log_history"], len(record["log_history"])
+            parameter.data.copy_(tensors.pop(f"weight {name}"))
+        moments: dict[int, dict[str, Tensor]] = {}
+        for name, tensor in tensors.items():
+            kind, number = name.split()
+            moments.setdefault(int(number), {})[kind] = tensor
+        self.optimizer.load_state_dict(self.optimizer.state_dict() | {"state": moments})
+        self.state.log_history = json.loads(noted["log_history"])
+        self.state.global_step = len(self.state.log_history)
+
+    def _states(self) -> list[Path]:
+        """Return the saved states, the newest first; the name of each ends with the SHA-256 of its content."""
+        return sorted(self.folder.glob("state-*.safetensors"), reverse=True)
 
 
 class PPOTrainer(Stepwise):
@@ -220,23 +193,17 @@ class PPOTrainer(Stepwise):
         if not rows:
             raise InputError("There are no prompts to sample answers to: draw more rows (preference_rows).")
         self.accelerator = Accelerator()
-        device = self.accelerator.device
-        if model.device.type != device.type:  # a model in 4 bits is there already, and must not be moved
-            model.to(device)
+        if model.device.type != self.accelerator.device.type:  # a model in 4 bits is there, and must not be moved
+            model.to(self.accelerator.device)
         self.model, self.tokenizer, self.rows, self.reward = model, tokenizer, list(rows), reward
         self.settings, self.learning_rate, self.seed = settings, learning_rate, seed
         width = model.get_base_model().config.get_text_config().hidden_size
         self.value_head = torch.nn.Linear(width, 1).to(model.device)
         own = self._adapters() | {f"value_head.{name}": p for name, p in self.value_head.named_parameters()}
         optimizer = torch.optim.Adam(own.values(), lr=learning_rate, eps=1e-5)  # Huang et al. 2024 on eps
-        super().__init__(
-            own,
-            optimizer,
-            steps=settings.steps,
-            output_dir=output_dir,
-            save_steps=save_steps,
-            identity=[repr(settings), learning_rate, seed, repr(self.rows)],
-        )
+        identity = [repr(settings), learning_rate, seed, repr(self.rows)]
+        run = {"steps": settings.steps, "folder": Path(output_dir), "save_steps": save_steps, "identity": identity}
+        super().__init__(own, optimizer, **run)
 
     def _adapters(self) -> dict[str, Tensor]:
         """Copy the adapter to the frozen "ref", set the values to 0, and return the adapter's tensors by name."""
@@ -272,8 +239,7 @@ class PPOTrainer(Stepwise):
                 return logs
             batch, raw = _pick(batch, torch.tensor(kept)), torch.tensor([scores[i] for i in kept])
             logs |= {"reward": raw.mean().item(), "reward_std": raw.std(correction=0).item()}
-            given = raw.to(self.model.device) - self.settings.missing_eos_penalty * ~batch["ended"]
-            return logs | self._assess(batch, given) | self._update(batch)
+            return logs | self._assess(batch, raw.to(self.model.device)) | self._update(batch)
 
     @torch.no_grad()
     def _sample(self, rows: Sequence[Mapping[str, Any]]) -> tuple[dict[str, Tensor], list[str]]:
@@ -348,7 +314,7 @@ class PPOTrainer(Stepwise):
             found[adapter] = [torch.cat(tensors) for tensors in zip(*parts, strict=True)]
         (ref_logp, *_), (logp, values, entropy) = found["ref"], found["default"]
         rewards = token_rewards(scores, logp, ref_logp, mask, own.kl_coef)
-        advantages, returns = gae(rewards, values, mask, own.gamma, own.lam)
+        advantages, returns = gae(rewards, values, mask, GAMMA, LAMBDA)
         batch |= {"logp": logp, "values": values, "returns": returns, "advantages": whiten(advantages, mask)}
         logs = {"kl": kl_estimate(logp, ref_logp, mask).item(), "entropy": masked_mean(entropy, mask).item()}
         # an advantage is the return less the value, so that its variance is what the values leave unexplained
@@ -363,12 +329,12 @@ class PPOTrainer(Stepwise):
             for rows in torch.randperm(len(batch["mask"])).split(own.minibatch):
                 part = _pick(batch, rows)
                 logp, values, _ = self._forward(part)
-                policy, clipped = policy_loss(logp, part["logp"], part["advantages"], part["mask"], own.clip)
-                value = value_loss(values, part["values"], part["returns"], part["mask"], own.value_clip)
-                loss = policy + own.value_coef * value
+                policy, clipped = policy_loss(logp, part["logp"], part["advantages"], part["mask"], CLIP)
+                value = value_loss(values, part["values"], part["returns"], part["mask"], CLIP)
+                loss = policy + VALUE_COEF * value
                 self.optimizer.zero_grad()
                 loss.backward()
-                norm = torch.nn.utils.clip_grad_norm_(self.trained.values(), own.max_grad_norm)
+                norm = torch.nn.utils.clip_grad_norm_(self.trained.values(), MAX_GRAD_NORM)
                 if not torch.isfinite(norm):
                     raise InputError(f"PPO's gradient is {norm.item()}: start again with a lower learning rate.")
                 self.optimizer.step()
@@ -387,21 +353,6 @@ def draw_step(rows: Sequence[Any], size: int, number: int, seed: int) -> list[An
     places = [divmod(i, len(rows)) for i in range(number * size, (number + 1) * size)]  # (pass, place in the pass)
     orders = {n: random.Random(f"{seed} {n}").sample(range(len(rows)), len(rows)) for n, _ in places}
     return [rows[orders[n][place]] for n, place in places]
-
-
-def _states(folder: Path) -> list[Path]:
-    """Return the saved states in a folder, the newest first."""
-    return sorted(folder.glob("state-*"), reverse=True)
-
-
-def _record(state: Path) -> dict[str, Any] | None:
-    """Return a saved state's record, None if any part of the state is missing or damaged."""
-    tensors = state / "tensors.safetensors"
-    try:
-        record = read_json(state / "state.json")
-    except InputError:
-        return None
-    return record if tensors.is_file() and record.get("sha256") == file_hash(tensors) else None
 
 
 def masked_mean(x: Tensor, mask: Tensor) -> Tensor:

@@ -62,22 +62,13 @@ def train_sft(
     """
 
     def build(work: Path) -> Any:
-        from datasets import Dataset
         from trl import SFTConfig, SFTTrainer
 
         model = load_trainable(base, start, tuning)
         config = SFTConfig(**common_settings(work, tuning), max_length=None, train_sampling_strategy="group_by_length")
-        data = Dataset.from_list([{"prompt": r["prompt"], "completion": r["completion"]} for r in rows])
-        trainer = SFTTrainer(
-            model=model,
-            args=config,
-            train_dataset=data,
-            processing_class=load_tokenizer(base),
-            peft_config=None if start or tuning.mode == "full" else lora_config(tuning, model.config),
-        )
-        if (kept := len(trainer.train_dataset)) != len(rows):  # TRL drops rows without a trained token silently
-            raise InputError(f"TRL kept {kept} of {len(rows)} training rows: their prompts are too long.")
-        return trainer
+        new = None if start or tuning.mode == "full" else lora_config(tuning, model.config)
+        columns = ("prompt", "completion")
+        return build_trainer(SFTTrainer, model, load_tokenizer(base), config, rows, *columns, peft_config=new)
 
     if not rows:
         raise InputError(
@@ -86,6 +77,19 @@ def train_sft(
     identity = [list(rows), repr(tuning), weights.weights_hash(start) if start else None]
     ids = [row["id"] for row in rows]
     return train_language_model(build, out, base=base, base_id=base_id, identity=identity, ids=ids)
+
+
+def build_trainer(
+    kind: Any, model: Any, tokenizer: Any, config: Any, rows: Sequence[dict], *columns: str, **given: Any
+) -> Any:
+    """Return a trainer of TRL's on these columns of the rows; raises InputError if it dropped rows."""
+    from datasets import Dataset
+
+    data = Dataset.from_list([{name: row[name] for name in columns} for row in rows])
+    trainer = kind(model=model, args=config, train_dataset=data, processing_class=tokenizer, **given)
+    if (kept := len(trainer.train_dataset)) != len(rows):  # TRL drops rows that it finds too long silently
+        raise InputError(f"TRL kept {kept} of {len(rows)} training rows: their prompts are too long.")
+    return trainer
 
 
 def count_tokens(base: Path, rows: Sequence[dict[str, Any]]) -> pd.DataFrame:

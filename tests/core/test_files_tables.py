@@ -76,8 +76,8 @@ BROKEN = {
     "open quote": ("a.csv", b'q,a\nx,"y\n', "not valid CSV"),
     "column twice": ("a.csv", b"q,a,a\nx,y,z\n", "'a' is there twice"),
     "torn line": ("a.jsonl", b'{"q": 1}\n{"q": 2', "line 2: not valid JSON"),
-    "array of texts": ("a.json", b'["x"]', "row 1: expected an object"),
-    "number": ("a.jsonl", b"7\n", "line 1: expected an object"),
+    "array of texts": ("a.json", b'["x"]', "row 1: expected a JSON object"),
+    "number": ("a.jsonl", b"7\n", "line 1: expected a JSON object"),
     "nested too deeply": ("a.jsonl", b'{"q": ' + b"[" * 100_000, "line 1: not valid JSON"),
     "torn array": ("a.json", b'[{"q": 1},', "not valid JSON"),
 }

@@ -201,8 +201,11 @@ def test_check_reports_bad_values_and_unknown_names_in_a_notebook(folder):
     params.check_parameters(good)
     params.check_parameters(good | {"In": ["", "x = 1"], "rows": [1, 2]})
     with pytest.raises(InputError) as caught:
-        params.check_parameters(good | {"questons": 5, "online": "false", "methods": ("dpo",), "rate": "1e-4"})
+        wrong = {"questons": 5, "online": "false", "methods": ("dpo",), "rate": "1e-4"}
+        injected = "".join(f"{name} = {value!r}\n" for name, value in wrong.items())
+        params.check_parameters(good | wrong | {"In": [CELL, f"# Parameters\n{injected}"]})
     text = str(caught.value)
+    assert "4 invalid parameters" in text
     assert "questons: no notebook declares it (did you mean 'questions'?)" in text
     assert "online: got 'false' (str), expected bool" in text
     assert "methods: got ('dpo',) (tuple), expected list" in text
@@ -217,6 +220,7 @@ def test_check_finds_names_injected_by_papermill(folder):
     assert "rows" not in str(caught.value)
 
 
+@pytest.mark.slow
 def test_check_stops_a_misspelt_parameter_that_papermill_only_warns_about(tmp_path, monkeypatch):
     import papermill
     from papermill.exceptions import PapermillExecutionError

@@ -18,8 +18,7 @@ from cuadft.core.errors import InputError
 from cuadft.data import arrivals, rows, stream
 from cuadft.data.contracts import Contract
 from cuadft.feedback import tasks
-from cuadft.feedback.records import RowRefused
-from cuadft.feedback.training_questions import TrainingQuestions
+from cuadft.feedback.training_questions import RowRefused, TrainingQuestions
 
 QUESTION = "Governing Law: Which state's law governs the contract?"
 

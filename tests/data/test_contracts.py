@@ -221,26 +221,29 @@ def test_five_faults_are_shown_and_the_rest_counted(tmp_path: Path) -> None:
     ("documents", "told"),
     [
         ([], "no contracts"),
-        ([document(text=" ")], "'context' must be the contract's text"),
-        ([document(text="bad \ud800")], "'context'"),
+        ([document(text=" ")], "context: must not be blank; found ' '"),
+        ([document(text="bad \ud800")], "context: Input should be a valid string"),
         ([document(question(), question())], "id 'ACME"),
         ([document(), document(text="Other")], "title 'ACME"),
         ([document(question(id="a__Governing Lore", question="q"))], "nearest: Governing Law"),
         ([document(question(id="a", question="q"))], "end the id with '__'"),
         ([document(question(answers=[]))], "there are 0 answers"),
         ([document(question(is_impossible=True))], "there are 1 answers"),
-        ([document(question(is_impossible="no"))], "must be true or false"),
-        ([document(question(answers=None))], "'answers' must be a list"),
-        ([document(question(answers=[{"text": LAW, "answer_start": "36"}]))], "whole number"),
-        ([document(question(answers=[{"text": LAW, "answer_start": True}]))], "whole number"),
-        ([document(question(answers=[{"answer_start": 3}]))], "'text' must be non-empty"),
-        ([document(question(answers=["x"]))], "must be an object with 'text'"),
-        ([document(question(id=5))], "'id' must be"),
-        ([document("q")], "must be an object with id"),
-        (["x"], "'title' must be"),
-        ([{"title": "A"}], "exactly one object"),
-        ([{"title": "A", "paragraphs": [{}, {}]}], "found 2 entries; join"),
-        ([{"title": "A", "paragraphs": [{"context": "x"}]}], "'qas' must be"),
+        ([document(question(is_impossible="no"))], "is_impossible: Input should be a valid boolean; found 'no'"),
+        ([document(question(answers=None))], "it has no 'answers'; give a list"),
+        ([document(question(answers=[{"text": LAW, "answer_start": "36"}]))], "valid integer; found '36'"),
+        ([document(question(answers=[{"text": LAW, "answer_start": True}]))], "valid integer; found True"),
+        ([document(question(answers=[{"answer_start": 3}]))], "qas.0.answers.0.text: Field required"),
+        ([document(question(answers=["x"]))], "qas.0.answers.0: Input should be a valid dictionary"),
+        (
+            [document(question(id=5))],
+            f"contract '{TITLE}', data.0.paragraphs.0.qas.0.id: Input should be a valid string",
+        ),
+        ([document("q")], "qas.0: Input should be a valid dictionary"),
+        (["x"], "data.0: Input should be a valid dictionary"),
+        ([{"title": "A"}], "paragraphs: Field required"),
+        ([{"title": "A", "paragraphs": document()["paragraphs"] * 2}], "paragraphs: must be one; join several"),
+        ([{"title": "A", "paragraphs": [{"context": "x"}]}], "qas: Field required"),
     ],
 )
 def test_each_fault_of_the_layout_has_its_message(tmp_path: Path, documents: list, told: str) -> None:
@@ -300,7 +303,7 @@ def test_no_json_value_raises_anything_but_input_error(value: object) -> None:
         {"data": [document(value)]},
     ):
         try:
-            contracts.parse_squad(json.dumps(candidate).encode(), "own.json")
+            contracts.parse_squad(json.dumps(candidate).encode(), "own.json", {})
         except InputError:
             pass
 

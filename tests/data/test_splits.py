@@ -100,11 +100,9 @@ def test_groups_take_texts_without_words_and_no_contracts() -> None:
     }
 
 
-def test_groups_refuse_repeated_titles_and_bad_settings() -> None:
+def test_groups_refuse_repeated_titles() -> None:
     with pytest.raises(InputError, match="more than once"):
         contract_groups([Contract("a", "x"), Contract("a", "y")])
-    with pytest.raises(InputError, match="containment 0"):
-        contract_groups([], containment=0)
 
 
 @settings(max_examples=40, deadline=None)

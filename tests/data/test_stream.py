@@ -113,15 +113,13 @@ def test_what_training_questions_were_written_on_before_is_never_held_out() -> N
     )
 
 
-@given(made, st.integers(1, 12), st.floats(0, 1), st.integers(0, 9), st.integers(0, 9))
-def test_replay_brings_back_only_what_was_learned_before_and_nothing_held_out(
-    pool, size, replay, reservoir, seed
-) -> None:
+@given(made, st.integers(1, 12), st.floats(0, 1), st.integers(0, 9))
+def test_replay_brings_back_only_what_was_learned_before_and_nothing_held_out(pool, size, replay, seed) -> None:
     parts = stream.cut_slices(pool, stream="by_type", size=size, seed=seed)
     held = {r["title"] for r in stream.hold_out_of_slices(pool, parts, contracts=2, seed=seed) if r["split"] == "slice"}
     seen: set[str] = set()
     for iteration in range(1, 2 * len(parts) + 1):
-        taken = stream.slice_portion(parts, held, iteration=iteration, replay=replay, reservoir=reservoir, seed=seed)
+        taken = stream.slice_portion(parts, held, iteration=iteration, replay=replay, seed=seed)
         assert set(taken.replayed) <= seen - set(taken.new) and not (set(taken.new) | set(taken.replayed)) & held
         assert taken.new == [t for t in parts[taken.number - 1] if t not in held]
         assert len(taken.replayed) <= int(replay * len(taken.new) + 0.5)
@@ -135,18 +133,13 @@ def test_no_replay_forgets_and_a_full_share_repeats_as_many_as_are_new() -> None
     assert len(stream.slice_portion(parts, (), iteration=3, replay=1, seed=1).replayed) == 8
 
 
-def test_a_reservoir_is_a_fair_sample_and_what_it_dropped_never_returns() -> None:
+def test_replay_is_a_fair_sample_of_all_earlier_contracts() -> None:
     parts = [[f"{part}{k}" for k in range(10)] for part in range(4)]
     counts: Counter[str] = Counter()
     for seed in range(400):
-        kept = {
-            i: set(stream.slice_portion(parts, (), iteration=i, replay=1, reservoir=5, seed=seed).replayed)
-            for i in (2, 3, 4)
-        }
-        assert all(len(k) == 5 for k in kept.values())
-        early = set(parts[0])
-        assert kept[4] & early <= kept[3] & early <= kept[2]
-        counts.update(title[0] for title in kept[4])
+        replayed = stream.slice_portion(parts, (), iteration=4, replay=0.5, seed=seed).replayed
+        assert len(replayed) == len(set(replayed)) == 5
+        counts.update(title[0] for title in replayed)
     # slices 0, 1 and 2 were seen: a third of 2,000 each, standard deviation about 21
     assert all(abs(counts[str(part)] - 2000 / 3) < 100 for part in range(3)), counts
 
@@ -166,7 +159,6 @@ def test_what_arrived_later_is_a_slice_of_its_own() -> None:
         lambda: stream.hold_out_of_slices([], [], contracts=-2, seed=1),
         lambda: stream.slice_portion([["a"]], (), iteration=0, replay=0, seed=1),
         lambda: stream.slice_portion([["a"]], (), iteration=1, replay=1.5, seed=1),
-        lambda: stream.slice_portion([["a"]], (), iteration=1, replay=0, reservoir=-1, seed=1),
     ],
 )
 def test_impossible_settings_are_refused(call) -> None:
@@ -201,7 +193,7 @@ def test_slice_rows_come_from_held_out_contracts_of_the_slices_so_far(tmp_path) 
 def test_an_iteration_takes_its_slice_and_asks_the_same_dev_and_test_questions_as_the_others(tmp_path) -> None:
     found = contracts.read_contracts(contracts.sample_path())
     sizes = {"dev_rows": 6, "test_rows": 8, "slice_rows": 4}
-    settings = {"size": 8, "hold_out": 2, "replay": 0.25, "reservoir": 0, "split_seed": 7, "seed": 7}
+    settings = {"size": 8, "hold_out": 2, "replay": 0.25, "seed": 7}
     parts, sets = [], []
     for number in (1, 2):
         iteration = runs.Iteration(tmp_path, number)

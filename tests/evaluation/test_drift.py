@@ -170,7 +170,6 @@ def test_equal_texts_show_no_drift(tmp_path):
     assert found["p"] == 1 and found["mmd2"] == 0
 
 
-@pytest.mark.parametrize("setting", ["per_contract", "permutations", "budget"])
-def test_settings_out_of_range_are_named(setting):
-    with pytest.raises(InputError, match=f"Invalid {setting} 0"):
-        drift.measure_drift(Vectors().encode, [], [], seed=7, **{setting: 0})
+def test_settings_out_of_range_are_named():
+    with pytest.raises(InputError, match="Invalid permutations 0"):
+        drift.measure_drift(Vectors().encode, [], [], seed=7, permutations=0)

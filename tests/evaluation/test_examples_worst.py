@@ -97,16 +97,11 @@ def test_right_answers_are_no_examples():
     assert pick(several(fine=3)) == [] and "No such answers" in str(shown(several(fine=3)))
 
 
-def test_kinds_can_be_chosen():
-    assert {e.fault for e in pick(several(refused=3, wrong=3), kinds=["wrong"])} == {"wrong"}
-
-
 @pytest.mark.parametrize(
     "settings, message",
     [
         ({"system": "dpo"}, "No rows of system 'dpo' on split 'test': choose from sft on test"),
         ({"split": "dev"}, "No rows of system 'sft' on split 'dev'"),
-        ({"kinds": ["odd"]}, "Invalid kind of fault 'odd': choose from missed"),
     ],
 )
 def test_what_is_not_there_is_named(settings, message):

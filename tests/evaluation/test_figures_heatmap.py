@@ -106,10 +106,6 @@ def test_cells_of_few_questions_or_one_contract_are_weak(size):
     assert any("fewer than 5 questions" in t for t in texts(weak)) and not any("fewer" in t for t in texts(strong))
 
 
-def test_number_that_counts_as_few_is_a_parameter():
-    assert {p.get_width() for p in cells(scores.heatmap_figure(table(n=4), few=3))} == {1.0}
-
-
 def test_cell_to_which_the_metric_does_not_apply_has_a_dash():
     part = table()
     part.loc[0, ["value", "n", "n_contracts"]] = np.nan, 0, 0

@@ -225,7 +225,7 @@ def test_collapse_ends_are_means_of_the_first_and_last_quarter():
     # each quarter's standard error is that of two values 1 apart: 0.5; together the root of 0.5
     assert found["chosen_change"] == pytest.approx(-6.0) and found["error"] == pytest.approx(math.sqrt(0.5))
     assert found["collapsed"] is False  # -6 is not below -5 by two errors
-    assert training.likelihood_changes(dpo(fall=8.0), threshold=4.0)["collapsed"] is True
+    assert training.likelihood_changes(dpo(fall=10.0))["collapsed"] is True  # -7.5, with an error of 0.88
 
 
 def test_difference_between_batches_alone_is_no_collapse():

@@ -69,20 +69,16 @@ def test_failures_are_not_stored_and_asked_again_past_dspys_own_cache(tmp_path):
 @pytest.mark.parametrize(
     "other",
     [
-        {"name": "another"},
-        {"see_passage": True},
-        {"temperature": 0.7},
-        {"lm": {"model": "local/other"}},
-        {"lm": {"max_tokens": 99}},
-        {"lm": {"seed": 3}},
+        {"model": "local/other"},
+        {"max_tokens": 99},
+        {"seed": 3},
     ],
 )
 def test_another_judge_model_setting_or_prompt_is_another_verdict(tmp_path, other):
     engine = Engine(lambda prompt: reply("correct"))
-    settings = dict(other)
-    lm = dspy.LM(**({"model": "local/judge", "engine": engine} | settings.pop("lm", {})))
+    lm = dspy.LM(**({"model": "local/judge", "engine": engine} | other))
     LMJudge(lm_of(engine), cache=tmp_path / "v.jsonl").rate([row("a")])
-    LMJudge(lm, cache=tmp_path / "v.jsonl", **settings).rate([row("a", passage="p")])
+    LMJudge(lm, cache=tmp_path / "v.jsonl").rate([row("a")])
     assert engine.calls == 2
     LMJudge(lm_of(engine), cache=tmp_path / "v.jsonl").rate([row("b"), row("a", golds=("else",))])
     assert engine.calls == 4

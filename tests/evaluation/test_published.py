@@ -167,11 +167,8 @@ def test_findings_say_what_the_data_hold(folder):
 
 def test_a_pair_without_row_verdicts_is_bounded_by_means_and_identical_answers(folder):
     found = results(folder)
-    told = published.published_findings(
-        published.read_published(folder), found.frame, found.table, found.deltas, pairs=[("good", "same")]
-    )
-    text = next(line for line in told if line.startswith("same against good"))
-    assert text.startswith("same against good: not larger than the noise. There are no row verdicts of same")
+    text = published.pair_finding(published.read_published(folder), found.frame, found.deltas, "good", "same", 0.95)
+    assert text.startswith("same against good: not larger than the noise. Not both have row verdicts, so no paired")
     assert (
         "20 of 20 answers are the same text" in text and "0 of 20 questions net: McNemar's exact p is 1 however" in text
     )
@@ -179,16 +176,12 @@ def test_a_pair_without_row_verdicts_is_bounded_by_means_and_identical_answers(f
 
 def test_a_pair_with_row_verdicts_is_tested(folder):
     found = results(folder)
-    told = published.published_findings(
-        published.read_published(folder), found.frame, found.table, found.deltas, pairs=[("good", "bad")]
-    )
-    text = next(line for line in told if line.startswith("bad against good"))
+    seen = published.read_published(folder)
+    text = published.pair_finding(seen, found.frame, found.deltas, "good", "bad", 0.95)
     assert text.startswith("bad against good: larger than the noise. By the published 0-to-1 verdicts -0.630 [")
     assert "true/false" not in text
-    with pytest.raises(InputError, match="No system 'nobody'"):
-        published.published_findings(
-            published.read_published(folder), found.frame, found.table, found.deltas, pairs=[("good", "nobody")]
-        )
+    back = published.pair_finding(seen, found.frame, found.deltas, "bad", "good", 0.95)
+    assert back.startswith("good against bad: larger than the noise. By the published 0-to-1 verdicts +0.630 [")
 
 
 @pytest.mark.parametrize("more, fewer, p", [(0, 0, 1.0), (1, 0, 1.0), (7, 0, 2 / 128), (5, 5, 1.0), (8, 1, 20 / 512)])

@@ -14,7 +14,7 @@ from cuadft.evaluation.verdicts import has_failed, verdict_row, verdict_table
 
 FAST = {"n_resamples": 200, "log": lambda line: None}
 FILES = {"rows.csv", "scoreboard.csv", "deltas.csv", "benchmark.png", "report.md"}
-CALIBRATION = {"calibration.json", "calibration.md", "calibration.png"}
+CALIBRATION = {"calibration.json", "calibration.md"}
 PUBLISHED = {"published.csv", "published_deltas.csv", "published.png"}
 
 

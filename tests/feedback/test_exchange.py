@@ -9,10 +9,10 @@ from small import ROWS, TEXTS
 
 from cuadft.core import files
 from cuadft.core.errors import InputError
-from cuadft.core.files import TableRow
-from cuadft.feedback import exchange, formats, records
-from cuadft.feedback.records import RowRefused, pair_key
+from cuadft.feedback import exchange, formats
+from cuadft.feedback.records import pair_key
 from cuadft.feedback.store import Store
+from cuadft.feedback.training_questions import RowRefused
 
 TRAIN, OTHER, DEV, TEST = TEXTS
 SPLITS = {TRAIN: "train", OTHER: "train", DEV: "dev", TEST: "test"}
@@ -186,7 +186,7 @@ def test_values_of_any_type_make_votes_or_a_reason(value, name):
         else {"prompt": LAW, "completion": "a", "label": True}
     )
     try:
-        for vote in formats.trl_votes(TableRow("row 1", row | {name: value})):
+        for vote in formats.trl_votes(row | {name: value}):
             assert isinstance(vote["answer_a"], str) and vote["answer_a"].strip()
     except RowRefused as error:
         assert str(error)
@@ -241,24 +241,10 @@ def test_tie_comment_and_correction_beside_the_comparison_are_read(run):
 
 
 @pytest.mark.parametrize("name", ["min.json", "min.csv"])
-@pytest.mark.parametrize("selected", ["right", {"selected": "right"}, [{"selected": "right"}]])
-def test_flat_exports_are_read(run, name, selected):
-    if name.endswith("csv") and not isinstance(selected, str):
-        selected = json.dumps(selected)
-    row = {
-        "id": 556,
-        "annotator": 4,
-        "annotation_id": 7,
-        "lead_time": 6.7,
-        "contract": TRAIN,
-        "question": LAW,
-        "pw": selected,
-        "response_a": "Ohio",
-        "response_b": "Texas",
-    }
-    done = imported(run, [row, row | {"pw": "", "annotation_id": 8}], name)
-    assert (done.format, done.stored, len(done.left_out)) == ("labelstudio", 1, 1)
-    assert preferred(run) == {("4", LAW_ID, "Texas", "Ohio")}
+def test_flat_exports_are_refused_with_what_to_do(run, name):
+    row = {"id": 556, "annotator": 4, "annotation_id": 7, "lead_time": 6.7, "contract": TRAIN, "question": LAW}
+    with pytest.raises(InputError, match="its JSON_MIN and CSV exports are not read.*Its columns: 'id', 'annotator'"):
+        imported(run, [row | {"pw": "right", "response_a": "Ohio", "response_b": "Texas"}], name)
 
 
 @pytest.mark.parametrize(
@@ -275,11 +261,9 @@ def test_flat_exports_are_read(run, name, selected):
         {"question": LAW, "party_a": "Acme", "party_b": "Binder", "response_a": "Ohio", "response_b": "Texas"},
     ],
 )
-@pytest.mark.parametrize("name", ["p.json", "min.json"])
-def test_question_and_answers_are_found_under_the_names_that_templates_give(run, data, name):
-    flat = {"annotator": 1, "annotation_id": 7, "lead_time": 1.0, "pw": {"selected": "right"}} | data
-    rows = {"p.json": {"data": data, "annotations": [annotation("right")]}, "min.json": flat}
-    assert imported(run, [rows[name]], name, contract=TRAIN).left_out == []
+def test_question_and_answers_are_found_under_the_names_that_templates_give(run, data):
+    task = {"data": data, "annotations": [annotation("right")]}
+    assert imported(run, [task], "p.json", contract=TRAIN).left_out == []
     assert preferred(run) == {("1", LAW_ID, "Texas", "Ohio")}
 
 
@@ -289,24 +273,12 @@ def test_a_prompt_that_quotes_a_held_out_contract_refuses_its_task(run):
     assert [one.held_out for one in done.left_out] == [True]
 
 
-@pytest.mark.parametrize("edited", ["Ohio,\nnot Texas", {"text": ["Ohio,", "not Texas"]}, ["Ohio,", "not Texas"]])
-@pytest.mark.parametrize("name", ["min.json", "min.csv"])
-def test_a_correction_of_several_lines_is_read_from_flat_exports(run, edited, name):
-    if name == "min.csv" and not isinstance(edited, str):
-        edited = json.dumps(edited)
-    row = {
-        "id": 5,
-        "annotator": 4,
-        "annotation_id": 7,
-        "lead_time": 6.7,
-        "contract": TRAIN,
-        "question": LAW,
-        "pw": "left",
-        "text1": "Ohio",
-        "text2": "Texas",
-        "edited": edited,
-    }
-    imported(run, [row], name)
+def test_a_correction_of_several_lines_is_read(run):
+    said = [
+        *annotation()["result"],
+        {"from_name": "edited", "to_name": "text1", "type": "textarea", "value": {"text": ["Ohio,", "not Texas"]}},
+    ]
+    imported(run, [task(annotation(result=said))], "p.json")
     assert stored(run)[0]["edited"] == "Ohio,\nnot Texas"
 
 
@@ -577,7 +549,7 @@ def test_no_csv_cell_begins_a_formula(run, text):
 
 @given(st.text(max_size=6, alphabet=st.sampled_from("'=+-@ \t\r\nab＝")))
 def test_quoted_cells_read_back_as_they_were(text):
-    assert records.unquote_formula(records.quote_formula(text)) == text
+    assert formats.unquote_formula(formats.quote_formula(text)) == text
 
 
 def test_corrections_are_preferred_to_each_wrong_answer_and_ties_give_no_pair(run):
@@ -764,4 +736,4 @@ def test_a_row_with_any_value_is_stored_or_left_out_but_stops_nothing(data, kind
 
 def test_formats_are_told_apart():
     for kind, row in WHOLE.items():
-        assert formats.detect_format([TableRow("row 1", row)], list(row)) == kind
+        assert formats.detect_format(list(row)) == kind

@@ -111,7 +111,7 @@ def test_the_floor_holds_where_no_ceiling_does(first, share):
     made = decide(rows, first, **loose)
     assert found(made, "improvement")["passed"] and made["promoted"]["system"] == "rag"
     assert made["decided_by"] == "constants" and "top_passage: +0.000" in made["reason"]
-    assert "better than each of the systems without a model" in gate.decision_paragraph(made)
+    assert "decided by systems without a model" in gate.decision_paragraph(made)
     without = rows[~rows["system"].isin(CONSTANTS)]
     assert decide(without, first, **loose)["promoted"]["system"] == "sft"  # so it is the floor that stops it
 
@@ -220,11 +220,13 @@ def test_a_decision_of_an_older_version_is_still_shown(first):
         kept = [record for record in one["clauses"] if record["clause"] not in ("constants", "false_refusals")]
         one["clauses"] = [{key: value for key, value in record.items() if key != "by"} for record in kept]
     assert len(gate.decision_table(made)) == len(criteria.CRITERIA) - 2
-    assert "**Promoted: sft**" in gate.decision_paragraph(made) and gate.decision_reason(made).startswith("promoted")
+    assert "**Promoted: sft**, decided by" in gate.decision_paragraph(made) and gate.decision_reason(made).startswith(
+        "promoted"
+    )
     answers = next(record for record in made["candidates"][0]["clauses"] if record["clause"] == "false_answers")
     answers.update(passed=False, value=0.6, limit=0.5, detail="")
     kept = made | {"action": "kept", "decided_by": "false_answers"}
-    assert "Its false answers are 0.6, above the ceiling of 0.5." in gate.decision_paragraph(kept)
+    assert "Its figure for false answers: 0.6, limit 0.5." in gate.decision_paragraph(kept)
 
 
 # --- ceilings by the upper end of the interval
@@ -251,7 +253,7 @@ def test_the_upper_end_not_the_mean_must_keep_the_ceiling(first, name, where_abs
     assert made["promoted"]["system"] == "rag" and made["decided_by"] == name
     label, end = name.replace("_", " "), f"{record['high']:.3f}"
     said = f"the upper end of its interval, {end}, is above the ceiling of {between:g}"
-    assert said in made["reason"] and f"Its {label} are" in gate.decision_paragraph(made)
+    assert said in made["reason"] and f"decided by {label}" in gate.decision_paragraph(made)
     assert said in gate.decision_paragraph(made) and found(made, name)["high"] == record["high"]
     assert decide(rows, first, **{name: record["high"]})["promoted"]["system"] == "sft"
 

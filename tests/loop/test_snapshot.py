@@ -1,6 +1,7 @@
 """Properties of what trackers are shown: the run's own numbers, nothing secret, nobody's paths."""
 
 import math
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -8,7 +9,6 @@ from hypothesis import strategies as st
 from tracked import BASE, board, decide, place
 
 from cuadft.core import files, runs
-from cuadft.core.errors import InputError
 from cuadft.loop import snapshot
 
 NAMES = st.text("abcdefgh_.-0123456789", min_size=1, max_size=8).filter(lambda name: set(name) - {"."})
@@ -63,9 +63,9 @@ def test_scores_are_the_boards_without_what_is_unknown(tmp_path):
     rows = board(rag=0.2, sft=0.5)
     rows.loc[1, ["low", "high"]] = math.nan
     one = decide(tmp_path / "run", 1, {"rag": 0.2}, promoted=place(1))
-    made = {"incumbent": "rag", "promoted": place(1)}
-    shown = snapshot.take_snapshot(one, parameters={}, board=rows, figures=[one.path("missing.png")], decision=made)
-    assert shown.scores()["test", "f1", "sft"] == {"value": 0.5, "n": 50.0} and shown.figures == ()
+    shown = replace(snapshot.read_snapshot(one), board=rows)
+    assert shown.scores()["test", "f1", "sft"] == {"value": 0.5, "n": 50.0}
+    assert shown.flat_scores("/")["test/f1/sft.n"] == 50 and "test/f1/sft.low" not in shown.flat_scores("/")
     assert shown.scores()["test", "f1", "champion"] == {"value": 0.5, "n": 50.0}  # sft was promoted
 
 
@@ -110,7 +110,6 @@ def test_run_folders_of_one_name_are_told_apart(tmp_path):
     assert snapshot.read_snapshot(one).key != snapshot.read_snapshot(other).key
 
 
-def test_an_iteration_without_scoreboard_is_named(tmp_path):
-    with pytest.raises(InputError, match="finish iteration 1"):
-        snapshot.read_snapshot(runs.Iteration(tmp_path, 1))
+def test_an_iteration_without_decision_or_scoreboard_is_not_shown(tmp_path):
+    decide(tmp_path, 1, {"rag": 0.2}).path("scoreboard.csv").unlink()
     assert snapshot.finished_snapshots(tmp_path) == []

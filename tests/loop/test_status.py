@@ -1,4 +1,4 @@
-"""The headline of a run's status: quotes with detection beside them, or what an older scoreboard holds."""
+"""The headline of a run's status: quotes with detection beside them."""
 
 import pytest
 
@@ -39,12 +39,9 @@ def test_each_system_of_test_has_its_quotes_and_detection(run):
     assert sft.split() == ["sft", "not", "measured", "detection_f1", "not", "measured"]
 
 
-def test_an_older_scoreboard_is_shown_by_the_score_it_has_and_says_so(run):
-    old = "system,split,metric,value,low,high,n\nrag,test,f1,0.4,0.25,0.5,2\nsft,test,f1,zz,,,2\n"
-    files.write_text(run.path("scoreboard.csv"), old)
-    text = status.run_status(run.run)
-    assert "f1 on test (interval): an older scoreboard, without quote_f1" in text
-    assert "0.400 [0.250, 0.500]  n=2" in text and "unreadable" in text
+def test_a_score_that_is_no_number_is_called_unreadable(run):
+    files.write_text(run.path("scoreboard.csv"), "system,split,metric,value,low,high,n\nsft,test,quote_f1,zz,,,2\n")
+    assert "unreadable  n=2" in status.run_status(run.run)
 
 
 def test_a_board_without_test_rows_has_no_headline(run):

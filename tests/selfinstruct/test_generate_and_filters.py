@@ -9,7 +9,7 @@ import pytest
 from dspy.utils import DummyLM
 from hypothesis import given
 from hypothesis import strategies as st
-from rouge_score.rouge_scorer import RougeScorer
+from torchmetrics.functional.text import rouge_score
 
 from cuadft.core.errors import InputError
 from cuadft.data.passages import Passage
@@ -211,8 +211,8 @@ def test_ask_seeds_are_passages_without_a_gold_span_and_seeds_are_answerable_cua
 def test_absent_seeds_carry_the_passages_nearest_to_the_new_question_and_styles_take_turns():
     rows = [SEED] + [SEED | {"id": f"T__{c}", "category": c, "answers": [], "is_impossible": True} for c in "ab"]
     with scripted({"questions": '["whose laws govern Ohio"]'}, {"questions": '["Who meets to review the marketing?"]'}):
-        made = write_questions(rows, PASSAGES, rephrase=0, ask=0, absent=2, seed=7, styles=("keyword", "user"))
-    assert [c["style"] for c in made] == ["keyword", "user"]
+        made = write_questions(rows, PASSAGES, rephrase=0, ask=0, absent=2, seed=7)
+    assert [c["style"] for c in made] == ["user", "keyword"]
     assert [(c["kind"], c["expect"], c["answers"]) for c in made] == [("absent", "refusal", [])] * 2
     assert made[0]["passage"].startswith(PASSAGES["T"][1].text) and made[1]["passage"].startswith(PASSAGES["T"][0].text)
 
@@ -224,9 +224,7 @@ def test_over_the_rounds_a_category_is_asked_for_in_every_style():
     assert {(c["category"], c["style"]) for c in made} == {(c, s) for c in "abc" for s in ("user", "keyword", "lawyer")}
 
 
-def test_an_unknown_style_and_passages_of_a_held_out_contract_are_refused():
-    with pytest.raises(InputError, match="'poet'"):
-        write_questions([SEED], PASSAGES, rephrase=1, ask=0, seed=7, styles=("poet",))
+def test_passages_of_a_held_out_contract_are_refused():
     with pytest.raises(InputError, match="Passages of the held-out contract 'X'"):
         write_questions([SEED], PASSAGES | {"X": []}, rephrase=1, ask=0, seed=7, held_out={"X"})
 
@@ -442,12 +440,12 @@ def test_an_answer_that_is_no_quotation_makes_a_new_question_unanswerable(answer
 
 def test_every_candidate_is_counted_once():
     accepted, rejected = run_filter([candidate(q) for q in ("", SEED["question"], GOOD, "Which law?")], LAW)
-    table = reason_counts(accepted, rejected)
+    table = reason_counts(accepted, rejected).to_dict("records")
     assert [r["outcome"] for r in table] == ["accepted", *REASONS]
     assert {r["outcome"]: r["n"] for r in table if r["n"]} == {"accepted": 1, "format": 2, "duplicate": 1}
     assert sum(r["share"] for r in table) == pytest.approx(1)
-    assert reason_counts([], [])[0] == {"outcome": "accepted", "n": 0, "share": 0.0}
-    assert sum(r["rejected"] for r in steps_table(accepted, rejected)) == 3
+    assert reason_counts([], []).to_dict("records")[0] == {"outcome": "accepted", "n": 0, "share": 0.0}
+    assert steps_table(accepted, rejected)["rejected"].sum() == 3
 
 
 # ROUGE-L
@@ -457,8 +455,8 @@ SENTENCES = st.lists(st.sampled_from("a b c d law".split()), max_size=12).map(" 
 
 @given(SENTENCES, SENTENCES)
 def test_rouge_l_equals_the_reference_implementation(a, b):
-    expected = RougeScorer(["rougeL"]).score(a, b)["rougeL"].fmeasure
-    assert rouge_l(rouge_tokens(a), rouge_tokens(b)) == pytest.approx(expected)
+    expected = rouge_score(a, b, rouge_keys="rougeL")["rougeL_fmeasure"].item()
+    assert rouge_l(rouge_tokens(a), rouge_tokens(b)) == pytest.approx(expected, abs=1e-6)  # it counts in float32
 
 
 @given(st.lists(SENTENCES, max_size=8), SENTENCES, st.sampled_from([0.3, 0.5, 0.7, 1.0]))

@@ -23,6 +23,12 @@ CONTRACTS = [
         OPENING.format(day=n + 1, one=one, two=two) + text,
         "Supply",
         one.lower(),
+        (
+            {
+                "category": "Parties",
+                "answers": [{"text": f"{one} Corp."}, {"text": "Supplier"}, {"text": f"{two} Inc."}],
+            },
+        ),
     )
     for n, ((one, two), text) in enumerate(zip(PARTIES, TEXTS.values()))
 ]

@@ -183,7 +183,8 @@ def test_the_sample_contracts_can_be_paraphrased():
     assert len(paraphrases(rows, per_row=2, seed=0, part="held_out")) == 2 * len(rows)
 
 
-@pytest.mark.parametrize("change", [{"per_row": 0}, {"styles": ()}, {"styles": ("rude",)}])
-def test_paraphrasing_refuses_what_it_cannot_do(change):
-    with pytest.raises(InputError, match="user, keyword, lawyer"):
-        paraphrases(ROWS, **{"per_row": 1, "seed": 0} | change)
+def test_paraphrasing_refuses_what_it_cannot_do():
+    with pytest.raises(InputError, match="Invalid per_row 0: give 1 or more"):
+        paraphrases(ROWS, per_row=0, seed=0)
+    with pytest.raises(InputError, match="train, held_out"):
+        paraphrases(ROWS, per_row=1, seed=0, part="dev")

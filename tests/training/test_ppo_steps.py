@@ -1,6 +1,6 @@
 """Properties of the training loop: an interrupted training ends as an unbroken one would, whatever was lost."""
 
-import shutil
+import re
 
 import pytest
 import torch
@@ -20,7 +20,7 @@ class Descent(Stepwise):
             {"weight": self.weight},
             torch.optim.Adam([self.weight], lr=0.1),
             steps=steps,
-            output_dir=folder,
+            folder=folder,
             save_steps=save_steps,
             identity=[identity],
         )
@@ -37,7 +37,20 @@ class Descent(Stepwise):
 
 
 def names(folder):
-    return sorted(p.name for p in folder.iterdir())
+    """Return the names of the files in a folder; a saved state's without the hash of its content."""
+    return sorted(re.sub("-[0-9a-f]{64}", "", path.name) for path in folder.iterdir())
+
+
+def state(folder, number):
+    """Return a saved state's file."""
+    (found,) = folder.glob(f"state-{number:08d}-*")
+    return found
+
+
+def flipped(content):
+    """Return bytes with one bit changed in the middle."""
+    middle = len(content) // 2
+    return content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :]
 
 
 def test_an_interrupted_training_ends_equal_to_an_unbroken_one(tmp_path):
@@ -55,43 +68,44 @@ def test_a_finished_training_is_not_repeated_and_two_states_are_kept(tmp_path):
     log = Descent(tmp_path).train()
     again = Descent(tmp_path)
     assert again.train() == log and again.done == []
-    assert names(tmp_path) == ["state-00000004", "state-00000006"]
+    assert names(tmp_path) == ["state-00000004.safetensors", "state-00000006.safetensors"]
 
 
 @pytest.mark.parametrize(
     "damage",
     [
-        lambda state: (state / "tensors.safetensors").write_bytes((state / "tensors.safetensors").read_bytes()[:-5]),
-        lambda state: (state / "tensors.safetensors").unlink(),
-        lambda state: (state / "state.json").write_text('{"key": '),
-        lambda state: (state / "state.json").unlink(),
-        lambda state: (state / "state.json").write_text("{}"),
-        lambda state: shutil.rmtree(state),
+        lambda state: state.write_bytes(state.read_bytes()[:-5]),
+        lambda state: state.write_bytes(state.read_bytes()[:100]),
+        lambda state: state.write_bytes(b""),
+        lambda state: state.write_text("{}"),
+        lambda state: state.write_bytes(state.read_bytes().replace(b"loss", b"lost")),
+        lambda state: state.write_bytes(flipped(state.read_bytes())),
+        lambda state: state.unlink(),
     ],
 )
 def test_a_damaged_state_is_passed_over(damage, tmp_path):
     log = Descent(tmp_path).train()
-    damage(tmp_path / "state-00000006")
+    damage(state(tmp_path, 6))
     again = Descent(tmp_path)
     assert again.train() == log and again.done == [4, 5]
-    assert names(tmp_path) == ["state-00000004", "state-00000006"]
+    assert names(tmp_path) == ["state-00000004.safetensors", "state-00000006.safetensors"]
 
 
 def test_a_kill_while_writing_leaves_the_states_before(tmp_path, monkeypatch):
     log = Descent(tmp_path / "whole").train()
     from cuadft.training import ppo
 
-    def killed(path, value):
+    def killed(path, content):
         raise KeyboardInterrupt
 
-    Descent(tmp_path / "cut", steps=6).train(tmp_path / "nothing")
-    shutil.rmtree(tmp_path / "cut" / "state-00000006")
+    Descent(tmp_path / "cut").train()
+    state(tmp_path / "cut", 6).unlink()
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(ppo, "write_json", killed)
+        patch.setattr(ppo, "write_bytes", killed)
         Descent(tmp_path / "cut").train()
-    assert names(tmp_path / "cut") == [".state-new", "state-00000004"]
+    assert names(tmp_path / "cut") == ["state-00000004.safetensors"]
     assert Descent(tmp_path / "cut").train() == log
-    assert names(tmp_path / "cut") == ["state-00000004", "state-00000006"]
+    assert names(tmp_path / "cut") == ["state-00000004.safetensors", "state-00000006.safetensors"]
 
 
 @pytest.mark.parametrize("other", [{"identity": "b"}, {"steps": 7}])
@@ -109,9 +123,7 @@ def test_other_start_weights_are_another_training(tmp_path):
         def __init__(self, folder):
             super().__init__(folder)
             self.weight.data += 1
-            Stepwise.__init__(
-                self, self.trained, self.optimizer, steps=6, output_dir=folder, save_steps=2, identity=["a"]
-            )
+            Stepwise.__init__(self, self.trained, self.optimizer, steps=6, folder=folder, save_steps=2, identity=["a"])
 
     Descent(tmp_path).train()
     with pytest.raises(InputError, match="start weights"):

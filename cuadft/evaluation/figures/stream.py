@@ -21,133 +21,87 @@ from matplotlib.patches import Rectangle
 from cuadft.core.runs import CONSTANTS
 from cuadft.evaluation import forgetting
 from cuadft.evaluation.excerpts import shorten
-from cuadft.evaluation.figures.style import (
-    GREY,
-    SYSTEM_STYLE,
-    VERMILION,
-    WEAK_CELL_WIDTH,
-    Figure,
-    empty_figure,
-    foot_note,
-    interval_basis,
-    legend_above,
-    metric_label,
-    plain_axes,
-    system_styles,
-    text_colour,
-    value_colours,
-    weak_cells,
-)
+from cuadft.evaluation.figures import style
 from cuadft.evaluation.forgetting import BASE, CHAMPION, INCUMBENT
 from cuadft.evaluation.metrics import METRICS
 
 DRAWN_SYSTEMS = (CHAMPION, "sft", BASE, *CONSTANTS)  # what `iterations_figure` shows unless told otherwise
 NAME_LENGTH = 14  # most characters of a system's name in a label
 KEPT = "kept"
-FRAME_COLOUR = VERMILION  # of the slice just trained on: told apart from every colour of the map
+FRAME_COLOUR = style.VERMILION  # of the slice just trained on: told apart from every colour of the map
 
 
-def slices_figure(history: pd.DataFrame, who: str = CHAMPION, *, few: int = 5) -> Figure:
+def slices_figure(history: pd.DataFrame, who: str = CHAMPION) -> style.Figure:
     """Return the heat map of every iteration's mean score on every slice: value and number of questions in each cell.
 
     history: from `collect_stream_scores`. who: "champion" or a system, as in `slice_matrix`. The slice just trained on
     is framed; the cell above it, in italics, is what the incumbent scored there before. The first row is the base
-    model. few: a cell of fewer questions, or of one contract, is weak, with only its edge coloured. The colours reach
-    from the lowest to the highest tenth that occurs. Raises InputError on a system that never answered.
+    model. A cell of fewer than `FEW` questions, or of one contract, is weak, with only its edge coloured. The colours
+    reach from the lowest to the highest tenth that occurs. Raises InputError on a system that never answered.
     """
     cells = forgetting.slice_matrix(history, who)
-    cells = cells[cells["n"] > 0]
+    cells = cells[cells["n"] > 0].assign(weak=style.weak_cells)
     numbers, slices = sorted(cells["iteration"].unique()), sorted(cells["slice"].unique())
-    figure = Figure(max(5.0, 2.5 + 0.66 * len(slices)), 1.7 + 0.32 * max(3, len(numbers)))
+    figure = style.Figure(max(5.0, 2.5 + 0.66 * len(slices)), 1.7 + 0.32 * max(3, len(numbers)))
     if not len(cells):
-        return empty_figure(figure)
+        return style.empty_figure(figure)
     axes, metric = figure.subplots(), history["metric"].iloc[0]
     colours = _tenths_colours(cells["value"], higher_is_better=METRICS[metric][1])
-    weak = weak_cells(cells, few)
-    for cell in cells.assign(weak=weak).itertuples():
-        _draw_cell(axes, cell, numbers.index(cell.iteration), slices.index(cell.slice), colours)
+    frame = {"fill": False, "edgecolor": FRAME_COLOUR, "linewidth": 1.8}
+    for cell in cells.itertuples():
+        x, y, before = slices.index(cell.slice), numbers.index(cell.iteration), cell.when == "before"
+        style.heat_cell(axes, x, y, cell, colours, italic=before)
+        if not before and cell.iteration == cell.slice:
+            axes.add_patch(Rectangle((x - 0.46, y - 0.44), 0.92, 0.88, **frame))
     contracts = cells.groupby("slice")["n_contracts"].max()
     axes.set_xticks(range(len(slices)), [f"{n}\n({contracts[n]})" for n in slices])
     axes.set_yticks(range(len(numbers)), [_iteration_label(n, cells[cells["iteration"] == n], who) for n in numbers])
-    axes.set(
-        xlim=(-0.5, len(slices) - 0.5),
-        ylim=(len(numbers) - 0.5, -0.5),
-        xlabel="Slice (held-out contracts)",
-        ylabel="After iteration",
-    )
-    figure.suptitle(f"{who}: {metric_label(metric)}", fontsize=9)
-    figure.colorbar(colours, ax=axes, aspect=20, pad=0.02).ax.tick_params(labelsize=7)
-    plain_axes(axes)
-    axes.tick_params(length=0)
+    axes.set(xlabel="Slice (held-out contracts)", ylabel="After iteration")
+    figure.suptitle(f"{who}: {style.metric_label(metric)}", fontsize=9)
     note = "Framed: the slice just trained on; italics: the incumbent before. Small: questions."
-    if any(weak):
-        note += f" Coloured edge: fewer than {few} questions, or one contract."
-    foot_note(figure, note)
+    style.finish_heatmap(figure, axes, colours, cells, note)
     return figure
 
 
-def iterations_figure(
-    history: pd.DataFrame,
-    systems: Sequence[str] = (),
-    *,
-    n_resamples: int = 2000,
-    seed: int = 7,
-    confidence: float = 0.95,
-) -> Figure:
+def iterations_figure(history: pd.DataFrame, systems: Sequence[str] = (), **resampling: Any) -> style.Figure:
     """Return the score on the frozen test set over iterations, with intervals over contracts.
 
     history: from `collect_stream_scores`. systems: names or "champion"; if empty, champion, sft, rag and the systems
     without a model, where they answered. A solid mark of the champion, with the name of its system above, is a
-    promotion; a hollow mark means that the champion was kept. Raises InputError on a system that never answered.
+    promotion; a hollow mark means that the champion was kept. resampling: as in `forgetting.scores_on_test_set`.
+    Raises InputError on a system that never answered.
     """
     known = {*history["system"], *([CHAMPION] if history["champion"].any() else [])}
     names = list(systems) or [name for name in DRAWN_SYSTEMS if name in known]
-    settings = {"n_resamples": n_resamples, "seed": seed, "confidence": confidence}
-    tables = {name: forgetting.scores_on_test_set(history, name, **settings) for name in names}
+    tables = {name: forgetting.scores_on_test_set(history, name, **resampling) for name in names}
     drawn = pd.concat(tables.values()).dropna(subset="value") if tables else pd.DataFrame()
-    figure = Figure(max(5.0, 2.4 + 0.45 * history["iteration"].nunique()), 3.4)
+    figure = style.Figure(max(5.0, 2.4 + 0.45 * history["iteration"].nunique()), 3.4)
     if not len(drawn):
-        return empty_figure(figure)
-    axes, look = figure.subplots(), system_styles(names) | {CHAMPION: SYSTEM_STYLE[INCUMBENT]}
+        return style.empty_figure(figure)
+    axes, look = figure.subplots(), style.system_styles(names) | {CHAMPION: style.SYSTEM_STYLE[INCUMBENT]}
     for n, name in enumerate(names):
         _draw_course(axes, tables[name], name, 0.07 * (n - (len(names) - 1) / 2), look[name])
     if CHAMPION in tables:
         _mark_promotions(axes, tables[CHAMPION])
     axes.set(
-        xlabel=f"Iteration\n{interval_basis(drawn, confidence)}, test set",
-        ylabel=metric_label(history["metric"].iloc[0]),
+        xlabel=f"Iteration\n{style.interval_basis(drawn, resampling.get('confidence', 0.95))}, test set",
+        ylabel=style.metric_label(history["metric"].iloc[0]),
     )
     first, last = drawn["iteration"].min(), drawn["iteration"].max()
     axes.set_xlim(first - 0.4, last + 0.4)
     axes.set_xticks(range(first, last + 1, math.ceil((last - first + 1) / 20)))
     axes.grid(axis="y", color="0.9", linewidth=0.8)
-    plain_axes(axes)
-    legend_above(figure, axes, columns=4)
+    style.plain_axes(axes)
+    style.legend_above(figure, axes, columns=4)
     if CHAMPION in tables:
-        foot_note(figure, "Solid mark of the champion: promoted in this iteration (name above); hollow: kept.")
+        style.foot_note(figure, "Solid mark of the champion: promoted in this iteration (name above); hollow: kept.")
     return figure
 
 
 def _tenths_colours(values: pd.Series, *, higher_is_better: bool) -> ScalarMappable:
     """Return the map from value to colour over the tenths that occur, bright where it is better."""
     low, high = math.floor(values.min() * 10 + 1e-9) / 10, math.ceil(values.max() * 10 - 1e-9) / 10
-    return value_colours(low, max(high, low + 0.1), higher_is_better=higher_is_better)
-
-
-def _draw_cell(axes: Axes, cell: Any, y: int, x: int, colours: ScalarMappable) -> None:
-    colour, before = colours.to_rgba(cell.value), cell.when == "before"
-    width = WEAK_CELL_WIDTH if cell.weak else 1.0
-    axes.add_patch(Rectangle((x - 0.5, y - 0.5), width, 1, facecolor=colour, edgecolor="white", linewidth=0.8))
-    if not before and cell.iteration == cell.slice:
-        axes.add_patch(Rectangle((x - 0.46, y - 0.44), 0.92, 0.88, fill=False, edgecolor=FRAME_COLOUR, linewidth=1.8))
-    look = {
-        "va": "center",
-        "style": "italic" if before else "normal",
-        "color": "0.4" if cell.weak else text_colour(colour),
-    }
-    beside = {"xy": (x, y), "textcoords": "offset points"} | look
-    axes.annotate(f"{cell.value:.2f}", xytext=(0, 0), ha="right", fontsize=7.5, **beside)
-    axes.annotate(str(cell.n), xytext=(3, 0), ha="left", fontsize=6, **beside)
+    return style.value_colours(low, max(high, low + 0.1), higher_is_better=higher_is_better)
 
 
 def _iteration_label(number: int, rows: pd.DataFrame, who: str) -> str:
@@ -164,15 +118,15 @@ def _outcome(number: int, system: str) -> str:
     return KEPT if system == (BASE if number == 1 else INCUMBENT) else shorten(system, NAME_LENGTH)
 
 
-def _draw_course(axes: Axes, table: pd.DataFrame, name: str, shift: float, style: dict[str, str]) -> None:
+def _draw_course(axes: Axes, table: pd.DataFrame, name: str, shift: float, look: dict[str, str]) -> None:
     x, label = table["iteration"] + shift, shorten(name, 24)
-    axes.vlines(x, table["low"], table["high"], color=style["color"], linewidth=1.1)
+    axes.vlines(x, table["low"], table["high"], color=look["color"], linewidth=1.1)
     if name != CHAMPION:
-        axes.plot(x, table["value"], label=label, markersize=5, **style)
+        axes.plot(x, table["value"], label=label, markersize=5, **look)
         return
-    axes.plot(x, table["value"], label=label, markersize=7, markerfacecolor="white", zorder=3, **style)
+    axes.plot(x, table["value"], label=label, markersize=7, markerfacecolor="white", zorder=3, **look)
     promoted = [_outcome(row.iteration, row.system) != KEPT for row in table.itertuples()]
-    axes.plot(x[promoted], table["value"][promoted], markersize=7, zorder=4, **style | {"linestyle": "none"})
+    axes.plot(x[promoted], table["value"][promoted], markersize=7, zorder=4, **look | {"linestyle": "none"})
 
 
 def _mark_promotions(axes: Axes, table: pd.DataFrame) -> None:
@@ -180,7 +134,7 @@ def _mark_promotions(axes: Axes, table: pd.DataFrame) -> None:
     for row in table.itertuples():
         outcome = _outcome(row.iteration, row.system)
         if outcome != KEPT:
-            axes.axvline(row.iteration, color=GREY, linewidth=0.8, linestyle=":", zorder=0)
+            axes.axvline(row.iteration, color=style.GREY, linewidth=0.8, linestyle=":", zorder=0)
         above = {"xycoords": ("data", "axes fraction"), "xytext": (0, 4), "textcoords": "offset points"} | turned
         color = "0.45" if outcome == KEPT else "black"
         axes.annotate(outcome, (row.iteration, 1.0), fontsize=7, color=color, **above)

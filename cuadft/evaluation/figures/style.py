@@ -22,6 +22,7 @@ from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure as _Figure
+from matplotlib.patches import Rectangle
 from matplotlib.text import Text
 
 from cuadft.core.errors import InputError
@@ -57,6 +58,7 @@ SPARE_STYLES = [  # for systems with other names
 RESAMPLED = {"contract": "contracts", "question": "questions, not contracts"}  # unit of the bootstrap -> its name
 HEATMAP_COLOURS = "cividis"  # even steps in lightness: it prints in grey too; Nunez et al. (2018), PLoS ONE 13(7)
 WEAK_CELL_WIDTH = 0.17  # share of a weak cell's width that is coloured
+FEW = 5  # a cell of fewer questions is weak, and so is one of a single contract
 
 
 class Figure(_Figure):
@@ -134,14 +136,6 @@ def _interval_dot(axes: Axes, y: int, row: Any, style: Mapping[str, str], *, sol
 
 def _value_text(value: float, signed: bool) -> str:
     return "–" if math.isnan(value) else f"{value:{'+.3f' if signed else '.2f'}}".replace("-", "−")
-
-
-def log_line(axes: Axes, log_history: Sequence[Mapping[str, Any]], key: str, **style: Any) -> bool:
-    """Draw one logged quantity against the step; return whether the log holds that quantity at all."""
-    points = [(entry["step"], entry[key]) for entry in log_history if key in entry and "step" in entry]
-    if points:
-        axes.plot(*zip(*points, strict=True), **style)
-    return bool(points)
 
 
 def plain_axes(*several: Axes) -> None:
@@ -237,9 +231,31 @@ def value_colours(low: float, high: float, *, higher_is_better: bool) -> ScalarM
     return ScalarMappable(Normalize(low, high), HEATMAP_COLOURS if higher_is_better else f"{HEATMAP_COLOURS}_r")
 
 
-def weak_cells(cells: pd.DataFrame, few: int) -> pd.Series:
-    """Return which cells of a heat map rest on too little: fewer than `few` questions, or a single contract."""
-    return (cells["n"] < few) | (cells["n_contracts"] < 2)
+def weak_cells(cells: pd.DataFrame) -> pd.Series:
+    """Return which cells of a heat map rest on too little: few questions, or a single contract."""
+    return (cells["n"] < FEW) | (cells["n_contracts"] < 2)
+
+
+def heat_cell(axes: Axes, x: int, y: int, cell: Any, colours: ScalarMappable, *, italic: bool = False) -> None:
+    """Draw one cell (value, n, weak): its value and, small, its questions; a weak one has its edge coloured only."""
+    colour, width = colours.to_rgba(cell.value), WEAK_CELL_WIDTH if cell.weak else 1.0
+    axes.add_patch(Rectangle((x - 0.5, y - 0.5), width, 1, facecolor=colour, edgecolor="white", linewidth=0.8))
+    look = {"color": "0.4" if cell.weak else text_colour(colour), "style": "italic" if italic else "normal"}
+    beside = {"xy": (x, y), "textcoords": "offset points", "va": "center"} | look
+    axes.annotate(f"{cell.value:.2f}", xytext=(0, 0), ha="right", fontsize=7.5, **beside)
+    axes.annotate(str(int(cell.n)), xytext=(3, 0), ha="left", fontsize=6, **beside)
+
+
+def finish_heatmap(figure: Figure, axes: Axes, colours: ScalarMappable, cells: pd.DataFrame, note: str) -> None:
+    """Add the bar of colours and the note to a heat map whose ticks are set; cells: with the column `weak`."""
+    columns, rows = len(axes.get_xticks()), len(axes.get_yticks())
+    axes.set(xlim=(-0.5, columns - 0.5), ylim=(rows - 0.5, -0.5))
+    bar = figure.colorbar(colours, ax=axes, aspect=30, shrink=min(1.0, 10 / rows), pad=0.02)
+    bar.ax.tick_params(labelsize=7)
+    plain_axes(axes)
+    axes.tick_params(length=0)
+    few = f" Coloured edge and grey text: fewer than {FEW} questions, or one contract." if cells["weak"].any() else ""
+    foot_note(figure, note + few)
 
 
 def text_colour(background: tuple[float, ...]) -> str:

@@ -24,7 +24,7 @@ from matplotlib.ticker import MaxNLocator
 
 from cuadft.core.errors import InputError
 from cuadft.evaluation.excerpts import shorten
-from cuadft.evaluation.figures.style import GREY, Figure, empty_figure, foot_note, plain_axes, system_styles
+from cuadft.evaluation.figures import style
 
 History = Sequence[Mapping[str, Any]]  # a log: one mapping per logged step
 COMPARED_SERIES: dict[str, tuple[str, str, float | None]] = {  # key -> (title, axis, where nothing has been learned)
@@ -42,7 +42,7 @@ COLLAPSED_BELOW = {"answer": 5.0, "token": 0.5}  # nats lost; exp(-5): an answer
 LENGTH_KEYS = ("completions/mean_length", "completion_length")  # tokens, as TRL and as our PPO trainer name them
 
 
-def alignment_figure(histories: Mapping[str, History], *, beta: float | None = None) -> Figure:
+def alignment_figure(histories: Mapping[str, History], *, beta: float | None = None) -> style.Figure:
     """Return small multiples of training: a panel per quantity, in it one line per method that logs it.
 
     histories: log history by method. After the shared panels, chosen and rejected log-probabilities have one panel per
@@ -55,12 +55,12 @@ def alignment_figure(histories: Mapping[str, History], *, beta: float | None = N
     compared = [key for key in COMPARED_SERIES if any(log.get(key) for log in logs.values())]
     sided = [method for method, log in logs.items() if any(log.get(key) for key in SIDES)]
     if not compared + sided:
-        return empty_figure(Figure())
+        return style.empty_figure(style.Figure())
     panels = len(compared) + len(sided)
     columns = panels if panels < 4 else 2 if panels == 4 else 3
-    figure = Figure(max(5, 3.3 * columns), 0.9 + 2.3 * math.ceil(panels / columns))
+    figure = style.Figure(max(5, 3.3 * columns), 0.9 + 2.3 * math.ceil(panels / columns))
     grid = list(figure.subplots(math.ceil(panels / columns), columns, squeeze=False).flat)
-    look = system_styles(list(logs))
+    look = style.system_styles(list(logs))
     for axes, key in zip(grid, compared):
         _draw_quantity(axes, key, logs, look)
     for axes, method in zip(grid[len(compared) :], sided):
@@ -98,9 +98,7 @@ def alignment_series(
     return {key: sorted(points.items()) for key, points in found.items() if points}
 
 
-def likelihood_changes(
-    history: History, *, beta: float | None = None, threshold: float | None = None
-) -> dict[str, Any]:
+def likelihood_changes(history: History, *, beta: float | None = None) -> dict[str, Any]:
     """Tell whether training made the chosen answers improbable, as DPO can while its margin grows.
 
     Returned: unit ("answer" or "token": what the nats are counted over), steps, chosen_first, chosen_last,
@@ -113,15 +111,15 @@ def likelihood_changes(
     few steps to tell. Source: Pal et al. (2024), "Smaug", section 3; Razin et al. (2024), "Unintentional Unalignment".
     """
     log, unit = alignment_series(history, beta=beta), _summed_over(history)
-    threshold = COLLAPSED_BELOW[unit] if threshold is None else threshold
+    threshold = COLLAPSED_BELOW[unit]
     (chosen_first, chosen_last), (rejected_first, rejected_last) = (_quarters(log.get(key, [])) for key in SIDES)
+    measured, error = "same answers, against SFT", 0.0
     if "shift" in log:
-        change, error = _quarters(log["shift"])[1].mean(), 0.0
-        measured = "same answers, against SFT"
+        change = _quarters(log["shift"])[1].mean()
     else:
+        measured = "other answers, first against last steps"
         change = chosen_last.mean() - chosen_first.mean()
         error = math.sqrt(chosen_first.sem() ** 2 + chosen_last.sem() ** 2)
-        measured = "other answers, first against last steps"
     known = not math.isnan(change) and not math.isnan(error)
     return {
         "unit": unit,
@@ -154,48 +152,49 @@ def _quarters(points: Sequence[tuple[int, float]]) -> tuple[pd.Series, pd.Series
     return pd.Series(values[:size], dtype=float), pd.Series(values[len(values) - size :], dtype=float)
 
 
-def _draw_points(axes: Axes, points: Sequence[tuple[int, float]], **style: Any) -> None:
+def _draw_points(axes: Axes, points: Sequence[tuple[int, float]], **look: Any) -> None:
     steps, values = zip(*points, strict=True)
     window = 2 * (len(values) // SMOOTHED_FROM) + 1
     if window > 1:
-        axes.plot(steps, values, color=style["color"], marker=".", markersize=3, linestyle="none", alpha=0.3)
+        axes.plot(steps, values, color=look["color"], marker=".", markersize=3, linestyle="none", alpha=0.3)
         values = pd.Series(values).rolling(window, center=True, min_periods=1).mean()
     dot = {"marker": "."} if len(values) < SMOOTHED_FROM else {}
-    axes.plot(steps, values, linewidth=1.4, **dot | style)
+    axes.plot(steps, values, linewidth=1.4, **dot | look)
 
 
 def _draw_quantity(
-    axes: Axes, key: str, logs: Mapping[str, Mapping[str, Any]], look: Mapping[str, Mapping[str, str]]
+    axes: Axes, key: str, logs: Mapping[str, Mapping[str, Any]], looks: Mapping[str, Mapping[str, str]]
 ) -> None:
     title, label, untrained = COMPARED_SERIES[key]
-    axes.set_title(title, fontsize=9)
     for method, log in logs.items():
         if log.get(key):
-            _draw_points(axes, log[key], color=look[method]["color"], linestyle=look[method]["linestyle"])
+            _draw_points(axes, log[key], color=looks[method]["color"], linestyle=looks[method]["linestyle"])
     if untrained is not None:
-        axes.axhline(untrained, color=GREY, linewidth=1, zorder=0)
-    axes.set(xlabel="Training step", ylabel=label)
-    axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+        axes.axhline(untrained, color=style.GREY, linewidth=1, zorder=0)
     if key == "rewards/accuracies":
         axes.set_ylim(-0.05, 1.05)
-    plain_axes(axes)
+    _label_panel(axes, title, label)
 
 
 def _draw_sides(axes: Axes, method: str, log: Mapping[str, Any], color: str, unit: str) -> None:
     for key, line in SIDES.items():
         if log.get(key):
             _draw_points(axes, log[key], color=color, linestyle=line)
-    axes.set_title(f"Log-probability, {shorten(method, NAME_LENGTH)}", fontsize=9)
-    axes.set(xlabel="Training step", ylabel=f"Nats per {unit}")
+    _label_panel(axes, f"Log-probability, {shorten(method, NAME_LENGTH)}", f"Nats per {unit}")
+
+
+def _label_panel(axes: Axes, title: str, label: str) -> None:
+    axes.set_title(title, fontsize=9)
+    axes.set(xlabel="Training step", ylabel=label)
     axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
-    plain_axes(axes)
+    style.plain_axes(axes)
 
 
-def _add_legend(figure: Figure, logs: Mapping[str, Mapping[str, Any]]) -> None:
+def _add_legend(figure: style.Figure, logs: Mapping[str, Mapping[str, Any]]) -> None:
     """Add the legend of the methods, and of chosen and rejected answers where a log holds them."""
     lines = [
         Line2D([], [], label=shorten(name, NAME_LENGTH), color=look["color"], linestyle=look["linestyle"])
-        for name, look in system_styles(list(_drawn_logs(logs))).items()
+        for name, look in style.system_styles(list(_drawn_logs(logs))).items()
     ]
     if any(log.get(key) for log in logs.values() for key in SIDES):
         lines += [Line2D([], [], color="0.3", linestyle=line, label=key.split("/")[1]) for key, line in SIDES.items()]
@@ -205,25 +204,22 @@ def _add_legend(figure: Figure, logs: Mapping[str, Mapping[str, Any]]) -> None:
     figure.legend(handles=lines, loc="outside upper center", ncols=columns, frameon=False, fontsize=8)
 
 
-def _add_notes(figure: Figure, histories: Mapping[str, History], logs: Mapping[str, Mapping[str, Any]]) -> None:
+def _add_notes(figure: style.Figure, histories: Mapping[str, History], logs: Mapping[str, Mapping[str, Any]]) -> None:
     """Say under the figure how lines were smoothed, which heights cannot be compared, and what was left out."""
-    drawn, notes = _drawn_logs(logs), []
-    if any(len(log.get(key, [])) >= SMOOTHED_FROM for log in logs.values() for key in SHOWN_KEYS):
-        notes.append("Pale: single steps; line: moving mean over a tenth of the steps.")
-    if len({_summed_over(histories[method]) for method, log in drawn.items() if log.get("rewards/margins")}) > 1:
-        notes.append("ORPO's rewards are per token and have no reference: compare directions, not heights.")
-    if "kl" in drawn.get("rloo", {}):
-        notes.append("KL: rloo logs the plain log ratio, which can be negative.")
+    drawn = _drawn_logs(logs)
+    smoothed = any(len(log.get(key, [])) >= SMOOTHED_FROM for log in logs.values() for key in SHOWN_KEYS)
+    units = {_summed_over(histories[method]) for method, log in drawn.items() if log.get("rewards/margins")}
     logged = [entry[key] for log in histories.values() for entry in log for key in SHOWN_KEYS if key in entry]
     odd = sum(not _is_number(value) for value in logged)
-    if odd:
-        notes.append(
-            f"Left out: {'1 logged value that is' if odd == 1 else f'{odd} logged values that are'} no number."
-        )
-    if len(drawn) < len(logs):
-        notes.append(f"Nothing logged: {', '.join(method for method in logs if method not in drawn)}.")
-    if notes:
-        foot_note(figure, " ".join(notes))
+    notes = {
+        "Pale: single steps; line: moving mean over a tenth of the steps.": smoothed,
+        "ORPO's rewards are per token and have no reference: compare directions, not heights.": len(units) > 1,
+        "KL: rloo logs the plain log ratio, which can be negative.": "kl" in drawn.get("rloo", {}),
+        f"Left out: {odd} logged value{' that is' if odd == 1 else 's that are'} no number.": odd > 0,
+        f"Nothing logged: {', '.join(method for method in logs if method not in drawn)}.": len(drawn) < len(logs),
+    }
+    if any(notes.values()):
+        style.foot_note(figure, " ".join(note for note, holds in notes.items() if holds))
 
 
 def _drawn_logs(logs: Mapping[str, Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
