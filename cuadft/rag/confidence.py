@@ -185,7 +185,7 @@ class Confidence:
         found = _best_sentences(seen, SENTENCES)
         p = self.sentence.p([features for _, features in found], [seen.category] * len(found))
         made = [quote_of_sentence(sentence, float(own)) for (sentence, _), own in zip(found, p, strict=True)]
-        return tuple(quote for quote in made if quote.p >= LEAST_SENTENCE_P)
+        return tuple(sorted((q for q in made if q.p >= LEAST_SENTENCE_P), key=lambda q: -q.p))
 
     def as_json(self) -> dict[str, Any]:
         """Return a mapping that `load_confidence` reads."""
