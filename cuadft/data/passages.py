@@ -33,6 +33,8 @@ _ENDS = (
     re.compile(r"\n\s*"),
     re.compile(r"\s+"),
 )
+_SENTENCE_ENDS = _ENDS[:3]
+_SHORTEST_SENTENCE, _LONGEST_SENTENCE = 40, 700  # a heading joins what follows; a long sentence is cut at a semicolon
 
 
 @dataclass(frozen=True)
@@ -72,6 +74,32 @@ def cut_passages(text: str, *, contract: str = "", size: int = 800, overlap: flo
     firsts = [*range(0, last, pieces - share.numerator), last] if text else []
     spans = [(bounds[n], bounds[min(n + pieces, len(bounds) - 1)]) for n in firsts]
     return [Passage(contract, n, start, end, text[start:end]) for n, (start, end) in enumerate(spans)]
+
+
+def cut_sentences(text: str, *, contract: str = "") -> list[Passage]:
+    """Cut `text` into its sentences, which together are the whole text; each is a Passage.
+
+    A paragraph's end is a sentence's end. A piece below _SHORTEST_SENTENCE characters, such as a heading, joins the
+    sentence after it; a sentence above _LONGEST_SENTENCE is cut at a semicolon, else at a comma or a blank.
+    """
+    ends = sorted({len(text), *(match.end() for pattern in _SENTENCE_ENDS for match in pattern.finditer(text))})
+    bounds = [0]
+    for end in ends:
+        if end - bounds[-1] < _SHORTEST_SENTENCE and end != len(text):
+            continue
+        while end - bounds[-1] > _LONGEST_SENTENCE:
+            bounds.append(bounds[-1] + _clause_length(text[bounds[-1] : bounds[-1] + _LONGEST_SENTENCE]))
+        bounds.append(end)
+    spans = [(start, end) for start, end in zip(bounds, bounds[1:]) if end > start]
+    return [Passage(contract, n, start, end, text[start:end]) for n, (start, end) in enumerate(spans)]
+
+
+def _clause_length(window: str) -> int:
+    """Return where a long sentence is cut: after its last semicolon, comma or blank that is not near its start."""
+    for mark in (r";\s", r",\s", r"\s"):
+        if ends := [match.end() for match in re.finditer(mark, window) if match.end() >= 2 * _SHORTEST_SENTENCE]:
+            return ends[-1]
+    return len(window)
 
 
 def _bounds(text: str, size: int) -> list[int]:

@@ -1,9 +1,9 @@
 """How likely a contract holds the clause that a question asks for, and how likely a quote is right.
 
 Two kinds of parts know different things. The clause classifiers of the retriever have seen every passage of the
-contract, so that they know whether there is a clause; the language model reads one passage, so that it knows which
-words to quote. `Confidence` calibrates what the classifiers say (stage A); `rag.settle` adds what a system's language
-model says of its own quotes (stage B). For example:
+contract, so that they know whether there is a clause and which sentences are like it; the language model reads one
+passage, so that it knows which words to quote. `Confidence` calibrates what the classifiers say (stage A); `rag.settle`
+adds what a system's language model says of its own quotes (stage B). For example:
 
     confidence = Confidence.fit(retriever, train_rows, k=3, false_answer_cost=0.75)
     (look,) = confidence.look(retriever, [("Which law governs?", title)], k=3)
@@ -19,24 +19,33 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from cuadft.core import files
 from cuadft.core.errors import InputError
 from cuadft.core.files import value_hash
 from cuadft.data.passages import gold_shares
+from cuadft.evaluation.confidence import is_right
 from cuadft.rag.calibration import Calibration, enough, logit, threshold
+from cuadft.rag.quotes import Quote, quote_of_sentence
 
 if TYPE_CHECKING:
+    from cuadft.data.passages import Passage
     from cuadft.retrieval.retriever import ClauseValues, Hit, Retriever
 
 
 CONFIDENCE_FILE = "confidence.json"  # in a retriever's folder
 ABSENT_SHARE = 0.5  # of the threshold: below it a clause counts as surely absent, and no language model is asked
 READ_FROM = 0.25  # probability from which a further passage is read
-PARTS = ("exists", "passage", "reworded", "unknown", "unknown_passage")
+PARTS = ("exists", "passage", "sentence", "reworded", "unknown", "unknown_passage")
+OPTIONAL = ("sentence", "reworded")  # parts that a retriever may do without
+SENTENCES = 8  # sentences of a question that are looked at
+FITTED_SENTENCES = 4  # of a train question that the calibration of sentences is fitted on
+LEAST_SENTENCE_P = 0.02  # below it a sentence is no candidate
 UNKNOWN_ROWS = 1500  # rows that the search without classes is calibrated on
 HELD_FROM = 0.4  # share of a span in a passage, or of a passage in a span, from which the passage holds the clause
 
@@ -48,7 +57,8 @@ HELD_FROM = 0.4  # share of a span in a passage, or of a passage in a span, from
 class Look:
     """What the retriever sees of a question: the passages found, how likely each holds the clause, and the clause is.
 
-    p_exists and passage_p are None where nothing is calibrated.
+    p_exists and passage_p are None where nothing is calibrated. sentences: those that are most like a clause of the
+    question's category, the likeliest first.
     """
 
     hits: list[Hit]
@@ -56,6 +66,7 @@ class Look:
     passage_p: tuple[float, ...] | None = None
     threshold: float = 0.5
     calibrated: bool = False  # False for a question that is like no known one: it is answered as the reply says
+    sentences: tuple[Quote, ...] = ()
 
     @property
     def absent(self) -> bool:
@@ -82,13 +93,15 @@ class Look:
 class Confidence:
     """Stage A: calibrations of the classifiers' values, for questions that are known and for those that are not.
 
-    exists, passage: for questions of a class. reworded: shifts the log-odds of questions in other words, None where no
+    exists, passage, sentence: for questions of a class; sentence is None where the classifier knows no sentences, or
+    too few of them are right. reworded: shifts the log-odds of questions in other words, None where no
     such question was given. unknown, unknown_passage: for questions of no class, from search scores alone; a category
     without a class, for want of examples, has at least its own intercept, by which it is decided.
     """
 
     exists: Calibration
     passage: Calibration
+    sentence: Calibration | None
     reworded: Calibration | None
     unknown: Calibration
     unknown_passage: Calibration
@@ -132,6 +145,7 @@ class Confidence:
         groups = [s.category for s in seen]
         exists = Calibration.fit([exists_features(s) for s in seen], truth, groups=groups, slope="best")
         passage = _fit_passages(retriever, rows, seen, k)
+        sentence = _fit_sentences(rows, seen)
         unknown, unknown_passage = _fit_unknown(retriever, known, set(groups), k)
         shift = _fit_reworded(retriever, exists, [r for r in reworded if r["contract"] in classifier.fold_of])
         about = {
@@ -140,7 +154,7 @@ class Confidence:
             "contracts": len({r["contract"] for r in rows}),
             "base_rate": round(sum(truth) / len(truth), 4),
         }
-        return cls(exists, passage, shift, unknown, unknown_passage, false_answer_cost, about)
+        return cls(exists, passage, sentence, shift, unknown, unknown_passage, false_answer_cost, about)
 
     def look(self, retriever: Retriever, queries: Sequence[tuple[str, str]], *, k: int) -> list[Look]:
         """Return what the retriever sees of each (question, contract)."""
@@ -158,7 +172,18 @@ class Confidence:
             (p,) = self.reworded.p([{"logit": logit(float(p))}])
         features = [_passage_features(seen, hits, n) for n in range(len(hits))]
         own = self.passage.p(features, [seen.category] * len(hits))
-        return Look(hits, float(p), tuple(map(float, own)), self.threshold, calibrated=True)
+        own = tuple(map(float, own))
+        sentences = tuple(_with_passage(quote, hits, own) for quote in self._sentences(seen))
+        return Look(hits, float(p), own, self.threshold, True, sentences)
+
+    def _sentences(self, seen: ClauseValues) -> tuple[Quote, ...]:
+        """Return the sentences that may be quoted, the likeliest first, each with its probability of being right."""
+        if self.sentence is None or not len(seen.sentence_values):
+            return ()
+        found = _best_sentences(seen, SENTENCES)
+        p = self.sentence.p([features for _, features in found], [seen.category] * len(found))
+        made = [quote_of_sentence(sentence, float(own)) for (sentence, _), own in zip(found, p, strict=True)]
+        return tuple(sorted((q for q in made if q.p >= LEAST_SENTENCE_P), key=lambda q: -q.p))
 
     def as_json(self) -> dict[str, Any]:
         """Return a mapping that `load_confidence` reads."""
@@ -185,7 +210,7 @@ def load_confidence(folder: Path) -> Confidence | None:
     saved = files.read_json(path)
     try:
         parts = {name: None if saved[name] is None else Calibration.from_json(saved[name]) for name in PARTS}
-        if absent := [name for name in PARTS if parts[name] is None and name != "reworded"]:
+        if absent := [name for name in PARTS if parts[name] is None and name not in OPTIONAL]:
             raise KeyError(absent[0])
         threshold(saved["false_answer_cost"])
         return Confidence(**parts, false_answer_cost=saved["false_answer_cost"], about=saved["about"])
@@ -195,16 +220,49 @@ def load_confidence(folder: Path) -> Confidence | None:
 
 def exists_features(seen: ClauseValues) -> dict[str, float]:
     """Return what the classifier's values in the contract say about the clause."""
-    best, second, third = (*seen.best, math.nan, math.nan)[:3]
-    spread = max(float(seen.values.std()), 1e-6)
-    return {
-        "best": best,
-        "second": second,
-        "third": third,
-        "standardised": (best - float(seen.values.mean())) / spread,
-        "gap": best - second,
-        "log_passages": math.log(len(seen.values)),
-    }
+    found = _of_values(seen.values, seen.best) | {"log_passages": math.log(len(seen.values))}
+    if len(seen.sentence_values):
+        best = sorted(map(float, seen.sentence_values), reverse=True)[:3]
+        found |= {f"sentence_{name}": value for name, value in _of_values(seen.sentence_values, best).items()}
+    return found
+
+
+def _of_values(values: np.ndarray, best: Sequence[float]) -> dict[str, float]:
+    """Return the best values, how far the best one is above all, and its lead."""
+    first, second, third = (*best, math.nan, math.nan)[:3]
+    standardised = (first - float(values.mean())) / max(float(values.std()), 1e-6)
+    return {"best": first, "second": second, "third": third, "standardised": standardised, "gap": first - second}
+
+
+def _with_passage(quote: Quote, hits: Sequence[Hit], passage_p: Sequence[float]) -> Quote:
+    """Return the quote with the probability of the likeliest passage that holds it, if one was found."""
+    spans = [(hit.passage.start, hit.passage.end) for hit in hits]
+    holding = [p for (start, end), p in zip(spans, passage_p) if start <= quote.span[0] and quote.span[1] <= end]
+    return replace(quote, evidence={**quote.evidence, "passage_p": max(holding)}) if holding else quote
+
+
+def _best_sentences(seen: ClauseValues, most: int) -> list[tuple[Passage, dict[str, float]]]:
+    """Return the sentences with the highest values, each with what its value and its place among them say."""
+    order = np.argsort(-seen.sentence_values, kind="stable")[: most + 1]
+    values = [float(value) for value in seen.sentence_values[order]]
+    found = []
+    for rank, n in enumerate(order[:most]):
+        features = {"value": values[rank], "behind": values[0] - values[rank], "rank": math.log(1 + rank)}
+        features["lead"] = values[rank] - values[rank + 1] if rank + 1 < len(values) else math.nan
+        features["log_words"] = math.log(1 + len(seen.sentences[n].text.split()))
+        found.append((seen.sentences[n], features))
+    return found
+
+
+def _fit_sentences(rows: Sequence[Mapping[str, Any]], seen: Sequence[ClauseValues]) -> Calibration | None:
+    """Calibrate how likely a sentence is a right quote; None where the classifier knows too few sentences."""
+    features, truth, groups = [], [], []
+    for row, values in zip(rows, seen, strict=True):
+        for sentence, own in _best_sentences(values, FITTED_SENTENCES) if len(values.sentence_values) else ():
+            features.append(own)
+            truth.append(is_right(sentence.text, row))
+            groups.append(values.category)
+    return Calibration.fit(features, truth, groups=groups, slope="value") if enough(truth) else None
 
 
 def _passage_features(seen: ClauseValues, hits: Sequence[Hit], n: int) -> dict[str, float]:

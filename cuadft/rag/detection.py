@@ -28,6 +28,7 @@ FEATURE_GROUPS = {
     "further passages": ("second", "third", "gap"),
     "value against the contract's others": ("standardised",),
     "length of the contract": ("log_passages",),
+    "sentences": tuple(f"sentence_{name}" for name in ("best", "second", "third", "standardised", "gap")),
     "category": ("group",),
 }
 MEASURES = ("brier", "ece", "auc")

@@ -34,7 +34,7 @@ from cuadft.evaluation.text_scores import NO_CLAUSE
 from cuadft.models.local import LocalEngine
 from cuadft.models.verbatim import QuoteSource, quote_format
 from cuadft.rag.confidence import Confidence, Look
-from cuadft.rag.quotes import Quote, join_quotes, quotes_of_reply
+from cuadft.rag.quotes import Quote, join_quotes, quotes_of_reply, with_sentences
 from cuadft.rag.settle import SystemConfidence, settle
 from cuadft.retrieval.retriever import Hit, Retriever, render_passages
 
@@ -178,6 +178,7 @@ class ContractQA(dspy.Module):
         """Return the prediction that follows from the quotes of the passages that were read."""
         read = [look.hits[n].passage for n in look.read]
         quotes = join_quotes([quote for reply in replies for quote in reply], read)
+        quotes = with_sentences(quotes, look.sentences)
         raw = {"error": None, "p_search": look.p_exists, "calibrated": look.calibrated}
         settled = settle(raw | {"quotes": [quote.record() for quote in quotes]}, self.threshold, self.system)
         return dspy.Prediction(hits=look.hits, passage_p=look.passage_p, **settled)

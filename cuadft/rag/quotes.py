@@ -22,6 +22,8 @@ from cuadft.data.passages import Passage
 from cuadft.evaluation.text_scores import is_refusal
 
 SNAP_FROM = 0.7  # share of a line's words that the passage must hold in this order for the line to be snapped to it
+SAME_FROM = 0.9  # likeness from which a sentence is the same quote as the language model's
+LEAST_SENTENCE = 0.001  # the probability of a quote that shares words with none of the likely sentences
 LEAST_LOGPROB = -30.0  # a floor, so that one impossible token does not outweigh all other evidence
 
 
@@ -79,6 +81,40 @@ def quotes_of_reply(reply: str, passage: Passage, logprobs: Sequence[Mapping[str
         if all(quote.span != span for quote in found):  # a line that is repeated is one quote
             found.append(Quote(text, span, evidence=evidence))
     return found
+
+
+def quote_of_sentence(sentence: Passage, p: float) -> Quote:
+    """Return a sentence of the contract as a quote that no language model made; p: how likely it is right."""
+    lead = len(sentence.text) - len(sentence.text.lstrip())
+    span = sentence.start + lead, sentence.start + len(sentence.text.rstrip())
+    evidence = {"found": 1.0, "sentence_p": p}
+    return Quote(" ".join(sentence.text.split()), span, p, quoted=False, evidence=evidence)
+
+
+def with_sentences(quotes: Sequence[Quote], sentences: Sequence[Quote]) -> list[Quote]:
+    """Return the quotes with what the sentences say of them, and behind them the sentences that no quote equals.
+
+    A quote's `sentence_p` is that of the likeliest sentence that it shares words with, LEAST_SENTENCE where there is
+    none. Without sentences the quotes stay as they are.
+    """
+    if not sentences:
+        return list(quotes)
+    told = []
+    for quote in quotes:
+        inside = [s.p for s in sentences if quote.span and _shared(quote.span, s.span)]
+        told.append(replace(quote, evidence={**quote.evidence, "sentence_p": max(inside, default=LEAST_SENTENCE)}))
+    placed = [quote.span for quote in quotes if quote.span]
+    return told + [s for s in sentences if all(_likeness(span, s.span) <= SAME_FROM for span in placed)]
+
+
+def _shared(a: tuple[int, int], b: tuple[int, int]) -> int:
+    """Return the number of characters that two spans share."""
+    return max(0, min(a[1], b[1]) - max(a[0], b[0]))
+
+
+def _likeness(a: tuple[int, int], b: tuple[int, int]) -> float:
+    """Return the number of characters that two spans share over that from the first to the last of both."""
+    return _shared(a, b) / (max(a[1], b[1]) - min(a[0], b[0]))
 
 
 def join_quotes(quotes: Sequence[Quote], passages: Sequence[Passage]) -> list[Quote]:

@@ -27,7 +27,7 @@ from cuadft.rag.quotes import Quote
 
 HELD_OUT_FOLDS = 10  # of dev contracts, to see whether the reader's evidence helps
 QUOTE_FEATURES = {"passage": (), "reader": ("first", "mean", "sum", "end")}  # evidence that a quote's probability uses
-QUOTED_FROM = 0.3  # probability from which a further quote is shown
+QUOTED_FROM = 0.15  # probability from which a further quote is shown: a lawyer would rather skip one than miss one
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class SystemConfidence:
         What the reader says of its quotes is used where it lowers the log-loss on contracts left out (HELD_OUT_FOLDS):
         else the existence keeps to stage A, and a quote to its passage.
         """
-        read = [p for p in predictions if p.get("quotes") and p["p_search"] is not None]
+        read = [p for p in predictions if _of_reader(p) and p["p_search"] is not None]
         truth, titles = [bool(p["answers"]) for p in read], [p["contract"] for p in read]
         exists, about = None, {"questions": len(read), "contracts": len(set(titles))}
         if enough(truth):
@@ -97,10 +97,10 @@ def settle(prediction: Mapping[str, Any], threshold: float, system: SystemConfid
     if prediction["error"] is not None:
         return dict(prediction)
     p = prediction["p_search"]
-    if p is not None and system and system.exists and prediction["quotes"]:
+    if p is not None and system and system.exists and _of_reader(prediction):
         (p,) = map(float, system.exists.p([_reader_features(prediction)]))
     quotes = [Quote.from_record(record) for record in prediction["quotes"]]
-    own = [quote.evidence.get("passage_p", math.nan) for quote in quotes]
+    own = [q.evidence.get("sentence_p" if "found" in q.evidence else "passage_p", math.nan) for q in quotes]
     if system and system.quote:
         own = system.quote.p([_quote_features(prediction, record) for record in prediction["quotes"]])
     ranked = sorted(
@@ -157,10 +157,15 @@ def _reading_order(evidence: Mapping[str, float], text: str) -> tuple[float, flo
 def _reader_features(prediction: Mapping[str, Any]) -> dict[str, float]:
     """Return stage A's log-odds and the evidence of the quote that the model was surest of."""
     names = ("sum", "mean", "first", "end")  # sums have a floor, so that they are often equal: the next one decides
-    given = [quote["evidence"] for quote in prediction["quotes"]]
+    given = [quote["evidence"] for quote in _of_reader(prediction)]
     best = max(given, key=lambda evidence: [evidence.get(name, 0.0) for name in names])
     own = {name: best[name] for name in names if name in best}
     return own | {"search": logit(prediction["p_search"])}
+
+
+def _of_reader(prediction: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Return the quotes that the language model made, without the sentences that the classifiers found."""
+    return [quote for quote in prediction.get("quotes") or [] if "found" not in quote["evidence"]]
 
 
 def _quote_features(prediction: Mapping[str, Any], quote: Mapping[str, Any], how: str = "reader") -> dict[str, float]:
@@ -168,6 +173,8 @@ def _quote_features(prediction: Mapping[str, Any], quote: Mapping[str, Any], how
     evidence = quote["evidence"]
     found = {name: evidence[name] for name in ("line", *QUOTE_FEATURES[how]) if name in evidence}
     found["log_words"] = math.log(1 + len(quote["text"].split()))
+    if "sentence_p" in evidence:
+        found |= {"sentence": logit(evidence["sentence_p"]), "found": evidence.get("found", 0.0)}
     if "passage_p" in evidence:
         found["passage"] = logit(evidence["passage_p"])
     if prediction["p_search"] is not None:

@@ -2,7 +2,8 @@
 
 `ClauseClassifier` has for each category a linear model over a passage's words and its place in the contract. CUAD asks
 the same questions of every contract, so that the train split holds hundreds of passages that answer each: enough to
-learn the answers' own wording, which no question shows. Fitting takes seconds. `QuestionMatcher` finds a question's
+learn the answers' own wording, which no question shows. Fitting takes seconds. It holds a second one over single
+sentences, which tells where in a passage the answer stands. `QuestionMatcher` finds a question's
 category: by its words if they are known, else by the nearest known questions. For example:
 
     matcher = QuestionMatcher({"Which law governs?": "Governing Law"}, embedder, least=0.5)
@@ -13,8 +14,10 @@ category: by its words if they are known, else by the nearest known questions. F
 from __future__ import annotations
 
 import hashlib
+import shutil
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +28,8 @@ from cuadft.core.errors import InputError
 from cuadft.core.files import read_json, value_hash, write_bytes, write_json
 from cuadft.core.text import fold
 from cuadft.data.cuad import CATEGORIES
-from cuadft.data.passages import Passage, gold_shares
+from cuadft.data.passages import Passage, cut_sentences, gold_shares, join_passages
+from cuadft.data.rows import passages_by_contract
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
@@ -44,6 +48,7 @@ STRENGTH = 100.0  # scikit-learn's C; 20 to 100 make no difference on dev contra
 EDGE_FADE = 1500  # characters over which the nearness to the contract's start or end fades
 PLACE_FEATURES = 4  # first passage, share of the contract before it, nearness to its start and to its end
 SETTINGS_FILE, WEIGHTS_FILE = "classifier.json", "classifier.safetensors"
+SENTENCES_FOLDER = "sentences"  # in a classifier's folder: the classifier of single sentences
 # a longer question that holds a known one of so many characters asks for the same ("Consider the ...; ...")
 WHOLE_QUESTION = 40
 MATCHED_FROM = 0.6  # least cosine at which a question in other words counts as a known one
@@ -67,16 +72,19 @@ class ClauseClassifier:
         weights: np.ndarray,
         fold_of: Mapping[str, int],
         matcher: QuestionMatcher,
+        sentences: ClauseClassifier | None = None,
     ):
         """Take idf (folds, words) and weights (folds, words + 5, categories): of words, places and the bias.
 
-        An idf of 0 stands for a word that the fold has never seen.
+        An idf of 0 stands for a word that the fold has never seen. sentences: the classifier of single sentences.
         """
         self.categories, self.matcher, self.fold_of = list(categories), matcher, dict(fold_of)
+        self.sentences = sentences
         self._vocabulary, self._idf = dict(vocabulary), idf
         self._weights = weights.astype(np.float16).astype(np.float32)  # as saved, so that loading changes no ranking
         weighed = hashlib.sha256(self._weights.tobytes()).hexdigest()
-        self.key = value_hash([self.categories, self.fold_of, weighed, self.matcher.known, self.matcher.least])
+        own = sentences.key if sentences else None
+        self.key = value_hash([self.categories, self.fold_of, weighed, self.matcher.known, self.matcher.least, own])
 
     @classmethod
     def fit(
@@ -89,14 +97,15 @@ class ClauseClassifier:
         folds: int = FOLDS,
         least: int = LEAST_CONTRACTS,
         seed: int = 7,
+        sentences: bool = True,
     ) -> ClauseClassifier:
         """Fit on train rows and all passages of their contracts; rows of a `source` other than "cuad" are left out.
 
         A contract is an example only for the categories that it has a row of: nobody knows what it lacks of the others.
         groups: title -> group; contracts of one group, such as near-duplicates, are in one fold. folds: as many as
         there are groups, if there are fewer. A category with a clause in fewer than `least` contracts gets no model.
-        Raises InputError if no category is left, on a single contract, on passages that share no words, and if `folds`
-        is below 2.
+        sentences: fit the classifier of single sentences as well, if the contracts have text enough. Raises InputError
+        if no category is left, on a single contract, on passages that share no words, and if `folds` is below 2.
         """
         # a generated question or a user's own names one answer, not every answer in its contract
         rows = [row for row in rows if row["source"] == "cuad"]
@@ -123,7 +132,12 @@ class ClauseClassifier:
         idf = np.stack([_idf(counts[fold != n]) for n in range(folds)])
         fits = [_fit_fold(_features(counts, places, idf[n])[fold != n], labels[fold != n], seed) for n in range(folds)]
         vocabulary = {word: int(n) for word, n in words.vocabulary_.items()}
-        return cls(categories, vocabulary, idf, np.stack(fits), fold_of, matcher)
+        finer = None
+        if sentences:
+            pieces, settings = sentences_of(passages), {"groups": groups, "folds": folds, "least": least, "seed": seed}
+            with suppress(InputError):  # sentences so few that no word stands in three of them: passages alone then
+                finer = cls.fit(rows, pieces, matcher, **settings, sentences=False)
+        return cls(categories, vocabulary, idf, np.stack(fits), fold_of, matcher, finer)
 
     @staticmethod
     def learnable(rows: Sequence[Row], *, least: int = LEAST_CONTRACTS) -> bool:
@@ -160,10 +174,13 @@ class ClauseClassifier:
         (folder / SETTINGS_FILE).unlink(missing_ok=True)  # written last: a killed save can't be loaded
         write_bytes(folder / WEIGHTS_FILE, save({"weights": self._weights.astype(np.float16), "idf": self._idf}))
         self.matcher.save(folder)
+        shutil.rmtree(folder / SENTENCES_FOLDER, ignore_errors=True)
+        if self.sentences:
+            (folder / SENTENCES_FOLDER).mkdir()
+            self.sentences.save(folder / SENTENCES_FOLDER)
         words = sorted(self._vocabulary, key=self._vocabulary.__getitem__)
-        write_json(
-            folder / SETTINGS_FILE, {"categories": self.categories, "fold_of": self.fold_of, "vocabulary": words}
-        )
+        settings = {"categories": self.categories, "fold_of": self.fold_of, "vocabulary": words}
+        write_json(folder / SETTINGS_FILE, settings | {"sentences": self.sentences is not None})
 
     @classmethod
     def load(cls, folder: Path, embedder: Embedder | None) -> ClauseClassifier:
@@ -176,7 +193,7 @@ class ClauseClassifier:
             arrays = load_file(folder / WEIGHTS_FILE)
             weights, idf = arrays["weights"].astype(np.float32), arrays["idf"]
             vocabulary = {word: n for n, word in enumerate(settings["vocabulary"])}
-            categories, fold_of = settings["categories"], settings["fold_of"]
+            categories, fold_of, finer = settings["categories"], settings["fold_of"], settings["sentences"]
             shape = len(idf), len(vocabulary) + PLACE_FEATURES + 1, len(categories)
         except (OSError, KeyError, TypeError, SafetensorError) as error:
             raise InputError(f"{folder / WEIGHTS_FILE} can't be read ({error}): build the retriever again") from error
@@ -184,7 +201,15 @@ class ClauseClassifier:
             raise InputError(
                 f"{folder / WEIGHTS_FILE} and {SETTINGS_FILE} don't belong together: build the retriever again"
             )
-        return cls(categories, vocabulary, idf, weights, fold_of, QuestionMatcher.load(folder, embedder))
+        sentences = cls.load(folder / SENTENCES_FOLDER, embedder) if finer else None
+        matcher = QuestionMatcher.load(folder, embedder)
+        return cls(categories, vocabulary, idf, weights, fold_of, matcher, sentences)
+
+
+def sentences_of(passages: Sequence[Passage]) -> list[Passage]:
+    """Return the sentences of the contracts that the passages are all of, contract after contract."""
+    own = passages_by_contract(passages)
+    return [piece for title, some in own.items() for piece in cut_sentences(join_passages(some)[0], contract=title)]
 
 
 class QuestionMatcher:

@@ -19,7 +19,7 @@ import json
 import os
 import threading
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import astuple
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -29,7 +29,7 @@ import numpy as np
 from cuadft.core.errors import InputError
 from cuadft.core.files import file_hash
 from cuadft.core.text import fold_words
-from cuadft.data.passages import Passage
+from cuadft.data.passages import Passage, cut_sentences, join_passages
 
 if TYPE_CHECKING:
     import faiss
@@ -59,6 +59,7 @@ class Index:
         self._bm25 = BM25Index([passage.text for passage in self.passages])
         self._vectors: faiss.IndexFlatIP | None = None
         self._classes: tuple[ClauseClassifier, np.ndarray] | None = None
+        self._sentences: tuple[ClauseClassifier, dict[str, tuple[list[Passage], np.ndarray]]] | None = None
         self._openings: BM25Index | None = None
         self._key: str | None = None
 
@@ -99,7 +100,7 @@ class Index:
         other._lock, other._key, other._openings = threading.Lock(), None, None
         other._bm25 = BM25Index(texts, self._bm25)
         with self._lock:
-            other._vectors, other._classes = self._vectors, self._classes
+            other._vectors, other._classes, other._sentences = self._vectors, self._classes, None
         if other._vectors is not None and new:
             other._vectors = faiss.clone_index(other._vectors)
             other._vectors.add(self._embedder.encode(texts))
@@ -128,6 +129,21 @@ class Index:
             if self._classes is None or self._classes[0] is not classifier:
                 self._classes = classifier, classifier.classify(self.passages)
             return self._classes[1]
+
+    def sentence_scores(
+        self, classifier: ClauseClassifier, contracts: Iterable[str]
+    ) -> dict[str, tuple[list[Passage], np.ndarray]]:
+        """Return the sentences of each contract and the classifier's scores, (sentences, classes), computed once."""
+        with self._lock:
+            if self._sentences is None or self._sentences[0] is not classifier:
+                self._sentences = classifier, {}
+            held = self._sentences[1]
+            if new := [title for title in dict.fromkeys(contracts) if title not in held]:
+                made = {t: cut_sentences(join_passages(self.passages[self.rows(t)])[0], contract=t) for t in new}
+                scores = classifier.classify([sentence for own in made.values() for sentence in own])
+                ends = np.cumsum([len(own) for own in made.values()])
+                held |= {t: (made[t], part) for t, part in zip(new, np.split(scores, ends[:-1]))}
+            return {title: held[title] for title in contracts}
 
     def opening_scores(self, weights: dict[str, float]) -> np.ndarray:
         """Return for every passage the weighted BM25 score of its contract's title and opening, which name parties."""

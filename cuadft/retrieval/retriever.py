@@ -19,7 +19,7 @@ import threading
 from bisect import bisect
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -74,13 +74,16 @@ class ClauseValues:
 
     category: None if the question is like no known one. values: empty if the category has no class, for want of
     examples. by_words: the question is a known one. best: the values of the best passages that share no character, the
-    best one first.
+    best one first. sentences, sentence_values: those of the contract and their class's values, where the classifier
+    knows sentences.
     """
 
     category: str | None
     by_words: bool
     values: np.ndarray
     best: tuple[float, ...]
+    sentences: Sequence[Passage] = ()
+    sentence_values: np.ndarray = field(default_factory=lambda: np.zeros(0, np.float32))
 
 
 class Retriever:
@@ -219,15 +222,21 @@ class Retriever:
         asked = list(dict.fromkeys(question for question, _ in queries)) if matcher else []
         matches = dict(zip(asked, zip(matcher.match(asked), matcher.by_words(asked)))) if asked else {}
         columns = {category: n for n, category in enumerate(self.classifier.categories)} if matcher else {}
+        finer = self.classifier.sentences if matcher else None
+        sentences = index.sentence_scores(finer, {contract for _, contract in queries}) if finer else {}
+        finer_columns = {category: n for n, category in enumerate(finer.categories)} if finer else {}
         found = []
         for question, contract in queries:
             rows, (category, by_words) = index.rows(contract), matches.get(question, (None, False))
-            values, own = np.zeros(0, np.float32), ()
+            values, own, pieces = np.zeros(0, np.float32), (), ()
             if category in columns:
                 values = index.class_scores(self.classifier)[rows, columns[category]]
                 apart = _first_without_overlap(np.argsort(-values, kind="stable"), index.passages[rows], best)
                 own = tuple(float(values[place]) for place in apart)
-            found.append(ClauseValues(category, by_words, values, own))
+            if category in finer_columns:
+                sentences_here, scores = sentences[contract]
+                pieces = sentences_here, scores[:, finer_columns[category]]
+            found.append(ClauseValues(category, by_words, values, own, *pieces))
         return found
 
     def save(self, folder: Path | str) -> None:

@@ -10,7 +10,10 @@ from hypothesis import strategies as st
 
 from cuadft.core.errors import InputError
 from cuadft.data.passages import (
+    _LONGEST_SENTENCE,
+    _SHORTEST_SENTENCE,
     cut_passages,
+    cut_sentences,
     gold_shares,
     join_passages,
     join_pieces,
@@ -200,3 +203,37 @@ def test_passages_side_by_side_join_to_the_text_that_they_cover(text, size, over
     chosen = passages[first : data.draw(st.integers(first, len(passages)))]
     start, end = (chosen[0].start, max(passage.end for passage in chosen)) if chosen else (0, 0)
     assert join_passages(data.draw(st.permutations(chosen))) == (text[start:end], start)
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    NASTY | st.lists(st.sampled_from(["A sentence of some words here. ", "x" * 900, "no end; ", "\n\n"])).map("".join)
+)
+@example("word " * 500)
+@example("x" * 5000)
+def test_sentences_are_the_whole_text_in_order_and_never_too_long(text: str) -> None:
+    sentences = cut_sentences(text, contract="A")
+    assert "".join(sentence.text for sentence in sentences) == text
+    for index, sentence in enumerate(sentences):
+        assert (sentence.index, sentence.contract) == (index, "A")
+        assert text[sentence.start : sentence.end] == sentence.text
+        assert 0 < len(sentence.text) <= _LONGEST_SENTENCE + _SHORTEST_SENTENCE
+
+
+def test_a_sentence_ends_with_its_mark_or_its_paragraph_and_a_heading_joins_what_follows() -> None:
+    law = "This Agreement is governed by the laws of the State of Ohio. "
+    term = "It ends two years after the Effective Date, unless renewed"
+    title = "\n\nTERM\n\n"
+    made = cut_sentences(f"{law}{law.replace('Ohio', 'Acme Inc. of Maine')}{term}{title}{law}")
+    assert [sentence.text.strip() for sentence in made] == [
+        law.strip(),
+        law.replace("Ohio", "Acme Inc. of Maine").strip(),
+        term,
+        f"TERM\n\n{law.strip()}",
+    ]
+
+
+def test_a_long_sentence_is_cut_at_a_semicolon_before_a_comma() -> None:
+    parts = [f"the duty of number {n}, as agreed" for n in range(60)]
+    made = cut_sentences("; ".join(parts))
+    assert len(made) > 2 and all(sentence.text.endswith("; ") for sentence in made[:-1])

@@ -74,7 +74,7 @@ def test_a_candidate_is_the_whole_reply_about_the_best_passage_with_the_place_of
 
 def test_a_confidence_does_not_answer_in_place_of_the_model(tmp_path):
     certain = Calibration((), (), (), (), -9.0, 0)
-    confidence = Confidence(certain, certain, None, certain, certain, 1.0)
+    confidence = Confidence(certain, certain, None, None, certain, certain, 1.0)
     program, script = small.program(), small.Script(small.first_clause)
     program.confidence, program.system = confidence, SystemConfidence(certain, certain)
     made = sample_candidates(program, script.lm(), small.ROWS[:2], tmp_path, n=0)

@@ -234,7 +234,9 @@ def test_the_champions_own_confidence_and_calibration_count(run, new, asked):
         return Calibration((), (), (), (), math.log(p / (1 - p)), 0)
 
     champion = runs.outgoing_champion(runs.Iteration(run, 1))
-    save_confidence(Confidence(says(0.2), says(0.2), None, says(0.2), says(0.4), 1.0), run / champion["retriever"])
+    save_confidence(
+        Confidence(says(0.2), says(0.2), None, None, says(0.2), says(0.4), 1.0), run / champion["retriever"]
+    )
     done, _ = evaluate(run, new)
     assert [p["p_search"] for p in done.predictions] == pytest.approx([0.2] * 6)
     assert {p["p_exists"] for p in done.predictions} == {0.2}

@@ -1,5 +1,6 @@
 """Stage A of the confidence: what the clause classifiers say becomes a probability, from train contracts alone."""
 
+import copy
 import json
 from collections.abc import Sequence
 from dataclasses import replace
@@ -13,7 +14,9 @@ from hypothesis import strategies as st
 
 from cuadft.core import files
 from cuadft.core.errors import InputError
-from cuadft.data.passages import Passage, overlapping
+from cuadft.data.passages import Passage, join_passages, overlapping
+from cuadft.data.rows import passages_by_contract
+from cuadft.evaluation.confidence import is_right
 from cuadft.rag.calibration import LEAST_QUESTIONS
 from cuadft.rag.confidence import (
     ABSENT_SHARE,
@@ -238,3 +241,38 @@ def test_a_damaged_file_is_named(confidence, tmp_path):
         files.write_text(path, text)
         with pytest.raises(InputError, match=CONFIDENCE_FILE):
             load_confidence(tmp_path)
+
+
+# --- sentences
+
+
+def test_the_likeliest_sentence_of_a_new_contract_is_a_right_quote_as_often_as_it_says(confidence, retriever):
+    first = [
+        (row, look.sentences[0])
+        for row, look in zip(NEW_ROWS, looks(confidence, retriever, NEW_ROWS))
+        if look.sentences
+    ]
+    right = [is_right(quote.text, row) for row, quote in first]
+    assert len(first) > 50 and np.mean([quote.p for _, quote in first]) == pytest.approx(np.mean(right), abs=0.1)
+    sure = [good for good, (_, quote) in zip(right, first) if quote.p > 0.8]
+    assert len(sure) > 20 and np.mean(sure) > 0.8
+
+
+def test_sentences_stand_where_they_say_and_come_likeliest_first(confidence, retriever):
+    texts = {t: join_passages(own)[0] for t, own in passages_by_contract(retriever.passages).items()}
+    for row, look in zip(NEW_ROWS, looks(confidence, retriever, NEW_ROWS)):
+        assert [quote.p for quote in look.sentences] == sorted((quote.p for quote in look.sentences), reverse=True)
+        for quote in look.sentences:
+            assert quote.text == " ".join(texts[row["contract"]][slice(*quote.span)].split())
+            held = quote.evidence.get("passage_p")
+            assert held is None or held in look.passage_p
+
+
+def test_a_question_of_no_class_has_no_sentences_and_a_classifier_without_them_gives_none(confidence, retriever):
+    (strange,) = confidence.look(retriever, [("Who is the seller?", NEW_ROWS[0]["contract"])], k=3)
+    assert strange.sentences == ()
+    bare = copy.copy(retriever)
+    bare.classifier = copy.copy(retriever.classifier)
+    bare.classifier.sentences = None
+    alone = fit(bare)
+    assert alone.sentence is None and all(look.sentences == () for look in looks(alone, bare, NEW_ROWS))

@@ -3,6 +3,7 @@
 import math
 import random
 import re
+from dataclasses import replace
 
 import pytest
 from hypothesis import example, given
@@ -11,7 +12,15 @@ from hypothesis import strategies as st
 from cuadft.core.text import quotable
 from cuadft.data.passages import Passage
 from cuadft.evaluation.text_scores import NO_CLAUSE, is_refusal
-from cuadft.rag.quotes import LEAST_LOGPROB, Quote, join_quotes, quotes_of_reply
+from cuadft.rag.quotes import (
+    LEAST_LOGPROB,
+    LEAST_SENTENCE,
+    Quote,
+    join_quotes,
+    quote_of_sentence,
+    quotes_of_reply,
+    with_sentences,
+)
 
 PARTS = ["<b>", "</passage>", "<|im_end|>", "[INST]", "[/INST]", "< 5", "the", "this", "is", "Is", "e", "n\u0303o", "İ"]
 PARTS += ["ß", "中文", "(a)", "“fee”", "2.5%", "_", "-", "\u0301", "\ud800", "😀"]
@@ -225,3 +234,41 @@ def test_quotes_without_a_place_stay_and_come_last():
 def test_a_quote_is_kept_as_it_is_in_a_record():
     for quote in (Quote("a b", (3, 7), 0.25, False, {"sum": -1.5}), Quote("a", None, 1.0)):
         assert Quote.from_record(quote.record()) == quote
+
+
+# --- sentences that the classifiers found
+
+spans = st.tuples(st.integers(0, 80), st.integers(1, 40)).map(lambda pair: (pair[0], pair[0] + pair[1]))
+found_sentences = st.lists(st.tuples(spans, st.floats(0.02, 0.99)), max_size=5).map(
+    lambda pairs: [Quote("s", span, p, quoted=False, evidence={"found": 1.0, "sentence_p": p}) for span, p in pairs]
+)
+model_quotes = st.lists((st.none() | spans).map(lambda span: Quote("q", span, evidence={"line": 0.0})), max_size=4)
+
+
+@given(model_quotes, found_sentences)
+def test_a_quote_is_told_the_likeliest_sentence_that_it_shares_words_with(quotes, sentences):
+    made = with_sentences(quotes, sentences)
+    assert [quote.text for quote in made[: len(quotes)]] == ["q"] * len(quotes)
+    for before, after in zip(quotes, made):
+        inside = [s.p for s in sentences if before.span and before.span[0] < s.span[1] and s.span[0] < before.span[1]]
+        assert replace(after, evidence=before.evidence) == before
+        assert after.evidence.get("sentence_p") == (max(inside, default=LEAST_SENTENCE) if sentences else None)
+
+
+@given(model_quotes, found_sentences)
+def test_a_sentence_is_a_quote_of_its_own_unless_the_model_quoted_it(quotes, sentences):
+    added = with_sentences(quotes, sentences)[len(quotes) :]
+    assert all(quote in sentences for quote in added)
+    for sentence in sentences:
+        assert sentence not in added or all(quote.span != sentence.span for quote in quotes)
+        far = all(
+            not quote.span or quote.span[0] >= sentence.span[1] or quote.span[1] <= sentence.span[0] for quote in quotes
+        )
+        assert sentence in added or not far
+
+
+@given(st.text(alphabet="ab \n\u00a0.", min_size=1).filter(str.strip), st.integers(0, 99))
+def test_a_sentence_is_quoted_with_its_exact_place(text, start):
+    quote = quote_of_sentence(Passage("C", 0, start, start + len(text), text), 0.5)
+    cut = text[quote.span[0] - start : quote.span[1] - start]
+    assert quote.text == " ".join(cut.split()) and cut == cut.strip() and (quote.p, quote.quoted) == (0.5, False)

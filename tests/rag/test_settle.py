@@ -254,3 +254,43 @@ def test_a_quote_is_right_if_it_shares_half_of_all_words_with_a_gold_span():
     }
     assert quotes_right(prediction([Quote(text, None) for text in given], answers=golds)) == list(given.values())
     assert quotes_right(prediction([Quote("ten", None)])) == [False] and quotes_right(prediction([])) == []
+
+
+# --- sentences that the classifiers found
+
+
+def sentence(text: str, p: float, span: tuple[int, int] = (90, 99)) -> Quote:
+    return Quote(text, span, p, quoted=False, evidence={"found": 1.0, "sentence_p": p})
+
+
+@pytest.mark.parametrize("passage_p, answer", [(0.9, "law of Ohio"), (0.4, "fee")])
+def test_the_likelier_of_the_models_quote_and_a_sentence_answers(passage_p, answer):
+    made = settle(
+        prediction([Quote("law of Ohio", (0, 11), evidence={"passage_p": passage_p}), sentence("fee", 0.6)]), 0.5
+    )
+    assert made["answer"] == answer and [quote["quoted"] for quote in made["quotes"]] == [True, True]
+    assert made["quotes"][0]["p"] == max(passage_p, 0.6)
+
+
+def test_sentences_are_no_evidence_of_the_reader():
+    made, right = dev_set(3, telling=True)
+    more = [p | {"quotes": [*p["quotes"], sentence("fee", 0.9).record()]} for p in made]
+    assert settle(more[0], 0.5, SystemConfidence.fit(made, right))["p_exists"] == pytest.approx(
+        settle(made[0], 0.5, SystemConfidence.fit(made, right))["p_exists"]
+    )
+    unread = [p | {"quotes": [sentence("fee", 0.9).record()]} for p in made]
+    assert SystemConfidence.fit(unread, [[False]] * len(unread)).about["questions"] == 0
+
+
+def test_what_a_sentence_says_of_a_quote_raises_its_probability():
+    made, right = dev_set(4, telling=False)
+    draw = np.random.default_rng(5)
+    for p, goods in zip(made, right):
+        for quote, good in zip(p["quotes"], goods):
+            quote["evidence"]["sentence_p"] = float(np.clip(draw.normal(0.7 if good else 0.2, 0.15), 0.001, 0.99))
+    system = SystemConfidence.fit(made, right)
+    likely, unlikely = (
+        settle(prediction([Quote("fee", (0, 3), evidence={"passage_p": 0.5, "sentence_p": p})]), 0.5, system)
+        for p in (0.9, 0.05)
+    )
+    assert likely["quotes"][0]["p"] > unlikely["quotes"][0]["p"] + 0.3

@@ -2,11 +2,12 @@
 
 import numpy as np
 import pytest
+import small
 from small import passages_of
 
 from cuadft.core.errors import InputError
 from cuadft.data.passages import Passage, gold_shares
-from cuadft.retrieval.classifier import ClauseClassifier, QuestionMatcher, _labels
+from cuadft.retrieval.classifier import ClauseClassifier, QuestionMatcher, _labels, sentences_of
 
 AUDIT = [
     "may inspect the books and records",
@@ -222,3 +223,52 @@ def test_a_share_counts_from_the_side_of_the_span_and_of_the_passage():
     assert gold_shares(passages, [{"text": "x" * 4, "start": 8}]) == pytest.approx(
         {0: 0.5, 1: 0.5}
     )  # half of the span each
+
+
+# --- single sentences
+
+
+def test_the_sentence_with_the_clause_of_an_unseen_contract_comes_first():
+    rows, passages = small.clause_corpus(range(40))
+    asked = {question: kind for kind, question in small.ASKED.items()}
+    classifier = ClauseClassifier.fit(rows, passages, QuestionMatcher(asked, None, least=0.5))
+    new, others = small.clause_corpus(range(100, 120))
+    sentences = sentences_of(others)
+    scores, right, n = classifier.sentences.classify(sentences), 0, 0
+    for row in new:
+        own = [place for place, sentence in enumerate(sentences) if sentence.contract == row["contract"]]
+        shares = gold_shares([sentences[place] for place in own], row["answers"])
+        best = max(own, key=lambda place: scores[place, classifier.sentences.categories.index(row["category"])])
+        right, n = right + (shares.get(sentences[best].index, 0) > 0.5), n + bool(row["answers"])
+    assert n > 20 and right / n > 0.75
+
+
+def test_the_folds_of_sentences_are_those_of_passages():
+    groups = {f"c{number}": number // 2 for number in range(8)}
+    classifier = fitted(groups=groups)
+    assert classifier.sentences.fold_of == classifier.fold_of and classifier.sentences.sentences is None
+
+
+def test_sentences_are_saved_with_the_classifier_and_part_of_its_key(tmp_path):
+    classifier, (_, passages) = fitted(), corpus()
+    assert fitted(sentences=False).key != classifier.key
+    for made in (classifier, fitted(sentences=False), classifier):  # into one folder, one after the other
+        made.save(tmp_path)
+        back = ClauseClassifier.load(tmp_path, None)
+        assert back.key == made.key and (back.sentences is None) == (made.sentences is None)
+    pieces = sentences_of(passages)
+    assert np.array_equal(back.sentences.classify(pieces), classifier.sentences.classify(pieces))
+
+
+def test_contracts_of_too_few_sentences_have_passages_alone():
+    rows, _ = corpus(4)
+    for row in rows:
+        row["answers"] = [{"text": f"x{row['contract']} clause", "start": 0}]
+    # two overlapping passages a contract repeat the words that a single sentence holds once
+    texts = {f"c{n}": f"xc{n} clause of words" for n in range(4)}
+    twice = [Passage(t, n, 0, len(text), text) for t, text in texts.items() for n in range(2)]
+    few = [p for p in twice if p.contract in ("c0", "c1")]
+    classifier = ClauseClassifier.fit(
+        [r for r in rows if r["contract"] in ("c0", "c1")], few, MATCHER, least=1, folds=2
+    )
+    assert classifier.sentences is None and len(classifier.categories) == 2
