@@ -333,12 +333,11 @@ def _convert_gguf(weights: Path, folder: Path) -> None:
     from transformers.utils import logging
 
     logging.disable_progress_bar()
-    given = {"gguf_file": weights.name, "trust_remote_code": False}
-    unpacked = GgufConfig(dequantize=True)
+    unpacked, name = GgufConfig(dequantize=True), weights.name
     AutoModelForCausalLM.from_pretrained(
-        weights.parent, dtype=torch.bfloat16, quantization_config=unpacked, **given
+        weights.parent, dtype=torch.bfloat16, quantization_config=unpacked, gguf_file=name, trust_remote_code=False
     ).save_pretrained(folder)
-    AutoTokenizer.from_pretrained(weights.parent, **given).save_pretrained(folder)
+    AutoTokenizer.from_pretrained(weights.parent, gguf_file=name, trust_remote_code=False).save_pretrained(folder)
 
 
 def _make_tiny(folder: Path, seed: int = 0) -> None:
