@@ -52,8 +52,8 @@ def read_with_seeds(
         more, also_left_out = _complete_predictions(other, systems)
         if _questions_asked(more) != asked:
             raise InputError(
-                f"{name} asked other questions than {iteration.run}: give both the same split_seed, "
-                "contracts, dev_rows and test_rows."
+                f"{name} asked other questions than {iteration.run}: give both the same contracts, split, "
+                "dev_rows and test_rows."
             )
         rows += [row | {"seed": number} for row in more]
         left_out += [f"{name}: {line}" for line in also_left_out]

@@ -139,8 +139,10 @@ class Embedder:
         if self._model is None:
             from sentence_transformers import SentenceTransformer
 
-            settings = {"model_kwargs": {"dtype": self.dtype}, "trust_remote_code": False}
-            self._model = SentenceTransformer(str(self.path), device=self.device, **settings)
+            dtype = {"dtype": self.dtype}
+            self._model = SentenceTransformer(
+                str(self.path), device=self.device, model_kwargs=dtype, trust_remote_code=False
+            )
         return self._model
 
     @contextmanager
