@@ -54,6 +54,10 @@ NEIGHBOURS = 5  # known questions that vote
 QUESTIONS_FILE = "questions.json"
 
 
+class NoCommonWords(InputError):
+    """No word stands in enough passages to be learned from."""
+
+
 class ClauseClassifier:
     """One model per category and fold; a contract's passages are scored by the fold that has not seen the contract.
 
@@ -93,7 +97,6 @@ class ClauseClassifier:
         *,
         groups: Mapping[str, int] | None = None,
         folds: int = FOLDS,
-        strength: float = STRENGTH,
         least: int = LEAST_CONTRACTS,
         seed: int = 7,
         sentences: bool = True,
@@ -123,16 +126,13 @@ class ClauseClassifier:
         fold = np.array([fold_of[passage.contract] for passage in passages])
         idf = np.stack([_idf(counts[fold != n]) for n in range(folds)])
         weights = [
-            _fit_fold(_features(counts, places, idf[n])[fold != n], labels[fold != n], strength, seed)
-            for n in range(folds)
+            _fit_fold(_features(counts, places, idf[n])[fold != n], labels[fold != n], seed) for n in range(folds)
         ]
         vocabulary = {word: int(n) for word, n in words.vocabulary_.items()}
-        finer = None
+        finer, settings = None, {"groups": groups, "folds": folds, "least": least, "seed": seed, "sentences": False}
         if sentences:
-            pieces = sentences_of(passages)
-            settings = {"groups": groups, "folds": folds, "strength": strength, "least": least, "seed": seed}
-            with suppress(InputError):  # sentences so few that no word stands in three of them: passages alone then
-                finer = cls.fit(rows, pieces, matcher, **settings, sentences=False)
+            with suppress(NoCommonWords):  # passages that overlap may repeat a word that stands in few sentences
+                finer = cls.fit(rows, sentences_of(passages), matcher, **settings)
         return cls(categories, vocabulary, idf, np.stack(weights), fold_of, matcher, finer)
 
     @staticmethod
@@ -164,16 +164,22 @@ class ClauseClassifier:
         return scores
 
     def save(self, folder: Path) -> None:
-        """Write classifier.json and classifier.safetensors (half precision) into an existing folder."""
-        from safetensors.numpy import save
+        """Write classifier.json, classifier.safetensors (half precision) and questions.json into an existing folder.
 
+        The classifier of sentences goes into a folder in it, without the questions, which both share.
+        """
         (folder / SETTINGS_FILE).unlink(missing_ok=True)  # written last: a killed save can't be loaded
-        write_bytes(folder / WEIGHTS_FILE, save({"weights": self._weights.astype(np.float16), "idf": self._idf}))
         self.matcher.save(folder)
         shutil.rmtree(folder / SENTENCES_FOLDER, ignore_errors=True)
         if self.sentences:
             (folder / SENTENCES_FOLDER).mkdir()
-            self.sentences.save(folder / SENTENCES_FOLDER)
+            self.sentences._write(folder / SENTENCES_FOLDER)
+        self._write(folder)
+
+    def _write(self, folder: Path) -> None:
+        from safetensors.numpy import save
+
+        write_bytes(folder / WEIGHTS_FILE, save({"weights": self._weights.astype(np.float16), "idf": self._idf}))
         words = sorted(self._vocabulary, key=self._vocabulary.__getitem__)
         settings = {"categories": self.categories, "fold_of": self.fold_of, "vocabulary": words}
         write_json(folder / SETTINGS_FILE, settings | {"sentences": self.sentences is not None})
@@ -181,6 +187,10 @@ class ClauseClassifier:
     @classmethod
     def load(cls, folder: Path, embedder: Embedder | None) -> ClauseClassifier:
         """Return what `save` wrote; raises InputError if the files are incomplete or don't belong together."""
+        return cls._read(folder, QuestionMatcher.load(folder, embedder))
+
+    @classmethod
+    def _read(cls, folder: Path, matcher: QuestionMatcher) -> ClauseClassifier:
         from safetensors import SafetensorError
         from safetensors.numpy import load_file
 
@@ -198,8 +208,7 @@ class ClauseClassifier:
                 f"{folder / WEIGHTS_FILE} and {SETTINGS_FILE} don't belong together: build the retriever again"
             )
         vocabulary = {word: n for n, word in enumerate(words)}
-        matcher = QuestionMatcher.load(folder, embedder)
-        sentences = cls.load(folder / SENTENCES_FOLDER, embedder) if finer else None
+        sentences = cls._read(folder / SENTENCES_FOLDER, matcher) if finer else None
         return cls(categories, vocabulary, idf, weights, fold_of, matcher, sentences)
 
 
@@ -307,7 +316,7 @@ def _known_words(words: CountVectorizer, passages: Sequence[Passage]) -> csr_mat
     try:
         return words.fit_transform([passage.text for passage in passages])
     except ValueError as error:  # scikit-learn found no word that enough passages hold
-        raise InputError(
+        raise NoCommonWords(
             "The train contracts' passages share no words: check that the contracts have text, or do "
             "without a clause classifier (classifier_weights [0.0])"
         ) from error
@@ -375,7 +384,7 @@ def _labels(rows: Sequence[Row], passages: Sequence[Passage], least: int) -> tup
     return labels, categories
 
 
-def _fit_fold(features: csr_matrix, labels: np.ndarray, strength: float, seed: int) -> np.ndarray:
+def _fit_fold(features: csr_matrix, labels: np.ndarray, seed: int) -> np.ndarray:
     """Return the weights of one fold, (features, categories); zeros for a category that the fold never sees."""
     from sklearn.linear_model import LogisticRegression
 
@@ -385,7 +394,7 @@ def _fit_fold(features: csr_matrix, labels: np.ndarray, strength: float, seed: i
         if len(positive) and len(negative):
             kept = np.r_[positive, draw.permutation(negative)[:MOST_NEGATIVES]]
             model = LogisticRegression(
-                C=strength, class_weight="balanced", solver="liblinear", fit_intercept=False, random_state=seed
+                C=STRENGTH, class_weight="balanced", solver="liblinear", fit_intercept=False, random_state=seed
             )
             weights[:, n] = model.fit(features[kept], labels[kept, n]).coef_[0]
     return weights

@@ -236,7 +236,7 @@ class Retriever:
         known = dict(zip(asked, matcher.by_words(asked))) if matcher else {}
         columns = {category: n for n, category in enumerate(self.classifier.categories)} if matcher else {}
         finer = self.classifier.sentences if matcher else None
-        sentences = index.sentence_scores(finer, {contract for _, contract in queries}) if finer else {}
+        sentences = index.sentence_scores(finer, [contract for _, contract in queries]) if finer else {}
         finer_columns = {category: n for n, category in enumerate(finer.categories)} if finer else {}
         found = []
         for question, contract in queries:
