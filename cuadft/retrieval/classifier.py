@@ -56,6 +56,10 @@ NEIGHBOURS = 5  # known questions that vote
 QUESTIONS_FILE = "questions.json"
 
 
+class NoCommonWords(InputError):
+    """No word stands in enough passages to be learned from."""
+
+
 class ClauseClassifier:
     """One model per category and fold; a contract's passages are scored by the fold that has not seen the contract.
 
@@ -123,7 +127,7 @@ class ClauseClassifier:
         try:
             counts = words.fit_transform([passage.text for passage in passages])
         except ValueError as error:  # scikit-learn found no word that enough passages hold
-            raise InputError(
+            raise NoCommonWords(
                 "The train contracts' passages share no words: check that the contracts have text, or do "
                 "without a clause classifier (classifier_weights [0.0])"
             ) from error
@@ -132,11 +136,10 @@ class ClauseClassifier:
         idf = np.stack([_idf(counts[fold != n]) for n in range(folds)])
         fits = [_fit_fold(_features(counts, places, idf[n])[fold != n], labels[fold != n], seed) for n in range(folds)]
         vocabulary = {word: int(n) for word, n in words.vocabulary_.items()}
-        finer = None
+        finer, settings = None, {"groups": groups, "folds": folds, "least": least, "seed": seed, "sentences": False}
         if sentences:
-            pieces, settings = sentences_of(passages), {"groups": groups, "folds": folds, "least": least, "seed": seed}
-            with suppress(InputError):  # sentences so few that no word stands in three of them: passages alone then
-                finer = cls.fit(rows, pieces, matcher, **settings, sentences=False)
+            with suppress(NoCommonWords):  # passages that overlap may repeat a word that stands in few sentences
+                finer = cls.fit(rows, sentences_of(passages), matcher, **settings)
         return cls(categories, vocabulary, idf, np.stack(fits), fold_of, matcher, finer)
 
     @staticmethod
@@ -168,16 +171,22 @@ class ClauseClassifier:
         return scores
 
     def save(self, folder: Path) -> None:
-        """Write classifier.json and classifier.safetensors (half precision) into an existing folder."""
-        from safetensors.numpy import save
+        """Write classifier.json, classifier.safetensors (half precision) and questions.json into an existing folder.
 
+        The classifier of sentences goes into a folder in it, without the questions, which both share.
+        """
         (folder / SETTINGS_FILE).unlink(missing_ok=True)  # written last: a killed save can't be loaded
-        write_bytes(folder / WEIGHTS_FILE, save({"weights": self._weights.astype(np.float16), "idf": self._idf}))
         self.matcher.save(folder)
         shutil.rmtree(folder / SENTENCES_FOLDER, ignore_errors=True)
         if self.sentences:
             (folder / SENTENCES_FOLDER).mkdir()
-            self.sentences.save(folder / SENTENCES_FOLDER)
+            self.sentences._write(folder / SENTENCES_FOLDER)
+        self._write(folder)
+
+    def _write(self, folder: Path) -> None:
+        from safetensors.numpy import save
+
+        write_bytes(folder / WEIGHTS_FILE, save({"weights": self._weights.astype(np.float16), "idf": self._idf}))
         words = sorted(self._vocabulary, key=self._vocabulary.__getitem__)
         settings = {"categories": self.categories, "fold_of": self.fold_of, "vocabulary": words}
         write_json(folder / SETTINGS_FILE, settings | {"sentences": self.sentences is not None})
@@ -185,6 +194,10 @@ class ClauseClassifier:
     @classmethod
     def load(cls, folder: Path, embedder: Embedder | None) -> ClauseClassifier:
         """Return what `save` wrote; raises InputError if the files are incomplete or don't belong together."""
+        return cls._read(folder, QuestionMatcher.load(folder, embedder))
+
+    @classmethod
+    def _read(cls, folder: Path, matcher: QuestionMatcher) -> ClauseClassifier:
         from safetensors import SafetensorError
         from safetensors.numpy import load_file
 
@@ -201,8 +214,7 @@ class ClauseClassifier:
             raise InputError(
                 f"{folder / WEIGHTS_FILE} and {SETTINGS_FILE} don't belong together: build the retriever again"
             )
-        sentences = cls.load(folder / SENTENCES_FOLDER, embedder) if finer else None
-        matcher = QuestionMatcher.load(folder, embedder)
+        sentences = cls._read(folder / SENTENCES_FOLDER, matcher) if finer else None
         return cls(categories, vocabulary, idf, weights, fold_of, matcher, sentences)
 
 

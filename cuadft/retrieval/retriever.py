@@ -223,7 +223,7 @@ class Retriever:
         matches = dict(zip(asked, zip(matcher.match(asked), matcher.by_words(asked)))) if asked else {}
         columns = {category: n for n, category in enumerate(self.classifier.categories)} if matcher else {}
         finer = self.classifier.sentences if matcher else None
-        sentences = index.sentence_scores(finer, {contract for _, contract in queries}) if finer else {}
+        sentences = index.sentence_scores(finer, [contract for _, contract in queries]) if finer else {}
         finer_columns = {category: n for n, category in enumerate(finer.categories)} if finer else {}
         found = []
         for question, contract in queries:

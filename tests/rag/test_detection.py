@@ -55,9 +55,13 @@ def test_more_training_contracts_detect_better_and_the_last_row_is_the_retriever
     table = learning_curve(retriever, ROWS, NEW_ROWS, [15, 20, 40, 99], **settings)
     assert list(table["training contracts"]) == [15, 20, 40]  # sizes from the number of contracts on are one row
     assert table["auc"].is_monotonic_increasing
-    # a contract without a clause counts from the first answer on
     held = {row["contract"] for row in NEW_ROWS if row["answers"]}
     assert table["n_contracts"].between(len(held), len(NEW)).all()
+    looks = Confidence.fit(retriever, ROWS, k=2, false_answer_cost=1.0).look(
+        retriever, [(row["question"], row["contract"]) for row in NEW_ROWS], k=1
+    )
+    answered = {row["contract"] for row, look in zip(NEW_ROWS, looks) if look.p_exists >= 0.5}
+    assert table["n_contracts"].iloc[-1] == len(held | answered)  # a contract without either says nothing
     whole = feature_worth(retriever, ROWS, NEW_ROWS, false_answer_cost=1.0, **FEW)
     assert table["brier"].iloc[-1] == pytest.approx(whole["brier"].iloc[0])
 
