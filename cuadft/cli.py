@@ -8,7 +8,6 @@ A command is one function: its parameters are the options, its docstring is the 
 
 from __future__ import annotations
 
-import os
 import sys
 import traceback
 from collections.abc import Callable, Mapping, Sequence
@@ -19,7 +18,7 @@ import typer
 from typer.core import TyperGroup
 
 from cuadft import __version__
-from cuadft.core.errors import InputError, redact
+from cuadft.core.errors import InputError, StageFailed, redact
 
 ROLES = ("question", "reference", "answer", "system", "contract")  # columns of an answer file that an option can name
 
@@ -37,23 +36,12 @@ class _Commands(TyperGroup):
         except KeyboardInterrupt:
             print("\nInterrupted: the same command goes on where this one stopped.", file=sys.stderr)
             code = 130
-        except (InputError, OSError, RuntimeError) as error:
-            code = _exit_code(error)
-            if code is None:
-                raise
+        except (InputError, OSError, StageFailed) as error:
+            code = 1 if isinstance(error, StageFailed) else 2
             if ctx.params["debug"]:
                 print(redact("".join(traceback.format_exception(error))), end="", file=sys.stderr)
             print(f"error: {redact(str(error))}", file=sys.stderr)
         ctx.exit(code or 0)
-
-
-def _exit_code(error: Exception) -> int | None:
-    """Return 2 for bad input, 1 for a failed stage, None for a fault of cuadft itself."""
-    if isinstance(error, (InputError, OSError)):
-        return 2
-    from cuadft.loop.runner import StageFailed
-
-    return 1 if isinstance(error, StageFailed) else None
 
 
 app = typer.Typer(
@@ -169,14 +157,12 @@ def rollback(run_dir: RunFolder, reason: Reason) -> None:
 def _tell_champion(run_dir: str, line: Mapping[str, Any]) -> None:
     """Print a change of the champion, and show it in the trackers that show the run."""
     from cuadft.core import runs
+    from cuadft.loop import trackers
 
     after, before = runs.champion_label(line["to"]), runs.champion_label(line["from"])
     print(f"Champion: {after} (before: {before}). The next iteration starts from it.")
-    if (runs.resolve_path(run_dir) / "trackers").is_dir() or "MLFLOW_TRACKING_URI" in os.environ:
-        from cuadft.loop import trackers
-
-        for shown in trackers.follow_run(run_dir).to_dict("records"):
-            print(f"{shown['tracker']}: {shown['error'] or 'shows it too'}")
+    for shown in trackers.follow_run(run_dir):
+        print(f"{shown['tracker']}: {shown['error'] or 'shows it too'}")
 
 
 @app.command(rich_help_panel=LOOP)
@@ -236,22 +222,18 @@ def _encoder(embedder: str) -> Callable[[list[str]], Any] | None:
     from cuadft.models.weights import cache_dir, find_weights
     from cuadft.retrieval.embedder import Embedder
 
-    try:
-        return Embedder(find_weights(embedder), cache_dir=cache_dir()).encode
-    except InputError as error:
-        raise InputError(f"{error} Or leave --embedder out: the offline judge needs none.") from error
+    return Embedder(find_weights(embedder), cache_dir=cache_dir()).encode
 
 
 @app.command(rich_help_panel=MEASURE)
 def retrieval(
     folder: Annotated[str, _argument("FOLDER", "a retriever/ folder that notebook 02 saved")],
     cuad: Annotated[str, _option("--cuad", "FILE", "contracts in CUAD's layout (zip or JSON), sample or auto")],
-    only: Annotated[list[str], _option("--only-contracts", "TITLE", "a title or a file of titles (repeatable)")] = (),
     include_trained: Annotated[bool, typer.Option("--include-trained", help="measure these contracts also")] = False,
-    embedder: Annotated[str, _option("--embedder", "ID", "embedding model (default: the folder's own)")] = "",
+    embedder: Annotated[
+        str, _option("--embedder", "ID", "embedding model of a folder that holds none (default: MiniLM)")
+    ] = "",
     model: Annotated[str, _option("--model", "ID", "model whose tokens are counted (default SmolLM2-135M)")] = "",
-    size: Annotated[int | None, _option("--passage-chars", "N", "size of passages (default: as saved)")] = None,
-    overlap: Annotated[float | None, _option("--overlap", "S", "share that overlaps (default: as saved)")] = None,
     out: Annotated[str, _option("--out", "CSV", "write the table there, and the rows beside it")] = "",
     n_resamples: Resamples = 2000,
     confidence: Confidence = 0.95,
@@ -312,7 +294,8 @@ def ablate(
     from cuadft.loop import ablation
 
     done = ablation.ablate(**options, log=_print_now)
-    print(f"\n{done.text}\nWritten: {done.folder / 'ablation.md'} and ablation.csv")
+    print(f"\n{name}: {values[1]} (b) less {values[0]} (a)\n{done.deltas.round(3).to_string(index=False)}")
+    print(*done.notes, f"Written: {done.folder / 'ablation.csv'}", sep="\n")
 
 
 @app.command(rich_help_panel=GIVE)
@@ -341,9 +324,9 @@ def feedback(
     file: Annotated[str, _argument("FILE", "CSV, JSON lines or JSON")],
     run: Annotated[str, _option("--run", "D", "run folder")],
     layout: Annotated[
-        Literal["auto", "trl", "kto", "labelstudio", "aws", "raw"],
-        _option("--format", None, "layout of FILE, see above"),
-    ] = "auto",
+        Literal["trl", "kto", "labelstudio", "raw"],
+        _option("--format", None, "export: layout of FILE; an import tells it by the columns"),
+    ] = "trl",
     annotator: Annotated[str, _option("--annotator", "NAME", "import: who gave verdicts without a name")] = "",
     contract: Annotated[str, _option("--contract", "TITLE", "import: the contract of rows that name none")] = "",
 ) -> None:
@@ -356,9 +339,7 @@ def feedback(
     from cuadft.feedback import exchange, labelstudio
 
     if action == "import":
-        source = "trl" if layout == "kto" else layout  # TRL's reader knows KTO's thumbs, too
-        done = exchange.import_file(file, run, file_format=source, annotator=annotator, contract=contract)
-        print(done.text())
+        print(exchange.import_file(file, run, annotator=annotator, contract=contract).text())
         return
     if annotator or contract:
         raise InputError("--annotator and --contract belong to import: leave them out of an export.")

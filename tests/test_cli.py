@@ -143,7 +143,7 @@ def test_score_passes_its_options_on(project, capsys, monkeypatch):
     assert given["columns"] == {"question": "", "reference": "", "answer": "a", "system": "", "contract": "c"}
     capsys.readouterr()
     assert cli.main(["score", "x.csv", "--embedder", "./m"]) == 2
-    assert "Or leave --embedder out" in capsys.readouterr().err
+    assert capsys.readouterr().err.startswith("error: ")
 
 
 def test_evaluate_passes_its_options_on(project, capsys, monkeypatch):
@@ -190,9 +190,11 @@ def test_feedback_goes_in_and_out_and_a_second_import_adds_nothing(project, caps
     assert cli.main(["feedback", "import", "in.csv", "--run", "runs/r", "--annotator", "anna"]) == 0
     out = capsys.readouterr().out
     assert "in.csv (trl): 2 rows, 1 stored, 0 duplicates, 1 refused (held out), 0 left out" in out and "row 2" in out
-    assert cli.main(["feedback", "export", "out.jsonl", "--run", "runs/r", "--format", "kto"]) == 0
-    assert capsys.readouterr().out == "out.jsonl: 1 judgements, 2 rows, 0 without a preference\n"
-    assert cli.main(["feedback", "import", "out.jsonl", "--run", "runs/r", "--format", "kto"]) == 0
+    assert cli.main(["feedback", "export", "kto.jsonl", "--run", "runs/r", "--format", "kto"]) == 0
+    assert capsys.readouterr().out == "kto.jsonl: 1 judgements, 2 rows, 0 without a preference\n"
+    assert cli.main(["feedback", "export", "out.jsonl", "--run", "runs/r"]) == 0
+    assert capsys.readouterr().out == "out.jsonl: 1 judgements, 1 rows, 0 without a preference\n"
+    assert cli.main(["feedback", "import", "out.jsonl", "--run", "runs/r"]) == 0
     assert "0 stored, 1 duplicates" in capsys.readouterr().out
 
 
@@ -201,7 +203,7 @@ def test_feedback_goes_in_and_out_and_a_second_import_adds_nothing(project, caps
     [
         (["import", "none.csv", "--run", "runs/r"], "No file none.csv"),
         (["import", "in.csv", "--run", "runs/none"], "No run in"),
-        (["import", "in.csv", "--run", "runs/r", "--contract", "trian"], "nearest: ['train'"),
+        (["import", "in.csv", "--run", "runs/r", "--contract", "trian"], "did you mean 'train'"),
         (["export", "out.csv", "--run", "runs/r"], "There is no feedback"),
         (["export", "out.csv", "--run", "runs/r", "--annotator", "a"], "belong to import"),
     ],

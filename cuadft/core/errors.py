@@ -33,6 +33,10 @@ class InputError(ValueError):
     """Report bad input: its message gives the value received, what is allowed and what to do next."""
 
 
+class StageFailed(RuntimeError):
+    """Report that a stage's notebook failed for another reason than bad input (exit code 1 of the command line)."""
+
+
 def brief(error: BaseException, settings: Mapping[str, object] | None = None) -> str:
     """Return an error's kind and message, at most `LONGEST_ERROR` characters, without secrets (see `redact`).
 

@@ -92,7 +92,7 @@ def append_jsonl(path: str | Path, rows: Iterable[Mapping]) -> None:
 
 def read_json(path: str | Path) -> object:
     """Return a JSON file's value; raises InputError that names the file and the line of the fault."""
-    return _loads(_decode(_read_bytes(path), path), f"{path}")
+    return _loads(_read_text(path), f"{path}")
 
 
 def read_jsonl(path: str | Path, *, torn_ok: bool = False) -> list[dict]:
@@ -100,10 +100,7 @@ def read_jsonl(path: str | Path, *, torn_ok: bool = False) -> list[dict]:
 
     Raises InputError that names the file, and the line that is not a JSON object.
     """
-    content = _read_bytes(path)
-    if torn_ok and not _is_object(content.rsplit(b"\n", 1)[-1]):
-        content = content[: content.rfind(b"\n") + 1]
-    return [row.values for row in _json_lines(_decode(content, path), path, AGAIN)]
+    return [row.values for row in _json_lines(_read_text(path, torn_ok=torn_ok), path, AGAIN)]
 
 
 @dataclass(frozen=True)
@@ -121,17 +118,16 @@ def read_table(path: str | Path) -> list[TableRow]:
     without a byte order mark, and a field may hold millions of characters. Raises InputError if the file is missing,
     empty, binary or cut short, and if a row does not fit its header.
     """
-    path = Path(path)
-    text = _table_text(path)
+    text = _read_text(path, missing="check the path", advice="save it as UTF-8 (in Excel: 'CSV UTF-8')")
     if text.lstrip().startswith("["):
         values = _loads(text, f"{path}", REPAIR)
         records = [_as_row(value, f"{path}, row {n}") for n, value in enumerate(values, 1)]
-    elif path.suffix.lower() in JSON_SUFFIXES or text.lstrip().startswith("{"):
+    elif Path(path).suffix.lower() in JSON_SUFFIXES or text.lstrip().startswith("{"):
         records = _json_lines(text, path, REPAIR)
     else:
         records = _csv_rows(text, path)
     if not records:
-        raise InputError(f"{path} has no rows: give a file with one row per answer.")
+        raise InputError(f"{path} is empty or has no rows: give a file with one row per answer.")
     return records
 
 
@@ -203,18 +199,20 @@ def _as_json_value(value: object) -> object:
     return _as_json_value(value.item()) if hasattr(value, "item") else value
 
 
-def _read_bytes(path: str | Path) -> bytes:
+def _read_text(
+    path: str | Path, *, torn_ok: bool = False, missing: str = "run the stage that writes it", advice: str = AGAIN
+) -> str:
     try:
-        return Path(path).read_bytes()
+        content = Path(path).read_bytes()
+        if torn_ok and not _is_object(content.rsplit(b"\n", 1)[-1]):
+            content = content[: content.rfind(b"\n") + 1]
+        return content.decode("utf-8-sig")
     except FileNotFoundError:
-        raise InputError(f"No file {path}: run the stage that writes it (see `cuadft status`).") from None
-
-
-def _decode(content: bytes, path: str | Path) -> str:
-    try:
-        return content.decode("utf-8")
+        raise InputError(f"No file {path}: {missing}.") from None
+    except IsADirectoryError:
+        raise InputError(f"{path} is a folder: name a file in it.") from None
     except UnicodeDecodeError as error:
-        raise InputError(f"{path} is not UTF-8 text (byte {error.start}): {AGAIN}.") from None
+        raise InputError(f"{path} is binary or not UTF-8 text (byte {error.start}): {advice}.") from None
 
 
 def _loads(text: str, where: str, advice: str = AGAIN) -> Any:
@@ -241,31 +239,13 @@ def _sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _table_text(path: Path) -> str:
-    """Return a file's text without the byte order mark; raises InputError if it holds no text."""
-    if path.is_dir():
-        raise InputError(f"{path} is a folder: name the files in it, for example {path / '*.csv'}.")
-    if not path.exists():
-        raise InputError(f"No file {path}: check the path.")
-    if not path.is_file():
-        raise InputError(f"{path} is a pipe or a device: save it as a file first.")
-    content = path.read_bytes()
-    if b"\0" in content:
-        raise InputError(f"{path} is not UTF-8 text but binary (or UTF-16): save it as UTF-8 CSV or JSON lines.")
-    try:
-        text = content.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        raise InputError(f"{path} is not UTF-8 text: save it as UTF-8 (in Excel: 'CSV UTF-8').") from None
-    if not text.strip():
-        raise InputError(f"{path} is empty: give a file with one row per answer.")
-    return text
-
-
-def _csv_rows(text: str, path: Path) -> list[TableRow]:
+def _csv_rows(text: str, path: str | Path) -> list[TableRow]:
+    first_line = next((line for line in text.splitlines() if line.strip()), "")
+    delimiter = max(DELIMITERS, key=first_line.count)  # with equal numbers a comma wins
     limit = csv.field_size_limit(sys.maxsize)  # 131,072 characters a field, for the whole process
     try:
-        reader = _reader(text, _delimiter(text))
-        header, *rows = [fields for fields in reader if fields]
+        reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+        header, *rows = [fields for fields in reader if fields] or [[]]
     except csv.Error as error:
         raise InputError(
             f'{path}, line {reader.line_num}: not valid CSV ({error}): put " around a field that holds quotes, '
@@ -274,25 +254,13 @@ def _csv_rows(text: str, path: Path) -> list[TableRow]:
     finally:
         csv.field_size_limit(limit)
     header = [name.strip() for name in header]
-    for name in header:
-        if name and header.count(name) > 1:
-            raise InputError(f"{path}: column {name[:40]!r} is there twice: give each column its own name.")
-    return [_csv_row(header, fields, f"{path}, row {number}") for number, fields in enumerate(rows, 1)]
-
-
-def _csv_row(header: list[str], fields: list[str], where: str) -> TableRow:
-    if len(fields) < len(header) or any(fields[len(header) :]):
-        raise InputError(
-            f"{where}: {len(fields)} fields under a header of {len(header)}: put fields that hold "
-            "commas or line breaks between quotation marks; or the file is cut short."
-        )
-    return TableRow(where, {name: field for name, field in zip(header, fields) if name})
-
-
-def _reader(text: str, delimiter: str, *, strict: bool = True) -> Any:
-    return csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=strict)
-
-
-def _delimiter(text: str) -> str:
-    """Return the delimiter that cuts the header into most names; with equal numbers a comma wins."""
-    return max(DELIMITERS, key=lambda sign: len(next(filter(None, _reader(text, sign, strict=False)), ())))
+    if repeated := [name for name in header if name and header.count(name) > 1]:
+        raise InputError(f"{path}: column {repeated[0][:40]!r} is there twice: give each column its own name.")
+    for number, fields in enumerate(rows, 1):
+        if len(fields) < len(header) or any(fields[len(header) :]):
+            raise InputError(
+                f"{path}, row {number}: {len(fields)} fields under a header of {len(header)}: put fields that hold "
+                "commas or line breaks between quotation marks; or the file is cut short."
+            )
+    named = [{name: field for name, field in zip(header, fields) if name} for fields in rows]
+    return [TableRow(f"{path}, row {number}", values) for number, values in enumerate(named, 1)]

@@ -9,7 +9,6 @@ For example:
 
 from __future__ import annotations
 
-import csv
 import difflib
 import io
 import json
@@ -18,6 +17,8 @@ from collections.abc import Iterable
 from importlib import resources
 from pathlib import PurePosixPath
 from typing import Any
+
+import pandas as pd
 
 from cuadft.core.errors import InputError
 from cuadft.core.text import fold_letters, fold_words
@@ -123,12 +124,12 @@ def open_cuad(raw: bytes, name: str) -> tuple[bytes, str, dict[str, str]]:
 def type_table(raw: bytes, name: str) -> dict[str, str]:
     """Return the types in a CSV of title,contract_type, by folded title (see `fold_letters`); raises InputError."""
     try:
-        rows = list(csv.DictReader(io.StringIO(raw.decode("utf-8-sig"), newline="")))
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{name} is not a UTF-8 CSV file ({error}); correct or remove it") from error
-    if any(row.get("title") is None or row.get("contract_type") is None for row in rows):
-        raise InputError(f"{name} needs the columns title,contract_type in every row; correct or remove it")
-    return {fold_letters(row["title"]): type_of_name(row["contract_type"]) for row in rows}
+        table = pd.read_csv(io.BytesIO(raw), dtype=str, keep_default_na=False, encoding="utf-8-sig")
+        kinds = zip(table["title"], table["contract_type"])
+        return {fold_letters(title): type_of_name(kind) for title, kind in kinds}
+    except (ValueError, KeyError, AttributeError) as error:
+        told = f"is not a UTF-8 CSV file of title,contract_type in every row ({error})"
+        raise InputError(f"{name} {told}; correct or remove it") from error
 
 
 def _announced(words: str) -> str:

@@ -8,8 +8,8 @@ example:
     assert_no_leak(train, records)
 
 Contracts that arrive later are kept in arrived.jsonl of the iteration that took them. One line is the record of a
-contract with its rows, the iteration ("arrived"), the file that it came in and a hash of its content; a line for a
-contract that was left out has its title, file, reason and detail. `cuadft.data.arrivals` writes these lines.
+contract with its rows, the iteration ("arrived") and the file that it came in; a line for a contract that was left out
+has its title, file, reason and detail. `cuadft.data.arrivals` writes these lines.
 """
 
 from __future__ import annotations
@@ -24,7 +24,6 @@ from typing import Any, TypeVar
 
 from cuadft.core import files, runs
 from cuadft.core.errors import InputError
-from cuadft.core.files import value_hash
 from cuadft.data import splits
 from cuadft.data.contracts import Contract, Row, read_plain_folder
 from cuadft.data.passages import Passage, cut_passages
@@ -34,7 +33,6 @@ SPLITS = ("train", "dev", "test")
 HELD_OUT = ("dev", "test", "slice")  # nothing is learned from these; "slice" is held out of a slice of the stream
 PLAIN = "plain"  # the split of contracts without annotations
 ARRIVED = "arrived.jsonl"
-_HASHED = ("title", "contract_type", "filer", "text", "rows")  # parts of an arrived contract that never change
 
 
 def freeze_splits(
@@ -53,14 +51,15 @@ def freeze_splits(
     if path.is_file():
         return _frozen_records(path, {c.title: c for c in contracts})
     if split == "none":
-        records = [c.record(group=i, split="all") for i, c in enumerate(contracts)]
+        groups = {c.title: number for number, c in enumerate(contracts)}
+        drawn = dict.fromkeys(groups, "all")
     else:
         groups = splits.contract_groups(contracts)
         if split == "official":
             drawn = splits.split_official(contracts, groups, dev=dev, seed=seed)
         else:
             drawn = splits.split_groups(contracts, groups, dev=dev, test=test, seed=seed)
-        records = [c.record(group=groups[c.title], split=drawn[c.title]) for c in contracts]
+    records = [c.record(group=groups[c.title], split=drawn[c.title]) for c in contracts]
     files.write_jsonl(path, records)
     return records
 
@@ -71,7 +70,7 @@ def contract_records(run: Path, upto: int | None = None) -> list[dict[str, Any]]
     A record of an arrived contract has "arrived", the number of its iteration. It takes the place of a contract without
     annotations that has the same title.
     """
-    later = arrived_records(run, upto)
+    later = [{k: v for k, v in line.items() if k not in ("rows", "file")} for line in taken_lines(run, upto)]
     annotated = {r["title"] for r in later}
     first = files.read_jsonl(run / "contracts.jsonl")
     return [r for r in first if r["title"] not in annotated] + later
@@ -83,23 +82,29 @@ def add_plain_contracts(run: Path, contracts: Sequence[Contract]) -> list[dict[s
     Raises InputError if one has the title of an annotated contract, or shares text or filer with a held-out contract.
     """
     path = run / "contracts.jsonl"
-    before, later = files.read_jsonl(path), arrived_records(run)
+    before, later = files.read_jsonl(path), taken_lines(run)
     records = [r for r in before if r["split"] != PLAIN]
     replaced = {r["title"] for r in later}  # an annotated contract takes the place of the plain one
-    held_out = [Contract.from_record(r) for r in records + later if r["split"] in HELD_OUT]
-    known = {r["title"] for r in records + later}
-    new = [c for c in contracts if c.title not in known]
-    groups = splits.contract_groups([*new, *held_out]) if new else {}
-    held_out_in = {groups[c.title]: c.title for c in held_out if groups}
-    for title in (c.title for c in contracts if c.title not in replaced):
-        if other := title if title in known else held_out_in.get(groups[title]):
-            raise InputError(
-                f"Contract '{title}' of contracts_folder repeats '{other}', which is annotated or held out: remove it."
-            )
+    new = [c for c in contracts if c.title not in replaced]
+    known = {r["title"] for r in records}
+    repeated = {c.title: c.title for c in new if c.title in known}
+    repeated |= held_out_relatives([c for c in new if c.title not in known], records + later)
+    for title, other in repeated.items():
+        raise InputError(
+            f"Contract '{title}' of contracts_folder repeats '{other}', which is annotated or held out: remove it."
+        )
     added = [c.record(group=-1, split=PLAIN) for c in contracts]
     if added or len(records) != len(before):
         files.write_jsonl(path, records + added)
     return records + added
+
+
+def held_out_relatives(contracts: Sequence[Contract], records: Iterable[dict[str, Any]]) -> dict[str, str]:
+    """Return, for each contract that shares text or filer with a held-out one of the records, the title of that one."""
+    held_out = [Contract.from_record(r) for r in records if r["split"] in HELD_OUT] if contracts else []
+    groups = splits.contract_groups([*contracts, *held_out])
+    held_out_in = {groups[c.title]: c.title for c in held_out}
+    return {c.title: held_out_in[groups[c.title]] for c in contracts if groups[c.title] in held_out_in}
 
 
 def unannotated_contracts(iteration: runs.Iteration, folder: str, records: Iterable[dict[str, Any]]) -> list[Contract]:
@@ -150,8 +155,6 @@ def select_contracts(
 
 def split_titles(records: Iterable[dict[str, Any]], split: str) -> list[str]:
     """Return the titles of the contracts in a split: train, dev, test or slice."""
-    if split not in (*SPLITS, *HELD_OUT):
-        raise InputError(f"Invalid split '{split}': choose {', '.join(dict.fromkeys((*SPLITS, *HELD_OUT)))}.")
     return [r["title"] for r in records if r["split"] == split or (r["split"] == "all" and split in SPLITS)]
 
 
@@ -229,13 +232,7 @@ def passages_by_contract(passages: Iterable[Passage]) -> dict[str, list[Passage]
 
 def read_rows(iteration: runs.Iteration, *names: str) -> list[Row]:
     """Return the rows of data/<name>.jsonl, one name after the other; InputError if 01_data_prep has not run."""
-    rows: list[Row] = []
-    for name in names:
-        path = iteration.path("data", f"{name}.jsonl")
-        if not path.is_file():
-            raise InputError(f"{path} is missing: run 01_data_prep of this iteration first.")
-        rows += files.read_jsonl(path)
-    return rows
+    return [row for name in names for row in files.read_jsonl(iteration.path("data", f"{name}.jsonl"))]
 
 
 def held_out_titles(records: Iterable[dict[str, Any]]) -> set[str]:
@@ -258,84 +255,24 @@ def arrived_path(iteration: runs.Iteration) -> Path:
     return iteration.path(ARRIVED)  # not in data/, which is cleared when a parameter changes
 
 
-def arrived_line(contract: Contract, *, iteration: int, file: str, group: int) -> dict[str, Any]:
-    """Return the line of a contract that is taken for training."""
-    made = contract.record(group=group, split="train")
-    made |= {"arrived": iteration, "file": file, "rows": list(contract.rows)}
-    return made | {"sha256": _content_hash(made)}
+def arrived_lines(iteration: runs.Iteration) -> list[dict[str, Any]]:
+    """Return the lines of what arrived in an iteration; those of contracts that were left out have a "reason"."""
+    return files.read_jsonl(arrived_path(iteration)) if arrived_path(iteration).is_file() else []
 
 
-def taken_contracts(iteration: runs.Iteration) -> list[dict[str, Any]]:
-    """Return the lines of the contracts that arrived in this iteration; raises InputError if a line has changed."""
-    found = [each for each in _lines(iteration) if "reason" not in each]
-    for each in found:
-        if not isinstance(each.get("rows"), list) or each.get("sha256") != _content_hash(each):
-            raise InputError(
-                f"{arrived_path(iteration)}: contract {each.get('title')!r} is not as it was taken. Restore the file, "
-                "or delete it, put the contract into the arrivals folder again and run the same command."
-            )
-    return found
-
-
-def left_out_arrivals(iteration: runs.Iteration) -> list[dict[str, Any]]:
-    """Return title, file, reason and detail of what was left out in this iteration."""
-    return [each for each in _lines(iteration) if "reason" in each]
-
-
-def arrived_lines(run: Path, upto: int | None = None) -> list[dict[str, Any]]:
-    """Return the lines of contracts that arrived in iterations 1 to `upto` (None: in any iteration), oldest first.
-
-    Raises InputError if a line has changed since.
-    """
-    named = [file.parent.name.removeprefix("iter-") for file in run.glob(f"iter-*/{ARRIVED}")]
-    numbers = sorted(int(n) for n in named if n.isdecimal() and (upto is None or int(n) <= upto))
-    return [each for number in numbers for each in taken_contracts(runs.Iteration(run, number))]
-
-
-def arrived_records(run: Path, upto: int | None = None) -> list[dict[str, Any]]:
-    """Return what arrived in iterations 1 to `upto` as records like those of contracts.jsonl, each with "arrived"."""
-    dropped = ("rows", "file", "sha256")
-    return [{key: value for key, value in each.items() if key not in dropped} for each in arrived_lines(run, upto)]
+def taken_lines(run: Path, upto: int | None = None) -> list[dict[str, Any]]:
+    """Return the lines of contracts that arrived in iterations 1 to `upto` (None: in any iteration), oldest first."""
+    numbers = sorted(int(file.parent.name.removeprefix("iter-")) for file in run.glob(f"iter-[0-9]*/{ARRIVED}"))
+    iterations = [runs.Iteration(run, number) for number in numbers if upto is None or number <= upto]
+    return [line for iteration in iterations for line in arrived_lines(iteration) if "reason" not in line]
 
 
 def arrived_contracts(run: Path, upto: int | None = None) -> list[Contract]:
     """Return the contracts, with their questions, that arrived in iterations 1 to `upto` (None: in any iteration)."""
-    return [arrived_contract(each) for each in arrived_lines(run, upto)]
+    return [Contract.from_record(line) for line in taken_lines(run, upto)]
 
 
-def arrived_contract(line: dict[str, Any]) -> Contract:
-    """Return the contract, with its questions, of a line of arrived.jsonl."""
-    return Contract(line["title"], line["text"], line["contract_type"], line["filer"], tuple(line["rows"]))
-
-
-def refuse_arrivals(iteration: runs.Iteration) -> None:
-    """Raise InputError if contracts have arrived so far, because only the stream "arrivals" uses them."""
-    if found := arrived_lines(iteration.run, iteration.number):
-        first = arrived_path(runs.Iteration(iteration.run, found[0]["arrived"]))
-        raise InputError(
-            f"{len(found)} contracts arrived in this run ({first}): keep stream arrivals, or take a new run "
-            "folder for another stream."
-        )
-
-
-def keep_arrived(iteration: runs.Iteration, records: Sequence[dict[str, Any]]) -> None:
-    """Write the splits (and slice numbers) that `records` give to what arrived in this iteration."""
-    given = {r["title"]: r for r in records}
-    found = taken_contracts(iteration)
-    changed = [with_split(each, given[each["title"]]) for each in found]
-    if changed != found:
-        files.write_jsonl(arrived_path(iteration), changed + left_out_arrivals(iteration))
-
-
-def with_split(line: dict[str, Any], record: dict[str, Any]) -> dict[str, Any]:
-    """Return a line with the split, and the slice if there is one, of a record."""
-    kept = {key: value for key, value in line.items() if key != "slice"}
-    return kept | {key: record[key] for key in ("split", "slice") if key in record}
-
-
-def _lines(iteration: runs.Iteration) -> list[dict[str, Any]]:
-    return files.read_jsonl(arrived_path(iteration)) if arrived_path(iteration).is_file() else []
-
-
-def _content_hash(line: dict[str, Any]) -> str:
-    return value_hash({key: line.get(key) for key in _HASHED})
+def in_slice(record: dict[str, Any], number: int | None) -> dict[str, Any]:
+    """Return a record as that of a contract held out of slice `number`, or of a training contract (None)."""
+    kept = {key: value for key, value in record.items() if key != "slice"}
+    return kept | ({"split": "train"} if number is None else {"split": "slice", "slice": number})

@@ -1,8 +1,8 @@
 """Split contracts into train, dev and test without leaks: contracts that resemble one another stay together.
 
 Two contracts belong to one group if one holds half of the other's wording or if one company filed both. A split holds
-whole groups only. CUAD's own split does not: `split_official` takes it as it is, and `relatives_in_training` and
-`compare_splits` show what it leaks. For example:
+whole groups only. CUAD's own split does not: `split_official` takes it as it is, and `relatives_in_training` shows what
+it leaks. For example:
 
     groups = contract_groups(contracts)                                     # {"ACME SUPPLY AGREEMENT": 0, ...}
     split_groups(contracts, groups, dev=10, test=20, seed=7)                # {"ACME SUPPLY AGREEMENT": "train", ...}
@@ -17,6 +17,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from numpy.lib.stride_tricks import sliding_window_view
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
@@ -32,15 +33,13 @@ CONTAINMENT = 0.5  # share of the shorter text's sequences from which two contra
 
 
 def contract_groups(contracts: Sequence[Contract]) -> dict[str, int]:
-    """Return each contract's group number, from 0 in the order of titles; the order of `contracts` does not matter.
+    """Return each contract's group number, from 0 in the order of titles, which are distinct.
 
     Two contracts share a group if they are `near_duplicates`, if they have the same filer, or if both share a group
-    with a third contract. Raises InputError on repeated titles.
+    with a third contract. The order of `contracts` does not matter.
     """
     ordered = sorted(contracts, key=lambda contract: contract.title)
     titles = [contract.title for contract in ordered]
-    if repeated := [title for title, times in Counter(titles).items() if times > 1]:
-        raise InputError(f"Contract title {repeated[0]!r} stands more than once; every title must be unique")
     first_of: dict[str, int] = {}  # filer -> its first contract
     pairs = [(first_of.setdefault(each.filer, n), n) for n, each in enumerate(ordered) if each.filer]
     pairs += near_duplicates([contract.text for contract in ordered])
@@ -63,8 +62,6 @@ def split_groups(
     types = {contract.title: contract.contract_type for contract in contracts}
     members: dict[int, list[str]] = defaultdict(list)
     for title in sorted(types):
-        if title not in groups:
-            raise InputError(f"Contract {title!r} is in no group; pass contract_groups(...) of these contracts")
         members[groups[title]].append(title)
     pool = sorted(members.values(), key=lambda titles: seeded_order(seed, titles[0]))
     counts = _possible_sizes([len(titles) for titles in pool], dev, test)
@@ -96,51 +93,16 @@ def split_official(contracts: Sequence[Contract], groups: dict[str, int], *, dev
     return dict.fromkeys(sorted(test), "test") | split_groups(others, groups, dev=dev, test=0, seed=seed)
 
 
-def relatives_in_training(records: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Return each dev and test contract that has relatives in training: {"title", "split", "relatives"}, by title.
+def relatives_in_training(records: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
+    """Return each dev and test contract that has relatives in training: columns title, split and relatives, by title.
 
     records: of contracts.jsonl, with title, split and group. Relatives are the titles of the training contracts of its
     group, in the order of titles.
     """
-    known = sorted(records, key=lambda record: record["title"])
-    taught: dict[int, list[str]] = defaultdict(list)
-    for record in known:
-        if record["split"] == "train":
-            taught[record["group"]].append(record["title"])
-    return [
-        {"title": record["title"], "split": record["split"], "relatives": taught[record["group"]]}
-        for record in known
-        if record["split"] in ("dev", "test") and record["group"] in taught
-    ]
-
-
-def compare_splits(records: Iterable[Mapping[str, Any]], *, seed: int) -> list[dict[str, Any]]:
-    """Return a row for the official split in `records`, and one for a split by groups of the same sizes.
-
-    A row has the numbers of contracts, how many test contracts have a relative in training, and the largest overlap of
-    a test with a training contract (see `largest_overlap`). Contracts held out of a slice count as training contracts,
-    which they were when the splits were drawn. Raises InputError if whole groups cannot fill the splits.
-    """
-    official = [r | {"split": "train"} if r["split"] == "slice" else r for r in records]
-    sizes = Counter(r["split"] for r in official)
-    groups = {r["title"]: r["group"] for r in official}
-    contracts = [Contract.from_record(r) for r in official]
-    drawn = split_groups(contracts, groups, dev=sizes["dev"], test=sizes["test"], seed=seed)
-    grouped = [r | {"split": drawn[r["title"]]} for r in official]
-    return [_leaks_of_split("official", official), _leaks_of_split("group", grouped)]
-
-
-def _leaks_of_split(name: str, records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Return a split's row of `compare_splits`."""
-    sizes = Counter(record["split"] for record in records)
-    related = [each for each in relatives_in_training(records) if each["split"] == "test"]
-    share, _, _ = largest_overlap(record for record in records if record["split"] != "dev")
-    return {
-        "split": name,
-        **{part: sizes[part] for part in ("train", "dev", "test")},
-        "test with a relative in training": len(related),
-        "largest overlap": share,
-    }
+    known = pd.DataFrame(records, columns=["title", "split", "group"]).sort_values("title")
+    taught = known[known["split"] == "train"].groupby("group")["title"].agg(list).rename("relatives")
+    held_out = known[known["split"].isin(["dev", "test"])]
+    return held_out.join(taught, on="group", how="inner")[["title", "split", "relatives"]]
 
 
 def seeded_order(seed: int | str, title: str) -> str:
@@ -150,19 +112,15 @@ def seeded_order(seed: int | str, title: str) -> str:
 
 def _possible_sizes(sizes: list[int], dev: int, test: int) -> tuple[int, int]:
     """Return the numbers (test, dev) of contracts nearest to the wanted ones that whole groups of these sizes give."""
-    total, needed = sum(sizes), 1 + (dev > 0) + (test > 0)
-    advice = "ask for fewer dev and test contracts, or add contracts"
-    if dev < 0 or test < 0 or dev + test >= total:
-        raise InputError(f"Cannot split {total} contracts into {dev} dev and {test} test plus train; {advice}")
-    if len(sizes) < needed:
-        raise InputError(
-            f"{total} contracts form only {len(sizes)} groups, but {needed} splits need one each; {advice}"
-        )
-    most_test = min(test + max(sizes), total) if test else 0
-    most_dev = min(dev + max(sizes), total) if dev else 0
+    total = sum(sizes)
+    most_test = min(test + max(sizes, default=0), total) if test else 0
+    most_dev = min(dev + max(sizes, default=0), total) if dev else 0
     sums = [(int(a), int(b)) for a, b in np.argwhere(_reachable_sums(sizes, most_test, most_dev))]
     # A split that is wanted must not be empty, and one contract at least is left for train.
     options = [(a, b) for a, b in sums if a >= min(test, 1) and b >= min(dev, 1) and a + b < total]
+    if dev + test >= total or not options:
+        told = f"{total} contracts in {len(sizes)} groups into {dev} dev and {test} test plus train"
+        raise InputError(f"Cannot split {told}: ask for fewer dev and test contracts, or add contracts")
     return min(options, key=lambda sizes: (abs(sizes[0] - test) + abs(sizes[1] - dev), sizes))
 
 

@@ -4,10 +4,10 @@ Questions on one contract share its wording, its length and its parse errors, so
 Every interval in the project therefore resamples whole contracts, never single questions. For example:
 
     cluster_bootstrap([1, 0, 1, 1], ["a", "a", "b", "c"], seed=7)    # one mean, from one value per question
-    ratio_intervals(hits, rows, ...)    # many means with one set of draws, from sums per contract
+    interval_table([(values, weights, True), ...], contracts, seed=7)    # many means with one set of draws
 
-`cluster_bootstrap` takes rows and gives one `Interval`; `ratio_intervals` takes sums per contract (`cluster_sums`) and
-gives one `Interval` per column. Both rest on `studentise`, which `compare` also uses for differences of two systems.
+Both take rows and rest on `ratio_intervals`, which takes sums per contract (`cluster_sums`). That in turn rests on
+`studentise`, which `compare` also uses for differences of two systems.
 
 A column is a mean (sum of values over number of rows), a micro average (sum of hits over sum of counts) or the
 difference of two such ratios. Contracts are drawn with replacement. All columns that rest on the same contracts share
@@ -17,8 +17,9 @@ the draws. Each draw's difference from the estimate is divided by that draw's ow
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -51,9 +52,7 @@ def cluster_bootstrap(
     *,
     weights: Iterable[float] | None = None,
     share: bool | None = None,
-    n_resamples: int = 2000,
-    seed: int,
-    confidence: float = 0.95,
+    **resampling: Any,
 ) -> Interval:
     """Return the mean of `values`, weighted if `weights` are given, with its interval over clusters.
 
@@ -61,32 +60,45 @@ def cluster_bootstrap(
     weight are dropped first; `n` counts the others. share: whether the values are scores that cannot leave 0 to 1;
     left as None, it is True if no value here does. Without rows all is NaN. With one cluster the bounds are NaN,
     because nothing is known about other contracts. The order of the rows does not matter. How far to trust the bounds:
-    see `ratio_intervals`. Raises InputError on inputs of unequal length, negative weights, infinite values, or
-    settings out of range.
+    see `ratio_intervals`, whose n_resamples, seed and confidence `resampling` sets. Raises InputError on inputs of
+    unequal length, negative weights, infinite values, or settings out of range.
     """
-    values, names = np.asarray(list(values), dtype=float), np.asarray(list(clusters), dtype=object)
+    values, names = np.asarray(list(values), dtype=float), list(clusters)
     weights = np.ones(len(values)) if weights is None else np.asarray(list(weights), dtype=float)
     if not len(values) == len(names) == len(weights):
         raise InputError(
             f"Got {len(values)} values, {len(weights)} weights and {len(names)} clusters: pass one of each per row."
         )
-    codes, n_clusters = cluster_codes(names)
-    top, bottom, applies = cluster_sums(values, weights, codes, n_clusters)
     if share is None:
-        share = bool(np.all((values[applies] >= 0) & (values[applies] <= 1)))
-    settings = {"n_resamples": n_resamples, "seed": seed, "confidence": confidence}
-    return ratio_intervals(top[:, None], bottom[:, None], [int(applies.sum())], [share], **settings)[0]
+        used = values[~np.isnan(values) & (weights != 0)]
+        share = bool(np.all((used >= 0) & (used <= 1)))
+    table = interval_table([(values, weights, share)], names, **resampling)
+    return Interval(*next(table.itertuples(index=False, name=None)))
+
+
+def interval_table(
+    columns: Sequence[tuple[Array, Array, bool]], contracts: Iterable[str], *, sizes: Any = None, **resampling: Any
+) -> pd.DataFrame:
+    """Return the weighted mean of each column with its interval, one row (`INTERVAL_COLUMNS`) per column.
+
+    columns: values (N,), weights (N,) and whether the values are shares, each over the same N rows; rows without value
+    or weight do not count. contracts: (N,). sizes (N,): how many questions a row stands for, 1 unless given; n is their
+    sum over the rows that count, rounded. resampling, errors: as of `cluster_bootstrap`.
+    """
+    codes, n_contracts = cluster_codes(contracts)
+    sizes = np.ones(len(codes)) if sizes is None else np.asarray(sizes, float)
+    tops, bottoms = np.zeros((2, n_contracts, len(columns)))
+    counts = np.zeros(len(columns), int)
+    for k, (values, weights, _) in enumerate(columns):
+        parts = np.asarray(values, float), np.asarray(weights, float)
+        tops[:, k], bottoms[:, k], applies = cluster_sums(*parts, codes, n_contracts)
+        counts[k] = round(sizes[applies].sum())
+    found = ratio_intervals(tops, bottoms, counts, [share for *_, share in columns], **resampling)
+    return pd.DataFrame([as_columns(interval) for interval in found], columns=INTERVAL_COLUMNS)
 
 
 def ratio_intervals(
-    numerators: Array,
-    denominators: Array,
-    counts: Iterable[int],
-    shares: Iterable[bool],
-    *,
-    n_resamples: int,
-    seed: int,
-    confidence: float,
+    numerators: Array, denominators: Array, counts: Iterable[int], shares: Iterable[bool], **resampling: Any
 ) -> list[Interval]:
     """Return the ratio of each of K columns with its symmetric bootstrap-t interval over contracts.
 
@@ -107,9 +119,9 @@ def ratio_intervals(
 
     Source: Hall (1988), "On symmetric bootstrap confidence intervals", J. R. Stat. Soc. B 50(1); the logit scale for
     shares from clusters as in `svyciprop(method = "xlogit")` of the R package survey; Hanley & Lippman-Hand (1983),
-    JAMA 249(13) (no event). Raises InputError on settings out of range.
+    JAMA 249(13) (no event). Raises InputError on settings out of range, see `check_resampling`.
     """
-    check_resampling(n_resamples, confidence)
+    n_resamples, seed, confidence = check_resampling(**resampling)
     shares = np.asarray(list(shares), dtype=bool)
     found = studentise(numerators[None], denominators[None], shares=shares, n_resamples=n_resamples, seed=seed)
     low, high = _ratio_bounds(found, shares, confidence)
@@ -138,9 +150,9 @@ def cluster_codes(clusters: Iterable[str]) -> tuple[Array, int]:
 
     Raises InputError on a row without a name.
     """
-    names = pd.Series(clusters, dtype=object)
+    names = pd.Series(list(clusters), dtype=object)
     if names.isna().any():
-        raise InputError(f"Row {int(np.flatnonzero(names.isna())[0]) + 1} has no contract: name one in every row.")
+        raise InputError(f"Row {int(names.isna().argmax()) + 1} has no contract: name one in every row.")
     codes, found = pd.factorize(names.astype(str), sort=True)
     return codes, len(found)
 
@@ -165,12 +177,13 @@ def cluster_sums(values: Array, weights: Array, codes: Array, n_clusters: int) -
 
 def as_columns(interval: Interval) -> dict[str, float | int]:
     """Return an interval as table columns: value, low, high, n, n_contracts, then the fields that a subclass adds."""
-    columns = asdict(interval)
-    return {"n_contracts" if name == "n_clusters" else name: value for name, value in columns.items()}
+    return {"n_contracts" if name == "n_clusters" else name: value for name, value in asdict(interval).items()}
 
 
-def check_resampling(n_resamples: int, confidence: float) -> None:
-    """Raise InputError unless the confidence is a level and the resamples suffice to find its quantile."""
+def check_resampling(n_resamples: int = 2000, confidence: float = 0.95, seed: int = 7) -> tuple[int, int, float]:
+    """Return number of resamples, seed and confidence; InputError unless the resamples suffice for its quantile."""
+    if seed < 0:
+        raise InputError(f"Invalid seed {seed!r}: give a whole number from 0.")
     if not 0 < confidence < 1:
         raise InputError(f"Invalid confidence {confidence!r}: give a number between 0 and 1, such as 0.95.")
     least = math.ceil(confidence / (1 - confidence) - 1e-9)
@@ -178,6 +191,7 @@ def check_resampling(n_resamples: int, confidence: float) -> None:
         raise InputError(
             f"Invalid n_resamples {n_resamples!r}: confidence {confidence} needs {least} or more (2000 is usual)."
         )
+    return n_resamples, seed, confidence
 
 
 @dataclass(frozen=True)

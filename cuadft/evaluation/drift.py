@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 
-from cuadft.core.errors import InputError
 from cuadft.data.passages import Passage
 
 PER_CONTRACT = 16  # most passages of one contract
@@ -50,50 +49,36 @@ def measure_drift(
     Returned: mmd2 (may be negative), p, limit (95 % of the random splits lie below), n_incoming and n_reference
     (contracts compared), known, passages, per_contract, nearest and farthest (up to three incoming contracts, each as
     {"contract", "similarity"}, the mean kernel with the past, 0 to 1), reason (None). With fewer than two contracts
-    on a side mmd2, p and limit are None and `reason` says so. Raises InputError on permutations below 1.
+    on a side mmd2, p and limit are None and `reason` says so.
     """
-    if permutations < 1:
-        raise InputError(f"Invalid permutations {permutations!r}: give a whole number from 1.")
     arrived, old = _by_contract(incoming), _by_contract(reference)
     new = {title: own for title, own in arrived.items() if title not in old}
-    known = len(arrived) - len(new)
-    found = {"mmd2": None, "p": None, "limit": None, "n_incoming": len(new), "n_reference": len(old), "known": known}
+    found = {"mmd2": None, "p": None, "limit": None, "known": len(arrived) - len(new), "passages": 0, "per_contract": 0}
+    found |= {"nearest": [], "farthest": [], "reason": None}
     if min(len(new), len(old)) < 2:
-        reason = f"needs two contracts on either side, got {len(new)} new and {len(old)} earlier"
-        return found | {"passages": 0, "per_contract": 0, "nearest": [], "farthest": [], "reason": reason}
-    new, old, each = _within_budget(new, old, PER_CONTRACT, PASSAGE_BUDGET, seed)
-    kernel = _contract_kernel(encode, [*new.values(), *old.values()])
-    likeness = dict(zip(new, kernel[: len(new), len(new) :].mean(1).tolist(), strict=True))
-    ranked = [
-        {"contract": title, "similarity": round(likeness[title], 4)}
-        for title in sorted(likeness, key=lambda title: (-likeness[title], title))
-    ]
-    return found | {
-        **_permutation_test(kernel, len(new), permutations, seed),
-        "n_incoming": len(new),
-        "n_reference": len(old),
-        "passages": sum(map(len, [*new.values(), *old.values()])),
-        "per_contract": each,
-        "nearest": ranked[:CONTRACTS_NAMED],
-        "farthest": ranked[::-1][:CONTRACTS_NAMED],
-        "reason": None,
-    }
+        found["reason"] = f"needs two contracts on either side, got {len(new)} new and {len(old)} earlier"
+    else:
+        new, old, found["per_contract"] = _within_budget(new, old, PER_CONTRACT, PASSAGE_BUDGET, seed)
+        found["passages"] = sum(map(len, [*new.values(), *old.values()]))
+        kernel = _contract_kernel(encode, [*new.values(), *old.values()])
+        likeness = dict(zip(new, kernel[: len(new), len(new) :].mean(1).tolist(), strict=True))
+        ranked = sorted(new, key=lambda title: -likeness[title])
+        ranked = [{"contract": title, "similarity": round(likeness[title], 4)} for title in ranked]
+        found |= {"nearest": ranked[:CONTRACTS_NAMED], "farthest": ranked[::-1][:CONTRACTS_NAMED]}
+        found |= _permutation_test(kernel, len(new), permutations, seed)
+    return found | {"n_incoming": len(new), "n_reference": len(old)}
 
 
 def drift_sentence(found: dict[str, Any]) -> str:
     """Return what a measurement says, in one or two sentences."""
     if found["p"] is None:
         return f"Drift was not tested: {found['reason']}."
-    differ = found["p"] < DRIFT_BELOW
-    says = (
-        "the new contracts differ from the earlier ones by more than chance"
-        if differ
-        else "no difference beyond chance"
-    )
+    says = "the new contracts differ from the earlier ones by more than chance"
     return (
         f"MMD² = {found['mmd2']:.4f} (95% of random splits below {found['limit']:.4f}), p = {found['p']:.3f}, from "
         f"{found['passages']:,} passages of {found['n_incoming']} new and {found['n_reference']} earlier contracts: "
-        f"{says}. Least like the past: {found['farthest'][0]['contract']}."
+        f"{says if found['p'] < DRIFT_BELOW else 'no difference beyond chance'}. Least like the past: "
+        f"{found['farthest'][0]['contract']}."
     )
 
 
@@ -118,10 +103,8 @@ def _within_budget(
         most_new = min(len(new), max(most_contracts // 2, most_contracts - len(old)))
         new, old = _draw_contracts(new, most_new, seed), _draw_contracts(old, most_contracts - most_new, seed)
     each = max(1, min(per_contract, budget // (len(new) + len(old))))
-    new, old = (
-        {title: _draw_passages(own, each, f"{seed} {title}") for title, own in side.items()} for side in (new, old)
-    )
-    return new, old, each
+    drawn = [{title: _draw_passages(own, each, seed) for title, own in side.items()} for side in (new, old)]
+    return (*drawn, each)
 
 
 def _draw_contracts(side: _Contracts, wanted: int, seed: int) -> _Contracts:
@@ -129,9 +112,9 @@ def _draw_contracts(side: _Contracts, wanted: int, seed: int) -> _Contracts:
     return {title: side[title] for title in sorted(order[:wanted])}
 
 
-def _draw_passages(own: list[Passage], wanted: int, seed: str) -> list[Passage]:
+def _draw_passages(own: list[Passage], wanted: int, seed: int) -> list[Passage]:
     own = sorted(own, key=lambda passage: (passage.start, passage.end))
-    random.Random(seed).shuffle(own)
+    random.Random(f"{seed} {own[0].contract}").shuffle(own)
     return own[:wanted]
 
 

@@ -1,9 +1,10 @@
 """Cut excerpts out of a contract around marked spans, and show texts as HTML in a notebook and as text in a terminal.
 
-A text to show is a list of `Piece`s, each with its marks. `ExcerptPage` shows cards of labelled lines of pieces.
+A text to show is a list of `Piece`s, each with its marks. `ExcerptPage` shows cards of labelled lines of pieces; its
+text for a terminal is its HTML without the tags.
 
     pieces = excerpt(contract_text, 1200, 3000, gold=[(1340, 1420)], around=100)
-    print(piece_plain(pieces))                        #  … either party may ⟦terminate on 30 days' notice⟧ if …
+    html_text(piece_html(pieces))                     #  … either party may ⟦terminate on 30 days' notice⟧ if …
     ExcerptPage([("Notice", [("Passage", pieces)])])  # last line of a notebook cell, or print(...)
 """
 
@@ -22,11 +23,11 @@ from cuadft.data.passages import merge_spans
 
 Span = tuple[int, int]
 LabelledLine = tuple[str, list["Piece"]]  # a label and what stands beside it
-GOLD_MARKS, CITED_MARKS = ("⟦", "⟧"), ("«", "»")
 GOLD_STYLE = "background:#ffe69c;color:#111;padding:0 1px"
 CITED_STYLE = "text-decoration:underline 2px #0072B2;text-underline-offset:3px"
 CARD = "border-left:3px solid #999;margin:0.8em 0;padding:0 0.8em;color:#111;background:#fff"
 CELL = "text-align:left;vertical-align:top;white-space:normal;overflow-wrap:anywhere;background:#fff;color:#111"
+TAG_SIGNS = {"<mark": "⟦", "</mark": "⟧", "<ins": "«", "</ins": "»", "<tr": "  ", "</th": ": "}  # tag -> in a terminal
 WIDTH = 110  # characters of a line in a terminal
 LONGEST_SPAN = 600  # characters shown of one marked span
 GOLDS_SHOWN = 3
@@ -41,11 +42,7 @@ class Piece(NamedTuple):
     cited: bool = False
 
 
-EVIDENCE_LEGEND = [
-    Piece("gold span", gold=True),
-    Piece("   "),
-    Piece("words of the answer found in the contract", cited=True),
-]
+EVIDENCE_LEGEND = [Piece("gold span", gold=True), Piece(" "), Piece("words of the answer in the contract", cited=True)]
 
 
 def excerpt(
@@ -80,13 +77,11 @@ def _is_covered(spans: Sequence[Span], place: int) -> bool:
 
 def _windows(text: str, marks: Sequence[Span], start: int, end: int, around: int) -> list[Span]:
     """Return the stretches to keep, in order and without overlap, each grown to the next blank if one is near."""
-    no_mark = all(a == b for a, b in marks)  # one empty span at the start stands for it
-    found: list[Span] = []
+    found = []
     for a, b in marks:
-        low, high = max(start, a - around), min(end, b + around * (2 if no_mark else 1))
-        before, after = text[max(start, low - REACH) : low], text[high : min(end, high + REACH)]
-        low -= len(re.search(r"\S*\Z", before)[0]) if re.search(r"\s", before) or low - REACH <= start else 0
-        high += len(re.match(r"\S*", after)[0]) if re.search(r"\s", after) or high + REACH >= end else 0
+        low, high = max(start, a - around), min(end, b + around * (2 if a == b else 1))  # without a mark: the beginning
+        low -= len(re.search(r"\S*\Z", text[max(start, low - REACH) : low])[0])
+        high += len(re.match(r"\S*", text[high : min(end, high + REACH)])[0])
         found.append((low, high))
     return merge_spans(found)
 
@@ -142,21 +137,10 @@ def _tagged(piece: Piece) -> str:
     return f'<mark style="{GOLD_STYLE}">{inner}</mark>' if piece.gold else inner
 
 
-def piece_plain(pieces: Iterable[Piece]) -> str:
-    """Return pieces as one line of text: gold spans in double square brackets, cited ones in guillemets."""
-    line, gold, cited = "", False, False
-    for piece in [*pieces, Piece("")]:  # the last one closes open marks
-        if cited and not piece.cited:
-            line += CITED_MARKS[1]
-        if gold and not piece.gold:
-            line += GOLD_MARKS[1]
-        if piece.gold and not gold:
-            line += GOLD_MARKS[0]
-        if piece.cited and not cited:
-            line += CITED_MARKS[0]
-        line += clean_text(piece.text)
-        gold, cited = piece.gold, piece.cited
-    return line.strip()
+def html_text(page: str) -> str:
+    """Return HTML made here as text: gold spans in double square brackets, cited ones in guillemets."""
+    signed = re.sub(r"(</?\w+)[^>]*>", lambda tag: TAG_SIGNS.get(tag[1], ""), page)
+    return html.unescape(signed.replace("⟧⟦", "").replace("»«", ""))
 
 
 class ExcerptPage:
@@ -172,25 +156,21 @@ class ExcerptPage:
         self.cards, self.opening = cards, legend if cards else [Piece(empty)]
 
     def _repr_html_(self) -> str:
-        parts = [f"<p>{piece_html(self.opening)}</p>"]
+        parts = [f"<p>{piece_html(self.opening)}</p>\n"]
         for heading, lines in self.cards:
             rows = "".join(
                 f'<tr><th style="{CELL};width:9em;min-width:9em">{piece_html([Piece(label)])}</th>'
-                f'<td style="{CELL}">{piece_html(pieces)}</td></tr>'
+                f'<td style="{CELL}">{piece_html(pieces)}</td></tr>\n'
                 for label, pieces in lines
             )
-            parts.append(f'<div style="{CARD}"><p><b>{piece_html([Piece(heading)])}</b></p><table>{rows}</table></div>')
+            title = f"<p><b>{piece_html([Piece(heading)])}</b></p>"
+            parts.append(f'<div style="{CARD}">{title}\n<table>{rows}</table></div>')
         return "\n".join(parts)
 
     def __str__(self) -> str:
-        parts = [piece_plain(self.opening)]
-        for heading, lines in self.cards:
-            parts.append("\n".join([piece_plain([Piece(heading)]), *(_wrapped(*line) for line in lines)]))
-        return "\n\n".join(parts)
+        lines = html_text(self._repr_html_()).splitlines()
+        return "\n".join(
+            textwrap.fill(line, WIDTH, subsequent_indent=" " * 6, break_on_hyphens=False) for line in lines
+        )
 
     __repr__ = __str__
-
-
-def _wrapped(label: str, pieces: Sequence[Piece]) -> str:
-    line = f"  {piece_plain([Piece(label)])}: {piece_plain(pieces)}"
-    return textwrap.fill(line, width=WIDTH, subsequent_indent=" " * 6, break_on_hyphens=False)

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -36,7 +36,6 @@ METRICS: dict[str, tuple[str, bool]] = {  # name -> (label, higher is better), i
     "false_answer": ("False answers", False),
     "false_refusal": ("False refusals", False),
     "f1": ("F1 over all questions", True),
-    "f1_all": ("Answer F1, all spans together", True),
     "em": ("Exact match", True),
     "f1_no_clause": ("F1 where there is no clause", True),
     "em_answerable": ("Exact match where the clause exists", True),
@@ -92,8 +91,8 @@ def score_predictions(predictions: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     of rows with a clause. detection_precision, detection_recall, detection_f1: whether anything is quoted against
     whether any clause exists. The four are ratios of counts (see `metric_weights`). A system that refuses always has
     none of them above 0, however many questions have no clause; to answer always costs precision.
-    f1, em: SQuAD 2.0's, best over the gold spans. f1_all: against all gold spans as one bag of words. rouge_l: best
-    over the gold spans. On a row without clause these four are 1 for a refusal and 0 otherwise.
+    f1, em, rouge_l: SQuAD 2.0's and ROUGE-L, best over the gold spans. On a row without clause they are 1 for a refusal
+    and 0 otherwise.
     span_*: `span_counts` of the answer's non-blank lines; a gold span of several lines that is quoted in full counts as
     one line. Their mean is weighted (see `metric_weights`).
     abstention_precision: over refused rows, whether there is no clause. abstention_recall: over rows without clause,
@@ -103,12 +102,11 @@ def score_predictions(predictions: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     hit: a retrieved passage shares a character with a gold span. hit@1: the first one does. char_recall and
     char_precision: `text_scores.retrieved_share`.
 
-    Raises InputError on a missing key, an answer that is no text, gold spans that contradict is_impossible, and a
-    row counted twice (same system, split, seed and id).
+    Raises InputError as `check_prediction`, and on a row counted twice (same system, split, seed and id).
     """
     prepare = lru_cache(CACHED_SPANS)(PreparedText)
     for prediction in predictions:
-        check_prediction(prediction, REQUIRED_KEYS)
+        check_prediction(prediction)
     frame = pd.DataFrame([_score_one(p, prepare) for p in predictions], columns=SCORED_COLUMNS)
     key = ["system", "split", "seed", "id"]
     if len(twice := frame.loc[frame.duplicated(key), key]):
@@ -126,13 +124,13 @@ def metric_weights(frame: pd.DataFrame, metric: str) -> np.ndarray:
     Both are multiplied by the row's own `weight`, the number of questions that it stands for: the mean is then that
     of all questions of the split, also if fewer of one kind were asked. Raises InputError if a column is missing.
     """
-    stands_for = frame["weight"].to_numpy(float) if "weight" in frame else 1.0
+    questions = frame["weight"].to_numpy(float) if "weight" in frame else 1.0
     if metric not in WEIGHT_COLUMNS:
-        return frame[metric].notna().to_numpy(float) * stands_for
+        return frame[metric].notna().to_numpy(float) * questions
     absent = set(WEIGHT_COLUMNS[metric]) - set(frame)
     if absent:
         raise InputError(f"No column {min(absent)!r} to weigh {metric} by: give the frame of score_predictions.")
-    return sum(frame[name].to_numpy(float) for name in WEIGHT_COLUMNS[metric]) * stands_for
+    return sum(frame[name].to_numpy(float) for name in WEIGHT_COLUMNS[metric]) * questions
 
 
 def _score_one(p: Mapping[str, Any], prepare: Callable[[str], PreparedText]) -> dict[str, Any]:
@@ -151,7 +149,7 @@ def _score_one(p: Mapping[str, Any], prepare: Callable[[str], PreparedText]) -> 
         "reworded_refusal": refused and not is_plain_refusal(answer),
         "answered": answered,
         "has_clause": clause,
-        "weight": 1.0 if is_missing(p.get("weight")) else p["weight"],
+        "weight": stands_for(p),
         "prompt_tokens": p.get("prompt_tokens"),
         "slice": p.get("slice"),
         "quote_f1": _where(answered or clause, f1 * (answered and clause)),
@@ -159,7 +157,6 @@ def _score_one(p: Mapping[str, Any], prepare: Callable[[str], PreparedText]) -> 
         "detection_precision": _where(answered, clause),
         "detection_recall": _where(clause, answered),
         "f1": f1,
-        "f1_all": compared.f1_all(),
         "em": em,
         "f1_answerable": _where(clause, f1),
         "f1_no_clause": _where(not clause, f1),
@@ -199,15 +196,6 @@ def _unbroken(answer: str, golds: Sequence[str]) -> str:
     return answer
 
 
-def _abstention_scores(failed: bool, refused: bool, *, answerable: bool) -> dict[str, float]:
-    return {
-        "abstention_precision": float(not answerable) if refused else math.nan,
-        "abstention_recall": math.nan if answerable else float(refused),
-        "false_answer": math.nan if answerable or failed else float(not refused),
-        "false_refusal": float(refused) if answerable and not failed else math.nan,
-    }
-
-
 def _retrieval_scores(passages: Sequence[Mapping] | None, gold: Sequence[Mapping]) -> dict[str, float]:
     first = recall = precision = math.nan
     if gold and not is_missing(passages):
@@ -224,18 +212,43 @@ def is_missing(value: Any) -> bool:
     return value is None or (isinstance(value, float) and math.isnan(value))
 
 
-def check_prediction(p: Mapping[str, Any], required: Sequence[str]) -> None:
-    """Raise InputError on a missing key, an answer that is no text, and gold spans that contradict is_impossible."""
+def stands_for(p: Mapping[str, Any]) -> float:
+    """Return for how many questions a prediction stands: its weight, 1 if it has none."""
+    return 1.0 if is_missing(p.get("weight")) else float(p["weight"])
+
+
+def check_prediction(p: Mapping[str, Any], required: Sequence[str] = REQUIRED_KEYS) -> None:
+    """Raise InputError on a missing key, an answer that is no text, and gold spans that contradict is_impossible.
+
+    Further on a weight that is not above 0, and on quotes and a p_exists that are no probabilities from 0 to 1.
+    """
     absent = [key for key in required if key not in p]
     if absent:
         raise InputError(f"Prediction {p.get('id', '?')!r} has no {absent[0]!r}: it needs {', '.join(required)}.")
+    for fault in _faults(p):
+        raise InputError(f"Row {p['id']!r} has {fault}.")
+
+
+def _faults(p: Mapping[str, Any]) -> Iterator[str]:
+    """Yield what is wrong with a prediction that has all keys, with what is allowed."""
     if not is_missing(p["answer"]) and not isinstance(p["answer"], str):
-        raise InputError(f"Row {p['id']!r} has the answer {p['answer']!r}: give text, or None if it failed.")
-    if bool(p["is_impossible"]) == bool(p["answers"]):
-        raise InputError(
-            f"Row {p['id']!r} has is_impossible={p['is_impossible']} and {len(p['answers'])} gold spans: "
-            "a row has gold spans exactly if it is answerable; correct the data."
-        )
+        yield f"the answer {p['answer']!r}: give text, or None if it failed"
+    if bool(p["is_impossible"]) == bool(p["answers"]) or not all(gold["text"] for gold in p["answers"]):
+        yield f"is_impossible={p['is_impossible']} and {len(p['answers'])} gold spans with text: correct one of them"
+    if not 0 < stands_for(p) < math.inf:
+        yield f"the weight {p['weight']!r}: give a finite number above 0"
+    if not is_missing(p.get("p_exists")) and not _is_probability(p["p_exists"]):
+        yield f"p_exists={p['p_exists']!r}: give a number from 0 to 1, or None if unknown"
+    for quote in () if is_missing(p.get("quotes")) else p["quotes"]:
+        text, chance, span = quote.get("text"), quote.get("p"), quote.get("span")
+        if not isinstance(text, str) or not _is_probability(chance):
+            yield f"the quote {text!r} with p={chance!r}: give text and p from 0 to 1"
+        if not is_missing(span) and not (len(span) == 2 and 0 <= span[0] <= span[1]):
+            yield f"a quote at {span!r}: give [start, end] in characters, or None"
+
+
+def _is_probability(value: Any) -> bool:
+    return isinstance(value, int | float | np.number) and 0 <= value <= 1
 
 
 _MARKS = str.maketrans({".": None, ",": None, ";": None, ":": None, "/": " "})

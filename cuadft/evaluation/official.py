@@ -23,15 +23,17 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from cuadft.core import files
 from cuadft.core.errors import InputError
 from cuadft.data.passages import merge_spans
 from cuadft.evaluation import bootstrap, metrics
-from cuadft.evaluation.bootstrap import BLOCK, INTERVAL_COLUMNS, Interval
-from cuadft.evaluation.constants import settled
-from cuadft.evaluation.metrics import PARTIES, SPAN_MATCH_FROM, is_missing, span_jaccard
+from cuadft.evaluation.bootstrap import BLOCK, INTERVAL_COLUMNS
+from cuadft.evaluation.constants import settle
+from cuadft.evaluation.metrics import PARTIES, SPAN_MATCH_FROM, is_missing, span_jaccard, stands_for
 from cuadft.evaluation.text_scores import AnswerComparison, PreparedText, shared_characters
 from cuadft.evaluation.verdicts import has_failed
 
+Predictions = Sequence[Mapping[str, Any]]
 MEASURES: dict[str, tuple[str, bool]] = {  # name -> (label, higher is better), in the order of the rows
     "detection_f1": ("Detection F1", True),
     "detection_precision": ("Detection precision", True),
@@ -56,6 +58,7 @@ REQUIRED_KEYS = ("id", "contract", "category", "is_impossible", "answers", "answ
 OFFICIAL_CONTRACTS = 102  # contracts of CUAD's official test split
 PUBLISHED = Path(__file__).with_name("published_official.csv")
 WITH_BOUNDS = ("detection_f1", "coverage_f1", "aupr")
+TABLE_MEASURES = (*WITH_BOUNDS, "token_f1_both", "verbatim", "precision_at_80_recall")
 TABLE_COLUMNS = [
     *("system", "hardware", "detection_f1", "detection_f1_low", "detection_f1_high"),
     *("coverage_f1", "coverage_f1_low", "coverage_f1_high", "token_f1_both", "verbatim"),
@@ -66,9 +69,7 @@ TABLE_COLUMNS = [
 # --- one system's scores
 
 
-def cuad_scores(
-    predictions: Sequence[Mapping[str, Any]], *, n_resamples: int = 2000, seed: int = 7, confidence: float = 0.95
-) -> pd.DataFrame:
+def cuad_scores(predictions: Predictions, **resampling: Any) -> pd.DataFrame:
     """Return CUAD's scoreboard of one system: columns measure, value, low, high, n and n_contracts.
 
     predictions: one row per question as in `predictions/*.jsonl`, with `REQUIRED_KEYS`. Also read where present: spans
@@ -92,27 +93,22 @@ def cuad_scores(
     widened to the value where that lies outside. NaN with one contract. Raises InputError on no predictions, several
     systems, an id twice, a malformed row, and as `bootstrap.check_resampling`.
     """
-    bootstrap.check_resampling(n_resamples, confidence)
-    _check_predictions(predictions)
-    codes, n_contracts = bootstrap.cluster_codes([p["contract"] for p in predictions])
-    weights = np.array([1.0 if is_missing(p.get("weight")) else p["weight"] for p in predictions], float)
+    settings = bootstrap.check_resampling(**resampling)
+    systems = sorted({str(p.get("system", "")) for p in checked_rows(predictions)})
+    if len(systems) != 1:
+        said = f"are of {', '.join(systems)}" if systems else "are no predictions"
+        raise InputError(f"The rows to score {said}: give the rows of one system.")
+    contracts = [p["contract"] for p in predictions]
+    weights = np.array([stands_for(p) for p in predictions])
     prepare = lru_cache(metrics.CACHED_SPANS)(PreparedText)
     parts = np.array([list(_row_parts(p, prepare).values()) for p in predictions], float)
-    tops, bottoms = np.zeros((2, n_contracts, len(RATIOS)))
-    counts = []
-    for k, (top, bottom) in enumerate(parts.transpose(1, 2, 0)):
-        values = np.divide(top, bottom, out=np.full(len(top), math.nan), where=bottom > 0)
-        tops[:, k], bottoms[:, k], applies = bootstrap.cluster_sums(values, bottom * weights, codes, n_contracts)
-        counts.append(round(weights[applies].sum()))
-    settings = {"n_resamples": n_resamples, "seed": seed, "confidence": confidence}
-    found = dict(
-        zip(RATIOS, bootstrap.ratio_intervals(tops, bottoms, counts, [True] * len(RATIOS), **settings), strict=True)
-    )
-    curve = curve_counts(predictions, weights, codes, n_contracts)
-    found |= _curve_intervals(*curve, n=round(weights.sum()), **settings)
-    system = str(predictions[0].get("system", ""))
-    rows = [{"measure": name} | settled(bootstrap.as_columns(found[name]), system, name) for name in MEASURES]
-    return pd.DataFrame(rows, columns=["measure", *INTERVAL_COLUMNS])
+    with np.errstate(divide="ignore", invalid="ignore"):
+        columns = [(top / bottom, bottom * weights, True) for top, bottom in parts.transpose(1, 2, 0)]
+    ratios = bootstrap.interval_table(columns, contracts, sizes=weights, **resampling).assign(metric=RATIOS)
+    curve = _curve_intervals(*curve_counts(predictions, weights, *bootstrap.cluster_codes(contracts)), *settings)
+    table = pd.concat([ratios, curve.assign(n=round(weights.sum()))]).set_index("metric").loc[list(MEASURES)]
+    table = settle(table.reset_index().assign(system=systems[0]))
+    return table.rename(columns={"metric": "measure"})[["measure", *INTERVAL_COLUMNS]]
 
 
 def _row_parts(p: Mapping[str, Any], prepare: Callable[[str], PreparedText]) -> dict[str, tuple[float, float]]:
@@ -208,7 +204,7 @@ def _verbatim(p: Mapping[str, Any], shown: Sequence[Mapping[str, Any]]) -> bool 
 
 
 def curve_counts(
-    predictions: Sequence[Mapping[str, Any]], weights: np.ndarray, codes: np.ndarray, n_contracts: int
+    predictions: Predictions, weights: np.ndarray, codes: np.ndarray, n_contracts: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return found gold spans and false positives by contract and threshold, both (C, 101), and gold spans (C,).
 
@@ -217,12 +213,11 @@ def curve_counts(
     that names it (as CUAD's script asks), it also matches if it contains the gold span's text.
     """
     gold = np.bincount(codes, weights * [len(p["answers"]) for p in predictions], n_contracts)
-    events: list[list[tuple[int, float, float]]] = [[], []]  # (contract, probability, weight) of found and of wrong
+    found, wrong = [], []  # (contract, probability, weight)
     for p, weight, code in zip(predictions, weights, codes, strict=True):
-        for kind, probabilities in zip(events, _matched(p), strict=True):
-            kind += [(code, probability, weight) for probability in probabilities]
-    tp, fp = (_counts_above(kind, n_contracts) for kind in events)
-    return tp, fp, gold
+        for events, probabilities in zip((found, wrong), _matched(p), strict=True):
+            events += [(code, probability, weight) for probability in probabilities]
+    return _counts_above(found, n_contracts), _counts_above(wrong, n_contracts), gold
 
 
 def _matched(p: Mapping[str, Any]) -> tuple[list[float], list[float]]:
@@ -284,61 +279,31 @@ def curve_measures(tp: np.ndarray, fp: np.ndarray, gold: np.ndarray) -> dict[str
 
 
 def _curve_intervals(
-    tp: np.ndarray, fp: np.ndarray, gold: np.ndarray, *, n: int, n_resamples: int, seed: int, confidence: float
-) -> dict[str, Interval]:
+    tp: np.ndarray, fp: np.ndarray, gold: np.ndarray, n_resamples: int, seed: int, confidence: float
+) -> pd.DataFrame:
     """Return the curve's measures with percentile intervals over draws of contracts, block by block of draws."""
-    contracts = len(gold)
-    rng, step, drawn = np.random.default_rng(seed), max(1, BLOCK // max(contracts, len(THRESHOLDS))), []
-    for start in range(0, n_resamples if contracts > 1 else 0, step):
-        size = min(step, n_resamples - start)
-        draws = rng.multinomial(contracts, np.full(contracts, 1 / contracts), size).astype(float)
-        drawn.append(curve_measures(draws @ tp, draws @ fp, draws @ gold))
-    found = {}
-    for name, (value,) in curve_measures(tp.sum(0)[None], fp.sum(0)[None], gold.sum(0)[None]).items():
-        low = high = math.nan
-        if drawn:
-            values, ends = (
-                np.concatenate([block[name] for block in drawn]),
-                [(1 - confidence) / 2, (1 + confidence) / 2],
-            )
-            low, high = np.quantile(values, ends)
-            low, high = min(float(low), value), max(float(high), value)
-        found[name] = Interval(float(value), low, high, n, contracts)
-    return found
+    n, ends = len(gold), [(1 - confidence) / 2, (1 + confidence) / 2]
+    rng, step, drawn = np.random.default_rng(seed), max(1, BLOCK // max(n, len(THRESHOLDS))), []
+    for start in range(0, n_resamples, step):
+        draws = rng.multinomial(n, np.full(n, 1 / n), min(step, n_resamples - start)).astype(float)
+        drawn.append(pd.DataFrame(curve_measures(draws @ tp, draws @ fp, draws @ gold)))
+    value = pd.DataFrame(curve_measures(tp.sum(0)[None], fp.sum(0)[None], gold.sum(0)[None])).iloc[0]
+    low, high = (pd.concat(drawn).quantile(end) for end in ends)
+    bounds = {"low": np.minimum(low, value), "high": np.maximum(high, value)}
+    table = pd.DataFrame({"value": value, **bounds, "n_contracts": n}).rename_axis("metric").reset_index()
+    return table if n > 1 else table.assign(low=math.nan, high=math.nan)
 
 
-# --- what is refused
-
-
-def _check_predictions(predictions: Sequence[Mapping[str, Any]]) -> None:
-    """Raise InputError unless the rows are well-formed answers of one system to different questions."""
-    if not len(predictions):
-        raise InputError("There are no predictions to score: give the rows of one system.")
+def checked_rows(predictions: Predictions) -> Predictions:
+    """Return the predictions; InputError on a malformed row, and on a question that a system answers twice."""
+    seen = set()
     for p in predictions:
-        check_row(p)
-    ids = pd.Series([p["id"] for p in predictions], dtype=object)
-    if ids.duplicated().any():
-        twice = ids[ids.duplicated()].iloc[0]
-        raise InputError(f"Row {twice!r} is there twice: score each system, split and seed by itself.")
-    systems = sorted({str(p["system"]) for p in predictions if not is_missing(p.get("system"))})
-    if len(systems) > 1:
-        raise InputError(f"The predictions are of {', '.join(systems)}: score each system by itself.")
-
-
-def check_row(p: Mapping[str, Any]) -> None:
-    """Raise InputError unless a prediction is a well-formed row, see `cuad_scores`."""
-    metrics.check_prediction(p, REQUIRED_KEYS)
-    if not all(a["text"] for a in p["answers"]):
-        raise InputError(f"Row {p['id']!r} has gold spans without text: each has one; correct the data.")
-    if not is_missing(p.get("weight")) and not 0 < p["weight"] < math.inf:
-        raise InputError(f"Row {p['id']!r} has the weight {p['weight']!r}: give a finite number above 0.")
-    for quote in () if is_missing(p.get("quotes")) else p["quotes"]:
-        given, text = quote.get("p"), quote.get("text")
-        if not isinstance(text, str) or not isinstance(given, int | float | np.number) or not 0 <= given <= 1:
-            raise InputError(f"Row {p['id']!r} has the quote {text!r} with p={given!r}: give text and p from 0 to 1.")
-        span = quote.get("span")
-        if not is_missing(span) and not (len(span) == 2 and 0 <= span[0] <= span[1]):
-            raise InputError(f"Row {p['id']!r} has a quote at {span!r}: give [start, end] in characters, or None.")
+        metrics.check_prediction(p, REQUIRED_KEYS)
+        key = (str(p.get("system", "")), p["id"])
+        if key in seen:
+            raise InputError(f"Row {key[1]!r} of {key[0]!r} is there twice: give the rows of one split and one seed.")
+        seen.add(key)
+    return predictions
 
 
 # --- beside published results
@@ -359,22 +324,18 @@ def official_table(boards: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     boards: system -> its table from `cuad_scores`, on the official test split. Where the two kinds of systems were not
     scored alike: `setup_differences`. Raises InputError if a board lacks a measure of the table.
     """
-    wanted = (*WITH_BOUNDS, "token_f1_both", "verbatim", "precision_at_80_recall")
     rows = []
     for system, board in boards.items():
         found = board.set_index("measure")
-        missing = [name for name in (*wanted, "failed") if name not in found.index]
+        missing = [name for name in (*TABLE_MEASURES, "failed") if name not in found.index]
         if missing:
             raise InputError(f"The board of {system!r} has no {missing[0]!r}: make it with cuad_scores.")
         row = {"system": system, "hardware": "", "ours": True, "source": "this project (cuad_scores)"}
-        row |= {name: found.at[name, "value"] for name in wanted}
+        row |= found["value"][[*TABLE_MEASURES]].to_dict() | found.loc["failed", ["n", "n_contracts"]].to_dict()
         row |= {f"{name}_{end}": found.at[name, end] for name in WITH_BOUNDS for end in ("low", "high")}
-        rows.append(row | {name: found.at["failed", name] for name in ("n", "n_contracts")})
-    published = published_systems()
-    if not rows:
-        return published
+        rows.append(row)
     ours = pd.DataFrame(rows, columns=TABLE_COLUMNS)
-    return pd.concat([ours, published.astype({"ours": bool})], ignore_index=True)
+    return pd.concat([ours, published_systems()], ignore_index=True) if rows else published_systems()
 
 
 def setup_differences(table: pd.DataFrame) -> list[str]:
@@ -384,18 +345,5 @@ def setup_differences(table: pd.DataFrame) -> list[str]:
     """
     counts = sorted({int(count) for count in table[table["ours"]]["n_contracts"]})
     scored = " to ".join(dict.fromkeys(map(str, counts[:1] + counts[-1:]))) or "none"
-    lacking = "" if counts == [OFFICIAL_CONTRACTS] else " (the others were not asked, or the copy of CUAD lacks them)"
-    return [
-        f"Our systems are scored on {scored} of the {OFFICIAL_CONTRACTS} contracts of the official split{lacking}; the "
-        "published ones on all, as far as their sources say.",
-        "Ours quote once a question, unless they hold an n-best list, from passages that a search found; the published "
-        "ones read the whole contract, or all of it in windows, and may quote several times.",
-        "Most published language models are larger than ours: 4 to 14 billion parameters, or models behind an API.",
-        "The published Qwen3 systems' detection and coverage come from their authors' own code, which is unchecked.",
-        "Coverage here folds white space and case, which can only raise it; ContractEval's own code compares exact "
-        'characters and takes every reply that holds "no related clause" for a refusal.',
-        "AUPR of the BERT-type systems rests on n-best lists with probabilities. An answer without such a list is one "
-        "quote with probability 1: a single point, which CUAD's script joins to precision 1 at recall 0.",
-        "Our intervals resample contracts; those of published systems are as printed, and most have none.",
-        "Contracts with near relatives stand on both sides of the official split, for all systems alike.",
-    ]
+    sentences = files.read_json(PUBLISHED.with_name("setup_differences.json"))
+    return [sentence.format(scored=scored, official=OFFICIAL_CONTRACTS) for sentence in sentences]

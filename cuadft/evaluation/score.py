@@ -41,15 +41,10 @@ ALL_PAIRS = 12  # systems up to which every pair is tested; of more systems, eac
 ROLES_NAMED = ("question", "reference", "answer", "system", "contract")  # roles whose columns the output names
 PUBLISHED_VERDICTS = ("judge_score", "judge_bool")  # verdict columns of a published folder, the better one first
 OPTIONAL_FILES = {"calibration.json", "calibration.md", "published.csv", "published_deltas.csv", "published.png"}
-SUMMARY_METRICS = (
-    *("quote_f1", "detection_f1", "f1", "f1_answerable", "reference_score", "judge_score"),
+SHOWN_METRICS = (  # in the summary and the report; all others are in scoreboard.csv
+    *("quote_f1", "detection_f1", "f1", "f1_answerable", "em", "reference_score", "judge_score"),
     *("false_answer", "false_refusal"),
 )
-REPORT_METRICS = (
-    *("quote_f1", "detection_f1", "f1", "f1_answerable", "em", "rouge_l", "span_f1", "reference_score", "judge_score"),
-    *("abstention_precision", "abstention_recall", "false_answer", "false_refusal"),
-)
-PART_METRICS = ("f1_answerable", "f1_no_clause", "em_answerable")  # over a part of the questions
 
 
 @dataclass(frozen=True)
@@ -98,7 +93,9 @@ def score_files(
     judge that gives no verdict at all.
     """
     settings = {"n_resamples": n_resamples, "seed": seed, "confidence": confidence}
-    _check(settings, paths, published, judge, votes)
+    bootstrap.check_resampling(**settings)
+    if judge == OFFLINE and votes != 1:
+        raise InputError(f"Invalid votes {votes!r}: the offline judge has one vote; name an LLM with --judge.")
     found, seen = _read_all(paths, published, columns or {}, verdict)
     pool, taken = answer_files.join_files(found), [_columns_taken(file) for file in found]
     folder = _writable(Path(out).expanduser())
@@ -106,7 +103,7 @@ def score_files(
         log(line)
     frame = others.with_verdicts(_judge_rows(pool, judge, folder, votes, encode, log), pool.predictions)
     metric = METRIC_OF_JUDGE.get(judge, "judge_score")
-    judged = list(dict.fromkeys(["quote_f1", METRIC_OF_JUDGE[OFFLINE], metric]))
+    compared = {"metrics": list(dict.fromkeys(["quote_f1", "reference_score", metric])), "split": pool.split}
     done = ScoredFiles(
         pool=pool,
         judge=judge,
@@ -114,9 +111,7 @@ def score_files(
         columns=taken,
         frame=frame,
         scoreboard=pd.concat([_refuser_board(pool, settings), make_scoreboard(frame, **settings)], ignore_index=True),
-        deltas=paired_deltas(
-            frame, _pairs(pool.systems), metrics=judged, split=pool.split, allow_partial=True, **settings
-        ),
+        deltas=paired_deltas(frame, _pairs(pool.systems), allow_partial=True, **compared, **settings),
         calibration=_calibration_report(pool, frame, metric, settings),
         published=others.compare_published(seen, frame, **settings) if seen else None,
         out=folder,
@@ -125,30 +120,15 @@ def score_files(
     return done
 
 
-def _check(
-    settings: Mapping[str, Any], paths: Sequence[str | Path], published: str | Path, judge: str, votes: int
-) -> None:
-    if not paths and not str(published):
-        raise InputError("Nothing to score: name files of answers, or a folder with --published.")
-    if not judge.strip():
-        raise InputError("Invalid judge '': give offline, or a LiteLLM id such as openai/gpt-4o.")
-    if judge == OFFLINE and votes != 1:
-        raise InputError(
-            f"Invalid votes {votes!r}: the offline judge has one vote. Leave --votes out, or name an LLM with --judge."
-        )
-    bootstrap.check_resampling(settings["n_resamples"], settings["confidence"])
-    if settings["seed"] < 0:
-        raise InputError(f"Invalid seed {settings['seed']!r}: give a whole number from 0.")
-
-
 def _read_all(
     paths: Sequence[str | Path], published: str | Path, columns: Mapping[str, str], verdict: str
 ) -> tuple[list[answer_files.AnswerFile], others.PublishedAnswers | None]:
+    if not paths and not str(published):
+        raise InputError("Nothing to score: name files of answers, or a folder with --published.")
     asked = {role: name for role, name in columns.items() if name}
     found = answer_files.read_answer_files(paths, verdicts=[verdict] if verdict else [], **asked)
     if verdict and not any(row["verdicts"] for file in found for row in file.rows):
-        where = ", ".join(map(str, paths)) or "PREDICTIONS"
-        raise InputError(f"No verdict column {verdict!r}: name a column of {where}.")
+        raise InputError(f"No verdict column {verdict!r}: name a column of {', '.join(map(str, paths))}.")
     seen = others.read_published(published) if str(published) else None
     return [*found, *(seen.files if seen else [])], seen
 
@@ -160,9 +140,8 @@ def _columns_taken(file: answer_files.AnswerFile) -> str:
 
 def _writable(folder: Path) -> Path:
     try:
-        folder.mkdir(parents=True, exist_ok=True)
         files.write_text(folder / ".writable", "")
-        (folder / ".writable").unlink(missing_ok=True)
+        (folder / ".writable").unlink()
     except OSError as error:
         raise InputError(f"Can't write to {folder} ({error.strerror}): choose another folder with --out.") from error
     return folder
@@ -179,13 +158,14 @@ def _judge_rows(
     for name, one in judges.items():
         verdicts = one.rate(pool.predictions)
         errors = verdicts["judge_error"].dropna().map(lambda text: " ".join(text.split()))
-        if len(errors) and not verdicts["judge_verdict"].isin(list(VERDICT_SCORES)).any():
+        first = f"(first error: {errors.iloc[0]})" if len(errors) else ""
+        if first and not verdicts["judge_verdict"].isin(list(VERDICT_SCORES)).any():
             raise InputError(
-                f"Judge {name!r} rated none of {len(errors)} answers (first error: {errors.iloc[0]}): "
-                "check the id and the keys in the environment, or take --judge offline."
+                f"Judge {name!r} rated none of {len(errors)} answers {first}: check the id and the keys in the "
+                "environment, or take --judge offline."
             )
-        if len(errors):
-            log(f"Judge {name!r}: {len(errors)} of {len(verdicts)} judgements failed (first error: {errors.iloc[0]}).")
+        if first:
+            log(f"Judge {name!r}: {len(errors)} of {len(verdicts)} judgements failed {first}.")
         for row in usage.usage_table({name: getattr(one, "lm", None)}).to_dict("records"):
             log(usage.usage_line(row))
         frame[METRIC_OF_JUDGE.get(name, "judge_score")] = verdicts["judge_score"]
@@ -196,6 +176,8 @@ def _language_model(name: str, votes: int, folder: Path) -> Any:
     from cuadft.evaluation.judge import LMJudge  # with DSPy, which takes seconds to import
     from cuadft.models.api import remote
 
+    if not name.strip():
+        raise InputError(f"Invalid judge {name!r}: give offline, or a LiteLLM id such as openai/gpt-4o.")
     return LMJudge(remote(name), votes=votes, cache=folder / "verdicts.jsonl")
 
 
@@ -239,28 +221,22 @@ def write_scored(done: ScoredFiles) -> None:
 
     settings = {"confidence": done.settings["confidence"], "unit": done.pool.unit}
     shown = [m for m in ("quote_f1", done.judge_metric) if m in set(done.scoreboard["metric"])]
-    detectable = done.deltas if len(done.deltas) else None
+    more = {**settings, "detectable": done.deltas if len(done.deltas) else None}
     found: dict[str, Any] = {
         "rows.csv": scored_rows(done),
         "scoreboard.csv": _by_cluster(done, done.scoreboard),
         "deltas.csv": _by_cluster(done, done.deltas),
-        "benchmark.png": scores.panels_figure(
-            done.scoreboard, shown, done.pool.split, detectable=detectable, **settings
-        ),
+        "benchmark.png": scores.panels_figure(done.scoreboard, shown, done.pool.split, **more),
         "report.md": score_markdown(done),
     }
     if done.published:
         faulty = others.faulty_systems(done.published.frame)
-        found |= {
-            "published.csv": done.published.table,
-            "published_deltas.csv": _by_cluster(done, done.published.deltas),
-            "published.png": judges.published_figure(done.published.table, faulty=faulty, **settings),
-        }
+        found["published.csv"] = done.published.table
+        found["published_deltas.csv"] = _by_cluster(done, done.published.deltas)
+        found["published.png"] = judges.published_figure(done.published.table, faulty=faulty, **settings)
     if done.calibration:
-        found |= {
-            "calibration.json": done.calibration,
-            "calibration.md": calibration.calibration_markdown(done.calibration),
-        }
+        found["calibration.json"] = done.calibration
+        found["calibration.md"] = calibration.calibration_markdown(done.calibration)
     writers = {".json": files.write_json, ".md": files.write_text, ".png": lambda path, it: save_figure(it, path)}
     writers[".csv"] = lambda path, table: files.write_text(path, as_csv(table))
     for name, content in found.items():
@@ -294,56 +270,50 @@ def _by_cluster(done: ScoredFiles, table: pd.DataFrame) -> pd.DataFrame:
     return table.rename(columns={"n_contracts": f"n_{done.pool.unit}s"})
 
 
-def score_summary(done: ScoredFiles, shown: tuple[str, ...] = SUMMARY_METRICS, *, markdown: bool = False) -> str:
-    """Return the scoreboard as a table to read: one line per system, value and interval of each metric shown.
+def score_summary(done: ScoredFiles, *, markdown: bool = False) -> str:
+    """Return the scoreboard as a table to read: one line per system, value and interval of each of `SHOWN_METRICS`.
 
-    A metric that applies to no row is left out, and so is a metric over a part of the questions if this part is all.
+    A metric that applies to no row is left out, and so is that of the questions with a clause if these are all.
     """
     board = done.scoreboard[done.scoreboard["n"] > 0]
     n = board.groupby("metric")["n"].sum()
-    columns = [m for m in shown if m in n and not (m in PART_METRICS and n[m] == n["f1"])]
-    cells = board.assign(text=[_value_and_interval(row) for row in board.to_dict("records")])
-    cells = cells.pivot(index="system", columns="metric", values="text")[columns]
-    cells.columns = [metrics.METRICS[m][0] for m in columns]
+    columns = [m for m in SHOWN_METRICS if m in n and not (m == "f1_answerable" and n[m] == n["f1"])]
+    texts = [f"{row.value:.3f} [{row.low:.2f}, {row.high:.2f}]" for row in board.itertuples()]
+    texts = [text.replace(" [nan, nan]", "") for text in texts]
+    cells = board.assign(text=texts).pivot(index="system", columns="metric", values="text")[columns]
     counts = done.frame.groupby("system")["failed"].agg(answers="size", failed="sum").map("{:,}".format)
     systems = list(dict.fromkeys([ALWAYS_REFUSES, *done.pool.systems]))
     table = counts.join(cells, how="outer").reindex(systems).fillna("-").reset_index(names="system")
+    table = table.rename(columns={m: metrics.METRICS[m][0] for m in columns})
     if markdown:
         return calibration.markdown_table(list(table), table.to_numpy().tolist())
     return table.to_string(index=False)
 
 
-def _value_and_interval(row: Mapping[str, Any]) -> str:
-    interval = "" if row["low"] != row["low"] else f" [{row['low']:.2f}, {row['high']:.2f}]"
-    return f"{row['value']:.3f}{interval}"
-
-
 def score_markdown(done: ScoredFiles) -> str:
     """Return the report in plain words (Markdown)."""
     failed, errors = int(done.frame["failed"].sum()), done.frame["judge_error"].notna().sum()
-    offline = "the offline judge (features of the texts, no language model)"
-    level, draws = f"{100 * done.settings['confidence']:g} %", done.settings["n_resamples"]
     told = pairs_that_differ(done.deltas, done.settings["confidence"], others.MEASURE_NAMES)
     parts = [
         "# Scores",
         f"{count_of(len(done.frame), 'answer')} of {count_of(len(done.pool.systems), 'system')} to "
         f"{count_of(done.frame['id'].nunique(), 'question')}. Failed generations (no answer): {failed:,}; they "
-        f"score 0. Judge: {offline if done.judge == OFFLINE else f'`{done.judge}`; beside it {offline}'}. Judgements "
-        f"that failed: {errors:,}; they count nowhere. Columns:",
+        f"score 0. Judge: `{done.judge}`; `reference_score` is the offline judge's in any case. Judgements that "
+        f"failed: {errors:,}; they count nowhere. Columns:",
         _bullets(done.columns),
         answer_files.pool_basis(done.pool),
         _bullets(done.pool.notes),
         "## Systems",
-        score_summary(done, REPORT_METRICS, markdown=True),
-        f"In brackets: {level} intervals from {draws:,} bootstrap resamples of {done.pool.unit}s. All metrics are in "
-        "`scoreboard.csv`, every answer is in `rows.csv`. `always_refuses` needs no model: a claim begins above what "
-        "it scores.",
+        score_summary(done, markdown=True),
+        f"In brackets: {100 * done.settings['confidence']:g} % intervals from {done.settings['n_resamples']:,} "
+        f"resamples of {done.pool.unit}s. All metrics are in `scoreboard.csv`, every answer is in `rows.csv`. "
+        "`always_refuses` needs no model: a claim begins above what it scores.",
         "![Scores](benchmark.png)",
         "## Differences",
         _bullets(told) or "One system: nothing to compare.",
-        "All differences, paired by question, are in `deltas.csv`." if told else "",
+        "All differences, paired by question, are in `deltas.csv`.",
         "## The judge against others' verdicts",
-        *_calibration_text(done),
+        _calibration_text(done),
     ]
     if done.published:
         parts += ["## Published results", "![Published beside recomputed](published.png)"]
@@ -353,18 +323,11 @@ def score_markdown(done: ScoredFiles) -> str:
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def _calibration_text(done: ScoredFiles) -> list[str]:
+def _calibration_text(done: ScoredFiles) -> str:
     if not done.calibration:
-        return ["There are no verdicts of others, so no calibration report: name their column with --verdict COLUMN."]
-    shipped = shipped_fit()
-    left_out = shipped["without_the_system"]["all"]
-    fitted = (
-        f"The offline judge was fitted to {shipped['n']} verdicts ({shipped['fitted_to']}). Where your verdicts are "
-        "among them, the report flatters it: on a system left out of the fit, Spearman's correlation was "
-        f"{left_out['spearman']:.2f} and Cohen's kappa {left_out['kappa']:.2f} over all rows."
-    )
-    warned = fitted if done.judge == OFFLINE else ""
-    return ["See [calibration.md](calibration.md).", warned]
+        return "There are no verdicts of others, so no calibration report: name their column with --verdict COLUMN."
+    fitted = f"The offline judge was fitted to {shipped_fit()['fitted_to']}: agreement with these verdicts is no test."
+    return f"See [calibration.md](calibration.md). {fitted}"
 
 
 def _bullets(lines: Sequence[str]) -> str:

@@ -2,7 +2,7 @@
 
     rows = draw_candidate_rows(train, size=24, seed=7)
     answers = sample_candidates(program, lm, rows, folder, n=2)
-    questions, counts = gather_material(program, answers, judge=judge, feedback=judgements, rows=train)
+    material = gather_material(program, answers, judge=judge, feedback=judgements, rows=train)
 
 A candidate is a prediction of the current model for a training question: its greedy answer or a sampled one.
 `gather_material` grades each distinct answer of a question by the expert's words (gold) and by a judge, and turns the
@@ -19,12 +19,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from cuadft.core.errors import InputError
 from cuadft.core.text import fold, quotable
 from cuadft.data.passages import locate_words
 from cuadft.evaluation.text_scores import NO_CLAUSE, AnswerComparison, is_refusal, token_f1
 from cuadft.evaluation.verdicts import Judge, gold_texts, has_failed
 from cuadft.feedback.agreement import Ruling, pair_rulings
+from cuadft.feedback.records import Rows
 from cuadft.rag.program import ContractQA
 from cuadft.rag.training_rows import target_answer, whole_words
 
@@ -35,7 +35,6 @@ if TYPE_CHECKING:
 
 
 TEMPERATURE = 1.0  # of the sampled answers
-CANDIDATE_KEYS = ("id", "contract", "question", "answers", "is_impossible", "answer", "error")
 
 
 def draw_candidate_rows(
@@ -143,43 +142,46 @@ class GradedQuestion:
         return [a for a in self.answers if self.expert is not None or a.text != NO_CLAUSE]
 
 
-def gather_material(
-    program: ContractQA,
-    candidates: Sequence[Mapping[str, Any]],
-    *,
-    judge: Judge | None,
-    feedback: Sequence[Mapping[str, Any]] = (),
-    rows: Sequence[Mapping[str, Any]] = (),
-) -> tuple[list[GradedQuestion], Counter[str]]:
-    """Return the questions in the order of the candidates, and counts of what failed or decided nothing.
+class Material(NamedTuple):
+    """Hold the questions in the order of the candidates, and counts of what failed or decided nothing.
 
-    Equal answers to a question are graded once. feedback: judgements. rows: training rows on which there may be
-    judgements but no candidates. Raises InputError on an invalid judgement and on a candidate that is no prediction.
+    judge: the name of the judge that graded the answers, "" without one.
     """
-    for row in candidates:
-        _check_candidate(row)
+
+    questions: list[GradedQuestion]
+    counts: Counter[str]
+    judge: str
+
+
+def gather_material(
+    program: ContractQA, candidates: Rows, *, judge: Judge | None, feedback: Rows = (), rows: Rows = ()
+) -> Material:
+    """Return what is known about the answers to each question; equal answers to a question are graded once.
+
+    candidates: predictions for training questions, several of each question. feedback: judgements (see `records`).
+    rows: training rows on which there may be judgements but no candidates. Raises InputError on an invalid judgement.
+    """
     training = {row["id"]: row for row in [*rows, *candidates]}
     rulings, counts = pair_rulings(feedback)
-    rulings = _rulings_on_training_rows(rulings, training, counts)
-    asked: dict[str, Mapping[str, Any]] = {}
-    for row in [*candidates, *(training[ruling.id] for ruling in rulings)]:
-        asked.setdefault(row["id"], row)
-    questions = _questions(program, list(asked.values()))
+    known = [ruling for ruling in rulings if _is_about(ruling, training.get(ruling.pair["id"]))]
+    counts["human: not a training question"] = len(rulings) - len(known)
+    ids = dict.fromkeys([row["id"] for row in candidates] + [ruling.pair["id"] for ruling in known])
+    questions = _questions(program, [training[id_] for id_ in ids])
     counts["generation failed"] = sum(map(has_failed, candidates))
     distinct: dict[tuple[str, str], Mapping[str, Any]] = {}
     for row in candidates:
         if not has_failed(row):
-            distinct.setdefault((row["id"], _compared(row["answer"])), row | {"answer": taught_answer(row["answer"])})
+            distinct.setdefault((row["id"], compared(row["answer"])), row | {"answer": taught_answer(row["answer"])})
     for row, score in zip(distinct.values(), _judge_scores(judge, list(distinct.values())), strict=True):
         question = questions[row["id"]]
         grade = gold_score(row["answer"], row, question.expert and question.expert.text)
         question.answers.append(GradedAnswer(row["answer"], grade, score))
         counts["judgement failed"] += judge is not None and math.isnan(score)
-    for ruling in rulings:
-        question = questions[ruling.id]
+    for ruling in known:
+        question = questions[ruling.pair["id"]]
         question.rulings.append(ruling)
         question.choices.extend(human_choices(program, ruling, question, counts))
-    return list(questions.values()), counts
+    return Material(list(questions.values()), counts, judge.name if judge else "")
 
 
 def gold_score(answer: str, row: Mapping[str, Any], taught: str | None = None) -> float:
@@ -191,9 +193,9 @@ def gold_score(answer: str, row: Mapping[str, Any], taught: str | None = None) -
     """
     if row["is_impossible"] or is_refusal(answer):
         return float(bool(row["is_impossible"]) and is_refusal(answer))
-    compared = AnswerComparison(answer, gold_texts(row))
+    comparison = AnswerComparison(answer, gold_texts(row))
     seen = [] if taught is None else [token_f1(answer, [taught])]
-    return max(compared.f1(), compared.f1_all(), *seen)
+    return max(comparison.f1(), comparison.f1_all(), *seen)
 
 
 def taught_answer(answer: str) -> str:
@@ -201,17 +203,12 @@ def taught_answer(answer: str) -> str:
     return NO_CLAUSE if is_refusal(answer) else answer
 
 
-def same_answer(answer: str, other: str) -> bool:
-    """Tell whether two answers differ in nothing but case, white space and the wording of a refusal."""
-    return _compared(answer) == _compared(other)
-
-
-def _compared(answer: str) -> str:
-    """Return the form by which answers are compared."""
+def compared(answer: str) -> str:
+    """Return the form by which answers are compared: without case, white space and the wording of a refusal."""
     return fold(quotable(taught_answer(answer)))
 
 
-def _questions(program: ContractQA, rows: Sequence[Mapping[str, Any]]) -> dict[str, GradedQuestion]:
+def _questions(program: ContractQA, rows: Rows) -> dict[str, GradedQuestion]:
     found = program.retriever.search_many([(r["question"], r["contract"]) for r in rows], k=1) if rows else []
     made = {}
     for row, (hit,) in zip(rows, found, strict=True):
@@ -221,7 +218,7 @@ def _questions(program: ContractQA, rows: Sequence[Mapping[str, Any]]) -> dict[s
     return made
 
 
-def _judge_scores(judge: Judge | None, rows: Sequence[Mapping[str, Any]]) -> list[float]:
+def _judge_scores(judge: Judge | None, rows: Rows) -> list[float]:
     if judge is None or not rows:
         return [math.nan] * len(rows)
     rated = judge.rate(rows)
@@ -229,28 +226,8 @@ def _judge_scores(judge: Judge | None, rows: Sequence[Mapping[str, Any]]) -> lis
     return rated["judge_score"].astype(float).mask(failed).tolist()
 
 
-def _check_candidate(row: Mapping[str, Any]) -> None:
-    if absent := [key for key in CANDIDATE_KEYS if key not in row]:
-        raise InputError(
-            f"The candidate for question {row.get('id')!r} has no {absent[0]!r}: give predictions with "
-            f"{', '.join(CANDIDATE_KEYS)}, as feedback.sample_candidates returns them."
-        )
-
-
-def _rulings_on_training_rows(
-    rulings: Sequence[Ruling], rows: Mapping[str, Mapping[str, Any]], counts: Counter[str]
-) -> list[Ruling]:
-    """Return the rulings whose question is that of a training row (rows: by id), and count the rulings left out."""
-    kept = []
-    for ruling in rulings:
-        row = rows.get(ruling.id)
-        if row is None or fold(row["contract"]) != fold(ruling.contract):
-            counts["human: not a training question"] += 1
-        elif fold(ruling.question) != fold(row["question"]):
-            counts["human: question has changed"] += 1
-        else:
-            kept.append(ruling)
-    return kept
+def _is_about(ruling: Ruling, row: Mapping[str, Any] | None) -> bool:
+    return row is not None and all(fold(row[key]) == fold(ruling.pair[key]) for key in ("contract", "question"))
 
 
 def human_choices(program: ContractQA, ruling: Ruling, question: GradedQuestion, counts: Counter[str]) -> list[Choice]:
@@ -260,42 +237,41 @@ def human_choices(program: ContractQA, ruling: Ruling, question: GradedQuestion,
     their choice then counts only if the chosen words stand in the present passage, for a model can't learn words that
     it does not see. counts: what gives no choice is counted here, by its reason.
     """
-    wrong = {"a": ruling.answers[1:], "b": ruling.answers[:1]}.get(ruling.verdict or "", ruling.answers)
-    wrong = [answer for answer in wrong if answer.strip()]  # a single answer with a thumb has a blank second answer
     better, reason = _preferred(ruling, question, counts)
     if better is None:
-        if ruling.verdict in ("tie", "both_wrong"):
-            counts[f"human: {ruling.verdict.replace('_', ' ')}"] += 1
+        counts[reason] += 1
         return []
     *_, now, _ = program.messages(question.row["question"], question.hit, "")
-    passages_changed = bool(ruling.prompt) and ruling.prompt[-1].get("content") != now["content"]
-    if passages_changed and not _stands_in_passage(better, question):
+    seen = ruling.latest("prompt")
+    if seen and seen["prompt"][-1]["content"] != now["content"] and not _stands_in_passage(better, question):
         counts["human: passages have changed"] += 1
         return []
+    wrong = {"a": ruling.answers[1:], "b": ruling.answers[:1]}.get(ruling.verdict, ruling.answers)
+    wrong = [answer for answer in wrong if answer.strip()]  # a single answer with a thumb has a blank second answer
     made = [
         Choice(question, taught_answer(better), taught_answer(worse), "human", reason)
         for worse in wrong
-        if not same_answer(better, worse)
+        if compared(better) != compared(worse)
     ]
-    counts["human: correction changes nothing"] += bool(wrong) and not made
+    counts["human: both answers are the same"] += bool(wrong) and not made
     return made
 
 
 def _preferred(ruling: Ruling, question: GradedQuestion, counts: Counter[str]) -> tuple[str | None, str]:
-    """Return the text that a ruling prefers, None if it prefers no text, and the reason."""
-    if ruling.edited is not None:
-        lines = [line for line in map(quotable, ruling.edited.splitlines()) if line]
-        return "\n".join(lines), f"annotator {ruling.corrector} corrected the answer"
-    if ruling.span:
+    """Return the text that a ruling prefers, None if it prefers no text, and in either case the reason."""
+    if corrected := ruling.latest("edited"):
+        lines = [line for line in map(quotable, corrected["edited"].splitlines()) if line]
+        return "\n".join(lines), f"annotator {corrected['annotator']} corrected the answer"
+    if marked := ruling.latest("span"):
         passage = question.hit.passage
-        start, end = (place - passage.start for place in ruling.span)
+        start, end = (place - passage.start for place in marked["span"])
         inside = 0 <= start < end <= len(passage.text)
         if inside and (words := quotable(whole_words(passage.text, start, end))):
-            return words, f"annotator {ruling.corrector} marked these words"
+            return words, f"annotator {marked['annotator']} marked these words"
         counts["human: marked span outside the passages"] += 1
     if ruling.verdict not in ("a", "b"):
-        return None, ""
-    support = f"{len(ruling.supporters)} of {ruling.n_annotators} votes"
+        return None, f"human: {(ruling.verdict or 'no majority').replace('_', ' ')}"
+    support = f"{len(ruling.agreed)} of {len(ruling.judged)} votes"
     return ruling.answers["ab".index(ruling.verdict)], f"{ruling.who} preferred it ({support})"
 
 

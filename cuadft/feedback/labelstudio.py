@@ -4,8 +4,9 @@
     tasks = labelstudio_tasks(store.judgements()) # for an import into Label Studio
 
 The JSON export is read: tasks with annotations, see https://labelstud.io/guide/task_format. A labelling interface holds
-the tag Pairwise (https://labelstud.io/tags/pairwise). A tag Choices beside it may say tie, both_wrong or skip, and a
-TextArea named "comment" or "edited" holds text. `LABELLING_INTERFACE` has all of them.
+the tag Pairwise (https://labelstud.io/tags/pairwise), whose toName names the columns of the two answers; else they are
+answer_a and answer_b. A tag Choices beside it may say tie, both_wrong or skip, and a TextArea named "comment" or
+"edited" holds text. `LABELLING_INTERFACE` has all of them.
 """
 
 from __future__ import annotations
@@ -13,19 +14,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from cuadft.core.text import fold_letters
+from pydantic import BaseModel, TypeAdapter, ValidationError
+
+from cuadft.core.text import fold_letters, fold_name
 from cuadft.feedback.records import pair_key
 from cuadft.feedback.training_questions import RowRefused, question_of_prompt
 
 SIDE_OF_PLACE = {"left": "a", "right": "b"}
 PLACE_OF_SIDE = {side: place for place, side in SIDE_OF_PLACE.items()}
-OTHER_VERDICTS = {"tie": "tie", "equal": "tie", "bothwrong": "both_wrong", "neither": "both_wrong", "skip": "skip"}
-# Where the tag does not name the columns of the answers, these names are tried, without case and signs
-ANSWER_NAMES = [
-    (name + first, name + second)
-    for name in ("answer", "response", "text")
-    for first, second in (("a", "b"), ("1", "2"), ("left", "right"))
-]
+CHOICES = ("tie", "both_wrong", "skip")
 TEXT_AREAS = ("comment", "edited")
 # for a project into which exported tasks are loaded
 LABELLING_INTERFACE = """<View>
@@ -37,71 +34,86 @@ LABELLING_INTERFACE = """<View>
 </View>"""
 
 
+class _Value(BaseModel):
+    selected: str = ""  # of a Pairwise tag
+    choices: list[str] = []
+    text: list[str] | str = []  # of a TextArea tag
+
+
+class _Part(BaseModel):
+    """What one tag of the interface says."""
+
+    from_name: str = ""
+    to_name: str = ""
+    value: _Value = _Value()
+
+
+class _Annotation(BaseModel):
+    result: list[_Part]
+    was_cancelled: bool = False
+    completed_by: dict[str, Any] | int | str | None = None  # with an email, or a number
+    lead_time: Any = None
+    created_at: Any = None
+
+
+_ANNOTATIONS = TypeAdapter(list[_Annotation])
+
+
 def labelstudio_votes(task: Mapping[str, Any], stem: str = "") -> Iterator[dict[str, Any]]:
-    """Yield a vote, or {"left_out": reason}, for each annotation of a task; raises RowRefused without two answers."""
-    data, annotations = task.get("data"), task.get("annotations")
-    if not isinstance(data, dict) or not isinstance(annotations, list):
-        raise RowRefused("it is no task with data and annotations: choose JSON in Label Studio's export")
+    """Yield a vote, or {"left_out": reason}, for each annotation of a task; raises RowRefused without two answers.
+
+    task: its own keys and those of its `data`.
+    """
+    try:
+        annotations = _ANNOTATIONS.validate_python(task["annotations"])
+    except (ValidationError, KeyError):
+        raise RowRefused("it is no task with data and annotations: choose JSON in Label Studio's export") from None
     meta = task["meta"] if isinstance(task.get("meta"), dict) else {}
-    shared = {name: str(meta.get(name) or data.get(name) or "") for name in ("system_a", "system_b")}
-    if isinstance(prompt := data.get("prompt"), str):  # Label Studio's templates for language models show prompts
+    shared = {name: str(meta.get(name) or task.get(name) or "") for name in ("system_a", "system_b")}
+    if isinstance(prompt := task.get("prompt"), str):  # Label Studio's templates for language models show prompts
         shared |= {"prompt_question": question_of_prompt(prompt), "prompt_text": prompt}
     if not annotations:
-        yield {"left_out": "nobody has annotated the task"}
+        raise RowRefused("nobody has annotated the task")
     for number, annotation in enumerate(annotations, 1):
-        given = annotation if isinstance(annotation, dict) else {}
-        yield {"part": f"annotation {number}"} | shared | _vote_of_annotation(given, data)
+        yield {"part": f"annotation {number}"} | shared | _vote_of_annotation(annotation, task)
 
 
-def _vote_of_annotation(annotation: Mapping[str, Any], data: Mapping[str, Any]) -> dict[str, Any]:
+def _vote_of_annotation(annotation: _Annotation, task: Mapping[str, Any]) -> dict[str, Any]:
     """Return what one annotation says: answers, verdict, annotator, time spent, comment and correction."""
-    if annotation.get("was_cancelled"):
+    if annotation.was_cancelled:
         return {"left_out": "skipped by the annotator"}
-    result = annotation.get("result") if isinstance(annotation.get("result"), list) else []
-    parts = [part for part in result if isinstance(part, dict) and isinstance(part.get("value"), dict)]
-    verdicts = {verdict: part for part in parts if (verdict := _verdict(part["value"]))}
-    if len(verdicts) != 1:
-        chosen = f"it selects {' and '.join(sorted(verdicts))} at once"
-        return {"left_out": chosen if verdicts else "nothing is selected in it"}
-    ((verdict, said),) = verdicts.items()
-    texts = {
-        str(part.get("from_name")): "\n".join(map(str, part["value"]["text"]))
-        for part in parts
-        if isinstance(part["value"].get("text"), list)
-    }
-    return _answers(data, str(said.get("to_name") or "")) | {
-        "verdict": verdict,
-        "annotator": _annotator_name(annotation.get("completed_by")),
-        "seconds": annotation.get("lead_time"),
-        "time": annotation.get("created_at"),
-        "comment": texts.get("comment", ""),
-        "edited": texts.get("edited"),
-    }
+    said = {verdict: part.to_name for part in annotation.result if (verdict := _verdict(part.value))}
+    if len(said) != 1:
+        return {"left_out": f"it selects {' and '.join(sorted(said))} at once" if said else "nothing is selected in it"}
+    ((verdict, shown),) = said.items()
+    by = annotation.completed_by
+    areas = [part for part in annotation.result if part.from_name in TEXT_AREAS and isinstance(part.value.text, list)]
+    written = {part.from_name: "\n".join(part.value.text) for part in areas}
+    return (
+        _answers(task, shown)
+        | written
+        | {
+            "verdict": verdict,
+            "annotator": str((by.get("email") or by.get("id") if isinstance(by, dict) else by) or ""),
+            "seconds": annotation.lead_time,
+            "time": annotation.created_at,
+        }
+    )
 
 
-def _verdict(value: Mapping[str, Any]) -> str:
-    """Return what a Pairwise tag (a, b) or a Choices tag (tie, both_wrong, skip) says, "" for other values."""
-    selected, choices = value.get("selected"), value.get("choices")
-    if isinstance(selected, str):
-        return SIDE_OF_PLACE.get(selected.strip().casefold(), "")
-    choice = choices[0] if isinstance(choices, list) and len(choices) == 1 else choices
-    return OTHER_VERDICTS.get(fold_letters(choice), "") if isinstance(choice, str) else ""
+def _verdict(value: _Value) -> str:
+    """Return what a Pairwise tag (a, b) or a Choices tag (tie, both_wrong, skip) says, "" for other tags."""
+    choices = [choice for choice in map(fold_name, value.choices) if choice in CHOICES]
+    return SIDE_OF_PLACE.get(value.selected) or (choices[0] if len(choices) == 1 else "")
 
 
-def _annotator_name(given: Any) -> str:
-    """Return an annotator's e-mail, name or number."""
-    if isinstance(given, dict):
-        given = next((given[name] for name in ("email", "username", "id") if given.get(name) not in (None, "")), "")
-    return "" if given is None or isinstance(given, (bool, list)) else str(given)
-
-
-def _answers(data: Mapping[str, Any], shown: str) -> dict[str, str]:
-    """Return the left and the right answer: those that the tag shows, else those with usual names."""
-    texts = {fold_letters(name): text for name, text in data.items() if isinstance(text, str) and text.strip()}
-    named = tuple(map(fold_letters, shown.split(",")))
-    for left, right in [named, *ANSWER_NAMES] if len(named) == 2 else ANSWER_NAMES:
-        if left in texts and right in texts:
-            return {"answer_a": texts[left], "answer_b": texts[right]}
+def _answers(task: Mapping[str, Any], shown: str) -> dict[str, str]:
+    """Return the left and the right answer: those of the columns that the tag shows, else answer_a and answer_b."""
+    texts = {fold_letters(name): text for name, text in task.items() if isinstance(text, str) and text.strip()}
+    for names in (shown.split(","), ("answer_a", "answer_b")):
+        found = [texts.get(fold_letters(name)) for name in names]
+        if len(found) == 2 and all(found):
+            return {"answer_a": found[0], "answer_b": found[1]}
     raise RowRefused("no two answers are found in it: fill them in and name their columns answer_a and answer_b")
 
 

@@ -1,7 +1,8 @@
 """Preference data for training: pairs of a chosen and a rejected answer, and single answers with a thumb up or down.
 
-    pairs, counts = preference_pairs(program, answers, judge=judge, feedback=store.judgements(), rows=train)
-    thumbs, counts = preference_thumbs(program, answers, judge=judge, feedback=store.judgements(), rows=train)
+    material = gather_material(program, answers, judge=judge, feedback=store.judgements(), rows=train)
+    pairs, counts = preference_pairs(program, material)
+    thumbs, counts = preference_thumbs(program, material)
     length_report(pairs)   # how long the chosen answers are, and how long the rejected ones
 
 All pairs of a question come from one source: from people where they decided ("human"), else from the gold words
@@ -23,13 +24,14 @@ from itertools import product
 from statistics import fmean, median
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
-from cuadft.core.errors import InputError
 from cuadft.data.rows import assert_no_leak
-from cuadft.feedback.candidates import Choice, GradedAnswer, GradedQuestion, gather_material, same_answer, taught_answer
+from cuadft.feedback.candidates import Choice, compared, gather_material, taught_answer
+from cuadft.feedback.records import Rows
 from cuadft.rag.training_rows import online_prompts, telling_rows
 
 if TYPE_CHECKING:
     from cuadft.evaluation.verdicts import Judge
+    from cuadft.feedback.candidates import GradedAnswer, GradedQuestion, Material
     from cuadft.rag.program import ContractQA
 
 
@@ -44,35 +46,25 @@ T = TypeVar("T")
 
 
 def preference_pairs(
-    program: ContractQA,
-    candidates: Sequence[Mapping[str, Any]],
-    *,
-    judge: Judge | None,
-    feedback: Sequence[Mapping[str, Any]] = (),
-    rows: Sequence[Mapping[str, Any]] = (),
-    length_tolerance: float = 0.2,
+    program: ContractQA, material: Material, *, length_tolerance: float = 0.2
 ) -> tuple[list[dict[str, Any]], Counter[str]]:
     """Return preference pairs in TRL's conversational format, and counts of what was made and what was left out.
 
-    candidates: predictions for training questions, several of each question. feedback: judgements (see `records`).
-    rows: the training rows, for judgements on questions without candidates. A pair has the keys id, contract, prompt,
-    chosen, rejected, source, reason, chosen_score, rejected_score and margin (the last three are None for human pairs).
+    A pair has the keys id, contract, prompt, chosen, rejected, source, reason, chosen_score, rejected_score and margin
+    (the last three are None for human pairs).
 
     People make a pair of each choice or correction of their majority. Gold makes one pair a question by the token F1;
     it prefers an answer of the model within NEAR_BEST of the best score to the expert's words, and makes no pair of
     what the judge sees the other way round. The judge, if there is one, makes one pair a question by its score. Gold
     and ai scores of a pair differ by MARGIN or more, and neither source sets two answers against each other that people
     have compared. length_tolerance: largest distance from 0 of the mean log(chosen / rejected characters) of gold and
-    ai pairs, inf for any distance; human pairs are never dropped for their length. Raises InputError on an invalid
-    tolerance or judgement and on a candidate that is no prediction.
+    ai pairs, inf for any distance; human pairs are never dropped for their length.
     """
-    if not length_tolerance >= 0:
-        raise InputError(f"Invalid length_tolerance {length_tolerance}: give a number from 0 (inf: any length).")
-    questions, counts = gather_material(program, candidates, judge=judge, feedback=feedback, rows=rows)
+    counts = material.counts.copy()
     by_people: list[Choice] = []
     by_score: list[list[Choice]] = []  # the possible choices of each question, the clearest first
-    for question in questions:
-        by_source = (question.choices, _gold_choices(question), _judge_choices(question, judge))
+    for question in material.questions:
+        by_source = (question.choices, _gold_choices(question), _judge_choices(question, material.judge))
         found = [choices for choices in by_source if choices]
         counts["superseded"] += max(0, len(found) - 1)
         if not found and question.answers:
@@ -99,12 +91,12 @@ def _gold_choices(question: GradedQuestion) -> list[Choice]:
     return _clearest_first(question, scored, "gold", "F1 with the expert's words")
 
 
-def _judge_choices(question: GradedQuestion, judge: Judge | None) -> list[Choice]:
+def _judge_choices(question: GradedQuestion, judge: str) -> list[Choice]:
     """Return the choices among the model's answers by the judge's score, the clearest first."""
     answers = [a for a in question.usable if not math.isnan(a.judged)]
     best = max([a.judged for a in answers], default=0.0)
     scored = [(a, a.judged, b, b.judged) for a, b in product(answers, answers) if _is_near(a.judged, best)]
-    return _clearest_first(question, scored, "ai", f"judge {judge.name}" if judge else "")
+    return _clearest_first(question, scored, "ai", f"judge {judge}")
 
 
 def _is_near(score: float, best: float) -> bool:
@@ -119,7 +111,7 @@ def _clearest_first(
         Choice(question, chosen.text, rejected.text, source, f"{what}: {high:.2f} against {low:.2f}", (high, low))
         for chosen, high, rejected, low in scored
         if high - low >= MARGIN - ROUNDING
-        and not same_answer(chosen.text, rejected.text)
+        and compared(chosen.text) != compared(rejected.text)
         and not _is_settled(question, chosen.text, rejected.text)
     ]
     return sorted(made, key=lambda choice: choice.scores[1] - choice.scores[0])
@@ -128,10 +120,8 @@ def _clearest_first(
 def _is_settled(question: GradedQuestion, chosen: str, rejected: str) -> bool:
     """Tell whether people compared these two answers, or called the chosen one wrong."""
     for ruling in question.rulings:
-        chosen_judged, rejected_judged = (
-            any(same_answer(text, answer) for answer in ruling.answers) for text in (chosen, rejected)
-        )
-        if chosen_judged and (rejected_judged or ruling.verdict == "both_wrong"):
+        judged = set(map(compared, ruling.answers))
+        if compared(chosen) in judged and (compared(rejected) in judged or ruling.verdict == "both_wrong"):
             return True
     return False
 
@@ -159,21 +149,14 @@ class Thumb(NamedTuple):
     """Hold an answer, whether it is good, and who says so."""
 
     text: str
-    good: bool | None  # None: undecided
+    label: bool | None  # whether it is good, None: undecided
     source: str  # human, gold or ai
     reason: str
     score: float | None = None  # the grade; None if people said so
 
 
-def preference_thumbs(
-    program: ContractQA,
-    candidates: Sequence[Mapping[str, Any]],
-    *,
-    judge: Judge | None,
-    feedback: Sequence[Mapping[str, Any]] = (),
-    rows: Sequence[Mapping[str, Any]] = (),
-) -> tuple[list[dict[str, Any]], Counter[str]]:
-    """Return answers with a thumb up (label True) or down (False), and counts; `preference_pairs` tells the arguments.
+def preference_thumbs(program: ContractQA, material: Material) -> tuple[list[dict[str, Any]], Counter[str]]:
+    """Return answers with a thumb up (label True) or down (False), and counts.
 
     A row has the keys id, contract, prompt, completion, label, source, reason and score (None for people's thumbs).
     People's thumb is up for an answer that the majority chose or wrote as a correction, and down for an answer that was
@@ -181,31 +164,27 @@ def preference_thumbs(
     where gold is undecided: up for a score from THUMB_UP, down for a score up to THUMB_DOWN. An answer on which gold
     and judge contradict each other is left out. The expert's words get a thumb up if no answer of the model does.
     """
-    questions, counts = gather_material(program, candidates, judge=judge, feedback=feedback, rows=rows)
-    made = []
-    for question in questions:
+    counts, made = material.counts.copy(), []
+    for question in material.questions:
         thumbs = _human_thumbs(question)
         for answer in question.usable:
-            if not any(same_answer(answer.text, thumb.text) for thumb in thumbs):
-                thumbs.append(_graded_thumb(answer, question, judge))
+            thumbs.setdefault(compared(answer.text), _graded_thumb(answer, question, material.judge))
         expert = question.expert if question.answers else None
-        told = expert and any(thumb.good or same_answer(thumb.text, expert.text) for thumb in thumbs)
-        if expert and not told and expert.gold >= THUMB_UP:
-            thumbs.append(Thumb(expert.text, True, "gold", "the expert's words", expert.gold))
-        counts.update(thumb.reason for thumb in thumbs if thumb.good is None)
-        made += [
-            _row(program, question, {"completion": thumb.text})
-            | {"label": thumb.good, "source": thumb.source, "reason": thumb.reason, "score": thumb.score}
-            for thumb in thumbs
-            if thumb.good is not None
-        ]
-    counts.update(record["source"] for record in made)
-    counts.update("up" if record["label"] else "down" for record in made)
+        if expert and expert.gold >= THUMB_UP and not any(thumb.label for thumb in thumbs.values()):
+            words = Thumb(expert.text, True, "gold", "the expert's words", expert.gold)
+            thumbs.setdefault(compared(expert.text), words)
+        for thumb in thumbs.values():
+            if thumb.label is None:
+                counts[thumb.reason] += 1
+            else:
+                counts.update([thumb.source, "up" if thumb.label else "down"])
+                said = {"label": thumb.label, "source": thumb.source, "reason": thumb.reason, "score": thumb.score}
+                made.append(_row(program, question, {"completion": thumb.text}) | said)
     return made, +counts
 
 
-def _human_thumbs(question: GradedQuestion) -> list[Thumb]:
-    """Return people's thumbs for a question, each answer once; an answer that is both up and down stays undecided."""
+def _human_thumbs(question: GradedQuestion) -> dict[str, Thumb]:
+    """Return people's thumb for each answer, by its `compared` form; an answer that is up and down stays undecided."""
     found: list[Thumb] = []
     for choice in question.choices:
         found.append(Thumb(choice.chosen, True, "human", choice.reason))
@@ -216,17 +195,15 @@ def _human_thumbs(question: GradedQuestion) -> list[Thumb]:
             found += [Thumb(taught_answer(answer), False, "human", f"{ruling.who} called it wrong") for answer in shown]
         if ruling.verdict in ("a", "b") and shown == [ruling.answers["ab".index(ruling.verdict)]]:
             found.append(Thumb(taught_answer(shown[0]), True, "human", f"{ruling.who} found it good"))
-    merged: list[Thumb] = []
+    thumbs: dict[str, Thumb] = {}
     for thumb in found:
-        place = next((i for i, known in enumerate(merged) if same_answer(known.text, thumb.text)), None)
-        if place is None:
-            merged.append(thumb)
-        elif merged[place].good is not thumb.good:
-            merged[place] = Thumb(thumb.text, None, "human", "human: both up and down")
-    return merged
+        known = thumbs.setdefault(compared(thumb.text), thumb)
+        if known.label is not thumb.label:
+            thumbs[compared(thumb.text)] = Thumb(thumb.text, None, "human", "human: both up and down")
+    return thumbs
 
 
-def _graded_thumb(answer: GradedAnswer, question: GradedQuestion, judge: Judge | None) -> Thumb:
+def _graded_thumb(answer: GradedAnswer, question: GradedQuestion, judge: str) -> Thumb:
     """Return gold's thumb, or the judge's where gold is undecided."""
     gold, ai = _up_or_down(answer.gold), _up_or_down(answer.judged)
     if gold is not None and ai is not None and gold is not ai and not question.row["is_impossible"]:
@@ -234,7 +211,7 @@ def _graded_thumb(answer: GradedAnswer, question: GradedQuestion, judge: Judge |
     if gold is not None:
         return Thumb(answer.text, gold, "gold", f"F1 {answer.gold:.2f} with the expert's words", answer.gold)
     if ai is not None:
-        return Thumb(answer.text, ai, "ai", f"judge {judge.name}: {answer.judged:.2f}", answer.judged)
+        return Thumb(answer.text, ai, "ai", f"judge {judge}: {answer.judged:.2f}", answer.judged)
     return Thumb(answer.text, None, "ai", "neither good nor bad")
 
 
@@ -297,14 +274,14 @@ def match_lengths(
 
 def training_data(
     program: ContractQA,
-    candidates: Sequence[Mapping[str, Any]],
+    candidates: Rows,
     rewards: Mapping[str, Sequence[float]],
     *,
     judge: Judge | None,
-    rows: Sequence[dict[str, Any]],
-    asked: Sequence[dict[str, Any]],
-    contracts: Sequence[Mapping[str, Any]],
-    feedback: Sequence[Mapping[str, Any]] = (),
+    rows: Rows,
+    asked: Rows,
+    contracts: Rows,
+    feedback: Rows = (),
     length_tolerance: float = 0.2,
 ) -> tuple[dict[str, list[dict[str, Any]]], dict[str, Counter[str]]]:
     """Return the rows that each kind of preference method learns from, and counts of pairs and of single answers.
@@ -315,9 +292,9 @@ def training_data(
     rows: all training rows. contracts: the run's records. Raises InputError if a row comes from a held-out contract or
     an asked row has no rewards.
     """
-    given = {"judge": judge, "feedback": feedback, "rows": rows}
-    pairs, counts = preference_pairs(program, candidates, length_tolerance=length_tolerance, **given)
-    thumbs, thumb_counts = preference_thumbs(program, candidates, **given)
+    material = gather_material(program, candidates, judge=judge, feedback=feedback, rows=rows)
+    pairs, counts = preference_pairs(program, material, length_tolerance=length_tolerance)
+    thumbs, thumb_counts = preference_thumbs(program, material)
     data = {"pairs": pairs, "answers": thumbs, "prompts": online_prompts(program, telling_rows(asked, rewards))}
     for made in data.values():
         assert_no_leak(made, contracts)

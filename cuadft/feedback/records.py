@@ -5,7 +5,7 @@ under five names:
 
 - A *judgement* is one person's record on two answers: a dict with the keys of `FIELDS`. Its `verdict` is one of
   `VERDICTS`; "a" means that answer_a is better, wherever it stood on the screen (`shown_first` says where).
-- A *vote* is the same in another program's file, before its training question is known (`formats.ForeignVote`).
+- A *vote* is the same in another program's file, before its training question is known (`formats.Vote`).
 - A *ruling* is what the majority of the annotators decided on a pair (`agreement.Ruling`).
 - A *grade* is a score of one answer from 0 to 1, given by the gold spans or by a judge (`candidates.GradedAnswer`).
 - A *choice* is a text to prefer and a text to reject, made of a ruling or of two grades (`candidates.Choice`).
@@ -23,7 +23,7 @@ that it takes back; `current_judgements` leaves both out.
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Literal
 
@@ -31,10 +31,11 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, StrictIn
 
 from cuadft.core.errors import InputError
 from cuadft.core.files import value_hash
+from cuadft.core.text import fold
 
+Rows = Sequence[Mapping[str, Any]]
 Verdict = Literal["a", "b", "tie", "both_wrong", "skip"]
 VERDICTS = Verdict.__args__
-NOT_SKIPPED = VERDICTS[:-1]  # who skips a pair says nothing about its answers
 OTHER_SIDE = {"a": "b", "b": "a"}
 MAX_NAME_LENGTH = 100  # characters of an annotator's name
 CLOCK_TOLERANCE = timedelta(days=1)  # the latest judgement counts: one dated in the far future could not be corrected
@@ -48,55 +49,56 @@ def without_surrogates(text: str) -> str:
 def _one_line(name: str) -> str:
     name = " ".join(name.split())
     if not 0 < len(name) <= MAX_NAME_LENGTH:
-        raise ValueError
+        raise ValueError(f"give a name of 1 to {MAX_NAME_LENGTH} characters")
     return name
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="microseconds")
 
 
 def time_in_utc(time: str) -> str:
     """Return an ISO 8601 time in UTC; raises ValueError for another text, without a zone, and for a future time."""
-    try:
-        given = datetime.fromisoformat(time)
-        utc = given.astimezone(UTC).isoformat(timespec="microseconds")
-    except OverflowError:
-        raise ValueError from None
-    if given.tzinfo is None or given > datetime.now(UTC) + CLOCK_TOLERANCE:
-        raise ValueError
-    return utc
+    given = datetime.fromisoformat(time)
+    if given.tzinfo is None or given.replace(tzinfo=UTC) > datetime.now(UTC) + CLOCK_TOLERANCE:
+        raise ValueError("give a time with its zone that is not in the future, such as 2026-05-04T09:30:00+00:00")
+    return given.astimezone(UTC).isoformat(timespec="microseconds")
 
 
 def _ascending(span: list[int]) -> list[int]:
-    if not 0 <= span[0] < span[1]:
-        raise ValueError
+    if len(span) != 2 or not 0 <= span[0] < span[1]:
+        raise ValueError("give [start, end] in characters of the contract, 0 <= start < end")
     return span
+
+
+def _not_blank(text: str) -> str:
+    if not text.strip():
+        raise ValueError("give a text that is not blank")
+    return text
 
 
 def _writable(value: Any) -> Any:
     return without_surrogates(value) if isinstance(value, str) else value
 
 
-UID_FORM = "32 hexadecimal digits, or nothing"
 Text = Annotated[StrictStr, BeforeValidator(_writable)]
-NotBlank = Annotated[Text, Field(pattern=r"\S", description="a text that is not blank")]
+NotBlank = Annotated[Text, AfterValidator(_not_blank)]
 Uid = Annotated[StrictStr, Field(pattern="^[0-9a-f]{32}$")]
-Span = Annotated[list[StrictInt], Field(min_length=2, max_length=2), AfterValidator(_ascending)]
 
 
-class _Message(BaseModel):
+class Message(BaseModel):
+    """Hold one message of a prompt or of an answer."""
+
     role: Text
     content: Text
 
 
 class _Judgement(BaseModel, extra="forbid"):
-    """The fields of a judgement; a field's description says what is allowed."""
+    """The fields of a judgement."""
 
-    uid: Uid = Field(default_factory=lambda: uuid.uuid4().hex, description=UID_FORM)
-    time: Annotated[StrictStr, AfterValidator(time_in_utc)] = Field(
-        default_factory=lambda: datetime.now(UTC).isoformat(timespec="microseconds"),
-        description="an ISO 8601 time with its zone that is not in the future, such as 2026-05-04T09:30:00+00:00",
-    )
-    annotator: Annotated[Text, AfterValidator(_one_line)] = Field(
-        description=f"a name of 1 to {MAX_NAME_LENGTH} characters"
-    )
+    uid: Uid = Field(default_factory=lambda: uuid.uuid4().hex)
+    time: Annotated[StrictStr, AfterValidator(time_in_utc)] = Field(default_factory=_now)
+    annotator: Annotated[Text, AfterValidator(_one_line)]
     id: NotBlank  # of the training question
     contract: NotBlank
     question: NotBlank
@@ -104,22 +106,15 @@ class _Judgement(BaseModel, extra="forbid"):
     answer_b: Text
     system_a: Text = ""
     system_b: Text = ""
-    shown_first: Literal["a", "b"] | None = Field(None, description="a or b, or nothing where that is not known")
-    verdict: Verdict = Field(description=" or ".join(VERDICTS))
+    shown_first: Literal["a", "b"] | None = None  # None where that is not known
+    verdict: Verdict
     edited: Text | None = None  # the better answer as the annotator corrected it
-    span: Span | None = Field(
-        None,  # of the true evidence in the contract, as the annotator marked it
-        description="[start, end] in characters of the contract, 0 <= start < end",
-    )
+    span: Annotated[list[StrictInt], AfterValidator(_ascending)] | None = None  # of the evidence that was marked
     comment: Text = ""
-    seconds: float | None = Field(
-        None, strict=True, ge=0, allow_inf_nan=False, description="a number of seconds from 0"
-    )
-    prompt: list[_Message] | None = Field(  # the messages to which the answers were given
-        None, min_length=1, description='a list of messages {"role": ..., "content": ...}'
-    )
-    source: Text = Field("widget", pattern="^(widget$|import:)", description='"widget" or "import:<file name>"')
-    revokes: Uid | None = Field(None, description=UID_FORM)  # the uid of the judgement that this one takes back
+    seconds: float | None = Field(None, strict=True, ge=0, allow_inf_nan=False)
+    prompt: list[Message] | None = Field(None, min_length=1)  # the messages to which the answers were given
+    source: Text = Field("widget", pattern="^(widget$|import:)")  # "widget" or "import:<file name>"
+    revokes: Uid | None = None  # the uid of the judgement that this one takes back
 
 
 FIELDS = tuple(_Judgement.model_fields)
@@ -144,26 +139,22 @@ def checked_judgement(judgement: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _message(error: Mapping[str, Any], given: Mapping[str, Any]) -> str:
-    """Return the first fault that pydantic found as one sentence: the value, what is allowed and what to do."""
+    """Return the first fault that pydantic found as one sentence: the value and what is allowed."""
     name = error["loc"][0]
-    if error["type"] == "extra_forbidden":
+    if name not in FIELDS:
         return f"Unknown field {name!r} of a judgement: give only {', '.join(FIELDS)}."
     if name not in given:
         return f"The judgement has no {name!r}: give {', '.join(REQUIRED)}."
-    allowed = _Judgement.model_fields[name].description or "a text"
-    return f"Invalid {name} {given[name]!r:.60} of a judgement: give {allowed}."
+    return f"Invalid {name} {given[name]!r:.60} of a judgement: {error['msg'].removeprefix('Value error, ')}."
 
 
 def pair_key(record: Mapping[str, Any]) -> str:
     """Return the key of a judgement's or task's pair, 24 hexadecimal digits.
 
-    It depends on the question's id and on the two (system, answer), not on which of them is a and which is b.
+    It depends on the question's id and on the texts of the two answers: neither on their order nor on their systems.
     """
-    sides = sorted(
-        [without_surrogates(record[f"system_{side}"] or ""), without_surrogates(record[f"answer_{side}"])]
-        for side in "ab"
-    )
-    return value_hash([without_surrogates(record["id"]), sides])[:24]
+    answers = sorted(fold(without_surrogates(record[f"answer_{side}"])) for side in "ab")
+    return value_hash([without_surrogates(record["id"]), answers])[:24]
 
 
 def swapped_judgement(judgement: Mapping[str, Any]) -> dict[str, Any]:
@@ -171,12 +162,6 @@ def swapped_judgement(judgement: Mapping[str, Any]) -> dict[str, Any]:
     swapped = {f"{key}_{side}": judgement[f"{key}_{OTHER_SIDE[side]}"] for key in ("answer", "system") for side in "ab"}
     swapped |= {key: OTHER_SIDE.get(judgement[key], judgement[key]) for key in ("verdict", "shown_first")}
     return dict(judgement) | swapped
-
-
-def canonical_judgement(judgement: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the same judgement with the answers in alphabetical order of their systems, then of their texts."""
-    first, second = ((judgement[f"system_{side}"], judgement[f"answer_{side}"]) for side in "ab")
-    return dict(judgement) if first <= second else swapped_judgement(judgement)
 
 
 def current_judgements(judgements: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -187,13 +172,13 @@ def current_judgements(judgements: Iterable[Mapping[str, Any]]) -> list[dict[str
     """
     rows = list(judgements)
     revoked = {row.get("revokes") for row in rows} - {None}
-    side_a: dict[str, tuple[str, str]] = {}  # pair -> (system, answer) of side a in the pair's first judgement
+    answer_a: dict[str, str] = {}  # pair -> answer_a of its first judgement
     latest: dict[tuple[str, str], dict[str, Any]] = {}
     for row in sorted(rows, key=lambda row: row.get("time") or ""):  # stable: rows of one instant keep the stored order
         if row.get("revokes") or row.get("uid") in revoked:
             continue
-        pair, side = pair_key(row), (row["system_a"], row["answer_a"])
-        same_side = side_a.setdefault(pair, side) == side
+        pair, answer = pair_key(row), fold(row["answer_a"])
+        as_first = answer_a.setdefault(pair, answer) == answer
         latest.pop((row["annotator"], pair), None)  # so that the later judgement stands at the end of the dict
-        latest[row["annotator"], pair] = dict(row) if same_side else swapped_judgement(row)
+        latest[row["annotator"], pair] = dict(row) if as_first else swapped_judgement(row)
     return list(latest.values())

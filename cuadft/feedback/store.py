@@ -47,6 +47,9 @@ CREATE TRIGGER no_replace BEFORE INSERT ON judgement
                  WHERE uid = NEW.uid OR number = NEW.number OR (revokes NOT NULL AND revokes = NEW.revokes))
     BEGIN SELECT RAISE(ABORT, 'such a row is there already'); END;
 """
+# finds a judgement that its annotator can undo
+_STANDING = """SELECT 1 FROM judgement AS own WHERE uid = ? AND annotator = ? AND revokes IS NULL
+    AND NOT EXISTS (SELECT 1 FROM judgement WHERE revokes = own.uid)"""
 
 
 class Store:
@@ -73,12 +76,10 @@ class Store:
         an undo of a judgement that is not stored, is another annotator's or was undone before, and on a file that can't
         be written (folder, rights, full disk).
         """
-        rows = []
-        for number, judgement in enumerate(judgements, 1):
-            try:
-                rows.append(checked_judgement(judgement))
-            except InputError as error:
-                raise InputError(f"Judgement {number}: {error} Nothing was stored.") from None
+        try:
+            rows = [checked_judgement(judgement) for judgement in judgements]
+        except InputError as error:
+            raise InputError(f"{error} Nothing was stored.") from None
         if rows:
             with self._writing() as db:
                 for row in rows:
@@ -179,12 +180,10 @@ class Store:
 
     def _check(self, db: sqlite3.Connection) -> None:
         kind, version = (db.execute(f"PRAGMA {name}").fetchone()[0] for name in ("application_id", "user_version"))
-        if kind != _APPLICATION_ID:
-            raise InputError(f"{self.path} is no feedback store: name another file, or move this one away.")
-        if version != SCHEMA_VERSION:
+        if (kind, version) != (_APPLICATION_ID, SCHEMA_VERSION):
             raise InputError(
-                f"{self.path} has version {version} of the feedback store; this cuadft reads version "
-                f"{SCHEMA_VERSION}: install the cuadft that wrote it."
+                f"{self.path} is no feedback store of version {SCHEMA_VERSION} (it has version {version}): "
+                "name another file, or install the cuadft that wrote it."
             )
 
     @contextmanager
@@ -202,22 +201,10 @@ class Store:
 def _insert(db: sqlite3.Connection, row: Mapping[str, Any]) -> None:
     if db.execute("SELECT 1 FROM judgement WHERE uid = ?", [row["uid"]]).fetchone():
         raise InputError(f"Judgement {row['uid']} is in the store already: leave it out. Nothing was stored.")
-    if row["revokes"]:
-        _check_undo(db, row)
+    if row["revokes"] and not db.execute(_STANDING, [row["revokes"], row["annotator"]]).fetchone():
+        raise InputError(
+            f"{row['annotator']} can't undo judgement {row['revokes']}: give one of the annotator's own judgements "
+            "that is stored and not undone. Nothing was stored."
+        )
     values = [json.dumps(row[key]) if key in _JSON_FIELDS and row[key] is not None else row[key] for key in FIELDS]
     db.execute(f"INSERT INTO judgement ({', '.join(FIELDS)}) VALUES ({', '.join('?' * len(FIELDS))})", values)
-
-
-def _check_undo(db: sqlite3.Connection, row: Mapping[str, Any]) -> None:
-    found = db.execute("SELECT annotator, revokes FROM judgement WHERE uid = ?", [row["revokes"]]).fetchone()
-    if found is None:
-        reason = "is not in the store"
-    elif found[0] != row["annotator"]:
-        reason = f"is {found[0]}'s"
-    elif found[1]:
-        reason = "is an undo itself"
-    elif db.execute("SELECT 1 FROM judgement WHERE revokes = ?", [row["revokes"]]).fetchone():
-        reason = "was undone before"
-    else:
-        return
-    raise InputError(f"{row['annotator']} can't undo judgement {row['revokes']}: it {reason}. Nothing was stored.")

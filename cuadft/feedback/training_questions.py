@@ -12,13 +12,13 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
-from difflib import get_close_matches
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from cuadft.core import files
 from cuadft.core.errors import InputError
+from cuadft.core.params import did_you_mean
 from cuadft.core.text import fold, fold_letters
 from cuadft.data import rows
 from cuadft.data.cuad import CATEGORIES
@@ -53,23 +53,21 @@ class TrainingQuestions:
         self._titles = {fold(title): title for title in self.texts}
         held = _rows_of_files(run, "dev", "test", "slices")
         self._held_ids = {row["id"] for row in held if row["contract"] in self.held_out}
-        self.by_id: dict[str, dict[str, Any]] = {}
-        self._asked: dict[tuple[str, str], dict[str, dict[str, Any]]] = defaultdict(dict)
-        for row in _rows_of_files(run, "train"):
-            if row["contract"] in self.texts.keys() - self.held_out and row["id"] not in self.by_id:
-                self.by_id[row["id"]] = row
-                for wording in _question_keys(row):
-                    self._asked[row["contract"], wording][row["id"]] = row
+        training = [row for row in _rows_of_files(run, "train") if row["contract"] in self.texts.keys() - self.held_out]
+        self.by_id = {row["id"]: row for row in training}
+        self._asked: dict[tuple[str, str], list[dict[str, Any]]] = defaultdict(list)
+        for row in self.by_id.values():
+            for wording in _question_keys(row):
+                self._asked[row["contract"], wording].append(row)
         if not self.by_id:
             raise InputError(f"{run} has no training questions: run 01_data_prep first (`cuadft run`).")
 
     def known_title(self, contract: str) -> str:
-        """Return the run's title of a contract; raises InputError, with the nearest titles, if the run lacks it."""
+        """Return the run's title of a contract; raises InputError, with the nearest title, if the run lacks it."""
         if title := self._titles.get(fold(contract)):
             return title
-        near = [self._titles[name] for name in get_close_matches(fold(contract), self._titles, n=3, cutoff=0.4)]
-        hint = f" (nearest: {near})" if near else ""
-        raise InputError(f"The run has no contract {contract!r}: give the title as in contracts.jsonl{hint}.")
+        hint = did_you_mean(fold(contract), self._titles)
+        raise InputError(f"The run has no contract {contract!r}{hint}: give a title of its contracts.jsonl.")
 
     def find(self, vote: Mapping[str, Any], default_contract: str = "") -> dict[str, Any]:
         """Return the training row that a vote is about: by its id, else by its contract and question.
@@ -83,33 +81,30 @@ class TrainingQuestions:
         of_id = self._titles.get(fold(given_id.partition("__")[0]))  # CUAD's ids are "title__category"
         if given_id in self._held_ids or {title, of_id} & self.held_out:
             raise RowRefused(HELD_OUT, held_out=True)
-        row = self.by_id.get(given_id)
-        if row is None:
-            row = self._by_question(vote, contract, title or (None if contract else default_contract))
-        elif contract and title != row["contract"]:
-            raise RowRefused("its id and its contract belong to different questions")
-        elif vote.get("question") and _question_key(vote["question"]) not in _question_keys(row):
-            raise RowRefused("its id and its question belong to different rows")
+        if row := self.by_id.get(given_id):
+            question = vote.get("question")
+            if (contract and title != row["contract"]) or (
+                question and _question_key(question) not in _question_keys(row)
+            ):
+                raise RowRefused("its id, contract and question belong to different rows")
+        elif not title and (contract or not default_contract):
+            unknown = f"the run has no contract {contract!r}"
+            raise RowRefused(unknown if contract else "neither a known id nor a contract is given (see --contract)")
+        else:
+            row = self._by_question(vote, title or default_contract)
         self._check_words(vote, row["contract"])
         return row
 
-    def _by_question(self, vote: Mapping[str, Any], contract: str, title: str | None) -> dict[str, Any]:
-        question = vote.get("question") or vote.get("prompt_question") or ""
-        if not title and contract:
-            raise RowRefused(f"the run has no contract {contract!r}")
-        if not title:
-            raise RowRefused("neither a known id nor a contract is given (see --contract)")
+    def _by_question(self, vote: Mapping[str, Any], title: str) -> dict[str, Any]:
         if title in self.held_out:
             raise RowRefused(HELD_OUT, held_out=True)
-        if not question:
-            raise RowRefused("it has no question")
-        found = list(self._asked.get((title, _question_key(question)), {}).values())
-        exact = [row for row in found if fold(row["question"]) == fold(question)]
-        if not found:
-            raise RowRefused("no training question on its contract has these words")
-        if len(found) > 1 and len(exact) != 1:
-            raise RowRefused(f"its question fits {len(found)} training questions on the contract")
-        return (exact or found)[0]
+        question = vote.get("question") or vote.get("prompt_question") or ""
+        found = self._asked.get((title, _question_key(question)), [])
+        found = [row for row in found if fold(row["question"]) == fold(question)] or found
+        if len(found) != 1:
+            fits = f"fits {len(found)} training questions on the contract" if found else "is no training question"
+            raise RowRefused(f"its question {question[:60]!r} {fits}")
+        return found[0]
 
     def _check_words(self, vote: Mapping[str, Any], contract: str) -> None:
         """Raise RowRefused if an answer or a part of the prompt is a long quote that only a held-out contract holds."""
@@ -143,12 +138,10 @@ def _question_key(question: str) -> str:
     return fold_letters(re.sub(r".*?\bDetails:\s*(?=\S)", "", question, count=1, flags=re.DOTALL))
 
 
-def _rows_of_files(run: Path, *names: str) -> Iterator[dict[str, Any]]:
-    """Yield the rows of each iteration's files with these names, the newest iteration's first."""
-    for folder in sorted(run.glob("iter-*/data"), reverse=True):
-        for path in (folder / f"{name}.jsonl" for name in names):
-            if path.is_file():
-                yield from files.read_jsonl(path)
+def _rows_of_files(run: Path, *names: str) -> list[dict[str, Any]]:
+    """Return the rows of each iteration's files with these names, the newest iteration's last."""
+    paths = [folder / f"{name}.jsonl" for folder in sorted(run.glob("iter-*/data")) for name in names]
+    return [row for path in paths if path.is_file() for row in files.read_jsonl(path)]
 
 
 def _as_prompted(text: str) -> str:

@@ -33,8 +33,7 @@ class Annotate(anywidget.AnyWidget):
     """Ask an annotator to judge pairs of answers.
 
     tasks: as `tasks.choose_tasks` makes them. store: where the judgements go. annotator: a name; if it is empty, the
-    widget asks for it. The order of the two answers on screen is drawn for each annotator and pair from `seed`. Raises
-    InputError on a malformed task.
+    widget asks for it. The order of the two answers on screen is drawn for each annotator and pair from `seed`.
     """
 
     _esm = "\n".join(Path(__file__).with_name(name).read_text("utf-8") for name in ("screens.js", "widget.js"))
@@ -44,13 +43,8 @@ class Annotate(anywidget.AnyWidget):
     draft = Dict().tag(sync=True)  # the unsaved edit, span and comment of the pair shown, written by the browser
 
     def __init__(self, tasks: Sequence[Mapping[str, Any]], store: Store, annotator: str = "", seed: int = 0) -> None:
-        if not isinstance(annotator, str):
-            raise InputError(f"Invalid annotator {annotator!r}: give a name as text, or '' to be asked in the widget")
         super().__init__(annotator=" ".join(annotator.split()))
-        self._tasks: dict[str, Mapping[str, Any]] = {}
-        for number, task in enumerate(tasks):
-            check_task(task, f"Task {number}")
-            self._tasks.setdefault(pair_key(task), task)
+        self._tasks = {pair_key(task): task for task in tasks}
         self._store, self._seed = store, seed
         self._shown: str | None = None  # key of the pair on screen
         self._ticket = self._reply = 0  # both count up: the ticket with each pair shown, the reply with each message
@@ -93,7 +87,7 @@ class Annotate(anywidget.AnyWidget):
             own = self._own_judgements(self._store.judgements())
             self._again = [key for key, judgement in own.items() if judgement["verdict"] == "skip"]
             return self._show()
-        raise InputError(f"Invalid message {act!r} from the browser: reload the page, then run the cell again")
+        raise InputError(f"Invalid message {act!r} from the browser: reload the page, then run the cell again.")
 
     def _judge(self, message: Mapping[str, Any]) -> None:
         """Store the annotator's judgement on the pair shown."""
@@ -139,7 +133,7 @@ class Annotate(anywidget.AnyWidget):
             self._shown = key or next(iter(left), None)
             self._ticket += 1
         counts = {"total": len(self._tasks), "done": len(own), "skipped": len(skipped)}
-        counts["agreement"] = str(annotator_agreement(judgements))
+        counts["agreement"] = str(annotator_agreement(judgements, n_resamples=0))
         base = {"reply": self._reply, "ticket": self._ticket, "note": note, "error": ""}
         base |= {"annotator": self.annotator, "progress": counts}
         if not self.annotator:
@@ -165,8 +159,7 @@ def pair_screen(task: Mapping[str, Any], first: str) -> dict[str, Any]:
     """Return the pair as the browser gets it, with answer `first` ("a" or "b") on the left; offsets are the contract's.
 
     stretches: joined passages, each {"start", "end", "pieces": [[text, start, tone]]}; the tone says which answer cites
-    a piece: "left", "right", "both" or "". cites: for each answer the number of spans that it cites, and how many of
-    these spans lie outside all stretches.
+    a piece: "left", "right", "both" or "". cites: for each answer the number of spans that it cites.
     """
     order = [first, OTHER_SIDE[first]]
     spans = [list(task.get(f"spans_{side}") or []) for side in order]
@@ -181,7 +174,7 @@ def pair_screen(task: Mapping[str, Any], first: str) -> dict[str, Any]:
         "answers": [without_surrogates(task[f"answer_{side}"]) for side in order],
         "stretches": stretches,
         "refusal": NO_CLAUSE,
-        "cites": [[len(cited), sum(not _is_shown(span, stretches) for span in cited)] for cited in spans],
+        "cites": list(map(len, spans)),
     }
 
 
@@ -198,27 +191,5 @@ def screen_pieces(
     ]
 
 
-def check_task(task: Mapping[str, Any], name: str) -> None:
-    """Raise InputError if the task lacks something that the widget shows; `name` begins the message."""
-    fault = ""
-    try:
-        fit = all(0 <= p["start"] and p["end"] - p["start"] == len(p["text"]) for p in task["passages"])
-        fit &= all(0 <= start <= end for side in "ab" for start, end in task.get(f"spans_{side}") or [])
-    except (TypeError, KeyError, ValueError):
-        fit = False
-    if wrong := [key for key in TEXT_FIELDS if not isinstance(task.get(key), str)]:
-        fault = f"{wrong[0]!r} is {task.get(wrong[0])!r}, but must be text"
-    elif task["answer_a"] == task["answer_b"]:
-        fault = "both answers are the same, so that there is nothing to choose"
-    elif not fit:
-        fault = "each of its passages must have a text as long as start to end, and each of its spans be [start, end]"
-    if fault:
-        raise InputError(f"{name} ({task.get('id')!r}): {fault}: make the tasks with feedback.choose_tasks")
-
-
 def _covers(spans: Sequence[Sequence[int]], place: int) -> bool:
     return any(span[0] <= place < span[1] for span in spans)
-
-
-def _is_shown(span: Sequence[int], stretches: Sequence[Mapping[str, Any]]) -> bool:
-    return any(span[0] < s["end"] and span[1] > s["start"] for s in stretches)

@@ -2,7 +2,7 @@
 
     rule = GateRule(metric="quote_f1", gain=0.01)  # fixed before the run
     improvement = improvement_criteria(champion, {"sft": candidate}, rule, confidence=0.95, n_resamples=2000, seed=7)
-    improvement["sft"][0]["passed"]  # True: the candidate is shown to be better by more than 0.01
+    improvement["sft"]["passed"]  # True: the candidate is shown to be better by more than 0.01
 
 Each criterion tests one candidate on the same questions, most of them against the champion, one ("constants") against
 the systems that need no model, and the ceilings alone. Its record, as decision.json holds it, is
@@ -97,40 +97,22 @@ def improvement_criteria(
     *,
     confidence: float,
     **settings: Any,
-) -> dict[str, tuple[Criterion, Delta | None]]:
-    """Return each candidate's criterion "improvement" with its difference to the champion on dev.
+) -> dict[str, Criterion]:
+    """Return each candidate's criterion "improvement", the difference to the champion on dev.
 
     It passes if the difference is above the gain and its p-value, corrected by Holm over the candidates, is at most
     1 - confidence. If no candidate is truly better, the chance that one of them passes is at most 1 - confidence, and
     about half of that because the test is two-sided.
     """
-    found, problems = {}, {}
-    for name, rows in candidates.items():
-        try:
-            found[name] = margin_of(
-                _dev(champion), _dev(rows), rule.gain, metric=rule.metric, confidence=confidence, **settings
-            )
-        except InputError as error:
-            problems[name] = str(error)
-    adjusted = dict(zip(found, holm([delta.p for delta in found.values()]), strict=True))
-    made = {}
-    for name in candidates:
-        delta, p = found.get(name), adjusted.get(name, math.nan)
+    settings |= {"metric": rule.metric, "confidence": confidence}
+    tested = {name: _tested(_dev(champion), _dev(rows), rule.gain, **settings) for name, rows in candidates.items()}
+    adjusted = holm([delta.p if delta else math.nan for delta, _ in tested.values()])
+    family, made = sum(delta is not None for delta, _ in tested.values()), {}
+    for (name, (delta, problem)), p in zip(tested.items(), adjusted, strict=True):
         passed = delta is not None and delta.value > rule.gain and p <= 1 - confidence
-        detail = problems.get(name) or _improvement_detail(delta, passed, rule.metric, len(found))
-        made[name] = _criterion("improvement", passed, delta, rule.gain, p, detail), delta
+        detail = problem or f"p corrected by Holm over {count_of(family, 'candidate')}"
+        made[name] = _criterion("improvement", passed, rule.gain, delta, p, detail)
     return made
-
-
-def _improvement_detail(delta: Delta, passed: bool, metric: str, family: int) -> str:
-    if delta.n == 0:
-        return f"no dev question has a {metric} of both systems"
-    if math.isnan(delta.p):
-        return f"{count_of(delta.n_clusters, 'contract')} gives no interval"
-    said = f"p corrected by Holm over {family} candidates" if family > 1 else "one candidate, no correction"
-    if not passed and delta.low > 0:
-        said += " (the interval alone leaves the gain out, the corrected p does not)"
-    return said
 
 
 def constants_criterion(
@@ -143,37 +125,20 @@ def constants_criterion(
     the metric does not apply to at all, such as the precision of a system without answers, is left untested. A
     difference that is equal in all contracts, as a flawless system has to always_refuses, needs six (a sign test).
     """
-    known = {name: _dev(constants[name]) for name in CONSTANTS if name in constants}
-    missing = [name for name in CONSTANTS if name not in known or known[name].empty]
-    absent = f"the rows of {' and '.join(missing)} are missing" if missing else ""
-    parts = [
-        _constant_part(name, rows, _dev(candidate), rule.metric, **settings)
-        for name, rows in known.items()
-        if name not in missing
-    ]
-    return _all_of("constants", parts, absent) if parts else _criterion("constants", None, None, 0.0, detail=absent)
-
-
-def _constant_part(
-    name: str, constant: pd.DataFrame, candidate: pd.DataFrame, metric: str, **settings: Any
-) -> Criterion:
-    """Return the test against one constant system, on the candidate's questions."""
-    same = constant[constant["id"].isin(candidate["id"])]
-    if not (same[metric].notna().to_numpy() & (metric_weights(same, metric) > 0)).any():
-        passed, detail = _not_scored(same, metric)
-        return _criterion(name, passed, None, 0.0, detail=detail, name=name)
-    return _margin_part(name, same, candidate, 0.0, metric, **settings)
-
-
-def _not_scored(constant: pd.DataFrame, metric: str) -> tuple[bool | None, str]:
-    """Return whether a constant system without any score counts as beaten (None: not tested), and why."""
-    if constant.empty:
-        return False, "it answered other questions"
-    if metric in JUDGED:  # no LLM judge is paid for the answers of constants; the ceilings keep such answers out
-        return None, f"its answers have no {metric}"
-    if COUNTS_CLAUSES & set(WEIGHT_COLUMNS.get(metric, ())):
-        return False, "no dev question has a clause that a system could find"
-    return None, f"{metric} does not apply to its answers"
+    metric, own, parts = rule.metric, _dev(candidate), []
+    for name in CONSTANTS:
+        rows = _dev(constants[name]) if name in constants else own[:0]
+        same = rows[rows["id"].isin(own["id"])]
+        if rows.empty:
+            parts.append(_criterion(name, None, 0.0, detail="its rows are missing", name=name))
+        elif (same[metric].notna().to_numpy() & (metric_weights(same, metric) > 0)).any():
+            parts.append(_margin(name, same, own, 0.0, metric=metric, **settings))
+        else:  # a judge is not paid for the answers of constants; a question without clause tests no quotes
+            counts_clauses = metric not in JUDGED and bool(COUNTS_CLAUSES & set(WEIGHT_COLUMNS.get(metric, ())))
+            passed = False if same.empty or counts_clauses else None
+            detail = f"it has no {metric} on these questions"
+            parts.append(_criterion(name, passed, 0.0, detail=detail, name=name))
+    return _all_of("constants", parts)
 
 
 def slices_criterion(
@@ -186,38 +151,12 @@ def slices_criterion(
     intersection-union test).
     """
     limit, parts = -rule.slice_margin, []
-    for name, number in ((f"slice {number}", number) for number in wanted):
+    for number in wanted:
         a, b = (rows[rows["part"] == number] for rows in (champion, candidate))
-        if a.empty or b.empty:
-            detail = f"{'the champion' if a.empty else 'the candidate'} has no answers on it"
-            parts.append(_criterion(name, False, None, limit, detail=detail, name=name))
-        else:
-            parts.append(_margin_part(name, a, b, limit, rule.metric, **settings))
+        parts.append(_margin(f"slice {number}", a, b, limit, metric=rule.metric, **settings))
     if not parts:
-        return _criterion("slices", None, None, limit, detail="no earlier slice with held-out contracts")
+        return _criterion("slices", None, limit, detail="no earlier slice with held-out contracts")
     return _all_of("slices", parts)
-
-
-def _margin_part(name: str, a: pd.DataFrame, b: pd.DataFrame, limit: float, metric: str, **settings: Any) -> Criterion:
-    """Return the test that b - a lies above the limit, as one part of a criterion of which every part must hold."""
-    try:
-        delta = margin_of(a, b, limit, metric=metric, **settings)
-    except InputError as error:
-        return _criterion(name, False, None, limit, detail=str(error), name=name)
-    detail = f"{delta.value:+.3f} [{delta.low:+.3f}, {delta.high:+.3f}], {count_of(delta.n_clusters, 'contract')}"
-    if math.isnan(delta.low):
-        detail = f"{delta.value:+.3f}, {count_of(delta.n_clusters, 'contract')}: too few for an interval"
-    return _criterion(name, delta.low > limit, delta, limit, _p_above(delta, limit), detail, name=name)
-
-
-def _all_of(name: str, parts: list[Criterion], more: str = "") -> Criterion:
-    """Return the criterion that every part holds, with the figures of the part whose lower bound is worst."""
-    tested = [part for part in parts if part["passed"] is not None]
-    lows = pd.Series([part["low"] for part in tested or parts], dtype=float)
-    worst = (tested or parts)[int(lows.fillna(-math.inf).argmin())]
-    said = [f"{part['name']}: {part['detail']}" for part in parts] + [more] * bool(more)
-    passed = all(part["passed"] for part in tested) if tested else None
-    return worst | {"clause": name, "passed": passed, "detail": "; ".join(said), "parts": parts}
 
 
 def categories_criterion(
@@ -226,42 +165,35 @@ def categories_criterion(
     """Return the criterion "categories": no category may be shown to lose more than category_margin.
 
     The rows are those of dev and of earlier slices. The p-values are one-sided and corrected by Holm over the
-    categories with `ENOUGH_CONTRACTS` contracts or more. The detail names the other categories as too few to say.
+    categories with `ENOUGH_CONTRACTS` contracts or more; `too_few` names the others. The figures are those of the
+    category that most likely lost.
     """
-    limit = -rule.category_margin
+    limit, found, few = -rule.category_margin, {}, []
     if "category" not in champion or "category" not in candidate:
-        return _criterion("categories", None, None, limit, detail="the rows name no category")
-    found, few = {}, []
+        return _criterion("categories", None, limit, detail="the rows name no category")
+    settings |= {"metric": rule.metric, "confidence": confidence}
     for name in sorted({*champion["category"], *candidate["category"]}):
         a, b = (rows[rows["category"] == name] for rows in (champion, candidate))
-        delta = None
-        if len({*a["contract"], *b["contract"]}) >= ENOUGH_CONTRACTS:
-            try:
-                delta = margin_of(a, b, limit, metric=rule.metric, confidence=confidence, **settings)
-            except InputError as error:
-                return _criterion("categories", False, None, limit, detail=str(error))
+        enough = len({*a["contract"], *b["contract"]}) >= ENOUGH_CONTRACTS
+        delta, problem = _tested(a, b, limit, **settings) if enough else (None, "")
+        if problem and delta is None:
+            return _criterion("categories", False, limit, detail=problem)
         if delta and delta.n_clusters >= ENOUGH_CONTRACTS:
             found[name] = delta
         else:
             few.append(name)
-    return _worst_category(found, few, limit, 1 - confidence)
-
-
-def _worst_category(found: Mapping[str, Delta], few: list[str], limit: float, alpha: float) -> Criterion:
-    """Return the criterion from the tested categories, with the figures of the one that most likely lost."""
-    said = [f"too few to say, with fewer than {ENOUGH_CONTRACTS} contracts: {', '.join(few)}"] if few else []
+    too_few = f"too few to say, with fewer than {ENOUGH_CONTRACTS} contracts: {', '.join(few)}" if few else ""
     if not found:
-        detail = said[0] if said else "no categories"
-        return _criterion("categories", None, None, limit, detail=detail, parts=[], too_few=few)
-    p = holm([1 - _p_above(delta, limit) for delta in found.values()])
+        return _criterion("categories", None, limit, detail=too_few, parts=[], too_few=few)
+    lost = holm([1 - _p_above(delta, limit) for delta in found.values()])
     parts = [
-        _criterion(name, lost > alpha, delta, limit, lost, name=name) for (name, delta), lost in zip(found.items(), p)
+        _criterion(name, p > 1 - confidence, limit, delta, p, name=name)
+        for (name, delta), p in zip(found.items(), lost, strict=True)
     ]
     worst = min(parts, key=lambda part: (part["p"], part["value"]))
     bad = [part["name"] for part in parts if not part["passed"]]
-    tested = f"{len(parts)} tested, lowest p of a loss: {worst['name']}"
-    shown = f"shown to lose more than {-limit:g}: {', '.join(bad)}" if bad else tested
-    detail = "; ".join([shown, *said])
+    detail = f"shown to lose: {', '.join(bad)}" if bad else f"{len(parts)} tested, lowest p of a loss: {worst['name']}"
+    detail += f"; {too_few}" if few else ""
     return worst | {"clause": "categories", "passed": not bad, "detail": detail, "parts": parts, "too_few": few}
 
 
@@ -282,25 +214,18 @@ def ceiling_criteria(candidate: pd.DataFrame, rule: GateRule, **settings: Any) -
     }
     made = []
     for name, (column, has_clause) in BY_INTERVAL.items():
-        kind, asked = "has a clause" if has_clause else "is without clause", _of_kind(candidate, has_clause)
-        limit = math.inf if getattr(rule, name) >= 1 else getattr(rule, name)
-        made.append(_ceiling(name, candidate, limit, candidate.get(column), asked, "high", kind, **settings))
+        limit = getattr(rule, name) if getattr(rule, name) < 1 else math.inf
+        asked = _of_kind(candidate, has_clause)
+        made.append(_ceiling(name, candidate, limit, candidate.get(column), asked, "high", **settings))
     for name, column in measured.items():
         limit = getattr(rule, name)
-        limit = math.inf if (limit >= 1 if name in GREATEST else not limit) else limit
-        made.append(_ceiling(name, candidate, limit, column, len(candidate), "value", **settings))
+        off = limit >= 1 if name in GREATEST else not limit
+        made.append(_ceiling(name, candidate, math.inf if off else limit, column, len(candidate), "value", **settings))
     return made
 
 
 def _ceiling(
-    name: str,
-    rows: pd.DataFrame,
-    limit: float,
-    column: pd.Series | None,
-    asked: int,
-    by: str,
-    kind: str = "",
-    **settings: Any,
+    name: str, rows: pd.DataFrame, limit: float, column: pd.Series | None, asked: int, by: str, **settings: Any
 ) -> Criterion:
     """Return the criterion that a column's figure `by` (its mean "value", or "high") keeps a limit; inf is no limit.
 
@@ -310,33 +235,24 @@ def _ceiling(
     simulations (4 to 10 such questions a contract, correlated by 0.15) a system whose true share is 0.1 kept a limit of
     0.5 in 53 to 63 % of the cases with 5 contracts, in 85 to 98 % with 8 and in 95 to 98 % with 10.
     """
-    found, off = None, math.isinf(limit)
+    found, off, shown = None, math.isinf(limit), None if math.isinf(limit) else limit
     if column is not None and not asked:
-        passed, detail = off or None, f"no question on dev or an earlier slice {kind}"
+        passed, detail = None, "no such question on dev or an earlier slice"
     elif column is None or column.isna().all():
-        passed, detail = off, "not measured"
+        passed, detail = False, "not measured"
     else:
         weights = metric_weights(rows.assign(**{name: column}), name)
         found = cluster_bootstrap(column, rows["contract"], weights=weights, **settings)
-        passed = off or getattr(found, by) <= limit
-        partly = [f"known of {found.n} of {asked} answers"] * (found.n != asked)
-        detail = "; ".join([*([_above_ceiling(found, limit)] if by == "high" and not passed else []), *partly])
-    detail, shown = ("no ceiling", None) if off else (detail, limit)
-    return _criterion(name, passed, found, shown, detail=detail, by=by)
+        figure, what = getattr(found, by), "upper end of the interval" if by == "high" else "mean"
+        passed, told = figure <= limit, "no interval" if math.isnan(figure) else f"{what} {figure:.3f}"
+        detail = f"{told}, {count_of(found.n_clusters, 'contract')}"
+        detail += f"; known of {found.n} of {asked} answers" if found.n != asked else ""
+    return _criterion(name, off or passed, shown, found, detail="no ceiling" if off else detail, by=by)
 
 
 def _of_kind(rows: pd.DataFrame, has_clause: bool) -> int:
     """Return how many questions have a clause, or have none; all of them where the rows do not say."""
     return int((rows["is_impossible"].astype(bool) != has_clause).sum()) if "is_impossible" in rows else len(rows)
-
-
-def _above_ceiling(found: Interval, limit: float) -> str:
-    """Return why an interval does not keep the ceiling."""
-    contracts = count_of(found.n_clusters, "contract")
-    if math.isnan(found.high):
-        return f"{contracts} gives no interval, so that the ceiling of {limit:g} cannot be shown to hold"
-    few = f", because {contracts} with such a question are too few to show less" if found.value == 0 else ""
-    return f"the upper end of its interval, {found.high:.3f}, is above the ceiling of {limit:g}{few}"
 
 
 def _failed(rows: pd.DataFrame, metric: str) -> pd.Series | None:
@@ -345,6 +261,9 @@ def _failed(rows: pd.DataFrame, metric: str) -> pd.Series | None:
         return None
     failed = rows["failed"].astype(bool)
     return (failed | rows[metric].isna() if metric in JUDGED else failed).astype(float)
+
+
+# The tests that the criteria share.
 
 
 def margin_of(a: pd.DataFrame, b: pd.DataFrame, limit: float, *, metric: str, **settings: Any) -> Delta:
@@ -361,11 +280,42 @@ def margin_of(a: pd.DataFrame, b: pd.DataFrame, limit: float, *, metric: str, **
     return replace(shifted, value=float(value), low=float(low), high=float(high))
 
 
+def _tested(a: pd.DataFrame, b: pd.DataFrame, limit: float, **settings: Any) -> tuple[Delta | None, str]:
+    """Return the difference of `margin_of`, None if there can be none, and what stands in the way of a test."""
+    if a.empty or b.empty:
+        return None, f"{'the champion' if a.empty else 'the candidate'} has no answers on it"
+    try:
+        delta = margin_of(a, b, limit, **settings)
+    except InputError as error:
+        return None, str(error)
+    few = f"{count_of(delta.n_clusters, 'contract')}: too few for an interval" if math.isnan(delta.low) else ""
+    return delta, few if delta.n else f"no question has a {settings['metric']} of both systems"
+
+
+def _margin(name: str, a: pd.DataFrame, b: pd.DataFrame, limit: float, **settings: Any) -> Criterion:
+    """Return the test that b - a lies above the limit, as one part of a criterion of which every part must hold."""
+    delta, problem = _tested(a, b, limit, **settings)
+    if delta is None:
+        return _criterion(name, False, limit, detail=problem, name=name)
+    detail = problem or f"{delta.value:+.3f} [{delta.low:+.3f}, {delta.high:+.3f}]"
+    return _criterion(name, delta.low > limit, limit, delta, _p_above(delta, limit), detail, name=name)
+
+
+def _all_of(name: str, parts: list[Criterion]) -> Criterion:
+    """Return the criterion that every tested part holds, with the figures of the part whose lower bound is worst."""
+    tested = [part for part in parts if part["passed"] is not None]
+    lows = pd.Series([part["low"] for part in tested or parts], dtype=float)
+    worst = (tested or parts)[int(lows.fillna(-math.inf).argmin())]
+    detail = "; ".join(f"{part['name']}: {part['detail']}" for part in parts)
+    passed = all(part["passed"] for part in tested) if tested else None
+    return worst | {"clause": name, "passed": passed, "detail": detail, "parts": parts}
+
+
 def _criterion(
     clause: str,
     passed: bool | None,
-    found: Interval | Delta | None,
     limit: float | None,
+    found: Interval | Delta | None = None,
     p: float = math.nan,
     detail: str = "",
     **more: Any,
@@ -377,6 +327,12 @@ def _criterion(
         figures |= {"n": found.n, "n_contracts": found.n_clusters}
     known = None if passed is None else bool(passed)
     return {"clause": clause, "passed": known, "limit": limit} | figures | {"p": float(p), "detail": detail} | more
+
+
+def mean_of(rows: pd.DataFrame, metric: str) -> float:
+    """Return the weighted mean of a metric, NaN where it applies to no row."""
+    weight = metric_weights(rows, metric) * rows[metric].notna().to_numpy()
+    return float((rows[metric].fillna(0) * weight).sum() / weight.sum()) if weight.sum() else math.nan
 
 
 def _p_above(delta: Delta, limit: float) -> float:

@@ -13,7 +13,8 @@ A person can overrule the gate, with a reason that is kept beside the gate's dec
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -22,23 +23,16 @@ import pandas as pd
 
 from cuadft.core import files, runs
 from cuadft.core.errors import InputError
-from cuadft.core.params import did_you_mean
-from cuadft.core.runs import BY_HAND, CONSTANTS, DECISION, HISTORY, PROGRAMS, ChampionRecord, champion_label
-from cuadft.evaluation.bootstrap import as_columns
-from cuadft.evaluation.metrics import metric_weights
+from cuadft.core.runs import BY_HAND, CONSTANTS, DECISION, HISTORY, ChampionRecord, champion_label
 from cuadft.loop import criteria
 from cuadft.loop.criteria import CRITERIA, GateRule
 from cuadft.loop.kernel import lock
+from cuadft.loop.lineage import check_system
+from cuadft.loop.manifest import recorded_parameters
 
 SLICES = "slices"  # the split that holds the questions of the slices' held-out contracts
+LINE_KEYS = ("time", "iteration", "action", "from", "to", "reason")  # of the history
 TABLE_COLUMNS = "system score criterion passed value limit low high n n_contracts p detail".split()
-LABELS = {  # of the criteria whose names say too little
-    "improvement": "improvement on dev",
-    "constants": "systems without a model",
-    "slices": "earlier slices",
-    "seconds": "seconds per answer",
-    "candidates": "no candidate",
-}
 
 
 # The decision of the gate.
@@ -60,9 +54,9 @@ def decide_champion(
     nothing. Of equal means the simpler system wins. The systems `core.runs.CONSTANTS` are neither candidates nor
     champions: a candidate must beat them as well. The keys of the decision:
     action ("promoted" or "kept"), incumbent (the champion's name in the frame), incumbent_score, candidate (the system
-    that was promoted or came closest), promoted (a champion's record, see `core.runs`), delta (the candidate's
-    difference on dev), decided_by (the criterion that decided), reason, rule, confidence, tuned_program, and
-    candidates: {"system", "score", "clauses"}, simple systems first ("clauses" holds the records of the criteria).
+    that was promoted or came closest), promoted (a champion's record, see `core.runs`), decided_by (the criterion that
+    decided, or "candidates" if there are none), reason, rule, confidence, tuned_program, and candidates: {"system",
+    "score", "clauses"}, simple systems first ("clauses" holds the records of the criteria, see `criteria`).
     Raises InputError if the champion has no dev rows, or is one of the constant systems.
     """
     rule = rule or GateRule()
@@ -87,32 +81,29 @@ def decide_champion(
     candidates = []
     for name in sorted(parts, key=runs.simplicity):
         made = [
-            improvements[name][0],
+            improvements[name],
             criteria.constants_criterion(parts[name], constants, rule, **settings),
             criteria.slices_criterion(before, parts[name], rule, slices, **settings),
             criteria.categories_criterion(before, parts[name], rule, **settings),
             *criteria.ceiling_criteria(parts[name], rule, **settings),
         ]
-        candidates.append({"system": name, "score": _mean(parts[name], rule.metric), "clauses": made})
+        candidates.append({"system": name, "score": _dev_mean(parts[name], rule.metric), "clauses": made})
     best, decided_by = _choice(candidates)
-    delta = improvements[best["system"]][1] if best else None
     won = best is not None and decided_by is None
     winner = best["system"] if won else incumbent
     decision = {
         "action": "promoted" if won else "kept",
         "incumbent": incumbent,
-        "incumbent_score": _mean(before, rule.metric),
+        "incumbent_score": _dev_mean(before, rule.metric),
         "candidate": best and best["system"],
         "promoted": runs.system_record(iteration, winner, tuned_program),
-        "delta": as_columns(delta) if delta else None,
         "decided_by": decided_by or CRITERIA[0],
         "rule": asdict(rule),
         "confidence": confidence,
         "tuned_program": tuned_program,
         "candidates": candidates,
     }
-    decision = _plain(decision)
-    return decision | {"reason": decision_reason(decision)}
+    return _plain(decision | {"reason": _reason(decision)})
 
 
 def _deciding_rows(frame: pd.DataFrame, number: int, metric: str) -> pd.DataFrame:
@@ -158,11 +149,8 @@ def _failed_criteria(candidate: Mapping[str, Any]) -> list[str]:
     return [found["clause"] for found in candidate["clauses"] if found["passed"] is False]
 
 
-def _mean(rows: pd.DataFrame, metric: str) -> float:
-    """Return a system's mean on dev, NaN where the metric applies to no row."""
-    dev = rows[rows["part"] == criteria.DEV]
-    weight = metric_weights(dev, metric) * dev[metric].notna().to_numpy()
-    return float((dev[metric].fillna(0) * weight).sum() / weight.sum()) if weight.sum() else math.nan
+def _dev_mean(rows: pd.DataFrame, metric: str) -> float:
+    return criteria.mean_of(rows[rows["part"] == criteria.DEV], metric)
 
 
 def _plain(value: Any) -> Any:
@@ -178,57 +166,28 @@ def _plain(value: Any) -> Any:
 # The decision in words and as a table.
 
 
-def decision_reason(decision: Mapping[str, Any]) -> str:
+def _reason(decision: Mapping[str, Any]) -> str:
     """Return the decision in one line, as logs and the history show it."""
-    metric, best = decision["rule"]["metric"], decision["candidate"]
+    metric, best, decided_by = decision["rule"]["metric"], decision["candidate"], decision["decided_by"]
     if best is None:
         return f"kept: there is no other system with {metric} on dev"
-    won = decision["action"] == "promoted"
-    delta, decided = decision["delta"], decision["decided_by"]
-    measured = delta and delta["n"]
-    figures = f"{delta['value']:+.3f} {metric}, {_interval(delta, decision)}" if measured else "not comparable"
-    said = f"{'promoted' if won else 'kept'}: {best} against {decision['incumbent']} on dev: {figures}"
-    if won:
-        return said
-    detail = _find_criterion(decision, best, decided)["detail"]
-    return f"{said}; decided by {_label(decided)}" + (f": {detail}" if detail else "")
+    found = {one["clause"]: one for one in _criteria_of(decision, best)}
+    gain, decided = found[CRITERIA[0]], found[decided_by]
+    figures = "not comparable"
+    if gain["n"]:
+        bounds = f", {decision['confidence']:.0%} interval [{gain['low']:+.3f}, {gain['high']:+.3f}]"
+        figures = f"{gain['value']:+.3f} {metric}" + ("" if math.isnan(gain["low"]) else bounds)
+    said = f"{decision['action']}: {best} against {decision['incumbent']} on dev: {figures}"
+    limit = "" if decided["limit"] is None else f", limit {decided['limit']:g}"
+    return f"{said}; decided by {decided_by.replace('_', ' ')}{limit}: {decided['detail']}"
 
 
 def decision_paragraph(decision: Mapping[str, Any]) -> str:
-    """Return the decision in Markdown: the figures, the criterion that decided, and what was not tested or chosen."""
-    best, won = decision["candidate"], decision["action"] == "promoted"
-    head = f"**Promoted: {best}**" if won else f"**Kept: {decision['incumbent']}**"
-    if best is None:
-        metric = decision["rule"]["metric"]
-        return f"{head}. No candidate has a {metric} on dev. The next iteration starts from the champion."
-    own = next(one for one in decision["candidates"] if one["system"] == best)
-    decided = _find_criterion(decision, best, decision["decided_by"])
-    parts = [f"{head}, decided by {_label(decided['clause'])}. {_improved(decision, own)}"]
-    if decided["clause"] != "improvement":
-        value = "not measured" if decided["value"] is None else f"{decided['value']:.3g}"
-        because = f" ({decided['detail']})" if decided["detail"] not in ("", value) else ""
-        parts.append(f"Its figure for {_label(decided['clause'])}: {value}, limit {decided['limit']:g}{because}.")
-    untested = [f"{_label(one['clause'])} ({one['detail']})" for one in own["clauses"] if one["passed"] is None]
-    if few := _find_criterion(decision, best, "categories").get("too_few"):
-        untested.append(f"{len(few)} categories (too few contracts)")
-    others = [one for one in decision["candidates"] if one["system"] != best]
-    why = [f"{one['system']} ({next(map(_label, _failed_criteria(one)), 'lower mean')})" for one in others]
-    for title, listed in (("Not tested", untested), ("Not chosen", why)):
-        parts += [f"{title}: {', '.join(listed)}."] if listed else []
-    return " ".join(parts)
-
-
-def _improved(decision: Mapping[str, Any], own: Mapping[str, Any]) -> str:
-    """Return the sentence on how much better or worse a candidate is on dev."""
-    found, metric = _find_criterion(decision, own["system"], "improvement"), decision["rule"]["metric"]
-    if found["value"] is None:
-        return f"{own['system']} could not be compared: {found['detail']}."
-    p = "" if found["p"] is None else ", p < 0.001" if found["p"] < 0.001 else f", p = {found['p']:.3f}"
-    return (
-        f"On {found['n']} dev questions of {found['n_contracts']} contracts {own['system']} has a {metric} of "
-        f"{own['score']:.3f} against {decision['incumbent_score']:.3f}: {found['value']:+.3f}, "
-        f"{_interval(found, decision)}{p}, limit {found['limit']:+.3f} ({found['detail']})."
-    )
+    """Return the decision in Markdown: its reason, and the criteria that were not tested, with why."""
+    head, _, reason = decision["reason"].partition(": ")
+    own = _criteria_of(decision, decision["candidate"])
+    untested = [f"{one['clause']} ({one['detail']})" for one in own if one["passed"] is None]
+    return f"**{head.capitalize()}**: {reason}." + (f" Not tested: {', '.join(untested)}." if untested else "")
 
 
 def decision_table(decision: Mapping[str, Any]) -> pd.DataFrame:
@@ -244,19 +203,8 @@ def decision_table(decision: Mapping[str, Any]) -> pd.DataFrame:
     return pd.DataFrame(rows).rename(columns={"clause": "criterion"}).reindex(columns=TABLE_COLUMNS)
 
 
-def _label(name: str) -> str:
-    return LABELS.get(name, name.replace("_", " "))
-
-
-def _find_criterion(decision: Mapping[str, Any], system: str, name: str) -> Mapping[str, Any]:
-    found = next(one["clauses"] for one in decision["candidates"] if one["system"] == system)
-    return next(one for one in found if one["clause"] == name)
-
-
-def _interval(found: Mapping[str, Any], decision: Mapping[str, Any]) -> str:
-    if found["low"] is None:
-        return "no interval"
-    return f"{decision['confidence']:.0%} interval [{found['low']:+.3f}, {found['high']:+.3f}]"
+def _criteria_of(decision: Mapping[str, Any], system: str | None) -> list[criteria.Criterion]:
+    return next((one["clauses"] for one in decision["candidates"] if one["system"] == system), [])
 
 
 # The champion chosen by hand.
@@ -269,11 +217,10 @@ def promote(run_dir: str | Path, system: str, *, reason: str, iteration: int | N
     newest decision. Raises InputError on a system without program, retriever or whole weights, an empty reason, a run
     at work, and if nothing would change.
     """
-    newest = _newest_decided(run_dir)
-    source = runs.Iteration(newest.run, iteration or newest.number)
-    with lock(newest.run):
-        _complete_history(newest)
-        chosen = _whole_system(source, system)
+    with _newest_decided(run_dir) as newest:
+        source = runs.Iteration(newest.run, iteration or newest.number)
+        check_system(source, system)
+        chosen = runs.system_record(source, system, _tuned_program(source))
         if runs.same_champion(chosen, runs.outgoing_champion(newest)):
             raise InputError(f"{champion_label(chosen)} is the champion already: choose another system, or roll back.")
         return _note_choice(newest, "promote", chosen, reason)
@@ -285,82 +232,54 @@ def rollback(run_dir: str | Path, *, reason: str) -> ChampionRecord:
     A second call goes back two steps. Raises InputError if the present champion is the first, if the one before is
     gone, and as `promote`.
     """
-    newest = _newest_decided(run_dir)
-    with lock(newest.run):
-        _complete_history(newest)
+    with _newest_decided(run_dir) as newest:
         line = runs.champion_line(newest.run)
         if len(line) < 2:
             first = champion_label(line[-1])
             raise InputError(f"{first} is the first champion of {newest.run}: there is none to go back to.")
-        _require_whole(newest.run, line[-2])
         return _note_choice(newest, "rollback", line[-2], reason)
 
 
-def _newest_decided(run_dir: str | Path) -> runs.Iteration:
+@contextmanager
+def _newest_decided(run_dir: str | Path) -> Iterator[runs.Iteration]:
+    """Lend the newest iteration that has decided, in a locked run folder.
+
+    A choice by hand whose line a kill kept out of the history is added to it first.
+    """
     run = runs.resolve_path(run_dir)
-    if not (run / "run.json").is_file():
-        raise InputError(f"No run in {run}: give the folder of a run, see `cuadft run`.")
     numbers = runs.decided_iterations(run)
     if not numbers:
         raise InputError(f"No iteration of {run} has decided: finish one with `cuadft run` first.")
-    return runs.Iteration(run, numbers[-1])
+    newest = runs.Iteration(run, numbers[-1])
+    with lock(run):
+        content = files.read_json(newest.path(BY_HAND)) if newest.path(BY_HAND).is_file() else {}
+        line = {key: content[key] for key in LINE_KEYS if key in content}
+        if line and line not in runs.champion_history(run):
+            files.append_jsonl(run / HISTORY, [line])
+        yield newest
 
 
-def _whole_system(iteration: runs.Iteration, system: str) -> ChampionRecord:
-    """Return the record of a system of an iteration; raises InputError unless all its parts are there."""
-    folders = [path for path in iteration.path("adapters").glob("*") if runs.has_weights(path)]
-    trained = [path.name for path in folders if path.name not in CONSTANTS]
-    names = [*PROGRAMS, *["retriever"] * (iteration.number > 1), *sorted(trained)]
-    if system not in names:
-        problem = "has no whole weights in" if iteration.path("adapters", system).is_dir() else "is no system of"
-        hint = did_you_mean(system, names)
-        raise InputError(f"'{system}' {problem} {iteration.dir}{hint}: choose one of {', '.join(names)}.")
-    chosen = runs.system_record(iteration, system, _tuned_program(iteration))
-    _require_whole(iteration.run, chosen)
-    return chosen
+def _tuned_program(iteration: runs.Iteration) -> str:
+    """Return the program that the iteration's trained systems run: as its gate noted it, else as its manifest says."""
+    path = iteration.path(DECISION)
+    known = recorded_parameters(iteration) | (files.read_json(path) if path.is_file() else {})
+    return str(known.get("tuned_program", "rag"))
 
 
-def _require_whole(run: Path, chosen: ChampionRecord) -> None:
-    """Raise InputError unless all parts of a champion are there."""
+def _note_choice(newest: runs.Iteration, action: str, chosen: ChampionRecord, reason: str) -> ChampionRecord:
+    """Write by_hand.json and the line of the history, if all parts of the champion are there; return the line."""
+    run = newest.run
     wanted = [chosen["program"], chosen["retriever"] and f"{chosen['retriever']}/settings.json"]
     missing = [name for name in wanted if name and not (run / name).is_file()]
     missing += [chosen["weights"]] if chosen["weights"] and not runs.has_weights(run / chosen["weights"]) else []
     if missing:
         raise InputError(
-            f"{champion_label(chosen)} is not whole: {run / missing[0]} is missing. Choose another system, or run that "
-            "iteration again."
+            f"{champion_label(chosen)} is not whole: {run / missing[0]} is missing. Choose another system."
         )
-
-
-def _tuned_program(iteration: runs.Iteration) -> str:
-    """Return the program that the iteration's trained systems run: as its gate noted it, else as its manifest says."""
-    decision, manifest = iteration.path(DECISION), iteration.path("manifest.json")
-    known = [files.read_json(decision)] if decision.is_file() else []
-    stages = files.read_json(manifest).get("stages", {}) if manifest.is_file() else {}
-    known += [stage.get("parameters", {}) for stage in stages.values()]
-    return next((one["tuned_program"] for one in known if "tuned_program" in one), "rag")
-
-
-def _note_choice(newest: runs.Iteration, action: str, chosen: ChampionRecord, reason: str) -> ChampionRecord:
-    """Write by_hand.json and the line of the history; return the line."""
     if not reason.strip():
         raise InputError("Invalid reason '': say in a few words why, it is kept in the history.")
-    line = {
-        "time": runs.history_time(),
-        "iteration": newest.number,
-        "action": action,
-        "from": runs.outgoing_champion(newest),
-        "to": chosen,
-        "reason": " ".join(reason.split()),
-    }
+    said, before = " ".join(reason.split()), runs.outgoing_champion(newest)
+    line = dict(zip(LINE_KEYS, (runs.history_time(), newest.number, action, before, chosen, said), strict=True))
     files.write_json(newest.path(BY_HAND), {"promoted": chosen} | line)
-    files.append_jsonl(newest.run / HISTORY, [line])
+    files.append_jsonl(run / HISTORY, [line])
     return line
-
-
-def _complete_history(newest: runs.Iteration) -> None:
-    """Add to the history a choice by hand whose line a kill left unwritten."""
-    content = files.read_json(newest.path(BY_HAND)) if newest.path(BY_HAND).is_file() else {}
-    line = {key: content[key] for key in ("time", "iteration", "action", "from", "to", "reason") if key in content}
-    if line and line not in runs.champion_history(newest.run):
-        files.append_jsonl(newest.run / HISTORY, [line])

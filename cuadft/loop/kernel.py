@@ -1,7 +1,7 @@
 """Run a notebook in a Jupyter kernel: its executed copy, the lock on the run folder, and the kernel's peak memory.
 
     with lock(run) as held, watch_memory() as peak:
-        execute_notebook(source, target, parameters, root, hold=held.descriptor)
+        execute_notebook(source, target, parameters, root, hold=held)
     peak.mb  # megabytes
 
 One loop at a time works in a run folder. The loop locks the folder's file `.lock` and hands the lock down to the
@@ -21,7 +21,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -158,9 +157,7 @@ def without_secrets(notebook: str) -> str:
     """Return a notebook's JSON without secrets in any of its texts; unchanged to the byte if it holds no secret."""
     content = json.loads(notebook)
     found = _redacted(content)
-    if found == content:
-        return notebook
-    return json.dumps(found, ensure_ascii=False, indent=1, sort_keys=True) + "\n"
+    return notebook if found == content else json.dumps(found, ensure_ascii=False, indent=1, sort_keys=True) + "\n"
 
 
 def _redacted(value: Any) -> Any:
@@ -178,18 +175,11 @@ def _redacted(value: Any) -> Any:
 # The lock on a run folder.
 
 
-@dataclass(frozen=True)
-class Hold:
-    """A run folder that this process holds; a process that inherits `descriptor` holds it too."""
-
-    run: Path
-    descriptor: int
-
-
 @contextmanager
-def lock(run: Path) -> Iterator[Hold]:
+def lock(run: Path) -> Iterator[int]:
     """Hold a run folder for one process and its kernels, until all of them have ended in whatever way.
 
+    Yields the lock's descriptor: a process that inherits it holds the folder too.
     Ends the kernels of a loop that was killed, and deletes the files that it left half-written. Raises InputError if
     another loop works there, with its process id, and if the folder can't be written, now or later.
     """
@@ -206,7 +196,7 @@ def lock(run: Path) -> Iterator[Hold]:
             file.flush()
             os.environ[MARK] = _mark(run, os.getpid())  # kernels inherit it
             files.remove_leftovers(run)
-            yield Hold(run, file.fileno())
+            yield file.fileno()
         except OSError as error:
             place = Path(os.fsdecode(error.filename)).absolute() if error.filename else run.absolute()
             elsewhere = error.errno in (errno.EACCES, errno.EPERM) and not place.is_relative_to(run.absolute())
@@ -285,24 +275,14 @@ def _is_gone(holder: Mapping) -> bool:
 
 
 class Peak:
-    """The most memory seen so far; `mb` is None where no memory could be seen."""
+    """The most memory seen so far, in bytes; 0 where none could be seen."""
 
-    def __init__(self) -> None:
-        self._bytes = 0
+    bytes = 0
 
     @property
     def mb(self) -> float | None:
-        """Return megabytes (10^6 bytes)."""
-        return round(self._bytes / 1e6, 1) if self._bytes else None
-
-    def look(self) -> None:
-        """Measure what the descendants of this process hold now, and what each of them has held at most."""
-        now = 0
-        for process in psutil.Process().children(recursive=True):
-            with suppress(psutil.Error, OSError):  # it has just ended
-                now += process.memory_info().rss
-                self._bytes = max(self._bytes, _high_water(process.pid))
-        self._bytes = max(self._bytes, now)
+        """Return megabytes (10^6 bytes), None if no memory could be seen."""
+        return round(self.bytes / 1e6, 1) if self.bytes else None
 
 
 @contextmanager
@@ -317,8 +297,15 @@ def watch_memory(interval: float = MEMORY_INTERVAL) -> Iterator[Peak]:
     peak, done = Peak(), threading.Event()
 
     def keep_looking() -> None:
-        while not done.wait(interval):
-            peak.look()
+        while True:
+            ended, now = done.wait(interval), [0]
+            for process in psutil.Process().children(recursive=True):
+                with suppress(psutil.Error, OSError):  # it has just ended
+                    now.append(process.memory_info().rss)
+                    peak.bytes = max(peak.bytes, _high_water(process.pid))
+            peak.bytes = max(peak.bytes, sum(now))
+            if ended:
+                return
 
     thread = threading.Thread(target=keep_looking, name="memory", daemon=True)
     thread.start()
@@ -327,7 +314,6 @@ def watch_memory(interval: float = MEMORY_INTERVAL) -> Iterator[Peak]:
     finally:
         done.set()
         thread.join()
-        peak.look()
 
 
 def _high_water(pid: int) -> int:

@@ -31,7 +31,7 @@ class Manifest:
 
     The entry of a stage has these keys; an entry of an older version lacks some of them:
     status ("running", "done", "failed" or "incomplete"), started (UTC), seconds, peak_memory_mb (see
-    `kernel.watch_memory`), notebook, code, versions, environment (its key in run.json), seeds, parameters, fingerprint,
+    `kernel.watch_memory`), notebook, code, environment (its key in run.json), seeds, parameters, fingerprint,
     inputs and outputs (path or parameter name -> SHA-256), weights (model -> SHA-256), contracts (file -> SHA-256),
     endpoints, error, and earlier (the attempts that ended early and that this one went on from).
     """
@@ -130,6 +130,14 @@ class Manifest:
 
     def _save(self) -> None:
         files.write_json(self.path, {"iteration": self.iteration.number, "stages": self.stages})
+
+
+def recorded_parameters(iteration: Iteration) -> dict[str, object]:
+    """Return the parameters of all stages of an iteration that its manifest records."""
+    found: dict[str, object] = {}
+    for entry in Manifest(iteration).stages.values():
+        found |= entry.get("parameters") or {}
+    return found
 
 
 def may_rewrite(later: Stage, entry: Mapping, stage: Stage, name: str) -> bool:

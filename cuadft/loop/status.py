@@ -7,33 +7,30 @@ Reading the state changes nothing, so that it is safe while the run is at work.
 
 from __future__ import annotations
 
-import csv
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
-from cuadft.core import files, runs
-from cuadft.core.errors import InputError
-from cuadft.core.runs import BY_HAND, GATE_ACTIONS, Iteration, champion_label, outgoing_champion
+from cuadft.core import runs
+from cuadft.core.runs import GATE_ACTIONS, Iteration, champion_label, outgoing_champion
 from cuadft.loop.kernel import is_locked
 from cuadft.loop.lineage import run_iterations
 from cuadft.loop.manifest import Manifest
 from cuadft.loop.stages import STAGES
 from cuadft.models import usage
 
-HEADLINE, BESIDE = "quote_f1", "detection_f1"  # `evaluation.metrics.HEADLINE`, which is not imported: it needs pandas
 MISSING = "not measured"
 
 
 def run_status(run_dir: str | Path) -> str:
-    """Return a table of iterations, stages, states and times, with each iteration's scores and decision.
+    """Return the stages of each iteration with states and times, its headline scores, and the champion's history.
 
     Raises InputError if there is no run in the folder, or if a file of it can't be read.
     """
     run = runs.resolve_path(run_dir)
-    lines, iterations = [f"Run {run}"], run_iterations(run)
-    running = is_locked(run)
-    for iteration in iterations:
-        lines += ["", f"iteration {iteration.number}", *_stage_lines(iteration, running)]
-        lines += [*_score_lines(iteration), *_decision_lines(iteration)]
+    lines, running = [f"Run {run}"], is_locked(run)
+    for iteration in run_iterations(run):
+        lines += ["", f"iteration {iteration.number}", *_stage_lines(iteration, running), *_score_lines(iteration)]
     return "\n".join([*lines, *_history_lines(run)])
 
 
@@ -60,61 +57,39 @@ def _stage_lines(iteration: Iteration, running: bool) -> list[str]:
 
 
 def _score_lines(iteration: Iteration) -> list[str]:
-    """Return one line per system with its headline scores on test."""
+    """Return a table of the systems' headline scores on test."""
+    import pandas as pd
+
+    from cuadft.evaluation.metrics import HEADLINE
+
     path = iteration.path("scoreboard.csv")
     if not path.is_file():
         return []
-    with open(path, encoding="utf-8", newline="") as file:
-        rows = [row for row in csv.DictReader(file) if row.get("split") == "test"]
-    first, second = (
-        {row["system"]: _score_text(row) for row in rows if row["metric"] == metric} for metric in (HEADLINE, BESIDE)
-    )
-    width = max(map(len, first.values()), default=0)
-    lines = [f"    {name:<20}{text:<{width}}  {BESIDE} {second.get(name, MISSING)}" for name, text in first.items()]
-    return [f"  {HEADLINE} on test (interval), with {BESIDE} beside it", *lines] if lines else []
-
-
-def _score_text(row: dict[str, str]) -> str:
-    """Return a score with its interval and number of questions."""
-    value, low, high = (_rounded(row.get(key)) for key in ("value", "low", "high"))
-    if not value:
-        return MISSING
-    return value + (f" [{low}, {high}]" if low and high else "") + (f"  n={row['n']}" if row.get("n") else "")
-
-
-def _rounded(text: str | None) -> str:
-    try:
-        return f"{float(text):.3f}" if text else ""
-    except ValueError:
-        return "unreadable"
-
-
-def _decision_lines(iteration: Iteration) -> list[str]:
-    path, by_hand = iteration.path(runs.DECISION), iteration.path(BY_HAND)
-    if not path.is_file():
+    board = pd.read_csv(path).query("split == 'test' and metric in @HEADLINE")
+    if board.empty:
         return []
-    decision = files.read_json(path)
-    if not isinstance(decision, dict):
-        raise InputError(f"{path} is no decision: run the stage evaluate again.")
-    incumbent, promoted, reason = (decision.get(key) for key in ("incumbent", "promoted", "reason"))
-    name = champion_label(promoted) if isinstance(promoted, dict) and "system" in promoted else promoted
-    lines = [f"  incumbent {incumbent}, promoted {name}: {reason}"]
-    if by_hand.is_file():
-        choice, chosen = files.read_json(by_hand), champion_label(outgoing_champion(iteration))
-        lines.append(f"  by hand ({choice.get('action')}): {chosen}: {choice.get('reason')}")
-    return lines
+    board = board.assign(text=[_score_text(row) for row in board.to_dict("records")])
+    table = board.pivot(index="system", columns="metric", values="text").reindex(board["system"].unique())
+    shown = table.reindex(columns=list(HEADLINE)).fillna(MISSING).rename_axis(index=None, columns="on test")
+    return [f"  {line}" for line in shown.to_string().splitlines()]
+
+
+def _score_text(row: Mapping[str, Any]) -> str:
+    """Return a score with its interval and number of questions."""
+    if row["value"] != row["value"]:  # NaN
+        return MISSING
+    bounds = "" if row["low"] != row["low"] else f" [{row['low']:.3f}, {row['high']:.3f}]"
+    return f"{row['value']:.3f}{bounds} n={row['n']}"
 
 
 def _history_lines(run: Path) -> list[str]:
     """Return the champion's history, and who is champion now."""
-    lines = ["", "champion"]
+    lines = []
     for line in runs.champion_history(run):
         who = "gate" if line["action"] in GATE_ACTIONS else "hand"
         before = "" if line["action"] == "kept" else f"{champion_label(line['from'])} -> "
         what = f"iteration {line['iteration']}  by {who}  {line['action']:<9} {before}{champion_label(line['to'])}"
         lines.append(f"  {line['time']}  {what}: {line['reason']}")
-    if len(lines) == 2:
-        return []
-    numbers = runs.decided_iterations(run)
-    now = [f"  champion now: {champion_label(outgoing_champion(Iteration(run, numbers[-1])))}"] if numbers else []
-    return [*lines, *now]
+    if numbers := runs.decided_iterations(run):
+        lines.append(f"  champion now: {champion_label(outgoing_champion(Iteration(run, numbers[-1])))}")
+    return ["", "champion", *lines] if lines else []

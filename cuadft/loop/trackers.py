@@ -3,9 +3,9 @@
     check_trackers(["tensorboard"])  # before anything is computed
     report_to_trackers(iteration, ["tensorboard"])  # a table with one row per tracker
 
-The run folder is the truth, and a tracker only shows it. What a tracker lacks, the next call sends.
-TensorBoard draws each system as a line over the iterations. Trackio gets a project named after the run, and a Trackio
-run for each iteration. MLflow's view stands in `mlflow_view`.
+The run folder is the truth, and a tracker only shows it: parameters, scores, figures and decisions of all iterations
+that have decided. Secrets and absolute paths are taken out. TensorBoard draws each system as a line over iterations.
+MLflow's view stands in `mlflow_view`.
 Trackio reads its settings from the environment when it is imported, and they can make it send data to a server. So a
 separate process writes its view, with a folder of its own and without these settings. That process is `python -m
 cuadft.loop.trackers PROJECT`, which reads from stdin what to write.
@@ -16,27 +16,34 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cuadft.core import runs
+from cuadft.core import files, runs
 from cuadft.core.errors import InputError, brief, redact
-from cuadft.core.params import did_you_mean
-from cuadft.loop.snapshot import Snapshot, clean_value, finished_snapshots, tracker_store
+from cuadft.core.params import SET_BY_LOOP, did_you_mean
+from cuadft.loop import mlflow_view
+from cuadft.loop.manifest import recorded_parameters
 
 if TYPE_CHECKING:
     import pandas as pd
 
 TRACKERS = ("mlflow", "tensorboard", "trackio")
-REPORT_COLUMNS = ("tracker", "store", "iterations", "scores", "figures", "failed", "error")
+NOTE = "trackers/report_to.json"  # in the run folder: the trackers that show the run
 NO_SYSTEM = "loop"  # TensorBoard's folder for what belongs to no system: figures, parameters and decisions
 TRACKIO_TIMEOUT = 120  # seconds
+SCORE_PARTS = ["value", "low", "high", "n"]
+NOT_SHOWN = (*SET_BY_LOOP, "run_dir")  # parameters that differ from stage to stage, or between computers
+# an absolute path, but not the host and path of an address; its last name is shown
+ABSOLUTE_PATH = re.compile(r"(?<![\w:.~])(?<!:/)/(?:[^\s/'\",;:]+/)+([^\s/'\",;:]+)")
 
 
 def check_trackers(report_to: Sequence[str]) -> None:
@@ -45,69 +52,131 @@ def check_trackers(report_to: Sequence[str]) -> None:
         if name not in TRACKERS:
             hint = did_you_mean(name, TRACKERS)
             raise InputError(f"Invalid tracker {name!r} in report_to{hint}: choose from {', '.join(TRACKERS)}.")
-        if not _installed(name):
-            raise InputError(
-                f"report_to names {name!r}, which is not installed: run `pip install -e '.[{name}]'` in the "
-                f"project's folder, or take {name!r} out of report_to."
-            )
+        found = importlib.util.find_spec(name)
+        if found is None or found.origin is None:  # a mere folder of that name has no origin
+            raise InputError(f"Tracker {name!r} in report_to is not installed: run `pip install -e '.[{name}]'`.")
 
 
 def report_to_trackers(iteration: runs.Iteration, report_to: Sequence[str]) -> pd.DataFrame:
-    """Show an iteration that has decided, and what a tracker lacks of others, in each tracker; return a row of each.
+    """Show all iterations that have decided in each tracker; return a row of each: tracker, store, iterations, error.
 
-    Columns of the result: `REPORT_COLUMNS`. A tracker that fails costs nothing but its view: its row says so, and the
-    next call sends what is missing.
+    A tracker that fails costs nothing but its view: its row says so, and the next call sends what is missing.
     """
-    check_trackers(report_to)
-    return _report([_send(name, iteration.run) for name in dict.fromkeys(report_to)])
-
-
-def follow_run(run_dir: str | Path) -> pd.DataFrame:
-    """Bring the trackers that show this run up to date, as after a choice by hand; return `report_to_trackers`'s rows.
-
-    A tracker that has no view of the run, or is not installed here, is left out.
-    """
-    run = runs.resolve_path(run_dir)
-    return _report([_send(name, run, only_known=True) for name in TRACKERS if _installed(name)])
-
-
-def _installed(name: str) -> bool:
-    found = importlib.util.find_spec(name)
-    return found is not None and found.origin is not None  # a mere folder of that name has no origin
-
-
-def _send(name: str, run: Path, *, only_known: bool = False) -> dict[str, Any] | None:
-    """Send a view; return the tracker's row: what was sent, or what failed.
-
-    With `only_known`, a view that is not there yet is not made; then the result is None.
-    """
-    row = dict.fromkeys(REPORT_COLUMNS, 0) | {"tracker": name, "store": "", "error": ""}
-    try:
-        send, exists = _view(name)
-        if only_known and not exists(run):
-            return None
-        shown = finished_snapshots(run)
-        row["store"] = clean_value(send(run, shown))
-    except Exception as error:  # whatever a tracker raises, the stage has its results; the row shows and counts it
-        return row | {"failed": 1, "error": clean_value(brief(error))}
-    row |= {"iterations": len(shown), "scores": sum(len(one.board) for one in shown)}
-    return row | {"figures": sum(len(one.figures) for one in shown)}
-
-
-def _view(name: str) -> tuple[Callable[[Path, Sequence[Snapshot]], str], Callable[[Path], bool]]:
-    """Return the function that sends a tracker's view of a run, and the one that tells whether the view exists."""
-    if name == "mlflow":
-        from cuadft.loop import mlflow_view
-
-        return mlflow_view.send_mlflow, mlflow_view.mlflow_exists
-    send = send_tensorboard if name == "tensorboard" else send_trackio
-    return send, lambda run: tracker_store(run, name).is_dir()
-
-
-def _report(rows: list[dict[str, Any] | None]) -> pd.DataFrame:
     import pandas as pd
 
-    return pd.DataFrame([row for row in rows if row], columns=list(REPORT_COLUMNS))
+    check_trackers(report_to)
+    files.write_json(iteration.run / NOTE, sorted({*_reported_to(iteration.run), *report_to}))
+    return pd.DataFrame([_send(name, iteration.run) for name in dict.fromkeys(report_to)])
+
+
+def follow_run(run_dir: str | Path) -> list[dict[str, Any]]:
+    """Bring the trackers that show a run up to date after a choice by hand; return a row of each."""
+    run = runs.resolve_path(run_dir)
+    return [_send(name, run) for name in _reported_to(run)]
+
+
+def _reported_to(run: Path) -> list[str]:
+    return files.read_json(run / NOTE) if (run / NOTE).is_file() else []
+
+
+def _send(name: str, run: Path) -> dict[str, Any]:
+    """Send a view; return the tracker's row: what was sent, or what failed."""
+    send: Callable[[Path, Sequence[Snapshot]], str]
+    send = {"mlflow": mlflow_view.send_mlflow, "tensorboard": send_tensorboard, "trackio": send_trackio}[name]
+    try:
+        check_trackers([name])
+        shown = finished_snapshots(run)
+        return {"tracker": name, "store": clean_value(send(run, shown)), "iterations": len(shown), "error": ""}
+    except Exception as error:  # whatever a tracker raises, the stage has its results; the row shows it
+        return {"tracker": name, "store": "", "iterations": 0, "error": clean_value(brief(error))}
+
+
+# What is shown of an iteration.
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """Hold what trackers show of one iteration, without secrets and without paths of this computer.
+
+    identity: tells the run folder from others of the same name. scores: by names such as "test/quote_f1/sft" and
+    "test/quote_f1/sft.low". figures: PNG files. decision: the gate's reason.
+    """
+
+    number: int
+    identity: str
+    parameters: Mapping[str, str]
+    scores: Mapping[str, float]
+    figures: Sequence[Path]
+    decision: str
+    champion: str
+
+    @property
+    def outcome(self) -> dict[str, str]:
+        """Return the gate's decision, and the champion afterwards."""
+        return {"decision": self.decision, "champion": self.champion}
+
+    def digest(self) -> str:
+        """Return the hash of all that is shown but for the champion, whom a later choice by hand can change."""
+        figures = {path.name: files.file_hash(path) for path in self.figures}
+        return files.value_hash([self.parameters, self.scores, figures, self.decision])
+
+
+def finished_snapshots(run: Path) -> list[Snapshot]:
+    """Return the snapshots of the iterations that have decided."""
+    done = [runs.Iteration(run, number) for number in runs.decided_iterations(run)]
+    return [read_snapshot(iteration) for iteration in done if iteration.path("scoreboard.csv").is_file()]
+
+
+def read_snapshot(iteration: runs.Iteration) -> Snapshot:
+    """Return the snapshot of an iteration that has decided, from its folder."""
+    champion = runs.champion_label(runs.outgoing_champion(iteration))
+    by_hand = " (chosen by hand)" if iteration.path(runs.BY_HAND).is_file() else ""
+    reason = files.read_json(iteration.path(runs.DECISION)).get("reason", "")
+    known = sorted(recorded_parameters(iteration).items())
+    return Snapshot(
+        number=iteration.number,
+        identity=run_identity(iteration.run),
+        parameters={name: _value_text(value) for name, value in known if name not in NOT_SHOWN},
+        scores=_scores(iteration.path("scoreboard.csv")),
+        figures=sorted(iteration.path("figures").glob("*.png")),
+        decision=clean_value(reason),
+        champion=champion + by_hand,
+    )
+
+
+def _scores(path: Path) -> dict[str, float]:
+    import pandas as pd
+
+    keys = ["split", "metric", "system"]
+    known = pd.read_csv(path).melt(keys, SCORE_PARTS, "part", "figure").dropna(subset="figure")
+    names = known[keys].agg("/".join, axis=1) + ("." + known["part"]).replace(".value", "")
+    return dict(zip(names, known["figure"].astype(float)))
+
+
+def run_identity(run: Path) -> str:
+    """Return a hash of the run folder's name and time of creation, which tells it from others of its name."""
+    path = run / "run.json"
+    created = files.read_json(path).get("created") if path.is_file() else None
+    return files.value_hash([run.name, created])[:16]
+
+
+def clean_value(value: Any) -> Any:
+    """Return a JSON-able value without secrets and without this computer's paths."""
+    if isinstance(value, Mapping):
+        return {str(name): clean_value(item) for name, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [clean_value(item) for item in value]
+    if not isinstance(value, (str, Path)):
+        return value
+    return ABSOLUTE_PATH.sub(r".../\1", redact(str(value)).replace(f"{runs.project_root()}/", ""))
+
+
+def _value_text(value: object) -> str:
+    shown = clean_value(value)
+    return shown if isinstance(shown, str) else json.dumps(shown, ensure_ascii=False)
+
+
+# TensorBoard and Trackio, whose views are written anew each time, since they only append.
 
 
 @contextmanager
@@ -121,50 +190,40 @@ def _anew(folder: Path) -> Iterator[Path]:
     os.replace(part, folder)
 
 
-# TensorBoard.
-
-
 def send_tensorboard(run: Path, snapshots: Sequence[Snapshot]) -> str:
-    """Write the view anew, since event files are only ever appended to; return its folder."""
-    folder = tracker_store(run, "tensorboard")
+    """Write the view; return its folder."""
+    folder = run / "trackers" / "tensorboard"
     with _anew(folder) as part:
         _write_events(part, snapshots)
     return str(folder)
 
 
 def _write_events(folder: Path, snapshots: Sequence[Snapshot]) -> None:
-    import numpy as np
-    from PIL import Image
+    from matplotlib.image import imread
     from torch.utils.tensorboard import SummaryWriter
 
     with ExitStack() as stack:
         writer_of = cache(lambda system: stack.enter_context(SummaryWriter(str(folder / system))))
         for one in snapshots:
-            step, shared = one.iteration.number, writer_of(NO_SYSTEM)
-            for (split, metric, system), known in one.scores().items():
-                for part, value in known.items():
-                    tag = f"{split}/{metric}" + ("" if part == "value" else f".{part}")
-                    writer_of(system).add_scalar(tag, value, step)
+            for name, value in one.scores.items():
+                metric, _, last = name.rpartition("/")
+                system, *part = last.split(".")
+                writer_of(system).add_scalar(".".join([metric, *part]), value, one.number)
             for path in one.figures:
-                with Image.open(path) as image:
-                    shared.add_image(f"figures/{path.stem}", np.asarray(image.convert("RGB")), step, dataformats="HWC")
-            rows = "\n".join(f"| {name} | {value.replace('|', '/')} |" for name, value in one.parameters.items())
-            shared.add_text("parameters", f"| parameter | value |\n| --- | --- |\n{rows}", step)
-            shared.add_text("decision", "Champion: **{champion}**\n\n{decision}".format(**one.outcome), step)
-
-
-# Trackio.
+                writer_of(NO_SYSTEM).add_image(f"figures/{path.stem}", imread(path), one.number, dataformats="HWC")
+            for name, text in (one.outcome | one.parameters).items():
+                writer_of(NO_SYSTEM).add_text(name, text, one.number)
 
 
 def send_trackio(run: Path, snapshots: Sequence[Snapshot]) -> str:
-    """Write the view anew, since Trackio only appends; return its folder. Raises RuntimeError if Trackio fails."""
-    folder = tracker_store(run, "trackio")
+    """Write the view, a Trackio run for each iteration; return its folder. Raises RuntimeError if Trackio fails."""
+    folder = run / "trackers" / "trackio"
     contents = [
         {
-            "name": one.iteration.dir.name,
-            "step": one.iteration.number,
-            "config": dict(one.parameters) | one.outcome,
-            "scores": one.flat_scores("/"),
+            "name": f"iter-{one.number:02d}",
+            "step": one.number,
+            "config": one.parameters | one.outcome,
+            "scores": one.scores,
             "figures": {path.stem: str(path) for path in one.figures},
         }
         for one in snapshots

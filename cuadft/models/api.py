@@ -17,7 +17,6 @@ and lets DSPy and LiteLLM try once. It has three parts:
 
 from __future__ import annotations
 
-import os
 import random
 import threading
 import time
@@ -27,7 +26,6 @@ from contextvars import copy_context
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import dspy
 import tenacity
@@ -102,7 +100,6 @@ class Endpoint:
         connection that the environment does not give.
         """
         self.patience, self.client, self.sleep, self.replies = patience, client, sleep, replies
-        self.where = f"{model}{_host(model, client)}"
         self.usage, self.breaker = Usage(model), Breaker(patience.give_up, patience.pause)
         half = {"multiplier": patience.wait / 2, "max": patience.longest_wait / 2}
         self._backoff = tenacity.wait_exponential(**half) + tenacity.wait_random_exponential(**half)
@@ -144,7 +141,7 @@ class Endpoint:
         if (left := self.breaker.refused()) is not None:
             self.usage.add(not_asked=1)
             raise EndpointDown(
-                f"Not asked: {self.where} failed {self.breaker.failed_in_a_row} times in a row, and is tried "
+                f"Not asked: {self.usage.model} failed {self.breaker.failed_in_a_row} times in a row, and is tried "
                 f"again in {left:.0f} s. Last error: {self.breaker.last}"
             )
 
@@ -183,15 +180,6 @@ class Endpoint:
         short = type(error)(line, status=error.status, provider_code=error.provider_code)
         short.message = line + more  # drops the paragraph of advice that some kinds add
         return short
-
-
-def _host(model: str, client: dict[str, Any]) -> str:
-    """Return " at host" if an address was chosen, else ""; a user, key or path in the address is left out."""
-    provider = model.partition("/")[0].upper()
-    given = [client.get("api_base"), client.get("base_url")]
-    given += [os.environ.get(f"{provider}_{end}") for end in ("API_BASE", "BASE_URL")]
-    host = urlsplit(next(filter(None, given), "")).netloc.rpartition("@")[2]
-    return f" at {host}" if host else ""
 
 
 class Breaker:

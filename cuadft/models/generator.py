@@ -11,11 +11,11 @@ from __future__ import annotations
 
 import copy
 import hashlib
-import threading
 import warnings
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -60,43 +60,31 @@ class Generator:
     """
 
     def __init__(self, path: Path, *, dtype: str = "auto") -> None:
+        from transformers import AutoTokenizer
+
         self.path, self.dtype = Path(path), dtype
+        self.tokenizer = AutoTokenizer.from_pretrained(self.path, trust_remote_code=False)
         self.adapters: dict[str, Path] = {}
-        self._model = self._tokenizer = self._vocabulary = None
+        self._model = None
         self._prefixes: OrderedDict[tuple[str, str], Any] = OrderedDict()
-        self._loading = threading.RLock()
 
     def add_adapter(self, name: str, folder: Path) -> None:
         """Register an adapter folder under a name; the model is loaded anew on its next use."""
         self.adapters[name] = folder
         self._model = None
 
-    @property
-    def tokenizer(self) -> Any:
-        """The base model's tokenizer, loaded on first use."""
-        with self._loading:  # many threads ask at once, and a half-done import in one fails in the others
-            if self._tokenizer is None:
-                from transformers import AutoTokenizer
-
-                self._tokenizer = AutoTokenizer.from_pretrained(self.path, trust_remote_code=False)
-            return self._tokenizer
-
-    @property
+    @cached_property
     def vocabulary(self) -> Vocabulary:
-        """What the tokens spell, worked out on first use; raises InputError if the tokenizer does not tell."""
-        with self._loading:
-            if self._vocabulary is None:
-                self._vocabulary = Vocabulary.of(self.tokenizer)
-            return self._vocabulary
+        """What the tokens spell; raises InputError if the tokenizer does not tell."""
+        return Vocabulary.of(self.tokenizer)
 
     @property
     def model(self) -> Any:
         """The base model with all adapters, loaded on first use and held in memory."""
-        with self._loading:
-            if self._model is None:
-                self._model = self._load()
-                self._prefixes.clear()
-            return self._model
+        if self._model is None:
+            self._model = self._load()
+            self._prefixes.clear()
+        return self._model
 
     def use(self, adapter: str = "") -> Any:
         """Return the model with one adapter switched on; "" switches all adapters off."""

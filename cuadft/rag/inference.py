@@ -117,8 +117,8 @@ def _answers_beside(
     A file that cannot be read is passed over: the system that it belongs to reports it.
     """
     wanted, found = {row["id"]: row for row in lacking}, {}
-    for other in sorted(path.parent.glob("*.jsonl")) if wanted else []:
-        if other != path and other.name.endswith(f".{split}.jsonl"):
+    for other in sorted(path.parent.glob(f"*.{split}.jsonl")) if wanted else []:
+        if other != path:
             with suppress(InputError, KeyError):
                 same = [p for p in read_predictions(other) if p.get("fingerprint") == fingerprint and p["id"] in wanted]
                 found |= {p["id"]: p for p in same if is_reusable(p, wanted[p["id"]])}
@@ -154,7 +154,7 @@ def _answer_batch(
 ) -> list[dict[str, Any]]:
     """Run the program over some rows, all passages at once; a failed row carries the error instead of an answer."""
     started = time.perf_counter()
-    looks, failures = _look_at(program, rows)
+    looks = program.look([(row["question"], row["contract"]) for row in rows])
     calls = [(i, n) for i, look in enumerate(looks) for n in look.read]
     engine = getattr(lm, "engine", None)
     local = isinstance(engine, LocalEngine)
@@ -176,25 +176,11 @@ def _answer_batch(
     made = []
     for i, row in enumerate(rows):
         own = [replies[i, n] for n in looks[i].read]
-        error = next((error for _, _, error in own if error), failures.get(i))
+        error = next((error for _, _, error in own if error), None)
         prediction = _prediction(row, program, looks[i], [quotes for quotes, _, _ in own], error)
         tokens = sum(n for _, n, _ in own) or (None if own else 0)
         made.append(prediction | {"seconds": round(seconds, 4), "prompt_tokens": tokens})
     return made
-
-
-def _look_at(program: ContractQA, rows: Sequence[dict[str, Any]]) -> tuple[list[Look], dict[int, InputError]]:
-    """Return what the retriever sees of each row, and by their numbers the errors of rows that it cannot search for."""
-    queries, looks, failures = [(row["question"], row["contract"]) for row in rows], [], {}
-    with suppress(InputError):  # of one row at least: it must not end the batch
-        return program.look(queries), failures
-    for i, query in enumerate(queries):
-        try:
-            looks += program.look([query])
-        except InputError as error:
-            looks.append(Look([]))
-            failures[i] = error
-    return looks, failures
 
 
 def _prediction(

@@ -56,10 +56,6 @@ NEIGHBOURS = 5  # known questions that vote
 QUESTIONS_FILE = "questions.json"
 
 
-class NoCommonWords(InputError):
-    """No word stands in enough passages to be learned from."""
-
-
 class ClauseClassifier:
     """One model per category and fold; a contract's passages are scored by the fold that has not seen the contract.
 
@@ -107,19 +103,13 @@ class ClauseClassifier:
 
         A contract is an example only for the categories that it has a row of: nobody knows what it lacks of the others.
         groups: title -> group; contracts of one group, such as near-duplicates, are in one fold. folds: as many as
-        there are groups, if there are fewer. A category with a clause in fewer than `least` contracts gets no model.
-        sentences: fit the classifier of single sentences as well, if the contracts have text enough. Raises InputError
-        if no category is left, on a single contract, on passages that share no words, and if `folds` is below 2.
+        there are groups, if there are fewer. A category with a clause in fewer than `least` contracts gets no model;
+        `learnable` tells whether any gets one. sentences: fit the classifier of single sentences as well, if the
+        contracts have text enough. Raises InputError on passages that share no words.
         """
         # a generated question or a user's own names one answer, not every answer in its contract
         rows = [row for row in rows if row["source"] == "cuad"]
-        names = sorted({row["contract"] for row in rows})
-        if folds < 2 or len(names) < 2:
-            raise InputError(
-                f"A clause classifier needs 2 folds and 2 train contracts, got {folds} and {len(names)}: "
-                "give more, or do without it (classifier_weights [0.0])"
-            )
-        fold_of = _draw_folds(names, groups or {}, folds, seed)
+        fold_of = _draw_folds(sorted({row["contract"] for row in rows}), groups or {}, folds, seed)
         folds = max(fold_of.values()) + 1
         passages = [passage for passage in passages if passage.contract in fold_of]
         labels, categories = _labels(rows, passages, least)
@@ -127,7 +117,7 @@ class ClauseClassifier:
         try:
             counts = words.fit_transform([passage.text for passage in passages])
         except ValueError as error:  # scikit-learn found no word that enough passages hold
-            raise NoCommonWords(
+            raise InputError(
                 "The train contracts' passages share no words: check that the contracts have text, or do "
                 "without a clause classifier (classifier_weights [0.0])"
             ) from error
@@ -136,9 +126,10 @@ class ClauseClassifier:
         idf = np.stack([_idf(counts[fold != n]) for n in range(folds)])
         fits = [_fit_fold(_features(counts, places, idf[n])[fold != n], labels[fold != n], seed) for n in range(folds)]
         vocabulary = {word: int(n) for word, n in words.vocabulary_.items()}
-        finer, settings = None, {"groups": groups, "folds": folds, "least": least, "seed": seed, "sentences": False}
+        finer = None
         if sentences:
-            with suppress(NoCommonWords):  # passages that overlap may repeat a word that stands in few sentences
+            settings = {"groups": groups, "folds": folds, "least": least, "seed": seed, "sentences": False}
+            with suppress(InputError):  # passages that overlap may repeat a word that stands in few sentences
                 finer = cls.fit(rows, sentences_of(passages), matcher, **settings)
         return cls(categories, vocabulary, idf, np.stack(fits), fold_of, matcher, finer)
 
@@ -171,12 +162,13 @@ class ClauseClassifier:
         return scores
 
     def save(self, folder: Path) -> None:
-        """Write classifier.json, classifier.safetensors (half precision) and questions.json into an existing folder.
+        """Write classifier.json, classifier.safetensors (half precision) and questions.json into a folder.
 
         The classifier of sentences goes into a folder in it, without the questions, which both share.
         """
+        folder.mkdir(exist_ok=True)
         (folder / SETTINGS_FILE).unlink(missing_ok=True)  # written last: a killed save can't be loaded
-        self.matcher.save(folder)
+        write_json(folder / QUESTIONS_FILE, {"least": self.matcher.least, "known": self.matcher.known})
         shutil.rmtree(folder / SENTENCES_FOLDER, ignore_errors=True)
         if self.sentences:
             (folder / SENTENCES_FOLDER).mkdir()
@@ -192,29 +184,29 @@ class ClauseClassifier:
         write_json(folder / SETTINGS_FILE, settings | {"sentences": self.sentences is not None})
 
     @classmethod
-    def load(cls, folder: Path, embedder: Embedder | None) -> ClauseClassifier:
-        """Return what `save` wrote; raises InputError if the files are incomplete or don't belong together."""
-        return cls._read(folder, QuestionMatcher.load(folder, embedder))
+    def load(
+        cls, folder: Path, embedder: Embedder | None, *, matcher: QuestionMatcher | None = None
+    ) -> ClauseClassifier:
+        """Return what `save` wrote; raises InputError if the files are incomplete or don't belong together.
 
-    @classmethod
-    def _read(cls, folder: Path, matcher: QuestionMatcher) -> ClauseClassifier:
+        matcher: of a classifier of sentences, which has no questions of its own.
+        """
         from safetensors import SafetensorError
         from safetensors.numpy import load_file
 
         settings = read_json(folder / SETTINGS_FILE)
+        questions = None if matcher else read_json(folder / QUESTIONS_FILE)
         try:
+            matcher = matcher or QuestionMatcher(questions["known"], embedder, least=questions["least"])
             arrays = load_file(folder / WEIGHTS_FILE)
             weights, idf = arrays["weights"].astype(np.float32), arrays["idf"]
             vocabulary = {word: n for n, word in enumerate(settings["vocabulary"])}
             categories, fold_of, finer = settings["categories"], settings["fold_of"], settings["sentences"]
-            shape = len(idf), len(vocabulary) + PLACE_FEATURES + 1, len(categories)
-        except (OSError, KeyError, TypeError, SafetensorError) as error:
-            raise InputError(f"{folder / WEIGHTS_FILE} can't be read ({error}): build the retriever again") from error
-        if weights.shape != shape or idf.shape != (len(idf), len(vocabulary)):
-            raise InputError(
-                f"{folder / WEIGHTS_FILE} and {SETTINGS_FILE} don't belong together: build the retriever again"
-            )
-        sentences = cls._read(folder / SENTENCES_FOLDER, matcher) if finer else None
+        except (OSError, AttributeError, KeyError, TypeError, SafetensorError) as error:
+            raise InputError(f"{folder} holds no whole classifier ({error!r}): build the retriever again") from error
+        if weights.shape != (len(idf), len(vocabulary) + PLACE_FEATURES + 1, len(categories)):
+            raise InputError(f"{folder}'s files don't belong together: build the retriever again")
+        sentences = cls.load(folder / SENTENCES_FOLDER, embedder, matcher=matcher) if finer else None
         return cls(categories, vocabulary, idf, weights, fold_of, matcher, sentences)
 
 
@@ -232,8 +224,6 @@ class QuestionMatcher:
 
         least: cosine below which a question counts as unknown.
         """
-        if not known:
-            raise InputError("A matcher needs known questions, got none: give questions with their categories")
         self.known = {fold(question): category for question, category in known.items()}
         self._embedder, self.least = embedder, least
         self._categories, self._vectors = list(self.known.values()), None
@@ -241,21 +231,17 @@ class QuestionMatcher:
 
     def match(self, questions: Sequence[str]) -> list[str | None]:
         """Return each question's category, None for one that is like no known question."""
-        found = [self._by_words(fold(question)) for question in questions]
-        other = list(dict.fromkeys(q for q, category in zip(questions, found) if category is None))
-        if not other or self._embedder is None:
-            return found
-        if self._vectors is None:
-            self._vectors = self._embedder.encode(list(self.known))
-        nearest = dict(zip(other, map(self._vote, self._embedder.encode(other) @ self._vectors.T)))
-        return [category or nearest[question] for question, category in zip(questions, found)]
+        found = {question: self.by_words(question) for question in questions}
+        other = [question for question, category in found.items() if category is None]
+        if other and self._embedder is not None:
+            if self._vectors is None:
+                self._vectors = self._embedder.encode(list(self.known))
+            found |= zip(other, map(self._vote, self._embedder.encode(other) @ self._vectors.T))
+        return [found[question] for question in questions]
 
-    def by_words(self, questions: Sequence[str]) -> list[bool]:
-        """Tell of each question whether its category is known by its words, not only by a likeness."""
-        return [self._by_words(fold(question)) is not None for question in questions]
-
-    def _by_words(self, question: str) -> str | None:
+    def by_words(self, question: str) -> str | None:
         """Return the category of a known question, or of a longer one that holds known questions of one category."""
+        question = fold(question)
         if question in self.known:
             return self.known[question]
         inside = {self.known[q] for q in self._long if q in question}
@@ -270,20 +256,6 @@ class QuestionMatcher:
         for n in best:
             votes[self._categories[n]] += float(similarity[n])
         return max(votes, key=votes.__getitem__)
-
-    def save(self, folder: Path) -> None:
-        """Write questions.json into an existing folder."""
-        write_json(folder / QUESTIONS_FILE, {"least": self.least, "known": self.known})
-
-    @classmethod
-    def load(cls, folder: Path, embedder: Embedder | None) -> QuestionMatcher:
-        """Return what `save` wrote; raises InputError on anything else."""
-        saved = read_json(folder / QUESTIONS_FILE)
-        try:
-            return cls(saved["known"], embedder, least=saved["least"])
-        except (AttributeError, KeyError, TypeError) as error:
-            message = f"{folder / QUESTIONS_FILE} holds no known questions ({error!r}): build the retriever again"
-            raise InputError(message) from error
 
 
 def _draw_folds(names: Sequence[str], groups: Mapping[str, int], folds: int, seed: int) -> dict[str, int]:
@@ -354,11 +326,6 @@ def _labels(rows: Sequence[Row], passages: Sequence[Passage], least: int) -> tup
     has no row of the category; it is not fitted on.
     """
     categories = _learnable_categories(rows, least)
-    if not categories:
-        raise InputError(
-            f"No category has a clause in {least} contracts or more: give more train contracts, or do "
-            "without a clause classifier (classifier_weights [0.0])"
-        )
     column = {category: n for n, category in enumerate(categories)}
     own: dict[str, dict[int, int]] = {}  # by contract, where the passage of an index stands
     for n, passage in enumerate(passages):

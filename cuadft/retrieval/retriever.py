@@ -15,13 +15,11 @@ fits (an index of other passages, vectors of another model) is computed again.
 from __future__ import annotations
 
 import copy
-import threading
-from bisect import bisect
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -29,17 +27,17 @@ from cuadft.core.errors import InputError
 from cuadft.core.files import read_json, read_jsonl, value_hash, write_json, write_jsonl
 from cuadft.core.text import quotable
 from cuadft.data.passages import Passage
+from cuadft.retrieval.classifier import ClauseClassifier
+from cuadft.retrieval.embedder import Embedder
 from cuadft.retrieval.index import INDEX_FILE, Index, search_words
 from cuadft.retrieval.relevance import RelevanceFeedback
 
-if TYPE_CHECKING:
-    from cuadft.retrieval.classifier import ClauseClassifier
-    from cuadft.retrieval.embedder import Embedder
-
+Query = tuple[dict[str, float], np.ndarray | None]  # words with weights that add up to 1, and the vector
 
 SEARCH_MODES = ("fusion", "dense", "bm25")
 SCORE_DECIMALS = 5  # scores that differ by less are ties, which go to the earlier passage
-SETTINGS_FILE, PASSAGES_FILE, CLASSIFIER_FOLDER = "settings.json", "passages.jsonl", "classifier"
+SETTINGS_FILE, PASSAGES_FILE = "settings.json", "passages.jsonl"
+FEEDBACK_FILE, CLASSIFIER_FOLDER = "feedback.jsonl", "classifier"
 
 
 @dataclass(frozen=True)
@@ -67,6 +65,13 @@ class SearchSettings:
     classifier_weight: float = 0.0
     contract_weight: float = 0.0
 
+    def __post_init__(self) -> None:
+        if self.mode not in SEARCH_MODES:
+            raise InputError(f"Invalid retrieval mode {self.mode!r}: choose {', '.join(SEARCH_MODES)}")
+        for name in ("feedback_weight", "dense_weight", "classifier_weight"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise InputError(f"Invalid {name} {getattr(self, name)!r}: give a number from 0 to 1")
+
 
 @dataclass(frozen=True)
 class ClauseValues:
@@ -80,8 +85,8 @@ class ClauseValues:
 
     category: str | None
     by_words: bool
-    values: np.ndarray
-    best: tuple[float, ...]
+    values: np.ndarray = field(default_factory=lambda: np.zeros(0, np.float32))
+    best: tuple[float, ...] = ()
     sentences: Sequence[Passage] = ()
     sentence_values: np.ndarray = field(default_factory=lambda: np.zeros(0, np.float32))
 
@@ -107,7 +112,7 @@ class Retriever:
         """
         self.embedder, self.feedback, self.classifier = embedder, feedback, classifier
         self.cutting = tuple(cutting) if cutting else None
-        self._lock, self._shared = threading.Lock(), {"index": Index(passages, embedder)}
+        self._index = Index(passages, embedder)
         self._configure(SearchSettings(**settings))
 
     def __deepcopy__(self, memo: dict) -> Retriever:
@@ -116,7 +121,7 @@ class Retriever:
     @property
     def passages(self) -> list[Passage]:
         """All passages, contract after contract."""
-        return self._shared["index"].passages
+        return self._index.passages
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -126,7 +131,7 @@ class Retriever:
     @property
     def key(self) -> str:
         """The SHA-256 of all that the results of a search depend on."""
-        parts = [self.settings, self._shared["index"].key, self.embedder and self.embedder.key]
+        parts = [self.settings, self._index.key, self.embedder and self.embedder.key]
         parts += [self.feedback and self.feedback.spans, self.classifier and self.classifier.key]
         return value_hash(parts)
 
@@ -137,31 +142,19 @@ class Retriever:
         return other
 
     def _configure(self, by: SearchSettings) -> None:
-        if by.mode not in SEARCH_MODES:
-            raise InputError(f"Invalid retrieval mode {by.mode!r}: choose {', '.join(SEARCH_MODES)}")
-        for name in ("feedback_weight", "dense_weight", "classifier_weight"):
-            if not 0 <= getattr(by, name) <= 1:
-                raise InputError(f"Invalid {name} {getattr(by, name)!r}: give a number from 0 to 1")
-        if by.feedback_weight and self.feedback is None:
-            given = f"feedback_weight {by.feedback_weight}"
-            raise InputError(f"{given} without feedback: give RelevanceFeedback.from_rows(...), or 0")
-        if by.classifier_weight and self.classifier is None:
-            given = f"classifier_weight {by.classifier_weight}"
-            raise InputError(f"{given} without classifier: give ClauseClassifier.fit(...), or 0")
-        if self.embedder is None and (by.feedback_weight or by.mode != "bm25"):
-            raise InputError(
-                f"Mode {by.mode!r} with feedback_weight {by.feedback_weight} needs an embedder, got None: "
-                "give one, or choose mode 'bm25' with feedback_weight 0"
-            )
+        by_meaning = by.feedback_weight or by.mode != "bm25"
+        needs = {"feedback": by.feedback_weight, "classifier": by.classifier_weight, "embedder": by_meaning}
+        for part, needed in needs.items():
+            if needed and getattr(self, part) is None:
+                raise InputError(f"{by} without {part}: give one, or weights of 0 and mode 'bm25' to do without")
         self._by = by
 
     def add(self, passages: Sequence[Passage]) -> None:
         """Take in new contracts, here and in all that `configured` made; only their passages are embedded.
 
-        Raises InputError if a contract is held already.
+        Not while other threads search. Raises InputError if a contract is held already.
         """
-        with self._lock:
-            self._shared["index"] = self._shared["index"].extended(passages)
+        self._index.add(passages)
 
     def search(self, query: str, *, contract: str | None = None, k: int = 3) -> list[Hit]:
         """Return the best k passages (fewer if there are fewer), best first; ties go to the earlier passage.
@@ -175,21 +168,23 @@ class Retriever:
         """Run `search` for (query, contract) pairs; work that equal questions share is done once."""
         if k < 1:
             raise InputError(f"Invalid k {k!r}: give 1 or more")
-        index = self._shared["index"]  # `add` may put another one there meanwhile
-        contracts: dict[str, dict[str | None, None]] = {}
-        for query, contract in queries:
+        contracts: defaultdict[str, list[str | None]] = defaultdict(list)
+        for query, contract in dict.fromkeys(queries):
             if not query.strip():
                 raise InputError(f"Empty query (contract {contract!r}): give the question's text")
-            index.rows(contract)
-            contracts.setdefault(query, {})[contract] = None
-        found = {
-            (question.text, contract): self._best(index, question, contract, k)
-            for question in self._questions(list(contracts))
-            for contract in contracts[question.text]
-        }
+            contracts[query].append(contract)
+        found = {}
+        for question, number, vector in self._questions(list(contracts)):
+            learned = self._learned_from(vector)
+            moved: dict[str | None, Query] = {}  # by the contract whose own spans are left out
+            for contract in contracts[question]:
+                own = contract if contract in learned else None
+                if own not in moved:
+                    moved[own] = self._query(question, vector, own)
+                found[question, contract] = self._best(moved[own], question, number, contract, k)
         return [list(found[pair]) for pair in queries]
 
-    def _questions(self, asked: Sequence[str]) -> Iterator[_Question]:
+    def _questions(self, asked: Sequence[str]) -> Iterator[tuple[str, int | None, np.ndarray | None]]:
         """Yield questions with their classes and vectors, as far as the settings need them."""
         by = self._by
         classes = self.classifier.match(asked) if by.classifier_weight and asked else [None] * len(asked)
@@ -197,46 +192,77 @@ class Retriever:
         needed = [q for q, n in zip(asked, classes) if by_meaning and (n is None or by.classifier_weight < 1)]
         vectors = dict(zip(needed, self.embedder.encode(needed))) if needed else {}
         for text, number in zip(asked, classes):
-            yield _Question(text, number, vectors.get(text), by, self.feedback)
+            yield text, number, vectors.get(text)
 
-    def _best(self, index: Index, question: _Question, contract: str | None, k: int) -> list[Hit]:
-        rows, by = index.rows(contract), self._by
-        weight = by.classifier_weight if question.number is not None else 0.0
-        total = _scores(index, question, contract, by) if weight < 1 else np.zeros(rows.stop - rows.start)
+    def _learned_from(self, vector: np.ndarray | None) -> set[str]:
+        """Return the contracts whose spans the feedback would move a question by."""
+        if vector is None or not self._by.feedback_weight:
+            return set()
+        return self.feedback.contracts(self.feedback.relevant(vector))
+
+    def _query(self, text: str, vector: np.ndarray | None, own: str | None) -> Query:
+        """Return a question's words and vector after relevance feedback without the spans of the contract `own`."""
+        by, extra, words = self._by, {}, Counter(search_words(text))
+        if by.feedback_weight and vector is not None:
+            relevant = self.feedback.relevant(vector, without=own)
+            extra = self.feedback.terms(relevant) if by.mode != "dense" else {}
+            vector = self.feedback.moved(vector, relevant, by.feedback_weight) if by.mode != "bm25" else vector
+        weight = by.feedback_weight if extra else 0.0
+        terms = {term: (1 - weight) * n / words.total() for term, n in words.items()}
+        for term, share in extra.items():
+            terms[term] = terms.get(term, 0.0) + weight * share
+        return terms, vector
+
+    def _best(self, query: Query, text: str, number: int | None, contract: str | None, k: int) -> list[Hit]:
+        """Return the best k passages for a question of a class (a number, or None)."""
+        index, by = self._index, self._by
+        rows = index.rows(contract)
+        weight = by.classifier_weight if number is not None else 0.0
+        total = self._scores(*query, rows) if weight < 1 else np.zeros(rows.stop - rows.start)
         if weight:
-            classes = index.class_scores(self.classifier)[rows, question.number]
+            classes = index.class_scores(self.classifier)[rows, number]
             total = (1 - weight) * standardised(total) + weight * standardised(classes)
         if contract is None and by.contract_weight:
-            named = index.opening_scores(Counter(search_words(question.text)))
+            named = index.opening_scores(Counter(search_words(text)))
             total = standardised(total) + by.contract_weight * standardised(named)
         order = np.argsort(-np.round(total, SCORE_DECIMALS), kind="stable")
         passages = index.passages[rows]
         return [Hit(passages[n], float(total[n])) for n in _first_without_overlap(order, passages, k)]
+
+    def _scores(self, terms: dict[str, float], vector: np.ndarray | None, rows: slice) -> np.ndarray:
+        """Return the scores by words and embeddings of the passages in `rows`."""
+        index, by = self._index, self._by
+        if by.mode == "bm25":
+            return index.word_scores(terms, rows)
+        if by.mode == "dense":
+            return index.cosines(vector, rows)
+        by_words, by_meaning = standardised(index.word_scores(terms, rows)), standardised(index.cosines(vector, rows))
+        return (1 - by.dense_weight) * by_words + by.dense_weight * by_meaning
 
     def clause_values(self, queries: Sequence[tuple[str, str]], *, best: int = 3) -> list[ClauseValues]:
         """Return the raw values of the clause classifier for (question, contract) pairs; they compare over contracts.
 
         Without a classifier every question is of no class.
         """
-        index, matcher = self._shared["index"], self.classifier and self.classifier.matcher
-        asked = list(dict.fromkeys(question for question, _ in queries)) if matcher else []
-        matches = dict(zip(asked, zip(matcher.match(asked), matcher.by_words(asked)))) if asked else {}
-        columns = {category: n for n, category in enumerate(self.classifier.categories)} if matcher else {}
-        finer = self.classifier.sentences if matcher else None
+        if self.classifier is None:
+            return [ClauseValues(None, False)] * len(queries)
+        index, matcher, finer = self._index, self.classifier.matcher, self.classifier.sentences
+        asked = list(dict.fromkeys(question for question, _ in queries))
+        matches = {q: (found, matcher.by_words(q) is not None) for q, found in zip(asked, matcher.match(asked))}
         sentences = index.sentence_scores(finer, [contract for _, contract in queries]) if finer else {}
-        finer_columns = {category: n for n, category in enumerate(finer.categories)} if finer else {}
         found = []
         for question, contract in queries:
-            rows, (category, by_words) = index.rows(contract), matches.get(question, (None, False))
-            values, own, pieces = np.zeros(0, np.float32), (), ()
-            if category in columns:
-                values = index.class_scores(self.classifier)[rows, columns[category]]
+            rows, (category, by_words) = index.rows(contract), matches[question]
+            made = ClauseValues(category, by_words)
+            if category in self.classifier.categories:
+                values = index.class_scores(self.classifier)[rows, self.classifier.categories.index(category)]
                 apart = _first_without_overlap(np.argsort(-values, kind="stable"), index.passages[rows], best)
-                own = tuple(float(values[place]) for place in apart)
-            if category in finer_columns:
-                sentences_here, scores = sentences[contract]
-                pieces = sentences_here, scores[:, finer_columns[category]]
-            found.append(ClauseValues(category, by_words, values, own, *pieces))
+                made = replace(made, values=values, best=tuple(float(values[place]) for place in apart))
+            if finer and category in finer.categories:
+                pieces, scores = sentences[contract]
+                own = scores[:, finer.categories.index(category)]
+                made = replace(made, sentences=pieces, sentence_values=own)
+            found.append(made)
         return found
 
     def save(self, folder: Path | str) -> None:
@@ -244,18 +270,18 @@ class Retriever:
 
         settings.json comes last and says what the other files were made from.
         """
-        folder, index = Path(folder), self._shared["index"]
+        folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / SETTINGS_FILE).unlink(missing_ok=True)
-        made: dict[str, Any] = {"cutting": self.cutting, "classifier": self.classifier is not None}
-        write_jsonl(folder / PASSAGES_FILE, [asdict(passage) for passage in index.passages])
-        (folder / INDEX_FILE).unlink(missing_ok=True)
+        for name in (SETTINGS_FILE, INDEX_FILE):
+            (folder / name).unlink(missing_ok=True)
+        made: dict[str, Any] = {"cutting": self.cutting, "feedback": self.feedback is not None}
+        made["classifier"] = self.classifier is not None
+        write_jsonl(folder / PASSAGES_FILE, [asdict(passage) for passage in self.passages])
         if self._by.mode != "bm25" and self._by.classifier_weight < 1:
-            made["index"] = index.save(folder)
+            made["index"] = self._index.save(folder)
         if self.feedback is not None:
-            made["feedback"] = self.feedback.save(folder)
+            write_jsonl(folder / FEEDBACK_FILE, self.feedback.spans)
         if self.classifier is not None:
-            (folder / CLASSIFIER_FOLDER).mkdir(exist_ok=True)
             self.classifier.save(folder / CLASSIFIER_FOLDER)
         write_json(folder / SETTINGS_FILE, self.settings | made)
 
@@ -264,85 +290,30 @@ class Retriever:
         """Return the retriever that `save` wrote, with equal results; embeds no passage that is embedded already.
 
         An index of other passages or of another embedding model is left aside with a warning, and the passages are
-        embedded again. Raises InputError if the folder is incomplete, or if it needs what this version doesn't have.
+        embedded again. Raises InputError if the folder is incomplete, or if another version wrote it.
         """
         folder = Path(folder)
         saved = read_json(folder / SETTINGS_FILE)
         try:
             parts = {name: saved[name] for name in (*(field.name for field in fields(SearchSettings)), "cutting")}
-            if saved.get("rerank"):
-                raise KeyError("a cross-encoder orders its passages, which this version does not do")
-            index = Index([Passage(**record) for record in read_jsonl(folder / PASSAGES_FILE)], embedder)
-            if made := saved.get("index"):
-                index.restore(folder, made)
-            if made := saved.get("feedback"):
-                parts["feedback"] = RelevanceFeedback.load(folder, embedder, made)
+            passages = [Passage(**record) for record in read_jsonl(folder / PASSAGES_FILE)]
+            if saved.get("feedback"):
+                parts["feedback"] = RelevanceFeedback(read_jsonl(folder / FEEDBACK_FILE), embedder)
             holds_classifier = saved["classifier"]
         except (AttributeError, KeyError, TypeError) as error:
             message = f"'{folder}' holds no retriever that this version saved ({error!r}): build it again"
             raise InputError(message) from error
         if holds_classifier:
-            from cuadft.retrieval.classifier import ClauseClassifier
-
             parts["classifier"] = ClauseClassifier.load(folder / CLASSIFIER_FOLDER, embedder)
-        retriever = cls(index.passages[:1], embedder, **parts)
-        retriever._shared["index"] = index
+        retriever = cls(passages, embedder, **parts)
+        if saved.get("index"):
+            retriever._index.restore(folder, saved["index"])
         return retriever
 
 
 def render_passages(hits: Sequence[Hit]) -> str:
     """Return passages as one delimited block; contract text can close neither its delimiter nor a chat turn."""
     return "\n".join(f"<passage>{quotable(hit.passage.text)}</passage>" for hit in hits)
-
-
-def _scores(index: Index, question: _Question, contract: str | None, by: SearchSettings) -> np.ndarray:
-    """Return the scores by words and embeddings of the passages searched."""
-    terms, vector = question.without(contract)
-    rows = index.rows(contract)
-    if by.mode == "bm25":
-        return index.word_scores(terms, rows)
-    if by.mode == "dense":
-        return index.cosines(vector, rows)
-    by_words, by_meaning = standardised(index.word_scores(terms, rows)), standardised(index.cosines(vector, rows))
-    return (1 - by.dense_weight) * by_words + by.dense_weight * by_meaning
-
-
-class _Question:
-    """A question's class, and its words and vector after relevance feedback without the searched contract's spans."""
-
-    def __init__(
-        self,
-        text: str,
-        number: int | None,
-        vector: np.ndarray | None,
-        by: SearchSettings,
-        feedback: RelevanceFeedback | None,
-    ):
-        """Take the number of the question's class, and its vector, as far as the search needs them."""
-        self.text, self.number, self._vector = text, number, vector
-        self._mode, self._feedback = by.mode, feedback
-        self._weight = by.feedback_weight if vector is not None else 0.0
-        self._known = feedback.contracts(feedback.relevant(vector)) if self._weight else set()
-        self._made: dict[str | None, tuple[dict[str, float], np.ndarray | None]] = {}
-
-    def without(self, contract: str | None) -> tuple[dict[str, float], np.ndarray | None]:
-        """Return the words, with weights that add up to 1, and the vector; feedback without the contract's spans."""
-        own = contract if contract in self._known else None
-        if own not in self._made:
-            self._made[own] = self._move(own)
-        return self._made[own]
-
-    def _move(self, own: str | None) -> tuple[dict[str, float], np.ndarray | None]:
-        vector, weight, extra = self._vector, self._weight, {}
-        if weight:
-            relevant = self._feedback.relevant(vector, without=own)
-            extra = self._feedback.terms(relevant) if self._mode != "dense" else {}
-            vector = self._feedback.moved(vector, relevant, weight) if self._mode != "bm25" else vector
-        weight, words = weight if extra else 0.0, Counter(search_words(self.text))
-        terms = {term: (1 - weight) * n / words.total() for term, n in words.items()}
-        for term, share in extra.items():
-            terms[term] = terms.get(term, 0.0) + weight * share
-        return terms, vector
 
 
 def standardised(scores: np.ndarray) -> np.ndarray:
@@ -357,18 +328,14 @@ def standardised(scores: np.ndarray) -> np.ndarray:
 
 def _first_without_overlap(order: Iterable[int], passages: Sequence[Passage], k: int) -> list[int]:
     """Return the first k of `order` whose passages share no character with a passage already taken."""
-    taken: dict[str, list[tuple[int, int]]] = {}
+    taken: defaultdict[str, list[Passage]] = defaultdict(list)
     kept: list[int] = []
     for n in order:
         passage = passages[n]
-        spans = taken.setdefault(passage.contract, [])
-        at = bisect(spans, (passage.start, passage.end))
-        near = spans[max(at - 1, 0) : at + 1]  # those taken are apart, so only the neighbours can be in the way
-        if any(start < passage.end and passage.start < end for start, end in near) and passage.text:
-            continue
-        if passage.text:  # an empty passage shares no character
-            spans.insert(at, (passage.start, passage.end))
-        kept.append(n)
+        near = taken[passage.contract]
+        if not any(max(passage.start, other.start) < min(passage.end, other.end) for other in near):
+            near.append(passage)
+            kept.append(n)
         if len(kept) == k:
             break
     return kept

@@ -15,6 +15,7 @@ import re
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from cuadft.core import files, runs
 from cuadft.core.errors import InputError
@@ -66,19 +67,17 @@ def champion_retriever(iteration: runs.Iteration, embedder: str) -> Retriever | 
     return load_retriever_folder(folder, embedder) if folder else None
 
 
-def load_retriever_folder(folder: Path, embedder: str, *, prefer_own: bool = True) -> Retriever:
+def load_retriever_folder(folder: Path, embedder: str) -> Retriever:
     """Return the retriever that was saved in a folder; as `load_retriever`, for any iteration's folder.
 
-    embedder: "" for none, which is enough for a retriever that only compares words. prefer_own: search with the
-    embedder in the folder, if there is one.
+    embedder: "" for none, which is enough for a retriever that only compares words.
     """
     if not (folder / SETTINGS_FILE).is_file():
         raise InputError(
             f"The retriever is missing in {folder} (no {SETTINGS_FILE}): run 02_rag_compile of that iteration first."
         )
-    used = files.read_json(folder / MODELS_FILE) if (folder / MODELS_FILE).is_file() else {}
-    path = (own_embedder(folder) if prefer_own else None) or (weights.find_weights(embedder) if embedder else None)
-    dtype = used.get("dtype", "float32")
+    dtype = files.read_json(folder / MODELS_FILE)["dtype"] if (folder / MODELS_FILE).is_file() else "float32"
+    path = own_embedder(folder) or (weights.find_weights(embedder) if embedder else None)
     return Retriever.load(folder, path and Embedder(path, cache_dir=weights.cache_dir(), dtype=dtype))
 
 
@@ -101,13 +100,11 @@ def save_retriever(
 
 
 def add_missing_contracts(retriever: Retriever, run: Path, wanted: Iterable[str]) -> None:
-    """Add to the retriever the wanted contracts of a run that it lacks, cut into passages as its own were.
-
-    Raises InputError if it doesn't say how they were cut.
-    """
+    """Add to the retriever the wanted contracts of a run that it lacks; raises InputError as `with_texts`."""
     new = set(wanted) - {passage.contract for passage in retriever.passages}
     if new:
-        retriever.add(rows.contract_passages(run, new, *_known_cutting(retriever, new)))
+        records = rows.contract_records(run)
+        with_texts(retriever, [Contract(r["title"], r["text"]) for r in records if r["title"] in new])
 
 
 def with_texts(retriever: Retriever, contracts: Sequence[Contract]) -> Retriever:
@@ -117,29 +114,29 @@ def with_texts(retriever: Retriever, contracts: Sequence[Contract]) -> Retriever
     returned, in which the given text stands instead; vectors that are cached are not computed again. Raises InputError
     if the retriever doesn't say how its passages were cut.
     """
-    held = {title: join_passages(own)[0] for title, own in rows.passages_by_contract(retriever.passages).items()}
+    held = held_texts(retriever)
     new = [contract for contract in contracts if held.get(contract.title) != contract.text]
     if not new:
         return retriever
-    size, overlap = _known_cutting(retriever, {contract.title for contract in new})
+    titles = {contract.title for contract in new}
+    if retriever.cutting is None:
+        raise InputError(
+            f"The retriever lacks {min(titles)!r} and does not say how its passages were cut: run 02_rag_compile of "
+            "the iteration before again"
+        )
+    size, overlap = retriever.cutting
     made = [p for c in new for p in cut_passages(c.text, contract=c.title, size=size, overlap=overlap)]
-    replaced = {contract.title for contract in new} & held.keys()
-    if not replaced:
+    if titles.isdisjoint(held):
         retriever.add(made)
         return retriever
     parts = {"feedback": retriever.feedback, "classifier": retriever.classifier, "cutting": retriever.cutting}
-    kept = [passage for passage in retriever.passages if passage.contract not in replaced]
+    kept = [passage for passage in retriever.passages if passage.contract not in titles]
     return Retriever([*kept, *made], retriever.embedder, **parts, **retriever.settings)
 
 
-def _known_cutting(retriever: Retriever, new: Iterable[str]) -> tuple[int, float]:
-    """Return the size and overlap with which the retriever's passages were cut."""
-    if retriever.cutting is None:
-        raise InputError(
-            f"The retriever lacks {min(new)!r} and does not say how its passages were cut: run 02_rag_compile "
-            "of the iteration before again"
-        )
-    return retriever.cutting
+def held_texts(retriever: Retriever) -> dict[str, str]:
+    """Return the text of each contract whose passages a retriever holds."""
+    return {title: join_passages(own)[0] for title, own in rows.passages_by_contract(retriever.passages).items()}
 
 
 def note_learned(folder: Path, *, trained: Iterable[str], tuned: Iterable[str]) -> None:
@@ -196,19 +193,17 @@ def promote_or_keep(
     rows: Sequence[Row],
     *,
     contracts: Iterable[str],
-    n_resamples: int,
-    seed: int,
-    confidence: float,
+    **settings: Any,
 ) -> tuple[Retriever, int, str]:
     """Return the retriever to use, its number of passages k, and the reason: the candidate only if it finds more.
 
     champion, candidate: each a retriever and its k. Without a champion, in the first iteration, the candidate is used.
     The champion takes in the `contracts` that it lacks; both are compared on dev rows (see `decide_retriever`), and the
-    decision is kept in metrics/retriever_decision.json.
+    decision is kept in metrics/retriever_decision.json. settings: those of `decide_retriever`.
     """
     if champion is None:
         return *candidate, "The first retriever of the run is used as it was chosen."
     add_missing_contracts(champion[0], iteration.run, contracts)
-    decision = decide_retriever(*champion, *candidate, rows, n_resamples=n_resamples, seed=seed, confidence=confidence)
+    decision = decide_retriever(champion, candidate, rows, **settings)
     files.write_json(iteration.path("metrics", "retriever_decision.json"), decision)
     return *(candidate if decision["promoted"] else champion), decision["reason"]

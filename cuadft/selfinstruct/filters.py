@@ -57,7 +57,7 @@ STEPS = {
     "duplicate": f"ROUGE-L under {MAX_ROUGE} with every question on the same contract or on a near-identical clause "
     "(of the same category, if the label is certain)",
     "round trip": f"asked it, the LM gives the gold (token F1 of at least {MIN_F1}), quotes {QUOTED_WORDS} words "
-    "or, where the clause is absent, refuses; templates and own questions with a label don't need it",
+    "or, where the clause is absent, refuses; templates and own questions don't need it",
 }
 REASONS = ("generation_failed", "reference", "format", "drift", "overlap", "duplicate", "unanswerable", "answerable")
 Rejection = tuple[str, str] | None  # reason and detail, None if the candidate passes
@@ -85,14 +85,16 @@ def filter_questions(
 ) -> tuple[list[Row], list[Candidate]]:
     """Return (rows to train on, rejected candidates with `step`, `reason`, `detail`): every candidate is in one.
 
-    The candidates take the STEPS in order; of two near-duplicates the first is kept. held_out_texts: title -> text of
-    held-out contracts. earlier: rows accepted in earlier iterations; if one has the id of a candidate, the accepted row
-    takes the next free number. Call it inside dspy.context(lm=..., adapter=...) if an LM must confirm a candidate.
+    The candidates take the STEPS in order, and the rejected ones are in that order, too; of two near-duplicates the
+    first is kept. held_out_texts: title -> text of held-out contracts. earlier: rows accepted in earlier iterations; if
+    one has the id of a candidate, the accepted row takes the next free number. Call it inside dspy.context(lm=...,
+    adapter=...) if an LM must confirm a candidate.
     Raises InputError if a row or candidate comes from a held-out contract.
     """
     texts = dict(held_out_texts or {})
     held_out = {row["contract"] for row in held_out_rows} | set(texts)
-    refuse_held_out([*train_rows, *earlier, *(c for c in candidates if not c.get("fault"))], held_out)
+    used = [*train_rows, *earlier, *(c for c in candidates if not c.get("fault"))]
+    refuse_held_out([row["contract"] for row in used], held_out)
     asked = AskedQuestions([*train_rows, *earlier])
     trained = {row["question"] for row in train_rows}  # asked of training contracts in the same words: not foreign
     foreign = KnownTexts(row["question"] for row in held_out_rows if row["question"] not in trained)
@@ -105,24 +107,23 @@ def filter_questions(
         "duplicate": lambda some: [_repeated(c, asked) for c in some],
         "round trip": lambda some: _round_trips(some, threads),
     }
-    left, rejected = [(n, dict(candidate)) for n, candidate in enumerate(candidates)], []
+    left, rejected = [dict(candidate) for candidate in candidates], []
     for name, step in steps.items():
-        found = step([candidate for _, candidate in left])
-        for (n, candidate), fault in zip(left, found):
-            if fault:
-                rejected.append((n, candidate | {"step": name, "reason": fault[0], "detail": fault[1]}))
-        left = [pair for pair, fault in zip(left, found) if not fault]
-    accepted = _numbered_rows([candidate for _, candidate in left], {row["id"] for row in [*train_rows, *earlier]})
-    return accepted, [candidate for _, candidate in sorted(rejected, key=lambda pair: pair[0])]
+        found = list(zip(left, step(left)))
+        rejected += [c | {"step": name, "reason": fault[0], "detail": fault[1]} for c, fault in found if fault]
+        left = [candidate for candidate, fault in found if not fault]
+    return _numbered_rows(left, {row["id"] for row in [*train_rows, *earlier]}), rejected
 
 
 def _numbered_rows(candidates: Iterable[Candidate], used: set[str]) -> list[Row]:
     """Return the rows of accepted candidates; an id that an earlier draw of the seed has used gets a free number."""
     rows = []
     for candidate in candidates:
-        stem, number = re.fullmatch(r"(.*?)(\d*)", candidate["id"], re.DOTALL).groups()
-        later = (f"{stem}{k}" for k in itertools.count(int(number or 1)))
-        name = next(name for name in itertools.chain([candidate["id"]], later) if name not in used)
+        name = candidate["id"]
+        stem, number = re.fullmatch(r"(.*?)(\d*)", name, re.DOTALL).groups()
+        later = itertools.count(int(number or 1))
+        while name in used:
+            name = f"{stem}{next(later)}"
         used.add(name)
         own = {key: candidate[key] for key in ("contract", "contract_type", "category", "question", "answers")}
         source = candidate["kind"] if candidate["kind"] in ("template", "own") else "synthetic"
@@ -239,18 +240,14 @@ class AskedQuestions:
         """Take the rows of the data set so far; `add` takes more."""
         self._known, self._clauses = KnownTexts(), ClauseNumbers()
         self._near: dict[str, list[tuple[str, float]]] = {}  # a text -> all texts seen that are near it
-        self._asked_of: dict[str, dict[str, str]] = defaultdict(dict)  # a text -> contract -> category
-        self._about: dict[str, dict[int, tuple[str, str]]] = defaultdict(dict)  # a text -> clause -> the same two
+        self._asked: dict[str, list[tuple[str, int | None, str]]] = defaultdict(list)  # contract, clause, category
         for row in rows:
             self.add(row)
 
     def add(self, row: Mapping[str, Any]) -> None:
         """Remember the question of a row or candidate."""
-        text = row["question"]
-        self._see(text)
-        self._asked_of[text].setdefault(row["contract"], row["category"])
-        if clause := clause_text(row):
-            self._about[text].setdefault(self._clauses.number(clause), (row["contract"], row["category"]))
+        self._see(row["question"])
+        self._asked[row["question"]].append((row["contract"], self._clauses.number(row), row["category"]))
 
     def find(self, row: Mapping[str, Any]) -> str | None:
         """Return the evidence that a row repeats an earlier one, or None.
@@ -260,16 +257,16 @@ class AskedQuestions:
         candidate's label is certain (an empty `expect`), the earlier question must also be of the same category or in
         the same words: "Is there a cap on liability?" and "Is there no cap on liability?" are two questions.
         """
-        clause = clause_text(row)
-        number = self._clauses.number(clause) if clause else None
+        number = self._clauses.number(row)
         for text, score in self._see(row["question"]):
             any_category = score == 1 or row.get("expect", "") != ""
-            category = self._asked_of.get(text, {}).get(row["contract"])
-            if category is not None and (any_category or category == row["category"]):
-                return f"ROUGE-L {score:.2f} with: {text}"
-            other, category = self._about.get(text, {}).get(number, ("", None))
-            if category is not None and (any_category or category == row["category"]):
-                return f"ROUGE-L {score:.2f} with a question on the same clause of {other}: {text}"
+            for contract, clause, category in self._asked.get(text, ()):
+                if not any_category and category != row["category"]:
+                    continue
+                if contract == row["contract"]:
+                    return f"ROUGE-L {score:.2f} with: {text}"
+                if clause is not None and clause == number:
+                    return f"ROUGE-L {score:.2f} with a question on the same clause of {contract}: {text}"
         return None
 
     def _see(self, text: str) -> list[tuple[str, float]]:
@@ -292,27 +289,26 @@ class ClauseNumbers:
         self._sets: list[set[tuple[str, ...]]] = []
         self._holders: dict[tuple[str, ...], list[int]] = defaultdict(list)
 
-    def number(self, clause: str) -> int:
-        """Return the number of the first clause seen that this one nearly equals, or a new number."""
+    def number(self, row: Mapping[str, Any]) -> int | None:
+        """Return the number of the first clause seen that a row's clause nearly equals, or a new number.
+
+        The clause of a row or candidate is its gold spans, else its "clause". None: the row has no clause.
+        """
+        clause = " ".join(span["text"] for span in row["answers"]) or row.get("clause", "")
         found = tuple(rouge_tokens(clause)) or (clause,)
-        if found not in self._numbers:
+        if clause and found not in self._numbers:
             self._numbers[found] = self._place(found)
-        return self._numbers[found]
+        return self._numbers.get(found)
 
     def _place(self, found: tuple[str, ...]) -> int:
         own = shingles(found, min(CLAUSE_SHINGLE, len(found)))
         # Sets with Jaccard similarity s leave at most 1 - s of either's members unshared: one more finds the other.
         unshared = int((1 - SAME_CLAUSE) * len(own) + 1e-9)
-        rarest = sorted(own, key=lambda run: (len(self._holders.get(run, ())), run))[: unshared + 1]
-        for n in sorted({n for run in rarest for n in self._holders.get(run, ())}):
+        rarest = sorted(own, key=lambda run: (len(self._holders[run]), run))[: unshared + 1]
+        for n in sorted({n for run in rarest for n in self._holders[run]}):
             if len(own & self._sets[n]) >= SAME_CLAUSE * len(own | self._sets[n]):
                 return n
         self._sets.append(own)
         for run in own:
             self._holders[run].append(len(self._sets) - 1)
         return len(self._sets) - 1
-
-
-def clause_text(row: Mapping[str, Any]) -> str:
-    """Return what a row or candidate asks about: its gold spans, else its clause; "" if the clause is absent."""
-    return " ".join(span["text"] for span in row["answers"]) or row.get("clause", "")

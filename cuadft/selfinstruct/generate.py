@@ -28,18 +28,14 @@ from cuadft.core.errors import InputError
 from cuadft.core.text import quotable
 from cuadft.data.contracts import Row
 from cuadft.data.passages import Passage
-from cuadft.selfinstruct import sources
-from cuadft.selfinstruct.prompts import (
-    AskAboutClause,
-    RephraseAbsent,
-    RephraseQuestion,
-    call_generator,
-    listed_questions,
-    worked_examples,
-)
-from cuadft.selfinstruct.sources import STYLES, Candidate, PassageFinder, refuse_held_out
+from cuadft.selfinstruct import prompts, sources
+from cuadft.selfinstruct.sources import STYLES, Candidate
 
-TASKS = {"rephrase": RephraseQuestion, "absent": RephraseAbsent, "ask": AskAboutClause}  # by kind of candidate
+TASKS = {
+    "rephrase": prompts.RephraseQuestion,
+    "absent": prompts.RephraseAbsent,
+    "ask": prompts.AskAboutClause,
+}  # by kind of candidate
 
 
 def write_questions(
@@ -60,9 +56,7 @@ def write_questions(
     one candidate with `error` set, which the filter counts. held_out: titles of held-out contracts. Raises InputError
     if a row comes from one of them, if passages are missing, or if no LM is configured.
     """
-    refuse_held_out(train_rows, held_out)
-    if leaked := sorted(set(passages_by_contract) & set(held_out)):
-        raise InputError(f"Passages of the held-out contract {leaked[0]!r}: give those of train contracts only.")
+    sources.refuse_held_out([*passages_by_contract, *(row["contract"] for row in train_rows)], held_out)
     if missing := sorted({row["contract"] for row in train_rows} - set(passages_by_contract)):
         raise InputError(f"No passages of contract {missing[0]!r} and {len(missing) - 1} more: cut them first")
     rng = random.Random(seed)
@@ -74,12 +68,11 @@ def write_questions(
     made: list[Candidate] = []
     for kind, signature in TASKS.items():
         seeds = drawn[kind]
-        replies = call_generator(signature, [_inputs(s) for s in seeds], threads)
+        replies = prompts.call_generator(signature, [_inputs(s) for s in seeds], threads)
         made += [candidate for s, (reply, error) in zip(seeds, replies) for candidate in _candidates(s, reply, error)]
-    finder = PassageFinder(passages_by_contract)
-    for each in made:  # if a question asks for something else by now, the answer may stand in the passages most like it
-        if each["kind"] == "absent" and each["question"]:
-            each["passage"] = finder.nearest_text(each["question"], each["contract"])
+    # If a question asks for something else by now, the answer may stand in the passages most like it.
+    asked = [each for each in made if each["kind"] == "absent" and each["question"]]
+    sources.add_nearest_passages(asked, passages_by_contract)
     return made
 
 
@@ -96,14 +89,14 @@ def _inputs(seed: Candidate) -> dict[str, str]:
     clause = {"clause": quotable(seed["clause"])}
     if seed["kind"] == "ask":
         return clause
-    style = worked_examples().styles[seed["style"]]
+    style = prompts.worked_examples()["styles"][seed["style"]]
     asked = {"category": seed["category"], "question": quotable(seed["seed_question"]), "style": style}
     return asked if seed["kind"] == "absent" else asked | clause
 
 
 def _candidates(seed: Candidate, reply: Any, error: str | None) -> list[Candidate]:
     """Return one candidate per different question of a reply, or one that carries the error."""
-    items = list(dict.fromkeys(listed_questions(reply or "")))  # small models repeat themselves
+    items = list(dict.fromkeys(prompts.listed_questions(reply or "")))  # small models repeat themselves
     if not items and error is None:
         error = "The reply holds no question"
     return [

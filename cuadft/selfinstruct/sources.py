@@ -7,14 +7,12 @@ Its `expect` says what a language model must answer in the round trip: the "gold
 
     seeds = row_seeds(train_rows, passages_by_contract, 20, random.Random(7), answered=True)
     seeds[0]["seed"], seeds[0]["clause"]  # "X__Governing Law", "This Agreement is governed by the laws of Ohio."
-    seed_row_id("X__Governing Law~t2")  # "X__Governing Law", the row that the second template question comes from
 """
 
 from __future__ import annotations
 
 import itertools
 import random
-import re
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from operator import itemgetter
@@ -35,9 +33,6 @@ MADE_SOURCES = ("synthetic", TEMPLATE_SOURCE, "own")  # sources of rows made in 
 ASK_CATEGORY = "Other"  # category of a question about an unlabelled passage: no CUAD category stands behind it
 NEAREST = 2  # passages in which an absent clause is looked for
 MIN_PASSAGE_LENGTH = 200  # characters; shorter passages are headings, page numbers and signature lines
-# What making a row adds to the id of its seed: "~t2", "~t2~c1", "~s1". A made row is never a seed itself, so only the
-# last mark is taken off.
-_MADE_MARK = re.compile(r"(~t\d+(~c\d+)?|~[cos]\d+)\Z")
 
 
 def row_seeds(
@@ -77,15 +72,12 @@ def seed_from_row(row: Row, passages: Sequence[Passage]) -> Candidate:
     span = row["answers"][0] if row["answers"] else None
     holding = set(overlapping(passages, [span])) if span else set()
     text, start = join_passages([passage for passage in passages if passage.index in holding])
-    return {
+    kept = {name: row[name] for name in ("contract", "contract_type", "category", "answers")}
+    return kept | {
         "seed": row["id"],
         "kind": "rephrase" if span else "absent",
-        "contract": row["contract"],
-        "contract_type": row["contract_type"],
-        "category": row["category"],
         "seed_question": row["question"],
         "clause": span["text"] if span else "",
-        "answers": row["answers"],
         "passage": text,
         "start": start,
         "expect": "gold" if span else "refusal",
@@ -94,50 +86,27 @@ def seed_from_row(row: Row, passages: Sequence[Passage]) -> Candidate:
 
 def seed_from_passage(passage: Passage, contract_type: str) -> Candidate:
     """Return a passage as a seed."""
-    return {
-        "seed": f"{passage.contract}__passage {passage.index}",
-        "kind": "ask",
-        "contract": passage.contract,
-        "contract_type": contract_type,
-        "category": ASK_CATEGORY,
-        "seed_question": "",
-        "clause": passage.text,
-        "answers": [],
-        "passage": passage.text,
-        "start": passage.start,
-        "expect": "quotation",
-    }
+    own = {"contract": passage.contract, "contract_type": contract_type, "category": ASK_CATEGORY, "answers": []}
+    seed = own | {"seed": f"{passage.contract}__passage {passage.index}", "kind": "ask", "seed_question": ""}
+    return seed | {"clause": passage.text, "passage": passage.text, "start": passage.start, "expect": "quotation"}
 
 
-def seed_row_id(name: str) -> str:
-    """Return the id of the seed that a made row or candidate comes from: "X__Parties" for "X__Parties~t2~c1"."""
-    return _MADE_MARK.sub("", name)
+def refuse_held_out(titles: Iterable[str], held_out: Collection[str]) -> None:
+    """Raise InputError if a held-out contract is among the titles of what is meant for training."""
+    if leaks := sorted(set(titles) & set(held_out)):
+        told = f"{len(leaks)} held-out contracts among the training data, such as {leaks[0]!r}"
+        raise InputError(f"{told}: pass rows and passages of the train split only")
 
 
-def refuse_held_out(rows: Iterable[Mapping[str, Any]], held_out: Collection[str]) -> None:
-    """Raise InputError if a row or candidate comes from a held-out contract (titles `held_out`)."""
-    if leaks := sorted({row["contract"] for row in rows} & set(held_out)):
-        told = f"{len(leaks)} held-out contracts among the train rows, such as {leaks[0]!r}"
-        raise InputError(f"{told}: pass rows of the train split only")
-
-
-class PassageFinder:
-    """Find the passages that share the most telling words with a question (BM25), in one contract or in all."""
-
-    def __init__(self, passages: Mapping[str, Sequence[Passage]]):
-        """Take the passages of each contract; they are indexed at the first search."""
-        self._passages = [passage for own in passages.values() for passage in own]
-        starts = itertools.accumulate(map(len, passages.values()), initial=0)
-        self._rows = {title: slice(n, n + len(own)) for n, (title, own) in zip(starts, passages.items())}
-        self._index: BM25Index | None = None
-
-    def best(self, question: str, contract: str | None, k: int) -> list[Passage]:
-        """Return the k best passages of one contract (None: of all), best first."""
-        self._index = self._index or BM25Index([passage.text for passage in self._passages])
-        rows = self._rows[contract] if contract is not None else slice(0, len(self._passages))
-        order = np.argsort(-self._index.scores(Counter(search_words(question)), rows), kind="stable")
-        return [self._passages[rows.start + n] for n in order[:k]]
-
-    def nearest_text(self, question: str, contract: str) -> str:
-        """Return the passages of a contract in which an absent clause is looked for."""
-        return "\n".join(passage.text for passage in self.best(question, contract, NEAREST))
+def add_nearest_passages(candidates: Sequence[Candidate], passages: Mapping[str, Sequence[Passage]]) -> None:
+    """Set the "passage" of each candidate: those NEAREST of its contract that share the most telling words (BM25)."""
+    if not candidates:
+        return
+    every = [passage for own in passages.values() for passage in own]
+    starts = itertools.accumulate(map(len, passages.values()), initial=0)
+    places = {title: slice(n, n + len(own)) for n, (title, own) in zip(starts, passages.items())}
+    index = BM25Index([passage.text for passage in every])
+    for each in candidates:
+        place = places[each["contract"]]
+        order = np.argsort(-index.scores(Counter(search_words(each["question"])), place), kind="stable")
+        each["passage"] = "\n".join(every[place.start + n].text for n in order[:NEAREST])

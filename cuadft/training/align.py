@@ -28,11 +28,6 @@ from cuadft.training.sft import Tuning, build_trainer, common_settings, load_tok
 
 PAIRED = ("dpo", "orpo", "orpo_base")
 METHODS = (*PAIRED, "kto", *online.ONLINE_METHODS)
-LOSSES = (
-    "sigmoid hinge ipo exo_pair nca_pair robust bco_pair sppo_hard aot aot_unpaired apo_zero apo_down discopop sft "
-    "sigmoid_norm"
-).split()
-TRL = "1.16.0"  # the release whose experimental trainers are tested here
 
 
 @dataclass(frozen=True)
@@ -70,11 +65,10 @@ def align_model(
     - Unpaired answers with a label for "kto" (Ethayarajh et al. 2024).
     - Prompts with the columns that `reward` needs for "rloo" (Ahmadian et al. 2024), "grpo" (Shao et al. 2024) and
       "ppo" (see `ppo`).
-    Resumes as train_sft does. Raises InputError for an unknown method, without data, SFT adapter or reward.
+    Resumes as train_sft does. Raises InputError for settings that the method refuses (see `check_alignment`).
     """
     settings = settings or AlignSettings()
     check_alignment([method], tuning, settings.online)
-    _check_inputs(method, data, sft, reward)
     start = None if method == "orpo_base" else sft
 
     def build(work: Path) -> Any:
@@ -91,16 +85,6 @@ def align_model(
     if getattr(reward, "unknown", 0) > unknown:  # the judge failed on some answers: another call shall train again
         files.write_json(out / RECORD, files.read_json(out / RECORD) | {"key": ""})
     return history
-
-
-def _check_inputs(method: str, data: Sequence[dict[str, Any]], sft: Path, reward: Reward | None) -> None:
-    if not data:
-        advice = "sample more rows (preference_rows) or raise length_tolerance"
-        raise InputError(f"There is nothing for {method} to learn from: {advice}.")
-    if not sft.is_dir():
-        raise InputError(f"The SFT adapter is missing: {sft} does not exist. Run 04_fine_tune of this iteration first.")
-    if method in online.ONLINE_METHODS and reward is None:
-        raise InputError(f"{method} needs a reward: pass training.reward_function(judge) as `reward`.")
 
 
 def keep_sft(sft: Path, outs: Sequence[Path]) -> None:
@@ -122,9 +106,7 @@ def check_alignment(methods: Sequence[str], tuning: Tuning, sampling: online.Sam
         if method not in METHODS:
             raise InputError(f"Unknown align method '{method}': choose among {', '.join(METHODS)}.")
         if method == "ppo" and tuning.mode == "full":
-            raise InputError(
-                "ppo trains a LoRA adapter: use finetune_mode lora or qlora, or leave ppo out of align_methods."
-            )
+            raise InputError("ppo trains a LoRA adapter: use finetune_mode lora or qlora, or leave ppo out.")
         if method in ("rloo", "grpo"):
             online.whole_groups(method, 2 * tuning.batch_size, sampling)
 
@@ -146,8 +128,6 @@ def with_steps(tuning: Tuning, rows: int, steps: int) -> Tuning:
 def _dpo(model: Any, tokenizer: Any, pairs: list[dict], common: dict, settings: AlignSettings, tuning: Tuning) -> Any:
     from trl import DPOConfig, DPOTrainer
 
-    if unknown := [name for name in settings.dpo_loss if name not in LOSSES]:
-        raise InputError(f"Unknown dpo_loss '{unknown[0]}': choose among {', '.join(LOSSES)}.")
     losses, shares = list(settings.dpo_loss), [1.0] * len(settings.dpo_loss)
     if settings.nll_weight > 0:
         losses, shares = [*losses, "sft"], [*shares, settings.nll_weight]
@@ -169,9 +149,6 @@ def _dpo(model: Any, tokenizer: Any, pairs: list[dict], common: dict, settings: 
 def _kto(model: Any, tokenizer: Any, rows: list[dict], common: dict, settings: AlignSettings, tuning: Tuning) -> Any:
     from trl import KTOConfig, KTOTrainer
 
-    if not can_teach("kto", rows):
-        found = f"{sum(row['label'] for row in rows)} of {len(rows)} are good"
-        raise InputError(f"kto needs good and bad answers: {found}. Sample more rows (preference_rows).")
     given, rows = rows, _drawn(rows, 2 * tuning.batch_size, tuning)  # shuffled: TRL takes them in their order
     if not can_teach("kto", rows):  # the rows drawn are all good or all bad: put in one of the other kind
         rows[-1] = next(row for row in given if row["label"] != rows[0]["label"])
@@ -189,7 +166,9 @@ def _kto(model: Any, tokenizer: Any, rows: list[dict], common: dict, settings: A
 
 
 def _orpo(model: Any, tokenizer: Any, pairs: list[dict], common: dict, settings: AlignSettings, tuning: Tuning) -> Any:
-    config_of, trainer_of = experimental_orpo()
+    os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
+    from trl.experimental.orpo import ORPOConfig, ORPOTrainer
+
     if not hasattr(model, "peft_config") and tuning.mode != "full":  # from the base model: a new adapter
         from peft import get_peft_model
         from transformers import set_seed
@@ -198,24 +177,11 @@ def _orpo(model: Any, tokenizer: Any, pairs: list[dict], common: dict, settings:
         model = get_peft_model(model, lora_config(tuning, model.config))
     texts = [pair["prompt"] + pair[side] for pair in pairs for side in ("chosen", "rejected")]
     longest = max(len(tokenizer.apply_chat_template(text, return_dict=False)) for text in texts)
-    config = config_of(**common, beta=settings.beta, max_length=longest + 8, remove_unused_columns=False)
-    return build_trainer(trainer_of, model, tokenizer, config, pairs, "prompt", "chosen", "rejected")
+    config = ORPOConfig(**common, beta=settings.beta, max_length=longest + 8, remove_unused_columns=False)
+    return build_trainer(ORPOTrainer, model, tokenizer, config, pairs, "prompt", "chosen", "rejected")
 
 
 BUILDERS: dict[str, Callable[..., Any]] = {"dpo": _dpo, "orpo": _orpo, "orpo_base": _orpo, "kto": _kto}
-
-
-def experimental_orpo() -> tuple[type, type]:
-    """Return TRL's ORPOConfig and ORPOTrainer; raises InputError that names the release if they have moved."""
-    os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
-    try:
-        from trl.experimental.orpo import ORPOConfig, ORPOTrainer
-    except ImportError as error:
-        raise InputError(
-            f"ORPO is experimental in TRL, and this one lacks it ({error}): pip install trl=={TRL}, or leave orpo out "
-            "of align_methods."
-        ) from error
-    return ORPOConfig, ORPOTrainer
 
 
 def _drawn(rows: Sequence[dict], batch_size: int, tuning: Tuning) -> list[dict]:

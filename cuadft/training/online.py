@@ -57,10 +57,7 @@ def reward_function(judge: Judge | None = None) -> Reward:
         reward.unknown += scores.count(None)
         if rows and all(score is None for score in scores):
             why = f"The judge failed on all {len(rows)} answers of a step ({rated['judge_error'].iloc[0]})"
-            raise InputError(
-                f"{why}: nothing can be learned without it. Run again when it is back: training goes on from its "
-                "checkpoint."
-            )
+            raise InputError(f"{why}: run again when it is back, and training goes on from its checkpoint.")
         return scores
 
     reward.unknown = 0  # answers without a reward so far
@@ -94,20 +91,10 @@ def online_trainer(
         raise InputError(f"{method} needs a number of steps, not {steps}: give Tuning.steps (see training.with_steps).")
     a_step = answers * common["gradient_accumulation_steps"]
     if method == "ppo":
-        from cuadft.training.ppo import PPOSettings, PPOTrainer
+        from cuadft.training.ppo import PPOTrainer
 
         # One pass over the answers, as in the other methods: all but its first minibatch still need PPO's clipping.
-        ppo = PPOSettings(
-            kl_coef=sampling.kl,
-            rollout=a_step,
-            steps=steps,
-            epochs=1,
-            max_new_tokens=sampling.max_tokens,
-            temperature=sampling.temperature,
-            checkpointing=common["gradient_checkpointing"],
-        )
-        run = {name: common[name] for name in ("output_dir", "learning_rate", "seed", "save_steps")}
-        return PPOTrainer(model, tokenizer, rows, reward, ppo, **run)
+        return PPOTrainer(model, tokenizer, rows, reward, common, sampling, rollout=a_step)
     from datasets import Dataset
     from trl import GRPOConfig, GRPOTrainer, RLOOConfig, RLOOTrainer
 
@@ -129,9 +116,8 @@ def whole_groups(method: str, answers: int, sampling: Sampling) -> None:
     """Raise InputError if the answers of a step do not divide into groups of `generations` answers to one question."""
     if sampling.generations < 2 or answers % sampling.generations:
         raise InputError(
-            f"{method} compares answers to the same question, and {answers} answers a step (2 x align_batch_size) "
-            f"are no whole groups of {sampling.generations} (online_generations): choose a number from 2 that "
-            "divides them."
+            f"{method} compares {sampling.generations} answers to a question (online_generations), but a step has "
+            f"{answers} (2 x align_batch_size), which are no whole groups: choose a number from 2 that divides them."
         )
 
 

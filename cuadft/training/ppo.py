@@ -5,174 +5,44 @@ advantage). Then it makes good tokens likelier, in small clipped moves that stay
 Schulman et al. 2017; GAE, Schulman et al. 2016; "The N Implementation Details of RLHF with PPO", Huang et al. 2024.
 Tensors have shape (answers, tokens); a mask is 1 on an answer's tokens and its end mark, and 0 behind them.
 
-    trainer = PPOTrainer(model, tokenizer, rows, reward, PPOSettings(steps=50), folder, learning_rate=1e-4)
-    log = trainer.train()  # reward, KL divergence and losses, one entry a step
+    trainer = PPOTrainer(model, tokenizer, rows, reward, common_settings(folder, tuning), Sampling(), rollout=16)
+    trainer.train()  # logs reward, KL divergence and losses, one entry a step
 
-`Stepwise` is the loop under it: it logs, tells callbacks, saves, and goes on after a kill. A subclass defines
-`step(number)`, which changes the weights and returns what to log.
+transformers' Trainer is the loop under it: it logs, saves, and goes on after a kill.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
-import os
 import random
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import Accelerator
 from peft import PeftModel
-from safetensors import safe_open
-from safetensors.torch import save
+from safetensors.torch import load_file, save_file
 from torch import Tensor
-from tqdm.auto import tqdm
-from transformers import TrainerState
+from transformers import Trainer, TrainingArguments
 
 from cuadft.core.errors import InputError
-from cuadft.core.files import file_hash, value_hash, write_bytes
+from cuadft.training.online import Sampling
 
-STATES_KEPT = 2  # saved states: the older is for a disk that loses the newer
 CLIP = 0.2  # how far a token's probability ratio, and its value, may move in a step
 VALUE_COEF = 0.1  # weight of the values' loss
 GAMMA, LAMBDA = 1.0, 0.95  # discount and lambda of `gae`
-MAX_GRAD_NORM = 1.0
-WHOLE_NUMBERS = ("steps", "rollout", "minibatch", "epochs", "max_new_tokens")
+VALUE_HEAD = "value_head.safetensors"  # in a checkpoint
 
 
-@dataclass(frozen=True)
-class PPOSettings:
-    """Say how PPO learns: `steps` of `rollout` sampled answers, each learned from `epochs` times in minibatches.
-
-    kl_coef: reward lost per nat of leaving the SFT model. checkpointing: compute activations twice, to hold fewer in
-    memory. Raises InputError for a value out of range.
-    """
-
-    steps: int = 50
-    rollout: int = 16
-    minibatch: int = 4
-    epochs: int = 2
-    max_new_tokens: int = 64
-    temperature: float = 1.0
-    kl_coef: float = 0.05
-    checkpointing: bool = False
-
-    def __post_init__(self) -> None:
-        for name in WHOLE_NUMBERS:
-            if not isinstance(value := getattr(self, name), int) or value < 1:
-                raise InputError(f"Invalid PPO {name}={value!r}: give a whole number from 1 on.")
-        if not 0 < self.temperature < math.inf:
-            raise InputError(f"Invalid PPO temperature={self.temperature!r}: give a number above 0.")
-        if not 0 <= self.kl_coef < math.inf:
-            raise InputError(f"Invalid PPO kl_coef={self.kl_coef!r}: give a number from 0 on.")
-
-
-class Stepwise:
-    """Run `steps` steps on the tensors `trained` (by name) with their optimiser.
-
-    save_steps: after how many steps the state is saved each time; 0 saves it at the end only.
-    identity: what the training depends on, besides the start weights; saved states of another identity are refused. A
-    step must draw its random numbers from its own number, so that an interrupted training ends equal to an unbroken
-    one. `state` is a TrainerState, as in transformers' trainers.
-    """
-
-    def __init__(
-        self, trained: dict[str, Tensor], optimizer: Any, *, steps: int, folder: Path, save_steps: int, identity: list
-    ) -> None:
-        self.trained, self.optimizer, self.save_steps = trained, optimizer, save_steps
-        self.key = value_hash([identity, steps, [p.detach().double().sum().item() for p in trained.values()]])
-        self.folder, self.state, self.callbacks = folder, TrainerState(max_steps=steps), []
-
-    def step(self, number: int) -> dict[str, float]:
-        """Do step `number` (from 0) and return what to log."""
-        raise NotImplementedError
-
-    def train(self, resume_from_checkpoint: None = None) -> list[dict[str, Any]]:
-        """Train to the last step, from the newest whole state in the folder on; return the log, one entry a step.
-
-        resume_from_checkpoint: for transformers' trainers alone. Raises InputError if the states are of other settings
-        or data.
-        """
-        self._resume()
-        done, steps = self.state.global_step, self.state.max_steps
-        self._tell("on_train_begin")
-        for number in tqdm(range(done, steps), initial=done, total=steps, disable=bool(os.environ.get("CUADFT_PLAIN"))):
-            logs = self.step(number)
-            self.state.global_step = number + 1
-            self.state.log_history.append(logs | {"step": number + 1})
-            if number + 1 == steps or self.save_steps and (number + 1) % self.save_steps == 0:
-                self._save()
-            self._tell("on_step_end")
-            self._tell("on_log", logs=logs)
-        self._tell("on_train_end")
-        return self.state.log_history
-
-    def add_callback(self, callback: Any) -> None:
-        """Tell a transformers TrainerCallback when training begins and ends, when a step ends, and what it logs.
-
-        It gets the state, and None for the arguments and the control, which only transformers' trainers have.
-        """
-        self.callbacks.append(callback)
-
-    def remove_callback(self, kind: type) -> None:
-        """Drop the callbacks of a class."""
-        self.callbacks = [callback for callback in self.callbacks if not isinstance(callback, kind)]
-
-    def _tell(self, event: str, **given: Any) -> None:
-        for callback in self.callbacks:
-            getattr(callback, event)(None, self.state, None, **given)
-
-    def _save(self) -> None:
-        """Write weights, the optimiser's moments and the log in one step: a kill leaves the older states whole."""
-        tensors = {f"weight {name}": parameter.detach().contiguous() for name, parameter in self.trained.items()}
-        for number, moments in self.optimizer.state_dict()["state"].items():
-            tensors |= {f"{kind} {number}": tensor.contiguous() for kind, tensor in moments.items()}
-        content = save(tensors, {"key": self.key, "log_history": json.dumps(self.state.log_history)})
-        step, digest = f"{self.state.global_step:08d}", hashlib.sha256(content).hexdigest()
-        write_bytes(self.folder / f"state-{step}-{digest}.safetensors", content)
-        for old in self._states()[STATES_KEPT:]:
-            old.unlink()
-
-    def _resume(self) -> None:
-        """Take weights, moments and log from the newest whole state, if there is one."""
-        for damaged in [path for path in self._states() if not path.stem.endswith(file_hash(path))]:
-            damaged.unlink()
-        if not self._states():
-            return
-        path = self._states()[0]
-        with safe_open(path, "pt") as state:
-            tensors, noted = {name: state.get_tensor(name) for name in state.keys()}, state.metadata()  # noqa: SIM118
-        if noted["key"] != self.key:
-            raise InputError(
-                f"{path} is of other settings, data or start weights: remove it, or choose another folder."
-            )
-        for name, parameter in self.trained.items():
-            parameter.data.copy_(tensors.pop(f"weight {name}"))
-        moments: dict[int, dict[str, Tensor]] = {}
-        for name, tensor in tensors.items():
-            kind, number = name.split()
-            moments.setdefault(int(number), {})[kind] = tensor
-        self.optimizer.load_state_dict(self.optimizer.state_dict() | {"state": moments})
-        self.state.log_history = json.loads(noted["log_history"])
-        self.state.global_step = len(self.state.log_history)
-
-    def _states(self) -> list[Path]:
-        """Return the saved states, the newest first; the name of each ends with the SHA-256 of its content."""
-        return sorted(self.folder.glob("state-*.safetensors"), reverse=True)
-
-
-class PPOTrainer(Stepwise):
+class PPOTrainer(Trainer):
     """Train the adapter "default" of a PeftModel on a reward; the reference is a frozen copy of that adapter.
 
     rows: {"prompt": chat messages, ...columns}. reward: called as TRL calls a reward function, reward(prompts=,
     completions=, **columns) with lists; it returns a number for each answer, or None for an answer that it cannot
-    reward. An answer without a reward is left out of the update and counted as "unrewarded". The random numbers of a
-    step depend on the seed and the step's number alone.
+    reward. An answer without a reward is left out of the update and counted as "unrewarded". common: as
+    `sft.common_settings` returns them, with a number of steps. A step samples `rollout` answers, and learns from each
+    `epochs` times in minibatches. The random numbers of a step depend on the seed and the step's number alone.
     """
 
     def __init__(
@@ -181,70 +51,65 @@ class PPOTrainer(Stepwise):
         tokenizer: Any,
         rows: Sequence[Mapping[str, Any]],
         reward: Callable[..., Sequence],
-        settings: PPOSettings,
-        output_dir: str | Path,
+        common: Mapping[str, Any],
+        sampling: Sampling,
         *,
-        learning_rate: float = 1e-4,
-        seed: int = 7,
-        save_steps: int = 10,
+        rollout: int,
+        minibatch: int = 4,
+        epochs: int = 1,
     ) -> None:
-        if not isinstance(model, PeftModel):
-            raise InputError("PPO trains a LoRA adapter, and the model has none: use finetune_mode lora or qlora.")
-        if not rows:
-            raise InputError("There are no prompts to sample answers to: draw more rows (preference_rows).")
-        self.accelerator = Accelerator()
-        if model.device.type != self.accelerator.device.type:  # a model in 4 bits is there, and must not be moved
-            model.to(self.accelerator.device)
-        self.model, self.tokenizer, self.rows, self.reward = model, tokenizer, list(rows), reward
-        self.settings, self.learning_rate, self.seed = settings, learning_rate, seed
-        width = model.get_base_model().config.get_text_config().hidden_size
-        self.value_head = torch.nn.Linear(width, 1).to(model.device)
-        own = self._adapters() | {f"value_head.{name}": p for name, p in self.value_head.named_parameters()}
-        optimizer = torch.optim.Adam(own.values(), lr=learning_rate, eps=1e-5)  # Huang et al. 2024 on eps
-        identity = [repr(settings), learning_rate, seed, repr(self.rows)]
-        run = {"steps": settings.steps, "folder": Path(output_dir), "save_steps": save_steps, "identity": identity}
-        super().__init__(own, optimizer, **run)
-
-    def _adapters(self) -> dict[str, Tensor]:
-        """Copy the adapter to the frozen "ref", set the values to 0, and return the adapter's tensors by name."""
-        self.model.add_adapter("ref", self.model.peft_config["default"])
-        self.model.set_adapter("default")
-        own = {name: p for name, p in self.model.named_parameters() if p.requires_grad}
-        for name, parameter in own.items():
-            self.model.get_parameter(name.replace(".default", ".ref")).data.copy_(parameter.data)
-        for parameter in self.value_head.parameters():
+        # without autocast: base and adapter keep the precision that they were loaded in
+        sizes = {"per_device_train_batch_size": rollout, "gradient_accumulation_steps": 1, "bf16": False}
+        order = {"train_sampling_strategy": "sequential", "remove_unused_columns": False}
+        args = TrainingArguments(**{**common, **sizes, **order})
+        self.tokenizer, self.reward, self.sampling = tokenizer, reward, sampling
+        self.minibatch, self.epochs, self.step_logs = minibatch, epochs, {}
+        own = freeze_reference(model)
+        self.value_head = torch.nn.Linear(model.get_base_model().config.get_text_config().hidden_size, 1)
+        for parameter in self.value_head.to(args.device).parameters():
             torch.nn.init.zeros_(parameter)
-        if self.settings.checkpointing:
-            self.model.gradient_checkpointing_enable({"use_reentrant": False})
-        return own
+        self.trained = [*own, *self.value_head.parameters()]
+        optimizer = torch.optim.Adam(self.trained, lr=args.learning_rate, eps=1e-5)  # Huang et al. 2024 on eps
+        falling = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda number: 1 - number / args.max_steps)
+        drawn = draw_rows(rows, rollout * args.max_steps, args.seed)
+        super().__init__(model, args, list, drawn, optimizers=(optimizer, falling))
 
-    def step(self, number: int) -> dict[str, float]:
-        """Sample answers, have them rewarded, assess their tokens and learn; return what to log."""
-        rate = self.learning_rate * (1 - number / self.settings.steps)
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
+    def training_step(self, model: Any, inputs: Sequence[Mapping[str, Any]], num_items_in_batch: Any = None) -> Tensor:
+        """Sample an answer to each row, have them rewarded, assess their tokens and learn; return the loss."""
         with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
-            torch.manual_seed(self.seed * 1_000_003 + number)
-            rows = draw_step(self.rows, self.settings.rollout, number, self.seed)
-            batch, texts = self._sample(rows)
-            scores = self._rewards(rows, texts)
+            torch.manual_seed(self.args.seed * 1_000_003 + self.state.global_step)
+            batch, texts = self._sample(inputs)
+            scores = self._rewards(inputs, texts)
             kept = [i for i, score in enumerate(scores) if score is not None]
             logs = {
-                "learning_rate": rate,
                 "completion_length": batch["mask"].sum(1).mean().item(),
                 "unfinished": 1 - batch["ended"].float().mean().item(),
-                "unrewarded": len(rows) - len(kept),
+                "unrewarded": len(inputs) - len(kept),
             }
-            if not kept:
-                return logs
-            batch, raw = _pick(batch, torch.tensor(kept)), torch.tensor([scores[i] for i in kept])
-            logs |= {"reward": raw.mean().item(), "reward_std": raw.std(correction=0).item()}
-            return logs | self._assess(batch, raw.to(self.model.device)) | self._update(batch)
+            if kept:
+                batch, raw = _pick(batch, torch.tensor(kept)), torch.tensor([scores[i] for i in kept])
+                logs |= {"reward": raw.mean().item(), "reward_std": raw.std(correction=0).item()}
+                logs |= self._assess(batch, raw.to(self.model.device)) | self._update(batch)
+        self.step_logs = logs
+        return torch.tensor(logs.get("loss", 0.0), device=self.args.device)
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Log a step's own numbers in place of those that the Trainer sees."""
+        own, self.step_logs = self.step_logs, {}
+        super().log({"learning_rate": logs["learning_rate"]} | own if own else logs, start_time)
+
+    def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
+        super()._save(output_dir, state_dict)
+        save_file(self.value_head.state_dict(), Path(output_dir or self.args.output_dir) / VALUE_HEAD)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        super()._load_from_checkpoint(resume_from_checkpoint, model)
+        self.value_head.load_state_dict(load_file(Path(resume_from_checkpoint) / VALUE_HEAD))
 
     @torch.no_grad()
     def _sample(self, rows: Sequence[Mapping[str, Any]]) -> tuple[dict[str, Tensor], list[str]]:
         """Return left-padded tokens of prompts and sampled answers with their masks, and the answers' texts."""
-        tokenizer, device, own = self.tokenizer, self.model.device, self.settings
+        tokenizer, device = self.tokenizer, self.model.device
         template = partial(tokenizer.apply_chat_template, add_generation_prompt=True, return_dict=False)
         prompts = [template(row["prompt"]) for row in rows]
         width, end, pad = max(map(len, prompts)), tokenizer.eos_token_id, tokenizer.pad_token_id
@@ -256,11 +121,11 @@ class PPOTrainer(Stepwise):
             input_ids=torch.tensor([[pad] * (width - len(p)) + p for p in prompts], device=device),
             attention_mask=seen,
             do_sample=True,
-            temperature=own.temperature,
+            temperature=self.sampling.temperature,
             top_k=0,
             top_p=1.0,
             repetition_penalty=1.0,
-            max_new_tokens=own.max_new_tokens,
+            max_new_tokens=self.sampling.max_tokens,
             pad_token_id=pad,
             eos_token_id=ends,
         )
@@ -273,15 +138,9 @@ class PPOTrainer(Stepwise):
         return {"tokens": tokens, "seen": seen, "mask": mask.float(), "ended": is_end.any(1)}, texts
 
     def _rewards(self, rows: Sequence[Mapping[str, Any]], texts: Sequence[str]) -> list[float | None]:
-        columns = {key: [row.get(key) for row in rows] for key in self.rows[0] if key not in ("prompt", "completion")}
-        scores = self.reward(
-            prompts=[row["prompt"] for row in rows],
-            completions=[[{"role": "assistant", "content": text}] for text in texts],
-            **columns,
-        )
-        if len(scores) != len(rows):
-            given = f"The reward returned {len(scores)} scores for {len(rows)} answers"
-            raise InputError(f"{given}: return one score for each, or None.")
+        columns = {key: [row[key] for row in rows] for key in rows[0] if key not in ("prompt", "completion")}
+        prompts, said = [row["prompt"] for row in rows], [[{"role": "assistant", "content": text}] for text in texts]
+        scores = self.reward(prompts=prompts, completions=said, **columns)
         return [float(score) if score is not None and math.isfinite(score) else None for score in scores]
 
     def _forward(self, batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
@@ -297,7 +156,7 @@ class PPOTrainer(Stepwise):
             logits_to_keep=width + 1,  # the prompt's tokens carry no loss
             output_hidden_states=True,
         )
-        every = (out.logits[:, :-1].float() / self.settings.temperature).log_softmax(-1)
+        every = (out.logits[:, :-1].float() / self.sampling.temperature).log_softmax(-1)
         values = self.value_head(out.hidden_states[-1][:, -width - 1 : -1].float())[..., 0]
         return every.gather(-1, tokens[:, -width:, None])[..., 0], values, -(every.exp() * every).detach().sum(-1)
 
@@ -307,14 +166,13 @@ class PPOTrainer(Stepwise):
 
         Return KL divergence, entropy and the share of the returns' variance that the values explain.
         """
-        found, mask, own = {}, batch["mask"], self.settings
+        found, mask = {}, batch["mask"]
         for adapter in ("ref", "default"):
             self.model.set_adapter(adapter)
-            parts = [self._forward(_pick(batch, rows)) for rows in torch.arange(len(scores)).split(own.minibatch)]
+            parts = [self._forward(_pick(batch, rows)) for rows in torch.arange(len(scores)).split(self.minibatch)]
             found[adapter] = [torch.cat(tensors) for tensors in zip(*parts, strict=True)]
         (ref_logp, *_), (logp, values, entropy) = found["ref"], found["default"]
-        rewards = token_rewards(scores, logp, ref_logp, mask, own.kl_coef)
-        advantages, returns = gae(rewards, values, mask, GAMMA, LAMBDA)
+        advantages, returns = gae(token_rewards(scores, logp, ref_logp, mask, self.sampling.kl), values, mask)
         batch |= {"logp": logp, "values": values, "returns": returns, "advantages": whiten(advantages, mask)}
         logs = {"kl": kl_estimate(logp, ref_logp, mask).item(), "entropy": masked_mean(entropy, mask).item()}
         # an advantage is the return less the value, so that its variance is what the values leave unexplained
@@ -323,24 +181,36 @@ class PPOTrainer(Stepwise):
 
     def _update(self, batch: dict[str, Tensor]) -> dict[str, float]:
         """Learn from a batch; return the mean losses, share of clipped tokens and norm of the gradient."""
-        own, logs = self.settings, []
-        self.model.train(own.checkpointing)  # checkpointing needs training mode; dropout would change the ratios
-        for _ in range(own.epochs):
-            for rows in torch.randperm(len(batch["mask"])).split(own.minibatch):
+        logs = []
+        self.model.train(
+            self.args.gradient_checkpointing
+        )  # checkpointing needs training mode; dropout would change the ratios
+        for _ in range(self.epochs):
+            for rows in torch.randperm(len(batch["mask"])).split(self.minibatch):
                 part = _pick(batch, rows)
                 logp, values, _ = self._forward(part)
-                policy, clipped = policy_loss(logp, part["logp"], part["advantages"], part["mask"], CLIP)
-                value = value_loss(values, part["values"], part["returns"], part["mask"], CLIP)
+                policy, clipped = policy_loss(logp, part["logp"], part["advantages"], part["mask"])
+                value = value_loss(values, part["values"], part["returns"], part["mask"])
                 loss = policy + VALUE_COEF * value
-                self.optimizer.zero_grad()
                 loss.backward()
-                norm = torch.nn.utils.clip_grad_norm_(self.trained.values(), MAX_GRAD_NORM)
+                norm = torch.nn.utils.clip_grad_norm_(self.trained, self.args.max_grad_norm)
                 if not torch.isfinite(norm):
                     raise InputError(f"PPO's gradient is {norm.item()}: start again with a lower learning rate.")
                 self.optimizer.step()
+                self.optimizer.zero_grad()  # without a gradient, the Trainer's own step that follows changes nothing
                 logs.append(torch.stack([loss, policy, value, clipped, norm]).detach())
         names = ("loss", "policy_loss", "value_loss", "clip_fraction", "grad_norm")
         return dict(zip(names, torch.stack(logs).mean(0).tolist(), strict=True))
+
+
+def freeze_reference(model: PeftModel) -> list[Tensor]:
+    """Copy the adapter "default" to a frozen "ref", and return the parameters of "default"."""
+    model.add_adapter("ref", model.peft_config["default"])
+    model.set_adapter("default")
+    own = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    for name, parameter in own.items():
+        model.get_parameter(name.replace(".default", ".ref")).data.copy_(parameter.data)
+    return list(own.values())
 
 
 def _pick(batch: Mapping[str, Tensor], rows: Tensor) -> dict[str, Tensor]:
@@ -348,11 +218,10 @@ def _pick(batch: Mapping[str, Tensor], rows: Tensor) -> dict[str, Tensor]:
     return {name: part[rows.to(part.device)] for name, part in batch.items()}
 
 
-def draw_step(rows: Sequence[Any], size: int, number: int, seed: int) -> list[Any]:
-    """Return the rows of step `number`: all rows are shuffled, used up `size` a step, and shuffled again."""
-    places = [divmod(i, len(rows)) for i in range(number * size, (number + 1) * size)]  # (pass, place in the pass)
-    orders = {n: random.Random(f"{seed} {n}").sample(range(len(rows)), len(rows)) for n, _ in places}
-    return [rows[orders[n][place]] for n, place in places]
+def draw_rows(rows: Sequence[Any], size: int, seed: int) -> list[Any]:
+    """Return `size` rows: all rows are shuffled, used up, and shuffled again."""
+    passes = range(math.ceil(size / len(rows)))
+    return [row for n in passes for row in random.Random(f"{seed} {n}").sample(list(rows), len(rows))][:size]
 
 
 def masked_mean(x: Tensor, mask: Tensor) -> Tensor:
@@ -383,7 +252,9 @@ def token_rewards(scores: Tensor, logp: Tensor, ref_logp: Tensor, mask: Tensor, 
     return rewards
 
 
-def gae(rewards: Tensor, values: Tensor, mask: Tensor, gamma: float, lam: float) -> tuple[Tensor, Tensor]:
+def gae(
+    rewards: Tensor, values: Tensor, mask: Tensor, gamma: float = GAMMA, lam: float = LAMBDA
+) -> tuple[Tensor, Tensor]:
     """Return the advantages by generalised advantage estimation, and the returns that the values should have foretold.
 
     delta_t = r_t + gamma V_t+1 - V_t, and A_t = delta_t + gamma lam A_t+1; behind an answer's end both are 0.
@@ -397,7 +268,9 @@ def gae(rewards: Tensor, values: Tensor, mask: Tensor, gamma: float, lam: float)
     return advantages, advantages + values
 
 
-def policy_loss(logp: Tensor, old_logp: Tensor, advantages: Tensor, mask: Tensor, clip: float) -> tuple[Tensor, Tensor]:
+def policy_loss(
+    logp: Tensor, old_logp: Tensor, advantages: Tensor, mask: Tensor, clip: float = CLIP
+) -> tuple[Tensor, Tensor]:
     """Return the clipped surrogate loss, and the share of tokens where clipping holds (PPO paper, equation 7).
 
     The pessimistic maximum takes away any gain from moving a probability by more than `clip` in the wanted direction,
@@ -408,7 +281,7 @@ def policy_loss(logp: Tensor, old_logp: Tensor, advantages: Tensor, mask: Tensor
     return masked_mean(torch.maximum(free, clipped), mask), masked_mean((clipped > free).float(), mask)
 
 
-def value_loss(values: Tensor, old_values: Tensor, returns: Tensor, mask: Tensor, clip: float) -> Tensor:
+def value_loss(values: Tensor, old_values: Tensor, returns: Tensor, mask: Tensor, clip: float = CLIP) -> Tensor:
     """Return half the squared error of the values, clipped to move by at most `clip` (Huang et al. 2024)."""
     near = old_values + (values - old_values).clamp(-clip, clip)
     return 0.5 * masked_mean(torch.maximum((values - returns) ** 2, (near - returns) ** 2), mask)

@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 
-TUNING_MODES = ("lora", "qlora", "full")
 LINEAR_LAYERS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
 
@@ -71,9 +70,7 @@ def train_sft(
         return build_trainer(SFTTrainer, model, load_tokenizer(base), config, rows, *columns, peft_config=new)
 
     if not rows:
-        raise InputError(
-            "There are no rows to train on: take more training contracts (train_contracts) or more passages (k)."
-        )
+        raise InputError("There are no rows to train on: take more training contracts (train_contracts).")
     identity = [list(rows), repr(tuning), weights.weights_hash(start) if start else None]
     ids = [row["id"] for row in rows]
     return train_language_model(build, out, base=base, base_id=base_id, identity=identity, ids=ids)
@@ -155,12 +152,10 @@ def load_trainable(base: Path, start: Path | None, tuning: Tuning) -> PreTrained
     from peft import PeftModel
     from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
-    if tuning.mode not in TUNING_MODES:
-        raise InputError(f"Unknown finetune_mode '{tuning.mode}': choose one of {', '.join(TUNING_MODES)}.")
     if start and (tuning.mode == "full") == (start / "adapter_config.json").is_file():
         raise InputError(
-            f"finetune_mode '{tuning.mode}' cannot go on from the weights in {start}, which are of the other kind "
-            "(adapter or full model): keep the mode of the iteration before, or take a new run folder."
+            f"finetune_mode '{tuning.mode}' cannot go on from {start}, which is of the other kind (adapter or full "
+            "model): keep the mode of the iteration before, or take a new run folder."
         )
     settings: dict[str, Any] = {"dtype": torch.float32 if tuning.mode == "full" else best_dtype()}
     if tuning.mode == "qlora":

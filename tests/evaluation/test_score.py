@@ -149,7 +149,7 @@ def test_verdicts_in_the_files_give_a_calibration_report(project):
     score.score_files(["a.csv"], verdict="human", **FAST)
     assert {p.name for p in (project / "scores").iterdir()} == FILES | CALIBRATION
     found = json.loads((project / "scores" / "calibration.json").read_text())
-    assert found["n"] == 12 and found["rows"]["kappa"]["value"] == 1 and found["verdict"] == "verdicts (human)"
+    assert found["n"] == 12 and found["measures"]["kappa"]["value"] == 1 and found["verdict"] == "verdicts (human)"
     score.score_files(["a.csv"], **FAST)  # reports that don't belong to this call would be read as if they did
     assert {p.name for p in (project / "scores").iterdir()} == FILES
 
@@ -170,7 +170,7 @@ def test_published_systems_join_the_others(project):
     assert "taken once" in report and "good over poor by 0.80" in report and "Known of the source" not in report
     assert list(read(project)["published_score"].fillna(-1))[11:13] == [-1, 0.9]
     write(project / "good.csv", rows(1))
-    with pytest.raises(InputError, match="hold a system 'good', with different answers"):
+    with pytest.raises(InputError, match="another file holds an answer of 'good'"):
         score.score_files(["good.csv"], published="there", **FAST)
 
 

@@ -5,15 +5,15 @@ import small
 from judged import CLOSE, GOLD, HALF, IMPOSSIBLE, ROW, WRONG, Marks, candidates, vote
 
 from cuadft.evaluation.text_scores import NO_CLAUSE
+from cuadft.feedback.candidates import gather_material
 from cuadft.feedback.preferences import preference_pairs, preference_thumbs
 from cuadft.training.align import thumb_weights
 
 
 def thumbs(rows: list[dict], scores: dict | None = None, **settings) -> tuple[list[tuple], dict]:
     """Return (source, answer, label) of each record, and the counts."""
-    found, counts = preference_thumbs(
-        small.program(), rows, judge=None if scores is None else Marks(scores), **settings
-    )
+    judge = None if scores is None else Marks(scores)
+    found, counts = preference_thumbs(small.program(), gather_material(small.program(), rows, judge=judge, **settings))
     return [(r["source"], r["completion"][0]["content"], r["label"]) for r in found], counts
 
 
@@ -82,7 +82,8 @@ def test_an_answer_with_both_thumbs_gets_none():
 
 
 def test_records_hold_prompt_and_origin():
-    found, _ = preference_thumbs(small.program(), candidates(ROW, WRONG), judge=None)
+    material = gather_material(small.program(), candidates(ROW, WRONG), judge=None)
+    found, _ = preference_thumbs(small.program(), material)
     assert [r["reason"] for r in found] == ["F1 0.00 with the expert's words", "the expert's words"]
     for record in found:
         assert list(record) == ["id", "contract", "prompt", "completion", "label", "source", "reason", "score"]
@@ -100,7 +101,8 @@ def test_weights_make_both_kinds_count_alike(up, down, expected):
 
 @pytest.mark.parametrize("verdict, label", [("a", True), ("both_wrong", False)])
 def test_a_single_answer_with_a_thumb_is_one_answer_and_no_pair(verdict, label):
-    given = {"judge": None, "feedback": [vote("anna", verdict, WRONG, "")], "rows": [ROW]}
-    found, _ = preference_thumbs(small.program(), [], **given)
+    votes = [vote("anna", verdict, WRONG, "")]
+    material = gather_material(small.program(), [], judge=None, feedback=votes, rows=[ROW])
+    found, _ = preference_thumbs(small.program(), material)
     assert [(r["source"], r["completion"][0]["content"], r["label"]) for r in found] == [("human", WRONG, label)]
-    assert preference_pairs(small.program(), [], **given)[0] == []
+    assert preference_pairs(small.program(), material)[0] == []

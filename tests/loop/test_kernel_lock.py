@@ -22,7 +22,7 @@ import subprocess, sys, time
 from pathlib import Path
 from cuadft.loop.kernel import lock
 with lock(Path(sys.argv[1])) as held:
-    child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"], pass_fds=[held.descriptor],
+    child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"], pass_fds=[held],
                              start_new_session=True, stdout=subprocess.DEVNULL)
     print(child.pid, flush=True)
     time.sleep(60)

@@ -168,7 +168,7 @@ def test_waits_double_up_to_a_bound_and_are_jittered():
     assert len(set(waits)) == 6
 
 
-def test_after_failures_in_a_row_calls_fail_at_once_with_one_message_that_names_the_endpoint_without_its_key():
+def test_after_failures_in_a_row_calls_fail_at_once_with_one_message_that_names_the_model_and_no_key():
     patience = Patience(retries=0, give_up=3, pause=60)
     with faulty.serve([faulty.status(500)]) as server:
         address = server.url.replace("http://", f"http://user:{KEY}@") + f"?key={KEY}"
@@ -179,9 +179,7 @@ def test_after_failures_in_a_row_calls_fail_at_once_with_one_message_that_names_
                 lm(f"{n}?")
             errors.append(str(caught.value))
         assert len(server.seen) == 3
-    assert all(
-        f"Not asked: openai/judge at 127.0.0.1:{server.server_port} failed 3 times" in text for text in errors[3:]
-    )
+    assert all("Not asked: openai/judge failed 3 times" in text for text in errors[3:])
     assert KEY not in "".join(errors)
     counts = lm.engine.usage.row()
     assert (counts["calls"], counts["failed"], counts["not_asked"]) == (20, 3, 17)

@@ -5,7 +5,6 @@ import math
 import random
 import unicodedata
 from concurrent.futures import ThreadPoolExecutor
-from types import SimpleNamespace
 
 import dspy
 import pytest
@@ -26,7 +25,7 @@ REFUSAL = "No such clause."
 END = 0  # id of the end mark in the vocabularies made here
 BYTES = [None, *(bytes([byte]) for byte in range(256))]  # every byte is a token of its own
 # Multi-byte pieces, pieces across the ends of words, of quotes and of characters, and two ids for one piece.
-ODD = ["The", " f", "ee", "e\n", "e\nT", ".\n", "\n\n", "\nthe", "s\ntwo\nf", "y. The te", "é L", "fee", "fee"]
+ODD = ["The", " f", "ee", "e\n", "e\nT", ".\n", "\n\n", "\n ", "y. The te", "é L", "fee", "fee"]
 PIECES = [*BYTES, *(piece.encode() for piece in ODD), "é".encode()[1:] + b" Lt", b"f\xc3", "“".encode()[:2], b"\xff"]
 
 # Letters of one to four bytes, an accent of its own, a vowel sign, marks, digits and every kind of white space.
@@ -122,10 +121,15 @@ def cut_at_random(data, rng, spelled=PIECES):
     """Return tokens that spell the data: one of all its tokenisations."""
     tokens = []
     while data:
-        fitting = [i for i, token in enumerate(spelled) if token and data.startswith(token)]
+        fitting = [i for i, token in enumerate(spelled) if token and data.startswith(token) and is_usable(token)]
         tokens.append(rng.choice(fitting))
         data = data[len(spelled[tokens[-1]]) :]
     return tokens
+
+
+def is_usable(token):
+    """Tell whether a token leads from no line into the next one: such tokens are never written."""
+    return b"\n" not in token[:-1]
 
 
 def spell(tokens, spelled=PIECES):
@@ -162,12 +166,16 @@ def test_every_choice_of_pieces_can_be_written_in_every_tokenisation(text, seed)
 @given(text=plain_texts, refusal=st.sampled_from([None, "a b", "ab"]), seed=seeds)
 @example(text="a a b", refusal=None, seed=0)  # no "a" is left behind the "b" of "a\nb\na"
 def test_a_token_is_allowed_exactly_if_an_answer_goes_on_with_it(text, refusal, seed):
-    source, spelled = QuoteSource(text, refusal), [*BYTES, b"a b", b" b", b"b\na", b"\nab", b",\n", b"a\nb\na", b"\n\n"]
+    source, spelled = (
+        QuoteSource(text, refusal),
+        [*BYTES, b"a b", b" b", b"b\n", b"b\na", b"ab\n", b",\n", b"a\nb\n", b"\n\n"],
+    )
     answers = {answer.encode() for answer in all_answers(source)}
     tokens = write_at_random(source, random.Random(seed), spelled)
     for length in range(len(tokens) + 1):
         written = b"".join(spelled[token] for token in tokens[:length])
-        expected = [i for i, t in enumerate(spelled) if t and any(a.startswith(written + t) for a in answers)]
+        usable = [i for i, t in enumerate(spelled) if t and is_usable(t)]
+        expected = [i for i in usable if any(a.startswith(written + spelled[i]) for a in answers)]
         if written in answers or not answers:
             expected.append(END)
         assert allowed_after(source, tokens[:length], spelled) == sorted(expected)
@@ -176,9 +184,7 @@ def test_a_token_is_allowed_exactly_if_an_answer_goes_on_with_it(text, refusal, 
 @pytest.mark.parametrize(
     "written, more",
     [
-        ("The fe", "e\nT"),  # from one quote into the next one
-        ("The fee", "\nthe"),
-        ("The term i", "s\ntwo\nf"),  # over two newlines
+        ("The fe", "e\n"),  # to the end of a quote
         ("in Ma", "y. The te"),
         ("Ca", b"f\xc3"),  # into the middle of a character ...
         (b"Caf\xc3", "é".encode()[1:] + b" Lt"),  # ... and out of it
@@ -260,12 +266,6 @@ def test_a_refusal_is_written_only_if_it_is_offered_and_then_ends():
 def test_a_text_without_words_leaves_only_the_refusal_or_the_end(text):
     assert allowed_after(QuoteSource(text), [], BYTES) == [END]
     assert allowed_after(QuoteSource(text, REFUSAL), [], BYTES) == [BYTES.index(b"N")]
-
-
-@pytest.mark.parametrize("refusal", ["", " ", "No.\nNo.", " No.", "No  clause.", "\ud800"])
-def test_a_refusal_that_could_not_be_read_back_is_refused(refusal):
-    with pytest.raises(InputError, match="on one line"):
-        QuoteSource(FEE, refusal)
 
 
 # --- rows
@@ -384,7 +384,7 @@ def byte_level(tiny):
 def smollm():
     """Return the folder of SmolLM2 if it is on this machine."""
     kept = weights.cache_dir() / "models" / "HuggingFaceTB--SmolLM2-135M-Instruct"
-    return kept if kept.is_dir() else weights.cached_model("HuggingFaceTB/SmolLM2-135M-Instruct", check=False)
+    return kept if kept.is_dir() else weights.cached_model("HuggingFaceTB/SmolLM2-135M-Instruct")
 
 
 @given(text=st.text(max_size=40))
@@ -451,10 +451,9 @@ def word_piece():
     return PreTrainedTokenizerFast(tokenizer_object=made, unk_token="[UNK]")
 
 
-@pytest.mark.parametrize("tokenizer", [word_piece, SimpleNamespace])
-def test_a_tokenizer_that_does_not_tell_its_bytes_is_refused(tokenizer):
-    with pytest.raises(InputError, match="needs? a byte-level or sentencepiece tokenizer.*Choose another"):
-        token_bytes(tokenizer())
+def test_a_tokenizer_that_does_not_tell_its_bytes_is_refused():
+    with pytest.raises(InputError, match="need a byte-level or sentencepiece tokenizer.*choose another"):
+        token_bytes(word_piece())
 
 
 # --- the generator
@@ -624,7 +623,7 @@ def test_nothing_to_quote_fails_to_parse_and_does_not_pass_as_an_answer(engine):
         ({"response_format": quote_format(QuoteSource("a")) | {"type": "json_object"}}, "json_object|keys|key"),
         ({"response_format": {"type": "json_schema", "json_schema": {"name": "other", "schema": {}}}}, "takes no"),
         ({"response_format": {"type": "json_schema", "json_schema": {"name": "quotes", "schema": {}}}}, "takes no"),
-        ({"logprobs": True, "top_logprobs": 3}, "tells no top_logprobs"),
+        ({"logprobs": True, "top_logprobs": 3}, "takes no logprobs"),
     ],
 )
 def test_other_formats_and_alternatives_are_refused(engine, config, message):

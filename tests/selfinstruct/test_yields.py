@@ -1,9 +1,9 @@
-"""Properties of the tables on the filter: they add up, show both sides, and call a poor yield poor."""
+"""Properties of the tables on the filter: they add up, and call a poor yield poor."""
 
 import pytest
 
 from cuadft.selfinstruct.filters import MIN_F1, MIN_SIMILARITY, REASONS, STEPS
-from cuadft.selfinstruct.yields import kept_and_rejected, reason_counts, steps_table, yield_by_source, yield_remark
+from cuadft.selfinstruct.yields import outcomes, steps_table, yield_remark
 
 
 def kept(name, **other):
@@ -56,37 +56,19 @@ def test_what_leaves_a_step_enters_the_next():
 
 def test_an_empty_filter_has_an_empty_table_and_no_division_by_zero():
     assert all(r["in"] == r["share"] == 0 for r in steps_table([], []).to_dict("records"))
-    assert reason_counts([], [])["n"].sum() == 0 and (yield_by_source([], [])["share"] == 0).all()
-    assert kept_and_rejected([], []).empty
+    assert (outcomes([], []) == 0).all(axis=None) and list(outcomes([], []).columns) == ["accepted", *REASONS]
 
 
-def test_every_candidate_has_a_source():
-    records = {r["source"]: r for r in yield_by_source(ACCEPTED, REJECTED).to_dict("records")}
-    assert records["own"]["most rejected for"] == "" and list(records)[-1] == "own"
-    assert sum(r["candidates"] for r in records.values()) == 8
-    assert records["synthetic, rephrased"]["accepted"] == 2 and records["synthetic, new question"]["candidates"] == 1
-    assert records["template"]["accepted"] == 1 and records["synthetic, rephrased"]["most rejected for"] == "format (2)"
-
-
-def test_a_rejected_question_stands_beside_the_kept_one_of_its_seed():
-    records = kept_and_rejected(ACCEPTED, REJECTED, n=4).to_dict("records")
-    pairs = {(r["kept"], r["rejected"]) for r in records}
-    assert ("Q a?", "R a?") in pairs and ("Q b?", "R b?") in pairs
-    assert {r["reason"] for r in records} == {"format", "unanswerable", "duplicate", "generation_failed"}
-    used = [r["kept"] for r in records if r["kept"]]
-    assert len(used) == len(set(used)) == 3
-    assert all(r["evidence"].startswith("why") for r in records)
-
-
-def test_a_kept_one_is_shown_though_nothing_like_it_was_rejected():
-    other = lost("x", "format", "format", category="Insurance")
-    records = kept_and_rejected(ACCEPTED[:1], [other, other | {"question": "S?"}], n=2)
-    assert list(zip(records["kept"], records["rejected"])) == [("", "R x?"), ("Q a?", "")]
-
-
-def test_kept_ones_are_shown_where_nothing_was_rejected():
-    records = kept_and_rejected(ACCEPTED, [], n=2)
-    assert list(zip(records["kept"], records["rejected"])) == [("Q a?", ""), ("Q b?", "")]
+def test_every_candidate_is_counted_by_its_source_and_outcome():
+    table = outcomes(ACCEPTED, REJECTED)
+    assert list(table.index)[-2:] == ["template", "own"] and table.to_numpy().sum() == 8
+    assert table.loc["synthetic, rephrased", ["accepted", "format", "unanswerable", "duplicate"]].tolist() == [
+        2,
+        2,
+        1,
+        1,
+    ]
+    assert table.loc["synthetic, new question", "generation_failed"] == table.loc["template", "accepted"] == 1
 
 
 @pytest.mark.parametrize(("n_kept", "poor"), [(0, True), (1, True), (2, False), (10, False)])
@@ -102,7 +84,3 @@ def test_templates_do_not_hide_a_poor_generator():
     said = yield_remark([kept(str(n), source="template") for n in range(9)], [lost("x", "format", "format")])
     assert said.startswith("0 of the 1 question") and "poor yield" in said
     assert yield_remark([], []) == "The language model was asked for no question."
-
-
-def test_every_reason_has_a_row_in_the_counts():
-    assert list(reason_counts(ACCEPTED, REJECTED)["outcome"]) == ["accepted", *REASONS]
