@@ -74,7 +74,7 @@ def cut_passages(text: str, *, contract: str = "", size: int = 800, overlap: flo
 
 
 def cut_sentences(text: str, *, contract: str = "") -> list[Passage]:
-    """Cut `text` into its sentences, which together are the whole text; each is a Passage.
+    """Cut `text` into its sentences, which together are the whole text but for white space; each is a Passage.
 
     A paragraph's end is a sentence's end. A piece below _SHORTEST_SENTENCE characters, such as a heading, joins the
     sentence after it; a sentence above _LONGEST_SENTENCE is cut at a semicolon, else at a comma or a blank.
@@ -87,7 +87,8 @@ def cut_sentences(text: str, *, contract: str = "") -> list[Passage]:
         while end - bounds[-1] > _LONGEST_SENTENCE:
             bounds.append(bounds[-1] + _clause_length(text[bounds[-1] : bounds[-1] + _LONGEST_SENTENCE]))
         bounds.append(end)
-    spans = [(start, end) for start, end in zip(bounds, bounds[1:]) if end > start]
+    # behind a long sentence that was cut, or at the text's end, a piece may hold white space alone: it is no sentence
+    spans = [(start, end) for start, end in zip(bounds, bounds[1:]) if text[start:end].strip()]
     return [Passage(contract, n, start, end, text[start:end]) for n, (start, end) in enumerate(spans)]
 
 

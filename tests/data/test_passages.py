@@ -211,9 +211,12 @@ def test_passages_side_by_side_join_to_the_text_that_they_cover(text, size, over
 )
 @example("word " * 500)
 @example("x" * 5000)
-def test_sentences_are_the_whole_text_in_order_and_never_too_long(text: str) -> None:
+def test_sentences_hold_all_words_in_order_and_are_never_blank_or_too_long(text: str) -> None:
     sentences = cut_sentences(text, contract="A")
-    assert "".join(sentence.text for sentence in sentences) == text
+    between = zip([0, *(s.end for s in sentences)], [*(s.start for s in sentences), len(text)])
+    assert not any(text[start:end].strip() for start, end in between)
+    assert all(sentence.text.strip() for sentence in sentences)
+    assert all(before.end <= after.start for before, after in zip(sentences, sentences[1:]))
     for index, sentence in enumerate(sentences):
         assert (sentence.index, sentence.contract) == (index, "A")
         assert text[sentence.start : sentence.end] == sentence.text
