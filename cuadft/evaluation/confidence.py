@@ -19,6 +19,7 @@ outside 0 to 1, and as `bootstrap.check_resampling`.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
@@ -143,9 +144,10 @@ def _stated(predictions: Predictions) -> pd.DataFrame:
 
 def _groups(table: pd.DataFrame) -> Iterator[tuple[dict[str, str], pd.DataFrame]]:
     """Yield the rows of each system and kind of probability, with their names; systems in the order of their rows."""
-    for system, own in table.groupby("system", sort=False):
-        for of, part in own.groupby("of", sort=False):
-            yield {"system": system, "of": of}, part.reset_index(drop=True)
+    groups = table.groupby(["system", "of"]).groups
+    for system, of in itertools.product(table["system"].unique(), STATEMENTS):
+        if (system, of) in groups:
+            yield {"system": system, "of": of}, table.loc[groups[system, of]].reset_index(drop=True)
 
 
 def _calibration_row(part: pd.DataFrame, resampling: Mapping[str, Any]) -> dict[str, Any]:

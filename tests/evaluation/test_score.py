@@ -231,7 +231,7 @@ def test_a_judge_that_rates_nothing_is_an_error_and_the_old_results_stay(project
 def test_an_embedding_model_that_is_not_there_is_named_with_the_way_out(project, capsys):
     write(project / "a.csv", rows(6))
     assert cli.main(["score", "a.csv", "--embedder", "./no-model"]) == 2
-    assert re.search("./no-model.*leave --embedder out", capsys.readouterr().err)
+    assert re.search("./no-model.*give one saved by transformers, or a hub id", capsys.readouterr().err)
     assert not (project / "scores").exists()
 
 
