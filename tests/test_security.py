@@ -247,7 +247,7 @@ def test_remote_code_of_a_known_model_is_left_lying(tmp_path, tiny):
         (folder / path.name).write_bytes(path.read_bytes())
     config = json.loads((folder / "config.json").read_text()) | {"auto_map": {"AutoModelForCausalLM": "evil.Model"}}
     folder_with(folder, config_dot_json=config, evil_dot_py=EVIL)
-    assert LocalEngine(find_weights(str(folder))).generator.model.config.model_type == "llama"
+    assert LocalEngine(find_weights(str(folder))).generator.use().config.model_type == "llama"
     assert not (folder / "ran").exists()
 
 

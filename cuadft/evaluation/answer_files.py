@@ -24,6 +24,7 @@ import pandas as pd
 
 from cuadft.core import files
 from cuadft.core.errors import InputError
+from cuadft.core.params import did_you_mean
 from cuadft.core.text import fold_name
 from cuadft.evaluation.excerpts import clean_text, shorten
 from cuadft.evaluation.text_scores import NO_CLAUSE, is_refusal, normalise_answer
@@ -194,8 +195,8 @@ def _column(role: str, asked: str, present: Sequence[str], path: Path) -> str | 
     if found is None and (asked or role in REQUIRED):
         listed = shorten(", ".join(map(repr, present)), LONGEST_LIST)
         raise InputError(
-            f"{path} has no column for the {role} (looked for {', '.join(names)}). Its columns: {listed}. Name one "
-            f"with --{role} COLUMN."
+            f"{path} has no column for the {role} (looked for {', '.join(names)})"
+            f"{did_you_mean(asked, present)}. Its columns: {listed}. Name one with --{role} COLUMN."
         )
     return found
 

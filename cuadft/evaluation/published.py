@@ -107,8 +107,10 @@ def read_published(folder: str | Path) -> PublishedAnswers:
     """
     folder = Path(folder).expanduser()
     paths = [p for p in sorted(folder.glob("[!.]*")) if p.suffix.lower() in ANSWER_SUFFIXES and p.is_file()]
+    if not folder.is_dir():
+        raise InputError(f"No folder {folder}: give the folder that holds one answer file per system.")
     if not paths:
-        raise InputError(f"No answer files in a folder {folder}: put one CSV or JSON-lines file per system there.")
+        raise InputError(f"No answer files in {folder}: put one CSV or JSON-lines file per system there.")
     readme = folder / "README.md"
     text = readme.read_text(encoding="utf-8", errors="replace") if readme.is_file() else ""
     means = _printed_means(text, readme)

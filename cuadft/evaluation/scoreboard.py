@@ -33,7 +33,10 @@ FAULTS = {  # kind -> (name, what happened and what to repair)
     "invented": ("Answered where there is no clause", "the right answer is that there is none: repair the model"),
     "failed": ("Failed generation", "there is no answer to score: see the error"),
 }
-NOT_RECORDED = "which passages were sent is not recorded"
+NOT_RECORDED = {  # the same of answers whose passages are not recorded
+    "refused": ("Refused although there is a clause", "which passages were sent is not recorded"),
+    "wrong": ("Wrong words", "which passages were sent is not recorded"),
+}
 FAULT_KINDS = ("fine", *FAULTS, "unscored")  # every kind that a row can have
 
 
@@ -151,7 +154,7 @@ def fault_counts(
 
 def describe_fault(kind: str, *, recall: float) -> tuple[str, str]:
     """Return a fault's name and what happened; recall: share of the clause's characters sent, NaN if not recorded."""
+    if kind in NOT_RECORDED and math.isnan(recall):
+        return NOT_RECORDED[kind]
     name, cause = FAULTS[kind]
-    if kind in ("refused", "wrong") and math.isnan(recall):
-        return name, NOT_RECORDED
     return name, f"{cause} ({recall:.0%} of the clause's characters were sent)" if 0 < recall < 1 else cause

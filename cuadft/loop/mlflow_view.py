@@ -1,6 +1,6 @@
 """MLflow's view of a run: an experiment, an MLflow run for each iteration, and the champion in the model registry.
 
-    send_mlflow(run, trackers.finished_snapshots(run))  # returns "sqlite:///.../trackers/mlflow.db"
+    send_mlflow(run, snapshot.finished_snapshots(run))  # returns "sqlite:///.../trackers/mlflow.db"
 
 The experiment has the run folder's name. Scores are metrics such as "test/quote_f1/sft" with the iteration as step, so
 that MLflow's pages compare iterations. With MLFLOW_TRACKING_URI, several run folders share one store and are compared.
@@ -25,7 +25,7 @@ from cuadft.core import files, runs
 from cuadft.loop.manifest import Hashes
 
 if TYPE_CHECKING:
-    from cuadft.loop.trackers import Snapshot
+    from cuadft.loop.snapshot import Snapshot
 
 KEY_TAG, DIGEST_TAG = "cuadft.key", "cuadft.digest"  # of an MLflow run: its iteration, and the hash of what it shows
 CHAMPION_ALIAS = "champion"

@@ -19,7 +19,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cuadft.models.verbatim import QuoteSource, VerbatimLogits, Vocabulary
+from cuadft.models.quoting import QuotedRow, Quoting
+from cuadft.models.verbatim import Choices, QuoteSource, Vocabulary
 
 if TYPE_CHECKING:
     import torch
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 
 MIN_PREFIX = 32  # tokens; a shorter shared prefix is not worth a cache of its own
 PREFIXES_HELD = 4  # caches of shared prefixes in memory
-STRETCH = 24  # tokens after which rows that have ended leave the batch
+MODELS_HELD = 2  # merged models in memory: two systems are often asked in turn
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,7 @@ def best_dtype() -> torch.dtype:
 
 
 class Generator:
-    """Continue prompts with a base model or one of its adapters; the model is loaded on first use.
+    """Continue prompts with a base model, or with it and an adapter merged into its weights; loaded on first use.
 
     A batch is padded on the left. The tokens that all its prompts share at their start (instructions, demos) run
     through the model once; their cache is used for the whole batch and for later batches.
@@ -65,39 +66,29 @@ class Generator:
         self.path, self.dtype = Path(path), dtype
         self.tokenizer = AutoTokenizer.from_pretrained(self.path, trust_remote_code=False)
         self.adapters: dict[str, Path] = {}
-        self._model = None
+        self._models: OrderedDict[str, Any] = OrderedDict()
         self._prefixes: OrderedDict[tuple[str, str], Any] = OrderedDict()
+        self._has_plain_head = False  # found out when a model is loaded
 
     def add_adapter(self, name: str, folder: Path) -> None:
-        """Register an adapter folder under a name; the model is loaded anew on its next use."""
+        """Register an adapter folder under a name; it is loaded (anew) on its next use."""
         self.adapters[name] = folder
-        self._model = None
+        self._models.pop(name, None)
+        self._prefixes.clear()
 
     @cached_property
     def vocabulary(self) -> Vocabulary:
         """What the tokens spell; raises InputError if the tokenizer does not tell."""
         return Vocabulary.of(self.tokenizer)
 
-    @property
-    def model(self) -> Any:
-        """The base model with all adapters, loaded on first use and held in memory."""
-        if self._model is None:
-            self._model = self._load()
-            self._prefixes.clear()
-        return self._model
-
     def use(self, adapter: str = "") -> Any:
-        """Return the model with one adapter switched on; "" switches all adapters off."""
-        model = self.model
-        if not self.adapters:
-            return model
-        # Without this, the "base" would answer with the adapter that was used last.
-        if not adapter:
-            model.base_model.disable_adapter_layers()
-        else:
-            model.base_model.enable_adapter_layers()
-            model.set_adapter(adapter)
-        return model
+        """Return the base model (""), or that with one adapter; the models used last stay in memory."""
+        if adapter not in self._models:
+            self._models[adapter] = self._load(adapter)
+            while len(self._models) > MODELS_HELD:
+                self._models.popitem(last=False)
+        self._models.move_to_end(adapter)
+        return self._models[adapter]
 
     def generate(
         self,
@@ -119,28 +110,71 @@ class Generator:
         """
         import torch
 
-        model, pad, ends = self.use(adapter), self.tokenizer.pad_token_id, self._end_marks()
-        shared, width = _shared_prefix(prompts), max(map(len, prompts))
-        ids = [p[:shared] + [pad] * (width - len(p)) + p[shared:] for p in prompts]
-        mask = [[1] * shared + [0] * (width - len(p)) + [1] * (len(p) - shared) for p in prompts]
-        batch = _Batch(torch.tensor(ids, device=model.device), torch.tensor(mask, device=model.device))
-        limits = [VerbatimLogits(sources, self.vocabulary, ends, width)] if any(sources or ()) else []
-        search = {"do_sample": temperature > 0, "temperature": temperature or None}
-        search |= {"top_k": 0, "top_p": 1.0} if temperature else {"top_k": None, "top_p": None}
-        settings = search | {"logits_processor": limits, "output_scores": logprobs, "pad_token_id": pad}
+        sources = sources or [None] * len(prompts)
+        free = [i for i, source in enumerate(sources) if source is None]
+        bound = [i for i, source in enumerate(sources) if source is not None]
+        made: dict[int, Continuation] = {}
         with torch.inference_mode(), torch.random.fork_rng(devices=range(torch.cuda.device_count())):
             torch.manual_seed(seed)
-            batch.cache = self._prefix_cache(model, adapter, prompts[0][:shared], len(prompts))
-            for start in range(0, max_tokens, STRETCH):
-                batch.go_on(model, min(STRETCH, max_tokens - start), settings)
-                going = batch.without_ended(ends)
-                if not going:
-                    break
-                for limit in limits:
-                    limit.keep_rows(going)
-        return [self._until_end(*row) for row in zip(batch.tokens, batch.logprobs, strict=True)]
+            if free:
+                found = self._write([prompts[i] for i in free], adapter, max_tokens, temperature, logprobs)
+                made |= zip(free, found, strict=True)
+            if bound:
+                choices = {source: Choices(source, self.vocabulary) for source in set(sources) - {None}}
+                rows = [QuotedRow(choices[sources[i]], choices[sources[i]].grammar.start) for i in bound]
+                self._quote([prompts[i] for i in bound], rows, adapter, max_tokens, temperature)
+                for i, row in zip(bound, rows, strict=True):
+                    made[i] = Continuation(row.tokens, row.ended, row.logprobs if logprobs else [])
+        return [made[i] for i in range(len(prompts))]
 
-    def _load(self) -> Any:
+    def _write(
+        self, prompts: Sequence[list[int]], adapter: str, max_tokens: int, temperature: float, logprobs: bool
+    ) -> list[Continuation]:
+        """Continue prompts freely."""
+        model, pad = self.use(adapter), self.tokenizer.pad_token_id
+        ids, mask, cache = self._padded(model, adapter, prompts)
+        search = {"do_sample": temperature > 0, "temperature": temperature or None}
+        search |= {"top_k": 0, "top_p": 1.0} if temperature else {"top_k": None, "top_p": None}
+        asked = search | {"max_new_tokens": max_tokens, "output_scores": logprobs, "pad_token_id": pad}
+        out = model.generate(
+            input_ids=ids, attention_mask=mask, past_key_values=cache, return_dict_in_generate=True, **asked
+        )
+        made = out.sequences[:, ids.shape[1] :]
+        steps = zip(out.scores or (), made.T, strict=logprobs)
+        sure = [scores.log_softmax(-1).gather(1, chosen[:, None])[:, 0].tolist() for scores, chosen in steps]
+        ends, by_row = (
+            _end_marks(model, self.tokenizer),
+            list(map(list, zip(*sure, strict=True))) or [[]] * len(prompts),
+        )
+        return [_until_end(*row, ends) for row in zip(made.tolist(), by_row, strict=True)]
+
+    def _quote(
+        self, prompts: Sequence[list[int]], rows: Sequence[QuotedRow], adapter: str, max_tokens: int, temperature: float
+    ) -> None:
+        """Continue prompts with quotes alone, into `rows`."""
+        model = self.use(adapter)
+        ids, mask, cache = self._padded(model, adapter, prompts)
+
+        def scores_of(columns: list[int], kept: int, **given: Any) -> torch.Tensor:
+            if self._has_plain_head:
+                return (model.base_model(**given).last_hidden_state[:, -kept:] @ head[columns].T).float()
+            return model(**given, logits_to_keep=kept).logits[..., columns].float()
+
+        head = model.get_output_embeddings().weight
+        quoting = Quoting(rows, self.tokenizer, _end_marks(model, self.tokenizer), scores_of)
+        quoting.write(ids[:, cache.get_seq_length() :], mask, cache, max_tokens, temperature)
+
+    def _padded(self, model: Any, adapter: str, prompts: Sequence[list[int]]) -> tuple[Any, Any, Any]:
+        """Return ids and mask (rows, tokens), padded between the shared prefix and the rest, and the prefix's cache."""
+        import torch
+
+        shared, width, pad = _shared_prefix(prompts), max(map(len, prompts)), self.tokenizer.pad_token_id
+        ids = [p[:shared] + [pad] * (width - len(p)) + p[shared:] for p in prompts]
+        mask = [[1] * shared + [0] * (width - len(p)) + [1] * (len(p) - shared) for p in prompts]
+        cache = self._prefix_cache(model, adapter, prompts[0][:shared], len(prompts))
+        return torch.tensor(ids, device=model.device), torch.tensor(mask, device=model.device), cache
+
+    def _load(self, adapter: str) -> Any:
         import torch
         from peft import PeftModel
         from transformers import AutoModelForCausalLM
@@ -149,26 +183,15 @@ class Generator:
         logging.disable_progress_bar()
         dtype = best_dtype() if self.dtype == "auto" else getattr(torch, self.dtype)
         device = "cuda" if torch.cuda.is_available() else "cpu"
-        model = AutoModelForCausalLM.from_pretrained(self.path, dtype=dtype, trust_remote_code=False).to(device)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)  # PEFT reads a name that transformers will drop
-            for name, folder in self.adapters.items():
-                if isinstance(model, PeftModel):
-                    model.load_adapter(folder, adapter_name=name, autocast_adapter_dtype=False)
-                else:
-                    model = PeftModel.from_pretrained(model, folder, adapter_name=name, autocast_adapter_dtype=False)
-        return model.to(dtype).eval()
-
-    def _end_marks(self) -> set[int]:
-        """Return the ids of the tokens that end a continuation."""
-        ends = self.model.generation_config.eos_token_id
-        return (set(ends if isinstance(ends, list) else [ends]) | {self.tokenizer.eos_token_id}) - {None}
-
-    def _until_end(self, tokens: list[int], logprobs: list[float]) -> Continuation:
-        """Return the tokens before the first end mark, and the log-probabilities up to it."""
-        ends = self._end_marks()
-        stop = next((i for i, token in enumerate(tokens) if token in ends), None)
-        return Continuation(tokens[:stop], stop is not None, logprobs[: None if stop is None else stop + 1])
+        loaded = torch.float32 if adapter else dtype  # a small change is lost if it is added in bfloat16
+        model = AutoModelForCausalLM.from_pretrained(self.path, dtype=loaded, trust_remote_code=False)
+        if adapter:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", FutureWarning)  # PEFT reads a name that transformers will drop
+                model = PeftModel.from_pretrained(model, self.adapters[adapter]).merge_and_unload()
+        model = model.to(device, dtype).eval()
+        self._has_plain_head = _has_plain_head(model)
+        return model
 
     def _prefix_cache(self, model: Any, adapter: str, tokens: list[int], rows: int) -> Any:
         """Return a copy of the cache of a shared prefix, repeated for each of `rows` prompts; empty without tokens."""
@@ -190,45 +213,30 @@ class Generator:
         return cache
 
 
-class _Batch:
-    """The rows of a batch that still go on: their tokens so far with the log-probabilities, and their cache.
+def _end_marks(model: Any, tokenizer: Any) -> set[int]:
+    """Return the ids of the tokens that end a continuation."""
+    ends = model.generation_config.eos_token_id
+    return (set(ends if isinstance(ends, list) else [ends]) | {tokenizer.eos_token_id}) - {None}
 
-    An answer of 150 tokens would make every row of its batch pay for 150 steps. So the batch is generated stretch by
-    stretch, and rows that have ended leave it in between.
+
+def _until_end(tokens: list[int], logprobs: list[float], ends: set[int]) -> Continuation:
+    """Return the tokens before the first end mark, and the log-probabilities up to it."""
+    stop = next((i for i, token in enumerate(tokens) if token in ends), None)
+    return Continuation(tokens[:stop], stop is not None, logprobs[: None if stop is None else stop + 1])
+
+
+def _has_plain_head(model: Any) -> bool:
+    """Tell whether a model's scores are the product of one matrix and the last hidden state: some scale or cap it.
+
+    The head over a whole vocabulary is a third of a small model's work. Where it is plain, the rows of the tokens that
+    may follow are enough.
     """
+    import torch
 
-    def __init__(self, ids: torch.Tensor, mask: torch.Tensor) -> None:
-        self.ids, self.mask, self.cache = ids, mask, None
-        self.rows = list(range(len(ids)))
-        self.tokens: list[list[int]] = [[] for _ in self.rows]
-        self.logprobs: list[list[float]] = [[] for _ in self.rows]
-
-    def go_on(self, model: Any, most: int, settings: dict[str, Any]) -> None:
-        """Generate up to `most` more tokens for each row; with output_scores, keep their log-probabilities too."""
-        import torch
-
-        given = {"input_ids": self.ids, "attention_mask": self.mask, "past_key_values": self.cache}
-        out = model.generate(**given, max_new_tokens=most, return_dict_in_generate=True, **settings)
-        made = out.sequences[:, self.ids.shape[1] :]
-        self.ids, self.mask = out.sequences, torch.cat([self.mask, torch.ones_like(made)], dim=1)
-        for row, tokens in zip(self.rows, made.tolist(), strict=True):
-            self.tokens[row] += tokens
-        for scores, chosen in zip(out.scores or (), made.T, strict=bool(out.scores)):
-            step = scores.log_softmax(-1).gather(1, chosen[:, None])[:, 0]
-            for row, value in zip(self.rows, step.tolist(), strict=True):
-                self.logprobs[row].append(value)
-
-    def without_ended(self, ends: set[int]) -> list[int]:
-        """Leave out the rows that have ended, and return the places that the others had in the batch."""
-        import torch
-
-        going = [place for place, row in enumerate(self.rows) if ends.isdisjoint(self.tokens[row])]
-        if going and len(going) < len(self.rows):
-            places = torch.tensor(going, device=self.ids.device)
-            self.ids, self.mask = self.ids[places], self.mask[places]
-            self.cache.batch_select_indices(places)
-        self.rows = [self.rows[place] for place in going]
-        return going
+    given = torch.tensor([[0, 1]], device=model.device)
+    with torch.inference_mode():
+        product = model.base_model(given).last_hidden_state @ model.get_output_embeddings().weight.T
+        return torch.allclose(product, model(given).logits, rtol=0.01, atol=0.01)
 
 
 def _shared_prefix(prompts: Sequence[list[int]]) -> int:

@@ -94,11 +94,6 @@ class LocalEngine:
         self._names[name] = f"{self._names['']}+{name}-{weights.weights_hash(folder)[:12]}"
         self.generator.add_adapter(name, folder)
 
-    @property
-    def model(self) -> Any:
-        """The base model with all adapters, loaded on first use."""
-        return self.generator.model
-
     def model_name(self, adapter: str = "") -> str:
         """Return the LM name of the base ("") or an adapter; it carries a hash of the weights."""
         if adapter not in self._names:

@@ -13,7 +13,7 @@ border, never with white space. Quotes stand in the order of the text and do not
 A token may end a line with its last byte (as ".\\n" of Qwen and Llama 3 does), but none leads from one line into the
 next: no tokenizer that is known has such tokens but for white space.
 
-The file goes in this order: sources, the grammar of answers, tokens as bytes, the logits processor.
+The file goes in this order: sources, the grammar of answers, tokens as bytes, what may follow.
 """
 
 from __future__ import annotations
@@ -21,16 +21,12 @@ from __future__ import annotations
 import re
 import unicodedata
 from bisect import bisect_left
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from cuadft.core.errors import InputError
-
-if TYPE_CHECKING:
-    import torch
-
 
 APART = b"\xff"  # no UTF-8 text holds this byte: it stands between text and refusal, and no token leads across it
 BLANK_BYTE, BLANK_PIECE = "Ġ", "▁"  # for a blank in byte-level and in sentencepiece vocabularies
@@ -73,7 +69,7 @@ def read_quote_format(received: Mapping[str, Any]) -> QuoteSource:
 
 def cut_to_words(text: str, source: QuoteSource) -> str:
     """Return a cut answer up to the last place where it could have ended; "" if there is none."""
-    grammar = _Grammar(source)
+    grammar = Grammar(source)
     state, complete = grammar.start, 0
     for length, char in enumerate(text, 1):
         state = grammar.advance(state, char.encode("utf-8", "replace"))
@@ -92,7 +88,7 @@ def _fold(text: str) -> str:
 # --- the grammar of answers
 
 
-class _State(NamedTuple):
+class State(NamedTuple):
     """Where an answer stands: byte offsets at which its last line may go on.
 
     `fresh` tells that the line is still empty, so that neither the line nor the answer may end.
@@ -102,7 +98,7 @@ class _State(NamedTuple):
     fresh: bool
 
 
-class _Grammar:
+class Grammar:
     """The answers that a source allows, byte by byte.
 
     `data` is the text and behind it the refusal. An offset in it is a place. Of the places at which a quote can have
@@ -118,19 +114,25 @@ class _Grammar:
             first += (len(self.data) + len(APART),)
             self.data += APART + source.refusal.encode()
             self.answer_ends |= {len(self.data)}
-        self.start = _State(first, fresh=True)
+        self.start = State(first, fresh=True)
 
-    def advance(self, state: _State, spelled: bytes) -> _State:
+    def advance(self, state: State, spelled: bytes) -> State:
         """Return the state after one or more bytes; it has no places if they are not allowed."""
         head = spelled.removesuffix(b"\n")
         ended = tuple(p + len(head) for p in state.places if self.data.startswith(head, p))
         if head == spelled:
-            return _State(ended, fresh=False)
+            return State(ended, fresh=False)
         first = None if state.fresh and not head else min(self.ends.intersection(ended), default=None)
         starts = [] if first is None else self.starts[bisect_left(self.starts, first) :]
-        return _State(tuple(starts), fresh=True)
+        return State(tuple(starts), fresh=True)
 
-    def may_end(self, state: _State) -> bool:
+    def rest_of_line(self, state: State) -> bytes:
+        """Return what stands behind the first place of a line that was begun, b"" for a new line."""
+        if state.fresh or not state.places:
+            return b""
+        return self.data[state.places[0] :].partition(APART)[0]
+
+    def may_end(self, state: State) -> bool:
         """Tell whether the answer is complete as it stands."""
         return not state.fresh and not self.answer_ends.isdisjoint(state.places)
 
@@ -257,17 +259,17 @@ def _add(table: dict[bytes, tuple[int, ...]], token: bytes, number: int) -> None
     table[token] = (*table.get(token, ()), number)
 
 
-# --- the logits processor
+# --- what may follow
 
 
-class _Choices:
+class Choices:
     """The tokens of a vocabulary that may follow in each state of a source's grammar.
 
     What a set of places allows is what each of them allows alone, so that tokens are looked up once a place.
     """
 
     def __init__(self, source: QuoteSource, vocabulary: Vocabulary) -> None:
-        self.grammar, self.vocabulary = _Grammar(source), vocabulary
+        self.grammar, self.vocabulary = Grammar(source), vocabulary
         size = len(self.grammar.data)
         # A place is alive if tokens lead from it to an end: not every vocabulary spells every byte alone.
         self._alive = bytearray(size + 1)
@@ -280,7 +282,7 @@ class _Choices:
         self._lengths = sorted({len(head) for head in vocabulary.ending})
         self._end_line = cache(self._end_line)
 
-    def allowed(self, state: _State) -> list[int]:
+    def allowed(self, state: State) -> list[int]:
         """Return the ids of the tokens that may follow, some perhaps twice; the end mark is not among them."""
         found = [token for place in state.places for token in self._within[place]]
         found += [token for place in state.places for token in self._end_line(place, state.fresh)]
@@ -288,12 +290,12 @@ class _Choices:
             found += [token for place in state.places for token in self._spell_on(place, self.vocabulary.opening)]
         return found
 
-    def advance(self, state: _State, token: int) -> _State:
+    def advance(self, state: State, token: int) -> State:
         """Return the state after a token; it has no places if the token is not allowed."""
         spelled = self.vocabulary.spelled[token] if token < len(self.vocabulary.spelled) else None
         if spelled and self.vocabulary.drops_blank and state is self.grammar.start:
             spelled = spelled.removeprefix(b" ")
-        return self.grammar.advance(state, spelled) if spelled else _State((), fresh=False)
+        return self.grammar.advance(state, spelled) if spelled else State((), fresh=False)
 
     def _spell_on(self, place: int, tokens: dict[bytes, tuple[int, ...]]) -> list[int]:
         """Return the tokens that go on from a place inside its line and end at a place that is alive."""
@@ -311,57 +313,3 @@ class _Choices:
             if end in self.grammar.ends and end <= self._last:
                 found += self.vocabulary.ending.get(data[place:end], ())
         return found
-
-
-class VerbatimLogits:
-    """A logits processor that lets each row write only what its source allows; a row without a source writes freely.
-
-    width: tokens of a prompt; what follows them in `input_ids` is the answer. end_marks: ids that end an answer. For
-    greedy search or sampling, which never change the order of rows; one object serves one call of `generate`.
-    """
-
-    def __init__(
-        self, sources: Sequence[QuoteSource | None], vocabulary: Vocabulary, end_marks: Collection[int], width: int
-    ) -> None:
-        made = {source: _Choices(source, vocabulary) for source in set(sources) if source is not None}
-        self._open = {i: made[source] for i, source in enumerate(sources) if source is not None}  # rows to constrain
-        self._states = {i: choices.grammar.start for i, choices in self._open.items()}
-        self.end_marks, self.width = sorted(end_marks), width
-
-    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        """Return scores (rows, ids) with -inf for every token that is not allowed."""
-        import torch
-
-        if input_ids.shape[1] > self.width:
-            self._advance(input_ids[:, -1].tolist())
-        allowed = {i: self.allowed(i) for i in self._open}
-        rows = [i for i, tokens in allowed.items() for _ in tokens]
-        rows, columns = torch.tensor(
-            [rows, [token for tokens in allowed.values() for token in tokens]], dtype=torch.long, device=scores.device
-        )
-        masked = scores.clone()
-        masked[list(allowed)] = float("-inf")
-        masked[rows, columns] = scores[rows, columns]
-        return masked
-
-    def keep_rows(self, places: Sequence[int]) -> None:
-        """Go on with the rows at these places of the batch alone, after a call of `generate` and before the next."""
-        place_of = {old: new for new, old in enumerate(places)}
-        self._open = {place_of[i]: choices for i, choices in self._open.items() if i in place_of}
-        self._states = {place_of[i]: state for i, state in self._states.items() if i in place_of}
-
-    def allowed(self, row: int) -> list[int]:
-        """Return the ids that may follow in a row with a source, some perhaps twice."""
-        choices, state = self._open[row], self._states[row]
-        tokens = choices.allowed(state)
-        # Without any token there is nothing to quote and no refusal: the answer ends before it starts.
-        return tokens + self.end_marks if not tokens or choices.grammar.may_end(state) else tokens
-
-    def _advance(self, tokens: list[int]) -> None:
-        for i, choices in list(self._open.items()):
-            if tokens[i] in self.end_marks:
-                del self._open[i]  # what follows is padding
-                continue
-            self._states[i] = choices.advance(self._states[i], tokens[i])
-            if not self._states[i].places:
-                raise RuntimeError(f"Row {i} went on with token {tokens[i]}, which its source does not allow.")

@@ -73,6 +73,12 @@ def align_model(
 
     def build(work: Path) -> Any:
         model, common = load_trainable(base, start, tuning), common_settings(work, tuning)
+        if method == "ppo":
+            from cuadft.training.ppo import PPOTrainer
+
+            # One pass over the answers, as in the other methods: all but its first minibatch still need PPO's clipping.
+            rollout = online.answers_a_step(method, common)
+            return PPOTrainer(model, load_tokenizer(base), data, reward, common, settings.online, rollout=rollout)
         if method in online.ONLINE_METHODS:
             return online.online_trainer(method, model, load_tokenizer(base), data, reward, common, settings.online)
         return BUILDERS[method](model, load_tokenizer(base), data, common, settings, tuning)

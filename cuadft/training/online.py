@@ -82,22 +82,14 @@ def online_trainer(
     common: dict[str, Any],
     sampling: Sampling,
 ) -> Any:
-    """Return the trainer of an online method.
+    """Return the trainer of RLOO or GRPO; PPO's is `ppo.PPOTrainer`.
 
     common: TrainingArguments, as `sft.common_settings` returns them. Raises InputError without a number of steps.
     """
-    answers, steps = 2 * common["per_device_train_batch_size"], common["max_steps"]
-    if steps < 1:
-        raise InputError(f"{method} needs a number of steps, not {steps}: give Tuning.steps (see training.with_steps).")
-    a_step = answers * common["gradient_accumulation_steps"]
-    if method == "ppo":
-        from cuadft.training.ppo import PPOTrainer
-
-        # One pass over the answers, as in the other methods: all but its first minibatch still need PPO's clipping.
-        return PPOTrainer(model, tokenizer, rows, reward, common, sampling, rollout=a_step)
     from datasets import Dataset
     from trl import GRPOConfig, GRPOTrainer, RLOOConfig, RLOOTrainer
 
+    a_step, answers = answers_a_step(method, common), 2 * common["per_device_train_batch_size"]
     config_of, trainer_of = (RLOOConfig, RLOOTrainer) if method == "rloo" else (GRPOConfig, GRPOTrainer)
     config = config_of(
         **common | {"per_device_train_batch_size": answers},
@@ -108,8 +100,17 @@ def online_trainer(
         top_k=0,
         shuffle_dataset=False,
     )
-    data = Dataset.from_list(online_passes(rows, a_step // sampling.generations * steps, seed=common["seed"]))
+    data = Dataset.from_list(
+        online_passes(rows, a_step // sampling.generations * common["max_steps"], seed=common["seed"])
+    )
     return trainer_of(model=model, args=config, train_dataset=data, processing_class=tokenizer, reward_funcs=reward)
+
+
+def answers_a_step(method: str, common: dict[str, Any]) -> int:
+    """Return how many answers a step learns from; raises InputError without a number of steps."""
+    if (steps := common["max_steps"]) < 1:
+        raise InputError(f"{method} needs a number of steps, not {steps}: give Tuning.steps (see training.with_steps).")
+    return 2 * common["per_device_train_batch_size"] * common["gradient_accumulation_steps"]
 
 
 def whole_groups(method: str, answers: int, sampling: Sampling) -> None:

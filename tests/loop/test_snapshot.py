@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from tracked import BASE, board, decide, place
 
 from cuadft.core import files, runs
-from cuadft.loop import trackers as snapshot
+from cuadft.loop import snapshot
 
 NAMES = st.text("abcdefgh_.-0123456789", min_size=1, max_size=8).filter(lambda name: set(name) - {"."})
 

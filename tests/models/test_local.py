@@ -215,7 +215,7 @@ def test_more_calls_than_a_batch_holds_become_several_batches(tiny):
     assert answers == one_by_one(engine.lm(max_tokens=6), PROMPTS[:7])
 
 
-@pytest.mark.parametrize("step", ["generate", "_until_end"])
+@pytest.mark.parametrize("step", ["generate", "_padded"])
 def test_a_failing_batch_fails_all_its_callers_and_no_later_one(engine, monkeypatch, step):
     def fail(*_, **__):
         raise RuntimeError("out of memory")
@@ -274,7 +274,7 @@ def test_an_answer_stops_before_the_end_mark_and_is_not_counted_as_cut(engine, m
     assert not made.ended and len(made.tokens) == 6
     cut = engine.truncated
     end = made.tokens[2]
-    monkeypatch.setattr(engine.model.generation_config, "eos_token_id", [end, 0] if as_list else end)
+    monkeypatch.setattr(engine.generator.use().generation_config, "eos_token_id", [end, 0] if as_list else end)
     stopped = ask(engine.lm(max_tokens=6), [PROMPTS[1]])[0]
     assert stopped == engine.tokenizer.decode(made.tokens[: made.tokens.index(end)]).strip()
     assert engine.truncated == cut

@@ -4,6 +4,7 @@ import itertools
 import math
 import random
 import unicodedata
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 
 import dspy
@@ -11,13 +12,14 @@ import pytest
 from dspy.utils.exceptions import AdapterParseError
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from processor import VerbatimLogits
 from test_local import PROMPTS, SHARED, make_adapter
 
 from cuadft.core.errors import InputError
-from cuadft.models import verbatim, weights
-from cuadft.models.generator import Generator
+from cuadft.models import quoting, verbatim, weights
+from cuadft.models.generator import Generator, _end_marks
 from cuadft.models.local import LocalEngine
-from cuadft.models.verbatim import QuoteSource, VerbatimLogits, Vocabulary, cut_to_words, quote_format, token_bytes
+from cuadft.models.verbatim import QuoteSource, Vocabulary, cut_to_words, quote_format, token_bytes
 from cuadft.rag import PlainAdapter
 
 FEE = "The fee of Café Ltd (“the Fee”) is 2.5% – due in May. The term is two years; the fee isn't refunded."
@@ -508,11 +510,11 @@ def test_logprobs_are_those_of_the_path_among_the_allowed_tokens(generator, temp
 
     prompts = tokens_of(generator, PROMPTS[:6])
     made = generator.generate(prompts, max_tokens=60, temperature=temperature, sources=SOURCES, logprobs=True)
-    ends = generator._end_marks()
+    ends = _end_marks(generator.use(), generator.tokenizer)
     for prompt, source, continuation in zip(prompts, SOURCES, made, strict=True):
         path = [*continuation.tokens, *([min(ends)] if continuation.ended else [])]
         with torch.inference_mode():
-            scores = generator.model(torch.tensor([prompt + path])).logits[0, len(prompt) - 1 : -1].float()
+            scores = generator.use()(torch.tensor([prompt + path])).logits[0, len(prompt) - 1 : -1].float()
         limit = VerbatimLogits([source], generator.vocabulary, ends, len(prompt))
         total = 0.0
         for step, token in enumerate(path):
@@ -522,6 +524,48 @@ def test_logprobs_are_those_of_the_path_among_the_allowed_tokens(generator, temp
             assert kept.exp().sum().item() == pytest.approx(1, abs=1e-5)
             total += chances[token].item()
         assert sum(continuation.logprobs) == pytest.approx(total, abs=1e-3)
+
+
+@pytest.mark.parametrize("draft", [0, 1, 5, 30])
+@pytest.mark.parametrize("prefix", ["", SHARED])
+def test_drafts_change_no_answer_and_are_those_of_the_processor(generator, monkeypatch, draft, prefix):
+    prompts = tokens_of(generator, [prefix + prompt for prompt in PROMPTS[:4]])
+    sources = [source for source in SOURCES if source]
+    monkeypatch.setattr(quoting, "DRAFT", draft)
+    drafted = generator.generate(prompts, max_tokens=200, sources=sources, logprobs=True)
+    for prompt, source, made in zip(prompts, sources, drafted, strict=True):
+        model, ends = generator.use(), _end_marks(generator.use(), generator.tokenizer)
+        limit = VerbatimLogits([source], generator.vocabulary, ends, len(prompt))
+        asked = {"do_sample": False, "max_new_tokens": 200, "logits_processor": [limit], "pad_token_id": 0}
+        (plain,) = model.generate(ids([prompt]), attention_mask=ids([[1] * len(prompt)]), **asked)
+        assert made.tokens == [token for token in plain[len(prompt) :].tolist() if token not in ends]
+
+
+def test_a_drawn_token_is_as_likely_with_drafts_as_without(generator, monkeypatch):
+    """Chi-squared over 600 draws each way of a short answer, at a temperature that makes several answers common."""
+    from scipy.stats import chi2_contingency
+
+    source, (prompt,) = QuoteSource("two years now", REFUSAL), tokens_of(generator, PROMPTS[:1])
+
+    def draw(draft):
+        monkeypatch.setattr(quoting, "DRAFT", draft)
+        made = generator.generate([prompt] * 600, max_tokens=40, temperature=1.0, seed=draft, sources=[source] * 600)
+        return Counter(text_of(generator, continuation) for continuation in made)
+
+    plain, drafted = draw(0), draw(8)
+    answers = sorted(plain | drafted)
+    assert len(answers) > 2
+    assert chi2_contingency([[drawn[answer] for answer in answers] for drawn in (plain, drafted)]).pvalue > 0.001
+
+
+def test_a_model_that_scales_its_scores_is_asked_whole(generator, monkeypatch):
+    prompts = tokens_of(generator, PROMPTS[:6])
+    plain = generator.generate(prompts, max_tokens=60, sources=SOURCES, logprobs=True)
+    assert generator._has_plain_head
+    monkeypatch.setattr(generator, "_has_plain_head", False)
+    whole = generator.generate(prompts, max_tokens=60, sources=SOURCES, logprobs=True)
+    for one, other in zip(plain, whole, strict=True):
+        assert one.tokens == other.tokens and one.logprobs == pytest.approx(other.logprobs, abs=1e-4)
 
 
 def test_logprobs_are_kept_only_if_asked_for_and_change_nothing(generator):

@@ -235,7 +235,7 @@ def test_full_mode_saves_a_model_that_stands_alone(tmp_path, tiny):
     assert weights.weights_hash(tmp_path / "sft") != weights.weights_hash(tiny)
     assert not list((tmp_path / "sft").glob("*.bin"))
     engine = LocalEngine(tmp_path / "sft", dtype="float32")
-    assert engine.model.config.use_cache
+    assert engine.generator.use().config.use_cache
     assert engine.tokenize(data()[0]["prompt"]) == LocalEngine(tiny).tokenize(data()[0]["prompt"])
     again = train(tmp_path / "next", replace(SHORT, mode="full"), start=tmp_path / "sft")
     assert losses(again)[0] < losses(files.read_json(tmp_path / "sft" / "training.json")["log_history"])[0]
