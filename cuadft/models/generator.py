@@ -16,10 +16,12 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import pairwise
+from os.path import commonprefix
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cuadft.models.quoting import QuotedRow, Quoting
+from cuadft.models.quoting import QuotedRow, Quoting, places_of
 from cuadft.models.verbatim import Choices, QuoteSource, Vocabulary
 
 if TYPE_CHECKING:
@@ -165,14 +167,39 @@ class Generator:
         quoting.write(ids[:, cache.get_seq_length() :], mask, cache, max_tokens, temperature)
 
     def _padded(self, model: Any, adapter: str, prompts: Sequence[list[int]]) -> tuple[Any, Any, Any]:
-        """Return ids and mask (rows, tokens), padded between the shared prefix and the rest, and the prefix's cache."""
+        """Return ids and mask (rows, tokens) of prompts, and a cache that holds their first columns.
+
+        The columns hold what all prompts share, then what those of a group share besides (a passage), then the rest.
+        Each part is padded on its left.
+        """
         import torch
 
-        shared, width, pad = _shared_prefix(prompts), max(map(len, prompts)), self.tokenizer.pad_token_id
-        ids = [p[:shared] + [pad] * (width - len(p)) + p[shared:] for p in prompts]
-        mask = [[1] * shared + [0] * (width - len(p)) + [1] * (len(p) - shared) for p in prompts]
-        cache = self._prefix_cache(model, adapter, prompts[0][:shared], len(prompts))
-        return torch.tensor(ids, device=model.device), torch.tensor(mask, device=model.device), cache
+        shared, groups = _shared_prefix(prompts), by_prefix(prompts)
+        if len(groups) == len(prompts):
+            groups, stems = [[i] for i in range(len(prompts))], [shared] * len(prompts)
+        else:
+            stems = _stems(prompts, groups, shared)
+        group_of = {i: number for number, group in enumerate(groups) for i in group}
+        row_of = torch.tensor([group_of[i] for i in range(len(prompts))], device=model.device)
+        ids, mask = self._left_padded([prompts[group[0]][shared:stem] for group, stem in zip(groups, stems)])
+        first = torch.tensor([prompts[0][:shared]] * len(groups), dtype=torch.long)
+        ids, mask = torch.cat([first, ids], 1).to(model.device), torch.cat([first * 0 + 1, mask], 1).to(model.device)
+        cache = self._prefix_cache(model, adapter, prompts[0][:shared], len(groups))
+        if ids.shape[1] > shared:
+            given = {"input_ids": ids[:, shared:], "attention_mask": mask, "position_ids": places_of(mask)[:, shared:]}
+            model.base_model(**given, past_key_values=cache)
+            cache.batch_select_indices(row_of)
+        rest, of_rest = self._left_padded([p[stems[group_of[i]] :] for i, p in enumerate(prompts)])
+        ids, mask = torch.cat([ids[row_of], rest.to(ids)], 1), torch.cat([mask[row_of], of_rest.to(mask)], 1)
+        return ids, mask, cache
+
+    def _left_padded(self, rows: Sequence[list[int]]) -> tuple[torch.Tensor, torch.Tensor]:
+        import torch
+
+        width, pad = max(map(len, rows)), self.tokenizer.pad_token_id
+        ids = [[pad] * (width - len(row)) + row for row in rows]
+        mask = [[0] * (width - len(row)) + [1] * len(row) for row in rows]
+        return torch.tensor(ids, dtype=torch.long), torch.tensor(mask, dtype=torch.long)
 
     def _load(self, adapter: str) -> Any:
         import torch
@@ -243,6 +270,27 @@ def _shared_prefix(prompts: Sequence[list[int]]) -> int:
     """Return how many first tokens all prompts share; 0 if they are fewer than `MIN_PREFIX`, or for a single prompt."""
     if len(prompts) < 2:
         return 0
-    columns, shortest = enumerate(zip(*prompts, strict=False)), min(map(len, prompts))
-    shared = min(next((i for i, column in columns if len(set(column)) > 1), shortest), shortest - 1)
+    shared = min(len(commonprefix(prompts)), min(map(len, prompts)) - 1)
     return shared if shared >= MIN_PREFIX else 0
+
+
+def by_prefix(prompts: Sequence[list[int]]) -> list[list[int]]:
+    """Return the places of prompts in groups: those of a group share `MIN_PREFIX` first tokens more than all do."""
+    order = sorted(range(len(prompts)), key=prompts.__getitem__)
+    least, groups = len(commonprefix(prompts)) + MIN_PREFIX, [order[:1]]
+    for before, place in pairwise(order):
+        if len(commonprefix([prompts[before], prompts[place]])) >= least:
+            groups[-1].append(place)
+        else:
+            groups.append([place])
+    return groups
+
+
+def _stems(prompts: Sequence[list[int]], groups: Sequence[Sequence[int]], shared: int) -> list[int]:
+    """Return how many first tokens of each group run through the model once; a rest of one token at least is left."""
+    found = [
+        min(len(commonprefix([prompts[i] for i in group])), min(len(prompts[i]) for i in group) - 1) for group in groups
+    ]
+    # a prompt without neighbours leaves as much as others do, so that no row of the rest is much longer
+    rest = min(len(prompts[i]) - stem for group, stem in zip(groups, found) for i in group if len(group) > 1)
+    return [stem if len(group) > 1 else max(shared, stem + 1 - rest) for group, stem in zip(groups, found)]

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 from cuadft.core.errors import InputError
 from cuadft.core.text import without_marks
 from cuadft.models import weights
-from cuadft.models.generator import Continuation, Generator
+from cuadft.models.generator import Continuation, Generator, by_prefix
 from cuadft.models.verbatim import QuoteSource, cut_to_words, read_quote_format
 
 if TYPE_CHECKING:
@@ -178,9 +178,9 @@ class LocalEngine:
     def _answer_calls(self) -> None:
         """Answer calls for ever, batch by batch: the work of the engine's one thread."""
         while True:
-            calls = sorted(self._gather_calls(), key=lambda c: (c.kind, len(c.tokens), c.tokens, repr(c.source)))
+            calls = sorted(self._gather_calls(), key=lambda c: (c.kind, c.tokens, repr(c.source)))
             for _, same in groupby(calls, key=lambda c: c.kind):
-                group = list(same)
+                group = _in_order(list(same))
                 for i in range(0, len(group), self.batch_size):
                     self._answer_batch(group[i : i + self.batch_size])
 
@@ -229,6 +229,13 @@ class LocalEngine:
         if made.ended:
             kept.append(TokenLogprob("", made.logprobs[-1]))
         return tuple(kept)
+
+
+def _in_order(calls: list[_Call]) -> list[_Call]:
+    """Return calls with those about one passage together, and otherwise by their length."""
+    groups = by_prefix([call.tokens for call in calls])
+    groups.sort(key=lambda places: max(len(calls[i].tokens) for i in places))
+    return [calls[i] for places in groups for i in places]
 
 
 def _is_no_truncation(record: logging.LogRecord) -> bool:

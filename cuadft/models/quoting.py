@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import torch
 
 
-DRAFT = 8  # tokens of a draft
+DRAFT = 12  # tokens of a draft
 CHARS_A_TOKEN = 8  # of the source that are tokenised for each token of a draft; a longer word ends the draft
 
 
@@ -90,7 +90,7 @@ class Quoting:
         pad, kept = self.tokenizer.pad_token_id, 1
         self._look_ahead(0, most)
         while True:
-            places = (mask.cumsum(1) - 1).clamp(min=0)[:, -ids.shape[1] :]
+            places = places_of(mask)[:, -ids.shape[1] :]
             holds = self._choose(
                 temperature, kept, input_ids=ids, attention_mask=mask, position_ids=places, past_key_values=cache
             )
@@ -130,3 +130,8 @@ class Quoting:
                     break
             holds[number, place + 1 :] = 0
         return holds
+
+
+def places_of(mask: torch.Tensor) -> torch.Tensor:
+    """Return the place of each token in its row, padding left out of the count; mask: 1 for tokens, 0 for padding."""
+    return (mask.cumsum(1) - 1).clamp(min=0)

@@ -97,6 +97,26 @@ def test_a_cached_prefix_changes_no_answer(engine, monkeypatch, prompts):
     assert cached == again == ask(lm, prompts) == one_by_one(lm, prompts)
 
 
+@pytest.mark.parametrize("instruction", ["", SHARED])
+def test_questions_about_one_passage_read_it_once_and_are_answered_as_alone(engine, monkeypatch, instruction):
+    passages, questions = (" ".join(TEXTS[i : i + 4]) for i in (0, 4, 8)), ("Fee?", "Who pays the fee of May?", "Term")
+    prompts = [f"{instruction}{passage} {question}" for passage in passages for question in questions]
+    prompts = [*prompts, instruction + TEXTS[20]]  # one passage has one question alone
+    lm, read = engine.lm(max_tokens=12), []
+    model = engine.generator.use().base_model
+    forward = model.forward
+
+    def count(*args, **given):
+        tokens = args[0] if args else given["input_ids"]
+        read.append(tuple(tokens.shape))
+        return forward(*args, **given)
+
+    expected = one_by_one(lm, prompts)
+    monkeypatch.setattr(model, "forward", count)
+    assert ask(lm, prompts) == expected
+    assert sorted(rows for rows, width in read if width > 1) == [*([1] if instruction else []), 4, 10]
+
+
 def test_prefix_caches_are_kept_for_each_adapter_and_are_few(tuned):
     tuned.generator._prefixes.clear()
     prompts = [SHARED + p for p in PROMPTS[:3]]
