@@ -26,8 +26,7 @@ from cuadft.core.errors import InputError
 from cuadft.core.text import fold
 from cuadft.data import contracts, rows, splits
 from cuadft.data.contracts import Contract
-from cuadft.data.cuad import TYPES_NAME
-from cuadft.data.rows import HELD_OUT, PLAIN
+from cuadft.data.rows import HELD_OUT
 
 REPEATED = "is known already"
 RENAMED = "has the title of a known contract, but another text: rename it if it is another contract"
@@ -50,7 +49,7 @@ def take_arrivals(iteration: runs.Iteration, folder: str | Path, *, max_characte
     """
     known = rows.contract_records(iteration.run, iteration.number - 1)
     before = rows.arrived_lines(iteration)
-    if rows.arrived_path(iteration).is_file():
+    if iteration.path(rows.ARRIVED).is_file():
         found = [(line["file"], Contract.from_record(line)) for line in before if "reason" not in line]
         left = [line for line in before if "reason" in line]
     else:
@@ -64,43 +63,41 @@ def take_arrivals(iteration: runs.Iteration, folder: str | Path, *, max_characte
             f"Nothing new in {folder} for iteration {iteration.number} ({reasons}): drop a file with new contracts "
             "there, in the layout of CUAD_v1.json, then run the same command again."
         )
-    groups = _groups_of_new([contract for _, contract in taken], known, learned=_learned_from(iteration))
+    groups = _groups_of_new([contract for _, contract in taken], known)
     held_out = {line["title"]: line["slice"] for line in before if "slice" in line}
     lines = []
     for file, contract in taken:
         line = contract.record(group=groups[contract.title], split="train")
         line |= {"arrived": iteration.number, "file": file, "rows": list(contract.rows)}
         lines.append(rows.in_slice(line, held_out.get(contract.title)))
-    files.write_jsonl(rows.arrived_path(iteration), lines + left)
+    files.write_jsonl(iteration.path(rows.ARRIVED), lines + left)
     return [contract for _, contract in taken]
 
 
 def arrivals_table(iteration: runs.Iteration) -> pd.DataFrame:
     """Return how many contracts were taken, and left out for each reason: contracts, what, for example."""
     lines = pd.DataFrame(rows.arrived_lines(iteration), columns=["title", "file", "reason", "detail"])
-    lines = lines.fillna({"reason": "taken", "detail": lines["file"]})
-    shown = lines["title"] + (" (" + lines["detail"] + ")").where(lines["detail"] != "", "")
-    table = lines.assign(shown=shown).groupby("reason", sort=False).agg({"title": "size", "shown": "first"})
+    lines = lines.fillna({"reason": "taken", "detail": ""})
+    where = lines["detail"].where(lines["detail"] != "", lines["file"])
+    lines["shown"] = lines["title"] + " (" + where + ")"
+    table = lines.groupby("reason", sort=False).agg({"title": "size", "shown": "first"})
     return table.reset_index().set_axis(["what", "contracts", "for example"], axis=1)
 
 
 def admit_arrivals(
-    found: Sequence[Arrival], known: Iterable[_Line], *, max_characters: int = 0
+    found: Sequence[Arrival], known: Sequence[_Line], *, max_characters: int = 0
 ) -> tuple[list[Arrival], list[_Line]]:
     """Return the contracts that may be learned from, and a line with the reason for each one that is left out.
 
-    known: the records of all other contracts of the run. Contracts without annotations are ignored, because an
-    annotated contract of the same title takes their place. Titles are compared without regard to case and white space.
+    known: the records of all other contracts of the run. Titles are compared without regard to case and white space.
     """
-    annotated = [r for r in known if r["split"] != PLAIN]
-    titles = {fold(r["title"]): (r["text"], _where_known(r)) for r in annotated}
-    texts = {r["text"]: r["title"] for r in annotated if r["split"] not in HELD_OUT}
+    titles = {fold(r["title"]): r["text"] for r in known}
+    texts = {r["text"]: r["title"] for r in known if r["split"] not in HELD_OUT}
     kept, left = [], []
     for file, contract in found:
-        text, where = titles.get(fold(contract.title), ("", ""))
-        reason, detail = "", ""
-        if where:
-            reason, detail = REPEATED if contract.text == text else RENAMED, where
+        title, reason, detail = fold(contract.title), "", ""
+        if title in titles:
+            reason = REPEATED if contract.text == titles[title] else RENAMED
         elif not contract.rows:
             reason = "has no questions"
         elif max_characters and len(contract.text) > max_characters:
@@ -111,15 +108,10 @@ def admit_arrivals(
             left.append(_left_out(file, reason, contract.title, detail))
             continue
         kept.append((file, contract))
-        titles[fold(contract.title)] = contract.text, file
-        texts[contract.text] = contract.title
-    relatives = rows.held_out_relatives([contract for _, contract in kept], annotated)
+        titles[title], texts[contract.text] = contract.text, contract.title
+    relatives = rows.held_out_relatives([contract for _, contract in kept], known)
     left += [_left_out(file, LIKE_HELD_OUT, c.title, relatives[c.title]) for file, c in kept if c.title in relatives]
     return [(file, contract) for file, contract in kept if contract.title not in relatives], left
-
-
-def _where_known(record: _Line) -> str:
-    return f"since iteration {record['arrived']}" if "arrived" in record else "from the run's beginning"
 
 
 def _left_out(file: str, reason: str, title: str, detail: str = "") -> _Line:
@@ -127,30 +119,17 @@ def _left_out(file: str, reason: str, title: str, detail: str = "") -> _Line:
     return {"title": title, "file": file, "reason": reason, "detail": detail}
 
 
-def _groups_of_new(new: Sequence[Contract], known: Iterable[_Line], *, learned: Iterable[str]) -> dict[str, int]:
-    """Return the group of each new contract: that of the known contracts that it belongs to, else an unused number.
-
-    A contract gets group -1, that of contracts without annotations, if it repeats such a contract or if its title is in
-    `learned` (training questions were written on it before). A contract of group -1 is never held out.
-    """
+def _groups_of_new(new: Sequence[Contract], known: Iterable[_Line]) -> dict[str, int]:
+    """Return the group of each new contract: that of the known contracts that it belongs to, else an unused number."""
     titles = {contract.title for contract in new}
     others = [r for r in known if r["title"] not in titles]
     numbers = splits.contract_groups([*new, *map(Contract.from_record, others)])
-    groups = {numbers[title]: -1 for title in titles.intersection(learned)}
+    groups: dict[int, int] = {}
     for record in others:
         number = numbers[record["title"]]
         groups[number] = min(groups.get(number, record["group"]), record["group"])
     unused = itertools.count(max((record["group"] for record in others), default=-1) + 1)
     return {contract.title: groups.setdefault(numbers[contract.title], next(unused)) for contract in new}
-
-
-def _learned_from(iteration: runs.Iteration) -> set[str]:
-    """Return the titles of contracts on which earlier iterations wrote training questions.
-
-    Such a contract may arrive with annotations later, and must not be held out then.
-    """
-    paths = [runs.Iteration(iteration.run, n).path("data", "synthetic.jsonl") for n in range(1, iteration.number)]
-    return {row["contract"] for path in paths if path.is_file() for row in files.read_jsonl(path)}
 
 
 def _read_folder(folder: str | Path) -> tuple[list[Arrival], list[_Line]]:
@@ -167,7 +146,7 @@ def _read_folder(folder: str | Path) -> tuple[list[Arrival], list[_Line]]:
     found, left, broken = [], [], []
     for path in sorted(folder.glob("[!.]*")):
         if path.is_dir() or path.suffix.lower() not in (".json", ".zip"):
-            left += [_left_out(path.name, "not a .json or .zip file", path.name)] if path.name != TYPES_NAME else []
+            left.append(_left_out(path.name, "not a .json or .zip file", path.name))
             continue
         try:
             found += [(path.name, _named_rows(contract)) for contract in contracts.read_contracts(path)]

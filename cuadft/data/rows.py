@@ -7,6 +7,10 @@ example:
     train = rows_of_contracts(contracts, split_titles(records, "train"))
     assert_no_leak(train, records)
 
+Measures of quotes rest on every question that has a clause. Measures of detection, whether there is a clause, also need
+the questions without one, of which there are twice as many: `choose_questions` takes them from as many whole contracts
+as fit, and tells how many questions of the split each one stands for (its "weight").
+
 Contracts that arrive later are kept in arrived.jsonl of the iteration that took them. One line is the record of a
 contract with its rows, the iteration ("arrived") and the file that it came in; a line for a contract that was left out
 has its title, file, reason and detail. `cuadft.data.arrivals` writes these lines.
@@ -14,25 +18,25 @@ has its title, file, reason and detail. `cuadft.data.arrivals` writes these line
 
 from __future__ import annotations
 
-import difflib
 import random
-from collections import defaultdict, deque
-from collections.abc import Callable, Iterable, Sequence
+from collections import Counter, defaultdict, deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from operator import itemgetter
 from pathlib import Path
 from typing import Any, TypeVar
 
 from cuadft.core import files, runs
 from cuadft.core.errors import InputError
+from cuadft.core.params import did_you_mean
 from cuadft.data import splits
-from cuadft.data.contracts import Contract, Row, read_plain_folder
+from cuadft.data.contracts import Contract, Row
 from cuadft.data.passages import Passage, cut_passages
 
 Item = TypeVar("Item")
 SPLITS = ("train", "dev", "test")
 HELD_OUT = ("dev", "test", "slice")  # nothing is learned from these; "slice" is held out of a slice of the stream
-PLAIN = "plain"  # the split of contracts without annotations
-ARRIVED = "arrived.jsonl"
+ARRIVED = "arrived.jsonl"  # not in data/, which is cleared when a parameter changes
+WHOLE_FROM = 5  # whole contracts are asked from this number on: an interval over fewer says nothing
 
 
 def freeze_splits(
@@ -67,36 +71,10 @@ def freeze_splits(
 def contract_records(run: Path, upto: int | None = None) -> list[dict[str, Any]]:
     """Return the records of contracts.jsonl, then those that arrived in iterations 1 to `upto` (None: in any).
 
-    A record of an arrived contract has "arrived", the number of its iteration. It takes the place of a contract without
-    annotations that has the same title.
+    A record of an arrived contract has "arrived", the number of its iteration.
     """
     later = [{k: v for k, v in line.items() if k not in ("rows", "file")} for line in taken_lines(run, upto)]
-    annotated = {r["title"] for r in later}
-    first = files.read_jsonl(run / "contracts.jsonl")
-    return [r for r in first if r["title"] not in annotated] + later
-
-
-def add_plain_contracts(run: Path, contracts: Sequence[Contract]) -> list[dict[str, Any]]:
-    """Add contracts without annotations, which serve self-instruct only, to contracts.jsonl; return all its records.
-
-    Raises InputError if one has the title of an annotated contract, or shares text or filer with a held-out contract.
-    """
-    path = run / "contracts.jsonl"
-    before, later = files.read_jsonl(path), taken_lines(run)
-    records = [r for r in before if r["split"] != PLAIN]
-    replaced = {r["title"] for r in later}  # an annotated contract takes the place of the plain one
-    new = [c for c in contracts if c.title not in replaced]
-    known = {r["title"] for r in records}
-    repeated = {c.title: c.title for c in new if c.title in known}
-    repeated |= held_out_relatives([c for c in new if c.title not in known], records + later)
-    for title, other in repeated.items():
-        raise InputError(
-            f"Contract '{title}' of contracts_folder repeats '{other}', which is annotated or held out: remove it."
-        )
-    added = [c.record(group=-1, split=PLAIN) for c in contracts]
-    if added or len(records) != len(before):
-        files.write_jsonl(path, records + added)
-    return records + added
+    return files.read_jsonl(run / "contracts.jsonl") + later
 
 
 def held_out_relatives(contracts: Sequence[Contract], records: Iterable[dict[str, Any]]) -> dict[str, str]:
@@ -107,21 +85,9 @@ def held_out_relatives(contracts: Sequence[Contract], records: Iterable[dict[str
     return {c.title: held_out_in[groups[c.title]] for c in contracts if groups[c.title] in held_out_in}
 
 
-def unannotated_contracts(iteration: runs.Iteration, folder: str, records: Iterable[dict[str, Any]]) -> list[Contract]:
-    """Return the contracts without annotations in a folder ("": no folder), which serve self-instruct only.
-
-    They are kept in contracts.jsonl. One whose title is among the records is left out: it has come with annotations
-    since.
-    """
-    plain = read_plain_folder(runs.resolve_path(folder)) if folder else []
-    add_plain_contracts(iteration.run, plain)
-    annotated = {record["title"] for record in records}
-    return [contract for contract in plain if contract.title not in annotated]
-
-
 def _frozen_records(path: Path, contracts: dict[str, Contract]) -> list[dict[str, Any]]:
-    """Return the annotated records of contracts.jsonl; raises InputError if a contract has changed or is gone."""
-    records = [r for r in files.read_jsonl(path) if r["split"] != PLAIN]
+    """Return the records of contracts.jsonl; raises InputError if a contract has changed or is gone."""
+    records = files.read_jsonl(path)
     for record in records:
         now = contracts.get(record["title"])
         if now is None or now.text != record["text"]:
@@ -142,8 +108,7 @@ def select_contracts(
     """
     titles = [c.title for c in contracts]
     if unknown := sorted(set(only) - set(titles)):
-        near = difflib.get_close_matches(unknown[0], titles, n=1, cutoff=0.3)
-        hint = f" (nearest: {near[0]!r})" if near else ""
+        hint = did_you_mean(unknown[0], titles)
         raise InputError(f"only_contracts names '{unknown[0]}', which is not among the {len(titles)} contracts{hint}.")
     named = [c for c in contracts if not only or c.title in only]
     kept = [c for c in named if not max_characters or len(c.text) <= max_characters]
@@ -209,15 +174,8 @@ def remember_rows(iteration: runs.Iteration, rows: Sequence[Row]) -> list[Row]:
     """
     before = iteration.previous.path("retriever", "rows.jsonl") if iteration.previous else None
     known = files.read_jsonl(before) if before and before.is_file() else []
-    texts = {record["title"]: record.get("text", "") for record in contract_records(iteration.run, iteration.number)}
-    # The id of a generated question may return with other words. A contract without annotations may have been taken
-    # away, or have come back with annotations and a text that was read differently.
-    kept = {
-        (row["id"], row["question"]): row
-        for row in [*known, *rows]
-        if row["contract"] in texts
-        and all(texts[row["contract"]].startswith(a["text"], a["start"]) for a in row.get("answers", ()))
-    }
+    # The id of a generated question may return with other words.
+    kept = {(row["id"], row["question"]): row for row in [*known, *rows]}
     files.write_jsonl(iteration.path("retriever", "rows.jsonl"), kept.values())
     return list(kept.values())
 
@@ -250,14 +208,10 @@ def assert_no_leak(rows: Iterable[Row], records: Iterable[dict[str, Any]]) -> No
         )
 
 
-def arrived_path(iteration: runs.Iteration) -> Path:
-    """Return where an iteration keeps what arrived in it."""
-    return iteration.path(ARRIVED)  # not in data/, which is cleared when a parameter changes
-
-
 def arrived_lines(iteration: runs.Iteration) -> list[dict[str, Any]]:
     """Return the lines of what arrived in an iteration; those of contracts that were left out have a "reason"."""
-    return files.read_jsonl(arrived_path(iteration)) if arrived_path(iteration).is_file() else []
+    path = iteration.path(ARRIVED)
+    return files.read_jsonl(path) if path.is_file() else []
 
 
 def taken_lines(run: Path, upto: int | None = None) -> list[dict[str, Any]]:
@@ -276,3 +230,68 @@ def in_slice(record: dict[str, Any], number: int | None) -> dict[str, Any]:
     """Return a record as that of a contract held out of slice `number`, or of a training contract (None)."""
     kept = {key: value for key, value in record.items() if key != "slice"}
     return kept | ({"split": "train"} if number is None else {"split": "slice", "slice": number})
+
+
+# Which questions systems are measured on.
+
+
+def choose_questions(rows: Sequence[Row], size: int, *, seed: int) -> list[Row]:
+    """Return up to `size` (0: all) questions of a split, copies with their "weight", in the order of their ids.
+
+    Every question that has a clause is taken, then questions without a clause as by `_absent_questions`. If that leaves
+    less than a sixth of `size` to those, five sixths of `size` go to questions with a clause, drawn evenly over the
+    contracts; that serves tests of the plumbing. All questions, if they fit, stay in the order of `rows`.
+
+    The weight is the number of questions of the split that a row stands for: of those with (or without) a clause, all
+    by those taken.
+    """
+    if size == 0 or size >= len(rows):
+        return _weighted(rows, len(rows))
+    clauses = [row for row in rows if row["answers"]]
+    absent = [row for row in rows if not row["answers"]]
+    most = max(1, 5 * size // 6, size - len(absent))
+    present = draw_evenly(clauses, min(len(clauses), most), group=itemgetter("contract"), rng=random.Random(seed))
+    others = _absent_questions(absent, size - len(present), seed)
+    chosen = _weighted(present, len(clauses)) + _weighted(others, len(absent))
+    return sorted(chosen, key=itemgetter("id"))
+
+
+def questions_table(sets: Mapping[str, Sequence[Row]], contracts: Iterable[Contract]) -> list[dict[str, Any]]:
+    """Return a row for each set: numbers of questions with and without a clause, and of how many contracts.
+
+    "whole contracts" tells whether the set has all questions without a clause of these contracts ("" if it has none).
+    """
+    all_absent = Counter(row["contract"] for contract in contracts for row in contract.rows if not row["answers"])
+    table = []
+    for name, asked in sets.items():
+        absent = Counter(row["contract"] for row in asked if not row["answers"])
+        whole = "yes" if all(absent[title] == all_absent[title] for title in absent) else "no"
+        counts = {"contracts": len({row["contract"] for row in asked}), "questions": len(asked)}
+        counts |= {"with a clause": len(asked) - absent.total(), "without a clause": absent.total()}
+        counts |= {"of contracts": len(absent), "whole contracts": whole if absent else ""}
+        table.append({"set": name} | counts)
+    return table
+
+
+def _absent_questions(rows: Sequence[Row], size: int, seed: int) -> list[Row]:
+    """Return up to `size` questions without a clause: all of as many contracts, in seeded order, as fit whole.
+
+    If fewer than WHOLE_FROM contracts fit, `size` questions are spread evenly over all contracts instead. The draw ends
+    at the first contract that does not fit. Passing over it would prefer contracts with few absent clauses.
+    """
+    own: dict[str, list[Row]] = defaultdict(list)
+    for row in rows:
+        own[row["contract"]].append(row)
+    whole: list[Row] = []
+    for count, title in enumerate(sorted(own, key=lambda title: splits.seeded_order(f"{seed}:whole", title))):
+        if len(whole) + len(own[title]) > size:
+            if count >= WHOLE_FROM:
+                return whole
+            return draw_evenly(rows, size, group=itemgetter("contract"), rng=random.Random(seed))
+        whole += own[title]
+    return whole
+
+
+def _weighted(rows: Sequence[Row], total: int) -> list[Row]:
+    """Return copies of the rows, each standing for an equal part of `total` questions."""
+    return [row | {"weight": total / len(rows)} for row in rows]

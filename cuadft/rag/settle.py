@@ -12,18 +12,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from cuadft.core import files
-from cuadft.core.errors import InputError
 from cuadft.evaluation.confidence import is_right
 from cuadft.evaluation.text_scores import NO_CLAUSE
-from cuadft.rag.calibration import Calibration, enough, logit
-from cuadft.rag.quotes import Quote
+from cuadft.rag.calibration import Calibration, enough, logit, parts_as_json, read_parts
 
 HELD_OUT_FOLDS = 10  # of dev contracts, to see whether the reader's evidence helps
 QUOTE_FEATURES = {"passage": (), "reader": ("first", "mean", "sum", "end")}  # evidence that a quote's probability uses
@@ -71,20 +69,14 @@ class SystemConfidence:
 
     def save(self, path: Path) -> None:
         """Write the calibrations as JSON."""
-        parts = {name: getattr(self, name) for name in ("exists", "quote")}
-        files.write_json(path, {n: part and part.as_json() for n, part in parts.items()} | {"about": dict(self.about)})
+        files.write_json(path, parts_as_json(self))
 
     @classmethod
     def load(cls, path: Path) -> SystemConfidence | None:
         """Return what `save` wrote, None if the file is missing; raises InputError on any other file."""
         if not path.is_file():
             return None
-        saved = files.read_json(path)
-        try:
-            parts = {n: None if saved[n] is None else Calibration.from_json(saved[n]) for n in ("exists", "quote")}
-            return cls(**parts, about=saved["about"])
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
-            raise InputError(f"{path} holds no calibration ({error!r}): run 03_batch_inference again.") from error
+        return read_parts(cls, path, "03_batch_inference", (), ("exists", "quote"))
 
 
 def settle(prediction: Mapping[str, Any], threshold: float, system: SystemConfidence | None = None) -> dict[str, Any]:
@@ -99,22 +91,20 @@ def settle(prediction: Mapping[str, Any], threshold: float, system: SystemConfid
     p = prediction["p_search"]
     if p is not None and system and system.exists and _of_reader(prediction):
         (p,) = map(float, system.exists.p([_reader_features(prediction)]))
-    quotes = [Quote.from_record(record) for record in prediction["quotes"]]
-    own = [q.evidence.get("sentence_p" if "found" in q.evidence else "passage_p", math.nan) for q in quotes]
+    quotes = prediction["quotes"]
+    own = [q["evidence"].get("sentence_p" if "found" in q["evidence"] else "passage_p", math.nan) for q in quotes]
     if system and system.quote:
-        own = system.quote.p([_quote_features(prediction, record) for record in prediction["quotes"]])
-    ranked = sorted(
-        (replace(quote, p=1.0 if math.isnan(value) else round(float(value), 5)) for quote, value in zip(quotes, own)),
-        key=lambda quote: (-quote.p, *_reading_order(quote.evidence, quote.text)),
-    )
+        own = system.quote.p([_quote_features(prediction, quote) for quote in quotes])
+    told = [q | {"p": 1.0 if math.isnan(value) else round(float(value), 5)} for q, value in zip(quotes, own)]
+    ranked = sorted(told, key=lambda quote: (-quote["p"], *_reading_order(quote)))
     answered = bool(ranked) and (p >= threshold if prediction["calibrated"] else True)
-    shown = [replace(q, quoted=answered and (not n or q.p >= QUOTED_FROM)) for n, q in enumerate(ranked)]
+    shown = [q | {"quoted": answered and (not n or q["p"] >= QUOTED_FROM)} for n, q in enumerate(ranked)]
     best = shown[0] if answered else None
     return dict(prediction) | {
-        "answer": best.text if best else NO_CLAUSE,
-        "spans": [list(best.span)] if best and best.span else [],
+        "answer": best["text"] if best else NO_CLAUSE,
+        "spans": [best["span"]] if best and best["span"] else [],
         "p_exists": None if p is None else round(p, 5),
-        "quotes": [quote.record() for quote in shown],
+        "quotes": shown,
     }
 
 
@@ -146,12 +136,12 @@ def quotes_right(prediction: Mapping[str, Any]) -> list[bool]:
 def _each(prediction: Mapping[str, Any], right: Sequence[bool]) -> list[tuple[Mapping[str, Any], bool]]:
     """Return the quotes with their truth, in one order whatever was settled before: a fit depends on it, if little."""
     pairs = zip(prediction.get("quotes") or [], right, strict=True)
-    return sorted(pairs, key=lambda pair: _reading_order(pair[0]["evidence"], pair[0]["text"]))
+    return sorted(pairs, key=lambda pair: _reading_order(pair[0]))
 
 
-def _reading_order(evidence: Mapping[str, float], text: str) -> tuple[float, float, str]:
+def _reading_order(quote: Mapping[str, Any]) -> tuple[float, float, str]:
     """Return a sort key: the best passage first, its lines as the model wrote them."""
-    return evidence.get("rank", 0.0), evidence.get("line", 0.0), text
+    return quote["evidence"].get("rank", 0.0), quote["evidence"].get("line", 0.0), quote["text"]
 
 
 def _reader_features(prediction: Mapping[str, Any]) -> dict[str, float]:

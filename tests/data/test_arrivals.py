@@ -14,7 +14,6 @@ from test_rows import contract, freeze, words
 from cuadft.core import files, runs
 from cuadft.core.errors import InputError
 from cuadft.data import arrivals, rows, stream
-from cuadft.data.contracts import Contract
 from cuadft.feedback import tasks
 from cuadft.feedback.training_questions import RowRefused, TrainingQuestions
 
@@ -76,7 +75,6 @@ def test_each_contract_arrives_in_one_iteration_only(place):
     drop(place[1], "b.zip", entry("three"))
     assert titles(take(place, 2)) == ["three"]
     assert reasons(place, 2) == dict.fromkeys(["one", "two"], arrivals.REPEATED)
-    assert {line["detail"] for line in left_out(place, 2)} == {"since iteration 1"}
     assert [(r["title"], r["arrived"]) for r in rows.contract_records(place[0])[8:]] == [
         ("one", 1),
         ("two", 1),
@@ -90,11 +88,11 @@ def test_what_was_taken_stays_whatever_the_folder_holds_later(place):
     first = take(place, 2)
     drop(place[1], "a.json", entry("one", "Quite another text."), entry("four"))
     drop(place[1], "b.json", entry("three"))
-    before = rows.arrived_path(runs.Iteration(place[0], 2)).read_bytes()
+    before = runs.Iteration(place[0], 2).path(rows.ARRIVED).read_bytes()
     assert take(place, 2) == first
     shutil.rmtree(place[1])
     assert take(place, 2) == first == rows.arrived_contracts(place[0])
-    assert rows.arrived_path(runs.Iteration(place[0], 2)).read_bytes() == before
+    assert runs.Iteration(place[0], 2).path(rows.ARRIVED).read_bytes() == before
 
 
 def test_arrivals_leave_the_frozen_contracts_alone(place):
@@ -143,7 +141,7 @@ def test_nothing_new_is_said_with_what_to_do(place):
     take(place, 1)
     with pytest.raises(InputError, match="1 x is known already"):
         take(place, 2)
-    assert not rows.arrived_path(runs.Iteration(place[0], 2)).exists()
+    assert not runs.Iteration(place[0], 2).path(rows.ARRIVED).exists()
     drop(place[1], "b.json", entry("two"))
     assert titles(take(place, 2)) == ["two"]
 
@@ -173,7 +171,7 @@ def test_a_broken_file_is_named_and_nothing_is_taken(place, fault):
     with pytest.raises(InputError, match=rf"bad\.{bad.suffix[1:]}") as error:
         take(place, 1)
     assert "good.json" not in str(error.value)
-    assert not rows.arrived_path(runs.Iteration(place[0], 1)).exists()
+    assert not runs.Iteration(place[0], 1).path(rows.ARRIVED).exists()
     bad.unlink()
     assert titles(take(place, 1)) == ["one"]
 
@@ -191,10 +189,9 @@ def test_a_file_that_is_still_being_copied_is_named_and_the_same_call_goes_on_wh
 def test_other_files_are_named_and_hidden_ones_passed_over(place):
     drop(place[1], "a.json", entry("one"))
     (place[1] / ".b.json.part").write_text("{")
-    (place[1] / "contract_types.csv").write_text("title,contract_type\none,License\n")
     (place[1] / "notes.txt").write_text("?")
     (place[1] / "old.json").mkdir()
-    assert [c.contract_type for c in take(place, 1)] == ["License"]
+    assert titles(take(place, 1)) == ["one"]
     assert reasons(place, 1) == dict.fromkeys(["notes.txt", "old.json"], "not a .json or .zip file")
 
 
@@ -208,7 +205,7 @@ def test_the_same_file_under_another_name_counts_once(place):
     assert set(reasons(place, 1).values()) == {arrivals.REPEATED}
     assert arrivals.arrivals_table(runs.Iteration(place[0], 1)).to_dict("records") == [
         {"contracts": 2, "what": "taken", "for example": "one (a.json)"},
-        {"contracts": 2, "what": arrivals.REPEATED, "for example": "one (a.json)"},
+        {"contracts": 2, "what": arrivals.REPEATED, "for example": "one (b.json)"},
     ]
 
 
@@ -216,8 +213,8 @@ def test_of_one_title_with_two_texts_the_first_is_taken_and_the_other_named(plac
     drop(place[1], "a.json", entry("one"))
     drop(place[1], "b.json", entry("One ", words("y")))
     assert titles(take(place, 1)) == ["one"]
-    assert [(line["title"], line["reason"], line["detail"]) for line in left_out(place, 1)] == [
-        ("One ", arrivals.RENAMED, "a.json")
+    assert [(line["title"], line["reason"], line["file"]) for line in left_out(place, 1)] == [
+        ("One ", arrivals.RENAMED, "b.json")
     ]
 
 
@@ -284,8 +281,6 @@ def test_what_repeats_an_arrival_that_was_held_out_is_not_taken_later(place):
     hold(place, 1, "one")
     drop(place[1], "b.json", entry("copy", words("one") + " Amended."), entry("three"))
     assert titles(take(place, 2)) == ["three"]
-    with pytest.raises(InputError, match="of contracts_folder repeats 'one'"):
-        rows.add_plain_contracts(place[0], [Contract("mine", words("one") + " End.")])
 
 
 def hold(place, number, title):
@@ -329,7 +324,7 @@ def test_a_first_iteration_holds_out_the_same_after_a_kill_or_a_new_draw(place, 
         (place[0] / "contracts.jsonl").write_bytes(before["contracts.jsonl"])
     elif killed != "after":
         (place[0] / "contracts.jsonl").write_bytes(before["contracts.jsonl"])
-        rows.arrived_path(iteration).unlink()
+        iteration.path(rows.ARRIVED).unlink()
 
         def stop(path, rows):
             rows = list(rows)
@@ -356,38 +351,19 @@ def test_splits_drawn_anew_drop_what_now_repeats_a_held_out_contract(place):
 
 
 def test_only_contracts_unlike_all_others_can_be_held_out(place):
-    rows.add_plain_contracts(place[0], [Contract("plain", words("p"))])
     train = rows.split_titles(rows.contract_records(place[0]), "train")[0]
-    files.write_jsonl(runs.Iteration(place[0], 1).path("data", "synthetic.jsonl"), [{"contract": "asked"}])
-    near = [
-        entry("like train", words(train) + " Amended."),
-        entry("like plain", words("p") + " Amended."),
-        entry("asked"),
-    ]
-    drop(place[1], "a.json", *near, *(entry(f"n{i}") for i in range(4)))
+    near = entry("like train", words(train) + " Amended.")
+    drop(place[1], "a.json", near, *(entry(f"n{i}") for i in range(4)))
     drop(place[1], "b.json", entry("n3 again", words("n3") + " Amended."))
     take(place, 2)
     records = rows.contract_records(place[0])
     group = {r["title"]: r["group"] for r in records}
-    assert group["like train"] == group[train] and group["like plain"] == group["asked"] == -1
+    assert group["like train"] == group[train]
     assert group["n3"] == group["n3 again"] > 7 and len({group[f"n{i}"] for i in range(4)}) == 4
     parts = [[r["title"] for r in records[:8]], [r["title"] for r in records if r.get("arrived")]]
     marked = stream.hold_out_of_slices(records, parts, iteration=2, contracts=4, seed=7)
     held = {r["title"] for r in marked if r.get("slice") == 2}
     assert held and held <= {"n0", "n1", "n2", "n3", "n3 again"} and ("n3" in held) == ("n3 again" in held)
-
-
-def test_a_plain_contract_gives_way_to_its_annotated_form(place):
-    rows.add_plain_contracts(place[0], [Contract("mine", words("m"))])
-    drop(place[1], "a.json", entry("mine", words("m") + " Cleaned."))
-    assert titles(take(place, 1)) == ["mine"]
-    (mine,) = (r for r in rows.contract_records(place[0]) if r["title"] == "mine")
-    assert mine["text"].endswith("Cleaned.") and mine["split"] == "train"
-    before = (place[0] / "contracts.jsonl").read_bytes()
-    rows.add_plain_contracts(place[0], [Contract("mine", words("m"))])  # it may stay in contracts_folder
-    assert (place[0] / "contracts.jsonl").read_bytes() == before
-    assert [r["split"] for r in rows.contract_records(place[0]) if r["title"] == "mine"] == ["train"]
-    assert len(rows.add_plain_contracts(place[0], [])) == 8
 
 
 def test_a_run_that_took_arrivals_refuses_another_stream(place):
@@ -429,7 +405,7 @@ def test_feedback_is_taken_on_arrivals_but_not_on_those_held_out(place):
 @pytest.mark.parametrize("split", ["slice", "slices"])
 def test_predictions_on_a_slice_make_no_task(split):
     row = {"id": "a", "contract": "one", "split": split, "answer": "x"}
-    with pytest.raises(InputError, match="nothing may be learned"):
+    with pytest.raises(InputError, match="of training questions only"):
         tasks.choose_tasks([row], scores={}, texts={"one": "x"}, size=1, seed=7)
 
 
@@ -446,7 +422,7 @@ def test_a_killed_write_leaves_nothing_or_everything(place, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         take(place, 1)
     monkeypatch.undo()
-    assert not rows.arrived_path(runs.Iteration(place[0], 1)).exists() and titles(take(place, 1)) == ["one"]
+    assert not runs.Iteration(place[0], 1).path(rows.ARRIVED).exists() and titles(take(place, 1)) == ["one"]
 
 
 # --- any sequence of drops
