@@ -198,6 +198,31 @@ def score(
 
 
 @app.command(rich_help_panel=MEASURE)
+def retrieval(
+    folder: Annotated[str, _argument("FOLDER", "a retriever/ folder that notebook 02 saved")],
+    cuad: Annotated[str, _option("--cuad", "FILE", "contracts in CUAD's layout (zip or JSON), sample or auto")],
+    include_trained: Annotated[bool, typer.Option("--include-trained", help="measure these contracts also")] = False,
+    embedder: Annotated[str, _option("--embedder", "ID", "of a folder without an embedder (default MiniLM)")] = "",
+    model: Annotated[str, _option("--model", "ID", "model whose tokens are counted (default SmolLM2-135M)")] = "",
+    out: Annotated[str, _option("--out", "CSV", "write the table there, and the rows beside it")] = "",
+    n_resamples: Resamples = 2000,
+    confidence: Confidence = 0.95,
+) -> None:
+    """Measure a saved retriever on the contracts of a file.
+
+    Each question is searched for in its contract. Contracts that it was trained or tuned on are left out and named.
+    """
+    options = {**locals()}
+    from cuadft.retrieval import report
+
+    del options["out"]
+    done = report.measure_saved(**options, log=_print_now)
+    print(f"\n{report.measured_text(done)}")
+    for path in report.write_measured(done, out) if out else ():
+        print(f"Written: {path}")
+
+
+@app.command(rich_help_panel=MEASURE)
 def evaluate(
     run_dir: RunFolder,
     file: Annotated[str, _argument("FILE", "contracts in CUAD's layout (zip, JSON, folder), sample or auto")],
@@ -262,20 +287,22 @@ def feedback(
     file: Annotated[str, _argument("FILE", "import: CSV, JSON lines, JSON or a store; export: JSON lines")],
     run: Annotated[str, _option("--run", "D", "run folder")],
     annotator: Annotated[str, _option("--annotator", "NAME", "import: who gave verdicts without a name")] = "",
+    contract: Annotated[str, _option("--contract", "TITLE", "import: the contract of rows that name none")] = "",
 ) -> None:
     """Take verdicts on answers from a file, or write them to one.
 
     Import reads people's verdicts on pairs of answers into a run's feedback.sqlite. Only training questions are taken;
-    held-out ones are refused, duplicates and contradictions reported. Read are TRL's preference pairs and thumbs and
-    another run's feedback.sqlite; written are TRL's pairs as JSON lines.
+    held-out ones are refused, duplicates and contradictions reported. Read are TRL's preference pairs and thumbs, Label
+    Studio's pairwise comparisons (its JSON export), the AWS sample's answers and another run's feedback.sqlite; written
+    are TRL's pairs as JSON lines.
     """
     from cuadft.feedback import exchange
 
     if action == "import":
-        print(exchange.import_file(file, run, annotator=annotator).text())
+        print(exchange.import_file(file, run, annotator=annotator, contract=contract).text())
         return
-    if annotator:
-        raise InputError("--annotator belongs to import: leave it out of an export.")
+    if annotator or contract:
+        raise InputError("--annotator and --contract belong to import: leave them out of an export.")
     counts = exchange.export_file(file, run)
     print(f"{file}: {', '.join(f'{count} {name}' for name, count in counts.items())}")
 

@@ -200,7 +200,8 @@ def test_feedback_goes_in_and_out_and_a_second_import_adds_nothing(project, caps
         (["import", "in.csv", "--run", "runs/none"], "No run in"),
         (["export", "out.csv", "--run", "runs/r"], "end the file's name in .jsonl"),
         (["export", "out.jsonl", "--run", "runs/r"], "There is no feedback"),
-        (["export", "out.csv", "--run", "runs/r", "--annotator", "a"], "belongs to import"),
+        (["export", "out.csv", "--run", "runs/r", "--annotator", "a"], "belong to import"),
+        (["export", "out.csv", "--run", "runs/r", "--contract", "Train"], "belong to import"),
     ],
 )
 def test_bad_feedback_commands_are_one_message_and_code_2(project, capsys, arguments, message):

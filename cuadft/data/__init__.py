@@ -27,6 +27,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "remember_rows",
             "select_contracts",
             "spread_rows",
+            "unannotated_contracts",
         ],
         "stream": ["next_slice", "question_sets", "slices_table"],
         "splits": ["SPLIT_SEED", "largest_overlap", "relatives_in_training"],

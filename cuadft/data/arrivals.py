@@ -26,7 +26,7 @@ from cuadft.core.errors import InputError
 from cuadft.core.text import fold
 from cuadft.data import contracts, rows, splits
 from cuadft.data.contracts import Contract
-from cuadft.data.rows import HELD_OUT
+from cuadft.data.rows import HELD_OUT, PLAIN
 
 REPEATED = "is known already"
 RENAMED = "has the title of a known contract, but another text: rename it if it is another contract"
@@ -63,7 +63,7 @@ def take_arrivals(iteration: runs.Iteration, folder: str | Path, *, max_characte
             f"Nothing new in {folder} for iteration {iteration.number} ({reasons}): drop a file with new contracts "
             "there, in the layout of CUAD_v1.json, then run the same command again."
         )
-    groups = _groups_of_new([contract for _, contract in taken], known)
+    groups = _groups_of_new([contract for _, contract in taken], known, learned=_learned_from(iteration))
     held_out = {line["title"]: line["slice"] for line in before if "slice" in line}
     lines = []
     for file, contract in taken:
@@ -89,8 +89,10 @@ def admit_arrivals(
 ) -> tuple[list[Arrival], list[_Line]]:
     """Return the contracts that may be learned from, and a line with the reason for each one that is left out.
 
-    known: the records of all other contracts of the run. Titles are compared without regard to case and white space.
+    known: the records of all other contracts of the run. Contracts without annotations are ignored, because an
+    annotated contract of the same title takes their place. Titles are compared without regard to case and white space.
     """
+    known = [r for r in known if r["split"] != PLAIN]
     titles = {fold(r["title"]): r["text"] for r in known}
     texts = {r["text"]: r["title"] for r in known if r["split"] not in HELD_OUT}
     kept, left = [], []
@@ -119,17 +121,30 @@ def _left_out(file: str, reason: str, title: str, detail: str = "") -> _Line:
     return {"title": title, "file": file, "reason": reason, "detail": detail}
 
 
-def _groups_of_new(new: Sequence[Contract], known: Iterable[_Line]) -> dict[str, int]:
-    """Return the group of each new contract: that of the known contracts that it belongs to, else an unused number."""
+def _groups_of_new(new: Sequence[Contract], known: Iterable[_Line], *, learned: Iterable[str]) -> dict[str, int]:
+    """Return the group of each new contract: that of the known contracts that it belongs to, else an unused number.
+
+    A contract gets group -1, that of contracts without annotations, if it repeats such a contract or if its title is in
+    `learned` (training questions were written on it before). A contract of group -1 is never held out.
+    """
     titles = {contract.title for contract in new}
     others = [r for r in known if r["title"] not in titles]
     numbers = splits.contract_groups([*new, *map(Contract.from_record, others)])
-    groups: dict[int, int] = {}
+    groups = {numbers[title]: -1 for title in titles.intersection(learned)}
     for record in others:
         number = numbers[record["title"]]
         groups[number] = min(groups.get(number, record["group"]), record["group"])
     unused = itertools.count(max((record["group"] for record in others), default=-1) + 1)
     return {contract.title: groups.setdefault(numbers[contract.title], next(unused)) for contract in new}
+
+
+def _learned_from(iteration: runs.Iteration) -> set[str]:
+    """Return the titles of contracts on which earlier iterations wrote training questions.
+
+    Such a contract may arrive with annotations later, and must not be held out then.
+    """
+    paths = [runs.Iteration(iteration.run, n).path("data", "synthetic.jsonl") for n in range(1, iteration.number)]
+    return {row["contract"] for path in paths if path.is_file() for row in files.read_jsonl(path)}
 
 
 def _read_folder(folder: str | Path) -> tuple[list[Arrival], list[_Line]]:

@@ -1,4 +1,4 @@
-"""Contracts and the questions asked of them: read CUAD, the sample, or any file in their layout.
+"""Contracts and the questions asked of them: read CUAD, the sample, or a folder of PDF and text files.
 
 For example:
 
@@ -15,6 +15,7 @@ from __future__ import annotations
 import importlib.resources
 import json
 import re
+import warnings
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -39,6 +40,7 @@ _ADVICE = {  # by kind of fault, where pydantic's own words do not say what to d
 # CUAD's own wording of a question, and the category that it quotes.
 _OFFICIAL = re.compile(r'Highlight the parts \(if any\) of this contract related to ".+?".*?Details:(.*)', re.DOTALL)
 _QUOTED = re.compile(r'related to "(.+?)"')
+_FEWEST_LETTERS = 20  # of a contract; a scanned PDF often carries a stamp or page numbers as text
 
 
 class Row(TypedDict):
@@ -123,6 +125,39 @@ def read_contracts(path: str | Path) -> list[Contract]:
     if raw.startswith(b"PK") or path.suffix.lower() == ".zip":
         return parse_squad(*cuad.open_cuad(raw, str(path)))
     return parse_squad(raw, str(path), {})
+
+
+def read_plain_folder(folder: str | Path) -> list[Contract]:
+    """Read every PDF and TXT file of a folder as a contract without questions, titled by its file name.
+
+    Files of other kinds are left out with a warning. Raises InputError that names the empty and unreadable files.
+    """
+    folder = Path(folder)
+    files = sorted(path for path in folder.glob("[!.]*") if path.is_file())
+    readable = [file for file in files if file.suffix.lower() in (".pdf", ".txt")]
+    if not readable:
+        raise InputError(f"{folder} is no folder with .pdf or .txt files; put the contracts there and run again")
+    if others := [file.name for file in files if file not in readable]:
+        warnings.warn(f"{folder}: files that are neither PDF nor TXT left out: {', '.join(others)}", stacklevel=2)
+    texts, problems = {}, []
+    for file in readable:
+        try:
+            texts[file.stem] = _pdf_text(file) if file.suffix.lower() == ".pdf" else file.read_text("utf-8-sig")
+        except Exception as error:  # a damaged PDF can make pypdf raise nearly anything
+            problems.append(f"{file.name} cannot be read ({type(error).__name__}: {error}); repair it or remove it")
+        else:
+            if sum(char.isalnum() for char in texts[file.stem]) < _FEWEST_LETTERS:
+                problems.append(f"{file.name} has no text in it (a scan?); run text recognition on it, or remove it")
+    problems += _repeated([file.stem for file in readable], "file name")
+    raise_problems(str(folder), problems)
+    return [Contract(name, text, cuad.type_in_title(name), cuad.filer(name)) for name, text in texts.items()]
+
+
+def _pdf_text(file: Path) -> str:
+    import pypdf
+
+    pages = [page.extract_text() for page in pypdf.PdfReader(file).pages]
+    return "\n\n".join(pages).encode("utf-8", "replace").decode("utf-8")
 
 
 _Text = Annotated[str, Field(pattern=r"\S")]

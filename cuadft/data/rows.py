@@ -29,12 +29,13 @@ from cuadft.core import files, runs
 from cuadft.core.errors import InputError
 from cuadft.core.params import did_you_mean
 from cuadft.data import splits
-from cuadft.data.contracts import Contract, Row
+from cuadft.data.contracts import Contract, Row, read_plain_folder
 from cuadft.data.passages import Passage, cut_passages
 
 Item = TypeVar("Item")
 SPLITS = ("train", "dev", "test")
 HELD_OUT = ("dev", "test", "slice")  # nothing is learned from these; "slice" is held out of a slice of the stream
+PLAIN = "plain"  # the split of contracts without annotations
 ARRIVED = "arrived.jsonl"  # not in data/, which is cleared when a parameter changes
 WHOLE_FROM = 5  # whole contracts are asked from this number on: an interval over fewer says nothing
 
@@ -71,10 +72,35 @@ def freeze_splits(
 def contract_records(run: Path, upto: int | None = None) -> list[dict[str, Any]]:
     """Return the records of contracts.jsonl, then those that arrived in iterations 1 to `upto` (None: in any).
 
-    A record of an arrived contract has "arrived", the number of its iteration.
+    A record of an arrived contract has "arrived", the number of its iteration. It takes the place of a contract without
+    annotations that has the same title.
     """
     later = [{k: v for k, v in line.items() if k not in ("rows", "file")} for line in taken_lines(run, upto)]
-    return files.read_jsonl(run / "contracts.jsonl") + later
+    annotated = {r["title"] for r in later}
+    return [r for r in files.read_jsonl(run / "contracts.jsonl") if r["title"] not in annotated] + later
+
+
+def add_plain_contracts(run: Path, contracts: Sequence[Contract]) -> list[dict[str, Any]]:
+    """Add contracts without annotations, which serve self-instruct only, to contracts.jsonl; return all its records.
+
+    Raises InputError if one has the title of an annotated contract, or shares text or filer with a held-out contract.
+    """
+    path = run / "contracts.jsonl"
+    before, later = files.read_jsonl(path), taken_lines(run)
+    records = [r for r in before if r["split"] != PLAIN]
+    replaced = {r["title"] for r in later}  # an annotated contract takes the place of the plain one
+    new = [c for c in contracts if c.title not in replaced]
+    known = {r["title"] for r in records}
+    repeated = {c.title: c.title for c in new if c.title in known}
+    repeated |= held_out_relatives([c for c in new if c.title not in known], records + later)
+    for title, other in repeated.items():
+        raise InputError(
+            f"Contract '{title}' of contracts_folder repeats '{other}', which is annotated or held out: remove it."
+        )
+    added = [c.record(group=-1, split=PLAIN) for c in contracts]
+    if added or len(records) != len(before):
+        files.write_jsonl(path, records + added)
+    return records + added
 
 
 def held_out_relatives(contracts: Sequence[Contract], records: Iterable[dict[str, Any]]) -> dict[str, str]:
@@ -85,9 +111,21 @@ def held_out_relatives(contracts: Sequence[Contract], records: Iterable[dict[str
     return {c.title: held_out_in[groups[c.title]] for c in contracts if groups[c.title] in held_out_in}
 
 
+def unannotated_contracts(iteration: runs.Iteration, folder: str, records: Iterable[dict[str, Any]]) -> list[Contract]:
+    """Return the contracts without annotations in a folder ("": no folder), which serve self-instruct only.
+
+    They are kept in contracts.jsonl. One whose title is among the records is left out: it has come with annotations
+    since.
+    """
+    plain = read_plain_folder(runs.resolve_path(folder)) if folder else []
+    add_plain_contracts(iteration.run, plain)
+    annotated = {record["title"] for record in records}
+    return [contract for contract in plain if contract.title not in annotated]
+
+
 def _frozen_records(path: Path, contracts: dict[str, Contract]) -> list[dict[str, Any]]:
-    """Return the records of contracts.jsonl; raises InputError if a contract has changed or is gone."""
-    records = files.read_jsonl(path)
+    """Return the annotated records of contracts.jsonl; raises InputError if a contract has changed or is gone."""
+    records = [r for r in files.read_jsonl(path) if r["split"] != PLAIN]
     for record in records:
         now = contracts.get(record["title"])
         if now is None or now.text != record["text"]:
@@ -174,8 +212,15 @@ def remember_rows(iteration: runs.Iteration, rows: Sequence[Row]) -> list[Row]:
     """
     before = iteration.previous.path("retriever", "rows.jsonl") if iteration.previous else None
     known = files.read_jsonl(before) if before and before.is_file() else []
-    # The id of a generated question may return with other words.
-    kept = {(row["id"], row["question"]): row for row in [*known, *rows]}
+    texts = {record["title"]: record.get("text", "") for record in contract_records(iteration.run, iteration.number)}
+    # The id of a generated question may return with other words. A contract without annotations may have been taken
+    # away, or have come back with annotations and a text that was read differently.
+    kept = {
+        (row["id"], row["question"]): row
+        for row in [*known, *rows]
+        if row["contract"] in texts
+        and all(texts[row["contract"]].startswith(a["text"], a["start"]) for a in row.get("answers", ()))
+    }
     files.write_jsonl(iteration.path("retriever", "rows.jsonl"), kept.values())
     return list(kept.values())
 

@@ -101,8 +101,8 @@ def hold_out_of_slices(
         drawn: list[str] = []
         ordered = sorted(part, key=lambda title: seeded_order(f"{seed}:{SLICE_SPLIT}", title))
         for group in dict.fromkeys(group_of[title] for title in ordered):
-            # A group with members in other slices cannot be held out as a whole.
-            whole = came_now.intersection(part).issuperset(members[group])
+            # A group with members in other slices, or trained on before, cannot be held out as a whole.
+            whole = group >= 0 and came_now.intersection(part).issuperset(members[group])
             if whole and len(drawn) + len(members[group]) <= min(contracts, len(part) // 2):
                 drawn += members[group]
         if len(drawn) > 1:

@@ -23,14 +23,16 @@ from pandas.io.formats.style import Styler
 
 from cuadft.core.text import shorten
 from cuadft.evaluation.confidence import all_quotes, is_answered, is_right, stated_p
+from cuadft.evaluation.excerpts import LEGEND, Piece, excerpt, marked_html
 from cuadft.evaluation.metrics import METRICS
 from cuadft.evaluation.official import Predictions, checked_rows, shown_quotes
 from cuadft.evaluation.scoreboard import FAULTS, classify_faults, describe_fault
 from cuadft.evaluation.verdicts import gold_texts, has_failed
 
 LONGEST_TEXT = 300  # characters shown of an answer or a gold span
-LONGEST_PASSAGE = 1200  # characters shown of a passage
-WORST_COLUMNS = "fault category contract question gold answer score verdict reason error passages best_passage".split()
+PASSAGES_SHOWN = 3  # of a worst answer, first those with a marked span
+UNSENT_SHOWN = 2  # gold spans that no passage touches
+WORST_COLUMNS = "fault category contract question gold answer score verdict reason error passages evidence".split()
 CHANGE_COLUMNS = "system category contract question gold before after score_before score_after gain kind".split()
 PROBABLE_COLUMNS = "system outcome category contract gold answer candidate p_exists p_quote draw id".split()
 CHANGE_KINDS = ("unchanged", "better", "worse", "same_score", "unscored")
@@ -46,8 +48,13 @@ NO_MATHEMATICS = 'class="tex2jax_ignore mathjax_ignore"'  # a notebook takes two
 
 
 def show_answers(table: pd.DataFrame) -> Styler:
-    """Return a table of answers to read in a notebook: each text wrapped, and none taken for markup."""
-    shown = table.style.hide().format(precision=2, na_rep="–", escape="html").set_properties(**WRAPPED)
+    """Return a table of answers to read in a notebook: each text wrapped, and none taken for markup.
+
+    In the column evidence, of `pick_worst`, gold spans and the words of the answer are marked.
+    """
+    marked = {"evidence": marked_html} if "evidence" in table else {}
+    shown = table.style.hide().format(marked, precision=2, na_rep="–", escape="html").set_properties(**WRAPPED)
+    shown = shown.set_caption(f"Marked in the evidence: {marked_html([LEGEND])}") if marked else shown
     return shown.set_table_attributes(NO_MATHEMATICS)
 
 
@@ -59,8 +66,8 @@ def pick_worst(
     frame: from `score_predictions`, with the judge's columns if there are any; predictions: what the frame was made of;
     texts: title -> text of the contracts. Kinds take turns, the commonest first, new categories come before others, and
     within a kind and category the lowest F1 comes first; the order of the rows makes no difference. Columns:
-    `WORST_COLUMNS`; passages is what happened to the evidence, best_passage the first passage sent ("" where it is not
-    known).
+    `WORST_COLUMNS`; passages is what happened to the evidence, and evidence the passages sent, cut around gold spans
+    and the words of the answer, and gold spans that were not sent: for each a list of `excerpts.Piece`.
     """
     rows = frame[(frame["system"] == system) & (frame["split"] == "test")]
     rows = rows.assign(fault=classify_faults(rows, "f1"), score=rows["f1"], draw=rows["id"].map(_draw))
@@ -79,15 +86,28 @@ def pick_worst(
 def _evidence(row: Mapping[str, Any], p: Mapping[str, Any], texts: Mapping[str, str]) -> dict[str, Any]:
     """Return what a worst answer's prediction adds to its scored row."""
     fault, passages = describe_fault(row["fault"], recall=row["char_recall"])
-    best = next(iter(p.get("passages") or ()), {"start": 0, "end": 0})
     return {
         "fault": fault,
         "gold": _gold(p),
         "answer": "(none)" if has_failed(p) else shorten(p["answer"], LONGEST_TEXT),
         "error": p["error"],
         "passages": passages,
-        "best_passage": shorten(texts.get(p["contract"], "")[best["start"] : best["end"]], LONGEST_PASSAGE),
+        "evidence": _excerpts(p, texts[p["contract"]]) if p["contract"] in texts else [],
     }
+
+
+def _excerpts(p: Mapping[str, Any], text: str) -> list[list[Piece]]:
+    """Return a line per passage shown, best first, and one per gold span that no passage touches."""
+    sent = [(passage["start"], passage["end"]) for passage in p.get("passages") or ()]
+    gold = [(a["start"], a["start"] + len(a["text"])) for a in p["answers"]]
+    cited = [(span[0], span[1]) for span in p.get("spans") or ()]
+    lines = {n: excerpt(text, *span, gold=gold, cited=cited) for n, span in enumerate(sent, 1)}
+    marked_first = sorted(lines, key=lambda n: not any(piece.gold or piece.cited for piece in lines[n]))
+    shown = sorted(marked_first[:PASSAGES_SHOWN])
+    unsent = [(a, b) for a, b in gold if not any(start < b and a < end for start, end in sent)][:UNSENT_SHOWN]
+    return [[Piece(f"Passage {n} of {len(sent)}: "), *lines[n]] for n in shown] + [
+        [Piece("Not sent: "), *excerpt(text, 0, len(text), gold=[span])] for span in unsent
+    ]
 
 
 def changed_answers(

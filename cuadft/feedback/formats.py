@@ -1,4 +1,4 @@
-"""Votes on pairs of answers in files: TRL's preference rows, or another run's store.
+"""Votes on pairs of answers in other programs' files: which format a file has, and what its rows say.
 
     found_format, votes = read_votes("pairs.jsonl")
     votes[0].values["answer_a"], votes[0].values["verdict"]
@@ -11,9 +11,11 @@ The formats are:
   TRL takes the common beginning for the prompt; here they are read only if the row names its question. Further columns
   are those of TEXT_COLUMNS and time. Verdicts from other programs fit in as contract, question, chosen, rejected and
   annotator.
+- "labelstudio": pairwise comparisons, see `labelstudio`.
+- "aws": the AWS sample's answers beside the experts' references; the expert's answer is preferred.
 - "store": another run's feedback.sqlite.
 
-Columns are compared without case and signs ("Chosen" is chosen).
+The columns that each needs stand in `COLUMNS`; names are compared without case and signs ("Chosen" is chosen).
 """
 
 from __future__ import annotations
@@ -21,9 +23,10 @@ from __future__ import annotations
 import ast
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,14 +35,20 @@ from pydantic import TypeAdapter, ValidationError
 from cuadft.core import files
 from cuadft.core.errors import InputError
 from cuadft.core.text import fold_name
+from cuadft.feedback.labelstudio import annotation_rows, labelstudio_vote
 from cuadft.feedback.records import Message, time_in_utc
 from cuadft.feedback.store import Store
 from cuadft.feedback.training_questions import RowRefused, question_of_prompt
 
-COLUMNS = ({"chosen", "rejected"}, {"completion", "label"})  # a file of TRL's rows has one of these sets
+COLUMNS = {  # format -> sets of columns; a file belongs to the first format of which it has one set
+    "labelstudio": [{"data", "annotations"}],
+    "trl": [{"chosen", "rejected"}, {"completion", "label"}],
+    "aws": [{"question", a, b} for a in ("ref_answer", "gt_answer") for b in ("response", "pred_answer")],
+}
+EXPERT = "expert"  # annotator and system of a reference answer
 TEXT_COLUMNS = ("id", "contract", "question", "annotator", "comment")
 OF_ONE_STORE = ("uid", "revokes", "source")  # fields of a judgement that another store does not take over
-TRUE, FALSE = ("true", "1", "1.0"), ("false", "0", "0.0")  # labels of thumbs
+TRUE, FALSE = ("true", "1", "1.0"), ("false", "0", "0.0")  # labels of thumbs, and what the AWS sample's judge says
 MACHINE_SOURCES = ("gold", "ai")  # sources of pairs that no person preferred
 _MESSAGES = TypeAdapter(list[Message])
 Messages = list[dict[str, str]]
@@ -69,23 +78,36 @@ def read_votes(path: str | Path) -> tuple[str, list[Vote]]:
         said = Store(path).judgements()
         kept = [{name: one[name] for name in one if name not in OF_ONE_STORE} for one in said]
         return "store", [Vote(f"judgement {number}", values) for number, values in enumerate(kept, 1)]
-    rows = files.read_table(path)
-    columns = list(dict.fromkeys(fold_name(name) for row in rows for name in row.values))
-    if not any(needed <= set(columns) for needed in COLUMNS):
-        known = " or ".join(str(sorted(names)) for names in COLUMNS)
-        raise InputError(f"{path} has the columns {columns}, not those of TRL's rows, {known}: rename them.")
-    return "trl", [_vote_of_row(row.where.removeprefix(f"{path}, "), row.values) for row in rows]
+    rows = [(row.where.removeprefix(f"{path}, "), _folded(row.values)) for row in files.read_table(path)]
+    columns = list(dict.fromkeys(name for _, row in rows for name in row))
+    found = next((name for name, sets in COLUMNS.items() if any(needed <= set(columns) for needed in sets)), "")
+    if not found:
+        known = "; ".join(f"{name} {' or '.join(str(sorted(s)) for s in sets)}" for name, sets in COLUMNS.items())
+        raise InputError(
+            f"{path} has the columns {columns}, not those of a known format ({known}): rename them, or export again; "
+            "Label Studio's exports JSON_MIN and CSV are not read, its JSON export is."
+        )
+    read = {"trl": trl_vote, "labelstudio": labelstudio_vote, "aws": partial(_aws_vote, system=path.stem)}[found]
+    if found == "labelstudio":
+        rows = [part for where, row in rows for part in annotation_rows(where, row)]
+    return found, [_vote_of_row(where, row, read) for where, row in rows]
 
 
-def _vote_of_row(where: str, given: Mapping[str, Any]) -> Vote:
-    row = {fold_name(name): value for name, value in given.items()}
+def _folded(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a row with folded column names, the `data` of a Label Studio task among them."""
+    data = given["data"] if isinstance(given.get("data"), dict) else {}
+    return {fold_name(name): value for name, value in (*given.items(), *data.items())}
+
+
+def _vote_of_row(where: str, row: Mapping[str, Any], read: Callable[[Mapping[str, Any]], dict[str, Any]]) -> Vote:
     try:
-        about = {name: _text(row.get(name), name) for name in TEXT_COLUMNS}
-        with suppress(TypeError, ValueError, OverflowError):
-            about["time"] = time_in_utc(row.get("time"))
-        return Vote(where, about | trl_vote(row))
+        values = {name: _text(row.get(name), name) for name in TEXT_COLUMNS} | {"time": row.get("time")} | read(row)
     except RowRefused as error:
         return Vote(where, {}, str(error))
+    time, values["time"] = values["time"], None
+    with suppress(TypeError, ValueError, OverflowError):
+        values["time"] = time_in_utc(time)
+    return Vote(where, values)
 
 
 def _text(value: Any, name: str) -> str:
@@ -93,6 +115,17 @@ def _text(value: Any, name: str) -> str:
     if isinstance(value, (list, dict, bool)):
         raise RowRefused(f"its {name} is no text: {str(value)[:40]}")
     return "" if value is None else str(value)
+
+
+def _aws_vote(row: Mapping[str, Any], *, system: str) -> dict[str, Any]:
+    if str(row.get("judge_bool")).strip().casefold() in TRUE:
+        raise RowRefused("the file's judge calls the response right: no preference")
+    reference = _text(row.get("ref_answer") or row.get("gt_answer"), "reference")
+    response = _text(row.get("response") or row.get("pred_answer"), "response")
+    if not reference.strip() or not response.strip():
+        raise RowRefused("its reference or its response is empty")
+    about = {"annotator": EXPERT, "system_a": EXPERT, "system_b": system}
+    return about | {"answer_a": reference, "answer_b": response, "verdict": "a"}
 
 
 def trl_vote(row: Mapping[str, Any]) -> dict[str, Any]:

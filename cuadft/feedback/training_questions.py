@@ -60,13 +60,14 @@ class TrainingQuestions:
         if not self.by_id:
             raise InputError(f"{run} has no training questions: run 01_data_prep first (`cuadft run`).")
 
-    def find(self, vote: Mapping[str, Any]) -> dict[str, Any]:
+    def find(self, vote: Mapping[str, Any], default_contract: str = "") -> dict[str, Any]:
         """Return the training row that a vote is about: by its id, else by its contract and question.
 
-        Raises RowRefused for a held-out contract, if no row or several rows fit, if id, contract and question belong to
-        different rows, and if the vote quotes a held-out contract.
+        default_contract: of a vote that names none. Raises RowRefused for a held-out contract, if no row or several
+        rows fit, if id, contract and question belong to different rows, and if the vote quotes a held-out contract.
         """
-        given_id, contract = vote.get("id") or "", vote.get("contract") or ""
+        given_id = vote.get("id") or ""
+        contract = vote.get("contract") or ("" if given_id in self.by_id else default_contract)
         title = self._titles.get(fold(contract)) if contract else None
         of_id = self._titles.get(fold(given_id.partition("__")[0]))  # CUAD's ids are "title__category"
         if given_id in self._held_ids or {title, of_id} & self.held_out:
@@ -78,7 +79,7 @@ class TrainingQuestions:
             ):
                 raise RowRefused("its id, contract and question belong to different rows")
         elif not contract:
-            raise RowRefused("neither a known id nor a contract is given")
+            raise RowRefused("neither a known id nor a contract is given (see --contract)")
         elif not title:
             raise RowRefused(f"the run has no contract {contract!r}{did_you_mean(fold(contract), self._titles)}")
         else:

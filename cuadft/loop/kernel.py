@@ -19,7 +19,7 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
@@ -286,18 +286,18 @@ class Peak:
 
 @contextmanager
 def watch_memory(interval: float = MEMORY_INTERVAL) -> Iterator[Peak]:
-    """Watch from a thread the memory of all descendants of this process, such as a notebook's kernel.
+    """Watch from a thread the memory of the processes started meanwhile, such as a notebook's kernel.
 
     Every `interval` seconds the sum of what all processes hold is read (shared pages count for each process); a rise
     between two looks is missed. Memory of a GPU is not included.
     """
-    peak, done = Peak(), threading.Event()
+    peak, done, before = Peak(), threading.Event(), psutil.Process().children()
 
     def keep_looking() -> None:
         ended = False
         while not ended:
             ended, held = done.wait(interval), 0
-            for process in psutil.Process().children(recursive=True):
+            for process in _descendants(before):
                 with suppress(psutil.Error):  # it has just ended
                     held += process.memory_info().rss
             peak.bytes = max(peak.bytes, held)
@@ -309,3 +309,12 @@ def watch_memory(interval: float = MEMORY_INTERVAL) -> Iterator[Peak]:
     finally:
         done.set()
         thread.join()
+
+
+def _descendants(left_out: Sequence[psutil.Process]) -> list[psutil.Process]:
+    """Return this process's children and all that they have started, without some of the children and theirs."""
+    found = []
+    for child in psutil.Process().children():
+        with suppress(psutil.Error):  # it has just ended
+            found += [] if child in left_out else [child, *child.children(recursive=True)]
+    return found

@@ -137,7 +137,7 @@ def _answer(name: str, systems: tuple[str, ...], reads: tuple[Pattern, ...]) -> 
     return Stage(name, "03_batch_inference.ipynb", reads, PREDICTIONS, systems, pass_systems="systems")
 
 
-_DATA = {"external": ("cuad", "own_questions"), "keeps": ("arrived.jsonl", "replies.jsonl")}
+_DATA = {"external": ("cuad", "contracts_folder", "own_questions"), "keeps": ("arrived.jsonl", "replies.jsonl")}
 _COMPILED_FROM = (*CONTRACTS, "data/*.jsonl", of_previous("retriever/rows.jsonl"), *LAST_CHAMPION)
 _ALIGNED = ("preferences.jsonl", "preferences/*", *ADAPTERS)
 _EVALUATION = {"notebook": "05_evaluate.ipynb", "external": ("published",), "keeps": JUDGE_VERDICTS}

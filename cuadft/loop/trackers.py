@@ -1,12 +1,13 @@
-"""The view of a run in MLflow: an experiment, an MLflow run for each iteration, and the champion in the model registry.
+"""Views of a run in experiment trackers: MLflow, TensorBoard and Trackio, each in a local store.
 
     check_trackers(["mlflow"])  # before anything is computed
     report_to_trackers(iteration, ["mlflow"])  # a table with one row per tracker
 
-The run folder is the truth, and the tracker only shows it: parameters, scores, figures and decisions of all iterations
-that have decided, without secrets and without paths of this computer. The experiment has the run folder's name. Scores
-are metrics such as "test/quote_f1/sft" with the iteration as step, so that MLflow's pages compare iterations. With
-MLFLOW_TRACKING_URI, several run folders share one store and are compared.
+The run folder is the truth, and a tracker only shows it: parameters, scores, figures and decisions of all iterations
+that have decided, without secrets and without paths of this computer. `tracker_folders` writes the views of TensorBoard
+and Trackio; MLflow's is written here: an experiment with the run folder's name, and an MLflow run for each iteration.
+Scores are metrics such as "test/quote_f1/sft" with the iteration as step, so that MLflow's pages compare iterations.
+With MLFLOW_TRACKING_URI, several run folders share one store and are compared.
 In the registry, a model named after the run has a version for each champion, and the alias "champion" marks the present
 one. Weights are not copied: a version's tags name their place in the run folder, and their hash.
 """
@@ -28,13 +29,14 @@ from urllib.parse import quote, unquote
 
 from cuadft.core import files, runs
 from cuadft.core.errors import InputError, brief, redact
-from cuadft.core.params import SET_BY_LOOP
+from cuadft.core.params import SET_BY_LOOP, did_you_mean
+from cuadft.loop import tracker_folders
 from cuadft.loop.manifest import Hashes, recorded_parameters
 
 if TYPE_CHECKING:
     import pandas as pd
 
-TRACKER = "mlflow"
+TRACKERS = ("mlflow", "tensorboard", "trackio")
 KEY_TAG, DIGEST_TAG = "cuadft.key", "cuadft.digest"  # of an MLflow run: its iteration, and the hash of what it shows
 CHAMPION_ALIAS = "champion"
 SCORE_PARTS = ["value", "low", "high", "n"]
@@ -52,8 +54,9 @@ CHATTY = ("alembic", "mlflow.store.db.utils", "mlflow.tracking._model_registry.c
 def check_trackers(report_to: Sequence[str]) -> None:
     """Raise InputError on a tracker that is unknown or not installed, before anything is computed."""
     for name in report_to:
-        if name != TRACKER:
-            raise InputError(f"Invalid tracker {name!r} in report_to: give [{TRACKER}], or [] for none.")
+        if name not in TRACKERS:
+            hint = did_you_mean(name, TRACKERS)
+            raise InputError(f"Invalid tracker {name!r} in report_to{hint}: choose from {', '.join(TRACKERS)}.")
         found = importlib.util.find_spec(name)
         if found is None or found.origin is None:  # a mere folder of that name has no origin
             raise InputError(f"Tracker {name!r} in report_to is not installed: run `pip install -e '.[{name}]'`.")
@@ -67,25 +70,30 @@ def report_to_trackers(iteration: runs.Iteration, report_to: Sequence[str]) -> p
     import pandas as pd
 
     check_trackers(report_to)
-    return pd.DataFrame([_send(iteration.run) for _ in set(report_to)])
+    return pd.DataFrame([_send(name, iteration.run) for name in dict.fromkeys(report_to)])
 
 
 def follow_run(run_dir: str | Path) -> list[dict[str, Any]]:
     """Bring the trackers that show a run up to date after a choice by hand; return a row of each."""
     run = runs.resolve_path(run_dir)
     newest = runs.Iteration(run, runs.decided_iterations(run)[-1])
-    return [_send(run) for _ in set(recorded_parameters(newest).get("report_to", []))]
+    return [_send(name, run) for name in dict.fromkeys(recorded_parameters(newest).get("report_to", []))]
 
 
-def _send(run: Path) -> dict[str, Any]:
-    """Send the view; return the tracker's row: what was sent, or what failed."""
+def _send(name: str, run: Path) -> dict[str, Any]:
+    """Send a view; return the tracker's row: what was sent, or what failed."""
     done = [runs.Iteration(run, number) for number in runs.decided_iterations(run)]
     shown = [iteration for iteration in done if iteration.path("scoreboard.csv").is_file()]
     try:
-        check_trackers([TRACKER])
-        return {"tracker": TRACKER, "store": clean_text(send_mlflow(run, shown)), "iterations": len(shown), "error": ""}
+        check_trackers([name])
+        if name == "mlflow":
+            store = send_mlflow(run, shown)
+        else:
+            send = {"tensorboard": tracker_folders.send_tensorboard, "trackio": tracker_folders.send_trackio}[name]
+            store = send(run, [content_of(iteration) for iteration in shown])
+        return {"tracker": name, "store": clean_text(store), "iterations": len(shown), "error": ""}
     except Exception as error:  # whatever a tracker raises, the stage has its results; the row shows it
-        return {"tracker": TRACKER, "store": "", "iterations": 0, "error": clean_text(brief(error))}
+        return {"tracker": name, "store": "", "iterations": 0, "error": clean_text(brief(error))}
 
 
 # What is shown.
@@ -94,13 +102,14 @@ def _send(run: Path) -> dict[str, Any]:
 def content_of(iteration: runs.Iteration) -> dict[str, Any]:
     """Return what is shown of an iteration that has decided, without secrets and without paths of this computer.
 
-    parameters (texts by name), scores (by names such as "test/quote_f1/sft" and "test/quote_f1/sft.low"), figures (PNG
-    files), decision (the gate's reason) and champion (afterwards).
+    number, parameters (texts by name), scores (by names such as "test/quote_f1/sft" and "test/quote_f1/sft.low"),
+    figures (PNG files), decision (the gate's reason) and champion (afterwards).
     """
     champion = runs.champion_label(runs.outgoing_champion(iteration))
     by_hand = " (chosen by hand)" if iteration.path(runs.BY_HAND).is_file() else ""
     known = sorted(recorded_parameters(iteration).items())
     return {
+        "number": iteration.number,
         "parameters": {name: _value_text(value) for name, value in known if name not in NOT_SHOWN},
         "scores": _scores(iteration.path("scoreboard.csv")),
         "figures": sorted(iteration.path("figures").glob("*.png")),

@@ -29,9 +29,8 @@ from cuadft.retrieval import saved
 CHAMPION = "champion"  # as `rag.systems` names the system that an iteration leaves
 NEEDED = ("model", "embedder", "tuned_program", "batch_size", "max_new_tokens")  # parameters that build a system
 FOLDER = "evaluations"  # in the run folder
-LEARNED_SPLITS = {"dev": saved.TUNED, "train": saved.TRAINED, "all": saved.TRAINED}
+LEARNED_SPLITS = {"dev": saved.TUNED, "train": saved.TRAINED, "all": saved.TRAINED, rows.PLAIN: saved.TRAINED}
 BESIDE = ("quote_f1", "detection_f1", "coverage_f1")  # measures of the systems without a model that are printed
-TITLES_SHOWN = 20  # left-out contracts that are named on the screen
 SEED = 7  # of the bootstrap
 TABLE_COLUMNS = ["system", "measure", *bootstrap.INTERVAL_COLUMNS]
 
@@ -77,9 +76,9 @@ def evaluate_file(
     path = contracts.locate_contracts(file, runs.project_root() / "data")
     wanted = contracts.read_contracts(path)
     left_out, related = _learned_from(iteration, wanted)
-    log(_listed(f"{len(wanted)} contracts, {len(left_out)} of them left out", left_out))
+    log(saved.listed(f"{len(wanted)} contracts, {len(left_out)} of them left out", left_out))
     if related:
-        log(_listed("Kept, since the run held them out, though this flatters it", related))
+        log(saved.listed("Kept, since the run held them out, though this flatters it", related))
     kept = [contract for contract in wanted if contract.title not in left_out and contract.rows]
     if not kept:
         raise InputError(f"{path.name} has no question on contracts that the run has not learned from: add some.")
@@ -101,13 +100,6 @@ def evaluate_file(
     files.write_text(folder / "measures.csv", results.as_csv(table))
     files.write_json(folder / "measures.json", noted)
     return EvaluatedFile(folder, label, table, predictions, left_out, confidence)
-
-
-def _listed(head: str, reasons: dict[str, str]) -> str:
-    """Return the head and a line for each title with its reason; after TITLES_SHOWN lines the rest is counted."""
-    lines = [f"  {title}: {why}" for title, why in reasons.items()]
-    more = [f"  and {len(lines) - TITLES_SHOWN} more"] if len(lines) > TITLES_SHOWN else []
-    return "\n".join([head + (":" if lines else "."), *lines[:TITLES_SHOWN], *more])
 
 
 def evaluation_text(done: EvaluatedFile) -> str:

@@ -12,7 +12,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
         "confidence": ["Confidence", "load_confidence", "save_confidence"],
-        "detection": ["decided", "learning_curve"],
+        "detection": ["decided", "feature_worth", "learning_curve"],
         "inference": ["answer_rows", "calibrate", "compare_answers"],
         "compiling": ["compile_program", "dspy_examples"],
         "program": ["ContractQA", "PlainAdapter", "load_program", "save_program"],

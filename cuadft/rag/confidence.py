@@ -133,7 +133,7 @@ class Confidence:
         threshold(false_answer_cost)
         classifier = retriever.classifier
         known = [r for r in rows if classifier and r["source"] == "cuad" and r["contract"] in classifier.fold_of]
-        pairs = _classed(retriever, known)
+        pairs = classed(retriever, known)
         truth = [bool(row["answers"]) for row, _ in pairs]
         if not enough(truth):
             return None
@@ -230,7 +230,7 @@ def _best_sentences(seen: ClauseValues, most: int) -> list[tuple[Passage, dict[s
     return found
 
 
-def _classed(retriever: Retriever, rows: Sequence[Mapping[str, Any]]) -> list[tuple[Mapping[str, Any], ClauseValues]]:
+def classed(retriever: Retriever, rows: Sequence[Mapping[str, Any]]) -> list[tuple[Mapping[str, Any], ClauseValues]]:
     """Return the rows whose question is of a class, each with what the classifier sees."""
     seen = retriever.clause_values([(row["question"], row["contract"]) for row in rows])
     return [(row, values) for row, values in zip(rows, seen, strict=True) if values.best]
@@ -276,7 +276,7 @@ def _holds(hit: Hit, row: Mapping[str, Any]) -> bool:
 
 def _fit_reworded(retriever: Retriever, exists: Calibration, rows: Sequence[Mapping[str, Any]]) -> Calibration | None:
     """Calibrate the log-odds of questions that are known by their likeness alone; None with too few of them."""
-    pairs = [(row, seen) for row, seen in _classed(retriever, rows) if not seen.by_words]
+    pairs = [(row, seen) for row, seen in classed(retriever, rows) if not seen.by_words]
     truth = [bool(row["answers"]) for row, _ in pairs]
     if not enough(truth):
         return None

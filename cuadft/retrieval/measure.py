@@ -95,11 +95,7 @@ def search_table(
         for combined in product([mode], feedback_weights, DENSE_WEIGHTS[mode], classifier_weights)
     )
 
-    @cache
-    def cost(passage: Passage) -> int:
-        return token_count(render_passages([Hit(passage, 0.0)]) + "\n")
-
-    table = []
+    cost, table = passage_cost(token_count), []
     for ((size, overlap), retriever), values in product(retrievers.items(), settings):
         chosen = dict(zip(VARIED, values))
         configured = retriever.configured(**chosen)
@@ -110,6 +106,11 @@ def search_table(
             record |= means.loc[k].to_dict() | {"n": n}
             table.append(record | {"within_budget": record["prompt_tokens"] <= budget})
     return sorted(table, key=_rank_key)
+
+
+def passage_cost(token_count: Callable[[str], int]) -> Callable[[Passage], int]:
+    """Return a function that counts, once each, the tokens that a passage takes in a prompt."""
+    return cache(lambda passage: token_count(render_passages([Hit(passage, 0.0)]) + "\n"))
 
 
 def _rank_key(record: dict[str, Any]) -> tuple:
@@ -131,8 +132,10 @@ def measure_retrievers(
     return pd.concat(made).drop(columns="prompt_tokens")
 
 
-def retrieval_intervals(records: pd.DataFrame, **settings: Any) -> pd.DataFrame:
-    """Return one row per retriever and k: hit and char_recall with their intervals, n and n_contracts.
+def retrieval_intervals(
+    records: pd.DataFrame, *, measures: Sequence[str] = ("hit", "char_recall"), **settings: Any
+) -> pd.DataFrame:
+    """Return one row per retriever and k: each measure with its interval, n and n_contracts.
 
     Intervals resample contracts. settings: n_resamples, seed and confidence of
     `evaluation.bootstrap.cluster_bootstrap`.
@@ -140,8 +143,9 @@ def retrieval_intervals(records: pd.DataFrame, **settings: Any) -> pd.DataFrame:
     table = []
     for (retriever, k), own in records.groupby(["retriever", "k"], sort=False):
         row: dict[str, Any] = {"retriever": retriever, "k": k}
-        for name in ("hit", "char_recall"):
-            found = bootstrap.cluster_bootstrap(own[name], own["contract"], share=True, **settings)
+        for name in measures:
+            share = name in RETRIEVAL_MEASURES
+            found = bootstrap.cluster_bootstrap(own[name], own["contract"], share=share, **settings)
             row |= {name: found.value, f"{name}_low": found.low, f"{name}_high": found.high}
         table.append(row | {"n": found.n, "n_contracts": found.n_clusters})
     return pd.DataFrame(table)

@@ -1,10 +1,12 @@
 """Save and load the retrievers of a run, and find the contracts that a run has learned from.
 
-`Retriever.save` writes the search itself. Here its folder also gets the fine-tuned embedder, and how that computes
-(models.json). For example:
+`Retriever.save` writes the search itself. Here its folder also gets the fine-tuned embedder, how that computes
+(models.json) and the titles of the contracts that it was trained or tuned on (origin.json), so that nobody measures it
+on contracts that it knows. For example:
 
     save_retriever(retriever, iteration)
     retriever = load_retriever(iteration, "sentence-transformers/all-MiniLM-L6-v2")
+    learned_from(iteration.path("retriever"), retriever)  # {title: "trained on" or "settings chosen on"}
 """
 
 from __future__ import annotations
@@ -29,9 +31,12 @@ from cuadft.retrieval.measure import evaluate_retriever
 from cuadft.retrieval.retriever import SETTINGS_FILE, Retriever
 
 MODELS_FILE = "models.json"  # in a retriever's folder: how its embedder computes
+LEARNED_FILE = "origin.json"  # in a retriever's folder: the contracts that it learned from
 TRAINED, TUNED = "trained on", "settings chosen on"
+NOTED = {"trained": TRAINED, "tuned": TUNED}  # the keys of LEARNED_FILE
 # an iteration's data files of rows, and what the retriever did with their contracts
 LEARNED_ROWS = {"dev": TUNED, "dev_questions": TUNED, "synthetic": TRAINED, "train": TRAINED}
+TITLES_SHOWN = 20  # left-out contracts that are named on the screen
 
 
 def own_embedder(folder: Path) -> Path | None:
@@ -82,6 +87,9 @@ def save_retriever(retriever: Retriever, iteration: runs.Iteration) -> None:
         if used in iteration.run.glob("iter-*/retriever/embedder"):  # an earlier iteration's: keep a copy of it
             shutil.copytree(used, own)
     files.write_json(folder / MODELS_FILE, {"dtype": retriever.embedder.dtype})
+    learned = learned_in_data(iteration.dir)
+    note = {name: [title for title in learned if learned[title] == how] for name, how in NOTED.items()}
+    files.write_json(folder / LEARNED_FILE, note)
     retriever.save(folder)
 
 
@@ -99,7 +107,7 @@ def with_texts(retriever: Retriever, contracts: Sequence[Contract]) -> Retriever
     They are cut into passages as its own were; vectors that are cached are not computed again. Raises InputError if the
     retriever doesn't say how its passages were cut.
     """
-    held = {title: join_passages(own)[0] for title, own in rows.passages_by_contract(retriever.passages).items()}
+    held = held_texts(retriever)
     new = {contract.title: contract.text for contract in contracts if held.get(contract.title) != contract.text}
     if not new:
         return retriever
@@ -112,6 +120,25 @@ def with_texts(retriever: Retriever, contracts: Sequence[Contract]) -> Retriever
     kept = [passage for passage in retriever.passages if passage.contract not in new]
     made = [p for title, text in new.items() for p in cut_passages(text, contract=title, size=size, overlap=overlap)]
     return retriever.holding([*kept, *made])
+
+
+def held_texts(retriever: Retriever) -> dict[str, str]:
+    """Return the text of each contract whose passages a retriever holds."""
+    return {title: join_passages(own)[0] for title, own in rows.passages_by_contract(retriever.passages).items()}
+
+
+def learned_from(folder: Path, retriever: Retriever) -> dict[str, str]:
+    """Return the titles of the contracts that a saved retriever learned from, each with TRAINED or TUNED.
+
+    They come from its note, its feedback and its classifier, and from the data of its run up to its iteration. A folder
+    that was moved away from its run still has the first three.
+    """
+    note = files.read_json(folder / LEARNED_FILE) if (folder / LEARNED_FILE).is_file() else {}
+    spans = retriever.feedback.spans if retriever.feedback else []
+    folds = retriever.classifier.fold_of if retriever.classifier else {}
+    trained = [*note.get("trained", []), *(span["contract"] for span in spans), *folds]
+    found = dict.fromkeys(note.get("tuned", []), TUNED) | learned_in_data(folder.resolve().parent)
+    return found | dict.fromkeys(trained, TRAINED)
 
 
 def learned_in_data(iteration: Path) -> dict[str, str]:
@@ -141,6 +168,13 @@ def known_contracts(wanted: Iterable[Contract], learned: Mapping[str, str], text
     copied = {titles[i]: titles[j] for i, j in reversed(pairs) if i < len(rest) <= j}
     why = {title: f"shares half its wording with '{other}', {learned[other]}" for title, other in copied.items()}
     return {c.title: learned.get(c.title) or why[c.title] for c in contracts if c.title in learned or c.title in why}
+
+
+def listed(head: str, reasons: Mapping[str, str]) -> str:
+    """Return the head and a line for each title with its reason; after TITLES_SHOWN lines the rest is counted."""
+    lines = [f"  {title}: {why}" for title, why in reasons.items()]
+    more = [f"  and {len(lines) - TITLES_SHOWN} more"] if len(lines) > TITLES_SHOWN else []
+    return "\n".join([head + (":" if lines else "."), *lines[:TITLES_SHOWN], *more])
 
 
 def promote_or_keep(

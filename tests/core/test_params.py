@@ -182,7 +182,7 @@ def test_paths_that_exist_here_become_absolute(folder, monkeypatch):
     monkeypatch.chdir(folder / "sub")
     values = {
         "cuad": "my.json",
-        "own_questions": "none",
+        "contracts_folder": "none",
         "model": "",
         "embedder": "sample",
         "mode": "my.json",

@@ -14,6 +14,7 @@ from test_rows import contract, freeze, words
 from cuadft.core import files, runs
 from cuadft.core.errors import InputError
 from cuadft.data import arrivals, rows, stream
+from cuadft.data.contracts import Contract
 from cuadft.feedback import tasks
 from cuadft.feedback.training_questions import RowRefused, TrainingQuestions
 
@@ -281,6 +282,8 @@ def test_what_repeats_an_arrival_that_was_held_out_is_not_taken_later(place):
     hold(place, 1, "one")
     drop(place[1], "b.json", entry("copy", words("one") + " Amended."), entry("three"))
     assert titles(take(place, 2)) == ["three"]
+    with pytest.raises(InputError, match="of contracts_folder repeats 'one'"):
+        rows.add_plain_contracts(place[0], [Contract("mine", words("one") + " End.")])
 
 
 def hold(place, number, title):
@@ -351,19 +354,38 @@ def test_splits_drawn_anew_drop_what_now_repeats_a_held_out_contract(place):
 
 
 def test_only_contracts_unlike_all_others_can_be_held_out(place):
+    rows.add_plain_contracts(place[0], [Contract("plain", words("p"))])
     train = rows.split_titles(rows.contract_records(place[0]), "train")[0]
-    near = entry("like train", words(train) + " Amended.")
-    drop(place[1], "a.json", near, *(entry(f"n{i}") for i in range(4)))
+    files.write_jsonl(runs.Iteration(place[0], 1).path("data", "synthetic.jsonl"), [{"contract": "asked"}])
+    near = [
+        entry("like train", words(train) + " Amended."),
+        entry("like plain", words("p") + " Amended."),
+        entry("asked"),
+    ]
+    drop(place[1], "a.json", *near, *(entry(f"n{i}") for i in range(4)))
     drop(place[1], "b.json", entry("n3 again", words("n3") + " Amended."))
     take(place, 2)
     records = rows.contract_records(place[0])
     group = {r["title"]: r["group"] for r in records}
-    assert group["like train"] == group[train]
+    assert group["like train"] == group[train] and group["like plain"] == group["asked"] == -1
     assert group["n3"] == group["n3 again"] > 7 and len({group[f"n{i}"] for i in range(4)}) == 4
     parts = [[r["title"] for r in records[:8]], [r["title"] for r in records if r.get("arrived")]]
     marked = stream.hold_out_of_slices(records, parts, iteration=2, contracts=4, seed=7)
     held = {r["title"] for r in marked if r.get("slice") == 2}
     assert held and held <= {"n0", "n1", "n2", "n3", "n3 again"} and ("n3" in held) == ("n3 again" in held)
+
+
+def test_a_plain_contract_gives_way_to_its_annotated_form(place):
+    rows.add_plain_contracts(place[0], [Contract("mine", words("m"))])
+    drop(place[1], "a.json", entry("mine", words("m") + " Cleaned."))
+    assert titles(take(place, 1)) == ["mine"]
+    (mine,) = (r for r in rows.contract_records(place[0]) if r["title"] == "mine")
+    assert mine["text"].endswith("Cleaned.") and mine["split"] == "train"
+    before = (place[0] / "contracts.jsonl").read_bytes()
+    rows.add_plain_contracts(place[0], [Contract("mine", words("m"))])  # it may stay in contracts_folder
+    assert (place[0] / "contracts.jsonl").read_bytes() == before
+    assert [r["split"] for r in rows.contract_records(place[0]) if r["title"] == "mine"] == ["train"]
+    assert len(rows.add_plain_contracts(place[0], [])) == 8
 
 
 def test_a_run_that_took_arrivals_refuses_another_stream(place):

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from cuadft.core.errors import InputError
 from cuadft.data import contracts, cuad
-from cuadft.data.contracts import Contract, locate_contracts, read_contracts
+from cuadft.data.contracts import Contract, locate_contracts, read_contracts, read_plain_folder
 from cuadft.data.cuad import CATEGORIES
 
 TITLE = "ACMECORP_05_12_2020-EX-10.1-SUPPLY AGREEMENT"
@@ -51,6 +51,29 @@ def complaint(call: object, *arguments: object) -> str:
     with pytest.raises(InputError) as caught:
         call(*arguments)
     return str(caught.value)
+
+
+def pdf(path: Path, words: str) -> Path:
+    """Write the smallest PDF that shows `words` on its one page (none: a blank page, like a scan)."""
+    content = f"BT /F1 12 Tf 20 100 Td ({words}) Tj ET".encode() if words else b""
+    objects = [
+        b"<</Type/Catalog/Pages 2 0 R>>",
+        b"<</Type/Pages/Kids[3 0 R]/Count 1>>",
+        b"<</Type/Page/Parent 2 0 R/MediaBox[0 0 600 200]/Contents 4 0 R/Resources<</Font<</F1 5 0 R>>>>>>",
+        b"<</Length %d>>stream\n%s\nendstream" % (len(content), content),
+        b"<</Type/Font/Subtype/Type1/BaseFont/Helvetica>>",
+    ]
+    body, offsets = b"%PDF-1.4\n", []
+    for number, each in enumerate(objects, start=1):
+        offsets.append(len(body))
+        body += b"%d 0 obj%s endobj\n" % (number, each)
+    table = b"".join(b"%010d 00000 n \n" % offset for offset in offsets)
+    end = b"xref\n0 6\n0000000000 65535 f \n%strailer<</Size 6/Root 1 0 R>>\nstartxref\n%d\n%%%%EOF" % (
+        table,
+        len(body),
+    )
+    path.write_bytes(body + end)
+    return path
 
 
 def test_a_row_keeps_its_exact_span_and_the_question_without_its_frame(tmp_path: Path) -> None:
@@ -275,6 +298,46 @@ def test_records_of_a_run_carry_a_contract_there_and_back(tmp_path: Path) -> Non
     assert list(record) == ["title", "contract_type", "filer", "group", "split", "text"]
     assert Contract.from_record(record) == Contract(TITLE, TEXT, "Supply", "acme")
     assert "'filer'" in complaint(Contract.from_record, {"title": "A", "text": "B", "contract_type": ""})
+
+
+def test_a_folder_of_files_becomes_contracts_without_rows(tmp_path: Path) -> None:
+    (tmp_path / "b-SUPPLY AGREEMENT.TXT").write_bytes(b"\xef\xbb\xbfGoods are supplied to the buyer.")
+    pdf(tmp_path / "a.pdf", "This Agreement is made in Ohio in 2020.")
+    (tmp_path / ".hidden.txt").write_bytes(b"")
+    first, second = read_plain_folder(tmp_path)
+    assert (first.title, first.rows) == ("a", ()) and "made in Ohio" in first.text
+    assert (second.text, second.contract_type) == ("Goods are supplied to the buyer.", "Supply")
+    (tmp_path / "notes.docx").write_bytes(b"x")
+    with pytest.warns(UserWarning, match=r"notes\.docx"):
+        read_plain_folder(tmp_path)
+
+
+def test_every_unreadable_file_of_a_folder_is_named(tmp_path: Path) -> None:
+    for folder in (tmp_path, tmp_path / "absent"):
+        assert f"{folder} is no folder with .pdf or .txt files" in complaint(read_plain_folder, folder)
+    pdf(tmp_path / "scan.pdf", "")
+    (tmp_path / "cut.pdf").write_bytes(
+        pdf(tmp_path / "whole.pdf", "A contract of some twenty letters.").read_bytes()[:80]
+    )
+    (tmp_path / "empty.pdf").write_bytes(b"")
+    (tmp_path / "latin.txt").write_bytes(b"caf\xe9")
+    (tmp_path / "blank.txt").write_bytes(b" \n")
+    message = complaint(read_plain_folder, tmp_path)
+    for told in (
+        "scan.pdf has no text",
+        "cut.pdf",
+        "empty.pdf",
+        "latin.txt cannot be read (UnicodeDecodeError",
+        "blank.txt has no text",
+    ):
+        assert told in message
+
+
+def test_two_files_of_one_name_are_refused(tmp_path: Path) -> None:
+    for name in ("a.txt", "a.TXT"):
+        (tmp_path / name).write_text("words")
+    if len(list(tmp_path.iterdir())) == 2:  # file systems that tell case apart
+        assert "file name 'a' stands more than once" in complaint(read_plain_folder, tmp_path)
 
 
 def test_locate_finds_files_folders_and_what_the_data_folder_holds(tmp_path: Path) -> None:

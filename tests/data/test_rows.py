@@ -13,7 +13,9 @@ from cuadft.core.errors import InputError
 from cuadft.data.contracts import Contract
 from cuadft.data.cuad import official_test_titles
 from cuadft.data.rows import (
+    PLAIN,
     SPLITS,
+    add_plain_contracts,
     assert_no_leak,
     contract_passages,
     draw_evenly,
@@ -126,6 +128,44 @@ def test_the_official_split_is_drawn_once_from_cuads_own_test_contracts(tmp_path
     assert not (tmp_path / "none" / "contracts.jsonl").exists()
 
 
+# --- contracts without annotations
+
+
+def test_plain_contracts_are_kept_apart_and_replaced(tmp_path):
+    records = freeze(tmp_path)
+    assert add_plain_contracts(tmp_path, [contract("mine")])[-1]["split"] == PLAIN
+    assert freeze(tmp_path) == records  # they are no part of the frozen draw
+    assert all("mine" not in split_titles(files.read_jsonl(tmp_path / "contracts.jsonl"), s) for s in SPLITS)
+    add_plain_contracts(tmp_path, [contract("other")])
+    assert [r["title"] for r in files.read_jsonl(tmp_path / "contracts.jsonl")][8:] == ["other"]
+    add_plain_contracts(tmp_path, [])
+    assert files.read_jsonl(tmp_path / "contracts.jsonl") == records
+
+
+@pytest.mark.parametrize("split", ["dev", "test"])
+@pytest.mark.parametrize("kind", ["same title", "same words", "same filer", "through another"])
+def test_a_plain_contract_related_to_a_held_out_one_is_refused(tmp_path, split, kind):
+    contracts = [contract(c.title, filer=f"Filer of {c.title}") for c in CONTRACTS]
+    records = freeze(tmp_path, contracts)
+    held_out = next(c for c in contracts if c.title == split_titles(records, split)[0])
+    before = (tmp_path / "contracts.jsonl").read_bytes()
+    plain = {
+        "same title": [contract(held_out.title, words("x"))],
+        "same words": [contract("mine", held_out.text + " End.")],
+        "same filer": [contract("mine", filer=held_out.filer)],
+        "through another": [contract("mine", filer="Me"), contract("also", held_out.text, filer="Me")],
+    }[kind]
+    with pytest.raises(InputError, match=f"of contracts_folder repeats '{held_out.title}'"):
+        add_plain_contracts(tmp_path, plain)
+    assert (tmp_path / "contracts.jsonl").read_bytes() == before
+
+
+def test_a_plain_contract_like_a_train_contract_is_welcome(tmp_path):
+    train = split_titles(freeze(tmp_path), "train")[0]
+    copy = next(c for c in CONTRACTS if c.title == train).text
+    assert add_plain_contracts(tmp_path, [contract("mine", copy)])[-1]["title"] == "mine"
+
+
 # --- leaks
 
 
@@ -147,6 +187,8 @@ def test_slice_contracts_are_held_out_like_dev_and_test(tmp_path):
     with pytest.raises(InputError, match="'c0' is held out"):
         assert_no_leak(CONTRACTS[0].rows, records)
     assert freeze(tmp_path) == records  # the mark stays in later iterations
+    with pytest.raises(InputError, match="of contracts_folder repeats 'c0'"):
+        add_plain_contracts(tmp_path, [contract("mine", CONTRACTS[0].text + " End.")])
 
 
 def test_without_a_split_no_contract_is_in_a_slice_of_its_own(tmp_path):
@@ -288,6 +330,21 @@ def test_what_earlier_iterations_learned_from_is_remembered_once(tmp_path):
     both = [a | {"x": 2}, old, b, new, c]  # a replayed row comes once, as it is now; other words are another question
     assert remember_rows(second, [a | {"x": 2}, new, c]) == both
     assert remember_rows(second, [a | {"x": 2}, new, c]) == both  # running it again adds nothing
+    files.write_jsonl(tmp_path / "contracts.jsonl", [{"title": "t"}])  # "u" was a plain contract, taken away
+    assert remember_rows(second, [c]) == [a, old, c]
+
+
+def test_a_row_whose_answer_is_no_longer_in_the_text_is_forgotten(tmp_path):
+    first, second = runs.Iteration(tmp_path, 1), runs.Iteration(tmp_path, 2)
+    row = {"id": "a~1", "question": "A?", "contract": "t", "answers": [{"text": "law", "start": 4}]}
+    files.write_jsonl(tmp_path / "contracts.jsonl", [{"title": "t", "text": "The law."}])
+    assert remember_rows(first, [row]) == [row]
+    files.write_jsonl(tmp_path / "contracts.jsonl", [{"title": "t", "text": "Any law."}])
+    assert remember_rows(second, []) == [row]
+    files.write_jsonl(tmp_path / "contracts.jsonl", [{"title": "t", "text": "Its law is: law."}])
+    assert remember_rows(second, []) == [row]
+    files.write_jsonl(tmp_path / "contracts.jsonl", [{"title": "t", "text": "This law."}])
+    assert remember_rows(second, []) == []
 
 
 def test_overlapping_passages_cover_a_contract_more_than_once(tmp_path):

@@ -179,6 +179,153 @@ def test_values_of_any_type_make_votes_or_a_reason(value, name):
         assert str(error)
 
 
+# Label Studio
+
+
+def task(*annotations, **data):
+    return {
+        "id": 17,
+        "data": {"contract": TRAIN, "question": LAW, "text1": "Ohio", "text2": "Texas"} | data,
+        "annotations": list(annotations),
+    }
+
+
+def annotation(selected="left", by=1, **more):
+    said = [{"from_name": "pw", "to_name": "text1,text2", "type": "pairwise", "value": {"selected": selected}}]
+    return {"id": 9, "completed_by": by, "result": said, "was_cancelled": False, "lead_time": 4.5} | more
+
+
+def test_every_annotator_of_a_task_keeps_his_id_and_skipped_ones_are_counted(run):
+    rows = [
+        task(
+            annotation(), annotation("right", {"id": 3, "email": "bob@law.org"}), annotation(by=4, was_cancelled=True)
+        ),
+        task(annotation(by=5, result=[]), text2="Maine"),
+        task(),
+        task(annotation(), text2=" "),
+    ]
+    done = imported(run, rows, "project-1.json")
+    assert done.format == "labelstudio" and done.stored == 2
+    assert preferred(run) == {("1", LAW_ID, "Ohio", "Texas"), ("bob@law.org", LAW_ID, "Texas", "Ohio")}
+    assert stored(run)[0]["seconds"] == 4.5
+    assert [(one.where, one.reason) for one in done.left_out] == [
+        ("row 1, annotation 3", "skipped by the annotator"),
+        ("row 2, annotation 1", "nothing is selected in it"),
+        ("row 3", "nobody has annotated the task"),
+        (
+            "row 4, annotation 1",
+            "no two answers are found in it: fill them in and name their columns answer_a and answer_b",
+        ),
+    ]
+
+
+def test_tie_comment_and_correction_beside_the_comparison_are_read(run):
+    said = [
+        {"from_name": "other", "to_name": "answer_a", "type": "choices", "value": {"choices": ["Both wrong"]}},
+        {"from_name": "comment", "to_name": "answer_a", "type": "textarea", "value": {"text": ["see 4.2"]}},
+        {"from_name": "edited", "to_name": "answer_a", "type": "textarea", "value": {"text": ["Nevada"]}},
+    ]
+    imported(run, [task(annotation(result=said), answer_a="Ohio", answer_b="Texas")], "p.json")
+    (judgement,) = stored(run)
+    assert [judgement[key] for key in ("verdict", "comment", "edited")] == ["both_wrong", "see 4.2", "Nevada"]
+
+
+@pytest.mark.parametrize("name", ["min.json", "min.csv"])
+def test_flat_exports_are_refused_with_what_to_do(run, name):
+    row = {"id": 556, "annotator": 4, "annotation_id": 7, "lead_time": 6.7, "contract": TRAIN, "question": LAW}
+    with pytest.raises(InputError, match="columns .'id', 'annotator'.*exports JSON_MIN and CSV are not read"):
+        imported(run, [row | {"pw": "right", "response_a": "Ohio", "response_b": "Texas"}], name)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        {"prompt": LAW, "text1": "Ohio", "text2": "Texas"},  # a prompt as in Label Studio's templates for LMs
+        {"question": LAW, "answer_a": "Ohio", "answer_b": "Texas"},
+        {"Question": LAW, "Answer A": "Ohio", "Answer B": "Texas"},
+        {"question": LAW, "Text 1": "Ohio", "Text 2": "Texas", "answer_a": "x", "answer_b": "y"},
+    ],
+)
+def test_question_and_answers_are_found_under_the_names_of_the_tag_else_under_ours(run, data):
+    task = {"data": data, "annotations": [annotation("right")]}
+    assert imported(run, [task], "p.json", contract=TRAIN).left_out == []
+    assert preferred(run) == {("1", LAW_ID, "Texas", "Ohio")}
+
+
+def test_a_prompt_that_quotes_a_held_out_contract_refuses_its_task(run):
+    data = {"prompt": f"{SHOWN}\nQuestion: {LAW}", "answer_a": "Ohio", "answer_b": "Texas"}
+    done = imported(run, [{"data": data, "annotations": [annotation()]}], "p.json", contract=TRAIN)
+    assert [one.held_out for one in done.left_out] == [True]
+
+
+def test_a_correction_of_several_lines_is_read(run):
+    said = [
+        *annotation()["result"],
+        {"from_name": "edited", "to_name": "text1", "type": "textarea", "value": {"text": ["Ohio,", "not Texas"]}},
+    ]
+    imported(run, [task(annotation(result=said))], "p.json")
+    assert stored(run)[0]["edited"] == "Ohio,\nnot Texas"
+
+
+def test_an_annotation_of_another_kind_is_left_out_and_stops_nothing(run):
+    odd = [None, 3, {"result": "x"}, {"result": [{"value": {"choices": 3}}]}, {"completed_by": 1}]
+    done = imported(run, [task(*odd, annotation())], "p.json")
+    assert done.stored == 1
+    assert {one.reason for one in done.left_out} == {"it is no annotation of Label Studio: choose JSON in its export"}
+
+
+def test_a_task_is_one_whatever_its_answers_are_called(run):
+    said = [{"to_name": "chosen,rejected", "type": "pairwise", "value": {"selected": "right"}}]
+    done = imported(run, [task(annotation(result=said), chosen="Ohio", rejected="Texas")], "p.json")
+    assert done.format == "labelstudio" and preferred(run) == {("1", LAW_ID, "Texas", "Ohio")}
+
+
+def test_the_prompt_that_a_task_shows_is_kept(run):
+    imported(run, [task(annotation(), prompt=USER["content"])], "p.json")
+    assert stored(run)[0]["prompt"] == [USER]
+
+
+def test_importing_a_task_twice_adds_nothing(run):
+    assert imported(run, [task(annotation())], "p.json").stored == 1
+    assert imported(run, [task(annotation())], "q.json").duplicates == ["row 1, annotation 1"]
+
+
+# The AWS sample
+
+
+def test_aws_files_prefer_the_expert_unless_the_judge_calls_the_response_right(run):
+    rows = [
+        {
+            "question": "Which state's  law governs the contract?",
+            "ref_answer": "Ohio",
+            "response": "Texas",
+            "judge_bool": "0",
+        },
+        {
+            "question": f"What is {AUDIT.partition(': ')[2]}",
+            "ref_answer": "none",
+            "response": "None.",
+            "judge_bool": "1",
+        },
+        {"question": CAP, "ref_answer": "10", "response": "10 ", "judge_bool": "0"},
+        {"question": "Who?", "ref_answer": "A", "response": "B", "judge_bool": "0"},
+    ]
+    done = imported(run, rows, "dpo_llama.csv", contract=TRAIN)
+    assert done.format == "aws" and preferred(run) == {("expert", LAW_ID, "Ohio", "Texas")}
+    assert stored(run)[0]["system_a"] == "expert" and stored(run)[0]["system_b"] == "dpo_llama"
+    assert [one.reason for one in done.left_out] == [
+        "the file's judge calls the response right: no preference",
+        "both answers are the same",
+        "its question 'Who?' is no training question",
+    ]
+
+
+def test_aws_files_with_an_index_and_older_names_are_read(run):
+    (run.parent / "RAG.csv").write_text(f",question,gt_answer,pred_answer\n0,{LAW},Ohio,Texas\n")
+    done = exchange.import_file(run.parent / "RAG.csv", run, contract=TRAIN)
+    assert (done.format, done.stored) == ("aws", 1)
+
+
 # No held-out contract, no wrong question
 
 
@@ -205,6 +352,22 @@ def test_rows_of_held_out_contracts_are_refused_and_counted(run, row):
     assert [(one.where, one.held_out) for one in done.left_out] == [("line 1", True)]
     assert {j["annotator"] for j in stored(run)} == {"bob"}
     assert "1 refused (held out)" in done.text()
+
+
+def test_a_held_out_contract_named_for_the_file_refuses_its_rows(run):
+    done = imported(run, [pair(id="", question=LAW)], contract=TEST)
+    assert (done.stored, done.left_out[0].held_out) == (0, True) and stored(run) == []
+
+
+def test_the_contract_named_for_the_file_is_for_rows_that_name_none(run):
+    rows = [
+        pair(id="", question=LAW),
+        pair(contract=OTHER, id="", question=LAW, annotator="bob"),
+        pair(annotator="eve"),
+    ]
+    assert imported(run, rows, contract=TRAIN).stored == 3
+    assert [j["contract"] for j in stored(run)] == [TRAIN, OTHER, TRAIN]
+    assert imported(run, [pair(id="", question=LAW)], contract="Zebra").left_out[0].reason.startswith("the run has no")
 
 
 @pytest.mark.parametrize(
@@ -350,7 +513,7 @@ def test_a_bad_file_is_one_clear_error_and_nothing_is_written(run, name):
 def test_an_unknown_run_or_layout_is_refused_with_what_is_allowed(run):
     with pytest.raises(InputError, match="No run in"):
         imported(run, [pair()], annotator="a") and exchange.import_file(run.parent / "file.jsonl", run.parent)
-    with pytest.raises(InputError, match="not those of TRL's rows, .'chosen', 'rejected'"):
+    with pytest.raises(InputError, match="not those of a known format .*trl .'chosen', 'rejected'"):
         imported(run, [{"question": LAW, "reference": "Ohio"}])
 
 
@@ -473,6 +636,16 @@ ANY = st.recursive(
     lambda inner: st.lists(inner, max_size=2) | st.dictionaries(KEYS, inner, max_size=3),
     max_leaves=5,
 )
+ROWS_OF_FORMATS = {  # format -> a row in which a value is changed, and another row
+    "labelstudio": (
+        task(annotation(), id=LAW_ID, prompt=LAW, comment=""),
+        task(annotation(by=2)),
+    ),
+    "aws": (
+        {"id": "", "contract": TRAIN, "question": LAW, "ref_answer": "Ohio", "response": "Texas", "judge_bool": 0},
+        {"contract": TRAIN, "question": LAW, "ref_answer": "Ohio", "response": "Iowa"},
+    ),
+}
 WHOLE = pair(prompt=[USER], comment="", time="2026-05-04", system_chosen="x", contract=TRAIN, question=LAW)
 
 
@@ -481,3 +654,16 @@ WHOLE = pair(prompt=[USER], comment="", time="2026-05-04", system_chosen="x", co
 def test_a_row_with_any_value_is_stored_or_left_out_but_stops_nothing(name, value, run):
     done = imported(run, [WHOLE | {name: value}, pair()], "any.json")
     assert done.stored + len(done.left_out) + len(done.duplicates) == 2 and done.text()
+
+
+@pytest.mark.parametrize("name", ROWS_OF_FORMATS)
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(drawn=st.data())
+def test_a_row_of_any_format_with_any_value_stops_nothing(name, drawn, run):
+    row, other = ROWS_OF_FORMATS[name]
+    places = [row, *(row.get("data"), *row.get("annotations", [])), *row.get("annotations", [{}])[0].get("result", [])]
+    place = drawn.draw(st.sampled_from([at for at in places if at]))
+    key, value = drawn.draw(st.sampled_from(sorted(place))), drawn.draw(ANY)
+    changed = json.loads(json.dumps(row).replace(json.dumps(place), json.dumps(place | {key: value}), 1))
+    done = imported(run, [changed, other], "any.json")
+    assert done.format == name and done.stored + len(done.left_out) + len(done.duplicates) >= 2 and done.text()

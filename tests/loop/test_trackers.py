@@ -10,11 +10,14 @@ from tracked import BASE, decide, place, report
 
 from cuadft.core import files
 from cuadft.core.errors import InputError
-from cuadft.loop import runner, trackers
+from cuadft.loop import runner, tracker_folders, trackers
 
 MLFLOW = {"report_to": ["mlflow"]}
-INSTALLED = importlib.util.find_spec("mlflow") is not None
-needs_mlflow = pytest.mark.skipif(not INSTALLED, reason="MLflow is not installed: pip install -e '.[mlflow]'")
+INSTALLED = {name: importlib.util.find_spec(name) is not None for name in trackers.TRACKERS}
+needs_mlflow = pytest.mark.skipif(not INSTALLED["mlflow"], reason="MLflow is not installed: pip install -e '.[mlflow]'")
+needs_trackio = pytest.mark.skipif(
+    not INSTALLED["trackio"], reason="Trackio is not installed: pip install -e '.[trackio]'"
+)
 
 
 @pytest.fixture
@@ -62,22 +65,31 @@ def alias(run):
     return number and (known.get_model_version(run.name, number).tags["system"].split()[0], int(number))
 
 
-def test_an_unknown_tracker_is_named_with_the_known_one():
-    with pytest.raises(InputError, match="'mlfow' in report_to: give .mlflow."):
+def points(run, system, tag="test/f1"):
+    """Return TensorBoard's (step, value) pairs of a system."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(run / "trackers" / "tensorboard" / system))
+    events.Reload()
+    return [(one.step, round(one.value, 4)) for one in events.Scalars(tag)]
+
+
+def test_an_unknown_tracker_is_named_with_the_nearest():
+    with pytest.raises(InputError, match="'mlfow'.*did you mean 'mlflow'.*tensorboard"):
         trackers.check_trackers(["mlfow"])
 
 
 def test_a_missing_tracker_is_named_with_its_extra(monkeypatch, tmp_path):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(InputError, match=r"'mlflow'.*not installed.*\.\[mlflow\]"):
-        trackers.check_trackers(["mlflow"])
+    with pytest.raises(InputError, match=r"'trackio'.*not installed.*\.\[trackio\]"):
+        trackers.check_trackers(["trackio"])
     trackers.check_trackers([])
 
 
 def test_the_loop_refuses_a_missing_tracker_before_anything_is_written(monkeypatch, tmp_path):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(InputError, match="'mlflow' in report_to is not installed"):
-        runner.run("smoke", overrides=["report_to=[mlflow]"], run_dir=tmp_path / "run")
+    with pytest.raises(InputError, match="'trackio' in report_to is not installed"):
+        runner.run("smoke", overrides=["report_to=[trackio]"], run_dir=tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
@@ -89,36 +101,61 @@ def test_a_folder_of_a_trackers_name_is_no_tracker(monkeypatch, tmp_path):
         trackers.check_trackers(["mlflow"])
 
 
+def test_tensorboard_shows_each_system_as_a_line_over_iterations(run):
+    first = decide(run, 1, {"rag": 0.2, "sft": 0.5}, promoted=place(1))
+    assert list(report(first, "tensorboard")["iterations"]) == [1]
+    second = decide(run, 2, {"rag": 0.2, "incumbent": 0.5, "sft": 0.4}, kept=place(1))
+    for _ in range(2):  # again: nothing is there twice
+        shown = report(second, "tensorboard").iloc[0]
+        assert (shown["iterations"], shown["error"]) == (2, "")
+        assert points(run, "sft") == [(1, 0.5), (2, 0.4)] and points(run, "incumbent") == [(2, 0.5)]
+        assert points(run, "rag", "test/f1.low") == [(1, 0.1), (2, 0.1)]
+    assert sorted(path.name for path in (run / "trackers").iterdir()) == ["tensorboard"]
+
+
+def test_a_tracker_that_fails_is_counted_and_the_next_call_repairs_the_view(run, monkeypatch):
+    first = decide(run, 1, {"rag": 0.2, "sft": 0.5})
+    with monkeypatch.context() as broken:
+        broken.setattr(tracker_folders, "_write_events", lambda folder, contents: {}["disk"])
+        shown = report(first, "tensorboard").iloc[0]
+    assert (shown["error"], shown["iterations"]) == ("KeyError: 'disk'", 0)
+    second = decide(run, 2, {"rag": 0.3})
+    assert report(second, "tensorboard").iloc[0]["error"] == ""
+    assert points(run, "rag") == [(1, 0.2), (2, 0.3)]
+
+
 def test_an_error_shows_no_secret(run, monkeypatch):
     monkeypatch.setenv("OPENAI_API_KEY", "planted-key-1")
 
-    def refuse(run, snapshots):
+    def refuse(folder, contents):
         raise OSError("no access with planted-key-1 to /home/someone/x/file")
 
-    monkeypatch.setattr(trackers, "check_trackers", lambda names: None)
-    monkeypatch.setattr(trackers, "send_mlflow", refuse)
-    shown = report(decide(run, 1, {"rag": 0.2}), "mlflow").iloc[0]
-    error = shown["error"]
-    assert shown["iterations"] == 0
+    monkeypatch.setattr(tracker_folders, "_write_events", refuse)
+    error = report(decide(run, 1, {"rag": 0.2}), "tensorboard").iloc[0]["error"]
     assert "planted" not in error and "someone" not in error and "no access" in error
 
 
-def test_a_damaged_earlier_iteration_costs_the_view_only(run, monkeypatch):
-    monkeypatch.setattr(trackers, "check_trackers", lambda names: None)
+def test_a_damaged_earlier_iteration_costs_the_view_only(run):
     decide(run, 1, {"rag": 0.2})
     second = decide(run, 2, {"rag": 0.3})
     (run / "iter-01" / "manifest.json").write_text("{")
-    shown = report(second, "mlflow").iloc[0]
+    shown = report(second, "tensorboard").iloc[0]
     assert "manifest.json" in shown["error"]
 
 
-def test_a_choice_by_hand_reaches_only_trackers_that_show_the_run(run, monkeypatch):
-    monkeypatch.setattr(trackers, "send_mlflow", lambda run, snapshots: "there")
+def test_what_a_kill_left_behind_is_removed(run):
+    one = decide(run, 1, {"rag": 0.2})
+    (run / "trackers" / ".tensorboard.part" / "sft").mkdir(parents=True)
+    report(one, "tensorboard")
+    assert sorted(path.name for path in (run / "trackers").iterdir()) == ["tensorboard"]
+
+
+def test_a_choice_by_hand_reaches_only_trackers_that_show_the_run(run):
     decide(run, 1, {"rag": 0.2}, promoted=place(1))
     assert trackers.follow_run(run) == []
-    one = decide(run, 1, {"rag": 0.2}, promoted=place(1), parameters=MLFLOW)
+    one = decide(run, 1, {"rag": 0.2}, promoted=place(1), parameters={"report_to": ["tensorboard"]})
     files.write_json(one.path("by_hand.json"), {"promoted": BASE})
-    assert [shown["tracker"] for shown in trackers.follow_run(run)] == ["mlflow"]
+    assert [shown["tracker"] for shown in trackers.follow_run(run)] == ["tensorboard"]
 
 
 @needs_mlflow
@@ -276,6 +313,19 @@ def test_no_key_and_no_home_reaches_a_store(mlflow_run, monkeypatch):
     monkeypatch.setenv("OPENAI_API_KEY", "planted-key-1")
     told = {"judge_lm": "openai/x?key=planted-key-1", "cuad": "/home/someone/c.zip"}
     one = decide(mlflow_run, 1, {"rag": 0.2}, parameters=told)
-    report(one, "mlflow")
+    report(one, "mlflow", "tensorboard")
     for path in (mlflow_run / "trackers").rglob("*"):
         assert path.is_dir() or (b"planted" not in path.read_bytes() and b"someone" not in path.read_bytes())
+
+
+@needs_trackio
+def test_trackio_shows_an_iteration_once(run):
+    first = decide(run, 1, {"rag": 0.2, "sft": 0.5})
+    report(first, "trackio")
+    second = decide(run, 2, {"rag": 0.3})
+    for _ in range(2):
+        assert report(second, "trackio").iloc[0]["error"] == ""
+    with sqlite3.connect(run / "trackers" / "trackio" / "run.db") as connection:
+        rows = connection.execute("SELECT run_name, step, metrics FROM metrics ORDER BY step").fetchall()
+    assert [row[:2] for row in rows] == [("iter-01", 1), ("iter-02", 2)]
+    assert '"test/f1/sft":0.5' in str(rows[0][2])

@@ -99,4 +99,4 @@ def test_an_iteration_without_decision_or_scoreboard_is_not_shown(tmp_path, monk
     monkeypatch.setattr(trackers, "send_mlflow", lambda run, shown: f"{shown}")
     decide(tmp_path, 1, {"rag": 0.2}).path("scoreboard.csv").unlink()
     runs.Iteration(tmp_path, 2).dir.mkdir()
-    assert trackers._send(tmp_path) == {"tracker": "mlflow", "store": "[]", "iterations": 0, "error": ""}
+    assert trackers._send("mlflow", tmp_path) == {"tracker": "mlflow", "store": "[]", "iterations": 0, "error": ""}

@@ -359,14 +359,14 @@ def test_many_left_out_contracts_are_counted_on_the_screen_and_all_in_the_files(
 
 def test_every_way_in_which_a_contract_was_learned_from_is_known(tmp_path):
     iteration = runs.Iteration(tmp_path, 1)
-    records = [record(s.title(), s) for s in ("train", "dev", "all", "test", "slice")]
+    records = [record(s.title(), s) for s in ("train", "dev", "all", "plain", "test", "slice")]
     related = record("Related", "test", text_of("Train") + " And one more.")  # as CUAD's own split has it
     files.write_jsonl(tmp_path / "contracts.jsonl", [*records, related])
     files.write_jsonl(iteration.path("data", "synthetic.jsonl"), [{"contract": "Gone"}])
-    titles = ("Train", "Dev", "All", "Gone", "Test", "Slice", "New")
+    titles = ("Train", "Dev", "All", "Plain", "Gone", "Test", "Slice", "New")
     wanted = [Contract(title, text_of(title)) for title in titles] + [Contract("Related", related["text"])]
     left_out, kept = unseen._learned_from(iteration, wanted)
-    trained = dict.fromkeys(("Train", "All", "Gone"), "trained on")
+    trained = dict.fromkeys(("Train", "All", "Plain", "Gone"), "trained on")
     assert left_out == trained | {"Dev": "settings chosen on"}
     assert kept == {"Related": "shares half its wording with 'Train', trained on"}
     assert unseen.CHAMPION == systems.CHAMPION

@@ -8,7 +8,7 @@ import small
 
 from cuadft.evaluation.text_scores import NO_CLAUSE
 from cuadft.rag.confidence import Confidence
-from cuadft.rag.detection import decided, learning_curve
+from cuadft.rag.detection import FEATURE_GROUPS, decided, feature_worth, learning_curve
 
 TRAIN, NEW = range(40), range(100, 120)
 ROWS, NEW_ROWS = small.clause_corpus(TRAIN)[0], small.clause_corpus(NEW)[0]
@@ -30,6 +30,24 @@ def test_the_rows_decided_answer_from_the_threshold_on_and_keep_their_probabilit
     made = decided(NEW_ROWS[:3], [0.2, 0.5, 0.9], 0.5)
     assert [row["answer"] == NO_CLAUSE for row in made] == [True, False, False]
     assert [row["p_exists"] for row in made] == [0.2, 0.5, 0.9] and made[0]["id"] == NEW_ROWS[0]["id"]
+
+
+def test_with_all_features_the_measures_are_those_of_the_confidence_itself(retriever):
+    table = feature_worth(retriever, ROWS, NEW_ROWS, false_answer_cost=1.0, **FEW).set_index("left out")
+    assert list(table.index) == list(FEATURE_GROUPS)
+    confidence = Confidence.fit(retriever, ROWS, k=2, false_answer_cost=1.0)
+    found = confidence.look(retriever, [(row["question"], row["contract"]) for row in NEW_ROWS], k=2)
+    p, truth = np.array([look.p_exists for look in found]), np.array([bool(row["answers"]) for row in NEW_ROWS])
+    assert table.at["nothing", "brier"] == pytest.approx(np.mean((p - truth) ** 2))
+    assert table.at["nothing", "detection_f1"] == pytest.approx(detection_f1(p, 0.5))
+    assert table.at["category", "brier"] != table.at["nothing", "brier"]
+
+
+def test_rows_of_other_contracts_and_sources_change_no_worth(retriever):
+    alike = feature_worth(retriever, ROWS, NEW_ROWS, false_answer_cost=1.0, **FEW)
+    turned = [row | {"answers": [] if row["answers"] else [{"text": "x", "start": 0}]} for row in NEW_ROWS]
+    generated = [row | {"source": "template"} for row in ROWS]
+    assert feature_worth(retriever, ROWS + turned + generated, NEW_ROWS, false_answer_cost=1.0, **FEW).equals(alike)
 
 
 def test_more_training_contracts_detect_better_and_the_last_row_is_the_retrievers_own(retriever):
