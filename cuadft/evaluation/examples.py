@@ -103,9 +103,8 @@ def _excerpts(p: Mapping[str, Any], text: str) -> list[list[Piece]]:
     cited = [(span[0], span[1]) for span in p.get("spans") or ()]
     lines = {n: excerpt(text, *span, gold=gold, cited=cited) for n, span in enumerate(sent, 1)}
     marked_first = sorted(lines, key=lambda n: not any(piece.gold or piece.cited for piece in lines[n]))
-    shown = sorted(marked_first[:PASSAGES_SHOWN])
     unsent = [(a, b) for a, b in gold if not any(start < b and a < end for start, end in sent)][:UNSENT_SHOWN]
-    return [[Piece(f"Passage {n} of {len(sent)}: "), *lines[n]] for n in shown] + [
+    return [[Piece(f"Passage {n} of {len(sent)}: "), *lines[n]] for n in sorted(marked_first[:PASSAGES_SHOWN])] + [
         [Piece("Not sent: "), *excerpt(text, 0, len(text), gold=[span])] for span in unsent
     ]
 

@@ -44,7 +44,7 @@ def excerpt(text: str, start: int, end: int, *, gold: Iterable[Span], cited: Ite
     beginning is kept. An ellipsis stands where text is left out.
     """
     gold, cited = ([(max(a, start), min(b, end)) for a, b in spans if a < end and start < b] for spans in (gold, cited))
-    marks = gold + cited or [(start, start)]
+    marks = gold + cited or [(start, min(end, start + AROUND))]
     pieces, last = [], start
     for low, high in merge_spans(_window(text, mark, start, end) for mark in marks):
         pieces += [GAP] * (low > last)

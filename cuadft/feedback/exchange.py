@@ -77,10 +77,7 @@ def import_file(path: str | Path, run: str | Path, *, annotator: str = "", contr
     path, run = Path(path), runs.resolve_path(run)
     found_format, votes = formats.read_votes(path)
     training = TrainingQuestions(run)
-    votes = [
-        vote if vote.reason else _with_question(vote, training, contract, annotator or path.stem, path.name)
-        for vote in votes
-    ]
+    votes = [vote if vote.reason else _with_question(vote, training, contract, annotator, path) for vote in votes]
     store = Store(run / STORE_FILE)
     known = {key for judgement in store.judgements(current=False) for key in _sayings(judgement)}
     new, duplicates = [], []
@@ -97,15 +94,15 @@ def import_file(path: str | Path, run: str | Path, *, annotator: str = "", contr
     return ImportReport(path.name, found_format, len(new), left_out, duplicates, contradictions)
 
 
-def _with_question(vote: Vote, training: TrainingQuestions, contract: str, annotator: str, name: str) -> Vote:
+def _with_question(vote: Vote, training: TrainingQuestions, contract: str, annotator: str, path: Path) -> Vote:
     """Return a vote with the values of a judgement on its training question, or with the reason why it makes none."""
     try:
         row = training.find(vote.values, contract)
         if fold(vote.values["answer_a"]) == fold(vote.values["answer_b"]):
             raise RowRefused("both answers are the same")
-        who = vote.values["annotator"] or annotator
-        said = {field: value for field, value in vote.values.items() if field in FIELDS}
-        said |= {field: row[field] for field in ABOUT} | {"annotator": who, "source": f"import:{name}"}
+        who = vote.values["annotator"] or annotator or path.stem
+        said = {name: value for name, value in vote.values.items() if name in FIELDS}
+        said |= {name: row[name] for name in ABOUT} | {"annotator": who, "source": f"import:{path.name}"}
         return Vote(vote.where, checked_judgement(said))
     except RowRefused as error:
         return Vote(vote.where, {}, str(error), error.held_out)

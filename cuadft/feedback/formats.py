@@ -83,10 +83,8 @@ def read_votes(path: str | Path) -> tuple[str, list[Vote]]:
     found = next((name for name, sets in COLUMNS.items() if any(needed <= set(columns) for needed in sets)), "")
     if not found:
         known = "; ".join(f"{name} {' or '.join(str(sorted(s)) for s in sets)}" for name, sets in COLUMNS.items())
-        raise InputError(
-            f"{path} has the columns {columns}, not those of a known format ({known}): rename them, or export again; "
-            "Label Studio's exports JSON_MIN and CSV are not read, its JSON export is."
-        )
+        advice = "rename them; of Label Studio's exports JSON is read, JSON_MIN and CSV are not"
+        raise InputError(f"{path} has the columns {columns}, not those of a known format ({known}): {advice}.")
     read = {"trl": trl_vote, "labelstudio": labelstudio_vote, "aws": partial(_aws_vote, system=path.stem)}[found]
     if found == "labelstudio":
         rows = [part for where, row in rows for part in annotation_rows(where, row)]
@@ -124,8 +122,8 @@ def _aws_vote(row: Mapping[str, Any], *, system: str) -> dict[str, Any]:
     response = _text(row.get("response") or row.get("pred_answer"), "response")
     if not reference.strip() or not response.strip():
         raise RowRefused("its reference or its response is empty")
-    about = {"annotator": EXPERT, "system_a": EXPERT, "system_b": system}
-    return about | {"answer_a": reference, "answer_b": response, "verdict": "a"}
+    about = {"annotator": EXPERT, "system_a": EXPERT, "system_b": system, "verdict": "a"}
+    return about | {"answer_a": reference, "answer_b": response}
 
 
 def trl_vote(row: Mapping[str, Any]) -> dict[str, Any]:

@@ -19,8 +19,7 @@ from pydantic import BaseModel, ValidationError
 from cuadft.core.text import fold_letters, fold_name
 from cuadft.feedback.training_questions import RowRefused, question_of_prompt
 
-SIDE_OF_PLACE = {"left": "a", "right": "b"}
-CHOICES = ("tie", "both_wrong", "skip")
+VERDICT_OF_WORD = {"left": "a", "right": "b", "tie": "tie", "both_wrong": "both_wrong", "skip": "skip"}
 TEXT_AREAS = ("comment", "edited")
 
 
@@ -69,36 +68,24 @@ def labelstudio_vote(row: Mapping[str, Any]) -> dict[str, Any]:
         raise RowRefused("it is no annotation of Label Studio: choose JSON in its export") from None
     if annotation.was_cancelled:
         raise RowRefused("skipped by the annotator")
-    said = {verdict: part.to_name for part in annotation.result if (verdict := _verdict(part.value))}
+    said = {VERDICT_OF_WORD[word]: part.to_name for part in annotation.result for word in _words(part.value)}
     if len(said) != 1:
         raise RowRefused(f"it selects {' and '.join(sorted(said))} at once" if said else "nothing is selected in it")
     ((verdict, shown),) = said.items()
-    by = annotation.completed_by
-    areas = [part for part in annotation.result if part.from_name in TEXT_AREAS and isinstance(part.value.text, list)]
-    return {
-        **_answers(row, shown),
-        **_about_prompt(row.get("prompt")),
-        **{part.from_name: "\n".join(part.value.text) for part in areas},
-        "verdict": verdict,
-        "annotator": str((by.get("email") or by.get("id") if isinstance(by, dict) else by) or ""),
-        "seconds": annotation.lead_time,
-        "time": annotation.created_at,
-    }
+    by, areas = annotation.completed_by, [part for part in annotation.result if part.from_name in TEXT_AREAS]
+    vote = {part.from_name: "\n".join(part.value.text) for part in areas if isinstance(part.value.text, list)}
+    vote |= {"verdict": verdict, "seconds": annotation.lead_time, "time": annotation.created_at}
+    vote["annotator"] = str((by.get("email") or by.get("id") if isinstance(by, dict) else by) or "")
+    if isinstance(prompt := row.get("prompt"), str):  # Label Studio's templates for language models show prompts
+        vote["prompt_question"] = question_of_prompt(prompt)
+        says_more = vote["prompt_question"] != prompt.strip()
+        vote["prompt"] = [{"role": "user", "content": prompt}] if says_more else None
+    return vote | _answers(row, shown)
 
 
-def _verdict(value: _Value) -> str:
-    """Return what a Pairwise tag (a, b) or a Choices tag (tie, both_wrong, skip) says, "" for other tags."""
-    choices = [choice for choice in map(fold_name, value.choices) if choice in CHOICES]
-    return SIDE_OF_PLACE.get(value.selected) or (choices[0] if len(choices) == 1 else "")
-
-
-def _about_prompt(prompt: Any) -> dict[str, Any]:
-    """Return the question of a prompt, as Label Studio's templates for language models show it, and its message."""
-    if not isinstance(prompt, str):
-        return {}
-    question = question_of_prompt(prompt)
-    says_more = question != prompt.strip()
-    return {"prompt_question": question, "prompt": [{"role": "user", "content": prompt}] if says_more else None}
+def _words(value: _Value) -> list[str]:
+    """Return what a Pairwise tag (left, right) or a Choices tag (tie, both_wrong, skip) says, nothing of other tags."""
+    return [word for word in (value.selected, *map(fold_name, value.choices)) if word in VERDICT_OF_WORD]
 
 
 def _answers(row: Mapping[str, Any], shown: str) -> dict[str, str]:

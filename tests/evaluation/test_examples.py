@@ -1,18 +1,20 @@
 """Properties of answers shown: spread over faults, every change counted, the same each time, and nothing is markup."""
 
 import random
+from html.parser import HTMLParser
 
 import pandas as pd
 import pytest
 
-from cuadft.evaluation import examples, metrics, text_scores
+from cuadft.evaluation import examples, excerpts, metrics, text_scores
 
 NO = text_scores.NO_CLAUSE
 CLAUSE = "This Agreement is governed by the laws of the State of Ohio."
 FILL = "The Distributor shall pay every invoice of the Company within thirty days of its date. "
 TEXT = FILL * 10 + CLAUSE + " " + FILL * 20
+AT = TEXT.index(CLAUSE)
 TEXTS = {f"Contract {n}": TEXT for n in range(4)}
-GOLD = [{"text": CLAUSE, "start": TEXT.index(CLAUSE)}]
+GOLD = [{"text": CLAUSE, "start": AT}]
 SENT = [{"index": 1, "start": 700, "end": 1200, "score": 0.9}, {"index": 0, "start": 0, "end": 700, "score": 0.5}]
 MISSED = [{"index": 3, "start": 1500, "end": 2200, "score": 0.5}]
 KINDS = {  # enough of each kind of fault
@@ -97,11 +99,17 @@ def test_right_answers_are_no_examples():
     assert list(found) == examples.WORST_COLUMNS and not len(found)
 
 
+def marked(line, name="gold"):
+    return [piece.text for piece in line if getattr(piece, name)]
+
+
 def test_gold_passage_score_verdict_and_error_stand_beside_the_answer():
     rows = several(refused=2, failed=1)
     frame = metrics.score_predictions(rows).assign(judge_verdict="incorrect", judge_reason="It misses the clause.")
     refused, failed = examples.pick_worst(frame, rows, TEXTS, system="sft", n=2).to_dict("records")
-    assert refused["answer"] == NO and refused["gold"] == CLAUSE and refused["best_passage"] == TEXT[700:1200]
+    assert refused["answer"] == NO and refused["gold"] == CLAUSE
+    assert [line[0].text for line in refused["evidence"]] == ["Passage 1 of 2: ", "Passage 2 of 2: "]
+    assert marked(refused["evidence"][0]) == [CLAUSE] and marked(refused["evidence"][1]) == []
     assert (refused["score"], refused["verdict"], refused["reason"]) == (0, "incorrect", "It misses the clause.")
     assert "was sent" in refused["passages"]
     assert failed["answer"] == "(none)" and failed["error"] == "TimeoutError: no <reply>"
@@ -110,8 +118,34 @@ def test_gold_passage_score_verdict_and_error_stand_beside_the_answer():
 def test_answers_of_a_file_without_passages_are_shown():
     rows = [{k: v for k, v in prediction(0, "refused").items() if k not in ("passages", "spans")}]
     (found,) = pick(rows).to_dict("records")
-    assert found["fault"] == "Refused although there is a clause" and found["best_passage"] == ""
-    assert "not recorded" in found["passages"]
+    assert found["fault"] == "Refused although there is a clause" and "not recorded" in found["passages"]
+    assert [line[0].text for line in found["evidence"]] == ["Not sent: "]
+
+
+def test_clause_that_was_not_sent_is_shown_where_it_stands():
+    (found,) = pick(several(missed=1)).to_dict("records")
+    assert [line[0].text for line in found["evidence"]] == ["Passage 1 of 1: ", "Not sent: "]
+    assert marked(found["evidence"][1]) == [CLAUSE] and found["evidence"][1][2].text in TEXT
+
+
+def test_words_of_the_answer_are_marked_where_it_cites_them():
+    start = TEXT.index("within thirty", 700)
+    cited = prediction(0, "wrong", spans=[[start, start + len("within thirty days")], [AT, AT + 14]])
+    (found,) = pick([cited]).to_dict("records")
+    assert marked(found["evidence"][0], "cited") == ["within thirty days", CLAUSE[:14]]
+    assert "".join(marked(found["evidence"][0])) == CLAUSE
+
+
+def test_passages_with_a_mark_are_shown_before_others():
+    sent = [{"index": i, "start": 1500 + i, "end": 1600 + i, "score": 1.0} for i in range(5)] + SENT[:1]
+    (found,) = pick([prediction(0, "wrong", passages=sent)]).to_dict("records")
+    assert [line[0].text for line in found["evidence"]] == [f"Passage {n} of 6: " for n in (1, 2, 6)]
+
+
+def test_without_the_contract_the_evidence_is_left_out():
+    rows = several(refused=1)
+    found = examples.pick_worst(metrics.score_predictions(rows), rows, {}, system="sft")
+    assert list(found["evidence"]) == [[]] and examples.show_answers(found).to_html()
 
 
 # --- what alignment changed
@@ -196,6 +230,51 @@ def test_markup_and_dollar_signs_stay_text():
     page = examples.show_answers(table).to_html()
     assert "<script" not in page and "<img" not in page and "&lt;script&gt;" in page
     assert "tex2jax_ignore" in page.split("<thead")[0]
+
+
+class Reader(HTMLParser):
+    """Read a page as a browser would: its text, and its elements with their attributes."""
+
+    def __init__(self, page):
+        super().__init__()
+        self.text, self.tags, self.names = "", set(), set()
+        self.feed(page)
+        self.close()
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.add(tag)
+        self.names |= {name for name, _ in attrs}
+
+    def handle_data(self, data):
+        self.text += data
+
+
+EVIL = (
+    "</td><script>alert(1)</script><img src=x onerror=alert(1)> &lt;b&gt; \" ' $x$ {{ 1 }} </mark><u onclick=x>\u202e"
+)
+
+
+@pytest.mark.parametrize("place", ["gold", "cited", "beside", "title"])
+def test_markup_of_a_contract_stays_text_inside_and_outside_marks(place):
+    text = f"Before. {EVIL} After."
+    span = [8, 8 + len(EVIL)]
+    gold = [{"text": EVIL, "start": 8}] if place == "gold" else [{"text": "After.", "start": span[1] + 1}]
+    title = EVIL if place == "title" else "Contract 0"
+    row = prediction(0, "wrong", answers=gold, contract=title, category=title, question=title, answer="Before.")
+    row |= {"spans": [span] if place == "cited" else [], "passages": [{"index": 0, "start": 0, "end": len(text)}]}
+    worst = examples.pick_worst(metrics.score_predictions([row]), [row], {title: text}, system="sft")
+    plain = examples.show_answers(pick(several(wrong=1))).to_html()
+    read, usual = Reader(examples.show_answers(worst).to_html()), Reader(plain)
+    assert read.tags <= usual.tags | {"mark", "u", "br"} and read.names <= usual.names | {"style"}
+    assert excerpts.clean_text(EVIL).strip() in read.text and "\u202e" not in read.text.split("Passage 1")[1]
+
+
+def test_legend_says_what_the_marks_mean_where_there_are_some():
+    page = examples.show_answers(pick(several(wrong=1))).to_html()
+    assert f'<mark style="{excerpts.GOLD_STYLE}">gold span</mark>' in page.split("<thead")[0]
+    assert f'<u style="{excerpts.CITED_STYLE}">words of the answer</u>' in page.split("<thead")[0]
+    assert f'<mark style="{excerpts.GOLD_STYLE}">{CLAUSE}</mark>' in page.split("<thead")[1]
+    assert "<mark" not in examples.show_answers(examples.pick_changes(changes((NO, CLAUSE)))).to_html()
 
 
 def test_huge_answers_do_not_make_a_huge_page():

@@ -233,7 +233,7 @@ def test_tie_comment_and_correction_beside_the_comparison_are_read(run):
 @pytest.mark.parametrize("name", ["min.json", "min.csv"])
 def test_flat_exports_are_refused_with_what_to_do(run, name):
     row = {"id": 556, "annotator": 4, "annotation_id": 7, "lead_time": 6.7, "contract": TRAIN, "question": LAW}
-    with pytest.raises(InputError, match="columns .'id', 'annotator'.*exports JSON_MIN and CSV are not read"):
+    with pytest.raises(InputError, match="columns .'id', 'annotator'.*exports JSON is read, JSON_MIN and CSV are not"):
         imported(run, [row | {"pw": "right", "response_a": "Ohio", "response_b": "Texas"}], name)
 
 
