@@ -61,7 +61,8 @@ def read_published(folder: str | Path) -> tuple[list[answer_files.AnswerFile], p
     folder = Path(folder).expanduser()
     paths = [p for p in sorted(folder.glob("[!.]*")) if p.suffix.lower() in ANSWER_SUFFIXES and p.is_file()]
     if not paths:
-        raise InputError(f"No answer files in {folder}: give a folder with one CSV or JSON-lines file per system.")
+        missing = "answer files in" if folder.is_dir() else "folder"
+        raise InputError(f"No {missing} {folder}: give a folder with one CSV or JSON-lines file per system.")
     means = _printed_means(folder / "README.md")
     printed = list(means["system"])
     paths.sort(key=lambda p: printed.index(p.stem) if p.stem in printed else len(printed))

@@ -80,6 +80,10 @@ def score_files(
     unreadable answers, settings out of range, a folder that can't be written, and a judge that gives no verdict at all.
     """
     _, _, confidence = bootstrap.check_resampling(**resampling)
+    if not judge.strip():
+        raise InputError(f"Invalid judge {judge!r}: give offline, or a LiteLLM id such as openai/gpt-4o.")
+    if judge == OFFLINE and votes != 1:
+        raise InputError(f"Invalid votes {votes!r}: the offline judge has one vote; name an LLM with --judge.")
     if not paths and not str(published):
         raise InputError("Nothing to score: name files of answers, or a folder with --published.")
     asked = {role: name for role, name in (columns or {}).items() if name}
