@@ -26,6 +26,7 @@ from cuadft.core.errors import InputError
 from cuadft.core.text import fold
 from cuadft.data import contracts, rows, splits
 from cuadft.data.contracts import Contract
+from cuadft.data.cuad import TYPES_NAME
 from cuadft.data.rows import HELD_OUT, PLAIN
 
 REPEATED = "is known already"
@@ -161,7 +162,7 @@ def _read_folder(folder: str | Path) -> tuple[list[Arrival], list[_Line]]:
     found, left, broken = [], [], []
     for path in sorted(folder.glob("[!.]*")):
         if path.is_dir() or path.suffix.lower() not in (".json", ".zip"):
-            left.append(_left_out(path.name, "not a .json or .zip file", path.name))
+            left += [_left_out(path.name, "not a .json or .zip file", path.name)] if path.name != TYPES_NAME else []
             continue
         try:
             found += [(path.name, _named_rows(contract)) for contract in contracts.read_contracts(path)]

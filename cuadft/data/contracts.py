@@ -124,7 +124,9 @@ def read_contracts(path: str | Path) -> list[Contract]:
         raise InputError(f"Cannot read {path} ({error.strerror}); give a zip or JSON file of contracts") from error
     if raw.startswith(b"PK") or path.suffix.lower() == ".zip":
         return parse_squad(*cuad.open_cuad(raw, str(path)))
-    return parse_squad(raw, str(path), {})
+    beside = path.with_name(cuad.TYPES_NAME)
+    types = cuad.type_table(beside.read_bytes(), str(beside)) if beside.is_file() else {}
+    return parse_squad(raw, str(path), types)
 
 
 def read_plain_folder(folder: str | Path) -> list[Contract]:

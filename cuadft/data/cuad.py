@@ -10,6 +10,7 @@ For example:
 from __future__ import annotations
 
 import difflib
+import io
 import json
 import re
 from collections.abc import Iterable
@@ -17,11 +18,14 @@ from importlib import resources
 from pathlib import PurePosixPath
 from typing import Any
 
+import pandas as pd
+
 from cuadft.core.errors import InputError
 from cuadft.core.text import fold_letters, fold_words
 from cuadft.data.download import opened_zip, zip_member
 
-JSON_NAME, PDF_FOLDER = "CUAD_v1.json", "full_contract_pdf"  # in the archive
+# Names in the archive; a table of types may also lie beside a JSON file of contracts.
+JSON_NAME, TYPES_NAME, PDF_FOLDER = "CUAD_v1.json", "contract_types.csv", "full_contract_pdf"
 
 
 def _packaged(name: str) -> Any:
@@ -101,7 +105,7 @@ def filer(title: str) -> str:
 def open_cuad(raw: bytes, name: str) -> tuple[bytes, str, dict[str, str]]:
     """Return the JSON in a CUAD zip, its name for messages, and the contract types by folded title.
 
-    Types come from the folders of the PDFs. Raises InputError.
+    Types come from contract_types.csv beside the JSON, else from the folders of the PDFs. Raises InputError.
     """
     with opened_zip(raw, name) as archive:
         names = archive.namelist()
@@ -110,7 +114,22 @@ def open_cuad(raw: bytes, name: str) -> tuple[bytes, str, dict[str, str]]:
             found = ", ".join(names[:5]) or "nothing"
             raise InputError(f"{name} holds no {JSON_NAME} (found: {found}); give CUAD's own zip")
         text = zip_member(archive, inside[0], name)
-    return text, f"{name}: {inside[0]}", _folder_types(names)
+        table = str(PurePosixPath(inside[0]).with_name(TYPES_NAME))
+        types = _folder_types(names)
+        if table in names:
+            types |= type_table(zip_member(archive, table, name), f"{name}: {table}")
+    return text, f"{name}: {inside[0]}", types
+
+
+def type_table(raw: bytes, name: str) -> dict[str, str]:
+    """Return the types in a CSV of title,contract_type, by folded title (see `fold_letters`); raises InputError."""
+    try:
+        table = pd.read_csv(io.BytesIO(raw), dtype=str, keep_default_na=False, encoding="utf-8-sig")
+        kinds = zip(table["title"], table["contract_type"])
+        return {fold_letters(title): type_of_name(kind) for title, kind in kinds}
+    except (ValueError, KeyError, AttributeError) as error:
+        told = f"is not a UTF-8 CSV file of title,contract_type in every row ({error})"
+        raise InputError(f"{name} {told}; correct or remove it") from error
 
 
 def _announced(words: str) -> str:

@@ -190,9 +190,10 @@ def test_a_file_that_is_still_being_copied_is_named_and_the_same_call_goes_on_wh
 def test_other_files_are_named_and_hidden_ones_passed_over(place):
     drop(place[1], "a.json", entry("one"))
     (place[1] / ".b.json.part").write_text("{")
+    (place[1] / "contract_types.csv").write_text("title,contract_type\none,License\n")
     (place[1] / "notes.txt").write_text("?")
     (place[1] / "old.json").mkdir()
-    assert titles(take(place, 1)) == ["one"]
+    assert [c.contract_type for c in take(place, 1)] == ["License"]
     assert reasons(place, 1) == dict.fromkeys(["notes.txt", "old.json"], "not a .json or .zip file")
 
 

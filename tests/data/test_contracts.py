@@ -128,13 +128,29 @@ def test_there_are_41_categories_with_a_tidy_description() -> None:
     assert cuad.nearest_categories("Goverment Law")[0] == "Governing Law"
 
 
-@pytest.mark.parametrize(("folder", "expected"), [("License_Agreements", "License"), ("", "Supply")])
-def test_types_in_a_zip_come_from_folder_then_title(tmp_path: Path, folder: str, expected: str) -> None:
+def test_types_come_from_the_table_beside_the_json_before_the_title(tmp_path: Path) -> None:
+    (tmp_path / "contract_types.csv").write_text(f"title,contract_type\n{TITLE.lower()},Services Agreement\n")
+    assert read_contracts(write(tmp_path, document(question())))[0].contract_type == "Service"
+
+
+@pytest.mark.parametrize(
+    ("folder", "table", "expected"),
+    [
+        ("License_Agreements", "", "License"),
+        ("License_Agreements", "Hosting Agreement", "Hosting"),
+        ("", "", "Supply"),
+    ],
+)
+def test_types_in_a_zip_come_from_table_then_folder_then_title(
+    tmp_path: Path, folder: str, table: str, expected: str
+) -> None:
     path = tmp_path / "own.zip"
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("deep/CUAD_v1/CUAD_v1.json", json.dumps({"data": [document(question())]}))
         if folder:
             archive.writestr(f"deep/CUAD_v1/full_contract_pdf/Part_I/{folder}/{TITLE.replace('_', ' ')}.PDF", "")
+        if table:
+            archive.writestr("deep/CUAD_v1/contract_types.csv", f"title,contract_type\n{TITLE},{table}\n")
     assert read_contracts(path)[0].contract_type == expected
 
 

@@ -105,9 +105,10 @@ def test_a_broken_folder_is_one_clear_error(folder, change, message):
 
 
 def test_a_missing_folder_and_a_file_are_named(folder):
-    for path in (folder / "none", folder / "good.csv"):
-        with pytest.raises(InputError, match="No answer files"):
-            published.read_published(path)
+    (folder / "empty").mkdir()
+    for name, words in (("none", "No folder"), ("good.csv", "No folder"), ("empty", "No answer files")):
+        with pytest.raises(InputError, match=words):
+            published.read_published(folder / name)
 
 
 def test_the_table_holds_printed_and_recomputed_means_with_intervals_over_questions(folder):
