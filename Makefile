@@ -34,7 +34,7 @@ smoke: $(READY)  ## two iterations of the plumbing on a random model
 	$(BIN)/cuadft run params/smoke.yaml --iterations 2
 
 check: $(READY) weights lint  ## lint and the quick tests: no training, kernel, browser or server
-	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -m "not slow"
+	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" -n logical --hypothesis-profile quick
 
 test: $(READY) weights lint  ## lint and all tests, two iterations of all notebooks on the smoke preset among them
 	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest

@@ -19,6 +19,7 @@ from slow import SLOW_FILES, SLOW_FIXTURES
 
 # A busy machine makes one example in hundreds slow, which says nothing about the code; tests of speed time themselves.
 settings.register_profile("cuadft", deadline=None)
+settings.register_profile("quick", deadline=None, max_examples=20)  # of `make check`
 settings.load_profile("cuadft")
 
 pytest_plugins = ["chat_server"]

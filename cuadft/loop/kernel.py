@@ -19,7 +19,7 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
@@ -287,19 +287,19 @@ class Peak:
 
 @contextmanager
 def watch_memory(interval: float = MEMORY_INTERVAL) -> Iterator[Peak]:
-    """Watch from a thread the memory of all descendants of this process, such as a notebook's kernel.
+    """Watch from a thread the memory of the processes started meanwhile, such as a notebook's kernel.
 
     Every `interval` seconds two figures are read, and the larger one counts: the highest high-water mark of one process
     (VmHWM of /proc, where there is one), which forgets no peak between two looks, and the sum of what all processes
     hold at that moment (shared pages count for each process). Only a rise in the last `interval` of a process can be
     missed. Memory of a GPU is not included.
     """
-    peak, done = Peak(), threading.Event()
+    peak, done, before = Peak(), threading.Event(), psutil.Process().children()
 
     def keep_looking() -> None:
         while True:
             ended, now = done.wait(interval), [0]
-            for process in psutil.Process().children(recursive=True):
+            for process in _descendants(before):
                 with suppress(psutil.Error, OSError):  # it has just ended
                     now.append(process.memory_info().rss)
                     peak.bytes = max(peak.bytes, _high_water(process.pid))
@@ -314,6 +314,15 @@ def watch_memory(interval: float = MEMORY_INTERVAL) -> Iterator[Peak]:
     finally:
         done.set()
         thread.join()
+
+
+def _descendants(left_out: Sequence[psutil.Process]) -> list[psutil.Process]:
+    """Return this process's children and all that they have started, without some of the children and theirs."""
+    found = []
+    for child in psutil.Process().children():
+        with suppress(psutil.Error):  # it has just ended
+            found += [] if child in left_out else [child, *child.children(recursive=True)]
+    return found
 
 
 def _high_water(pid: int) -> int:

@@ -40,6 +40,16 @@ def test_the_peak_of_a_process_is_kept_after_it_has_given_memory_back() -> None:
     assert 80 <= peak.mb < 140
 
 
+def test_processes_that_were_there_before_do_not_count() -> None:
+    process = holding(200)
+    with kernel.watch_memory(interval=0.05) as peak:
+        other = holding(20)
+        time.sleep(0.2)
+        end(other)
+    end(process)
+    assert 20 <= peak.mb < 140
+
+
 @proc
 def test_processes_at_the_same_time_add_up_and_their_children_count() -> None:
     start = f"import subprocess; subprocess.run([sys.executable, '-c', {HOLD.format(60 * 10**6, 'pass')!r}])"
