@@ -1,18 +1,21 @@
 # `make` lists the targets. Everything is installed into .venv; weights and embeddings go to ~/.cache/cuadft.
-PYTHON ?= $(shell command -v python3.11 || command -v python3)
+# the newest Python from 3.11 to 3.13 that runs here (a shim of pyenv may be found and not run)
+PYTHON ?= $(shell for python in python3.13 python3.12 python3.11 python3; do \
+	$$python -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null && echo $$python && break; done)
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup weights quickstart smoke test test-faults lint lab lock executed clean
+.PHONY: help setup weights quickstart smoke check test test-faults lint lab lock executed clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 $(READY): requirements.lock pyproject.toml
-	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) is missing: install Python 3.11, or run make PYTHON=/path/to/python3.11"; exit 2; }
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || { echo "$(PYTHON) is not Python 3.11: run make PYTHON=/path/to/python3.11"; exit 2; }
+	@test -n "$(PYTHON)" || { echo "There is no Python 3.11, 3.12 or 3.13 here: install one, or run make PYTHON=/path/to/python3.13"; exit 2; }
+	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) is missing: install Python 3.11, 3.12 or 3.13, or run make PYTHON=/path/to/python3.13"; exit 2; }
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' || { echo "$(PYTHON) is not Python 3.11, 3.12 or 3.13: run make PYTHON=/path/to/python3.13"; exit 2; }
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements.lock
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
@@ -30,7 +33,10 @@ quickstart: $(READY) weights  ## one iteration on the sample contracts
 smoke: $(READY)  ## two iterations of the plumbing on a random model
 	$(BIN)/cuadft run params/smoke.yaml --iterations 2
 
-test: $(READY) weights lint  ## lint, unit and property tests, all notebooks on the smoke preset
+check: $(READY) weights lint  ## lint and the quick tests: no training, kernel, browser or server
+	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" -n logical --hypothesis-profile quick
+
+test: $(READY) weights lint  ## lint and all tests, two iterations of all notebooks on the smoke preset among them
 	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest
 
 test-faults: $(READY) weights  ## kills, full disks, damaged files and keys on the smoke preset: about an hour on 2 cores

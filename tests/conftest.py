@@ -1,4 +1,4 @@
-"""Fixtures for all tests: the tiny model, and DSPy's settings put back after each test."""
+"""For all tests: the tiny model, the smoke run, DSPy's settings put back after each test, and which tests are slow."""
 
 import os
 
@@ -7,17 +7,33 @@ os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")  # else LiteLLM looks for prices on the network
 
+import signal
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from subprocess import Popen
 
 import pytest
 from hypothesis import settings
+from slow import SLOW_FILES, SLOW_FIXTURES
 
 # A busy machine makes one example in hundreds slow, which says nothing about the code; tests of speed time themselves.
 settings.register_profile("cuadft", deadline=None)
+settings.register_profile("quick", deadline=None, max_examples=20)  # of `make check`
 settings.load_profile("cuadft")
 
 pytest_plugins = ["chat_server"]
+
+
+@pytest.hookimpl(tryfirst=True)  # before -m chooses by the marks
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the slow tests, and put the files that need the smoke run last: it goes on beside the others."""
+    here = Path(__file__).parent
+    waiting = {item.path for item in items if "smoke" in item.fixturenames}
+    items.sort(key=lambda item: item.path in waiting)
+    for item in items:
+        if SLOW_FIXTURES & set(item.fixturenames) or item.path.relative_to(here).as_posix() in SLOW_FILES:
+            item.add_marker(pytest.mark.slow)
 
 
 @pytest.fixture(scope="session")
@@ -28,15 +44,31 @@ def tiny() -> Path:
     return weights.find_weights("tiny")
 
 
-@pytest.fixture(scope="session")
-def smoke(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return the folder of two smoke iterations, run once for all tests."""
-    from commands import cuadft
+@pytest.fixture(scope="session", autouse=True)
+def smoke_run(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[Popen, Path] | None]:
+    """Start two smoke iterations if a test needs them; they take minutes, and one of two cores, beside the others."""
+    if not any("smoke" in item.fixturenames for item in request.session.items):
+        yield None
+        return
+    from commands import start_cuadft
 
-    run = tmp_path_factory.mktemp("runs") / "smoke"
-    done = cuadft("run", "params/smoke.yaml", "--iterations", 2, "--run-dir", run)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return run
+    folder = tmp_path_factory.mktemp("runs")
+    arguments = ["run", "params/smoke.yaml", "--iterations", 2, "--run-dir", folder / "smoke"]
+    process = start_cuadft(*arguments, log=folder / "smoke.log")
+    yield process, folder
+    if process.poll() is None:  # the tests were stopped before
+        process.send_signal(signal.SIGINT)
+        process.wait(timeout=60)
+
+
+@pytest.fixture(scope="session")
+def smoke(smoke_run: tuple[Popen, Path]) -> Path:
+    """Return the folder of two smoke iterations, run once for all tests."""
+    process, folder = smoke_run
+    assert process.wait() == 0, (folder / "smoke.log").read_text()
+    return folder / "smoke"
 
 
 @pytest.fixture(autouse=True)

@@ -38,12 +38,14 @@ def shift(paragraph: dict) -> None:
     next(q for q in paragraph["qas"] if q["answers"])["answers"][0]["answer_start"] += 3
 
 
+@pytest.mark.slow
 def test_a_truncated_archive_is_named(tmp_path: Path) -> None:
     (tmp_path / "CUAD_v1.zip").write_bytes(b"PK\x03\x04" + b"\0" * 5000)
     done = run("params/smoke.yaml", "--run-dir", tmp_path / "run", "--set", f"cuad={tmp_path / 'CUAD_v1.zip'}")
     refused(done, "CUAD_v1.zip", "zip")
 
 
+@pytest.mark.slow
 def test_a_shifted_offset_is_shown_with_both_texts(tmp_path: Path) -> None:
     path = broken(tmp_path, shift)
     refused(
@@ -54,6 +56,7 @@ def test_a_shifted_offset_is_shown_with_both_texts(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.slow
 def test_an_empty_contract_is_named(tmp_path: Path) -> None:
     path = broken(tmp_path, lambda paragraph: paragraph.update(context=""))
     refused(run("params/smoke.yaml", "--run-dir", tmp_path / "run", "--set", f"cuad={path}"), "context", "found ''")

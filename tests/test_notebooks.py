@@ -229,6 +229,7 @@ def test_every_notebook_runs_alone_with_a_preset_file(smoke: Path, tmp_path: Pat
     assert files.read_json(smoke / "iter-01" / "adapters" / "sft" / "base.json")["model"] == "tiny"
 
 
+@pytest.mark.slow
 def test_a_misspelt_parameter_stops_a_notebook_before_it_works(tmp_path: Path) -> None:
     import papermill
     from papermill.exceptions import PapermillExecutionError

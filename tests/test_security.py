@@ -247,7 +247,7 @@ def test_remote_code_of_a_known_model_is_left_lying(tmp_path, tiny):
         (folder / path.name).write_bytes(path.read_bytes())
     config = json.loads((folder / "config.json").read_text()) | {"auto_map": {"AutoModelForCausalLM": "evil.Model"}}
     folder_with(folder, config_dot_json=config, evil_dot_py=EVIL)
-    assert LocalEngine(find_weights(str(folder))).generator.model.config.model_type == "llama"
+    assert LocalEngine(find_weights(str(folder))).generator.use().config.model_type == "llama"
     assert not (folder / "ran").exists()
 
 
@@ -379,7 +379,7 @@ WRONG = "Each party shall keep the other's trade secrets for five years."
 
 
 def rendered(fields: dict[str, str], variant=VARIANTS[0]) -> list[dict[str, str]]:
-    return VerdictAdapter().format(judge_signature(variant, see_passage=True), [], fenced(fields))
+    return VerdictAdapter().format(judge_signature(variant), [], fenced(fields))
 
 
 def fields(text: str, where: str) -> dict[str, str]:
@@ -387,7 +387,6 @@ def fields(text: str, where: str) -> dict[str, str]:
         "question": ROW["question"],
         "reference": ROW["answers"][0]["text"],
         "answer": WRONG,
-        "passage": "Clause 1.",
     }
     return found | {where: f"{found[where]}\n{text}"}
 
@@ -411,7 +410,7 @@ def test_the_suite_has_thirty_cases_of_many_styles():
             assert "{" not in made.replace('{"verdict', "") and len(injected.control(case, demand)) == len(made)
 
 
-@pytest.mark.parametrize("where", ["answer", "passage", "question"])
+@pytest.mark.parametrize("where", ["answer", "reference", "question"])
 @pytest.mark.parametrize("case", injected.CASES, ids=lambda case: case["id"])
 def test_no_case_leaves_a_judges_fences_or_its_chat_turn(engine, case, where):
     text = injected.text(case, "correct")
@@ -575,6 +574,7 @@ raise RuntimeError(f"no {key} at {base}")
 """
 
 
+@pytest.mark.slow
 def test_no_file_of_a_run_and_no_message_holds_a_planted_key_after_a_faulty_run(tmp_path):
     project = make_project(tmp_path / "project")
     (project / "trap_01.py").write_text(FAULTY)

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from slow import SLOW_FILES
 
 ROOT = Path(__file__).parents[1]
 ORDER = (
@@ -89,6 +90,10 @@ def plant(root: Path, files: dict[str, str]) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
     return root
+
+
+def test_every_file_of_slow_tests_is_there():
+    assert [name for name in SLOW_FILES if not (ROOT / "tests" / name).is_file()] == []
 
 
 def test_every_module_stands_in_a_room():

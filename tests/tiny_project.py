@@ -51,7 +51,7 @@ BODIES = {
         'files.write_text(it.path("figures", "f1.svg"), "<svg/>")',
         "if decide:\n"
         '    board = "system,split,metric,value,low,high,n\\n"\n'
-        '    board += "rag,test,f1,0.4,0.25,0.5,2\\nsft,test,f1,0.5,,,2\\n"\n'
+        '    board += "rag,test,quote_f1,0.4,0.25,0.5,2\\nsft,test,quote_f1,0.5,,,2\\n"\n'
         '    files.write_text(it.path("scoreboard.csv"), board)\n'
         "    here = it.dir.name\n"
         '    best = {"system": "sft", "program": f"{here}/program/rag.json", "weights": f"{here}/adapters/sft"}\n'

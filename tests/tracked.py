@@ -1,14 +1,11 @@
 """A small run folder of decided iterations, as trackers find it."""
 
-from pathlib import Path
-
 import pandas as pd
 
 from cuadft.core import files, runs
-from cuadft.loop import snapshot, trackers
+from cuadft.loop import trackers
 
 BASE = {"system": "rag", "program": "iter-01/program/rag.json", "weights": None, "retriever": "iter-01/retriever"}
-REPORTED = Path("trackers")
 
 
 def place(number, system="sft"):
@@ -73,11 +70,4 @@ def decide(run, number, scores, *, promoted=None, kept=BASE, parameters=None):
 
 def report(one, *names):
     """Report an iteration from its folder, as notebook 05 does."""
-    return trackers.report_to_trackers(
-        one,
-        names,
-        parameters=snapshot.shown_parameters(one),
-        board=pd.read_csv(one.path("scoreboard.csv")),
-        figures=one.path("figures").glob("*.png"),
-        decision=files.read_json(one.path("decision.json")),
-    )
+    return trackers.report_to_trackers(one, names)

@@ -13,8 +13,7 @@ import lazy_loader
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
-        "errors": ["InputError"],
-        "files": ["read_json", "read_jsonl", "write_json", "write_jsonl", "write_text"],
+        "files": ["read_jsonl", "write_json", "write_jsonl", "write_text"],
         "params": ["check_parameters"],
         "runs": [
             "CONSTANTS",

@@ -33,6 +33,10 @@ class InputError(ValueError):
     """Report bad input: its message gives the value received, what is allowed and what to do next."""
 
 
+class StageFailed(RuntimeError):
+    """Report that a stage's notebook failed for another reason than bad input (exit code 1 of the command line)."""
+
+
 def brief(error: BaseException, settings: Mapping[str, object] | None = None) -> str:
     """Return an error's kind and message, at most `LONGEST_ERROR` characters, without secrets (see `redact`).
 
@@ -71,8 +75,8 @@ def _spelled(named: tuple[tuple[str, str], ...]) -> frozenset[str]:
         for user, password in _USER.findall(value):
             found |= {password, unquote(password), _base64(f"{unquote(user)}:{unquote(password)}")}
         found |= {part for _, key, part in _QUERY.findall(value) if _holds_secret(key)}
-    spellings = {spell(value) for value in found if len(value) >= SHORTEST_SECRET for spell in _SPELLINGS}
-    return frozenset(value for value in spellings if len(value) >= SHORTEST_SECRET)
+    spellings = {spelling for value in found if len(value) >= SHORTEST_SECRET for spelling in _spellings(value)}
+    return frozenset(spelling for spelling in spellings if len(spelling) >= SHORTEST_SECRET)
 
 
 def _named_texts(values: Mapping[str, object], under: str = "") -> Iterator[tuple[str, str]]:
@@ -93,17 +97,7 @@ def _base64(text: str) -> str:
     return base64.b64encode(text.encode("utf-8", "surrogateescape")).decode()
 
 
-def _percent(text: str) -> str:
-    return quote(text, safe="", errors="surrogateescape")
-
-
-# Defined last, because it holds the functions above.
-_SPELLINGS = (
-    str,
-    str.strip,
-    _base64,
-    _percent,
-    lambda text: quote_plus(text, errors="surrogateescape"),
-    lambda text: json.dumps(text)[1:-1],
-    lambda text: repr(text)[1:-1],
-)
+def _spellings(text: str) -> list[str]:
+    """Return a secret as it is, and as it stands in an address, a header, JSON or Python."""
+    in_address = [quoted(text, safe="", errors="surrogateescape") for quoted in (quote, quote_plus)]
+    return [text, text.strip(), *in_address, _base64(text), json.dumps(text)[1:-1], repr(text)[1:-1]]

@@ -16,24 +16,27 @@ from __future__ import annotations
 import csv
 import fcntl
 import hashlib
+import io
 import json
 import math
 import os
+import re
 import sys
 import uuid
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, TextIO
+from typing import Any
 
 from cuadft.core.errors import InputError
 
-# Tables that a user gives
 JSON_SUFFIXES = (".json", ".jsonl", ".ndjson")
 DELIMITERS = ",;\t"
-SNIFFED_BYTES = 65_536  # read from the start of a file to tell text from binary, and JSON from CSV
+# What to do about a file of a run, and about a table of the user's
+AGAIN = "repair or delete it, then run the stage again"
+REPAIR = "write one object a line, or one array of objects; or the file is cut short"
+LONE_SURROGATE = re.compile("[\ud800-\udfff]")  # half a character, as some PDFs yield them; it has no UTF-8 form
 
 
 def write_json(path: str | Path, value: object) -> None:
@@ -73,11 +76,15 @@ def append_jsonl(path: str | Path, rows: Iterable[Mapping]) -> None:
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     with open(path, "a+b") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
-        rest, size = _after_last_newline(file), file.seek(0, os.SEEK_END)
-        if rest and _is_object(rest):  # a whole row, of which only the newline is missing
-            text = b"\n" + text
-        elif rest:
-            file.truncate(size - len(rest))
+        size = file.seek(0, os.SEEK_END)
+        file.seek(max(size - 1, 0))
+        if file.read(1) not in (b"", b"\n"):
+            file.seek(0)
+            rest = file.read().rsplit(b"\n", 1)[-1]
+            if _is_object(rest):  # a whole row, of which only the newline is missing
+                text = b"\n" + text
+            else:
+                file.truncate(size - len(rest))
         file.write(text)
         file.flush()
         os.fsync(file.fileno())
@@ -85,7 +92,7 @@ def append_jsonl(path: str | Path, rows: Iterable[Mapping]) -> None:
 
 def read_json(path: str | Path) -> object:
     """Return a JSON file's value; raises InputError that names the file and the line of the fault."""
-    return _loads(_decode(_read_bytes(path), path), f"{path}")
+    return _loads(_read_text(path), f"{path}")
 
 
 def read_jsonl(path: str | Path, *, torn_ok: bool = False) -> list[dict]:
@@ -93,17 +100,7 @@ def read_jsonl(path: str | Path, *, torn_ok: bool = False) -> list[dict]:
 
     Raises InputError that names the file, and the line that is not a JSON object.
     """
-    content = _read_bytes(path)
-    if torn_ok and not _is_object(content.rsplit(b"\n", 1)[-1]):
-        content = content[: content.rfind(b"\n") + 1]
-    rows = []
-    # Not splitlines(): it also cuts at U+2028, which may stand inside a JSON text.
-    for number, line in enumerate(_decode(content, path).split("\n"), 1):
-        if line.strip():
-            rows.append(_loads(line, f"{path}, line {number}"))
-            if not isinstance(rows[-1], dict):
-                raise InputError(f"{path}, line {number}: expected a JSON object, got {line[:40]!r}.")
-    return rows
+    return [row.values for row in _json_lines(_read_text(path, torn_ok=torn_ok), path, AGAIN)]
 
 
 @dataclass(frozen=True)
@@ -121,15 +118,16 @@ def read_table(path: str | Path) -> list[TableRow]:
     without a byte order mark, and a field may hold millions of characters. Raises InputError if the file is missing,
     empty, binary or cut short, and if a row does not fit its header.
     """
-    path = Path(path)
-    start = _first_bytes(path)
-    is_json = path.suffix.lower() in JSON_SUFFIXES or start.lstrip()[:1] in (b"{", b"[")
-    try:
-        records = list(_json_rows(path) if is_json else _csv_rows(path))
-    except UnicodeDecodeError:
-        raise InputError(f"{path} is not UTF-8 text: save it as UTF-8 (in Excel: 'CSV UTF-8').") from None
+    text = _read_text(path, missing="check the path", advice="save it as UTF-8 (in Excel: 'CSV UTF-8')")
+    if text.lstrip().startswith("["):
+        values = _loads(text, f"{path}", REPAIR)
+        records = [_as_row(value, f"{path}, row {n}") for n, value in enumerate(values, 1)]
+    elif Path(path).suffix.lower() in JSON_SUFFIXES or text.lstrip().startswith("{"):
+        records = _json_lines(text, path, REPAIR)
+    else:
+        records = _csv_rows(text, path)
     if not records:
-        raise InputError(f"{path} has no rows: give a file with one row per answer.")
+        raise InputError(f"{path} is empty or has no rows: give a file with one row per answer.")
     return records
 
 
@@ -166,22 +164,13 @@ def remove_leftovers(folder: str | Path) -> int:
     for path in Path(folder).rglob(".*.tmp*"):  # SQLite adds an ending of its own, such as "-wal", after ".tmp"
         locked = path.parent if ".sqlite." in path.name else path
         # FileNotFoundError: the write has ended meanwhile; BlockingIOError: the write still goes on.
-        with suppress(FileNotFoundError, BlockingIOError), _file_descriptor(locked) as descriptor:
+        with suppress(FileNotFoundError, BlockingIOError), ExitStack() as at_end:
+            descriptor = os.open(locked, os.O_RDONLY)
+            at_end.callback(os.close, descriptor)
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             path.unlink()
             removed += 1
     return removed
-
-
-def _after_last_newline(file: BinaryIO) -> bytes:
-    """Return what follows the last newline; the whole file is read only if the file does not end with a newline."""
-    if not file.seek(0, os.SEEK_END):
-        return b""
-    file.seek(-1, os.SEEK_END)
-    if file.read(1) == b"\n":
-        return b""
-    file.seek(0)
-    return file.read().rsplit(b"\n", 1)[-1]
 
 
 def _is_object(line: bytes) -> bool:
@@ -194,16 +183,7 @@ def _is_object(line: bytes) -> bool:
 def _dumps(value: object, indent: int | None = None) -> str:
     plain = _as_json_value(value)
     text = json.dumps(plain, ensure_ascii=False, indent=indent, allow_nan=False)
-    # Some PDFs yield lone surrogates. A lone surrogate has no UTF-8 form, but its JSON escape has one.
-    return text if text.isascii() or _has_utf8_form(text) else json.dumps(plain, indent=indent, allow_nan=False)
-
-
-def _has_utf8_form(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
+    return json.dumps(plain, indent=indent, allow_nan=False) if LONE_SURROGATE.search(text) else text
 
 
 def _as_json_value(value: object) -> object:
@@ -219,27 +199,39 @@ def _as_json_value(value: object) -> object:
     return _as_json_value(value.item()) if hasattr(value, "item") else value
 
 
-def _read_bytes(path: str | Path) -> bytes:
+def _read_text(
+    path: str | Path, *, torn_ok: bool = False, missing: str = "run the stage that writes it", advice: str = AGAIN
+) -> str:
     try:
-        return Path(path).read_bytes()
+        content = Path(path).read_bytes()
+        if torn_ok and not _is_object(content.rsplit(b"\n", 1)[-1]):
+            content = content[: content.rfind(b"\n") + 1]
+        return content.decode("utf-8-sig")
     except FileNotFoundError:
-        raise InputError(f"No file {path}: run the stage that writes it (see `cuadft status`).") from None
-
-
-def _decode(content: bytes, path: str | Path) -> str:
-    try:
-        return content.decode("utf-8")
+        raise InputError(f"No file {path}: {missing}.") from None
+    except IsADirectoryError:
+        raise InputError(f"{path} is a folder: name a file in it.") from None
     except UnicodeDecodeError as error:
-        message = f"{path} is not UTF-8 text (byte {error.start}): repair or delete it, then run the stage again."
-        raise InputError(message) from None
+        raise InputError(f"{path} is binary or not UTF-8 text (byte {error.start}): {advice}.") from None
 
 
-def _loads(text: str, where: str) -> object:
+def _loads(text: str, where: str, advice: str = AGAIN) -> Any:
     try:
         return json.loads(text)
-    except ValueError as error:
-        message = f"{where}: not valid JSON ({error}): repair or delete it, then run the stage again."
-        raise InputError(message) from None
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{where}: not valid JSON ({error}): {advice}.") from None
+
+
+def _json_lines(text: str, path: str | Path, advice: str) -> list[TableRow]:
+    # Not splitlines(): it also cuts at U+2028, which may stand inside a JSON text.
+    lines = [(f"{path}, line {n}", line) for n, line in enumerate(text.split("\n"), 1) if line.strip()]
+    return [_as_row(_loads(line, where, advice), where) for where, line in lines]
+
+
+def _as_row(value: Any, where: str) -> TableRow:
+    if not isinstance(value, dict):
+        raise InputError(f"{where}: expected a JSON object (names and values), got {str(value)[:40]!r}.")
+    return TableRow(where, value)
 
 
 def _sha256(path: Path) -> str:
@@ -247,117 +239,28 @@ def _sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-@contextmanager
-def _file_descriptor(path: Path) -> Iterator[int]:
-    """Lend the descriptor of a file or a folder, opened for reading."""
-    descriptor = os.open(path, os.O_RDONLY)
+def _csv_rows(text: str, path: str | Path) -> list[TableRow]:
+    first_line = next((line for line in text.splitlines() if line.strip()), "")
+    delimiter = max(DELIMITERS, key=first_line.count)  # with equal numbers a comma wins
+    limit = csv.field_size_limit(sys.maxsize)  # 131,072 characters a field, for the whole process
     try:
-        yield descriptor
-    finally:
-        os.close(descriptor)
-
-
-def _first_bytes(path: Path) -> bytes:
-    """Return a file's first bytes without the byte order mark; raises InputError if it is no text file."""
-    if path.is_dir():
-        raise InputError(f"{path} is a folder: name the files in it, for example {path / '*.csv'}.")
-    if path.exists() and not path.is_file():
-        raise InputError(f"{path} is a pipe or a device, which can't be read twice: save it as a file first.")
-    try:
-        with open(path, "rb") as file:
-            start = file.read(SNIFFED_BYTES)
-    except FileNotFoundError:
-        raise InputError(f"No file {path}: check the path.") from None
-    if b"\0" in start:
-        raise InputError(f"{path} is not UTF-8 text but binary (or UTF-16): save it as UTF-8 CSV or JSON lines.")
-    start = start.removeprefix(b"\xef\xbb\xbf")
-    if not start.strip():
-        raise InputError(f"{path} is empty: give a file with one row per answer.")
-    return start
-
-
-def _csv_rows(path: Path) -> Iterator[TableRow]:
-    with open(path, encoding="utf-8-sig", newline="") as file, _long_fields():
-        try:
-            reader = csv.reader(file, delimiter=_delimiter(file, path), strict=True)
-            header = [name.strip() for name in _first_filled(reader)]
-            _check_header(header, path)
-            for number, fields in enumerate(filter(None, reader), start=1):
-                where = f"{path}, row {number}"
-                yield TableRow(where, _as_dict(header, fields, where))
-        except csv.Error as error:
-            raise InputError(
-                f'{path}, line {reader.line_num}: not valid CSV ({error}): put " around a field that holds quotes, '
-                'commas or line breaks, and write each " inside it twice; or the file is cut short.'
-            ) from None
-
-
-@contextmanager
-def _long_fields() -> Iterator[None]:
-    """Lift the csv module's limit of 131,072 characters a field; the limit is one for the whole process."""
-    before = csv.field_size_limit(sys.maxsize)
-    try:
-        yield
-    finally:
-        csv.field_size_limit(before)
-
-
-def _delimiter(file: TextIO, path: Path) -> str:
-    """Return the delimiter that cuts the header into most names; with equal numbers a comma wins."""
-    counts = {}
-    for delimiter in DELIMITERS:
-        file.seek(0)
-        try:
-            counts[delimiter] = len(_first_filled(csv.reader(file, delimiter=delimiter)))
-        except csv.Error as error:
-            raise InputError(f"{path}, line 1: not a CSV header ({error}): write the columns' names there.") from None
-    file.seek(0)
-    return max(counts, key=lambda delimiter: counts[delimiter])
-
-
-def _first_filled(rows: Iterable[list[str]]) -> list[str]:
-    """Return the first row that has fields, [] if there is no such row."""
-    return next((fields for fields in rows if fields), [])
-
-
-def _check_header(header: list[str], path: Path) -> None:
-    twice = [name for name, count in Counter(header).items() if name and count > 1]
-    if twice:
-        raise InputError(f"{path}: column {twice[0][:40]!r} is there twice: give each column its own name.")
-
-
-def _as_dict(header: list[str], fields: list[str], where: str) -> dict[str, str]:
-    """Return a CSV row by column name; columns without a name are left out."""
-    if len(fields) < len(header) or any(fields[len(header) :]):
+        reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+        header, *rows = [fields for fields in reader if fields] or [[]]
+    except csv.Error as error:
         raise InputError(
-            f"{where}: {len(fields)} fields under a header of {len(header)}: put fields that hold "
-            "commas or line breaks between quotation marks; or the file is cut short."
-        )
-    return {name: field for name, field in zip(header, fields) if name}
-
-
-def _json_rows(path: Path) -> Iterator[TableRow]:
-    if _first_bytes(path).lstrip().startswith(b"["):
-        values = _parse_row(path.read_text(encoding="utf-8-sig"), f"{path}")
-        yield from (_as_row(value, f"{path}, row {n}") for n, value in enumerate(values, 1))
-        return
-    with open(path, encoding="utf-8-sig", newline="\n") as file:
-        for n, line in enumerate(file, 1):
-            if line.strip():
-                yield _as_row(_parse_row(line, f"{path}, line {n}"), f"{path}, line {n}")
-
-
-def _parse_row(text: str, where: str) -> Any:
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise InputError(
-            f"{where}: not valid JSON ({error}): write one object a line, or one array of objects; "
-            "or the file is cut short."
+            f'{path}, line {reader.line_num}: not valid CSV ({error}): put " around a field that holds quotes, '
+            'commas or line breaks, and write each " inside it twice; or the file is cut short.'
         ) from None
-
-
-def _as_row(value: Any, where: str) -> TableRow:
-    if not isinstance(value, dict):
-        raise InputError(f"{where}: expected an object with named columns, got {str(value)[:40]!r}.")
-    return TableRow(where, value)
+    finally:
+        csv.field_size_limit(limit)
+    header = [name.strip() for name in header]
+    if repeated := [name for name in header if name and header.count(name) > 1]:
+        raise InputError(f"{path}: column {repeated[0][:40]!r} is there twice: give each column its own name.")
+    for number, fields in enumerate(rows, 1):
+        if len(fields) < len(header) or any(fields[len(header) :]):
+            raise InputError(
+                f"{path}, row {number}: {len(fields)} fields under a header of {len(header)}: put fields that hold "
+                "commas or line breaks between quotation marks; or the file is cut short."
+            )
+    named = [{name: field for name, field in zip(header, fields) if name} for fields in rows]
+    return [TableRow(f"{path}, row {number}", values) for number, values in enumerate(named, 1)]

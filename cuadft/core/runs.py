@@ -32,23 +32,9 @@ ITERATION_FOLDERS = ("data", "retriever", "program", "predictions", "adapters", 
 # Systems without any model, beside which every score stands: one always refuses, one quotes the best passage whole.
 CONSTANTS = ("always_refuses", "top_passage")
 # Simple systems first: of two systems that are equally good, the simpler one is preferred.
-SYSTEM_ORDER = (
-    *CONSTANTS,
-    "rag",
-    "rag_compiled",
-    "incumbent",
-    "retriever",
-    "sft",
-    "dpo",
-    "orpo",
-    "orpo_base",
-    "kto",
-    "rloo",
-    "grpo",
-    "ppo",
-)
 PROGRAMS = ("rag", "rag_compiled")
 NOT_TRAINED = (*CONSTANTS, *PROGRAMS, "incumbent", "retriever")  # systems without weights of their own iteration
+SYSTEM_ORDER = (*NOT_TRAINED, "sft", "dpo", "orpo", "orpo_base", "kto", "rloo", "grpo", "ppo")
 
 DECISION, BY_HAND, HISTORY = "decision.json", "by_hand.json", "history.jsonl"
 CHAMPION_PARTS = ("system", "program", "weights", "retriever")
@@ -181,13 +167,8 @@ def has_weights(folder: Path) -> bool:
 def record_decision(iteration: Iteration, decision: Mapping[str, Any]) -> bool:
     """Add the gate's decision to the history; return False if the last line of this iteration says the same already."""
     before, after = system_record(iteration, "incumbent"), decision["promoted"]
-    line = {
-        "iteration": iteration.number,
-        "action": "kept" if same_champion(before, after) else "promoted",
-        "from": before,
-        "to": after,
-        "reason": decision["reason"],
-    }
+    action = "kept" if same_champion(before, after) else "promoted"
+    line = {"iteration": iteration.number, "action": action, "from": before, "to": after, "reason": decision["reason"]}
     of_gate = [each for each in champion_history(iteration.run) if each["action"] in GATE_ACTIONS]
     known = [each for each in of_gate if each["iteration"] == iteration.number]
     if known and {key: known[-1][key] for key in line} == line:

@@ -12,9 +12,8 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
         "arrivals": ["arrivals_table"],
-        "contracts": ["Contract", "Row", "locate_contracts", "read_contracts"],
+        "contracts": ["locate_contracts", "read_contracts"],
         "cuad": ["CATEGORIES", "is_official_test"],
-        "passages": ["Passage", "cut_passages"],
         "questions": ["questions_table"],
         "rows": [
             "HELD_OUT",
@@ -29,9 +28,8 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "select_contracts",
             "spread_rows",
             "unannotated_contracts",
-            "with_passages",
         ],
         "stream": ["next_slice", "question_sets", "slices_table"],
-        "splits": ["compare_splits", "largest_overlap", "relatives_in_training"],
+        "splits": ["SPLIT_SEED", "largest_overlap", "relatives_in_training"],
     },
 )

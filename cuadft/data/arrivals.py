@@ -6,19 +6,20 @@ example:
 
     iteration = runs.Iteration(Path("runs/stream"), 2)
     take_arrivals(iteration, "arrivals")
-    arrivals_table(iteration)    # [{"contracts": 3, "what": "taken", "for example": "SUPPLY AGREEMENT (new.json)"}]
+    arrivals_table(iteration)    # contracts 3, what "taken", for example "SUPPLY AGREEMENT (new.json)"
 
 `cuadft.data.rows` reads what was taken (`arrived_contracts`), and `cuadft.data.stream` cuts it into slices.
 """
 
 from __future__ import annotations
 
-import time
-from collections import Counter
+import itertools
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
+
+import pandas as pd
 
 from cuadft.core import files, runs
 from cuadft.core.errors import InputError
@@ -28,16 +29,12 @@ from cuadft.data.contracts import Contract
 from cuadft.data.cuad import TYPES_NAME
 from cuadft.data.rows import HELD_OUT, PLAIN
 
-FILE_ENDINGS = (".json", ".zip")
-STILL_WRITTEN = "still being written, so left for the next iteration"
-REPEATED = "stands more than once in the folder"
-RENAMED = "has the title of a contract of the run, but another text: rename it if it is another contract"
+REPEATED = "is known already"
+RENAMED = "has the title of a known contract, but another text: rename it if it is another contract"
+LIKE_HELD_OUT = "repeats a held-out contract (text or filer)"
 
-# A broken file that changed this recently may be one that is still being copied; it then has some time to change again.
-RECENT_SECONDS = 60.0
-WAIT_SECONDS = 2.0
-
-_ArrivalRecord = dict[str, Any]  # a line of contracts.jsonl or of arrived.jsonl
+Arrival = tuple[str, Contract]  # the name of the file that a contract came in, and the contract
+_Line = dict[str, Any]  # of contracts.jsonl or of arrived.jsonl
 
 
 def take_arrivals(iteration: runs.Iteration, folder: str | Path, *, max_characters: int = 0) -> list[Contract]:
@@ -45,142 +42,106 @@ def take_arrivals(iteration: runs.Iteration, folder: str | Path, *, max_characte
 
     The .json and .zip files of `folder` are read as by `read_contracts`. A contract is left out, with the reason (see
     `arrivals_table`), if the run has its title or text, if it shares text or filer with a held-out contract (dev, test,
-    slice), if it has no questions, or if it is longer than `max_characters` (0: any length). A file that changes while
-    it is read is left for the next iteration.
+    slice), if it has no questions, or if it is longer than `max_characters` (0: any length). A second call returns the
+    same contracts, but for those that now repeat a held-out contract because the splits were drawn anew.
 
-    A second call returns the same contracts, whatever the folder holds by then. One exception: if the splits were drawn
-    anew, contracts that now repeat a held-out contract are dropped.
-
-    Raises InputError if a file is broken or if two contracts of one title differ; nothing is taken then. From iteration
-    2 on it is also raised if there is nothing new.
+    Raises InputError that names the broken files of the folder; nothing is taken then. From iteration 2 on it is also
+    raised if there is nothing new.
     """
-    known = [r for r in rows.contract_records(iteration.run) if r.get("arrived") != iteration.number]
+    known = rows.contract_records(iteration.run, iteration.number - 1)
+    before = rows.arrived_lines(iteration)
     if rows.arrived_path(iteration).is_file():
-        before = [Arrival(each["file"], rows.arrived_contract(each)) for each in rows.taken_contracts(iteration)]
-        found, left = admit_arrivals(before, known)
-        if found or not iteration.previous:
-            return _freeze(iteration, found, rows.left_out_arrivals(iteration) + left, known)
-    found, unread = _read_folder(folder)
-    found, left = admit_arrivals(found, known, max_characters=max_characters)
-    if not found and iteration.previous:
-        reasons = _counted_reasons(left + unread)
+        found = [(line["file"], Contract.from_record(line)) for line in before if "reason" not in line]
+        left = [line for line in before if "reason" in line]
+    else:
+        found, left = _read_folder(folder)
+    taken, refused = admit_arrivals(found, known, max_characters=max_characters)
+    left += refused
+    if not taken and iteration.previous:
+        counts = pd.Series([line["reason"] for line in left]).value_counts()
+        reasons = "; ".join(f"{count} x {reason}" for reason, count in counts.items()) or "it is empty"
         raise InputError(
             f"Nothing new in {folder} for iteration {iteration.number} ({reasons}): drop a file with new contracts "
             "there, in the layout of CUAD_v1.json, then run the same command again."
         )
-    return _freeze(iteration, found, left + unread, known)
+    groups = _groups_of_new([contract for _, contract in taken], known, learned=_learned_from(iteration))
+    held_out = {line["title"]: line["slice"] for line in before if "slice" in line}
+    lines = []
+    for file, contract in taken:
+        line = contract.record(group=groups[contract.title], split="train")
+        line |= {"arrived": iteration.number, "file": file, "rows": list(contract.rows)}
+        lines.append(rows.in_slice(line, held_out.get(contract.title)))
+    files.write_jsonl(rows.arrived_path(iteration), lines + left)
+    return [contract for _, contract in taken]
 
 
-def arrivals_table(iteration: runs.Iteration) -> list[_ArrivalRecord]:
-    """Return how many contracts were taken, and left out for each reason: {"contracts", "what", "for example"}."""
-    lines = [each | {"reason": "taken", "detail": each["file"]} for each in rows.taken_contracts(iteration)]
-    lines += rows.left_out_arrivals(iteration)
-    examples = {
-        each["reason"]: f"{each['title']} ({each['detail']})" if each["detail"] else each["title"] or each["file"]
-        for each in reversed(lines)
-    }
-    return [
-        {"contracts": count, "what": reason, "for example": examples[reason]}
-        for reason, count in Counter(each["reason"] for each in lines).items()
-    ]
-
-
-class Arrival(NamedTuple):
-    """A contract, and the name of the file that it came in."""
-
-    file: str
-    contract: Contract
-
-    def left_out(self, reason: str, detail: str = "") -> _ArrivalRecord:
-        """Return the line that says why the contract was left out."""
-        return {"title": self.contract.title, "file": self.file, "reason": reason, "detail": detail}
+def arrivals_table(iteration: runs.Iteration) -> pd.DataFrame:
+    """Return how many contracts were taken, and left out for each reason: contracts, what, for example."""
+    lines = pd.DataFrame(rows.arrived_lines(iteration), columns=["title", "file", "reason", "detail"])
+    lines = lines.fillna({"reason": "taken", "detail": lines["file"]})
+    shown = lines["title"] + (" (" + lines["detail"] + ")").where(lines["detail"] != "", "")
+    table = lines.assign(shown=shown).groupby("reason", sort=False).agg({"title": "size", "shown": "first"})
+    return table.reset_index().set_axis(["what", "contracts", "for example"], axis=1)
 
 
 def admit_arrivals(
-    found: Sequence[Arrival], known: Iterable[_ArrivalRecord], *, max_characters: int = 0
-) -> tuple[list[Arrival], list[_ArrivalRecord]]:
-    """Return the contracts that may be learned from, and a record with the reason for each one that is left out.
+    found: Sequence[Arrival], known: Iterable[_Line], *, max_characters: int = 0
+) -> tuple[list[Arrival], list[_Line]]:
+    """Return the contracts that may be learned from, and a line with the reason for each one that is left out.
 
     known: the records of all other contracts of the run. Contracts without annotations are ignored, because an
     annotated contract of the same title takes their place. Titles are compared without regard to case and white space.
-    Raises InputError if two new contracts of one title differ.
     """
     annotated = [r for r in known if r["split"] != PLAIN]
-    titles = {fold(r["title"]): r for r in annotated}
+    titles = {fold(r["title"]): (r["text"], _where_known(r)) for r in annotated}
     texts = {r["text"]: r["title"] for r in annotated if r["split"] not in HELD_OUT}
-    kept: dict[str, Arrival] = {}
-    left, clashes = [], []
-    for each in found:
-        contract, name = each.contract, fold(each.contract.title)
-        if name in titles:
-            left.append(each.left_out(_why_known(contract, titles[name])))
-        elif name in kept:
-            left.append(each.left_out(REPEATED, f"also in {kept[name].file}"))
-            if contract != kept[name].contract:
-                clashes.append(
-                    f"contract {contract.title!r} stands in {kept[name].file} and {each.file}, with other "
-                    "text or questions: keep one, or rename one"
-                )
+    kept, left = [], []
+    for file, contract in found:
+        text, where = titles.get(fold(contract.title), ("", ""))
+        reason, detail = "", ""
+        if where:
+            reason, detail = REPEATED if contract.text == text else RENAMED, where
         elif not contract.rows:
-            left.append(each.left_out("has no questions"))
+            reason = "has no questions"
         elif max_characters and len(contract.text) > max_characters:
-            left.append(each.left_out("is longer than max_characters"))
+            reason = "is longer than max_characters"
         elif contract.text in texts:
-            left.append(each.left_out("has the text of another contract", texts[contract.text]))
-        else:
-            kept[name], texts[contract.text] = each, contract.title
-    contracts.raise_problems("arrivals_folder", clashes)
-    return _drop_like_held_out(list(kept.values()), annotated, left)
+            reason, detail = "has the text of another contract", texts[contract.text]
+        if reason:
+            left.append(_left_out(file, reason, contract.title, detail))
+            continue
+        kept.append((file, contract))
+        titles[fold(contract.title)] = contract.text, file
+        texts[contract.text] = contract.title
+    relatives = rows.held_out_relatives([contract for _, contract in kept], annotated)
+    left += [_left_out(file, LIKE_HELD_OUT, c.title, relatives[c.title]) for file, c in kept if c.title in relatives]
+    return [(file, contract) for file, contract in kept if contract.title not in relatives], left
 
 
-def groups_of_new(
-    new: Sequence[Contract], known: Iterable[_ArrivalRecord], *, learned: Iterable[str] = ()
-) -> dict[str, int]:
+def _where_known(record: _Line) -> str:
+    return f"since iteration {record['arrived']}" if "arrived" in record else "from the run's beginning"
+
+
+def _left_out(file: str, reason: str, title: str, detail: str = "") -> _Line:
+    """Return the line that says why a contract or a file was left out."""
+    return {"title": title, "file": file, "reason": reason, "detail": detail}
+
+
+def _groups_of_new(new: Sequence[Contract], known: Iterable[_Line], *, learned: Iterable[str]) -> dict[str, int]:
     """Return the group of each new contract: that of the known contracts that it belongs to, else an unused number.
 
     A contract gets group -1, that of contracts without annotations, if it repeats such a contract or if its title is in
     `learned` (training questions were written on it before). A contract of group -1 is never held out.
     """
-    known = [r for r in known if r["split"] != PLAIN or r["title"] not in {c.title for c in new}]
-    learned = set(learned)
-    numbers = splits.contract_groups([*new, *map(Contract.from_record, known)])
-    candidates: dict[int, set[int]] = {}  # group numbers of known contracts, by the number of the joint grouping
-    for record in known:
-        candidates.setdefault(numbers[record["title"]], set()).add(record["group"])
-    for contract in new:
-        if contract.title in learned:
-            candidates.setdefault(numbers[contract.title], set()).add(-1)
-    free = first_free_group(known)
-    for number in sorted({numbers[c.title] for c in new} - set(candidates)):
-        candidates[number], free = {free}, free + 1
-    return {c.title: min(candidates[numbers[c.title]]) for c in new}
-
-
-def first_free_group(known: Iterable[_ArrivalRecord]) -> int:
-    """Return the group number after the largest one in use."""
-    return max((r["group"] for r in known), default=-1) + 1
-
-
-def _freeze(
-    iteration: runs.Iteration, found: Sequence[Arrival], left: Iterable[_ArrivalRecord], known: Sequence[_ArrivalRecord]
-) -> list[Contract]:
-    """Write what is taken, each contract with its group.
-
-    A contract that was held out before stays held out as long as no other contract of the run belongs to its group.
-    """
-    before = {each["title"]: each for each in rows.taken_contracts(iteration)}
-    known = [r for r in known if r.get("arrived", 0) < iteration.number]
-    learned = _learned_from(iteration) | {title for title, each in before.items() if each["group"] == -1}
-    groups = groups_of_new([each.contract for each in found], known, learned=learned)
-    # The first iteration draws all its held-out contracts at once. Without the others of that draw, it draws anew.
-    drawn = iteration.previous is not None or any(r["split"] == "slice" for r in known)
-    lines = []
-    for file, contract in found:
-        line = rows.arrived_line(contract, iteration=iteration.number, file=file, group=groups[contract.title])
-        held = before.get(contract.title, {}) if drawn and line["group"] >= first_free_group(known) else {}
-        lines.append(line | {key: held[key] for key in ("split", "slice") if key in held})
-    rows.write_arrived(iteration, lines, left)
-    return [contract for _, contract in found]
+    titles = {contract.title for contract in new}
+    others = [r for r in known if r["title"] not in titles]
+    numbers = splits.contract_groups([*new, *map(Contract.from_record, others)])
+    groups = {numbers[title]: -1 for title in titles.intersection(learned)}
+    for record in others:
+        number = numbers[record["title"]]
+        groups[number] = min(groups.get(number, record["group"]), record["group"])
+    unused = itertools.count(max((record["group"] for record in others), default=-1) + 1)
+    return {contract.title: groups.setdefault(numbers[contract.title], next(unused)) for contract in new}
 
 
 def _learned_from(iteration: runs.Iteration) -> set[str]:
@@ -192,68 +153,28 @@ def _learned_from(iteration: runs.Iteration) -> set[str]:
     return {row["contract"] for path in paths if path.is_file() for row in files.read_jsonl(path)}
 
 
-def _counted_reasons(left: Sequence[_ArrivalRecord]) -> str:
-    """Return how many contracts and files were left out, by reason, as text for a message."""
-    counts = Counter(each["reason"] for each in left)
-    return "; ".join(f"{count} x {reason}" for reason, count in counts.items()) or "it is empty"
+def _read_folder(folder: str | Path) -> tuple[list[Arrival], list[_Line]]:
+    """Return the contracts of a folder's files, and a line for each file of another kind.
 
-
-def _read_folder(folder: str | Path) -> tuple[list[Arrival], list[_ArrivalRecord]]:
-    """Return the contracts of a folder's files, and a record of each file that was not read.
-
-    Raises InputError that names every broken file.
+    Raises InputError that names every broken file, such as one that is still being copied.
     """
     folder = runs.resolve_path(folder)
-    try:
-        names = sorted(path for path in folder.iterdir() if not path.name.startswith(".") and path.name != TYPES_NAME)
-    except OSError as error:
+    if not folder.is_dir():
         raise InputError(
-            f"Can't read arrivals_folder {str(folder)!r} ({error.strerror}): make that folder, and drop files in "
-            "the layout of CUAD_v1.json (.json or .zip) there."
-        ) from error
-    readable = [path for path in names if path.suffix.lower() in FILE_ENDINGS and not path.is_dir()]
-    left = [_unread_file(path, "not a .json or .zip file") for path in names if path not in readable]
-    found, broken = [], {}
-    for path in readable:
-        state = _size_and_time(path)
-        try:
-            read = [Arrival(path.name, _named_rows(contract)) for contract in contracts.read_contracts(path)]
-        except InputError as error:
-            broken[path] = (state, str(error))
+            f"No folder at arrivals_folder {str(folder)!r}: make that folder, and drop files in the layout of "
+            "CUAD_v1.json (.json or .zip) there."
+        )
+    found, left, broken = [], [], []
+    for path in sorted(folder.glob("[!.]*")):
+        if path.is_dir() or path.suffix.lower() not in (".json", ".zip"):
+            left += [_left_out(path.name, "not a .json or .zip file", path.name)] if path.name != TYPES_NAME else []
             continue
-        if _size_and_time(path) == state:
-            found += read
-        else:
-            left.append(_unread_file(path, STILL_WRITTEN))
-    growing = _still_changing({path: state for path, (state, _) in broken.items()})
-    left += [_unread_file(path, STILL_WRITTEN) for path in growing]
-    contracts.raise_problems(str(folder), [message for path, (_, message) in broken.items() if path not in growing])
+        try:
+            found += [(path.name, _named_rows(contract)) for contract in contracts.read_contracts(path)]
+        except InputError as error:
+            broken.append(str(error))
+    contracts.raise_problems(str(folder), broken)
     return found, left
-
-
-def _unread_file(path: Path, reason: str) -> _ArrivalRecord:
-    return {"title": "", "file": path.name, "reason": reason, "detail": ""}
-
-
-def _size_and_time(path: Path) -> tuple[int, int] | None:
-    """Return a file's size in bytes and the time of its last change in ns, None if it is gone."""
-    try:
-        stat = path.stat()
-    except FileNotFoundError:
-        return None
-    return stat.st_size, stat.st_mtime_ns
-
-
-def _still_changing(states: dict[Path, tuple[int, int] | None]) -> set[Path]:
-    """Return the files that are gone or that differ from their state (size, time); wait for a file changed lately."""
-    end = time.monotonic() + WAIT_SECONDS
-    while True:
-        changed = {path for path, state in states.items() if state is None or _size_and_time(path) != state}
-        ages = [time.time() - state[1] / 1e9 for path, state in states.items() if path not in changed]  # in seconds
-        waiting = any(age < RECENT_SECONDS for age in ages)
-        if not waiting or time.monotonic() > end:
-            return changed
-        time.sleep(0.1)
 
 
 def _named_rows(contract: Contract) -> Contract:
@@ -262,27 +183,3 @@ def _named_rows(contract: Contract) -> Contract:
     if all(row["id"].startswith(start) for row in contract.rows):
         return contract
     return replace(contract, rows=tuple(row | {"id": start + row["id"]} for row in contract.rows))
-
-
-def _why_known(contract: Contract, record: _ArrivalRecord) -> str:
-    if record["text"] != contract.text:
-        return RENAMED
-    return f"was taken in iteration {record['arrived']}" if "arrived" in record else "is in the run's contracts already"
-
-
-def _drop_like_held_out(
-    found: list[Arrival], annotated: Iterable[_ArrivalRecord], left: list[_ArrivalRecord]
-) -> tuple[list[Arrival], list[_ArrivalRecord]]:
-    """Return the contracts that share no group with a held-out contract, and `left` with a record of each other one."""
-    held_out = [Contract.from_record(record) for record in annotated if record["split"] in HELD_OUT]
-    groups = splits.contract_groups([*(each.contract for each in found), *held_out]) if found else {}
-    held_out_in_group = {groups[contract.title]: contract.title for contract in held_out if groups}
-    kept: list[Arrival] = []
-    left = list(left)
-    for each in found:
-        repeated = held_out_in_group.get(groups[each.contract.title])
-        if repeated is None:
-            kept.append(each)
-        else:
-            left.append(each.left_out("repeats a held-out contract (text or filer)", repeated))
-    return kept, left

@@ -9,7 +9,6 @@ For example:
 
 from __future__ import annotations
 
-import csv
 import difflib
 import io
 import json
@@ -17,6 +16,9 @@ import re
 from collections.abc import Iterable
 from importlib import resources
 from pathlib import PurePosixPath
+from typing import Any
+
+import pandas as pd
 
 from cuadft.core.errors import InputError
 from cuadft.core.text import fold_letters, fold_words
@@ -25,38 +27,17 @@ from cuadft.data.download import opened_zip, zip_member
 # Names in the archive; a table of types may also lie beside a JSON file of contracts.
 JSON_NAME, TYPES_NAME, PDF_FOLDER = "CUAD_v1.json", "contract_types.csv", "full_contract_pdf"
 
+
+def _packaged(name: str) -> Any:
+    return json.loads(resources.files("cuadft.data").joinpath(name).read_text("utf-8"))
+
+
 # Each category and what it asks for, worded as in CUAD_v1.json (The Atticus Project, CC BY 4.0) with single blanks.
-CATEGORIES: dict[str, str] = json.loads(resources.files("cuadft.data").joinpath("categories.json").read_text("utf-8"))
+CATEGORIES: dict[str, str] = _packaged("categories.json")
 _CATEGORY_BY_KEY = {fold_letters(name): name for name in CATEGORIES}
 
-# CUAD's contract types and the words by which a title announces each of them.
-_TYPE_WORDS = {
-    "Affiliate": r"affiliates?",
-    "Agency": r"agency",
-    "Co-Branding": r"co[ -]?brand(?:ing|ed)?",
-    "Collaboration/Cooperation": r"collaborat(?:ion|ive)|cooperation",
-    "Consulting": r"consulting|consultancy",
-    "Development": r"development",
-    "Distributor": r"distributors?|distributorship|distribution",
-    "Endorsement": r"endorsement",
-    "Franchise": r"franchise",
-    "Hosting": r"hosting",
-    "IP": r"intellectual property|ip",
-    "Joint Venture": r"joint venture|joint filing",
-    "License": r"licen[sc](?:e|ing)",
-    "Maintenance": r"maintenance",
-    "Manufacturing": r"manufactur(?:ing|e)",
-    "Marketing": r"(?:re)?marketing",
-    "Non-Compete/No-Solicit/Non-Disparagement": (r"non ?compet(?:e|ition)|non? ?solicit(?:ation)?|non ?disparagement"),
-    "Outsourcing": r"outsourcing",
-    "Promotion": r"promotion(?:al)?",
-    "Reseller": r"resellers?",
-    "Service": r"services?|servicing",
-    "Sponsorship": r"sponsorship",
-    "Strategic Alliance": r"(?:strategic )?alliance",
-    "Supply": r"supply",
-    "Transportation": r"transport(?:ation)?",
-}
+# CUAD's contract types and the words (patterns) by which a title announces each of them.
+_TYPE_WORDS: dict[str, str] = _packaged("contract_types.json")
 CONTRACT_TYPES: tuple[str, ...] = tuple(_TYPE_WORDS)
 _TYPE_BY_KEY = {fold_letters(name): name for name in CONTRACT_TYPES}
 _TYPE_PATTERNS = {name: re.compile(rf"\b(?:{words})\b") for name, words in _TYPE_WORDS.items()}
@@ -73,8 +54,7 @@ _GLUED_ENDING = re.compile(rf"(.{{3,}}?)(?:{'|'.join(_ENDINGS)})")
 
 def official_test_titles() -> frozenset[str]:
     """Return the titles of the 102 contracts of CUAD's own test split, without blanks at their ends."""
-    text = resources.files("cuadft.data").joinpath("official_test.json").read_text("utf-8")
-    return frozenset(title.strip() for title in json.loads(text)["titles"])
+    return frozenset(title.strip() for title in _packaged("official_test.json")["titles"])
 
 
 def is_official_test(titles: Iterable[str]) -> bool:
@@ -144,21 +124,18 @@ def open_cuad(raw: bytes, name: str) -> tuple[bytes, str, dict[str, str]]:
 def type_table(raw: bytes, name: str) -> dict[str, str]:
     """Return the types in a CSV of title,contract_type, by folded title (see `fold_letters`); raises InputError."""
     try:
-        rows = list(csv.DictReader(io.StringIO(raw.decode("utf-8-sig"), newline="")))
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{name} is not a UTF-8 CSV file ({error}); correct or remove it") from error
-    if any(row.get("title") is None or row.get("contract_type") is None for row in rows):
-        raise InputError(f"{name} needs the columns title,contract_type in every row; correct or remove it")
-    return {fold_letters(row["title"]): type_of_name(row["contract_type"]) for row in rows}
+        table = pd.read_csv(io.BytesIO(raw), dtype=str, keep_default_na=False, encoding="utf-8-sig")
+        kinds = zip(table["title"], table["contract_type"])
+        return {fold_letters(title): type_of_name(kind) for title, kind in kinds}
+    except (ValueError, KeyError, AttributeError) as error:
+        told = f"is not a UTF-8 CSV file of title,contract_type in every row ({error})"
+        raise InputError(f"{name} {told}; correct or remove it") from error
 
 
 def _announced(words: str) -> str:
     """Return the type that stands last in the words; "Service" counts only if no narrower type stands there."""
     plain = " ".join(fold_words(re.sub(r"\d", " ", words)))
-    last_end: dict[str, int] = {}
-    for name, pattern in _TYPE_PATTERNS.items():
-        for found in pattern.finditer(plain):
-            last_end[name] = found.end()
+    last_end = {name: found.end() for name, pattern in _TYPE_PATTERNS.items() for found in pattern.finditer(plain)}
     narrower = [name for name in last_end if name != "Service"]
     return max(narrower or last_end, key=lambda name: last_end[name], default="")
 

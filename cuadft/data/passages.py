@@ -62,13 +62,10 @@ def cut_passages(text: str, *, contract: str = "", size: int = 800, overlap: flo
     Raises InputError on another overlap, or if `size` is below the number of pieces of a passage.
     """
     share = min(_OVERLAPS, key=lambda known: abs(known - overlap))
-    if not abs(share - overlap) < 0.01:
-        raise InputError(f"Invalid passage overlap {overlap}: choose 0, 0.25, 0.33, 0.5, 0.67 or 0.75")
     pieces = share.denominator
-    if size < pieces:
-        raise InputError(
-            f"Invalid passage size {size} with overlap {overlap}: give a number from {pieces}, such as 800"
-        )
+    if not abs(share - overlap) < 0.01 or size < pieces:
+        allowed = "give 100 characters or more, and 0, 0.25, 0.33, 0.5, 0.67 or 0.75"
+        raise InputError(f"Invalid passage size {size} or overlap {overlap}: {allowed}")
     bounds = _bounds(text, size // pieces)
     last = max(len(bounds) - 1 - pieces, 0)  # the piece that the last passage starts with, so that it is a full one
     firsts = [*range(0, last, pieces - share.numerator), last] if text else []

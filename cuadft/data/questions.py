@@ -48,28 +48,20 @@ def choose_questions(rows: Sequence[Row], size: int, *, seed: int) -> list[Row]:
     return sorted(chosen, key=itemgetter("id"))
 
 
-def questions_table(sets: Mapping[str, Iterable[Row]], contracts: Iterable[Contract]) -> list[dict[str, Any]]:
+def questions_table(sets: Mapping[str, Sequence[Row]], contracts: Iterable[Contract]) -> list[dict[str, Any]]:
     """Return a row for each set: numbers of questions with and without a clause, and of how many contracts.
 
     "whole contracts" tells whether the set has all questions without a clause of these contracts ("" if it has none).
     """
     all_absent = Counter(row["contract"] for contract in contracts for row in contract.rows if not row["answers"])
     table = []
-    for name, found in sets.items():
-        asked = list(found)
+    for name, asked in sets.items():
         absent = Counter(row["contract"] for row in asked if not row["answers"])
         whole = "yes" if all(absent[title] == all_absent[title] for title in absent) else "no"
-        table.append(
-            {
-                "set": name,
-                "contracts": len({row["contract"] for row in asked}),
-                "questions": len(asked),
-                "with a clause": len(asked) - absent.total(),
-                "without a clause": absent.total(),
-                "of contracts": len(absent),
-                "whole contracts": whole if absent else "",
-            }
-        )
+        counts = {"contracts": len({row["contract"] for row in asked}), "questions": len(asked)}
+        counts |= {"with a clause": len(asked) - absent.total(), "without a clause": absent.total()}
+        counts |= {"of contracts": len(absent), "whole contracts": whole if absent else ""}
+        table.append({"set": name} | counts)
     return table
 
 

@@ -8,8 +8,8 @@ example:
     assert_no_leak(train, records)
 
 Contracts that arrive later are kept in arrived.jsonl of the iteration that took them. One line is the record of a
-contract with its rows, the iteration ("arrived"), the file that it came in and a hash of its content; a line for a
-contract that was left out has its title, file, reason and detail. `cuadft.data.arrivals` writes these lines.
+contract with its rows, the iteration ("arrived") and the file that it came in; a line for a contract that was left out
+has its title, file, reason and detail. `cuadft.data.arrivals` writes these lines.
 """
 
 from __future__ import annotations
@@ -24,7 +24,6 @@ from typing import Any, TypeVar
 
 from cuadft.core import files, runs
 from cuadft.core.errors import InputError
-from cuadft.core.files import value_hash
 from cuadft.data import splits
 from cuadft.data.contracts import Contract, Row, read_plain_folder
 from cuadft.data.passages import Passage, cut_passages
@@ -34,7 +33,6 @@ SPLITS = ("train", "dev", "test")
 HELD_OUT = ("dev", "test", "slice")  # nothing is learned from these; "slice" is held out of a slice of the stream
 PLAIN = "plain"  # the split of contracts without annotations
 ARRIVED = "arrived.jsonl"
-_HASHED = ("title", "contract_type", "filer", "text", "rows")  # parts of an arrived contract that never change
 
 
 def freeze_splits(
@@ -53,14 +51,15 @@ def freeze_splits(
     if path.is_file():
         return _frozen_records(path, {c.title: c for c in contracts})
     if split == "none":
-        records = [c.record(group=i, split="all") for i, c in enumerate(contracts)]
+        groups = {c.title: number for number, c in enumerate(contracts)}
+        drawn = dict.fromkeys(groups, "all")
     else:
         groups = splits.contract_groups(contracts)
         if split == "official":
             drawn = splits.split_official(contracts, groups, dev=dev, seed=seed)
         else:
             drawn = splits.split_groups(contracts, groups, dev=dev, test=test, seed=seed)
-        records = [c.record(group=groups[c.title], split=drawn[c.title]) for c in contracts]
+    records = [c.record(group=groups[c.title], split=drawn[c.title]) for c in contracts]
     files.write_jsonl(path, records)
     return records
 
@@ -71,7 +70,7 @@ def contract_records(run: Path, upto: int | None = None) -> list[dict[str, Any]]
     A record of an arrived contract has "arrived", the number of its iteration. It takes the place of a contract without
     annotations that has the same title.
     """
-    later = arrived_records(run, upto)
+    later = [{k: v for k, v in line.items() if k not in ("rows", "file")} for line in taken_lines(run, upto)]
     annotated = {r["title"] for r in later}
     first = files.read_jsonl(run / "contracts.jsonl")
     return [r for r in first if r["title"] not in annotated] + later
@@ -83,26 +82,29 @@ def add_plain_contracts(run: Path, contracts: Sequence[Contract]) -> list[dict[s
     Raises InputError if one has the title of an annotated contract, or shares text or filer with a held-out contract.
     """
     path = run / "contracts.jsonl"
-    records = [r for r in files.read_jsonl(path) if r["split"] != PLAIN]
-    later = {r["title"] for r in arrived_records(run)}  # an annotated contract takes the place of the plain one
-    annotated = records + arrived_records(run)
-    apart = [r for r in annotated if r["split"] in HELD_OUT]
-    known = {r["title"] for r in annotated}
-    checked = [c for c in contracts if c.title not in later]
-    new = [c for c in contracts if c.title not in known]
-    groups = splits.contract_groups([*new, *(Contract.from_record(r) for r in apart)]) if new else {}
-    taken = {groups[r["title"]]: r["title"] for r in apart if groups}
-    for contract in checked:
-        if contract.title in known or groups[contract.title] in taken:
-            other = taken.get(groups.get(contract.title), contract.title)
-            raise InputError(
-                f"Contract '{contract.title}' of contracts_folder repeats '{other}', which is annotated or held "
-                "out: remove it."
-            )
+    before, later = files.read_jsonl(path), taken_lines(run)
+    records = [r for r in before if r["split"] != PLAIN]
+    replaced = {r["title"] for r in later}  # an annotated contract takes the place of the plain one
+    new = [c for c in contracts if c.title not in replaced]
+    known = {r["title"] for r in records}
+    repeated = {c.title: c.title for c in new if c.title in known}
+    repeated |= held_out_relatives([c for c in new if c.title not in known], records + later)
+    for title, other in repeated.items():
+        raise InputError(
+            f"Contract '{title}' of contracts_folder repeats '{other}', which is annotated or held out: remove it."
+        )
     added = [c.record(group=-1, split=PLAIN) for c in contracts]
-    if added or len(records) != len(files.read_jsonl(path)):
+    if added or len(records) != len(before):
         files.write_jsonl(path, records + added)
     return records + added
+
+
+def held_out_relatives(contracts: Sequence[Contract], records: Iterable[dict[str, Any]]) -> dict[str, str]:
+    """Return, for each contract that shares text or filer with a held-out one of the records, the title of that one."""
+    held_out = [Contract.from_record(r) for r in records if r["split"] in HELD_OUT] if contracts else []
+    groups = splits.contract_groups([*contracts, *held_out])
+    held_out_in = {groups[c.title]: c.title for c in held_out}
+    return {c.title: held_out_in[groups[c.title]] for c in contracts if groups[c.title] in held_out_in}
 
 
 def unannotated_contracts(iteration: runs.Iteration, folder: str, records: Iterable[dict[str, Any]]) -> list[Contract]:
@@ -138,26 +140,21 @@ def select_contracts(
 
     Raises InputError if a name is unknown or if no contract is left.
     """
-    unknown = sorted(set(only) - {c.title for c in contracts})
-    if unknown:
-        near = difflib.get_close_matches(unknown[0], [c.title for c in contracts], n=1, cutoff=0.3)
+    titles = [c.title for c in contracts]
+    if unknown := sorted(set(only) - set(titles)):
+        near = difflib.get_close_matches(unknown[0], titles, n=1, cutoff=0.3)
         hint = f" (nearest: {near[0]!r})" if near else ""
-        raise InputError(
-            f"only_contracts names '{unknown[0]}', which is not among the {len(contracts)} contracts{hint}."
-        )
+        raise InputError(f"only_contracts names '{unknown[0]}', which is not among the {len(titles)} contracts{hint}.")
     named = [c for c in contracts if not only or c.title in only]
     kept = [c for c in named if not max_characters or len(c.text) <= max_characters]
     if not kept:
-        raise InputError(
-            f"No contract is left: {len(contracts)} were read, max_characters is {max_characters}. Raise it."
-        )
+        told = f"{len(contracts)} were read, max_characters is {max_characters}"
+        raise InputError(f"No contract is left: {told}. Raise it.")
     return kept
 
 
 def split_titles(records: Iterable[dict[str, Any]], split: str) -> list[str]:
     """Return the titles of the contracts in a split: train, dev, test or slice."""
-    if split not in (*SPLITS, *HELD_OUT):
-        raise InputError(f"Invalid split '{split}': choose {', '.join(dict.fromkeys((*SPLITS, *HELD_OUT)))}.")
     return [r["title"] for r in records if r["split"] == split or (r["split"] == "all" and split in SPLITS)]
 
 
@@ -200,12 +197,8 @@ def take_turns(groups: Iterable[Iterable[Item]], size: int, *, rng: random.Rando
 def contract_passages(run: Path, wanted: Iterable[str], size: int, overlap: float = 0.0) -> list[Passage]:
     """Cut the run's contracts with the wanted titles into passages of about `size` characters."""
     keep = set(wanted)
-    return [
-        p
-        for r in contract_records(run)
-        if r["title"] in keep
-        for p in cut_passages(r["text"], contract=r["title"], size=size, overlap=overlap)
-    ]
+    found = [record for record in contract_records(run) if record["title"] in keep]
+    return [p for r in found for p in cut_passages(r["text"], contract=r["title"], size=size, overlap=overlap)]
 
 
 def remember_rows(iteration: runs.Iteration, rows: Sequence[Row]) -> list[Row]:
@@ -229,16 +222,6 @@ def remember_rows(iteration: runs.Iteration, rows: Sequence[Row]) -> list[Row]:
     return list(kept.values())
 
 
-def with_passages(run: Path, predictions: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return predictions with `passage`, the text of the passages that the model was given."""
-    texts = {record["title"]: record["text"] for record in contract_records(run)}
-    read = [[s for s in p.get("passages") or [] if s.get("read", True)] for p in predictions]
-    return [
-        p | {"passage": "\n\n".join(texts[p["contract"]][s["start"] : s["end"]] for s in own)}
-        for p, own in zip(predictions, read, strict=True)
-    ]
-
-
 def passages_by_contract(passages: Iterable[Passage]) -> dict[str, list[Passage]]:
     """Return the passages of each contract, by title."""
     found: dict[str, list[Passage]] = defaultdict(list)
@@ -249,13 +232,7 @@ def passages_by_contract(passages: Iterable[Passage]) -> dict[str, list[Passage]
 
 def read_rows(iteration: runs.Iteration, *names: str) -> list[Row]:
     """Return the rows of data/<name>.jsonl, one name after the other; InputError if 01_data_prep has not run."""
-    rows: list[Row] = []
-    for name in names:
-        path = iteration.path("data", f"{name}.jsonl")
-        if not path.is_file():
-            raise InputError(f"{path} is missing: run 01_data_prep of this iteration first.")
-        rows += files.read_jsonl(path)
-    return rows
+    return [row for name in names for row in files.read_jsonl(iteration.path("data", f"{name}.jsonl"))]
 
 
 def held_out_titles(records: Iterable[dict[str, Any]]) -> set[str]:
@@ -278,96 +255,24 @@ def arrived_path(iteration: runs.Iteration) -> Path:
     return iteration.path(ARRIVED)  # not in data/, which is cleared when a parameter changes
 
 
-def arrived_line(contract: Contract, *, iteration: int, file: str, group: int) -> dict[str, Any]:
-    """Return the line of a contract that is taken for training."""
-    made = contract.record(group=group, split="train") | {
-        "arrived": iteration,
-        "file": file,
-        "rows": list(contract.rows),
-    }
-    return made | {"sha256": _content_hash(made)}
+def arrived_lines(iteration: runs.Iteration) -> list[dict[str, Any]]:
+    """Return the lines of what arrived in an iteration; those of contracts that were left out have a "reason"."""
+    return files.read_jsonl(arrived_path(iteration)) if arrived_path(iteration).is_file() else []
 
 
-def arrived_lines(run: Path, upto: int | None = None) -> list[dict[str, Any]]:
-    """Return the lines of contracts that arrived in iterations 1 to `upto` (None: in any iteration), oldest first.
-
-    Raises InputError if a line has changed since.
-    """
-    return [each for number in _arrival_iterations(run, upto) for each in taken_contracts(runs.Iteration(run, number))]
-
-
-def taken_contracts(iteration: runs.Iteration) -> list[dict[str, Any]]:
-    """Return the lines of the contracts that arrived in this iteration; raises InputError if a line has changed."""
-    found = [each for each in _lines(iteration) if "reason" not in each]
-    for each in found:
-        if not isinstance(each.get("rows"), list) or each.get("sha256") != _content_hash(each):
-            raise InputError(
-                f"{arrived_path(iteration)}: contract {each.get('title')!r} is not as it was taken. Restore the file, "
-                "or delete it, put the contract into arrivals_folder again and run the same command."
-            )
-    return found
-
-
-def refuse_arrivals(iteration: runs.Iteration) -> None:
-    """Raise InputError if contracts have arrived so far, because only the stream "arrivals" uses them."""
-    if found := arrived_lines(iteration.run, iteration.number):
-        first = arrived_path(runs.Iteration(iteration.run, found[0]["arrived"]))
-        raise InputError(
-            f"{len(found)} contracts arrived in this run ({first}): keep stream arrivals, or take a new run "
-            "folder for another stream."
-        )
-
-
-def left_out_arrivals(iteration: runs.Iteration) -> list[dict[str, Any]]:
-    """Return title, file, reason and detail of what was left out in this iteration."""
-    return [each for each in _lines(iteration) if "reason" in each]
-
-
-def write_arrived(iteration: runs.Iteration, found: Iterable[dict[str, Any]], left: Iterable[dict[str, Any]]) -> None:
-    """Write the lines of contracts that were taken (found) and of those that were left out, in one step."""
-    files.write_jsonl(arrived_path(iteration), [*found, *left])
-
-
-def arrived_records(run: Path, upto: int | None = None) -> list[dict[str, Any]]:
-    """Return what arrived in iterations 1 to `upto` as records like those of contracts.jsonl, each with "arrived"."""
-    dropped = ("rows", "file", "sha256")
-    return [{key: value for key, value in each.items() if key not in dropped} for each in arrived_lines(run, upto)]
+def taken_lines(run: Path, upto: int | None = None) -> list[dict[str, Any]]:
+    """Return the lines of contracts that arrived in iterations 1 to `upto` (None: in any iteration), oldest first."""
+    numbers = sorted(int(file.parent.name.removeprefix("iter-")) for file in run.glob(f"iter-[0-9]*/{ARRIVED}"))
+    iterations = [runs.Iteration(run, number) for number in numbers if upto is None or number <= upto]
+    return [line for iteration in iterations for line in arrived_lines(iteration) if "reason" not in line]
 
 
 def arrived_contracts(run: Path, upto: int | None = None) -> list[Contract]:
     """Return the contracts, with their questions, that arrived in iterations 1 to `upto` (None: in any iteration)."""
-    return [arrived_contract(each) for each in arrived_lines(run, upto)]
+    return [Contract.from_record(line) for line in taken_lines(run, upto)]
 
 
-def arrived_contract(line: dict[str, Any]) -> Contract:
-    """Return the contract, with its questions, of a line of arrived.jsonl."""
-    return Contract(line["title"], line["text"], line["contract_type"], line["filer"], tuple(line["rows"]))
-
-
-def keep_arrived(iteration: runs.Iteration, records: Sequence[dict[str, Any]]) -> None:
-    """Write the splits (and slice numbers) that `records` give to what arrived in this iteration."""
-    given = {r["title"]: r for r in records}
-    found = taken_contracts(iteration)
-    changed = [_with_split(each, given[each["title"]]) for each in found]
-    if changed != found:
-        write_arrived(iteration, changed, left_out_arrivals(iteration))
-
-
-def _with_split(line: dict[str, Any], record: dict[str, Any]) -> dict[str, Any]:
-    """Return a line with the split, and the slice if there is one, of a record."""
-    kept = {key: value for key, value in line.items() if key != "slice"}
-    return kept | {key: record[key] for key in ("split", "slice") if key in record}
-
-
-def _arrival_iterations(run: Path, upto: int | None) -> list[int]:
-    """Return the numbers of the iterations up to `upto` that have an arrived.jsonl."""
-    named = [file.parent.name.removeprefix("iter-") for file in run.glob(f"iter-*/{ARRIVED}")]
-    return sorted(int(n) for n in named if n.isdecimal() and (upto is None or int(n) <= upto))
-
-
-def _lines(iteration: runs.Iteration) -> list[dict[str, Any]]:
-    return files.read_jsonl(arrived_path(iteration)) if arrived_path(iteration).is_file() else []
-
-
-def _content_hash(line: dict[str, Any]) -> str:
-    return value_hash({key: line.get(key) for key in _HASHED})
+def in_slice(record: dict[str, Any], number: int | None) -> dict[str, Any]:
+    """Return a record as that of a contract held out of slice `number`, or of a training contract (None)."""
+    kept = {key: value for key, value in record.items() if key != "slice"}
+    return kept | ({"split": "train"} if number is None else {"split": "slice", "slice": number})

@@ -1,8 +1,8 @@
 """Split contracts into train, dev and test without leaks: contracts that resemble one another stay together.
 
 Two contracts belong to one group if one holds half of the other's wording or if one company filed both. A split holds
-whole groups only. CUAD's own split does not: `split_official` takes it as it is, and `relatives_in_training` and
-`compare_splits` show what it leaks. For example:
+whole groups only. CUAD's own split does not: `split_official` takes it as it is, and `relatives_in_training` shows what
+it leaks. For example:
 
     groups = contract_groups(contracts)                                     # {"ACME SUPPLY AGREEMENT": 0, ...}
     split_groups(contracts, groups, dev=10, test=20, seed=7)                # {"ACME SUPPLY AGREEMENT": "train", ...}
@@ -17,52 +17,37 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import pandas as pd
+from numpy.lib.stride_tricks import sliding_window_view
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 from cuadft.core.errors import InputError
 from cuadft.core.text import fold_words
 from cuadft.data.contracts import Contract
 from cuadft.data.cuad import official_test_titles
 
+SPLIT_SEED = 7  # of a run's splits, dev and test rows: runs with other seeds are compared on the same contracts
+SHINGLE = 8  # words of a sequence by which texts are compared
+CONTAINMENT = 0.5  # share of the shorter text's sequences from which two contracts are relatives
 
-def contract_groups(contracts: Sequence[Contract], *, shingle: int = 8, containment: float = 0.5) -> dict[str, int]:
-    """Return each contract's group number, from 0 in the order of titles; the order of `contracts` does not matter.
 
-    Two contracts share a group if one contains at least the share `containment` of the other's sequences of `shingle`
-    words (see `near_duplicates`), if they have the same filer, or if both share a group with a third contract. Raises
-    InputError on repeated titles.
+def contract_groups(contracts: Sequence[Contract]) -> dict[str, int]:
+    """Return each contract's group number, from 0 in the order of titles, which are distinct.
+
+    Two contracts share a group if they are `near_duplicates`, if they have the same filer, or if both share a group
+    with a third contract. The order of `contracts` does not matter.
     """
-    if shingle < 1 or not 0 < containment <= 1:
-        raise InputError(
-            f"Invalid shingle {shingle} or containment {containment}: give shingle >= 1, 0 < containment <= 1"
-        )
     ordered = sorted(contracts, key=lambda contract: contract.title)
     titles = [contract.title for contract in ordered]
-    if repeated := [title for title, times in Counter(titles).items() if times > 1]:
-        raise InputError(f"Contract title {repeated[0]!r} stands more than once; every title must be unique")
-    parents = list(range(len(ordered)))
-    first_of: dict[str, int] = {}
-    for number, contract in enumerate(ordered):
-        if contract.filer:
-            _join(parents, first_of.setdefault(contract.filer, number), number)
-    for one, other in near_duplicates([contract.text for contract in ordered], shingle, containment):
-        _join(parents, one, other)
-    roots = [_root(parents, number) for number in range(len(ordered))]
-    numbers = {root: number for number, root in enumerate(dict.fromkeys(roots))}
-    return {title: numbers[root] for title, root in zip(titles, roots, strict=True)}
-
-
-def _root(parents: list[int], number: int) -> int:
-    """Return the first member of a contract's group, and shorten the way to it (union-find)."""
-    while parents[number] != number:
-        parents[number] = parents[parents[number]]
-        number = parents[number]
-    return number
-
-
-def _join(parents: list[int], one: int, other: int) -> None:
-    """Make one group of the groups of two contracts."""
-    first, second = sorted((_root(parents, one), _root(parents, other)))
-    parents[second] = first
+    first_of: dict[str, int] = {}  # filer -> its first contract
+    pairs = [(first_of.setdefault(each.filer, n), n) for n, each in enumerate(ordered) if each.filer]
+    pairs += near_duplicates([contract.text for contract in ordered])
+    if not pairs:
+        return {title: number for number, title in enumerate(titles)}
+    graph = coo_array((np.ones(len(pairs)), np.transpose(pairs)), shape=(len(titles), len(titles)))
+    _, numbers = connected_components(graph, directed=False)
+    return {title: int(number) for title, number in zip(titles, numbers, strict=True)}
 
 
 def split_groups(
@@ -77,8 +62,6 @@ def split_groups(
     types = {contract.title: contract.contract_type for contract in contracts}
     members: dict[int, list[str]] = defaultdict(list)
     for title in sorted(types):
-        if title not in groups:
-            raise InputError(f"Contract {title!r} is in no group; pass contract_groups(...) of these contracts")
         members[groups[title]].append(title)
     pool = sorted(members.values(), key=lambda titles: seeded_order(seed, titles[0]))
     counts = _possible_sizes([len(titles) for titles in pool], dev, test)
@@ -110,51 +93,16 @@ def split_official(contracts: Sequence[Contract], groups: dict[str, int], *, dev
     return dict.fromkeys(sorted(test), "test") | split_groups(others, groups, dev=dev, test=0, seed=seed)
 
 
-def relatives_in_training(records: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Return each dev and test contract that has relatives in training: {"title", "split", "relatives"}, by title.
+def relatives_in_training(records: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
+    """Return each dev and test contract that has relatives in training: columns title, split and relatives, by title.
 
     records: of contracts.jsonl, with title, split and group. Relatives are the titles of the training contracts of its
     group, in the order of titles.
     """
-    known = sorted(records, key=lambda record: record["title"])
-    taught: dict[int, list[str]] = defaultdict(list)
-    for record in known:
-        if record["split"] == "train":
-            taught[record["group"]].append(record["title"])
-    return [
-        {"title": record["title"], "split": record["split"], "relatives": taught[record["group"]]}
-        for record in known
-        if record["split"] in ("dev", "test") and record["group"] in taught
-    ]
-
-
-def compare_splits(records: Iterable[Mapping[str, Any]], *, seed: int) -> list[dict[str, Any]]:
-    """Return a row for the official split in `records`, and one for a split by groups of the same sizes.
-
-    A row has the numbers of contracts, how many test contracts have a relative in training, and the largest overlap of
-    a test with a training contract (see `largest_overlap`). Contracts held out of a slice count as training contracts,
-    which they were when the splits were drawn. Raises InputError if whole groups cannot fill the splits.
-    """
-    official = [r | {"split": "train"} if r["split"] == "slice" else r for r in records]
-    sizes = Counter(r["split"] for r in official)
-    groups = {r["title"]: r["group"] for r in official}
-    contracts = [Contract.from_record(r) for r in official]
-    drawn = split_groups(contracts, groups, dev=sizes["dev"], test=sizes["test"], seed=seed)
-    grouped = [r | {"split": drawn[r["title"]]} for r in official]
-    return [_leaks_of_split("official", official), _leaks_of_split("group", grouped)]
-
-
-def _leaks_of_split(name: str, records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Return a split's row of `compare_splits`."""
-    sizes = Counter(record["split"] for record in records)
-    related = [each for each in relatives_in_training(records) if each["split"] == "test"]
-    share, _, _ = largest_overlap(record for record in records if record["split"] != "dev")
-    return {
-        "split": name,
-        **{part: sizes[part] for part in ("train", "dev", "test")},
-        "test with a relative in training": len(related),
-        "largest overlap": share,
-    }
+    known = pd.DataFrame(records, columns=["title", "split", "group"]).sort_values("title")
+    taught = known[known["split"] == "train"].groupby("group")["title"].agg(list).rename("relatives")
+    held_out = known[known["split"].isin(["dev", "test"])]
+    return held_out.join(taught, on="group", how="inner")[["title", "split", "relatives"]]
 
 
 def seeded_order(seed: int | str, title: str) -> str:
@@ -164,19 +112,15 @@ def seeded_order(seed: int | str, title: str) -> str:
 
 def _possible_sizes(sizes: list[int], dev: int, test: int) -> tuple[int, int]:
     """Return the numbers (test, dev) of contracts nearest to the wanted ones that whole groups of these sizes give."""
-    total, needed = sum(sizes), 1 + (dev > 0) + (test > 0)
-    advice = "ask for fewer dev and test contracts, or add contracts"
-    if dev < 0 or test < 0 or dev + test >= total:
-        raise InputError(f"Cannot split {total} contracts into {dev} dev and {test} test plus train; {advice}")
-    if len(sizes) < needed:
-        raise InputError(
-            f"{total} contracts form only {len(sizes)} groups, but {needed} splits need one each; {advice}"
-        )
-    most_test = min(test + max(sizes), total) if test else 0
-    most_dev = min(dev + max(sizes), total) if dev else 0
+    total = sum(sizes)
+    most_test = min(test + max(sizes, default=0), total) if test else 0
+    most_dev = min(dev + max(sizes, default=0), total) if dev else 0
     sums = [(int(a), int(b)) for a, b in np.argwhere(_reachable_sums(sizes, most_test, most_dev))]
     # A split that is wanted must not be empty, and one contract at least is left for train.
     options = [(a, b) for a, b in sums if a >= min(test, 1) and b >= min(dev, 1) and a + b < total]
+    if dev + test >= total or not options:
+        told = f"{total} contracts in {len(sizes)} groups into {dev} dev and {test} test plus train"
+        raise InputError(f"Cannot split {told}: ask for fewer dev and test contracts, or add contracts")
     return min(options, key=lambda sizes: (abs(sizes[0] - test) + abs(sizes[1] - dev), sizes))
 
 
@@ -208,101 +152,76 @@ def _choose_groups(
 
     def fits(titles: list[str]) -> bool:
         """Tell whether both numbers can still be met exactly if this group is taken."""
-        missing = wanted - len(titles)
-        if missing < 0:
-            return False
+        missing = wanted - have.total() - len(titles)
         others = [len(other) for other in left if other is not titles]
-        return bool(_reachable_sums(others, missing, later)[missing, later])
+        return missing >= 0 and bool(_reachable_sums(others, missing, later)[missing, later])
 
     def gain(titles: list[str]) -> float:
         """Return how much nearer to the targets this group brings the types (squared distance), per contract."""
-        kinds = Counter(types[title] for title in titles)
-        return sum(n * (2 * (targets[kind] - have[kind]) - n) for kind, n in kinds.items()) / len(titles)
+        return sum(n * (2 * (targets[kind] - have[kind]) - n) for kind, n in kinds(titles).items()) / len(titles)
+
+    def kinds(titles: list[str]) -> Counter[str]:
+        return Counter(types[title] for title in titles)
 
     def take(titles: list[str]) -> None:
-        nonlocal wanted
         left.remove(titles)
         chosen.append(titles)
-        wanted -= len(titles)
-        have.update(types[title] for title in titles)
+        have.update(kinds(titles))
 
     for titles in pool:
-        kinds = Counter(types[title] for title in titles)
-        if all(have[kind] + n <= int(targets[kind]) for kind, n in kinds.items()) and fits(titles):
+        if all(have[kind] + n <= int(targets[kind]) for kind, n in kinds(titles).items()) and fits(titles):
             take(titles)
-    while wanted:
+    while have.total() < wanted:
         take(next(filter(fits, sorted(left, key=gain, reverse=True))))
     return chosen, left
 
 
-def near_duplicates(texts: Sequence[str], shingle: int, containment: float) -> list[tuple[int, int]]:
-    """Return the pairs (i, j), i < j, of texts with |A & B| / min(|A|, |B|) >= `containment`.
+def near_duplicates(texts: Sequence[str]) -> list[tuple[int, int]]:
+    """Return the pairs (i, j), i < j, of texts with |A & B| / min(|A|, |B|) >= `CONTAINMENT`.
 
-    A and B are the sets of `shingle`-word sequences of the two texts, without regard to case and punctuation (Broder
+    A and B are the sets of `SHINGLE`-word sequences of the two texts, without regard to case and punctuation (Broder
     1997, "On the resemblance and containment of documents"). Containment is used and not resemblance, so that a short
     contract inside a long one counts. The counts are exact unless two different sequences have the same 64-bit hash.
     """
-    shared, smaller = _shared_shingles(texts, shingle)
-    enough = np.triu((shared > 0) & (shared >= containment * smaller), 1)
+    shared, smaller = _shared_shingles(texts)
+    enough = np.triu((shared > 0) & (shared >= CONTAINMENT * smaller), 1)
     return [(int(one), int(other)) for one, other in np.argwhere(enough)]
 
 
-def largest_overlap(records: Iterable[Mapping[str, Any]], *, shingle: int = 8) -> tuple[float, str, str]:
+def largest_overlap(records: Iterable[Mapping[str, Any]]) -> tuple[float, str, str]:
     """Return the largest containment (0 to 1) of a held-out and a training contract, and the titles of both.
 
     records: of contracts.jsonl, with title, text and split; containment as in `near_duplicates`. Returns 0 and two
     empty titles if there is no held-out or no training contract.
     """
     known = list(records)
-    shared, smaller = _shared_shingles([record["text"] for record in known], shingle)
     training = np.array([record["split"] == "train" for record in known], dtype=bool)
     held_out = np.array([record["split"] in ("dev", "test", "slice") for record in known], dtype=bool)
     if not training.any() or not held_out.any():
         return 0.0, "", ""
-    both_ways = shared + shared.T  # each pair is counted above the diagonal only
-    shares = np.where(np.outer(held_out, training), both_ways / np.maximum(smaller, 1), -1.0)
+    shared, smaller = _shared_shingles([record["text"] for record in known])
+    shares = np.where(np.outer(held_out, training), shared / np.maximum(smaller, 1), -1.0)
     one, other = np.unravel_index(int(shares.argmax()), shares.shape)
     return float(shares[one, other]), known[one]["title"], known[other]["title"]
 
 
-def _shared_shingles(texts: Sequence[str], shingle: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return two n x n counts: sequences shared by each two texts (upper triangle), and those of the smaller text."""
-    codes: dict[str, int] = {}
+def _shared_shingles(texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+    """Return two n x n counts: the word sequences shared by each two texts, and those of the smaller text."""
     dice = random.Random(0)
-    sets = []
-    for text in texts:
-        words = fold_words(text)
-        coded = [codes[w] if w in codes else codes.setdefault(w, dice.getrandbits(64)) for w in words]
-        sets.append(_shingles(np.array(coded, dtype=np.uint64), shingle))
-    sizes = np.array([len(each) for each in sets])
-    return _shared(sets), np.minimum(sizes[:, None], sizes[None, :])
+    codes: dict[str, int] = defaultdict(lambda: dice.getrandbits(64))  # word -> 64 bits
+    sets = [_shingles(np.array([codes[word] for word in fold_words(text)], dtype=np.uint64)) for text in texts]
+    sizes = np.array([len(each) for each in sets], dtype=np.int64)
+    _, columns = np.unique(np.concatenate([np.zeros(0, np.uint64), *sets]), return_inverse=True)
+    owners = np.repeat(np.arange(len(texts)), sizes)
+    shape = (len(texts), int(columns.max(initial=0)) + 1)
+    holds = coo_array((np.ones(len(columns), np.int64), (owners, columns)), shape).tocsr()  # texts x sequences
+    return (holds @ holds.T).toarray(), np.minimum.outer(sizes, sizes)
 
 
-def _shingles(words: np.ndarray, shingle: int) -> np.ndarray:
-    """Return the distinct 64-bit hashes of all `shingle`-word sequences; a shorter text is one sequence."""
-    count = max(len(words) - shingle + 1, min(len(words), 1))
-    hashes = np.zeros(count, dtype=np.uint64)
-    for step in range(min(shingle, len(words))):
-        hashes = hashes * np.uint64(0x9E3779B97F4A7C15) + words[step : step + count]
-    return np.unique(hashes)
-
-
-def _shared(sets: list[np.ndarray]) -> np.ndarray:
-    """Return the n x n counts of the hashes that each two of n sets share (upper triangle)."""
-    number = len(sets)
-    shared = np.zeros(number * number, dtype=np.int64)
-    if not number:
-        return shared.reshape(0, 0)
-    owners = np.repeat(np.arange(number), [len(each) for each in sets])
-    hashes = np.concatenate(sets)
-    order = np.argsort(hashes, kind="stable")
-    hashes, owners = hashes[order], owners[order]
-    # Equal hashes now stand side by side, their owners in rising order. Pair each with its 1st, 2nd, ... equal
-    # neighbour.
-    at, lag = np.arange(len(hashes)), 1
-    while len(at):
-        at = at[at + lag < len(hashes)]
-        at = at[hashes[at] == hashes[at + lag]]
-        shared += np.bincount(owners[at] * number + owners[at + lag], minlength=number * number)
-        lag += 1
-    return shared.reshape(number, number)
+def _shingles(words: np.ndarray) -> np.ndarray:
+    """Return the distinct 64-bit hashes of all word sequences of a text; a shorter text is one sequence."""
+    if not len(words):
+        return words
+    length = min(SHINGLE, len(words))
+    powers = np.uint64(0x9E3779B97F4A7C15) ** np.arange(length, dtype=np.uint64)
+    return np.unique(sliding_window_view(words, length) @ powers)

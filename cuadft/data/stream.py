@@ -12,12 +12,13 @@ filing years:
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from cuadft.core import files, runs
 from cuadft.core.errors import InputError
@@ -25,9 +26,8 @@ from cuadft.data import rows
 from cuadft.data.arrivals import take_arrivals
 from cuadft.data.contracts import Contract, Row
 from cuadft.data.questions import choose_questions
-from cuadft.data.splits import seeded_order
+from cuadft.data.splits import SPLIT_SEED, seeded_order
 
-STREAMS = ("random", "by_type", "by_date", "arrivals")
 UNDATED = "undated"
 SLICE_SPLIT = "slice"  # the split of contracts that are held out of a slice
 # The filing date in a title: "ACME_03_04_2010-EX-10.1" or "ACME_20100304-10K".
@@ -35,14 +35,6 @@ _FILED = re.compile(
     r"_(?:\d{1,2}_\d{1,2}_((?:19|20)\d\d)|((?:19|20)\d\d)(?:0[1-9]|1[0-2])(?:0[1-9]|[12]\d|3[01]))(?=[_-]|$)"
 )
 _Record = dict[str, Any]
-
-
-class Portion(NamedTuple):
-    """The training contracts of one iteration: the number of its slice (from 1), new ones, replayed earlier ones."""
-
-    number: int
-    new: list[str]
-    replayed: list[str]
 
 
 def filing_year(title: str) -> str:
@@ -57,148 +49,95 @@ def cut_slices(records: Iterable[_Record], *, stream: str, size: int, seed: int)
     random: in seeded order, cut after `size` contracts. by_type: one contract type after another in seeded order, as
     many whole types as fit into `size`. by_date: by filing year, undated contracts last, cut after `size`. With size 0
     a slice is everything, one type or one year. arrivals: first `size` contracts (0: all) that the run began with and
-    those that arrived in iteration 1, then what each iteration found new. Raises InputError on another stream or a
-    negative size.
+    those that arrived in iteration 1, then what each iteration found new. Raises InputError on another stream.
     """
-    if stream not in STREAMS or size < 0:
-        raise InputError(
-            f"Invalid stream {stream!r} or size {size}: choose {', '.join(STREAMS)} and a size from 0 (no limit)."
-        )
     usable = [r for r in records if r["split"] in ("train", SLICE_SPLIT, "all")]
     pool = sorted(usable, key=lambda r: seeded_order(seed, r["title"]))
-    if stream == "by_type":
-        return _slices_by_type(pool, size, seed)
-    if stream == "by_date":
-        return _cut_after(pool, size, lambda r: filing_year(r["title"]))
     if stream == "arrivals":
         first = [r["title"] for r in pool if "arrived" not in r][: size or None]
         first += [r["title"] for r in pool if r.get("arrived") == 1]
-        later = _titles_by([r for r in pool if r.get("arrived", 1) > 1], lambda r: r["arrived"])
-        return [first, *later]
-    return _cut_after(pool, size, lambda r: "")
+        return [first, *_titles_by([r for r in pool if r.get("arrived", 1) > 1], lambda r: r["arrived"])]
+    keys: dict[str, Callable[[_Record], Any]] = {
+        "random": lambda r: "",
+        "by_type": lambda r: (seeded_order(seed, r["contract_type"]), r["contract_type"]),
+        "by_date": lambda r: filing_year(r["title"]),  # "undated" sorts after every year
+    }
+    if stream not in keys:
+        raise InputError(f"Invalid stream {stream!r}: choose {', '.join([*keys, 'arrivals'])}.")
+    parts = _titles_by(pool, keys[stream])
+    if not size:
+        return parts
+    slices: list[list[str]] = []
+    for titles in parts if stream == "by_type" else [list(itertools.chain(*parts))]:
+        if slices and len(slices[-1]) + len(titles) <= size:
+            slices[-1] += titles
+        else:
+            slices += [titles[start : start + size] for start in range(0, len(titles), size)]
+    return slices
 
 
 def _titles_by(pool: Iterable[_Record], key: Callable[[_Record], Any]) -> list[list[str]]:
     """Return the titles of the records, one list for each value of `key`, in the order of these values."""
-    parts: dict[Any, list[str]] = defaultdict(list)
-    for record in pool:
-        parts[key(record)].append(record["title"])
-    return [parts[name] for name in sorted(parts)]  # "undated" sorts after every year
-
-
-def _cut_after(pool: Sequence[_Record], size: int, key: Callable[[_Record], str]) -> list[list[str]]:
-    """Return the titles in the order of `key`, cut after `size`; with size 0 one list for each value of `key`."""
-    parts = _titles_by(pool, key)
-    if not size:
-        return parts
-    titles = [title for part in parts for title in part]
-    return [titles[start : start + size] for start in range(0, len(titles), size)]
-
-
-def _slices_by_type(pool: Sequence[_Record], size: int, seed: int) -> list[list[str]]:
-    """Return slices of whole contract types in seeded order, as many types in each as fit into `size`."""
-    kinds: dict[str, list[str]] = defaultdict(list)
-    for record in pool:
-        kinds[record["contract_type"]].append(record["title"])
-    found: list[list[str]] = []
-    for kind in sorted(kinds, key=lambda kind: seeded_order(seed, kind)):
-        titles = kinds[kind]
-        if size and found and len(found[-1]) + len(titles) <= size:
-            found[-1] += titles
-        else:  # a type that is larger than a slice is cut
-            step = size or len(titles)
-            found += [titles[start : start + step] for start in range(0, len(titles), step)]
-    return found
+    return [[r["title"] for r in own] for _, own in itertools.groupby(sorted(pool, key=key), key=key)]
 
 
 def hold_out_of_slices(
-    records: Sequence[_Record], parts: Sequence[Sequence[str]], *, contracts: int, seed: int, anew: bool = False
+    records: Sequence[_Record], parts: Sequence[Sequence[str]], *, iteration: int, contracts: int, seed: int
 ) -> list[_Record]:
     """Return the records with `contracts` of each slice moved to the split "slice" and marked with the slice's number.
 
-    Only whole groups are held out, so that no training contract resembles a held-out one. At most half of a slice is
-    held out, and at least two contracts or none, since one contract has no interval. A slice that has held-out
-    contracts keeps them. With `anew` they are drawn afresh, except those that arrived later. Raises InputError on 1 or
-    fewer than 0 `contracts`.
+    Only contracts that came in this iteration are moved: in iteration 1 those that the run began with, later those that
+    arrived. What earlier iterations held out stays held out, and a second draw is like the first one. Only whole groups
+    are held out, so that no training contract resembles a held-out one. At most half of a slice is held out, and at
+    least two contracts or none, since one contract has no interval. Raises InputError on 1 or fewer than 0 `contracts`.
     """
     if contracts == 1 or contracts < 0:
         raise InputError(f"Invalid slice_contracts {contracts}: give 0, or 2 or more; one contract has no interval.")
-    if anew:
-        records = [_put_back(record) for record in records]
+    usable = [r for r in records if r["split"] in ("train", SLICE_SPLIT)]
+    came_now = {r["title"] for r in usable if r.get("arrived", 1) == iteration}
+    held = {r["title"]: r["slice"] for r in usable if r["split"] == SLICE_SPLIT and r["title"] not in came_now}
     group_of = {r["title"]: r["group"] for r in records}
     members: dict[int, list[str]] = defaultdict(list)
-    for record in records:
-        members[record["group"]].append(record["title"])
-    number = {title: n for n, part in enumerate(parts, 1) for title in part}
-    held = {r["title"]: r["slice"] for r in records if r["split"] == SLICE_SPLIT}
-    free = {r["title"] for r in records if r["split"] == "train"}
-    for part in parts:
-        wanted = 0 if any(title in held for title in part) else min(contracts, len(part) // 2)
+    for title, group in group_of.items():
+        members[group].append(title)
+    for number, part in enumerate(parts, 1):
         drawn: list[str] = []
         ordered = sorted(part, key=lambda title: seeded_order(f"{seed}:{SLICE_SPLIT}", title))
         for group in dict.fromkeys(group_of[title] for title in ordered):
-            whole = members[group]
-            # Members in other slices, or members trained on before, would be held out as well: such a group is not
-            # taken.
-            if group >= 0 and wanted >= len(whole) and all(title in free and title in part for title in whole):
-                drawn += whole
-                wanted -= len(whole)
+            # A group with members in other slices, or trained on before, cannot be held out as a whole.
+            whole = group >= 0 and came_now.intersection(part).issuperset(members[group])
+            if whole and len(drawn) + len(members[group]) <= min(contracts, len(part) // 2):
+                drawn += members[group]
         if len(drawn) > 1:
-            held |= {title: number[title] for title in drawn}
-            free -= set(drawn)
-    return [r | {"split": SLICE_SPLIT, "slice": held[r["title"]]} if r["title"] in held else r for r in records]
-
-
-def _put_back(record: _Record) -> _Record:
-    """Return a held-out record as a training record again; a contract that arrived later stays held out."""
-    if record["split"] != SLICE_SPLIT or "arrived" in record:
-        return record
-    return {key: value for key, value in record.items() if key != "slice"} | {"split": "train"}
+            held |= dict.fromkeys(drawn, number)
+    return [rows.in_slice(r, held.get(r["title"])) if r["title"] in came_now else r for r in records]
 
 
 def slice_portion(
-    parts: Sequence[Sequence[str]],
-    held: Collection[str],
-    *,
-    iteration: int,
-    replay: float,
-    reservoir: int = 0,
-    seed: int,
-) -> Portion:
-    """Return one iteration's training contracts: its slice, and round(replay * size of the slice) earlier contracts.
+    parts: Sequence[Sequence[str]], held: Collection[str], *, iteration: int, replay: float, seed: int
+) -> tuple[int, list[str], list[str]]:
+    """Return one iteration's slice (its number from 1), its training contracts, and round(replay * their number) more.
 
-    held: titles of held-out contracts. Replayed contracts are drawn from a reservoir, a uniform sample of `reservoir`
-    (0: all) of the contracts seen so far. A contract that left the reservoir never returns (bottom-k by hash; the
-    sample is that of Vitter's reservoir, 1985). When the slices are used up, they start over. Raises InputError on
-    values out of range.
+    held: titles of held-out contracts. The further, replayed contracts are drawn from all earlier slices. When the
+    slices are used up, they start over.
     """
-    if iteration < 1 or reservoir < 0 or not 0 <= replay <= 1:
-        raise InputError(
-            f"Invalid iteration {iteration}, reservoir {reservoir} or replay {replay}: give iteration >= 1, "
-            "reservoir >= 0 (0 keeps all), replay from 0 to 1."
-        )
     place = (iteration - 1) % len(parts)
     new = [title for title in parts[place] if title not in held]
-    seen = {title for part in parts[: iteration - 1] for title in part} - set(held)
-    kept = sorted(seen, key=lambda title: seeded_order(f"{seed}:reservoir", title))[: reservoir or None]
-    older = sorted(set(kept) - set(new), key=lambda title: seeded_order(f"{seed}:{iteration}", title))
-    return Portion(place + 1, new, older[: int(replay * len(new) + 0.5)])
+    seen = {title for part in parts[: iteration - 1] for title in part} - set(held) - set(new)
+    older = sorted(seen, key=lambda title: seeded_order(f"{seed}:{iteration}", title))
+    return place + 1, new, older[: int(replay * len(new) + 0.5)]
 
 
 def slice_questions(
-    contracts: Iterable[Contract], records: Iterable[_Record], *, upto: int, size: int, seed: int
+    contracts: Sequence[Contract], records: Iterable[_Record], *, upto: int, size: int, seed: int
 ) -> list[Row]:
     """Return `size` (0: all) questions on the held-out contracts of each slice up to `upto`, each with its "slice"."""
-    held: dict[int, list[str]] = defaultdict(list)
-    for record in records:
-        if record["split"] == SLICE_SPLIT and record["slice"] <= upto:
-            held[record["slice"]].append(record["title"])
-    contracts = list(contracts)
-    return [
-        row | {"slice": number}
-        for number in sorted(held)
-        for row in rows.spread_rows(rows.rows_of_contracts(contracts, held[number]), size, seed=seed)
-    ]
+    held = [r for r in records if r["split"] == SLICE_SPLIT]
+    found = []
+    for number in range(1, upto + 1):
+        own = rows.rows_of_contracts(contracts, [r["title"] for r in held if r["slice"] == number])
+        found += [row | {"slice": number} for row in rows.spread_rows(own, size, seed=seed)]
+    return found
 
 
 def slices_table(records: Iterable[_Record], parts: Sequence[Sequence[str]]) -> list[dict[str, Any]]:
@@ -207,18 +146,12 @@ def slices_table(records: Iterable[_Record], parts: Sequence[Sequence[str]]) -> 
     table = []
     for number, part in enumerate(parts, 1):
         kinds = Counter(by_title[title]["contract_type"] or "unknown" for title in part)
-        years = sorted({year for title in part if (year := filing_year(title)) != UNDATED})
-        common = [f"{kind} ({count})" for kind, count in kinds.most_common(4)]
-        more = f" and {len(kinds) - 4} more" if len(kinds) > 4 else ""
-        table.append(
-            {
-                "slice": number,
-                "contracts": len(part),
-                "held out": sum(by_title[t]["split"] == SLICE_SPLIT for t in part),
-                "types": ", ".join(common) + more,
-                "filed": f"{years[0]} to {years[-1]}" if years else UNDATED,
-            }
-        )
+        years = sorted(set(map(filing_year, part)) - {UNDATED})
+        held_out = sum(by_title[title]["split"] == SLICE_SPLIT for title in part)
+        types = ", ".join(f"{kind} ({count})" for kind, count in kinds.most_common(4))
+        filed = f"{years[0]} to {years[-1]}" if years else UNDATED
+        row = {"contracts": len(part), "held out": held_out, "commonest types": types, "filed": filed}
+        table.append({"slice": number} | row)
     return table
 
 
@@ -228,11 +161,14 @@ def keep_slices(iteration: runs.Iteration, records: Sequence[_Record]) -> list[_
     The splits of contracts that arrived in this iteration go to its arrived.jsonl. Those of all other contracts are
     drawn in the first iteration, go to contracts.jsonl and never change again.
     """
+    slices = {record["title"]: record.get("slice") for record in records}
+    lines = rows.arrived_lines(iteration)
+    marked = [line if "reason" in line else rows.in_slice(line, slices[line["title"]]) for line in lines]
+    # arrived.jsonl first: after a kill between both writes, both are drawn anew, and alike.
+    if marked != lines:
+        files.write_jsonl(rows.arrived_path(iteration), marked)
     path = iteration.run / "contracts.jsonl"
     first = [record for record in records if "arrived" not in record]
-    # arrived.jsonl first: after a kill between both writes, `take_arrivals` draws anew what contracts.jsonl does not
-    # confirm.
-    rows.keep_arrived(iteration, records)
     if iteration.previous is None and first != files.read_jsonl(path):
         files.write_jsonl(path, first)
     return list(records)
@@ -265,31 +201,33 @@ def next_slice(
     size: int,
     hold_out: int,
     replay: float,
-    reservoir: int,
-    split_seed: int,
     seed: int,
-    arrivals_folder: str | Path = "",
+    arrivals_folder: str | Path = "arrivals",
     max_characters: int = 0,
 ) -> NextSlice:
     """Take an iteration's slice of the stream, hold `hold_out` contracts of it out, and add replayed earlier ones.
 
-    contracts, records: as read and as frozen by `freeze_splits`; with the stream "arrivals", contracts of
-    up to max_characters that lie in arrivals_folder are taken in first. The splits are kept on disk. Raises InputError
-    on settings out of range, and if contracts arrived in a run whose stream is another one.
+    contracts, records: as read and as frozen by `freeze_splits`; with the stream "arrivals", contracts of up to
+    max_characters that lie in arrivals_folder are taken in first. The splits are kept on disk. Raises InputError on
+    settings out of range, and if contracts arrived in a run whose stream is another one.
     """
     if stream == "arrivals":
-        take_arrivals(iteration, runs.resolve_path(arrivals_folder), max_characters=max_characters)
+        take_arrivals(iteration, arrivals_folder, max_characters=max_characters)
         contracts = [*contracts, *rows.arrived_contracts(iteration.run, iteration.number)]
         records = rows.contract_records(iteration.run, iteration.number)
-    else:
-        rows.refuse_arrivals(iteration)
-    slices = cut_slices(records, stream=stream, size=size, seed=split_seed)
-    marked = hold_out_of_slices(records, slices, contracts=hold_out, seed=split_seed, anew=iteration.previous is None)
+    elif arrived := rows.taken_lines(iteration.run, iteration.number):
+        raise InputError(
+            f"{len(arrived)} contracts arrived in this run (iter-*/{rows.ARRIVED}): keep stream arrivals, or take a "
+            "new run folder for another stream."
+        )
+    slices = cut_slices(records, stream=stream, size=size, seed=SPLIT_SEED)
+    number = iteration.number
+    marked = hold_out_of_slices(records, slices, iteration=number, contracts=hold_out, seed=SPLIT_SEED)
     records = keep_slices(iteration, marked)
     held = {record["title"] for record in records if record["split"] == SLICE_SPLIT}
-    taken = slice_portion(slices, held, iteration=iteration.number, replay=replay, reservoir=reservoir, seed=seed)
-    earlier = sorted({title for part in slices[: iteration.number - 1] for title in part} - held)
-    return NextSlice(taken.number, slices, taken.new, taken.replayed, earlier, records, list(contracts))
+    place, new, replayed = slice_portion(slices, held, iteration=number, replay=replay, seed=seed)
+    earlier = sorted({title for part in slices[: number - 1] for title in part} - held)
+    return NextSlice(place, slices, new, replayed, earlier, records, list(contracts))
 
 
 def question_sets(
@@ -302,16 +240,16 @@ def question_sets(
     questions of dev; test_clauses: every question of test that has a clause. Raises InputError if a training question
     is on a held-out contract.
     """
-    held = {
-        name: rows.rows_of_contracts(part.contracts, rows.split_titles(part.records, name)) for name in ("dev", "test")
-    }
+    dev, test = (
+        rows.rows_of_contracts(part.contracts, rows.split_titles(part.records, name)) for name in ("dev", "test")
+    )
     sets = {
         "train": rows.rows_of_contracts(part.contracts, part.train),
-        "dev": choose_questions(held["dev"], dev_rows, seed=seed),
-        "test": choose_questions(held["test"], test_rows, seed=seed),
+        "dev": choose_questions(dev, dev_rows, seed=seed),
+        "test": choose_questions(test, test_rows, seed=seed),
         "slices": slice_questions(part.contracts, part.records, upto=iteration.number, size=slice_rows, seed=seed),
-        "dev_questions": held["dev"],
-        "test_clauses": [row for row in held["test"] if row["answers"]],
+        "dev_questions": dev,
+        "test_clauses": [row for row in test if row["answers"]],
     }
     rows.assert_no_leak(sets["train"], part.records)
     return sets

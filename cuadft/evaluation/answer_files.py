@@ -15,65 +15,36 @@ The *verdicts* here are what others say of the answers, for example a human in a
 from __future__ import annotations
 
 import math
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from cuadft.core import files
 from cuadft.core.errors import InputError
+from cuadft.core.params import did_you_mean
 from cuadft.core.text import fold_name
 from cuadft.evaluation.excerpts import clean_text, shorten
-from cuadft.evaluation.text_scores import is_refusal, normalise_answer
+from cuadft.evaluation.text_scores import NO_CLAUSE, is_refusal, normalise_answer
+from cuadft.evaluation.verdicts import reference_text
 
-ANSWER_ALIASES: dict[str, tuple[str, ...]] = {  # role of a column -> names by which it is found, best first
-    "question": ("question", "query", "question_text"),
-    "reference": (
-        "reference",
-        "ref_answer",
-        "reference_answer",
-        "answers",
-        "gold",
-        "gold_answer",
-        "ground_truth",
-        "groundtruth",
-        "expected",
-        "expected_answer",
-        "expected_output",
-        "target",
-    ),
-    "answer": (
-        "answer",
-        "response",
-        "prediction",
-        "predicted_answer",
-        "model_answer",
-        "generated_answer",
-        "output",
-        "completion",
-    ),
-    "system": ("system", "system_name"),
-    "contract": ("contract", "contract_name", "contract_id", "contract_title"),
-    "contract_type": ("contract_type",),
-    "category": ("category",),
-    "split": ("split",),
-    "seed": ("seed",),
-    "error": ("error",),
-    "seconds": ("seconds",),
-    "is_impossible": ("is_impossible",),
-}
+ANSWER_ALIASES = {  # role of a column -> names by which it is found, best first
+    "question": "question query question_text",
+    "reference": "reference ref_answer reference_answer answers gold gold_answer ground_truth groundtruth expected "
+    "expected_answer expected_output target",
+    "answer": "answer response prediction predicted_answer model_answer generated_answer output completion",
+    "system": "system system_name",
+    "contract": "contract contract_name contract_id contract_title",
+} | {name: name for name in ("contract_type", "category", "split", "seed", "error", "seconds")}
 REQUIRED = ("question", "reference", "answer")
-NOT_TEXT = ("reference", "seconds")  # columns that may hold lists or numbers
-NO_ANSWER = "no answer"
+TEXTS = ("question", "answer", "system", "contract", "contract_type", "category", "split", "seed", "error")
 BLANKS = ("", "nan", "null", "<na>")  # how tables write a missing value
 VERDICT_NUMBERS = {"true": 1.0, "yes": 1.0, "correct": 1.0, "partly": 0.5, "false": 0.0, "no": 0.0, "incorrect": 0.0}
-COLUMNS_LISTED = 20  # in an error message
+LONGEST_LIST = 1000  # characters of a list of columns in a message
 LONGEST_NAME = 100  # characters of a system's name, which stands in tables and figures
 LARGEST_SEED = 2**32 - 1
-
-
 MOST_SYSTEMS = 100  # more make no table or figure that can be read, and usually come from a wrong column
 
 
@@ -112,9 +83,6 @@ def read_answer_files(paths: Sequence[str | Path], *, verdicts: Sequence[str] = 
     None, error "no answer". Raises InputError for an unreadable file, columns not found, and a row without question or
     reference.
     """
-    unknown = set(columns) - set(ANSWER_ALIASES)
-    if unknown:
-        raise InputError(f"Invalid column {min(unknown)!r}: choose from {', '.join(ANSWER_ALIASES)}.")
     return [_read_one(Path(path), verdicts, columns) for path in paths]
 
 
@@ -122,42 +90,87 @@ def join_files(files: Sequence[AnswerFile]) -> Pool:
     """Return the files' rows as predictions whose `id` is the number of their question and `contract` their cluster.
 
     Two systems' rows belong to the same question if contract, question and reference agree; a question that one
-    system answers several times keeps distinct ids ("3", "3.2"). The same rows in two files count once (verdicts of
+    system answers several times keeps distinct ids ("3", "3.2"). A file that is named twice counts once (verdicts of
     both are kept). Without a contract column, or with one contract, every question is a cluster of its own. Raises
-    InputError on no rows, too many systems, several splits, and one system with different answers in two files.
+    InputError on no rows, too many systems, several splits, and one system that answers a question in two files.
     """
-    if not files:
+    kept, notes = {}, []
+    for file in files:
+        first = kept.setdefault(file.path.resolve(), file)
+        if first is not file:
+            notes.append(f"{file.path} is named twice: taken once.")
+            for row, same in zip(first.rows, file.rows, strict=True):
+                row["verdicts"] |= same["verdicts"]
+    if not kept:
         raise InputError("No answers: name at least one file with question, reference and answer.")
-    numbers: dict[tuple, int] = {}
-    taken: dict[str, list[tuple[AnswerFile, dict]]] = {}
-    notes: list[str] = []
-    for n, file in enumerate(files):
-        for system, rows in _numbered(file, n, numbers).items():
-            _add_rows(taken.setdefault(system, []), file, system, rows, notes)
-    if len(taken) > MOST_SYSTEMS:
+    rows, questions = [row for file in kept.values() for row in file.rows], _questions(list(kept.values()))
+    contracts, split = set(questions["contract"]), _one_split(rows)
+    unit = "contract" if len(contracts) > 1 and "" not in contracts else "question"
+    predictions = []
+    for row, number, again in zip(rows, questions["number"], questions["again"], strict=True):
+        name = f"{number}.{again}" if again > 1 else str(number)
+        cluster = row["contract"] if unit == "contract" else f"question {number}"
+        predictions.append(row | {"id": name, "split": split, "contract_name": row["contract"], "contract": cluster})
+    return Pool(predictions, unit, notes + _remarks(questions))
+
+
+def _questions(files: Sequence[AnswerFile]) -> pd.DataFrame:
+    """Return of each row the number of its question, and the how many-eth answer of its system to it this is."""
+    rows = [
+        {name: row[name] for name in ("system", "seed", "contract", "where")}
+        | {"file": file.path, "question": " ".join(row["question"].split())}
+        | {"gold": " ".join(reference_text(row).split())}
+        for file in files
+        for row in file.rows
+    ]
+    table = pd.DataFrame(rows)
+    table["number"] = table.groupby(["contract", "question", "gold"], sort=False).ngroup() + 1
+    table["again"] = table.groupby(["file", "system", "seed", "number"]).cumcount() + 1
+    systems = table["system"].unique()
+    if len(systems) > MOST_SYSTEMS:
         raise InputError(
-            f"{len(taken):,} systems, the first of them {', '.join(list(taken)[:3])}; at most {MOST_SYSTEMS} can be "
+            f"{len(systems):,} systems, the first of them {', '.join(systems[:3])}; at most {MOST_SYSTEMS} can be "
             "compared: name the column that tells systems apart with --system COLUMN, or score fewer at a time."
         )
-    rows = [row for parts in taken.values() for _, rows in parts for row in rows.values()]
-    rows.sort(key=lambda row: row["order"])
-    predictions, unit = _clustered(rows, _one_split(rows))
-    return Pool(predictions, unit, [*notes, *_repeats(numbers, predictions)])
+    for row in table[table.duplicated(["system", "seed", "number", "again"])].head(1).itertuples():
+        raise InputError(
+            f"{row.where}: another file holds an answer of {row.system!r} to this question: rename one file, or name "
+            "the column that tells systems apart with --system COLUMN."
+        )
+    return table
+
+
+def _one_split(rows: Sequence[dict]) -> str:
+    """Return the one split that the rows name, "all" if no row names one."""
+    splits = sorted({row["split"] for row in rows} - {""})
+    if len(splits) > 1:
+        raise InputError(f"The rows come from several splits ({', '.join(splits)}): score one split at a time.")
+    return splits[0] if splits else "all"
+
+
+def _remarks(questions: pd.DataFrame) -> list[str]:
+    """Return remarks on a question with several references, and on a question that a system answers several times."""
+    asked = questions.drop_duplicates("number")
+    several, twice = asked[asked.duplicated(["contract", "question"])], questions[questions["again"] > 1]
+    texts = {
+        "Questions with several references; systems are compared under the same one only, and --contract COLUMN tells "
+        "contracts apart": several,
+        "Rows that repeat a question and its reference within one system; each counts": twice,
+    }
+    return [f"{text}: {len(rows):,} (first: {rows['where'].iloc[0]})." for text, rows in texts.items() if len(rows)]
 
 
 def pool_basis(pool: Pool) -> str:
     """Return in one or two sentences what the intervals over these rows hold for."""
-    n = len({p["contract"] for p in pool.predictions})
+    n, names = len({p["contract"] for p in pool.predictions}), {p["contract_name"] for p in pool.predictions}
     if n == 1:
         return "There is one question only, so there are no intervals and no tests."
     if pool.unit == "contract":
         return f"Intervals come from resampling the {n} contracts: they hold for other contracts of this kind."
-    names = {p["contract_name"] for p in pool.predictions}
-    why = "The rows come from one contract" if names != {""} else "The files name no contract"
-    why = "Not all rows name a contract" if len(names) > 1 else why
+    why = "The files name no contract" if names == {""} else "The rows come from one contract"
     return (
-        f"{why}, so each of the {n} questions counts as one draw: the intervals hold for questions of this kind "
-        "on the same contract or contracts, and say nothing about other contracts."
+        f"{why if len(names) == 1 else 'Not all rows name a contract'}, so each of the {n} questions counts as one "
+        "draw: the intervals hold for such questions on the same contracts, and say nothing about other contracts."
     )
 
 
@@ -170,32 +183,20 @@ def _read_one(path: Path, verdicts: Sequence[str], asked: Mapping[str, str]) -> 
     records = files.read_table(path)
     present = list(dict.fromkeys(name for record in records for name in record.values))
     columns = {role: name for role in ANSWER_ALIASES if (name := _column(role, asked.get(role, ""), present, path))}
-    for role in REQUIRED:
-        same = [other for other in columns if columns[other] == columns[role] and other != role]
-        if same:
-            raise InputError(f"{path}: column {columns[role]!r} can't be both {role} and {same[0]}: name two.")
     kept = [name for name in verdicts if name in present]
     return AnswerFile(path, columns, [_prediction_row(record, columns, kept, path) for record in records])
 
 
 def _column(role: str, asked: str, present: Sequence[str], path: Path) -> str | None:
     """Return the column that plays a role, None if the file lacks an optional one."""
+    names = [asked] if asked else ANSWER_ALIASES[role].split()
     folded = {fold_name(name): name for name in reversed(present)}
-    listed = ", ".join(repr(shorten(name, 40)) for name in present[:COLUMNS_LISTED]) + " …" * (
-        len(present) > COLUMNS_LISTED
-    )
-    if asked:
-        found = asked if asked in present else folded.get(fold_name(asked))
-        if found is None:
-            near = get_close_matches(asked, present, n=1)
-            hint = f"did you mean {near[0]!r}? " if near else ""
-            raise InputError(f"{path} has no column {asked!r} ({role}): {hint}Its columns: {listed}.")
-        return found
-    found = next((folded[name] for name in ANSWER_ALIASES[role] if name in folded), None)
-    if found is None and role in REQUIRED:
+    found = asked if asked in present else next((folded[n] for n in map(fold_name, names) if n in folded), None)
+    if found is None and (asked or role in REQUIRED):
+        listed = shorten(", ".join(map(repr, present)), LONGEST_LIST)
         raise InputError(
-            f"{path} has no column for the {role} (looked for {', '.join(ANSWER_ALIASES[role])}). Its columns: "
-            f"{listed}. Name one with --{role} COLUMN."
+            f"{path} has no column for the {role} (looked for {', '.join(names)})"
+            f"{did_you_mean(asked, present)}. Its columns: {listed}. Name one with --{role} COLUMN."
         )
     return found
 
@@ -203,57 +204,35 @@ def _column(role: str, asked: str, present: Sequence[str], path: Path) -> str | 
 def _prediction_row(
     record: files.TableRow, columns: Mapping[str, str], verdicts: Sequence[str], path: Path
 ) -> dict[str, Any]:
-    given = {role: record.values.get(name) for role, name in columns.items()}
-    text = {role: _as_text(value, record.where, role) for role, value in given.items() if role not in NOT_TEXT}
+    where, given = record.where, {role: record.values.get(columns.get(role)) for role in ANSWER_ALIASES}
+    text = {role: _as_text(given[role], where, role) for role in TEXTS}
     for role in ("question", "system", "contract"):
         if role in columns and text[role] is None:
-            raise InputError(f"{record.where}: the {role} ({columns[role]!r}) is empty: fill it in, or drop the row.")
-    golds = _gold_spans(given["reference"], text.get("is_impossible"), record.where, columns["reference"])
-    answer, seconds = text["answer"], given.get("seconds")
+            raise InputError(f"{where}: the {role} ({columns[role]!r}) is empty: fill it in, or drop the row.")
+    system = clean_text(text["system"] or path.stem)
+    if not 0 < len(system) <= LONGEST_NAME:
+        raise InputError(
+            f"{where}: {system[:40]!r} is no system's name, it has {len(system):,} characters: give 1 to "
+            f"{LONGEST_NAME}, or name the column that tells systems apart with --system COLUMN."
+        )
+    golds, seconds = _gold_spans(given["reference"], where), given["seconds"]
     row = {
-        "question": text["question"],
+        **{role: text[role] or "" for role in ("question", "split", "contract", "contract_type", "category")},
         "answers": golds,
         "is_impossible": not golds,
-        "answer": answer,
-        "error": (text.get("error") or NO_ANSWER) if answer is None else None,
-        "system": _system_name(text.get("system") or path.stem, record.where),
-        "split": text.get("split") or "",
-        "seed": _as_seed(text.get("seed"), record.where),
-        "contract": text.get("contract") or "",
-        "contract_type": text.get("contract_type") or "",
-        "category": text.get("category") or "",
+        "answer": text["answer"],
+        "error": (text["error"] or "no answer") if text["answer"] is None else None,
+        "system": system,
+        "seed": _as_seed(text["seed"], where),
         "source": "file",
         "seconds": seconds if isinstance(seconds, float | int) else math.nan,
-        "where": record.where,
-        "verdicts": {name: _verdict_number(record.values.get(name), record.where, name) for name in verdicts},
+        "where": where,
+        "verdicts": {name: _verdict_number(record.values.get(name), where, name) for name in verdicts},
     }
-    return row | _contract_places(record, given["reference"])
-
-
-def _system_name(text: str, where: str) -> str:
-    name = clean_text(text)
-    if not 0 < len(name) <= LONGEST_NAME:
-        raise InputError(
-            f"{where}: {name[:40]!r} is no system's name, it has {len(name):,} characters: give 1 to {LONGEST_NAME}, "
-            "or name the column that tells systems apart with --system COLUMN."
-        )
-    return name
-
-
-def _contract_places(record: files.TableRow, reference: object) -> dict[str, Any]:
-    """Return what only this package's predictions hold: passages sent and spans found, as offsets in the contract."""
-    if not (isinstance(reference, list) and all(isinstance(gold, dict) for gold in reference)):
-        return {}
-    passages, spans = (record.values.get(key) for key in ("passages", "spans"))
-    places = {"passages": passages} if _offsets(passages, "start", "end") else {}
-    return places | ({"spans": spans} if _offsets(spans, 0, 1) else {})
-
-
-def _offsets(places: object, start: object, end: object) -> bool:
-    try:
-        return isinstance(places, list) and all(isinstance(place[k], int) for place in places for k in (start, end))
-    except (TypeError, LookupError):
-        return False
+    if golds == given["reference"]:
+        # this package's predictions also hold passages sent and spans found, as offsets in the contract
+        row |= {name: record.values[name] for name in ("passages", "spans") if name in record.values}
+    return row
 
 
 def _as_text(value: object, where: str, role: str) -> str | None:
@@ -264,127 +243,45 @@ def _as_text(value: object, where: str, role: str) -> str | None:
         raise InputError(f"{where}: the {role} is {str(value)[:60]!r}: give a text (or a list of texts).")
     if value is None or str(value).strip().casefold() in BLANKS:
         return None
-    return (
-        str(value).replace("\0", " ").encode("utf-8", "replace").decode()
-    )  # CSV files hold no NUL and no half of a surrogate pair
+    # CSV files hold no NUL and no half of a surrogate pair
+    return str(value).replace("\0", " ").encode("utf-8", "replace").decode()
 
 
-def _gold_spans(value: object, impossible: str | None, where: str, column: str) -> list[dict[str, Any]]:
+def _gold_spans(value: object, where: str) -> list[dict[str, Any]]:
     """Return the gold spans: texts with offsets (their places in the list where the file gives none)."""
     if isinstance(value, dict):  # {"text": [...], "answer_start": [...]}, as Hugging Face's SQuAD has it
         value = value.get("text")
-    items = value if isinstance(value, list) else [value]
-    found = [item if isinstance(item, dict) else {"text": item} for item in items]
-    texts = [_as_text(item.get("text"), where, "reference") for item in found]
-    if (_is_true(impossible) and not any(texts)) or (isinstance(value, list) and not value):
-        return []
+    items = [
+        item if isinstance(item, dict) else {"text": item} for item in (value if isinstance(value, list) else [value])
+    ]
+    texts = [_as_text(item.get("text"), where, "reference") for item in items]
     if None in texts:
         raise InputError(
-            f"{where}: the reference ({column!r}) is empty: give the right answer, the sentence 'There "
-            "is no such clause.' where there is none, or drop the row."
+            f"{where}: the reference is empty: give the right answer, the sentence {NO_CLAUSE!r} where there is none, "
+            "or drop the row."
         )
-    refusals = sum(bool(normalise_answer(text)) and is_refusal(text) for text in texts)
-    if refusals not in (0, len(texts)) or _is_true(impossible) and not refusals:
+    refusals = [bool(normalise_answer(text)) and is_refusal(text) for text in texts]
+    if all(refusals):
+        return []
+    if any(refusals):
         raise InputError(f"{where}: the reference both names a clause and says that there is none: correct it.")
-    starts = [item["start"] if isinstance(item.get("start"), int) else n for n, item in enumerate(found)]
-    return [] if refusals else [{"text": t, "start": s} for t, s in zip(texts, starts, strict=True)]
-
-
-def _is_true(text: str | None) -> bool:
-    return text is not None and text.strip().casefold() in ("true", "1", "1.0", "yes")
+    starts = [item["start"] if isinstance(item.get("start"), int) else n for n, item in enumerate(items)]
+    return [{"text": text, "start": start} for text, start in zip(texts, starts, strict=True)]
 
 
 def _as_seed(text: str | None, where: str) -> int:
-    try:
-        number = float(text or 0)
-    except ValueError:
-        number = math.nan
-    if not number.is_integer() or abs(number) > LARGEST_SEED:
+    number = pd.to_numeric(text or 0, errors="coerce")
+    if not (abs(number) <= LARGEST_SEED and number == int(number)):
         raise InputError(f"{where}: seed {text[:40]!r} is no whole number of at most 32 bits: correct it.")
     return int(number)
 
 
 def _verdict_number(value: object, where: str, column: str) -> float:
-    text = (_as_text(value, where, column) or "nan").strip().casefold()
-    try:
-        number = VERDICT_NUMBERS[text] if text in VERDICT_NUMBERS else float(text)
-    except ValueError:
-        number = -1.0
-    if not (0 <= number <= 1 or math.isnan(number)):
+    text = (_as_text(value, where, column) or "").strip().casefold()
+    number = VERDICT_NUMBERS.get(text, pd.to_numeric(text, errors="coerce"))
+    if text and not 0 <= number <= 1:
         raise InputError(
             f"{where}: verdict {str(value)[:40]!r} in column {column!r}: give a number from 0 to 1, "
             "true/false or correct/partly/incorrect."
         )
-    return number
-
-
-def _numbered(file: AnswerFile, place: int, numbers: dict[tuple, int]) -> dict[str, dict[tuple, dict]]:
-    """Return the rows of a file (the `place`-th) by system and then by (seed, id)."""
-    systems: dict[str, dict[tuple, dict]] = {}
-    seen: Counter = Counter()
-    for n, row in enumerate(file.rows):
-        gold = " ".join(" ".join(a["text"] for a in row["answers"]).split())
-        number = numbers.setdefault((row["contract"], " ".join(row["question"].split()), gold), len(numbers) + 1)
-        seen[key := (row["system"], row["seed"], number)] += 1
-        name = str(number) if seen[key] == 1 else f"{number}.{seen[key]}"
-        own = {"id": name, "number": number, "order": (place, n), "verdicts": dict(row["verdicts"])}
-        systems.setdefault(row["system"], {})[row["seed"], name] = row | own
-    return systems
-
-
-def _add_rows(parts: list, file: AnswerFile, system: str, rows: dict[tuple, dict], notes: list[str]) -> None:
-    """Add one file's rows of a system to those of the files before it."""
-    for other, before in parts:
-        if {key: row["answer"] for key, row in before.items()} == {key: row["answer"] for key, row in rows.items()}:
-            for key, row in rows.items():
-                before[key]["verdicts"] |= row["verdicts"]
-            notes.append(f"{file.path} holds the same answers of {system} as {other.path}: taken once.")
-            return
-        if not ("system" in file.columns and "system" in other.columns) or not before.keys().isdisjoint(rows):
-            raise InputError(
-                f"Both {other.path} and {file.path} hold a system {system!r}, with different answers: "
-                "rename one file, or name the column that tells systems apart with --system COLUMN."
-            )
-    parts.append((file, rows))
-
-
-def _one_split(rows: Iterable[dict]) -> str:
-    """Return the one split that the rows name, "all" if no row names one."""
-    splits = sorted({row["split"] for row in rows} - {""})
-    if len(splits) > 1:
-        raise InputError(
-            f"The rows come from several splits ({', '.join(splits)}): score one split at a time, for "
-            f"example only the files named *.{splits[-1]}.jsonl."
-        )
-    return splits[0] if splits else "all"
-
-
-def _clustered(rows: list[dict], split: str) -> tuple[list[dict], str]:
-    """Return the rows with what is resampled as `contract` (and their own as `contract_name`), and what that is."""
-    contracts = {row["contract"] for row in rows}
-    by_contract = len(contracts) > 1 and "" not in contracts
-    made = []
-    for row in rows:
-        cluster = row["contract"] if by_contract else f"question {row['number']}"
-        made.append(row | {"split": split, "contract_name": row["contract"], "contract": cluster})
-    return made, "contract" if by_contract else "question"
-
-
-def _repeats(numbers: dict[tuple, int], predictions: Sequence[dict]) -> list[str]:
-    """Return remarks on a question with several references, and on a question that a system answers several times."""
-    references = Counter((contract, question) for contract, question, _ in numbers)
-    several = [question for (_, question), count in references.items() if count > 1]
-    twice = [p for p in predictions if "." in p["id"]]
-    notes = []
-    if several:
-        notes.append(
-            f"Questions with several references: {len(several):,} (first: {several[0][:80]!r}). Answers are "
-            "compared between systems only under the same reference. If they are about different "
-            "contracts, name their column with --contract COLUMN."
-        )
-    if twice:
-        notes.append(
-            f"Rows that repeat a question and its reference within one system: {len(twice):,} (first: "
-            f"{twice[0]['where']}). Each counts, and systems are compared in the order of the repeats."
-        )
-    return notes
+    return float(number)

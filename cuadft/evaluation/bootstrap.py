@@ -4,10 +4,10 @@ Questions on one contract share its wording, its length and its parse errors, so
 Every interval in the project therefore resamples whole contracts, never single questions. For example:
 
     cluster_bootstrap([1, 0, 1, 1], ["a", "a", "b", "c"], seed=7)    # one mean, from one value per question
-    ratio_intervals(hits, rows, ...)    # many means with one set of draws, from sums per contract
+    interval_table([(values, weights, True), ...], contracts, seed=7)    # many means with one set of draws
 
-`cluster_bootstrap` takes rows and gives one `Interval`; `ratio_intervals` takes sums per contract (`cluster_sums`) and
-gives one `Interval` per column. Both rest on `studentise`, which `compare` also uses for differences of two systems.
+Both take rows and rest on `ratio_intervals`, which takes sums per contract (`cluster_sums`). That in turn rests on
+`studentise`, which `compare` also uses for differences of two systems.
 
 A column is a mean (sum of values over number of rows), a micro average (sum of hits over sum of counts) or the
 difference of two such ratios. Contracts are drawn with replacement. All columns that rest on the same contracts share
@@ -17,14 +17,16 @@ the draws. Each draw's difference from the estimate is divided by that draw's ow
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from cuadft.core.errors import InputError
 
+Array = np.ndarray
 INTERVAL_COLUMNS = ("value", "low", "high", "n", "n_contracts")  # the columns of `as_columns`
 BLOCK = 500_000  # counts of drawn contracts that are held in memory at once (4 MB)
 NO_SPREAD = 1e-10  # a variance below this share of its own terms is a rounding error
@@ -50,9 +52,7 @@ def cluster_bootstrap(
     *,
     weights: Iterable[float] | None = None,
     share: bool | None = None,
-    n_resamples: int = 2000,
-    seed: int,
-    confidence: float = 0.95,
+    **resampling: Any,
 ) -> Interval:
     """Return the mean of `values`, weighted if `weights` are given, with its interval over clusters.
 
@@ -60,32 +60,45 @@ def cluster_bootstrap(
     weight are dropped first; `n` counts the others. share: whether the values are scores that cannot leave 0 to 1;
     left as None, it is True if no value here does. Without rows all is NaN. With one cluster the bounds are NaN,
     because nothing is known about other contracts. The order of the rows does not matter. How far to trust the bounds:
-    see `ratio_intervals`. Raises InputError on inputs of unequal length, negative weights, infinite values, or
-    settings out of range.
+    see `ratio_intervals`, whose n_resamples, seed and confidence `resampling` sets. Raises InputError on inputs of
+    unequal length, negative weights, infinite values, or settings out of range.
     """
-    values, names = np.asarray(list(values), dtype=float), np.asarray(list(clusters), dtype=object)
+    values, names = np.asarray(list(values), dtype=float), list(clusters)
     weights = np.ones(len(values)) if weights is None else np.asarray(list(weights), dtype=float)
     if not len(values) == len(names) == len(weights):
         raise InputError(
             f"Got {len(values)} values, {len(weights)} weights and {len(names)} clusters: pass one of each per row."
         )
-    codes, n_clusters = cluster_codes(names)
-    top, bottom, applies = cluster_sums(values, weights, codes, n_clusters)
     if share is None:
-        share = bool(np.all((values[applies] >= 0) & (values[applies] <= 1)))
-    settings = {"n_resamples": n_resamples, "seed": seed, "confidence": confidence}
-    return ratio_intervals(top[:, None], bottom[:, None], [int(applies.sum())], [share], **settings)[0]
+        used = values[~np.isnan(values) & (weights != 0)]
+        share = bool(np.all((used >= 0) & (used <= 1)))
+    table = interval_table([(values, weights, share)], names, **resampling)
+    return Interval(*next(table.itertuples(index=False, name=None)))
+
+
+def interval_table(
+    columns: Sequence[tuple[Array, Array, bool]], contracts: Iterable[str], *, sizes: Any = None, **resampling: Any
+) -> pd.DataFrame:
+    """Return the weighted mean of each column with its interval, one row (`INTERVAL_COLUMNS`) per column.
+
+    columns: values (N,), weights (N,) and whether the values are shares, each over the same N rows; rows without value
+    or weight do not count. contracts: (N,). sizes (N,): how many questions a row stands for, 1 unless given; n is their
+    sum over the rows that count, rounded. resampling, errors: as of `cluster_bootstrap`.
+    """
+    codes, n_contracts = cluster_codes(contracts)
+    sizes = np.ones(len(codes)) if sizes is None else np.asarray(sizes, float)
+    tops, bottoms = np.zeros((2, n_contracts, len(columns)))
+    counts = np.zeros(len(columns), int)
+    for k, (values, weights, _) in enumerate(columns):
+        parts = np.asarray(values, float), np.asarray(weights, float)
+        tops[:, k], bottoms[:, k], applies = cluster_sums(*parts, codes, n_contracts)
+        counts[k] = round(sizes[applies].sum())
+    found = ratio_intervals(tops, bottoms, counts, [share for *_, share in columns], **resampling)
+    return pd.DataFrame([as_columns(interval) for interval in found], columns=INTERVAL_COLUMNS)
 
 
 def ratio_intervals(
-    numerators: np.ndarray,
-    denominators: np.ndarray,
-    counts: Iterable[int],
-    shares: Iterable[bool],
-    *,
-    n_resamples: int,
-    seed: int,
-    confidence: float,
+    numerators: Array, denominators: Array, counts: Iterable[int], shares: Iterable[bool], **resampling: Any
 ) -> list[Interval]:
     """Return the ratio of each of K columns with its symmetric bootstrap-t interval over contracts.
 
@@ -106,9 +119,9 @@ def ratio_intervals(
 
     Source: Hall (1988), "On symmetric bootstrap confidence intervals", J. R. Stat. Soc. B 50(1); the logit scale for
     shares from clusters as in `svyciprop(method = "xlogit")` of the R package survey; Hanley & Lippman-Hand (1983),
-    JAMA 249(13) (no event). Raises InputError on settings out of range.
+    JAMA 249(13) (no event). Raises InputError on settings out of range, see `check_resampling`.
     """
-    check_resampling(n_resamples, confidence)
+    n_resamples, seed, confidence = check_resampling(**resampling)
     shares = np.asarray(list(shares), dtype=bool)
     found = studentise(numerators[None], denominators[None], shares=shares, n_resamples=n_resamples, seed=seed)
     low, high = _ratio_bounds(found, shares, confidence)
@@ -116,7 +129,7 @@ def ratio_intervals(
     return [Interval(float(v), float(lo), float(hi), int(n), int(c)) for v, lo, hi, n, c in rows]
 
 
-def _ratio_bounds(found: Studentised, shares: np.ndarray, confidence: float) -> tuple[np.ndarray, np.ndarray]:
+def _ratio_bounds(found: Studentised, shares: Array, confidence: float) -> tuple[Array, Array]:
     """Return the lower and upper bounds (K,): shares on the logit scale, other ratios symmetric about the estimate."""
     value, clusters = found.value, found.n_clusters
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
@@ -132,21 +145,19 @@ def _ratio_bounds(found: Studentised, shares: np.ndarray, confidence: float) -> 
     return low, high
 
 
-def cluster_codes(clusters: Iterable[str]) -> tuple[np.ndarray, int]:
+def cluster_codes(clusters: Iterable[str]) -> tuple[Array, int]:
     """Return each row's cluster as a number from 0, in the order of their names, and how many clusters there are.
 
     Raises InputError on a row without a name.
     """
-    names = pd.Series(clusters, dtype=object)
+    names = pd.Series(list(clusters), dtype=object)
     if names.isna().any():
-        raise InputError(f"Row {int(np.flatnonzero(names.isna())[0]) + 1} has no contract: name one in every row.")
+        raise InputError(f"Row {int(names.isna().argmax()) + 1} has no contract: name one in every row.")
     codes, found = pd.factorize(names.astype(str), sort=True)
     return codes, len(found)
 
 
-def cluster_sums(
-    values: np.ndarray, weights: np.ndarray, codes: np.ndarray, n_clusters: int
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def cluster_sums(values: Array, weights: Array, codes: Array, n_clusters: int) -> tuple[Array, Array, Array]:
     """Return each cluster's sum of weight times value and sum of weights, and which rows count (value and weight).
 
     codes: the rows' cluster numbers from 0. Raises InputError on infinite values and on negative or infinite weights.
@@ -166,12 +177,13 @@ def cluster_sums(
 
 def as_columns(interval: Interval) -> dict[str, float | int]:
     """Return an interval as table columns: value, low, high, n, n_contracts, then the fields that a subclass adds."""
-    columns = asdict(interval)
-    return {"n_contracts" if name == "n_clusters" else name: value for name, value in columns.items()}
+    return {"n_contracts" if name == "n_clusters" else name: value for name, value in asdict(interval).items()}
 
 
-def check_resampling(n_resamples: int, confidence: float) -> None:
-    """Raise InputError unless the confidence is a level and the resamples suffice to find its quantile."""
+def check_resampling(n_resamples: int = 2000, confidence: float = 0.95, seed: int = 7) -> tuple[int, int, float]:
+    """Return number of resamples, seed and confidence; InputError unless the resamples suffice for its quantile."""
+    if seed < 0:
+        raise InputError(f"Invalid seed {seed!r}: give a whole number from 0.")
     if not 0 < confidence < 1:
         raise InputError(f"Invalid confidence {confidence!r}: give a number between 0 and 1, such as 0.95.")
     least = math.ceil(confidence / (1 - confidence) - 1e-9)
@@ -179,6 +191,7 @@ def check_resampling(n_resamples: int, confidence: float) -> None:
         raise InputError(
             f"Invalid n_resamples {n_resamples!r}: confidence {confidence} needs {least} or more (2000 is usual)."
         )
+    return n_resamples, seed, confidence
 
 
 @dataclass(frozen=True)
@@ -189,13 +202,13 @@ class Studentised:
     standard error, and its t is NaN, at the end. shares: (K,), True where t is on the logit scale.
     """
 
-    value: np.ndarray
-    std_error: np.ndarray
-    n_clusters: np.ndarray
-    shares: np.ndarray
-    t: np.ndarray
+    value: Array
+    std_error: Array
+    n_clusters: Array
+    shares: Array
+    t: Array
 
-    def critical(self, confidence: float) -> np.ndarray:
+    def critical(self, confidence: float) -> Array:
         """Return the quantile of |t| (K,), never below Student's t with n_clusters - 1 degrees of freedom.
 
         It is NaN with fewer than two clusters, or with fewer finite draws than the confidence needs.
@@ -208,7 +221,7 @@ class Studentised:
         student = stdtrit(np.maximum(self.n_clusters - 1, 1), (1 + confidence) / 2)
         return np.where((rank > finite) | (self.n_clusters < 2), np.nan, np.maximum(found, student))
 
-    def p_values(self) -> np.ndarray:
+    def p_values(self) -> Array:
         """Return two-sided p-values (K,) of value = 0: p <= 1 - confidence exactly where the interval leaves 0 out.
 
         A draw as far out as the estimate counts against it: p is at least 1 / (draws + 1). Without a standard error p
@@ -225,7 +238,7 @@ class Studentised:
 
 
 def studentise(
-    numerators: np.ndarray, denominators: np.ndarray, *, shares: np.ndarray | None = None, n_resamples: int, seed: int
+    numerators: Array, denominators: Array, *, shares: Array | None = None, n_resamples: int, seed: int
 ) -> Studentised:
     """Return the estimates of K columns over C contracts and their resampled t.
 
@@ -260,7 +273,7 @@ def studentise(
     return Studentised(value, error, clusters, shares, t)
 
 
-def _same_contracts(applies: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def _same_contracts(applies: Array) -> Iterator[tuple[Array, Array]]:
     """Yield the columns that rest on the same contracts, with those contracts (C,); applies: (C, K)."""
     patterns, group = np.unique(applies, axis=1, return_inverse=True)
     for number, used in enumerate(patterns.T):
@@ -268,7 +281,7 @@ def _same_contracts(applies: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarra
             yield np.flatnonzero(group.ravel() == number), used
 
 
-def _draws(n: int, n_resamples: int, step: int, rng: np.random.Generator) -> Iterator[tuple[int, np.ndarray]]:
+def _draws(n: int, n_resamples: int, step: int, rng: np.random.Generator) -> Iterator[tuple[int, Array]]:
     """Yield blocks of draws: the first draw's number, and how often each draw holds each contract, (step, n)."""
     for start in range(0, n_resamples, step):
         rows = min(step, n_resamples - start)
@@ -276,9 +289,7 @@ def _draws(n: int, n_resamples: int, step: int, rng: np.random.Generator) -> Ite
         yield start, np.bincount(drawn.ravel(), minlength=rows * n).reshape(rows, n).astype(float)
 
 
-def _shift_and_error(
-    counts: np.ndarray, residuals: np.ndarray, denominators: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
+def _shift_and_error(counts: Array, residuals: Array, denominators: Array) -> tuple[Array, Array]:
     """Return how far each draw's value is from the estimate, and that draw's standard error, both (draws, K).
 
     counts: (draws, n), how often a draw holds each contract. residuals, denominators: (P, n, K); a residual is the
@@ -311,13 +322,8 @@ def _shift_and_error(
 
 
 def _resampled_t(
-    counts: np.ndarray,
-    residuals: np.ndarray,
-    denominators: np.ndarray,
-    ratios: np.ndarray,
-    shares: np.ndarray,
-    whole: np.ndarray,
-) -> np.ndarray:
+    counts: Array, residuals: Array, denominators: Array, ratios: Array, shares: Array, whole: Array
+) -> Array:
     """Return |t| of each draw (draws, K), NaN without a standard error; whole: the standard errors in the data (K,)."""
     shift, error = _shift_and_error(counts, residuals, denominators)
     t = shift / error
@@ -327,5 +333,5 @@ def _resampled_t(
     return np.where((error > 0) & (whole > 0) & np.isfinite(t), np.abs(t), math.nan)
 
 
-def _logit(share: np.ndarray) -> np.ndarray:
+def _logit(share: Array) -> Array:
     return np.log(share / (1 - share))

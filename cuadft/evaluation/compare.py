@@ -21,16 +21,8 @@ import pandas as pd
 
 from cuadft.core.errors import InputError
 from cuadft.core.runs import CONSTANTS, NOT_TRAINED
-from cuadft.evaluation.bootstrap import (
-    INTERVAL_COLUMNS,
-    Interval,
-    Studentised,
-    as_columns,
-    check_resampling,
-    cluster_codes,
-    cluster_sums,
-    studentise,
-)
+from cuadft.evaluation import bootstrap
+from cuadft.evaluation.bootstrap import INTERVAL_COLUMNS, Interval, Studentised
 from cuadft.evaluation.metrics import WEIGHT_COLUMNS, metric_weights
 
 DELTA_COLUMNS = ["split", "baseline", "system", "metric", *INTERVAL_COLUMNS, "p", "p_holm", "detectable"]
@@ -49,14 +41,7 @@ class Delta(Interval):
 
 
 def paired_delta(
-    a: pd.DataFrame,
-    b: pd.DataFrame,
-    *,
-    metric: str = "quote_f1",
-    n_resamples: int = 2000,
-    seed: int,
-    confidence: float = 0.95,
-    allow_partial: bool = False,
+    a: pd.DataFrame, b: pd.DataFrame, *, metric: str = "quote_f1", allow_partial: bool = False, **resampling: Any
 ) -> Delta:
     """Return the mean of b less that of a over the same rows, paired by `id` and resampled by `contract`.
 
@@ -64,6 +49,7 @@ def paired_delta(
     systems run with one seed and with several can be compared. Pairs in which the metric does not apply to both
     rows (NaN) are left out, so `n` counts the pairs compared. Metrics of counts (`metrics.WEIGHT_COLUMNS`) compare the
     two ratios, over the rows that count for either. With `allow_partial` rows without a partner are left out too.
+    resampling: n_resamples, seed and confidence, see `bootstrap.check_resampling`.
 
     The interval is the symmetric bootstrap-t of `bootstrap.studentise`, cut at -1 and 1 for scores between 0 and 1.
     The p-value inverts it: p <= 1 - confidence exactly where the bounds leave 0 out. Measured coverage at 95 %: 93
@@ -78,7 +64,7 @@ def paired_delta(
     `bootstrap.check_resampling` refuses.
     """
     pairs = _pairs(_per_id(a, metric, "a"), _per_id(b, metric, "b"), metric, allow_partial)
-    return _deltas([pairs], n_resamples=n_resamples, seed=seed, confidence=confidence)[0]
+    return _deltas([pairs], **resampling)[0]
 
 
 def paired_deltas(
@@ -87,10 +73,8 @@ def paired_deltas(
     *,
     metrics: Sequence[str] = ("quote_f1",),
     split: str = "test",
-    n_resamples: int = 2000,
-    seed: int,
-    confidence: float = 0.95,
     allow_partial: bool = False,
+    **resampling: Any,
 ) -> pd.DataFrame:
     """Return one row per (baseline, system) pair and metric: the mean of system - baseline with its interval.
 
@@ -108,11 +92,11 @@ def paired_deltas(
     tables = {(name, metric): _per_id(part, metric, name) for name, part in parts.items() for metric in metrics}
     keys = [(a, b, metric) for a, b in pairs for metric in metrics]
     joined = [_pairs(tables[a, metric], tables[b, metric], metric, allow_partial) for a, b, metric in keys]
-    found = _deltas(joined, n_resamples=n_resamples, seed=seed, confidence=confidence)
+    found = _deltas(joined, **resampling)
     rows = [
         {"split": split, "baseline": a, "system": b, "metric": metric}
-        | as_columns(delta)
-        | {"detectable": detectable_difference(delta.std_error, delta.n_clusters, critical=delta.critical)}
+        | bootstrap.as_columns(delta)
+        | {"detectable": detectable_difference(delta.std_error, delta.n_clusters, delta.critical)}
         for (a, b, metric), delta in zip(keys, found, strict=True)
     ]
     table = pd.DataFrame(rows, columns=[c for c in DELTA_COLUMNS if c != "p_holm"])
@@ -148,15 +132,12 @@ def holm(p_values: Sequence[float]) -> np.ndarray:
     return adjusted
 
 
-def detectable_difference(
-    std_error: float, n_clusters: int, *, confidence: float = 0.95, power: float = 0.8, critical: float | None = None
-) -> float:
+def detectable_difference(std_error: float, n_clusters: int, critical: float, *, power: float = 0.8) -> float:
     """Return the true difference that a two-sided test would find with this power: the minimum detectable difference.
 
-    It is (critical + t(power)) standard errors, with n_clusters - 1 degrees of freedom. critical: the test's own
-    value (`Delta.critical`); left as None, Student's t(1 - alpha / 2), which makes 2.95 standard errors with 20
-    contracts. Measured power (tests/evaluation/test_compare.py): 75 to 81 % with 10 or more contracts. The result is
-    NaN where the standard error is missing or zero.
+    It is (critical + t(power)) standard errors, with n_clusters - 1 degrees of freedom. critical: the test's own value
+    (`Delta.critical`). Measured power (tests/evaluation/test_compare.py): 75 to 81 % with 10 or more contracts. The
+    result is NaN where the standard error is missing or zero.
 
     Source: Bloom (1995), "Minimum Detectable Effects", Evaluation Review 19(5); Student's t for clusters:
     Dong & Maynard (2013), "PowerUp!", J. Research on Educational Effectiveness 6(1).
@@ -165,7 +146,6 @@ def detectable_difference(
 
     if not std_error > 0 or n_clusters < 2:
         return math.nan
-    critical = stdtrit(n_clusters - 1, (1 + confidence) / 2) if critical is None else critical
     return float((critical + stdtrit(n_clusters - 1, power)) * std_error)
 
 
@@ -177,24 +157,19 @@ def _per_id(frame: pd.DataFrame, metric: str, name: str) -> pd.DataFrame:
     repeated = frame["id"][frame.duplicated(["id", "seed"] if "seed" in frame else ["id"])]
     if len(repeated):
         raise InputError(f"Frame {name} holds id {repeated.iloc[0]!r} more than once: pass one system and one split.")
-    value = frame[metric].to_numpy(float)
-    weight = np.where(np.isnan(value), 0, metric_weights(frame, metric))
-    table = pd.DataFrame(
-        {"contract": frame["contract"].to_numpy(), "weight": weight, "value": value}, index=frame["id"].to_numpy()
-    )
+    value, weight = frame[metric].to_numpy(float), metric_weights(frame, metric)
+    weight = np.where(np.isnan(value), 0, weight)
+    columns = {"contract": frame["contract"].to_numpy(), "weight": weight, "value": value}
+    table = pd.DataFrame(columns, index=frame["id"].to_numpy())
     if table.index.is_unique:
         return table
     seeds = table.assign(value=(table["value"] * table["weight"]).fillna(0)).groupby(level=0, sort=False)
     _same_contract(seeds["contract"].nunique(dropna=False) > 1, f"two seeds of {name}")
-    mean = seeds[["weight", "value"]].mean()
-    return pd.DataFrame(
-        {
-            "contract": seeds["contract"].first(),
-            # a plain score of one seed of two still stands for the whole question
-            "weight": mean["weight"] if metric in WEIGHT_COLUMNS else seeds["weight"].max(),
-            "value": mean["value"] / mean["weight"].where(mean["weight"] > 0),
-        }
-    )
+    mean = seeds.agg({"contract": "first", "weight": "mean", "value": "mean"})
+    mean["value"] /= mean["weight"].where(mean["weight"] > 0)
+    if metric not in WEIGHT_COLUMNS:  # a plain score of one seed of two still stands for the whole question
+        mean["weight"] = seeds["weight"].max()
+    return mean
 
 
 def _pairs(a: pd.DataFrame, b: pd.DataFrame, metric: str, allow_partial: bool) -> pd.DataFrame:
@@ -207,9 +182,8 @@ def _pairs(a: pd.DataFrame, b: pd.DataFrame, metric: str, allow_partial: bool) -
         )
     both = a.add_suffix("_a").join(b.add_suffix("_b"), how="inner")
     _same_contract(both["contract_a"] != both["contract_b"], "a and b")
-    if metric in WEIGHT_COLUMNS:
-        return both[(both["weight_a"] > 0) | (both["weight_b"] > 0)]
-    return both[(both["weight_a"] > 0) & (both["weight_b"] > 0)]
+    counts = both[["weight_a", "weight_b"]] > 0
+    return both[counts.any(axis=1) if metric in WEIGHT_COLUMNS else counts.all(axis=1)]
 
 
 def _same_contract(moved: pd.Series, where: str) -> None:
@@ -219,36 +193,27 @@ def _same_contract(moved: pd.Series, where: str) -> None:
         )
 
 
-def _deltas(tables: Sequence[pd.DataFrame], *, n_resamples: int, seed: int, confidence: float) -> list[Delta]:
+def _deltas(tables: Sequence[pd.DataFrame], **resampling: Any) -> list[Delta]:
     """Return b less a for each table of pairs, all with the same draws of contracts."""
-    check_resampling(n_resamples, confidence)
+    n_resamples, seed, confidence = bootstrap.check_resampling(**resampling)
     if not tables:
         return []
-    codes, n_contracts = cluster_codes(pd.concat([table["contract_a"] for table in tables]))
+    codes, n_contracts = bootstrap.cluster_codes(pd.concat([table["contract_a"] for table in tables]))
     tops, bottoms = np.zeros((2, 2, n_contracts, len(tables)))
     shares = []
     for k, table in enumerate(tables):
         here, codes = codes[: len(table)], codes[len(table) :]
         for part, side in enumerate("ba"):
-            value, weight = table[f"value_{side}"].to_numpy(), table[f"weight_{side}"].to_numpy()
-            tops[part, :, k], bottoms[part, :, k], _ = cluster_sums(value, weight, here, n_contracts)
-        both = table[["value_a", "value_b"]].to_numpy()
-        shares.append(not ((both < 0) | (both > 1)).any())
-    found = studentise(tops, bottoms, n_resamples=n_resamples, seed=seed)
+            rows = table[f"value_{side}"].to_numpy(), table[f"weight_{side}"].to_numpy()
+            tops[part, :, k], bottoms[part, :, k], _ = bootstrap.cluster_sums(*rows, here, n_contracts)
+        both = table[["value_a", "value_b"]]
+        shares.append(not ((both < 0) | (both > 1)).any(axis=None))
+    found = bootstrap.studentise(tops, bottoms, n_resamples=n_resamples, seed=seed)
     low, high, p = _bounds_and_p(found, np.array(shares), confidence)
-    critical = found.critical(confidence)
+    columns = np.stack([found.value, low, high, p, found.std_error, found.critical(confidence)], axis=1).tolist()
     return [
-        Delta(
-            value=float(found.value[k]),
-            low=float(low[k]),
-            high=float(high[k]),
-            n=len(table),
-            n_clusters=int(found.n_clusters[k]),
-            p=float(p[k]),
-            std_error=float(found.std_error[k]),
-            critical=float(critical[k]),
-        )
-        for k, table in enumerate(tables)
+        Delta(value, low, high, len(table), int(n_clusters), *test)
+        for table, n_clusters, (value, low, high, *test) in zip(tables, found.n_clusters, columns, strict=True)
     ]
 
 
@@ -265,7 +230,7 @@ def _bounds_and_p(
     return np.maximum(value - reach, -most), np.minimum(value + reach, most), p
 
 
-PAIRS_LISTED = 6  # pairs of systems named one by one in a sentence
+PAIRS_LISTED = 6  # most pairs of systems named in a sentence, those with the largest differences
 LARGER = "larger than the noise"
 LARGER_ALONE = "larger than the noise only if it were the one comparison made"
 NOT_LARGER = "not larger than the noise"
@@ -290,16 +255,13 @@ def pairs_that_differ(deltas: pd.DataFrame, level: float, names: Mapping[str, st
     """
     lines = []
     for metric, rows in deltas.groupby("metric", sort=False):
-        clear = rows["p_holm"] < 1 - level
-        few, rest = (clear, "") if clear.sum() <= max(PAIRS_LISTED, (~clear).sum()) else (~clear, "all but ")
-        listed = "; ".join(_higher(row) for row in sorted(rows[few].itertuples(), key=lambda row: -abs(row.value)))
-        told = f": {rest}{listed}" if listed and clear.any() else ""
-        if len(rows) > 1:
-            many = f"{clear.sum()} of {len(rows)} pairs of systems differ"
-            corrected = f" (Holm over {len(rows)}, {100 * level:g} %)"
-        else:
-            many, corrected = f"the one pair of systems {'differs' if clear.any() else 'does not differ'}", ""
-        lines.append(f"By {names.get(metric, metric)}, {many} by more than the noise{corrected}{told}.")
+        clear = rows[rows["p_holm"] < 1 - level].sort_values("value", key=abs, ascending=False, kind="stable")
+        listed = "; ".join(_higher(row) for row in clear.head(PAIRS_LISTED).itertuples())
+        listed += "; ..." if len(clear) > PAIRS_LISTED else ""
+        lines.append(
+            f"By {names.get(metric, metric)}, {len(clear)} of {len(rows)} pairs of systems differ by more than the "
+            f"noise (Holm over {len(rows)}, {100 * level:g} %){f': {listed}' if listed else ''}."
+        )
     return lines
 
 

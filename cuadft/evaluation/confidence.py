@@ -12,29 +12,27 @@ a prediction without p_exists, a quote's p of exactly 1 is a filler and no proba
 
 Every function takes the rows of one split and one seed, of one or several systems, as in `predictions/*.jsonl`, and
 counts a row of weight w as w rows. n is the number of questions (or quotes) that the rows stand for, rounded. Intervals
-resample contracts (`bootstrap.ratio_intervals`). All raise InputError on a malformed row, a system that answers a
-question twice, a p_exists outside 0 to 1, and as `bootstrap.check_resampling`.
+resample contracts; n_resamples (2000 unless given), seed (7) and confidence (0.95) are those of
+`bootstrap.interval_table`. All raise InputError on a malformed row, a system that answers a question twice, a p_exists
+outside 0 to 1, and as `bootstrap.check_resampling`.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from cuadft.core.errors import InputError
-from cuadft.evaluation.bootstrap import Interval, check_resampling, cluster_codes, cluster_sums, ratio_intervals
-from cuadft.evaluation.metrics import CACHED_SPANS, SPAN_MATCH_FROM, is_missing, span_jaccard
-from cuadft.evaluation.official import check_row, shown_quotes
+from cuadft.evaluation.bootstrap import check_resampling, interval_table
+from cuadft.evaluation.metrics import CACHED_SPANS, SPAN_MATCH_FROM, is_missing, span_jaccard, stands_for
+from cuadft.evaluation.official import Predictions, checked_rows, shown_quotes
 from cuadft.evaluation.text_scores import AnswerComparison, PreparedText, is_refusal
 from cuadft.evaluation.verdicts import gold_texts, has_failed
-
-Predictions = Sequence[Mapping[str, Any]]
 
 STATEMENTS = {  # what a probability is about -> in words
     "exists": "a clause exists",
@@ -65,9 +63,7 @@ THRESHOLDS = tuple(round(n / 20, 2) for n in range(21))
 # --- are the probabilities true?
 
 
-def calibration_table(
-    predictions: Predictions, *, n_resamples: int = 2000, seed: int = 7, confidence: float = 0.95
-) -> pd.DataFrame:
+def calibration_table(predictions: Predictions, **resampling: Any) -> pd.DataFrame:
     """Return one row per system and kind of probability, with the columns `CALIBRATION_COLUMNS`.
 
     of: a key of `STATEMENTS`: p_exists of every question, p of the best shown quote of every answered question, p of
@@ -90,29 +86,32 @@ def calibration_table(
     treats rows as independent. An ece near it shows no error. Measured coverage of the intervals of auc, ece and
     brier_skill at 95 %, with 10 to 60 contracts of 40 questions and a system that is too certain: 94 to 98 %.
     """
-    settings = _checked_settings(n_resamples, seed, confidence)
-    rows = [_calibration_row(part, settings) for part in _stated_parts(predictions)]
+    check_resampling(**resampling)
+    rows = []
+    for named, part in _groups(_stated(predictions)):
+        known = part.dropna(subset="p")
+        without = part["weight"].sum() - known["weight"].sum()
+        if len(known):
+            rows.append(named | {"without": round(without)} | _calibration_row(known, resampling))
     return pd.DataFrame(rows, columns=CALIBRATION_COLUMNS)
 
 
-def reliability(
-    predictions: Predictions, *, n_resamples: int = 2000, seed: int = 7, confidence: float = 0.95
-) -> pd.DataFrame:
+def reliability(predictions: Predictions, **resampling: Any) -> pd.DataFrame:
     """Return the bins of the reliability diagram: one row per system, kind of probability and bin (`BIN_COLUMNS`).
 
     bin: from 1; the bins are those of ece, see `calibration_table`. probability: the mean in the bin; share: how much
     of it is true, with its interval low to high; n: the weight in the bin, rounded. A calibrated system has share =
     probability in every bin.
     """
-    settings, rows = _checked_settings(n_resamples, seed, confidence), []
-    for part in _stated_parts(predictions):
-        bins = equal_bins(part.p, part.weight)
-        inside = [part.weight * (bins == number) for number in range(bins.max() + 1)]
-        found = _intervals(part, [(part.true, weight, True) for weight in inside], settings)
-        for number, (weight, interval) in enumerate(zip(inside, found, strict=True), 1):
-            row = {"system": part.system, "of": part.of, "bin": number, "share": interval.value}
-            rows.append(row | {"probability": np.average(part.p, weights=weight)} | _bounds(interval))
-    return pd.DataFrame(rows, columns=BIN_COLUMNS)
+    check_resampling(**resampling)
+    tables = []
+    for named, part in _groups(_stated(predictions).dropna(subset="p")):
+        bins = equal_bins(part["p"].to_numpy(), part["weight"].to_numpy())
+        inside = [part["weight"] * (bins == number) for number in range(bins.max() + 1)]
+        table = _intervals(part, [(part["true"], weight, True) for weight in inside], resampling)
+        probability = [np.average(part["p"], weights=weight) for weight in inside]
+        tables.append(table.assign(**named, bin=table.index + 1, share=table["value"], probability=probability))
+    return _joined(tables, BIN_COLUMNS)
 
 
 def equal_bins(p: np.ndarray, weight: np.ndarray, bins: int = BINS) -> np.ndarray:
@@ -129,47 +128,31 @@ def equal_bins(p: np.ndarray, weight: np.ndarray, bins: int = BINS) -> np.ndarra
     return np.unique(numbers, return_inverse=True)[1][group]
 
 
-@dataclass(frozen=True)
-class _Part:
-    """Hold what one system states of one kind: probability, truth, weight and contract number, each (n,)."""
-
-    system: str
-    of: str
-    p: np.ndarray
-    true: np.ndarray
-    weight: np.ndarray
-    codes: np.ndarray
-    n_contracts: int
-    without: float
-
-
-def _stated_parts(predictions: Predictions) -> Iterator[_Part]:
-    """Yield every kind of probability that a system states at all."""
-    for system, rows in rows_by_system(predictions).items():
-        for of in STATEMENTS:
-            stated = [(p, *pair) for p in rows for pair in _statements(p, of)]
-            known = [(p, said, true) for p, said, true in stated if said is not None]
-            if known:
-                columns = (np.array(column, float) for column in zip(*[one[1:] for one in known], strict=True))
-                weight = np.array([_weight(p) for p, *_ in known])
-                without = sum(_weight(p) for p, said, _ in stated if said is None)
-                codes = cluster_codes([p["contract"] for p, *_ in known])
-                yield _Part(system, of, *columns, weight, *codes, without)
+def _stated(predictions: Predictions) -> pd.DataFrame:
+    """Return one row per probability that a row should state: system, of, p (NaN if it does not), true, weight."""
+    made = []
+    for p in checked_rows(predictions):
+        stated = [("exists", p.get("p_exists"), bool(p["answers"]))]
+        if is_answered(p):
+            quotes = [(stated_p(quote, p), is_right(quote["text"], p)) for quote in shown_quotes(p)] or [(None, False)]
+            stated += [("best_quote", *quotes[0]), *(("quotes", *quote) for quote in quotes)]
+        shared = (str(p.get("system", "")), p["contract"], stands_for(p))
+        made += [(*shared, *one) for one in stated]
+    table = pd.DataFrame(made, columns=["system", "contract", "weight", "of", "p", "true"])
+    return table.astype({"p": float, "true": float})
 
 
-def _statements(p: Mapping[str, Any], of: str) -> list[tuple[float | None, bool]]:
-    """Return the probabilities that a row states, each with whether it came true; None where it should and does not."""
-    if of == "exists":
-        return [(None if is_missing(p.get("p_exists")) else p["p_exists"], bool(p["answers"]))]
-    if not is_answered(p):
-        return []
-    shown = shown_quotes(p)[: 1 if of == "best_quote" else None]
-    return [(stated_p(quote, p), is_right(quote["text"], p)) for quote in shown] or [(None, False)]
+def _groups(table: pd.DataFrame) -> Iterator[tuple[dict[str, str], pd.DataFrame]]:
+    """Yield the rows of each system and kind of probability, with their names; systems in the order of their rows."""
+    groups = table.groupby(["system", "of"]).groups
+    for system, of in itertools.product(table["system"].unique(), STATEMENTS):
+        if (system, of) in groups:
+            yield {"system": system, "of": of}, table.loc[groups[system, of]].reset_index(drop=True)
 
 
-def _calibration_row(part: _Part, settings: Mapping[str, Any]) -> dict[str, Any]:
-    p, y, weight, bins = part.p, part.true, part.weight, equal_bins(part.p, part.weight)
-    base, squares = np.average(y, weights=weight), (p - y) ** 2
+def _calibration_row(part: pd.DataFrame, resampling: Mapping[str, Any]) -> dict[str, Any]:
+    p, y, weight = (part[name].to_numpy() for name in ("p", "true", "weight"))
+    bins, base, squares = equal_bins(p, weight), np.average(y, weights=weight), (p - y) ** 2
     by_constant = (y - base) ** 2  # its weighted mean does not change to first order as the base rate is drawn anew
     gaps = np.bincount(bins, weight * (p - y))
     values = {
@@ -181,17 +164,15 @@ def _calibration_row(part: _Part, settings: Mapping[str, Any]) -> dict[str, Any]
         "base_rate": (y, weight),
     }
     columns = [(*values[name], share) for name, (_, share) in MEASURES.items()]
-    found = dict(zip(MEASURES, _intervals(part, columns, settings), strict=True))
-    row: dict[str, Any] = {"system": part.system, "of": part.of, "without": round(part.without)}
-    row |= {"n": found["brier"].n, "n_contracts": found["brier"].n_clusters}
-    for name, interval in found.items():
-        ends = [interval.value, interval.low, interval.high]
-        if name == "brier_skill":
-            ends = [1 - ends[0], 1 - ends[2], min(1 - ends[1], 1.0)]
-        if name == "ece":
-            ends = [*np.clip(ends, 0, 1)]
-        row |= dict(zip((name, f"{name}_low", f"{name}_high"), ends, strict=True))
-    chance = _error_by_chance(p, weight, bins, settings["seed"])
+    found = _intervals(part, columns, resampling).set_axis(list(MEASURES))
+    row = found.loc["brier", ["n", "n_contracts"]].astype(int).to_dict()
+    ends = found[["value", "low", "high"]].T
+    skill = 1 - ends["brier_skill"]
+    ends["brier_skill"] = [skill["value"], skill["high"], min(skill["low"], 1.0)]
+    ends["ece"] = ends["ece"].clip(0, 1)
+    for name in MEASURES:
+        row |= dict(zip((name, f"{name}_low", f"{name}_high"), ends[name], strict=True))
+    chance = _error_by_chance(p, weight, bins, resampling.get("seed", 7))
     return row | {"brier_constant": base * (1 - base), "ece_by_chance": chance}
 
 
@@ -227,9 +208,7 @@ def _error_by_chance(p: np.ndarray, weight: np.ndarray, bins: np.ndarray, seed: 
 # --- do they tell right from wrong?
 
 
-def risk_coverage(
-    predictions: Predictions, *, points: int = 50, n_resamples: int = 2000, seed: int = 7, confidence: float = 0.95
-) -> pd.DataFrame:
+def risk_coverage(predictions: Predictions, *, points: int = 50, **resampling: Any) -> pd.DataFrame:
     """Return the errors made if only the most certain questions are decided, most certain first (`CURVE_COLUMNS`).
 
     of "exists": the decision of a question is whether the system answered it; its certainty is p_exists if answered and
@@ -242,75 +221,46 @@ def risk_coverage(
     below it and rises to the right. Questions of equal certainty come together. points: most rows of a curve; those
     that first reach each 1 / points of its end are kept. Source: El-Yaniv & Wiener (2010), "On the foundations of
     noise-free selective classification", JMLR 11; Geifman & El-Yaniv (2017), "Selective classification for deep neural
-    networks". Raises InputError also if points is below 1.
+    networks".
     """
-    if points < 1:
-        raise InputError(f"Invalid number {points!r} of points of a curve: give a whole number from 1, such as 50.")
-    settings, rows = _checked_settings(n_resamples, seed, confidence), []
-    for system, asked in rows_by_system(predictions).items():
-        own = [p for p in asked if not has_failed(p)]
-        total = sum(map(_weight, own))
-        for of in ("exists", "best_quote"):
-            decided = [(p, *decision) for p in own if (decision := _decision(p, of)) is not None]
-            if decided:
-                part = _decided_part(system, of, decided)
-                rows += _curve_rows(part, _constant_risk(part, decided), total, points, settings)
-    return pd.DataFrame(rows, columns=CURVE_COLUMNS)
+    check_resampling(**resampling)
+    rows = [p for p in checked_rows(predictions) if not has_failed(p)]
+    decided = [(str(p.get("system", "")), p["contract"], stands_for(p), *one) for p in rows for one in _decisions(p)]
+    table = pd.DataFrame(decided, columns=["system", "contract", "weight", "of", "p", "wrong", "clause"])
+    tables = []
+    for named, part in _groups(table.dropna(subset="p").astype({"p": float, "wrong": float, "clause": float})):
+        total = sum(stands_for(p) for p in rows if str(p.get("system", "")) == named["system"])
+        base = np.average(part["clause" if named["of"] == "exists" else "wrong"], weights=part["weight"])
+        constant = min(base, 1 - base) if named["of"] == "exists" else base
+        tables.append(_curve(part, total, points, resampling).assign(**named, constant=constant))
+    return _joined(tables, CURVE_COLUMNS)
 
 
-def _decision(p: Mapping[str, Any], of: str) -> tuple[float, bool] | None:
-    """Return the certainty of what the system decided, and whether that was an error; None if nothing was decided."""
-    answered = is_answered(p)
-    if of == "exists":
-        given = p.get("p_exists")
-        return None if is_missing(given) else (given if answered else 1 - given, answered != bool(p["answers"]))
-    shown = shown_quotes(p) if answered else []
-    given = stated_p(shown[0], p) if shown else None
-    return None if given is None else (given, not is_right(shown[0]["text"], p))
+def _decisions(p: Mapping[str, Any]) -> list[tuple[str, float | None, bool, bool]]:
+    """Return what a row decided: kind, certainty (None if unknown), whether it was an error, and if there is a clause.
+
+    A row without p_exists, or an answer without shown quotes, decides nothing of that kind.
+    """
+    answered, clause, p_exists = is_answered(p), bool(p["answers"]), p.get("p_exists")
+    known = not is_missing(p_exists)
+    found = [("exists", p_exists if answered else 1 - p_exists, answered != clause, clause)] if known else []
+    for quote in shown_quotes(p)[:1] if answered else []:
+        found.append(("best_quote", stated_p(quote, p), not is_right(quote["text"], p), clause))
+    return found
 
 
-def _decided_part(system: str, of: str, decided: Sequence[tuple[Mapping[str, Any], float, bool]]) -> _Part:
-    certainty, error, weight = (
-        np.array(column, float) for column in zip(*[(c, e, _weight(p)) for p, c, e in decided], strict=True)
-    )
-    codes = cluster_codes([p["contract"] for p, *_ in decided])
-    return _Part(system, of, certainty, error, weight, *codes, 0.0)
-
-
-def _constant_risk(part: _Part, decided: Sequence[tuple[Mapping[str, Any], float, bool]]) -> float:
-    """Return the risk if all questions had the same probability."""
-    if part.of == "best_quote":
-        return float(np.average(part.true, weights=part.weight))
-    base = np.average([bool(p["answers"]) for p, *_ in decided], weights=part.weight)
-    return float(min(base, 1 - base))
-
-
-def _curve_rows(
-    part: _Part, constant: float, total: float, points: int, settings: Mapping[str, Any]
-) -> list[dict[str, Any]]:
-    """Return the kept points of a curve, from the most certain on; part: certainties, with errors as their truth."""
-    levels, group = np.unique(-part.p, return_inverse=True)
-    decided = np.bincount(group, part.weight).cumsum()
+def _curve(part: pd.DataFrame, total: float, points: int, resampling: Mapping[str, Any]) -> pd.DataFrame:
+    """Return the kept points of a curve, from the most certain on: coverage, risk with its interval, certainty."""
+    levels, group = np.unique(-part["p"], return_inverse=True)
+    decided = np.bincount(group, part["weight"]).cumsum()
     reached = np.floor(np.round(points * decided / decided[-1], 9))  # rounded as in `equal_bins`
     kept = [number for step, number in zip(*np.unique(reached, return_index=True), strict=True) if step > 0]
-    inside = [part.weight * (group <= number) for number in kept]
-    found = _intervals(part, [(part.true, weight, True) for weight in inside], settings)
-    shared = {"system": part.system, "of": part.of, "constant": constant}
-    return [
-        shared
-        | {"coverage": decided[number] / total, "risk": interval.value, "certainty": -levels[number]}
-        | _bounds(interval)
-        for number, interval in zip(kept, found, strict=True)
-    ]
+    table = _intervals(part, [(part["wrong"], part["weight"] * (group <= number), True) for number in kept], resampling)
+    return table.assign(coverage=decided[kept] / total, risk=table["value"], certainty=-levels[kept])
 
 
 def operating_points(
-    predictions: Predictions,
-    *,
-    thresholds: Sequence[float] = THRESHOLDS,
-    n_resamples: int = 2000,
-    seed: int = 7,
-    confidence: float = 0.95,
+    predictions: Predictions, *, thresholds: Sequence[float] = THRESHOLDS, **resampling: Any
 ) -> pd.DataFrame:
     """Return false answers, false refusals and quote F1 at thresholds on p_exists (`POINT_COLUMNS`).
 
@@ -321,25 +271,23 @@ def operating_points(
     questions with a candidate lie below it; NaN where no single threshold gives the system's own decisions. A threshold
     that is chosen by this table must be chosen on dev questions.
     """
-    settings, rows = _checked_settings(n_resamples, seed, confidence), []
-    prepare = lru_cache(CACHED_SPANS)(PreparedText)
-    for system, asked in rows_by_system(predictions).items():
-        own = [p for p in asked if not is_missing(p.get("p_exists"))]
+    check_resampling(**resampling)
+    prepare, tables, asked = lru_cache(CACHED_SPANS)(PreparedText), [], checked_rows(predictions)
+    for system in dict.fromkeys(str(p.get("system", "")) for p in asked):
+        every = [p for p in asked if str(p.get("system", "")) == system]
+        own = [p for p in every if not is_missing(p.get("p_exists"))]
         if not own:
             continue
-        without = round(sum(map(_weight, asked)) - sum(map(_weight, own)))
-        part = _decided_part(system, "exists", [(p, p["p_exists"], bool(p["answers"])) for p in own])
-        can_answer, f1 = np.array([_candidate_score(p, prepare) for p in own], float).T
-        failed, shared = np.array([has_failed(p) for p in own]), {"in_use": _threshold_in_use(own, can_answer)}
-        columns, named = [], []
-        for threshold in thresholds:
-            measured = _measures_at(part, can_answer * (part.p >= threshold), f1, failed)
-            columns += [(*pair, True) for pair in measured.values()]
-            named += [{"threshold": threshold, "measure": name} for name in measured]
-        shared |= {"system": system, "without": without}
-        found = _intervals(part, columns, settings)
-        rows += [shared | name | {"value": i.value} | _bounds(i) for name, i in zip(named, found, strict=True)]
-    return pd.DataFrame(rows, columns=POINT_COLUMNS)
+        made = [(p["contract"], stands_for(p), p["p_exists"], bool(p["answers"]), has_failed(p)) for p in own]
+        part = pd.DataFrame(made, columns=["contract", "weight", "p", "clause", "failed"])
+        part[["can_answer", "f1"]] = np.array([_candidate_score(p, prepare) for p in own], float)
+        measured = [(threshold, *measure) for threshold in thresholds for measure in _measures(part, threshold)]
+        table = _intervals(part, [(values, weights, True) for *_, values, weights in measured], resampling)
+        named = pd.DataFrame([names for *names, _, _ in measured], columns=["threshold", "measure"])
+        without = round(sum(map(stands_for, every)) - part["weight"].sum())
+        in_use = _threshold_in_use(own, part["can_answer"])
+        tables.append(named.join(table).assign(system=system, in_use=in_use, without=without))
+    return _joined(tables, POINT_COLUMNS)
 
 
 def _candidate_score(p: Mapping[str, Any], prepare: Any) -> tuple[bool, float]:
@@ -351,17 +299,16 @@ def _candidate_score(p: Mapping[str, Any], prepare: Any) -> tuple[bool, float]:
     return not compared.failed and not compared.abstained, compared.f1()
 
 
-def _measures_at(
-    part: _Part, answered: np.ndarray, f1: np.ndarray, failed: np.ndarray
-) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Return value and weight of each row in each measure; part: its truth is whether there is a clause."""
-    clause, ran = part.true, part.weight * ~failed
-    either = answered + clause
-    return {
-        "false_answer": (answered, ran * (1 - clause)),
-        "false_refusal": (1 - answered, ran * clause),
-        "quote_f1": (2 * f1 * answered * clause / np.where(either > 0, either, math.nan), part.weight * either),
-    }
+def _measures(part: pd.DataFrame, threshold: float) -> list[tuple[str, pd.Series, pd.Series]]:
+    """Return each measure with the rows' values and weights, if they are answered from the threshold on."""
+    answered, clause = part["can_answer"] * (part["p"] >= threshold), part["clause"].astype(float)
+    ran, either = part["weight"] * ~part["failed"], answered + clause
+    quoted = 2 * part["f1"] * answered * clause / either.where(either > 0)
+    return [
+        ("false_answer", answered, ran * (1 - clause)),
+        ("false_refusal", 1 - answered, ran * clause),
+        ("quote_f1", quoted, part["weight"] * either),
+    ]
 
 
 def _threshold_in_use(rows: Predictions, can_answer: np.ndarray) -> float:
@@ -374,45 +321,15 @@ def _threshold_in_use(rows: Predictions, can_answer: np.ndarray) -> float:
 # --- what all of them share
 
 
-def rows_by_system(predictions: Predictions) -> dict[str, list[Mapping[str, Any]]]:
-    """Return the rows of each system, in the order of their first rows; InputError on rows that cannot be judged."""
-    found: dict[str, list[Mapping[str, Any]]] = {}
-    seen = set()
-    for p in predictions:
-        check_row(p)
-        system, given = str(p.get("system", "")), p.get("p_exists")
-        if not is_missing(given) and not (isinstance(given, int | float | np.number) and 0 <= given <= 1):
-            raise InputError(f"Row {p['id']!r} has p_exists={given!r}: give a number from 0 to 1, or None if unknown.")
-        if (system, p["id"]) in seen:
-            raise InputError(f"Row {p['id']!r} of {system!r} is there twice: give the rows of one split and one seed.")
-        seen.add((system, p["id"]))
-        found.setdefault(system, []).append(p)
-    return found
-
-
-def _checked_settings(n_resamples: int, seed: int, confidence: float) -> dict[str, Any]:
-    check_resampling(n_resamples, confidence)
-    return {"n_resamples": n_resamples, "seed": seed, "confidence": confidence}
-
-
 def _intervals(
-    part: _Part, columns: Sequence[tuple[np.ndarray, np.ndarray, bool]], settings: Mapping[str, Any]
-) -> list[Interval]:
-    """Return the weighted mean of each column with its interval; a column: values, weights, whether they are shares."""
-    tops, bottoms = np.zeros((2, part.n_contracts, len(columns)))
-    counts = []
-    for k, (values, weights, _) in enumerate(columns):
-        tops[:, k], bottoms[:, k], applies = cluster_sums(values, weights, part.codes, part.n_contracts)
-        counts.append(round(part.weight[applies].sum()))
-    return ratio_intervals(tops, bottoms, counts, [share for *_, share in columns], **settings)
+    part: pd.DataFrame, columns: Sequence[tuple[Any, Any, bool]], resampling: Mapping[str, Any]
+) -> pd.DataFrame:
+    """Return the weighted mean of each column with its interval over the contracts of a part."""
+    return interval_table(columns, part["contract"], sizes=part["weight"], **resampling)
 
 
-def _bounds(interval: Interval) -> dict[str, float | int]:
-    return {"low": interval.low, "high": interval.high, "n": interval.n, "n_contracts": interval.n_clusters}
-
-
-def _weight(p: Mapping[str, Any]) -> float:
-    return 1.0 if is_missing(p.get("weight")) else float(p["weight"])
+def _joined(tables: Sequence[pd.DataFrame], columns: Sequence[str]) -> pd.DataFrame:
+    return pd.concat(tables, ignore_index=True)[columns] if tables else pd.DataFrame(columns=columns)
 
 
 def is_answered(p: Mapping[str, Any]) -> bool:

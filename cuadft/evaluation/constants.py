@@ -12,6 +12,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import pandas as pd
+
 from cuadft.core.runs import CONSTANTS, simplicity
 from cuadft.evaluation.text_scores import NO_CLAUSE
 
@@ -22,23 +24,18 @@ _COVERS = ("coverage_f1", "coverage_recall")
 # Metrics that are 0 or 1 on any contracts.
 SETTLED = {ALWAYS_REFUSES: (*_WHETHER, *_WHAT, *_COVERS), TOP_PASSAGE: (*_WHETHER, "verbatim")}
 OF_AN_ANSWER = (
-    "spans",
-    "quotes",
-    "passages",
-    "error",
-    "prompt_tokens",
-    "fingerprint",
-    "p_exists",
-    "p_search",
-    "calibrated",
+    *("spans", "quotes", "passages", "error", "prompt_tokens", "fingerprint", "p_exists", "p_search", "calibrated"),
 )
 
 
-def settled(interval: Mapping[str, Any], system: str, metric: str) -> dict[str, Any]:
-    """Return an interval, as columns, without width if no other contracts could change the value (see `SETTLED`)."""
-    if metric in SETTLED.get(system, ()) and interval["value"] in (0, 1):
-        return {**interval, "low": interval["value"], "high": interval["value"]}
-    return dict(interval)
+def settle(table: pd.DataFrame) -> pd.DataFrame:
+    """Return a table of means without width where no other contracts could change the value (see `SETTLED`).
+
+    table: with the columns system, metric, value, low and high.
+    """
+    sure = [metric in SETTLED.get(system, ()) for system, metric in zip(table["system"], table["metric"], strict=True)]
+    sure = pd.Series(sure, table.index, bool) & table["value"].isin([0, 1])
+    return table.assign(**{end: table[end].mask(sure, table["value"]) for end in ("low", "high")})
 
 
 def constant_answers(predictions: Sequence[Mapping[str, Any]], texts: Mapping[str, str]) -> list[dict[str, Any]]:
@@ -52,17 +49,15 @@ def constant_answers(predictions: Sequence[Mapping[str, Any]], texts: Mapping[st
         key = (p["split"], p.get("seed"), p["id"])
         if p["system"] not in CONSTANTS and (key not in asked or not asked[key].get("passages")):
             asked[key] = p
-    refusals = [_answer(p, ALWAYS_REFUSES, NO_CLAUSE, []) for p in asked.values()]
-    sent = {(p["split"], p.get("seed")) for p in asked.values() if p.get("passages")}
-    quoted = [_quotes_first_passage(p, texts) for p in asked.values() if (p["split"], p.get("seed")) in sent]
+    sent = {key[:2] for key, p in asked.items() if p.get("passages")}
+    refusals, quoted = [], []
+    for key, p in asked.items():
+        refusals.append(_answer(p, ALWAYS_REFUSES, NO_CLAUSE, []))
+        if key[:2] in sent:  # a question for which nothing was found is refused
+            first = list(p.get("passages") or [])[:1]
+            answer = texts[p["contract"]][first[0]["start"] : first[0]["end"]] if first else NO_CLAUSE
+            quoted.append(_answer(p, TOP_PASSAGE, answer, first))
     return refusals + quoted
-
-
-def _quotes_first_passage(p: Mapping[str, Any], texts: Mapping[str, str]) -> dict[str, Any]:
-    """Return the best passage as the answer; a question for which nothing was found is refused."""
-    first = list(p.get("passages") or [])[:1]
-    answer = texts[p["contract"]][first[0]["start"] : first[0]["end"]] if first else NO_CLAUSE
-    return _answer(p, TOP_PASSAGE, answer, first)
 
 
 def _answer(p: Mapping[str, Any], system: str, answer: str, passages: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

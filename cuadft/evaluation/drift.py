@@ -14,9 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from cuadft.core.errors import InputError
 from cuadft.data.passages import Passage
 
+PER_CONTRACT = 16  # most passages of one contract
 PASSAGE_BUDGET = 960  # passages embedded in all: about half a minute on two CPU cores
 FEWEST_PASSAGES = 4  # of a contract; before fewer are taken, contracts are left out
 DRIFT_BELOW = 0.05  # below this p the sentence speaks of drift
@@ -31,9 +31,7 @@ def measure_drift(
     incoming: Sequence[Passage],
     reference: Sequence[Passage],
     *,
-    per_contract: int = 16,
     permutations: int = 999,
-    budget: int = PASSAGE_BUDGET,
     seed: int,
 ) -> dict[str, Any]:
     """Test whether incoming and earlier contracts were drawn from the same source, by the MMD of their passages.
@@ -44,68 +42,43 @@ def measure_drift(
     compared with its own contract. p = (1 + splits at least as far apart) / (1 + permutations) over random splits of
     the whole contracts.
 
-    per_contract: most passages of one contract, drawn by `seed`. If that makes more than `budget` passages in all,
-    every contract gives fewer; rather than fewer than four of each, only some contracts are drawn. An incoming
+    At most `PER_CONTRACT` passages of one contract take part, drawn by `seed`. If that makes more than `PASSAGE_BUDGET`
+    in all, every contract gives fewer; rather than fewer than four of each, only some contracts are drawn. An incoming
     contract that is among the earlier ones is not new: it is left out and counted (`known`).
 
     Returned: mmd2 (may be negative), p, limit (95 % of the random splits lie below), n_incoming and n_reference
     (contracts compared), known, passages, per_contract, nearest and farthest (up to three incoming contracts, each as
     {"contract", "similarity"}, the mean kernel with the past, 0 to 1), reason (None). With fewer than two contracts
-    on a side mmd2, p and limit are None and `reason` says so. Raises InputError on settings out of range.
+    on a side mmd2, p and limit are None and `reason` says so.
     """
-    for name, value in {"per_contract": per_contract, "permutations": permutations, "budget": budget}.items():
-        if value < 1:
-            raise InputError(f"Invalid {name} {value!r}: give a whole number from 1.")
     arrived, old = _by_contract(incoming), _by_contract(reference)
     new = {title: own for title, own in arrived.items() if title not in old}
-    known = len(arrived) - len(new)
+    found = {"mmd2": None, "p": None, "limit": None, "known": len(arrived) - len(new), "passages": 0, "per_contract": 0}
+    found |= {"nearest": [], "farthest": [], "reason": None}
     if min(len(new), len(old)) < 2:
-        return _not_tested(len(new), len(old), known)
-    new, old, each = _within_budget(new, old, per_contract, budget, seed)
-    kernel = _contract_kernel(encode, [*new.values(), *old.values()])
-    ranked = _ranked_by_similarity(list(new), kernel[: len(new), len(new) :].mean(1))
-    return _permutation_test(kernel, len(new), permutations, seed) | {
-        "n_incoming": len(new),
-        "n_reference": len(old),
-        "known": known,
-        "passages": sum(map(len, [*new.values(), *old.values()])),
-        "per_contract": each,
-        "nearest": ranked[:CONTRACTS_NAMED],
-        "farthest": ranked[::-1][:CONTRACTS_NAMED],
-        "reason": None,
-    }
-
-
-def _not_tested(n_new: int, n_old: int, known: int) -> dict[str, Any]:
-    """Return a measurement without a result, which says why there is none."""
-    return {
-        "mmd2": None,
-        "p": None,
-        "limit": None,
-        "n_incoming": n_new,
-        "n_reference": n_old,
-        "known": known,
-        "passages": 0,
-        "per_contract": 0,
-        "nearest": [],
-        "farthest": [],
-        "reason": f"needs two contracts on either side, got {n_new} new and {n_old} earlier",
-    }
+        found["reason"] = f"needs two contracts on either side, got {len(new)} new and {len(old)} earlier"
+    else:
+        new, old, found["per_contract"] = _within_budget(new, old, PER_CONTRACT, PASSAGE_BUDGET, seed)
+        found["passages"] = sum(map(len, [*new.values(), *old.values()]))
+        kernel = _contract_kernel(encode, [*new.values(), *old.values()])
+        likeness = dict(zip(new, kernel[: len(new), len(new) :].mean(1).tolist(), strict=True))
+        ranked = sorted(new, key=lambda title: -likeness[title])
+        ranked = [{"contract": title, "similarity": round(likeness[title], 4)} for title in ranked]
+        found |= {"nearest": ranked[:CONTRACTS_NAMED], "farthest": ranked[::-1][:CONTRACTS_NAMED]}
+        found |= _permutation_test(kernel, len(new), permutations, seed)
+    return found | {"n_incoming": len(new), "n_reference": len(old)}
 
 
 def drift_sentence(found: dict[str, Any]) -> str:
     """Return what a measurement says, in one or two sentences."""
     if found["p"] is None:
         return f"Drift was not tested: {found['reason']}."
-    says = (
-        "the new contracts differ from the earlier ones by more than chance"
-        if found["p"] < DRIFT_BELOW
-        else "no difference between new and earlier contracts beyond chance"
-    )
-    basis = f"{found['passages']:,} passages of {found['n_incoming']} new and {found['n_reference']} earlier contracts"
+    says = "the new contracts differ from the earlier ones by more than chance"
     return (
         f"MMD² = {found['mmd2']:.4f} (95% of random splits below {found['limit']:.4f}), p = {found['p']:.3f}, from "
-        f"{basis}: {says}. Least like the past: {found['farthest'][0]['contract']}."
+        f"{found['passages']:,} passages of {found['n_incoming']} new and {found['n_reference']} earlier contracts: "
+        f"{says if found['p'] < DRIFT_BELOW else 'no difference beyond chance'}. Least like the past: "
+        f"{found['farthest'][0]['contract']}."
     )
 
 
@@ -130,10 +103,8 @@ def _within_budget(
         most_new = min(len(new), max(most_contracts // 2, most_contracts - len(old)))
         new, old = _draw_contracts(new, most_new, seed), _draw_contracts(old, most_contracts - most_new, seed)
     each = max(1, min(per_contract, budget // (len(new) + len(old))))
-    new, old = (
-        {title: _draw_passages(own, each, f"{seed} {title}") for title, own in side.items()} for side in (new, old)
-    )
-    return new, old, each
+    drawn = [{title: _draw_passages(own, each, seed) for title, own in side.items()} for side in (new, old)]
+    return (*drawn, each)
 
 
 def _draw_contracts(side: _Contracts, wanted: int, seed: int) -> _Contracts:
@@ -141,9 +112,9 @@ def _draw_contracts(side: _Contracts, wanted: int, seed: int) -> _Contracts:
     return {title: side[title] for title in sorted(order[:wanted])}
 
 
-def _draw_passages(own: list[Passage], wanted: int, seed: str) -> list[Passage]:
+def _draw_passages(own: list[Passage], wanted: int, seed: int) -> list[Passage]:
     own = sorted(own, key=lambda passage: (passage.start, passage.end))
-    random.Random(seed).shuffle(own)
+    random.Random(f"{seed} {own[0].contract}").shuffle(own)
     return own[:wanted]
 
 
@@ -179,8 +150,3 @@ def _mmd2(kernel: np.ndarray, splits: np.ndarray) -> np.ndarray:
     touching = splits @ apart.sum(1)  # pairs with the new side: those within it, and those across
     across = touching - within
     return within / (m * (m - 1)) + (apart.sum() - touching - across) / (n * (n - 1)) - 2 * across / (m * n)
-
-
-def _ranked_by_similarity(titles: Sequence[str], similarity: np.ndarray) -> list[dict[str, Any]]:
-    order = sorted(range(len(titles)), key=lambda i: (-similarity[i], titles[i]))
-    return [{"contract": titles[i], "similarity": round(float(similarity[i]), 4)} for i in order]

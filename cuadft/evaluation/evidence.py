@@ -12,7 +12,7 @@ most shares of content words are counted without them. For example:
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from difflib import SequenceMatcher
 from functools import lru_cache
 
@@ -130,14 +130,8 @@ ONE_TO_TWENTY = (
     "one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen "
     "eighteen nineteen twenty"
 ).split()
-NUMBERS = {name: str(n) for n, name in enumerate(ONE_TO_TWENTY, start=1)} | {
-    "thirty": "30",
-    "forty": "40",
-    "forty-five": "45",
-    "fifty": "50",
-    "sixty": "60",
-    "ninety": "90",
-}
+TENS = {"thirty": "30", "forty": "40", "forty-five": "45", "fifty": "50", "sixty": "60", "ninety": "90"}
+NUMBERS = {name: str(n) for n, name in enumerate(ONE_TO_TWENTY, start=1)} | TENS
 NEGATIONS = frozenset("not no never neither nor without cannot none".split())
 STOP_WORDS = frozenset(
     "a about after all also an and any are as at be been before being but by can could did do does each either for "
@@ -156,19 +150,14 @@ def compared_words(text: str) -> list[str]:
 
 def content_words(tokens: Sequence[str]) -> set[str]:
     """Return the distinct stems (Porter, 1980) of the words that carry content."""
-    return {_stem(token) for token in tokens if token not in STOP_WORDS}
-
-
-@lru_cache(maxsize=100_000)
-def _stem(word: str) -> str:
-    return _stemmer().stem(word)
+    return {_stemmer()(token) for token in tokens if token not in STOP_WORDS}
 
 
 @lru_cache(maxsize=1)
-def _stemmer():
+def _stemmer() -> Callable[[str], str]:
     from nltk.stem.porter import PorterStemmer
 
-    return PorterStemmer()
+    return lru_cache(maxsize=100_000)(PorterStemmer().stem)
 
 
 MONTH_NAMES = ("january february march april may june july august september october november december").split()

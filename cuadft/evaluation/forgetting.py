@@ -8,12 +8,11 @@ The history holds the score of every answer in the stream: those of all earlier 
 
 R[i, j] is the score of iteration i's system on the held-out contracts of slice j. R[i - 1, i], before training on slice
 i, is what iteration i's incumbent scored on it, with the same rows and the same program. In iteration 1 it is the score
-of "rag", the base model.
+of "rag", the base model. Every function with intervals takes n_resamples, seed and confidence, as in `bootstrap`.
 """
 
 from __future__ import annotations
 
-import difflib
 import math
 import warnings
 from collections.abc import Mapping, Sequence
@@ -24,33 +23,22 @@ import pandas as pd
 
 from cuadft.core import runs
 from cuadft.core.errors import InputError
+from cuadft.core.params import did_you_mean
 from cuadft.core.runs import BY_HAND, incoming_champion, outgoing_champion, same_champion
 from cuadft.evaluation.bootstrap import INTERVAL_COLUMNS, Interval, as_columns, cluster_bootstrap
 from cuadft.evaluation.compare import paired_delta
-from cuadft.evaluation.constants import settled
+from cuadft.evaluation.constants import settle
 from cuadft.evaluation.metrics import METRICS, WEIGHT_COLUMNS, metric_weights
 
 CHAMPION = "champion"  # stands for the system that is champion after each iteration
 BASE, INCUMBENT = "rag", "incumbent"  # what an iteration's new systems are to beat: in iteration 1, and from then on
 STREAM_SPLITS = ("slices", "test")
-HISTORY_COLUMNS = [
-    "iteration",
-    "split",
-    "slice",
-    "system",
-    "champion",
-    "contract",
-    "id",
-    "is_impossible",
-    "value",
-    "weight",
-    "metric",
-]
+HISTORY_COLUMNS = "iteration split slice system champion contract id is_impossible value weight metric".split()
+MATRIX_COLUMNS = "iteration slice when system value n n_contracts".split()
 TRANSFER_MEASURES = {  # T: the last iteration
     "average": "mean over slices of the last iteration's score, R[T, j]",
     "backward transfer": "mean over earlier slices of R[T, j] - R[j, j]: worse is forgetting",
     "forward transfer": "mean over slices from 2 of R[j-1, j] less the base model's score: what earlier slices taught",
-    "forgetting": "mean over earlier slices of the best R[i, j] with i < T, less R[T, j]; biased upwards as a maximum",
 }
 NOT_YET = "not defined yet: needs scores on the slices of two iterations (the average: of one)"
 _Cells = dict[tuple[int, int, str], pd.DataFrame]  # iteration, slice (0: test set), system -> rows by id
@@ -72,27 +60,6 @@ def collect_stream_scores(
         raise InputError(f"Invalid metric {metric!r}: choose from {', '.join(METRICS)}.")
     own = frame[frame["split"].isin(STREAM_SPLITS)]
     own = own if metric in own else own.assign(**{metric: math.nan})
-    numbers = _slice_numbers(own)
-    if (twice := own.duplicated(["split", "system", "id"])).any():
-        raise InputError(f"Row {own['id'][twice].iloc[0]!r} is there twice: pass the rows of one seed.")
-    rows = pd.DataFrame(
-        {
-            "iteration": iteration.number,
-            "slice": numbers,
-            "champion": own["system"] == champion_system(iteration, decision),
-            "value": own[metric],
-            "weight": metric_weights(own, metric),
-            "metric": metric,
-        }
-        | {name: own[name] for name in ("split", "system", "contract", "id", "is_impossible")}
-    )[HISTORY_COLUMNS]
-    earlier = _earlier_scores(iteration, metric)
-    parts = [part for part in (earlier, rows) if part is not None and len(part)]
-    return pd.concat(parts or [rows], ignore_index=True)
-
-
-def _slice_numbers(own: pd.DataFrame) -> pd.Series:
-    """Return each row's slice, 0 for the test set; raises InputError on a row of the slices that names no slice."""
     numbers = own["slice"] if "slice" in own else pd.Series(math.nan, own.index)
     numbers = numbers.where(own["split"] == "slices", 0)
     if numbers.isna().any():
@@ -100,7 +67,13 @@ def _slice_numbers(own: pd.DataFrame) -> pd.Series:
             f"Row {own['id'][numbers.isna()].iloc[0]!r} of the split 'slices' has no slice: predict it again "
             "with the rows of data/slices.jsonl, each of which names its slice."
         )
-    return numbers.astype(int)
+    if (twice := own.duplicated(["split", "system", "id"])).any():
+        raise InputError(f"Row {own['id'][twice].iloc[0]!r} is there twice: pass the rows of one seed.")
+    columns = {"iteration": iteration.number, "slice": numbers.astype(int), "metric": metric, "value": own[metric]}
+    champion = own["system"] == champion_system(iteration, decision)
+    rows = own.assign(**columns, champion=champion, weight=metric_weights(own, metric))[HISTORY_COLUMNS]
+    earlier = _earlier_scores(iteration, metric)
+    return rows.reset_index(drop=True) if earlier is None else pd.concat([earlier, rows], ignore_index=True)
 
 
 def _earlier_scores(iteration: runs.Iteration, metric: str) -> pd.DataFrame | None:
@@ -111,8 +84,8 @@ def _earlier_scores(iteration: runs.Iteration, metric: str) -> pd.DataFrame | No
     history = _with_choice_by_hand(read_stream_scores(path), iteration.previous)
     if others := sorted(set(history["metric"]) - {metric}):
         warnings.warn(f"Earlier scores are {', '.join(others)}, not {metric}: they are left out", stacklevel=3)
-        history = history[history["metric"] == metric]
-    return history
+    history = history[history["metric"] == metric]
+    return history if len(history) else None
 
 
 def read_stream_scores(path: Path) -> pd.DataFrame:
@@ -151,9 +124,8 @@ def champion_system(iteration: runs.Iteration, decision: Mapping[str, Any] | Non
     if not decision:
         return None
     place = decision["promoted"]
-    made_here = any(
-        str(place.get(part) or "").startswith(f"{iteration.dir.name}/") for part in ("program", "weights", "retriever")
-    )
+    parts = [str(place.get(part) or "") for part in ("program", "weights", "retriever")]
+    made_here = any(part.startswith(f"{iteration.dir.name}/") for part in parts)
     return place["system"] if made_here or iteration.number == 1 else INCUMBENT
 
 
@@ -165,102 +137,75 @@ def slice_matrix(history: pd.DataFrame, who: str = CHAMPION) -> pd.DataFrame:
     slice - 1, and 0 is the base model. Raises InputError on a system that never answered.
     """
     cells, systems = _score_cells(history), _system_by_iteration(history, who)
-    found = [(i, j, "after", name) for (i, j, name) in cells if j and systems.get(i) == name]
-    found += [(i - 1, j, "before", name) for (i, j, name) in cells if i == j and name == _name_before(i)]
     rows = []
-    for i, j, when, name in sorted(found):
-        part = cells[i + (when == "before"), j, name]
+    for (i, j, name), part in cells.items():
+        places = [(i, j, "after")] if j and systems.get(i) == name else []
+        places += [(i - 1, j, "before")] if i == j and name == _before(i) else []
         part = part[part["value"].notna()]
-        sizes = {"n": int(part["applies"].sum()), "n_contracts": part["contract"].nunique()}
-        cell = {"iteration": i, "slice": j, "when": when, "system": name, "value": part["value"].mean()}
-        rows.append(cell | sizes)
-    return pd.DataFrame(rows, columns=["iteration", "slice", "when", "system", "value", "n", "n_contracts"])
+        found = name, part["value"].mean(), int(part["applies"].sum()), part["contract"].nunique()
+        rows += [(*place, *found) for place in places]
+    return pd.DataFrame(sorted(rows), columns=MATRIX_COLUMNS)
 
 
-def slice_transfer(
-    history: pd.DataFrame, who: str = CHAMPION, *, n_resamples: int = 2000, seed: int = 7, confidence: float = 0.95
-) -> pd.DataFrame:
-    """Return average score, backward transfer, forward transfer and forgetting (see `TRANSFER_MEASURES`), one a row.
+def slice_transfer(history: pd.DataFrame, who: str = CHAMPION, **resampling: Any) -> pd.DataFrame:
+    """Return average score, backward transfer and forward transfer (see `TRANSFER_MEASURES`), one a row.
 
     Columns: measure, value, low, high, n (questions), n_contracts, slices (averaged over, each with the same weight),
     means (what the measure is, or why it is not defined). Differences are paired by question. Contracts are resampled
-    whole, and a contract that is drawn is drawn for all iterations. The interval of forgetting takes the best iteration
-    as given. Source: Lopez-Paz & Ranzato (2017), "Gradient Episodic Memory", section 2; forgetting: Chaudhry et al.
-    (2018), "Riemannian Walk for Incremental Learning", section 3.
+    whole, and a contract that is drawn is drawn for all iterations. Source: Lopez-Paz & Ranzato (2017), "Gradient
+    Episodic Memory", section 2.
     """
     cells, systems = _score_cells(history), _system_by_iteration(history, who)
     own = {(i, j): part for (i, j, name), part in cells.items() if j and systems.get(i) == name}
     last = max((i for i, _ in own), default=0)
     ended = {j: own[last, j] for i, j in own if i == last}
-    past = {j: [own[i, j] for i in range(j, last) if (i, j) in own] for j in ended}
+    new = [i for i, j, name in cells if 1 < i == j and name == INCUMBENT and (i, j, BASE) in cells]
     pairs = {
         "average": [(part, None) for part in ended.values()],
         "backward transfer": [(ended[j], own[j, j]) for j in ended if j < last and (j, j) in own],
-        "forward transfer": [
-            (cells[i, j, INCUMBENT], cells[i, j, BASE])
-            for (i, j, name) in cells
-            if 1 < i == j and name == INCUMBENT and (i, j, BASE) in cells
-        ],
-        "forgetting": [_best_and_last(past[j], ended[j], history["metric"].iloc[0]) for j in ended if past[j]],
+        "forward transfer": [(cells[i, i, INCUMBENT], cells[i, i, BASE]) for i in new],
     }
-    settings = {"n_resamples": n_resamples, "seed": seed, "confidence": confidence}
     rows = [
-        {"measure": name} | _slice_mean(pairs[name], signed=name != "average", **settings) for name in TRANSFER_MEASURES
+        {"measure": name, "means": meaning} | _slice_mean(pairs[name], signed=name != "average", **resampling)
+        for name, meaning in TRANSFER_MEASURES.items()
     ]
-    table = pd.DataFrame(rows, columns=["measure", *INTERVAL_COLUMNS, "slices"])
-    return table.assign(
-        means=[TRANSFER_MEASURES[m] if n else NOT_YET for m, n in zip(table["measure"], table["slices"])]
-    )
+    table = pd.DataFrame(rows, columns=["measure", *INTERVAL_COLUMNS, "slices", "means"])
+    return table.assign(means=table["means"].where(table["slices"] > 0, NOT_YET))
 
 
-def slice_before_after(
-    history: pd.DataFrame, who: str = "sft", *, n_resamples: int = 2000, seed: int = 7, confidence: float = 0.95
-) -> pd.DataFrame:
+def slice_before_after(history: pd.DataFrame, who: str = "sft", **resampling: Any) -> pd.DataFrame:
     """Return per iteration the score on its new slice before and after training on it, and the paired difference.
 
     Columns: iteration (= slice), system, before, after, value (after - before over the same questions), low, high, n,
     n_contracts, p. Raises InputError on a system that never answered.
     """
     cells, systems = _score_cells(history), _system_by_iteration(history, who)
-    settings = {"n_resamples": n_resamples, "seed": seed, "confidence": confidence}
     rows = []
     for i in sorted(systems):
-        old, new = cells.get((i, i, _name_before(i))), cells.get((i, i, systems[i]))
+        old, new = cells.get((i, i, _before(i))), cells.get((i, i, systems[i]))
         if old is None or new is None:
             continue
         old, new = (part.dropna(subset="value").reset_index() for part in (old, new))
-        delta = paired_delta(old, new, metric="value", allow_partial=True, **settings)
+        delta = paired_delta(old, new, metric="value", allow_partial=True, **resampling)
         means = {"before": old["value"].mean(), "after": new["value"].mean()}
         rows.append({"iteration": i, "system": systems[i]} | means | as_columns(delta))
     return pd.DataFrame(rows, columns=["iteration", "system", "before", "after", *INTERVAL_COLUMNS, "p"])
 
 
-def scores_on_test_set(
-    history: pd.DataFrame, who: str = CHAMPION, *, n_resamples: int = 2000, seed: int = 7, confidence: float = 0.95
-) -> pd.DataFrame:
+def scores_on_test_set(history: pd.DataFrame, who: str = CHAMPION, **resampling: Any) -> pd.DataFrame:
     """Return the score on the frozen test set over iterations: iteration, system, value, low, high, n, n_contracts."""
     cells, systems = _score_cells(history), _system_by_iteration(history, who)
-    settings = {"n_resamples": n_resamples, "seed": seed, "confidence": confidence}
-    metric = history["metric"].iloc[0] if len(history) else ""
-    rows = [
-        {"iteration": i, "system": systems[i]}
-        | settled(_slice_mean([(cells[i, 0, systems[i]], None)], signed=False, **settings), systems[i], metric)
-        for i in sorted(systems)
-        if (i, 0, systems[i]) in cells
-    ]
-    return pd.DataFrame(rows, columns=["iteration", "system", *INTERVAL_COLUMNS])
-
-
-def _best_and_last(past: Sequence[pd.DataFrame], last: pd.DataFrame, metric: str) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Return two tables, the first of which less the second is what was lost since the best of the past."""
-    scored = [part for part in past if part["value"].notna().any()] or past[:1]
-    if METRICS[metric][1]:
-        return max(scored, key=lambda part: part["value"].mean()), last
-    return last, min(scored, key=lambda part: part["value"].mean())
+    rows = []
+    for i, system in sorted(systems.items()):
+        if (i, 0, system) in cells:
+            mean = _slice_mean([(cells[i, 0, system], None)], signed=False, **resampling)
+            rows.append({"iteration": i, "system": system, "metric": history["metric"].iloc[0]} | mean)
+    table = pd.DataFrame(rows, columns=["iteration", "system", "metric", *INTERVAL_COLUMNS])
+    return settle(table).drop(columns="metric")
 
 
 def _slice_mean(
-    pairs: Sequence[tuple[pd.DataFrame, pd.DataFrame | None]], *, signed: bool, confidence: float, **settings: Any
+    pairs: Sequence[tuple[pd.DataFrame, pd.DataFrame | None]], *, signed: bool, **resampling: Any
 ) -> dict[str, Any]:
     """Return the mean over pairs of tables of (first - second), each pair with the same weight, with its interval.
 
@@ -276,11 +221,9 @@ def _slice_mean(
         return as_columns(Interval(math.nan, math.nan, math.nan, 0, 0)) | {"slices": 0}
     rows = pd.concat(parts)
     share = not signed and bool(rows["share"].all())
-    found = cluster_bootstrap(
-        rows["value"], rows["contract"], weights=rows["each"], share=share, confidence=confidence, **settings
-    )
-    columns = as_columns(found)
-    if signed and found.value and found.low == found.high and 2.0 ** (1 - found.n_clusters) > 1 - confidence:
+    found = cluster_bootstrap(rows["value"], rows["contract"], weights=rows["each"], share=share, **resampling)
+    columns, alpha = as_columns(found), 1 - resampling.get("confidence", 0.95)
+    if signed and found.value and found.low == found.high and 2.0 ** (1 - found.n_clusters) > alpha:
         columns |= {"low": math.nan, "high": math.nan}  # a few contracts may agree by chance: their spread is unknown
     return columns | {"slices": len(parts)}
 
@@ -310,12 +253,11 @@ def _system_by_iteration(history: pd.DataFrame, who: str) -> dict[int, str]:
     own = history[history["champion"]] if who == CHAMPION else history[history["system"] == who]
     names = sorted({CHAMPION, *history["system"]})
     if who not in names:
-        near = difflib.get_close_matches(who, names, 1)
-        hint = f"did you mean {near[0]!r}?" if near else f"choose from {', '.join(names)}."
-        raise InputError(f"No scores of {who!r} in the stream: {hint}")
+        hint = did_you_mean(who, names)
+        raise InputError(f"No scores of {who!r} in the stream{hint}: choose from {', '.join(names)}.")
     return {int(i): str(name) for i, name in own.groupby("iteration")["system"].first().items()}
 
 
-def _name_before(iteration: int) -> str:
+def _before(iteration: int) -> str:
     """Return the system that answered before the iteration trained: the base model, later the incumbent."""
     return BASE if iteration == 1 else INCUMBENT

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -25,6 +25,7 @@ import pandas as pd
 
 from cuadft.core.errors import InputError
 from cuadft.evaluation.text_scores import AnswerComparison, PreparedText, is_plain_refusal, retrieved_share
+from cuadft.evaluation.verdicts import has_failed
 
 METRICS: dict[str, tuple[str, bool]] = {  # name -> (label, higher is better), in the order in which tables show them
     "quote_f1": ("Quote F1", True),
@@ -35,7 +36,6 @@ METRICS: dict[str, tuple[str, bool]] = {  # name -> (label, higher is better), i
     "false_answer": ("False answers", False),
     "false_refusal": ("False refusals", False),
     "f1": ("F1 over all questions", True),
-    "f1_all": ("Answer F1, all spans together", True),
     "em": ("Exact match", True),
     "f1_no_clause": ("F1 where there is no clause", True),
     "em_answerable": ("Exact match where the clause exists", True),
@@ -67,21 +67,10 @@ WEIGHT_COLUMNS: dict[str, tuple[str, ...]] = {  # metrics of counts -> the colum
 HEADLINE = ("quote_f1", "detection_f1")  # what stands first: neither can be won by refusing always or never
 KEY_COLUMNS = ("system", "split", "id", "contract", "contract_type", "category", "source", "question", "is_impossible")
 SPAN_COLUMNS = ("span_tp", "span_fp", "span_fn")
-SCORED_COLUMNS = [
-    *KEY_COLUMNS,
-    "answer",
-    "seed",
-    "failed",
-    "refused",
-    "reworded_refusal",
-    "answered",
-    "has_clause",
-    "weight",
-    "prompt_tokens",
-    "slice",
-    *SPAN_COLUMNS,
-    *(m for m in METRICS if m not in JUDGED),
-]
+FLAGS = ("failed", "refused", "reworded_refusal", "answered", "has_clause")
+NUMBERS = ("weight", "prompt_tokens", "slice")
+MEASURED = tuple(metric for metric in METRICS if metric not in JUDGED)
+SCORED_COLUMNS = [*KEY_COLUMNS, "answer", "seed", *FLAGS, *NUMBERS, *SPAN_COLUMNS, *MEASURED]
 REQUIRED_KEYS = ("system", "split", "id", "contract", "category", "is_impossible", "answers", "answer", "error")
 CACHED_SPANS = 4096  # gold spans kept prepared: systems answer the same questions in the same order
 SPAN_MATCH_FROM = 0.5  # lowest share of common words (Jaccard) at which a predicted span finds a gold span
@@ -102,8 +91,8 @@ def score_predictions(predictions: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     of rows with a clause. detection_precision, detection_recall, detection_f1: whether anything is quoted against
     whether any clause exists. The four are ratios of counts (see `metric_weights`). A system that refuses always has
     none of them above 0, however many questions have no clause; to answer always costs precision.
-    f1, em: SQuAD 2.0's, best over the gold spans. f1_all: against all gold spans as one bag of words. rouge_l: best
-    over the gold spans. On a row without clause these four are 1 for a refusal and 0 otherwise.
+    f1, em, rouge_l: SQuAD 2.0's and ROUGE-L, best over the gold spans. On a row without clause they are 1 for a refusal
+    and 0 otherwise.
     span_*: `span_counts` of the answer's non-blank lines; a gold span of several lines that is quoted in full counts as
     one line. Their mean is weighted (see `metric_weights`).
     abstention_precision: over refused rows, whether there is no clause. abstention_recall: over rows without clause,
@@ -113,25 +102,18 @@ def score_predictions(predictions: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     hit: a retrieved passage shares a character with a gold span. hit@1: the first one does. char_recall and
     char_precision: `text_scores.retrieved_share`.
 
-    Raises InputError on a missing key, an answer that is no text, gold spans that contradict is_impossible, and a
-    row counted twice (same system, split, seed and id).
+    Raises InputError as `check_prediction`, and on a row counted twice (same system, split, seed and id).
     """
     prepare = lru_cache(CACHED_SPANS)(PreparedText)
-    rows, seen = [], set()
     for prediction in predictions:
-        _check_prediction(prediction)
-        row = _score_one(prediction, prepare)
-        key = tuple(row[k] for k in ("system", "split", "seed", "id"))
-        if key in seen:
-            raise InputError(f"Prediction {key} is there twice: score each system, split, seed and row once.")
-        seen.add(key)
-        rows.append(row)
-    frame = pd.DataFrame(rows, columns=SCORED_COLUMNS)
-    flags = ("is_impossible", "failed", "refused", "reworded_refusal", "answered", "has_clause")
-    types = dict.fromkeys(flags, bool) | dict.fromkeys(("seed", *SPAN_COLUMNS), int)
-    return frame.astype(
-        types | {name: float for name in ("weight", "prompt_tokens", "slice", *METRICS) if name in frame}
-    )
+        check_prediction(prediction)
+    frame = pd.DataFrame([_score_one(p, prepare) for p in predictions], columns=SCORED_COLUMNS)
+    key = ["system", "split", "seed", "id"]
+    if len(twice := frame.loc[frame.duplicated(key), key]):
+        row = tuple(twice.iloc[0])
+        raise InputError(f"Prediction {row} is there twice: score each system, split, seed and row once.")
+    types = {bool: ("is_impossible", *FLAGS), int: ("seed", *SPAN_COLUMNS), float: (*NUMBERS, *MEASURED)}
+    return frame.astype({name: kind for kind, names in types.items() for name in names})
 
 
 def metric_weights(frame: pd.DataFrame, metric: str) -> np.ndarray:
@@ -142,22 +124,22 @@ def metric_weights(frame: pd.DataFrame, metric: str) -> np.ndarray:
     Both are multiplied by the row's own `weight`, the number of questions that it stands for: the mean is then that
     of all questions of the split, also if fewer of one kind were asked. Raises InputError if a column is missing.
     """
-    stands_for = frame["weight"].to_numpy(float) if "weight" in frame else 1.0
+    questions = frame["weight"].to_numpy(float) if "weight" in frame else 1.0
     if metric not in WEIGHT_COLUMNS:
-        return frame[metric].notna().to_numpy(float) * stands_for
+        return frame[metric].notna().to_numpy(float) * questions
     absent = set(WEIGHT_COLUMNS[metric]) - set(frame)
     if absent:
         raise InputError(f"No column {min(absent)!r} to weigh {metric} by: give the frame of score_predictions.")
-    return sum(frame[name].to_numpy(float) for name in WEIGHT_COLUMNS[metric]) * stands_for
+    return sum(frame[name].to_numpy(float) for name in WEIGHT_COLUMNS[metric]) * questions
 
 
 def _score_one(p: Mapping[str, Any], prepare: Callable[[str], PreparedText]) -> dict[str, Any]:
     gold = sorted(p["answers"], key=lambda a: a["start"])
-    failed = not is_missing(p["error"]) or is_missing(p["answer"])
+    failed, clause = has_failed(p), bool(gold)
     answer = None if failed else p["answer"]
     compared = AnswerComparison(answer, [a["text"] for a in gold], prepare)
-    refused = compared.abstained
-    flags = {"answered": not failed and not refused, "has_clause": bool(gold)}
+    refused, f1, em = compared.abstained, compared.f1(), compared.exact_match()
+    answered = not failed and not refused
     return {
         **{key: p.get(key, "") for key in KEY_COLUMNS},
         "answer": answer,
@@ -165,40 +147,35 @@ def _score_one(p: Mapping[str, Any], prepare: Callable[[str], PreparedText]) -> 
         "failed": failed,
         "refused": refused,
         "reworded_refusal": refused and not is_plain_refusal(answer),
-        **flags,
-        "weight": 1.0 if is_missing(p.get("weight")) else p["weight"],
-        **{name: math.nan if is_missing(p.get(name)) else p[name] for name in ("prompt_tokens", "slice")},
-        **_detection_scores(**flags, f1=compared.f1()),
-        **_answer_scores(compared, answerable=bool(gold)),
-        **_span_scores(answer, refused, gold, substring=p["category"] == PARTIES),
-        **_abstention_scores(failed, refused, answerable=bool(gold)),
-        **_retrieval_scores(p.get("passages"), gold),
-        "cited": math.nan if failed or refused or p.get("spans") is None else float(bool(p["spans"])),
-        "seconds": math.nan if is_missing(p.get("seconds")) else p["seconds"],
-    }
-
-
-def _detection_scores(*, answered: bool, has_clause: bool, f1: float) -> dict[str, float]:
-    both, either = answered and has_clause, answered or has_clause
-    return {
-        "quote_f1": f1 * both if either else math.nan,
-        "detection_f1": float(both) if either else math.nan,
-        "detection_precision": float(has_clause) if answered else math.nan,
-        "detection_recall": float(answered) if has_clause else math.nan,
-    }
-
-
-def _answer_scores(compared: AnswerComparison, *, answerable: bool) -> dict[str, float]:
-    f1, em = compared.f1(), compared.exact_match()
-    return {
+        "answered": answered,
+        "has_clause": clause,
+        "weight": stands_for(p),
+        "prompt_tokens": p.get("prompt_tokens"),
+        "slice": p.get("slice"),
+        "quote_f1": _where(answered or clause, f1 * (answered and clause)),
+        "detection_f1": _where(answered or clause, answered and clause),
+        "detection_precision": _where(answered, clause),
+        "detection_recall": _where(clause, answered),
         "f1": f1,
-        "f1_all": compared.f1_all(),
         "em": em,
-        "f1_answerable": f1 if answerable else math.nan,
-        "f1_no_clause": math.nan if answerable else f1,
-        "em_answerable": em if answerable else math.nan,
+        "f1_answerable": _where(clause, f1),
+        "f1_no_clause": _where(not clause, f1),
+        "em_answerable": _where(clause, em),
         "rouge_l": compared.rouge_l(),
+        **_span_scores(answer, refused, gold, substring=p["category"] == PARTIES),
+        "abstention_precision": _where(refused, not clause),
+        "abstention_recall": _where(not clause, refused),
+        "false_answer": _where(not clause and not failed, answered),
+        "false_refusal": _where(clause and not failed, refused),
+        **_retrieval_scores(p.get("passages"), gold),
+        "cited": _where(answered and p.get("spans") is not None, bool(p.get("spans"))),
+        "seconds": p.get("seconds"),
     }
+
+
+def _where(applies: bool, value: float) -> float:
+    """Return the value as a number, NaN where it does not apply."""
+    return float(value) if applies else math.nan
 
 
 def _span_scores(answer: str | None, refused: bool, gold: Sequence[Mapping], *, substring: bool) -> dict[str, float]:
@@ -219,28 +196,15 @@ def _unbroken(answer: str, golds: Sequence[str]) -> str:
     return answer
 
 
-def _abstention_scores(failed: bool, refused: bool, *, answerable: bool) -> dict[str, float]:
-    return {
-        "abstention_precision": float(not answerable) if refused else math.nan,
-        "abstention_recall": math.nan if answerable else float(refused),
-        "false_answer": math.nan if answerable or failed else float(not refused),
-        "false_refusal": float(refused) if answerable and not failed else math.nan,
-    }
-
-
 def _retrieval_scores(passages: Sequence[Mapping] | None, gold: Sequence[Mapping]) -> dict[str, float]:
     first = recall = precision = math.nan
-    if not is_missing(passages) and gold:
+    if gold and not is_missing(passages):
         wanted = [(a["start"], a["start"] + len(a["text"])) for a in gold]
         found = [(p["start"], p["end"]) for p in passages]
         first, _ = retrieved_share(wanted, found[:1])
         recall, precision = retrieved_share(wanted, found)
-    return {"hit@1": _any_found(first), "hit": _any_found(recall), "char_recall": recall, "char_precision": precision}
-
-
-def _any_found(share: float) -> float:
-    """Return 1 if the share is above 0, else 0; NaN stays NaN."""
-    return share if math.isnan(share) else float(share > 0)
+    hits = {name: _where(not math.isnan(share), share > 0) for name, share in (("hit@1", first), ("hit", recall))}
+    return hits | {"char_recall": recall, "char_precision": precision}
 
 
 def is_missing(value: Any) -> bool:
@@ -248,17 +212,43 @@ def is_missing(value: Any) -> bool:
     return value is None or (isinstance(value, float) and math.isnan(value))
 
 
-def _check_prediction(p: Mapping[str, Any]) -> None:
-    absent = [key for key in REQUIRED_KEYS if key not in p]
+def stands_for(p: Mapping[str, Any]) -> float:
+    """Return for how many questions a prediction stands: its weight, 1 if it has none."""
+    return 1.0 if is_missing(p.get("weight")) else float(p["weight"])
+
+
+def check_prediction(p: Mapping[str, Any], required: Sequence[str] = REQUIRED_KEYS) -> None:
+    """Raise InputError on a missing key, an answer that is no text, and gold spans that contradict is_impossible.
+
+    Further on a weight that is not above 0, and on quotes and a p_exists that are no probabilities from 0 to 1.
+    """
+    absent = [key for key in required if key not in p]
     if absent:
-        raise InputError(f"Prediction {p.get('id', '?')!r} has no {absent[0]!r}: it needs {', '.join(REQUIRED_KEYS)}.")
+        raise InputError(f"Prediction {p.get('id', '?')!r} has no {absent[0]!r}: it needs {', '.join(required)}.")
+    for fault in _faults(p):
+        raise InputError(f"Row {p['id']!r} has {fault}.")
+
+
+def _faults(p: Mapping[str, Any]) -> Iterator[str]:
+    """Yield what is wrong with a prediction that has all keys, with what is allowed."""
     if not is_missing(p["answer"]) and not isinstance(p["answer"], str):
-        raise InputError(f"Row {p['id']!r} has the answer {p['answer']!r}: give text, or None if it failed.")
-    if bool(p["is_impossible"]) == bool(p["answers"]):
-        raise InputError(
-            f"Row {p['id']!r} has is_impossible={p['is_impossible']} and {len(p['answers'])} gold spans: "
-            "a row has gold spans exactly if it is answerable; correct the data."
-        )
+        yield f"the answer {p['answer']!r}: give text, or None if it failed"
+    if bool(p["is_impossible"]) == bool(p["answers"]) or not all(gold["text"] for gold in p["answers"]):
+        yield f"is_impossible={p['is_impossible']} and {len(p['answers'])} gold spans with text: correct one of them"
+    if not 0 < stands_for(p) < math.inf:
+        yield f"the weight {p['weight']!r}: give a finite number above 0"
+    if not is_missing(p.get("p_exists")) and not _is_probability(p["p_exists"]):
+        yield f"p_exists={p['p_exists']!r}: give a number from 0 to 1, or None if unknown"
+    for quote in () if is_missing(p.get("quotes")) else p["quotes"]:
+        text, chance, span = quote.get("text"), quote.get("p"), quote.get("span")
+        if not isinstance(text, str) or not _is_probability(chance):
+            yield f"the quote {text!r} with p={chance!r}: give text and p from 0 to 1"
+        if not is_missing(span) and not (len(span) == 2 and 0 <= span[0] <= span[1]):
+            yield f"a quote at {span!r}: give [start, end] in characters, or None"
+
+
+def _is_probability(value: Any) -> bool:
+    return isinstance(value, int | float | np.number) and 0 <= value <= 1
 
 
 _MARKS = str.maketrans({".": None, ",": None, ";": None, ":": None, "/": " "})
@@ -287,13 +277,12 @@ def span_counts(predicted: Sequence[str], golds: Sequence[str], *, substring: bo
     """
     texts = [text for text in dict.fromkeys(predicted) if text]
     ours, theirs = [span_words(text) for text in texts], [span_words(gold) for gold in golds]
-    matched: set[int] = set()
-    found = 0
-    for gold, wanted in zip(golds, theirs, strict=True):
-        hits = [n for n, given in enumerate(ours) if _share_enough(given, wanted) or (substring and gold in texts[n])]
-        matched.update(hits)
-        found += bool(hits)
-    return found, len(texts) - len(matched), len(golds) - found
+    hits = [
+        [n for n, given in enumerate(ours) if _share_enough(given, wanted) or (substring and gold in texts[n])]
+        for gold, wanted in zip(golds, theirs, strict=True)
+    ]
+    found = sum(map(bool, hits))
+    return found, len(texts) - len(set().union(*hits)), len(golds) - found
 
 
 def _share_enough(ours: frozenset[str], theirs: frozenset[str]) -> bool:

@@ -23,23 +23,17 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from cuadft.core import files
 from cuadft.core.errors import InputError
 from cuadft.data.passages import merge_spans
-from cuadft.evaluation.bootstrap import (
-    BLOCK,
-    INTERVAL_COLUMNS,
-    Interval,
-    as_columns,
-    check_resampling,
-    cluster_codes,
-    cluster_sums,
-    ratio_intervals,
-)
-from cuadft.evaluation.constants import settled
-from cuadft.evaluation.metrics import CACHED_SPANS, PARTIES, SPAN_MATCH_FROM, is_missing, span_jaccard
-from cuadft.evaluation.text_scores import AnswerComparison, PreparedText
+from cuadft.evaluation import bootstrap, metrics
+from cuadft.evaluation.bootstrap import BLOCK, INTERVAL_COLUMNS
+from cuadft.evaluation.constants import settle
+from cuadft.evaluation.metrics import PARTIES, SPAN_MATCH_FROM, is_missing, span_jaccard, stands_for
+from cuadft.evaluation.text_scores import AnswerComparison, PreparedText, shared_characters
 from cuadft.evaluation.verdicts import has_failed
 
+Predictions = Sequence[Mapping[str, Any]]
 MEASURES: dict[str, tuple[str, bool]] = {  # name -> (label, higher is better), in the order of the rows
     "detection_f1": ("Detection F1", True),
     "detection_precision": ("Detection precision", True),
@@ -63,29 +57,19 @@ THRESHOLDS = np.append(np.arange(0.99, 0, -0.01), [0.001, 0.0])  # of a quote's 
 REQUIRED_KEYS = ("id", "contract", "category", "is_impossible", "answers", "answer", "error")
 OFFICIAL_CONTRACTS = 102  # contracts of CUAD's official test split
 PUBLISHED = Path(__file__).with_name("published_official.csv")
-RENAMED = {"quote_token_f1_where_both": "token_f1_both", "verbatim_rate": "verbatim"}  # of that file -> our names
 WITH_BOUNDS = ("detection_f1", "coverage_f1", "aupr")
+TABLE_MEASURES = (*WITH_BOUNDS, "token_f1_both", "verbatim", "precision_at_80_recall")
 TABLE_COLUMNS = [
-    "system",
-    "hardware",
-    *(f"{name}{end}" for name in WITH_BOUNDS[:2] for end in ("", "_low", "_high")),
-    "token_f1_both",
-    "verbatim",
-    *(f"aupr{end}" for end in ("", "_low", "_high")),
-    "precision_at_80_recall",
-    "n",
-    "n_contracts",
-    "ours",
-    "source",
+    *("system", "hardware", "detection_f1", "detection_f1_low", "detection_f1_high"),
+    *("coverage_f1", "coverage_f1_low", "coverage_f1_high", "token_f1_both", "verbatim"),
+    *("aupr", "aupr_low", "aupr_high", "precision_at_80_recall", "n", "n_contracts", "ours", "source"),
 ]
 
 
 # --- one system's scores
 
 
-def cuad_scores(
-    predictions: Sequence[Mapping[str, Any]], *, n_resamples: int = 2000, seed: int = 7, confidence: float = 0.95
-) -> pd.DataFrame:
+def cuad_scores(predictions: Predictions, **resampling: Any) -> pd.DataFrame:
     """Return CUAD's scoreboard of one system: columns measure, value, low, high, n and n_contracts.
 
     predictions: one row per question as in `predictions/*.jsonl`, with `REQUIRED_KEYS`. Also read where present: spans
@@ -109,55 +93,40 @@ def cuad_scores(
     widened to the value where that lies outside. NaN with one contract. Raises InputError on no predictions, several
     systems, an id twice, a malformed row, and as `bootstrap.check_resampling`.
     """
-    check_resampling(n_resamples, confidence)
-    _check_predictions(predictions)
-    codes, n_contracts = cluster_codes([p["contract"] for p in predictions])
-    weights = np.array([1.0 if is_missing(p.get("weight")) else p["weight"] for p in predictions], float)
-    settings = {"n_resamples": n_resamples, "seed": seed, "confidence": confidence}
-    found = _ratio_intervals(predictions, weights, codes, n_contracts, settings)
-    counts = curve_counts(predictions, weights, codes, n_contracts)
-    found |= _curve_intervals(*counts, n=round(weights.sum()), **settings)
-    system = str(predictions[0].get("system", ""))
-    rows = [{"measure": name} | settled(as_columns(found[name]), system, name) for name in MEASURES]
-    return pd.DataFrame(rows, columns=["measure", *INTERVAL_COLUMNS])
-
-
-def _ratio_intervals(
-    predictions: Sequence[Mapping[str, Any]],
-    weights: np.ndarray,
-    codes: np.ndarray,
-    n_contracts: int,
-    settings: Mapping[str, Any],
-) -> dict[str, Interval]:
-    """Return the interval of each measure that is a ratio of sums over rows."""
-    prepare = lru_cache(CACHED_SPANS)(PreparedText)
-    parts = np.array([[row[name] for name in RATIOS] for row in (_row_parts(p, prepare) for p in predictions)], float)
-    tops, bottoms = np.zeros((2, n_contracts, len(RATIOS)))
-    counts = []
-    for k in range(len(RATIOS)):
-        top, bottom = parts[:, k, 0], parts[:, k, 1]
-        values = np.divide(top, bottom, out=np.full(len(top), math.nan), where=bottom > 0)
-        tops[:, k], bottoms[:, k], applies = cluster_sums(values, bottom * weights, codes, n_contracts)
-        counts.append(round(weights[applies].sum()))
-    return dict(zip(RATIOS, ratio_intervals(tops, bottoms, counts, [True] * len(RATIOS), **settings), strict=True))
+    settings = bootstrap.check_resampling(**resampling)
+    systems = sorted({str(p.get("system", "")) for p in checked_rows(predictions)})
+    if len(systems) != 1:
+        said = f"are of {', '.join(systems)}" if systems else "are no predictions"
+        raise InputError(f"The rows to score {said}: give the rows of one system.")
+    contracts = [p["contract"] for p in predictions]
+    weights = np.array([stands_for(p) for p in predictions])
+    prepare = lru_cache(metrics.CACHED_SPANS)(PreparedText)
+    parts = np.array([list(_row_parts(p, prepare).values()) for p in predictions], float)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        columns = [(top / bottom, bottom * weights, True) for top, bottom in parts.transpose(1, 2, 0)]
+    ratios = bootstrap.interval_table(columns, contracts, sizes=weights, **resampling).assign(metric=RATIOS)
+    curve = _curve_intervals(*curve_counts(predictions, weights, *bootstrap.cluster_codes(contracts)), *settings)
+    table = pd.concat([ratios, curve.assign(n=round(weights.sum()))]).set_index("metric").loc[list(MEASURES)]
+    table = settle(table.reset_index().assign(system=systems[0]))
+    return table.rename(columns={"metric": "measure"})[["measure", *INTERVAL_COLUMNS]]
 
 
 def _row_parts(p: Mapping[str, Any], prepare: Callable[[str], PreparedText]) -> dict[str, tuple[float, float]]:
-    """Return a row's numerator and denominator of each ratio; a denominator of 0 means that it does not apply."""
-    golds = [a["text"] for a in p["answers"]]
-    failed = has_failed(p)
+    """Return a row's numerator and denominator of each of `RATIOS`; a denominator of 0: it does not apply."""
+    golds, failed = [a["text"] for a in p["answers"]], has_failed(p)
     compared = AnswerComparison(None if failed else p["answer"], golds, prepare)
     refused, clause = compared.abstained, bool(golds)
     answered = not failed and not refused
-    both, f1 = answered and clause, compared.f1() if answered and clause else 0.0
+    both, either = answered and clause, answered + clause
+    f1 = compared.f1() if both else 0.0
     shown = shown_quotes(p) if answered else []
     verbatim = _verbatim(p, shown) if answered else None
     return {
-        "detection_f1": (2 * both, answered + clause),
+        "detection_f1": (2 * both, either),
         "detection_precision": (both, answered),
         "detection_recall": (both, clause),
-        "quote_f1": (2 * f1, answered + clause),
-        **_coverage(_output(p, shown) if answered else None, golds),
+        "quote_f1": (2 * f1, either),
+        **_coverage([p["answer"], *(quote["text"] for quote in shown)] if answered else None, golds),
         "laziness": (refused and clause, clause),
         "quote_precision": _quoted_characters(p, shown) if answered else (0, 0),
         "verbatim": (bool(verbatim), verbatim is not None),
@@ -175,13 +144,10 @@ def shown_quotes(p: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     return [quote for quote in quotes if quote["text"] and (is_missing(quote.get("quoted")) or quote["quoted"])]
 
 
-def _output(p: Mapping[str, Any], shown: Sequence[Mapping[str, Any]]) -> str:
-    """Return all that an answered row shows: its answer and its quotes, a line each, equal texts once."""
-    return "\n".join(dict.fromkeys([p["answer"], *(quote["text"] for quote in shown)]))
+def _coverage(output: Sequence[str] | None, golds: Sequence[str]) -> dict[str, tuple[float, float]]:
+    """Return the parts of ContractEval's precision, recall and F1.
 
-
-def _coverage(output: str | None, golds: Sequence[str]) -> dict[str, tuple[float, float]]:
-    """Return the parts of ContractEval's precision, recall and F1; output: None if there is none or it refuses.
+    output: all texts that the row shows, one after the other, equal ones once; None if there is none or it refuses.
 
     A question with a clause is a true positive if the output contains every gold span, white space and case folded,
     and a false negative otherwise. An output where there is no clause is a false positive, so a wrong output on a
@@ -191,7 +157,7 @@ def _coverage(output: str | None, golds: Sequence[str]) -> dict[str, tuple[float
     neither white space inside a text nor case; any reply that holds "no related clause" refuses; and a reply that is
     missing where there is no clause is a false positive, where a failed row here is no output.
     """
-    folded = None if output is None else _fold(output)
+    folded = None if output is None else _fold("\n".join(dict.fromkeys(output)))
     tp = folded is not None and bool(golds) and all(_fold(gold) in folded for gold in golds)
     fp, fn = folded is not None and not golds, bool(golds) and not tp
     return {
@@ -218,16 +184,13 @@ def _quoted_characters(p: Mapping[str, Any], shown: Sequence[Mapping[str, Any]])
     placed = [tuple(quote["span"]) for quote in shown if not is_missing(quote.get("span"))]
     nowhere = {quote["text"] for quote in shown if is_missing(quote.get("span"))}
     if not is_missing(p.get("spans")) and p["answer"] not in [quote["text"] for quote in shown]:
-        places = sorted(((start, end) for start, end in p["spans"]), key=lambda place: -_shared([place], gold))
+        places = sorted(
+            ((start, end) for start, end in p["spans"]), key=lambda place: -shared_characters([place], gold)
+        )
         placed += places[:1]
         nowhere |= set() if places else {p["answer"]}
     placed = merge_spans(placed)
-    return _shared(placed, gold), sum(end - start for start, end in placed) + sum(map(len, nowhere))
-
-
-def _shared(spans: Sequence[tuple[int, int]], gold: Sequence[tuple[int, int]]) -> int:
-    """Return how many characters two lists of spans share; the spans of each do not overlap."""
-    return sum(max(0, min(end, e) - max(start, s)) for start, end in spans for s, e in gold)
+    return shared_characters(placed, gold), sum(end - start for start, end in placed) + sum(map(len, nowhere))
 
 
 def _verbatim(p: Mapping[str, Any], shown: Sequence[Mapping[str, Any]]) -> bool | None:
@@ -241,7 +204,7 @@ def _verbatim(p: Mapping[str, Any], shown: Sequence[Mapping[str, Any]]) -> bool 
 
 
 def curve_counts(
-    predictions: Sequence[Mapping[str, Any]], weights: np.ndarray, codes: np.ndarray, n_contracts: int
+    predictions: Predictions, weights: np.ndarray, codes: np.ndarray, n_contracts: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return found gold spans and false positives by contract and threshold, both (C, 101), and gold spans (C,).
 
@@ -250,26 +213,22 @@ def curve_counts(
     that names it (as CUAD's script asks), it also matches if it contains the gold span's text.
     """
     gold = np.bincount(codes, weights * [len(p["answers"]) for p in predictions], n_contracts)
-    events: list[list[tuple[int, float, float]]] = [[], []]  # (contract, probability, weight) of found and of wrong
+    found, wrong = [], []  # (contract, probability, weight)
     for p, weight, code in zip(predictions, weights, codes, strict=True):
-        for kind, probabilities in zip(events, _matched(p), strict=True):
-            kind += [(code, probability, weight) for probability in probabilities]
-    tp, fp = (_counts_above(kind, n_contracts) for kind in events)
-    return tp, fp, gold
+        for events, probabilities in zip((found, wrong), _matched(p), strict=True):
+            events += [(code, probability, weight) for probability in probabilities]
+    return _counts_above(found, n_contracts), _counts_above(wrong, n_contracts), gold
 
 
 def _matched(p: Mapping[str, Any]) -> tuple[list[float], list[float]]:
     """Return the probability up to which each gold span is found, and that of each quote without a gold span."""
     quotes, golds = _n_best(p), [a["text"] for a in p["answers"]]
     inside = p["category"] == PARTIES or PARTIES in str(p["id"])
-    hits = {
-        text: [
-            n
-            for n, gold in enumerate(golds)
-            if span_jaccard(text, gold) >= SPAN_MATCH_FROM or (inside and gold in text)
-        ]
-        for text in quotes
-    }
+
+    def matches(text: str, gold: str) -> bool:
+        return span_jaccard(text, gold) >= SPAN_MATCH_FROM or (inside and gold in text)
+
+    hits = {text: [n for n, gold in enumerate(golds) if matches(text, gold)] for text in quotes}
     best: dict[int, float] = {}
     for text, found in hits.items():
         best |= {n: max(quotes[text], best.get(n, 0.0)) for n in found}
@@ -320,65 +279,31 @@ def curve_measures(tp: np.ndarray, fp: np.ndarray, gold: np.ndarray) -> dict[str
 
 
 def _curve_intervals(
-    tp: np.ndarray, fp: np.ndarray, gold: np.ndarray, *, n: int, n_resamples: int, seed: int, confidence: float
-) -> dict[str, Interval]:
+    tp: np.ndarray, fp: np.ndarray, gold: np.ndarray, n_resamples: int, seed: int, confidence: float
+) -> pd.DataFrame:
     """Return the curve's measures with percentile intervals over draws of contracts, block by block of draws."""
-    contracts = len(gold)
-    whole = {name: float(value[0]) for name, value in curve_measures(*(x.sum(0)[None] for x in (tp, fp, gold))).items()}
-    if contracts < 2:
-        return {name: Interval(value, math.nan, math.nan, n, contracts) for name, value in whole.items()}
-    rng, step, drawn = np.random.default_rng(seed), max(1, BLOCK // max(contracts, len(THRESHOLDS))), []
+    n, ends = len(gold), [(1 - confidence) / 2, (1 + confidence) / 2]
+    rng, step, drawn = np.random.default_rng(seed), max(1, BLOCK // max(n, len(THRESHOLDS))), []
     for start in range(0, n_resamples, step):
-        size = min(step, n_resamples - start)
-        draws = rng.multinomial(contracts, np.full(contracts, 1 / contracts), size).astype(float)
-        drawn.append(curve_measures(draws @ tp, draws @ fp, draws @ gold))
-    found = {}
-    for name, value in whole.items():
-        values = np.concatenate([block[name] for block in drawn])
-        low, high = np.quantile(values, [(1 - confidence) / 2, (1 + confidence) / 2])
-        found[name] = Interval(value, min(float(low), value), max(float(high), value), n, contracts)
-    return found
+        draws = rng.multinomial(n, np.full(n, 1 / n), min(step, n_resamples - start)).astype(float)
+        drawn.append(pd.DataFrame(curve_measures(draws @ tp, draws @ fp, draws @ gold)))
+    value = pd.DataFrame(curve_measures(tp.sum(0)[None], fp.sum(0)[None], gold.sum(0)[None])).iloc[0]
+    low, high = (pd.concat(drawn).quantile(end) for end in ends)
+    bounds = {"low": np.minimum(low, value), "high": np.maximum(high, value)}
+    table = pd.DataFrame({"value": value, **bounds, "n_contracts": n}).rename_axis("metric").reset_index()
+    return table if n > 1 else table.assign(low=math.nan, high=math.nan)
 
 
-# --- what is refused
-
-
-def _check_predictions(predictions: Sequence[Mapping[str, Any]]) -> None:
-    """Raise InputError unless the rows are well-formed answers of one system to different questions."""
-    if not len(predictions):
-        raise InputError("There are no predictions to score: give the rows of one system.")
+def checked_rows(predictions: Predictions) -> Predictions:
+    """Return the predictions; InputError on a malformed row, and on a question that a system answers twice."""
     seen = set()
     for p in predictions:
-        check_row(p)
-        if p["id"] in seen:
-            raise InputError(f"Row {p['id']!r} is there twice: score each system, split and seed by itself.")
-        seen.add(p["id"])
-    systems = sorted({str(p["system"]) for p in predictions if not is_missing(p.get("system"))})
-    if len(systems) > 1:
-        raise InputError(f"The predictions are of {', '.join(systems)}: score each system by itself.")
-
-
-def check_row(p: Mapping[str, Any]) -> None:
-    """Raise InputError unless a prediction is a well-formed row, see `cuad_scores`."""
-    missing = [key for key in REQUIRED_KEYS if key not in p]
-    if missing:
-        raise InputError(f"Prediction {p.get('id', '?')!r} has no {missing[0]!r}: it needs {', '.join(REQUIRED_KEYS)}.")
-    if not is_missing(p["answer"]) and not isinstance(p["answer"], str):
-        raise InputError(f"Row {p['id']!r} has the answer {p['answer']!r}: give text, or None if it failed.")
-    if bool(p["is_impossible"]) == bool(p["answers"]) or not all(a["text"] for a in p["answers"]):
-        raise InputError(
-            f"Row {p['id']!r} has is_impossible={p['is_impossible']} and {len(p['answers'])} gold spans: a row has "
-            "gold spans exactly if it is answerable, and each has a text; correct the data."
-        )
-    if not is_missing(p.get("weight")) and not 0 < p["weight"] < math.inf:
-        raise InputError(f"Row {p['id']!r} has the weight {p['weight']!r}: give a finite number above 0.")
-    for quote in () if is_missing(p.get("quotes")) else p["quotes"]:
-        given, text = quote.get("p"), quote.get("text")
-        if not isinstance(text, str) or not isinstance(given, int | float | np.number) or not 0 <= given <= 1:
-            raise InputError(f"Row {p['id']!r} has the quote {text!r} with p={given!r}: give text and p from 0 to 1.")
-        span = quote.get("span")
-        if not is_missing(span) and not (len(span) == 2 and 0 <= span[0] <= span[1]):
-            raise InputError(f"Row {p['id']!r} has a quote at {span!r}: give [start, end] in characters, or None.")
+        metrics.check_prediction(p, REQUIRED_KEYS)
+        key = (str(p.get("system", "")), p["id"])
+        if key in seen:
+            raise InputError(f"Row {key[1]!r} of {key[0]!r} is there twice: give the rows of one split and one seed.")
+        seen.add(key)
+    return predictions
 
 
 # --- beside published results
@@ -390,38 +315,27 @@ def published_systems() -> pd.DataFrame:
     NaN: not reported. n and n_contracts are NaN as well: not every source says what it left out. Source of each row: in
     its column `source`; the file is `published_official.csv` beside this module.
     """
-    table = pd.read_csv(PUBLISHED).rename(columns=RENAMED)
-    return table.assign(ours=False).reindex(columns=TABLE_COLUMNS)
+    return pd.read_csv(PUBLISHED).assign(ours=False).reindex(columns=TABLE_COLUMNS)
 
 
-def official_table(
-    boards: Mapping[str, pd.DataFrame],
-    *,
-    hardware: Mapping[str, str] | None = None,
-    source: str = "this project (cuad_scores)",
-) -> pd.DataFrame:
+def official_table(boards: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     """Return our systems, in the order given, above the published ones, with the columns `TABLE_COLUMNS`.
 
-    boards: system -> its table from `cuad_scores`, on the official test split. hardware: system -> what it ran on.
-    Where the two kinds of systems were not scored alike: `setup_differences`. Raises InputError if a board lacks a
-    measure of the table.
+    boards: system -> its table from `cuad_scores`, on the official test split. Where the two kinds of systems were not
+    scored alike: `setup_differences`. Raises InputError if a board lacks a measure of the table.
     """
     rows = []
     for system, board in boards.items():
         found = board.set_index("measure")
-        wanted = (*WITH_BOUNDS, "token_f1_both", "verbatim", "precision_at_80_recall", "failed")
-        missing = [name for name in wanted if name not in found.index]
+        missing = [name for name in (*TABLE_MEASURES, "failed") if name not in found.index]
         if missing:
             raise InputError(f"The board of {system!r} has no {missing[0]!r}: make it with cuad_scores.")
-        row = {"system": system, "hardware": (hardware or {}).get(system, ""), "ours": True, "source": source}
-        row |= {name: found.at[name, "value"] for name in wanted if name != "failed"}
+        row = {"system": system, "hardware": "", "ours": True, "source": "this project (cuad_scores)"}
+        row |= found["value"][[*TABLE_MEASURES]].to_dict() | found.loc["failed", ["n", "n_contracts"]].to_dict()
         row |= {f"{name}_{end}": found.at[name, end] for name in WITH_BOUNDS for end in ("low", "high")}
-        rows.append(row | {name: found.at["failed", name] for name in ("n", "n_contracts")})
-    published = published_systems()
-    if not rows:
-        return published
+        rows.append(row)
     ours = pd.DataFrame(rows, columns=TABLE_COLUMNS)
-    return pd.concat([ours, published.astype({"ours": bool})], ignore_index=True)
+    return pd.concat([ours, published_systems()], ignore_index=True) if rows else published_systems()
 
 
 def setup_differences(table: pd.DataFrame) -> list[str]:
@@ -429,27 +343,7 @@ def setup_differences(table: pd.DataFrame) -> list[str]:
 
     table: from `official_table`; the number of contracts is read from its rows.
     """
-    ours = table[table["ours"]]["n_contracts"]
-    counts = sorted({int(count) for count in ours})
-    scored = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}" if counts else "none"
-    others = "; the others were not asked, or the copy of CUAD lacks them"
-    lacking = "" if counts == [OFFICIAL_CONTRACTS] else others
-    sentences = [
-        f"""Our systems are scored on {scored} of the {OFFICIAL_CONTRACTS} contracts of the official split{lacking}.
-        The published results are on the whole split, as far as their sources say.""",
-        """Our systems read the passages that a search found and quote once a question, unless their predictions hold an
-        n-best list. The published ones read the whole contract, or all of it in windows, and may quote several
-        times.""",
-        """Most published language models are larger than ours: 4 to 14 billion parameters, or models behind an
-        API.""",
-        """Detection and coverage of the published Qwen3-4B-Instruct and Qwen3-14B systems come from their authors' own
-        implementations of these rules, which we have not checked.""",
-        """Coverage here folds white space and case. ContractEval's own code compares exact characters and takes every
-        reply that holds "no related clause" for a refusal. Folding can only raise coverage.""",
-        """AUPR and precision at 80 % recall of the BERT-type systems come from n-best lists with a probability for each
-        quote. An answer without such a list is one quote with probability 1: its curve has a single point, and CUAD's
-        script joins that point to precision 1 at recall 0.""",
-        """Our intervals resample contracts. Those of published systems are as printed, and most have none.""",
-        """Contracts with near relatives stand on both sides of the official split, for all systems alike.""",
-    ]
-    return [" ".join(sentence.split()) for sentence in sentences]
+    counts = sorted({int(count) for count in table[table["ours"]]["n_contracts"]})
+    scored = " to ".join(dict.fromkeys(map(str, counts[:1] + counts[-1:]))) or "none"
+    sentences = files.read_json(PUBLISHED.with_name("setup_differences.json"))
+    return [sentence.format(scored=scored, official=OFFICIAL_CONTRACTS) for sentence in sentences]

@@ -1,7 +1,7 @@
 """Draw answers with the probabilities that a system gave them, and show them beside the gold spans.
 
     records = answers_with_probabilities(predictions, n=10, seed=7)
-    show_probabilities(records)    # last line of a notebook cell, or print(...)
+    show_probabilities(records)    # last line of a notebook cell
 
 The draw goes in turn over the outcomes, so that a reader sees right answers and each kind of wrong one, with what the
 system thought of them. It is no sample from which to estimate shares: those are in `confidence`.
@@ -9,24 +9,27 @@ system thought of them. It is no sample from which to estimate shares: those are
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 from zlib import crc32
 
-from cuadft.core.errors import InputError
-from cuadft.evaluation.confidence import Predictions, all_quotes, is_answered, is_right, rows_by_system, stated_p
-from cuadft.evaluation.excerpts import Piece, SideBlock, SideBySide, SideCell, mark_shared, shorten
+import pandas as pd
+from pandas.io.formats.style import Styler
+
+from cuadft.evaluation.confidence import all_quotes, is_answered, is_right, stated_p
+from cuadft.evaluation.excerpts import shorten
 from cuadft.evaluation.metrics import is_missing
-from cuadft.evaluation.official import shown_quotes
+from cuadft.evaluation.official import Predictions, checked_rows, shown_quotes
 from cuadft.evaluation.verdicts import gold_texts, has_failed
 
-OUTCOMES = {  # outcome -> what happened
-    "right": "there is a clause, and the quote is right",
-    "wrong": "there is a clause, but the quote is another text or too long or too short",
-    "overlooked": "there is a clause, but the answer is that there is none",
-    "invented": "there is no clause, but one is quoted",
-    "refused rightly": "there is no clause, and the answer says so",
-}
+OUTCOMES = (
+    "right",  # there is a clause, and the quote is right
+    "wrong",  # there is a clause, but the quote is another text or too long or too short
+    "overlooked",  # there is a clause, but the answer is that there is none
+    "invented",  # there is no clause, but one is quoted
+    "refused rightly",  # there is no clause, and the answer says so
+)
 LONGEST_TEXT = 300  # characters shown of an answer or a gold span
 
 
@@ -36,63 +39,42 @@ def answers_with_probabilities(predictions: Predictions, *, n: int = 10, seed: i
     Each record: system, outcome, category, contract, answer and gold (cut to `LONGEST_TEXT` characters; gold is "" if
     there is no clause), p_exists and p_quote (that of the best quote, shown or not; None if there is none), candidate
     (the best quote where it was found but not shown, else ""). Rows that failed or have neither probability are left
-    out. The draw depends on the seed, not on the order of the rows. Raises InputError also on n below 1.
+    out. The draw depends on the seed, not on the order of the rows. Raises InputError on a malformed row.
     """
-    if n < 1:
-        raise InputError(f"Invalid number {n!r} of answers: give a whole number from 1.")
-    left: dict[str, list[tuple[int, str, dict[str, Any]]]] = {outcome: [] for outcome in OUTCOMES}
-    for system, rows in rows_by_system(predictions).items():
-        for p in rows:
-            record = None if has_failed(p) else _record(p, system)
-            if record and not (record["p_exists"] is None and record["p_quote"] is None):
-                left[record["outcome"]].append((crc32(f"{seed} {system} {p['id']}".encode()), str(p["id"]), record))
-    turns = [sorted(records, key=lambda one: one[:2]) for records in left.values()]
-    drawn = [record for place in range(n) for records in turns for *_, record in records[place : place + 1]]
-    return sorted(drawn[:n], key=lambda record: list(OUTCOMES).index(record["outcome"]))
+    found = []
+    for p in checked_rows(predictions):
+        record = None if has_failed(p) else _record(p)
+        if record and not (record["p_exists"] is None and record["p_quote"] is None):
+            found.append((crc32(f"{seed} {record['system']} {p['id']}".encode()), str(p["id"]), record))
+    found.sort(key=lambda one: one[:2])
+    turns = [[record for *_, record in found if record["outcome"] == outcome] for outcome in OUTCOMES]
+    drawn = [record for turn in itertools.zip_longest(*turns) for record in turn if record]
+    return sorted(drawn[:n], key=lambda record: OUTCOMES.index(record["outcome"]))
 
 
-def _record(p: Mapping[str, Any], system: str) -> dict[str, Any]:
+def _record(p: Mapping[str, Any]) -> dict[str, Any]:
     """Return what is shown of a prediction that did not fail."""
     answered, shown, golds = is_answered(p), shown_quotes(p), gold_texts(p)
     best = next(iter(shown if answered else all_quotes(p)), None)
-    right = answered and is_right(shown[0]["text"] if shown else p["answer"], p)
-    told = ("right" if right else "wrong" if answered else "overlooked") if golds else None
+    if golds:
+        right = answered and is_right(shown[0]["text"] if shown else p["answer"], p)
+        outcome = "right" if right else "wrong" if answered else "overlooked"
+    else:
+        outcome = "invented" if answered else "refused rightly"
     return {
-        "system": system,
-        "outcome": told or ("invented" if answered else "refused rightly"),
+        "system": str(p.get("system", "")),
+        "outcome": outcome,
         "category": p["category"],
         "contract": p["contract"],
+        "gold": shorten("\n".join(golds), LONGEST_TEXT),
         "answer": shorten(p["answer"], LONGEST_TEXT),
+        "candidate": "" if answered or best is None else shorten(best["text"], LONGEST_TEXT),
         "p_exists": None if is_missing(p.get("p_exists")) else p["p_exists"],
         "p_quote": None if best is None else stated_p(best, p),
-        "gold": shorten("\n".join(golds), LONGEST_TEXT),
-        "candidate": "" if answered or best is None else shorten(best["text"], LONGEST_TEXT),
     }
 
 
-def show_probabilities(records: Sequence[Mapping[str, Any]]) -> SideBySide:
-    """Return the records of `answers_with_probabilities` as tables to read, one per outcome.
-
-    Words of an answer or a candidate that stand in the gold text are marked.
-    """
-    blocks = []
-    for outcome, happened in OUTCOMES.items():
-        rows = [_shown_cells(record) for record in records if record["outcome"] == outcome]
-        if rows:
-            columns = ["Clause asked for", "Gold", "Answer", "Probabilities"]
-            blocks.append(SideBlock(outcome.capitalize(), f"{happened.capitalize()}.", columns, rows))
-    return SideBySide(blocks, "words of the gold span")
-
-
-def _shown_cells(record: Mapping[str, Any]) -> list[SideCell]:
-    gold, candidate = [record["gold"]] if record["gold"] else [], record["candidate"]
-    answer = [mark_shared(record["answer"], gold, LONGEST_TEXT)]
-    if candidate:
-        answer.append([Piece("Not shown: "), *mark_shared(candidate, gold, LONGEST_TEXT)])
-    stated = {"a clause exists": record["p_exists"], "the quote is right": record["p_quote"]}
-    return [
-        SideCell([[Piece(record["category"])]], f"{record['contract']} ({record['system']})"),
-        SideCell([[Piece(record["gold"] or "none")]]),
-        SideCell(answer),
-        SideCell([[Piece(f"{name}: {'–' if p is None else f'{p:.2f}'}")] for name, p in stated.items()]),
-    ]
+def show_probabilities(records: Sequence[Mapping[str, Any]]) -> Styler:
+    """Return the records of `answers_with_probabilities` as a table to read in a notebook."""
+    table = pd.DataFrame(list(records)).style.hide().format(precision=2, na_rep="–", escape="html")
+    return table.set_properties(**{"text-align": "left", "vertical-align": "top", "white-space": "pre-wrap"})

@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Mapping, Sequence
+import itertools
+from collections.abc import Sequence
+from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -43,16 +45,11 @@ def read_with_seeds(
         other = runs.Iteration(runs.resolve_path(name), iteration.number)
         number = run_seed(other)
         if number in taken:
-            raise InputError(
-                f"Seed {number} is that of {taken[number]} and of {name}: compare runs with different seeds."
-            )
+            raise InputError(f"Seed {number} is that of {taken[number]} and of {name}: give runs with different seeds.")
         taken[number] = name
         more, also_left_out = _complete_predictions(other, systems)
         if _questions_asked(more) != asked:
-            raise InputError(
-                f"{name} asked other questions than {iteration.run}: give both the same split_seed, "
-                "contracts, dev_rows and test_rows."
-            )
+            raise InputError(f"{name} asked other questions than {iteration.run}: give both the same contracts.")
         rows += [row | {"seed": number} for row in more]
         left_out += [f"{name}: {line}" for line in also_left_out]
     return rows, left_out
@@ -63,44 +60,32 @@ def _complete_predictions(iteration: runs.Iteration, systems: Sequence[str]) -> 
 
     A split without a data file cannot be checked: all its predictions are returned.
     """
-    found, left_out = read_all_predictions(iteration.path("predictions"), systems), []
-    kept: list[dict[str, Any]] = []
-    for (system, split), own in _by_system_and_split(found).items():
-        path = iteration.path("data", f"{split}.jsonl")
-        asked = {row["id"]: row for row in files.read_jsonl(path)} if path.is_file() else None
-        current = own if asked is None else _answers_to(own, asked)
-        if asked is None or len(current) == len(asked):
-            kept += current
-            continue
-        left_out.append(
-            f"{system} on {split} is left out: it answers {len(current)} of the {len(asked)} rows asked now. Run "
-            f"03_batch_inference with systems including '{system}'."
-        )
+    kept, left_out = [], []
+    found = read_all_predictions(iteration.path("predictions"), systems)  # file by file, one system and split in each
+    for (system, split), rows in itertools.groupby(found, key=itemgetter("system", "split")):
+        own, path = list(rows), iteration.path("data", f"{split}.jsonl")
+        if path.is_file():
+            asked = {row["id"]: row for row in files.read_jsonl(path)}
+            own = [p for p in own if p["id"] in asked and is_answer_to(p, asked[p["id"]])]
+            own = [p | {"weight": asked[p["id"]].get("weight", 1.0)} for p in own]  # the weight that the row has now
+            if len(own) < len(asked):
+                left_out.append(
+                    f"{system} on {split} is left out: it answers {len(own)} of the {len(asked)} rows asked now. Run "
+                    f"03_batch_inference with systems including '{system}'."
+                )
+                own = []
+        kept += own
     return kept, left_out
-
-
-def _answers_to(predictions: Sequence[dict[str, Any]], asked: Mapping[str, dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return the predictions for the rows asked now, each with the weight that its row has now."""
-    current = [p for p in predictions if p["id"] in asked and is_answer_to(p, asked[p["id"]])]
-    return [p | {"weight": asked[p["id"]].get("weight", 1.0)} for p in current]
-
-
-def _by_system_and_split(rows: Sequence[dict[str, Any]]) -> dict[tuple[str, str], list[dict[str, Any]]]:
-    groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
-    for row in rows:
-        groups.setdefault((row["system"], row["split"]), []).append(row)
-    return groups
 
 
 def run_seed(iteration: runs.Iteration) -> int:
     """Return the seed that an iteration's manifest holds; raises InputError if there is none."""
     path = iteration.path("manifest.json")
-    if not path.is_file():
-        raise InputError(f"{path} is missing, so that its seed is not known: make that run with `cuadft run`.")
-    for stage in files.read_json(path).get("stages", {}).values():
+    stages = files.read_json(path).get("stages", {}) if path.is_file() else {}
+    for stage in stages.values():
         if "seed" in stage.get("parameters", {}):
             return int(stage["parameters"]["seed"])
-    raise InputError(f"{path} names no seed: make that run with `cuadft run`.")
+    raise InputError(f"{path} names no seed, so that its seed is not known: make that run with `cuadft run`.")
 
 
 def _questions_asked(rows: Sequence[dict[str, Any]]) -> set[tuple[str, str, str]]:
@@ -116,12 +101,9 @@ def read_predictions(path: Path) -> list[dict[str, Any]]:
 
 def read_all_predictions(folder: Path, systems: Sequence[str] = ()) -> list[dict[str, Any]]:
     """Return the predictions of all systems in a folder of `<system>.<split>.jsonl` files, simple systems first."""
-
-    def place(path: Path) -> tuple[tuple[int, str], str]:
-        return simplicity(path.name.split(".")[0]), path.name
-
-    wanted = [p for p in Path(folder).glob("*.jsonl") if not systems or p.name.split(".")[0] in systems]
-    return [row for path in sorted(wanted, key=place) for row in read_predictions(path)]
+    wanted = [path for path in Path(folder).glob("*.jsonl") if not systems or path.name.split(".")[0] in systems]
+    wanted.sort(key=lambda path: (simplicity(path.name.split(".")[0]), path.name))
+    return [row for path in wanted for row in read_predictions(path)]
 
 
 def is_reusable(prediction: dict[str, Any], row: dict[str, Any]) -> bool:
@@ -145,16 +127,12 @@ def save(iteration: runs.Iteration, name: str, result: Result) -> Result:
 
 def with_intervals(table: pd.DataFrame) -> pd.DataFrame:
     """Return a table for readers: each measure NAME with its columns NAME_low and NAME_high as one text."""
-    import pandas as pd
-
-    shown = {}
-    for name in table.columns:
-        if f"{name}_low" in table.columns:
-            bounds = table[[name, f"{name}_low", f"{name}_high"]].to_numpy()
-            shown[name] = [f"{value:.3f} [{low:.3f}, {high:.3f}]" for value, low, high in bounds]
-        elif not name.endswith(("_low", "_high")):
-            shown[name] = table[name]
-    return pd.DataFrame(shown)
+    shown = table[[name for name in table if not name.endswith(("_low", "_high"))]].copy()
+    for name in shown:
+        if f"{name}_low" in table:
+            ends = table[[name, f"{name}_low", f"{name}_high"]].to_numpy()
+            shown[name] = [f"{value:.3f} [{low:.3f}, {high:.3f}]" for value, low, high in ends]
+    return shown
 
 
 def as_csv(table: pd.DataFrame) -> str:

@@ -11,23 +11,17 @@ generation (`FAULTS`).
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from cuadft.core.errors import InputError
-from cuadft.evaluation.bootstrap import (
-    INTERVAL_COLUMNS,
-    Interval,
-    as_columns,
-    check_resampling,
-    cluster_codes,
-    cluster_sums,
-    ratio_intervals,
-)
-from cuadft.evaluation.constants import settled
+from cuadft.evaluation.bootstrap import INTERVAL_COLUMNS, interval_table
+from cuadft.evaluation.constants import settle
 from cuadft.evaluation.metrics import METRICS, metric_weights
 
 BOARD_COLUMNS = ["system", "split", "metric", *INTERVAL_COLUMNS, "failed", "seeds", "seed_low", "seed_high"]
@@ -39,46 +33,34 @@ FAULTS = {  # kind -> (name, what happened and what to repair)
     "invented": ("Answered where there is no clause", "the right answer is that there is none: repair the model"),
     "failed": ("Failed generation", "there is no answer to score: see the error"),
 }
-FAULTS_WITHOUT_PASSAGES = {  # the same kinds where the predictions do not record which passages were sent
+NOT_RECORDED = {  # the same of answers whose passages are not recorded
     "refused": ("Refused although there is a clause", "which passages were sent is not recorded"),
     "wrong": ("Wrong words", "which passages were sent is not recorded"),
 }
 FAULT_KINDS = ("fine", *FAULTS, "unscored")  # every kind that a row can have
 
 
-def make_scoreboard(
-    frame: pd.DataFrame, *, n_resamples: int = 2000, seed: int = 0, confidence: float = 0.95
-) -> pd.DataFrame:
+def make_scoreboard(frame: pd.DataFrame, **resampling: Any) -> pd.DataFrame:
     """Return the mean of every metric per system and split, with its contract-clustered interval.
 
     frame: from `score_predictions`, with or without the judges' scores. Columns: system, split, metric; value, low,
     high (the mean and what other contracts could change, by `bootstrap.ratio_intervals`); n (questions to which the
     metric applies); n_contracts (the contracts of these questions); failed (all failed generations of that system and
     split); seeds (how many); seed_low, seed_high (lowest and highest mean of one seed: what another seed could change;
-    NaN with one seed). A question answered with several seeds counts once, by their average. Raises InputError on a
-    question scored twice with one seed, and on settings that `bootstrap.check_resampling` refuses.
+    NaN with one seed). A question answered with several seeds counts once, by their average. resampling: n_resamples,
+    seed and confidence. Raises InputError on a question scored twice with one seed, and as
+    `bootstrap.check_resampling`.
     """
-    parts = list(frame.groupby(["system", "split"], sort=False).indices.items())
-    metrics = [m for m in METRICS if m in frame]
-    found = iter(_part_intervals(frame, [at for _, at in parts], metrics, n_resamples, seed, confidence))
-    rows = []
-    for (system, split), at in parts:
-        part = frame.iloc[at]
-        for metric in metrics:
-            interval = settled(as_columns(next(found)), system, metric)
-            row = {"system": system, "split": split, "metric": metric} | interval
-            rows.append(row | {"failed": int(part["failed"].sum())} | _seed_range(part, metric))
-    return pd.DataFrame(rows, columns=BOARD_COLUMNS)
+    keys, metrics = ["system", "split"], [m for m in METRICS if m in frame]
+    table = settle(_group_means(frame, keys, metrics, **resampling))
+    counts = frame.groupby(keys, as_index=False).agg(failed=("failed", "sum"), seeds=("seed", "nunique"))
+    table = table.merge(counts, on=keys).merge(_seed_means(frame, keys, metrics), on=[*keys, "metric"])
+    several = table["seeds"] > 1
+    return table.assign(**{end: table[end].where(several) for end in ("seed_low", "seed_high")})[BOARD_COLUMNS]
 
 
 def score_breakdown(
-    frame: pd.DataFrame,
-    by: str = "category",
-    metric: str = "quote_f1",
-    *,
-    n_resamples: int = 2000,
-    seed: int = 0,
-    confidence: float = 0.95,
+    frame: pd.DataFrame, by: str = "category", metric: str = "quote_f1", **resampling: Any
 ) -> pd.DataFrame:
     """Return the mean of one metric per split, group and system, with its contract-clustered interval.
 
@@ -90,54 +72,39 @@ def score_breakdown(
         raise InputError(f"Invalid by {by!r}: choose from {', '.join(name for name in BREAKDOWNS if name in frame)}.")
     if metric not in METRICS or metric not in frame:
         raise InputError(f"Invalid metric {metric!r}: choose from {', '.join(m for m in METRICS if m in frame)}.")
-    parts = list(frame.groupby(["split", by, "system"], sort=False).indices.items())
-    found = _part_intervals(frame, [at for _, at in parts], [metric], n_resamples, seed, confidence)
-    rows = [
-        {"split": split, by: group, "system": system, "metric": metric} | as_columns(interval)
-        for ((split, group, system), _), interval in zip(parts, found, strict=True)
-    ]
-    return pd.DataFrame(rows, columns=["split", by, "system", "metric", *INTERVAL_COLUMNS])
+    return _group_means(frame, ["split", by, "system"], [metric], **resampling)
 
 
-def _part_intervals(
-    frame: pd.DataFrame,
-    parts: Sequence[np.ndarray],
-    metrics: Sequence[str],
-    n_resamples: int,
-    seed: int,
-    confidence: float,
-) -> list[Interval]:
-    """Return the interval of each metric on each part (the row numbers of one), part by part, with the same draws."""
-    check_resampling(n_resamples, confidence)
+def _group_means(frame: pd.DataFrame, keys: Sequence[str], metrics: Sequence[str], **resampling: Any) -> pd.DataFrame:
+    """Return the mean of each metric in each group of rows, all with the same draws: keys, metric, interval."""
     questions = ["system", "split", "id"]
-    repeated = frame.duplicated([*questions, "seed"] if "seed" in frame else questions)
+    repeated = frame.duplicated([*questions, "seed"])
     if repeated.any():
         raise InputError(
             f"Row {frame['id'][repeated].iloc[0]!r} is there twice: score each system, split, seed and row once."
         )
-    codes, n_contracts = cluster_codes(frame["contract"].to_numpy())
-    ids, once = pd.factorize(frame["id"])[0], 1 / frame.groupby(questions)["id"].transform("size").to_numpy(float)
-    tops, bottoms = np.zeros((2, n_contracts, len(parts) * len(metrics)))
-    counts, shares = np.zeros(tops.shape[1], int), np.zeros(tops.shape[1], bool)
-    for m, metric in enumerate(metrics):
-        values, weight = frame[metric].to_numpy(float), metric_weights(frame, metric) * once
-        share = bool(frame[metric].dropna().between(0, 1).all())
-        for p, at in enumerate(parts):
-            k = p * len(metrics) + m
-            tops[:, k], bottoms[:, k], applies = cluster_sums(values[at], weight[at], codes[at], n_contracts)
-            counts[k], shares[k] = len(np.unique(ids[at][applies])), share
-    return ratio_intervals(tops, bottoms, counts, shares, n_resamples=n_resamples, seed=seed, confidence=confidence)
+    once = 1 / frame.groupby(questions)["id"].transform("size").to_numpy(float)
+    weights = {metric: metric_weights(frame, metric) * once for metric in metrics}
+    shares = {metric: bool(frame[metric].dropna().between(0, 1).all()) for metric in metrics}
+    groups, ids = frame.groupby(list(keys), sort=False).ngroup().to_numpy(), frame["id"].to_numpy()
+    table = frame[[*keys]].drop_duplicates(ignore_index=True)
+    columns, asked = [], []
+    for group, metric in itertools.product(table.index, metrics):
+        values, inside = frame[metric].to_numpy(float), np.where(groups == group, weights[metric], 0)
+        columns.append((values, inside, shares[metric]))
+        asked.append(len(set(ids[(inside > 0) & ~np.isnan(values)])))
+    table = table.merge(pd.Series(metrics, name="metric"), how="cross")
+    return table.join(interval_table(columns, frame["contract"], **resampling)).assign(n=asked)
 
 
-def _seed_range(part: pd.DataFrame, metric: str) -> dict[str, float]:
-    """Return the number of seeds and the lowest and highest mean that one of them has."""
-    seeds = part["seed"].nunique() if "seed" in part else 1
-    if seeds < 2:
-        return {"seeds": 1, "seed_low": math.nan, "seed_high": math.nan}
-    weight = pd.Series(metric_weights(part, metric), part.index).where(part[metric].notna(), 0)
-    sums = pd.DataFrame({"top": part[metric].fillna(0) * weight, "bottom": weight}).groupby(part["seed"]).sum()
-    means = sums["top"] / sums["bottom"].where(sums["bottom"] > 0)
-    return {"seeds": seeds, "seed_low": means.min(), "seed_high": means.max()}
+def _seed_means(frame: pd.DataFrame, keys: Sequence[str], metrics: Sequence[str]) -> pd.DataFrame:
+    """Return the lowest and the highest mean that one seed has, by group and metric."""
+    values = frame[[*metrics]].reset_index(drop=True)
+    weights = pd.DataFrame({metric: metric_weights(frame, metric) for metric in metrics}).where(values.notna(), 0)
+    by = [frame[name].reset_index(drop=True) for name in (*keys, "seed")]
+    means = (values.fillna(0) * weights).groupby(by).sum() / weights.groupby(by).sum()
+    means = means.rename_axis(columns="metric").stack(future_stack=True)
+    return means.groupby([*keys, "metric"]).agg(seed_low="min", seed_high="max").reset_index()
 
 
 def classify_faults(frame: pd.DataFrame, metric: str = "f1", *, fine_from: float = 0.5) -> pd.Series:
@@ -173,22 +140,21 @@ def fault_counts(
     is <NA> where passages of answerable rows are not recorded: the rows that retrieval missed are then among refused
     and wrong. Raises InputError as `classify_faults`.
     """
-    work = frame.assign(kind=classify_faults(frame, metric, fine_from=fine_from))
-    rows = []
-    for key, part in work.groupby(list(by), sort=False):
-        kinds, answerable = part["kind"].value_counts(), part[~part["is_impossible"].astype(bool)]
-        sizes = {"n": len(part), "n_contracts": part["contract"].nunique(), "answerable": len(answerable)}
-        counts = {kind: int(kinds.get(kind, 0)) for kind in FAULT_KINDS}
-        if (answerable["hit"].isna() & ~answerable["failed"].astype(bool)).any():
-            counts["missed"] = pd.NA if not counts["missed"] else counts["missed"]
-        rows.append(dict(zip(by, key, strict=True)) | sizes | counts)
-    return pd.DataFrame(rows, columns=[*by, "n", "n_contracts", "answerable", *FAULT_KINDS]).astype({"missed": "Int64"})
+    frame = frame.reset_index(drop=True)
+    answerable = ~frame["is_impossible"].astype(bool)
+    unknown = answerable & frame["hit"].isna() & ~frame["failed"].astype(bool)
+    kinds = pd.get_dummies(classify_faults(frame, metric, fine_from=fine_from)).reindex(columns=FAULT_KINDS)
+    rows = frame[[*by, "id", "contract"]].assign(answerable=answerable, unknown=unknown).join(kinds.fillna(False))
+    counts = {kind: (kind, "sum") for kind in ("answerable", *FAULT_KINDS, "unknown")}
+    sizes = {"n": ("id", "size"), "n_contracts": ("contract", "nunique")}
+    table = rows.groupby(list(by), sort=False, as_index=False).agg(**sizes, **counts)
+    missed = table["missed"].astype("Int64").mask((table["unknown"] > 0) & (table["missed"] == 0))
+    return table.assign(missed=missed).drop(columns="unknown")
 
 
 def describe_fault(kind: str, *, recall: float) -> tuple[str, str]:
     """Return a fault's name and what happened; recall: share of the clause's characters sent, NaN if not recorded."""
-    if kind in FAULTS_WITHOUT_PASSAGES and math.isnan(recall):
-        return FAULTS_WITHOUT_PASSAGES[kind]
+    if kind in NOT_RECORDED and math.isnan(recall):
+        return NOT_RECORDED[kind]
     name, cause = FAULTS[kind]
-    part = f" ({recall:.0%} of its characters)" if kind in FAULTS_WITHOUT_PASSAGES and recall < 1 else ""
-    return name, cause.replace("the clause was sent", f"the clause was sent{part}")
+    return name, f"{cause} ({recall:.0%} of the clause's characters were sent)" if 0 < recall < 1 else cause

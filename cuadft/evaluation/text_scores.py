@@ -19,7 +19,8 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property
 
-from rouge_score.tokenize import tokenize
+from rapidfuzz import process
+from rapidfuzz.distance import Indel, LCSseq
 
 from cuadft.core.text import fold_words
 from cuadft.data.passages import merge_spans
@@ -256,11 +257,6 @@ def gold_references(golds: Sequence[str]) -> list[str]:
     return [*golds, "\n".join(golds)] if len(golds) > 1 else list(golds)
 
 
-def token_overlap(answer: str, gold: str) -> tuple[float, float, float]:
-    """Return precision, recall and F1 of the answer's normalised tokens as a bag; two empty texts agree."""
-    return bag_overlap(Counter(normalise_answer(answer).split()), Counter(normalise_answer(gold).split()))
-
-
 def bag_overlap(ours: Counter[str], theirs: Counter[str]) -> tuple[float, float, float]:
     """Return precision, recall and F1 of our tokens against theirs, all 1 if both bags are empty."""
     if not ours or not theirs:
@@ -285,18 +281,19 @@ def retrieved_share(
     gold, retrieved = (merge_spans(span for span in spans if span[1] > span[0]) for spans in (gold, retrieved))
     if not gold:
         return math.nan, math.nan
-    shared = sum(
-        max(0, min(gold_end, found_end) - max(gold_start, found_start))
-        for gold_start, gold_end in gold
-        for found_start, found_end in retrieved
-    )
+    shared = shared_characters(gold, retrieved)
     total_gold, total = (sum(end - start for start, end in spans) for spans in (gold, retrieved))
     return shared / total_gold, shared / (total + elsewhere) if shared else 0.0
 
 
+def shared_characters(a: Sequence[tuple[int, int]], b: Sequence[tuple[int, int]]) -> int:
+    """Return how many characters two lists of spans share; the spans of each do not overlap."""
+    return sum(max(0, min(end, e) - max(start, s)) for start, end in a for s, e in b)
+
+
 def rouge_tokens(text: str) -> list[str]:
     """Return the tokens that ROUGE counts: lower-case runs of ASCII letters and digits, not stemmed."""
-    return tokenize(text, None)
+    return re.findall(r"[a-z0-9]+", text.lower())
 
 
 def shingles(sequence: Sequence[str], size: int) -> set[tuple[str, ...]]:
@@ -304,77 +301,35 @@ def shingles(sequence: Sequence[str], size: int) -> set[tuple[str, ...]]:
     return {tuple(sequence[n : n + size]) for n in range(len(sequence) - size + 1)}
 
 
-def longest_common_subsequence(a: Sequence[str], b: Sequence[str]) -> int:
-    """Return the length of the longest common subsequence of two token lists.
-
-    It takes one step per token of the longer list, on an integer with one bit per token of the shorter list: a clause
-    is found in a million characters in well under a second. Source: Hyyrö (2004), "Bit-parallel LCS-length computation
-    revisited", figure 4.
-    """
-    short, long = sorted((a, b), key=len)
-    places: dict[str, int] = {}
-    for n, token in enumerate(short):
-        places[token] = places.get(token, 0) | 1 << n
-    full = (1 << len(short)) - 1
-    row = full
-    for place in filter(None, map(places.get, long)):
-        matches = row & place
-        row = (row + matches | row - matches) & full
-    return len(short) - row.bit_count()
-
-
 def rouge_l(a: Sequence[str], b: Sequence[str]) -> float:
     """Return the ROUGE-L F-measure of two token lists (Lin, 2004, section 3.1, beta 1), 0 if one is empty."""
-    if not a or not b:
-        return 0.0
-    return 2 * longest_common_subsequence(a, b) / (len(a) + len(b))
+    return 2 * LCSseq.similarity(a, b) / (len(a) + len(b)) if a and b else 0.0
 
 
 class KnownTexts:
-    """Texts indexed by their tokens: `near` and `find` tell which of them a new text resembles, by ROUGE-L.
-
-    The index bounds every ROUGE-L from above, so that thousands of comparisons take milliseconds.
-    """
+    """Texts to which `near` and `find` compare a new one, by ROUGE-L: thousands of comparisons take milliseconds."""
 
     def __init__(self, texts: Iterable[str] = ()):
         """Take the first texts; `add` takes more."""
-        self._texts: list[str] = []
-        self._tokens: list[list[str]] = []
-        self._holders: dict[tuple[str, int], list[int]] = {}  # (token, its n-th occurrence) -> texts
-        for text in dict.fromkeys(texts):
-            self.add(text)
+        self._texts = list(dict.fromkeys(texts))
+        self._tokens = list(map(rouge_tokens, self._texts))
 
     def add(self, text: str) -> None:
         """Remember one more text."""
-        found = rouge_tokens(text)
-        for key in _numbered_tokens(found):
-            self._holders.setdefault(key, []).append(len(self._texts))
         self._texts.append(text)
-        self._tokens.append(found)
+        self._tokens.append(rouge_tokens(text))
 
     def find(self, text: str, limit: float) -> tuple[str, float] | None:
-        """Return a known text with ROUGE-L F >= limit and that value, or None if there is none."""
+        """Return the nearest known text with ROUGE-L F >= limit and that value, or None if there is none."""
         return next(self.near(text, limit), None)
 
     def near(self, text: str, limit: float) -> Iterator[tuple[str, float]]:
-        """Yield every known text with ROUGE-L F >= limit and that value.
+        """Yield every known text with ROUGE-L F >= limit and that value, the nearest first.
 
-        Texts that share most tokens come first. The number of shared tokens bounds the common subsequence from above,
-        so a text that shares too few tokens for `limit` is not compared at all.
+        ROUGE-L F is the normalised Indel similarity of the tokens, but for rounding: the exact value decides.
         """
-        found = rouge_tokens(text)
-        shared: Counter[int] = Counter()
-        for key in _numbered_tokens(found):
-            shared.update(self._holders.get(key, ()))
-        bounds = {n: 2 * count / (len(found) + len(self._tokens[n])) for n, count in shared.items()}
-        for n in sorted((n for n, bound in bounds.items() if bound >= limit), key=lambda n: (-bounds[n], n)):
-            if (score := rouge_l(self._tokens[n], found)) >= limit:
+        tokens = rouge_tokens(text)
+        scorer = Indel.normalized_similarity
+        for known, _, n in process.extract(tokens, self._tokens, scorer=scorer, score_cutoff=limit - 1e-9, limit=None):
+            if (score := rouge_l(known, tokens)) >= limit:
                 yield self._texts[n], score
-
-
-def _numbered_tokens(sequence: Sequence[str]) -> Iterable[tuple[str, int]]:
-    """Yield each token with the number of its occurrence: "a b a" gives ("a", 1), ("b", 1), ("a", 2)."""
-    seen: Counter[str] = Counter()
-    for token in sequence:
-        seen[token] += 1
-        yield token, seen[token]

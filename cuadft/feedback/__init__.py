@@ -13,7 +13,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     submod_attrs={
         "agreement": ["annotator_agreement", "annotator_disagreements"],
         "candidates": ["draw_candidate_rows", "sample_candidates", "with_prompts"],
-        "preferences": ["length_report", "preference_pairs", "training_data"],
+        "preferences": ["length_report", "training_data"],
         "store": ["Store"],
         "tasks": ["choose_tasks"],
         "widget": ["Annotate"],

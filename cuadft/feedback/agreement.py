@@ -1,6 +1,6 @@
 """How far annotators agree on which answer is better, where they differ, and what their majority decides.
 
-    print(annotator_agreement(store.judgements()))   # The same verdict in 70% of 20 pairs ...; Cohen's kappa 0.40.
+    print(annotator_agreement(store.judgements()))   # The same verdict in 70% of 20 pairs (anna, ben); Cohen's ...
     annotator_disagreements(store.judgements())      # a table of the pairs on which annotators differ
     rulings, counts = pair_rulings(store.judgements())
 
@@ -14,120 +14,77 @@ from __future__ import annotations
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import combinations
+from itertools import chain, combinations
 from typing import TYPE_CHECKING, Any
 
-from cuadft.core.errors import InputError
-from cuadft.core.text import fold
-from cuadft.feedback.records import (
-    NOT_SKIPPED,
-    canonical_judgement,
-    checked_judgement,
-    current_judgements,
-    pair_key,
-    swapped_judgement,
-)
+import numpy as np
+
+from cuadft.feedback.records import Rows, checked_judgement, current_judgements, pair_key, swapped_judgement
 
 if TYPE_CHECKING:
     import pandas as pd
 
-
-KAPPA, ALPHA = "Cohen's kappa", "Krippendorff's alpha"
 PAIR_COLUMNS = ("id", "contract", "question", "answer_a", "answer_b", "system_a", "system_b")
 VERDICT_PREFIX = "verdict: "  # before an annotator's name, in the columns of `annotator_disagreements`
 
 
 @dataclass(frozen=True)
 class AnnotatorAgreement:
-    """Hold a coefficient of agreement, or the reason why there is no coefficient, and the share of equal verdicts.
+    """Hold a coefficient of agreement with its 95 % interval, and the share of equal verdicts.
 
-    measure: the coefficient's name. value: the coefficient; where it is None `reason` says why. low, high: its bounds,
-    None unless they were asked for. same: share of equal verdicts among all twos of annotators of a pair, 0 to 1; None
-    if no pair has two annotators. n, n_contracts: pairs that two or more annotators judged, and their contracts.
+    measure: the coefficient's name. value: the coefficient; where it is NaN `reason` says why. low, high: its bounds,
+    NaN if they were not asked for or all pairs are of one contract. same: share of equal verdicts among all twos of
+    annotators of a pair, 0 to 1. n, n_contracts: pairs that two or more annotators judged, and their contracts.
     """
 
     measure: str
-    value: float | None
-    low: float | None
-    high: float | None
-    same: float | None
+    value: float
+    low: float
+    high: float
+    same: float
     n: int
     n_contracts: int
     annotators: tuple[str, ...]
-    reason: str | None
+    reason: str
 
     def __str__(self) -> str:
-        if self.same is None:
-            return str(self.reason)
-        pairs = f"{self.n} pair{'' if self.n == 1 else 's'}"
-        found = f"The same verdict in {self.same:.0%} of {pairs} that {_listed(self.annotators)} judged"
-        if self.value is None:
-            return f"{found}. {self.reason}"
-        bounds = "" if self.low is None else f" [{self.low:.2f}, {self.high:.2f}]"
-        return f"{found}; {self.measure} {self.value:.2f}{bounds}."
+        if not self.n:
+            return self.reason
+        found = f"The same verdict in {self.same:.0%} of {self.n} pairs ({', '.join(self.annotators)})"
+        bounds = "" if math.isnan(self.low) else f" [{self.low:.2f}, {self.high:.2f}]"
+        return f"{found}. {self.reason}" if self.reason else f"{found}; {self.measure} {self.value:.2f}{bounds}."
 
 
 def annotator_agreement(
-    judgements: Iterable[Mapping[str, Any]], *, n_resamples: int = 0, seed: int = 0, confidence: float = 0.95
+    judgements: Iterable[Mapping[str, Any]], *, n_resamples: int = 1000, seed: int = 0
 ) -> AnnotatorAgreement:
     """Return how far the annotators agree: Cohen's kappa of two, Krippendorff's alpha of more, both nominal.
 
-    Annotators who share no pair with another annotator are left aside. With n_resamples above 0 the percentile interval
-    over whole contracts is added (about 3 s for 1000 draws of 400 pairs). The coefficient is undefined with fewer than
-    two annotators, without a common pair, and where all verdicts are the same. Sources: Cohen (1960), Educ. Psychol.
-    Meas. 20(1), computed by scikit-learn; Krippendorff (2011), "Computing Krippendorff's Alpha-Reliability", computed
-    by NLTK. Raises InputError on n_resamples below 0 and on a confidence outside 0 to 1.
+    Annotators who share no pair with another annotator are left aside. The 95 % interval is the percentile interval
+    over whole contracts (some 3 s for 1000 draws of 400 pairs; none with n_resamples 0). The coefficient is undefined
+    without a pair of two annotators and where all verdicts are the same. Sources: Cohen (1960), Educ. Psychol. Meas.
+    20(1), by scikit-learn; Krippendorff (2011), "Computing Krippendorff's Alpha-Reliability", by NLTK.
     """
-    if n_resamples < 0 or not 0 < confidence < 1:
-        raise InputError(
-            f"Invalid n_resamples {n_resamples!r} with confidence {confidence!r}: give a number of draws from 0 "
-            "and a share between 0 and 1, such as 1000 and 0.95."
-        )
-    judged = list(_by_pair(judgements).values())
-    shared = [pair for pair in judged if len(pair) > 1]
-    names = tuple(sorted({name for pair in shared for name in pair}))
-    contracts = [next(iter(pair.values()))["contract"] for pair in shared]
-    verdicts = [{name: row["verdict"] for name, row in pair.items()} for pair in shared]
-    measure, coefficient = (ALPHA, _alpha) if len(names) > 2 else (KAPPA, _kappa)
-    value, low, high = coefficient(verdicts), None, None
-    if value is not None and n_resamples:
-        low, high = _interval(verdicts, contracts, coefficient, n_resamples, seed, confidence)
-    reason = _why_undefined({name for pair in judged for name in pair}, verdicts) if value is None else None
-    return AnnotatorAgreement(
-        measure, value, low, high, _share_of_same(verdicts), len(shared), len(set(contracts)), names, reason
-    )
-
-
-def agreement_in_words(judgements: Iterable[Mapping[str, Any]]) -> str:
-    """Return the agreement in one or two sentences."""
-    return str(annotator_agreement(judgements))
-
-
-def agreement_by_two(judgements: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
-    """Return a row for each two annotators: first, second, pairs, same, kappa, reason; the least agreeing come first.
-
-    pairs: number of pairs that both judged, 0 included. same: share of these pairs with equal verdicts. kappa: Cohen's
-    kappa, NaN where `reason` says why it is undefined.
-    """
-    import pandas as pd
-
-    judged, rows = [row for pair in _by_pair(judgements).values() for row in pair.values()], []
-    for first, second in combinations(sorted({row["annotator"] for row in judged}), 2):
-        found = annotator_agreement(row for row in judged if row["annotator"] in (first, second))
-        rows.append(
-            {
-                "first": first,
-                "second": second,
-                "pairs": found.n,
-                "same": _nan_for_none(found.same),
-                "kappa": _nan_for_none(found.value),
-                "reason": found.reason,
-            }
-        )
-    table = pd.DataFrame(rows, columns=["first", "second", "pairs", "same", "kappa", "reason"])
-    return table.sort_values(["same", "pairs"], ascending=[True, False], kind="stable", ignore_index=True)
+    shared = [pair for pair in _by_pair(judgements).values() if len(pair) > 1]
+    names = tuple(sorted({row["annotator"] for pair in shared for row in pair}))
+    measure, coefficient = ("Krippendorff's alpha", _alpha) if len(names) > 2 else ("Cohen's kappa", _kappa)
+    by_contract: dict[str, list[dict[str, str]]] = defaultdict(list)  # of each pair: annotator -> verdict
+    for pair in shared:
+        by_contract[pair[0]["contract"]].append({row["annotator"]: row["verdict"] for row in pair})
+    contracts = list(by_contract.values())
+    twos = [two for pairs in contracts for pair in pairs for two in combinations(pair.values(), 2)]
+    value, low, high, reason = coefficient(contracts), math.nan, math.nan, ""
+    if math.isnan(value):
+        alike = "All verdicts are the same, so that agreement beyond chance is undefined."
+        reason = alike if shared else "No pair has verdicts of two annotators yet."
+    elif n_resamples and len(contracts) > 1:
+        draws = np.random.default_rng(seed).integers(len(contracts), size=(n_resamples, len(contracts)))
+        found = [coefficient([contracts[place] for place in drawn]) for drawn in draws]
+        low, high = map(float, np.nanquantile(found, [0.025, 0.975]))
+    same = sum(one == other for one, other in twos) / len(twos) if twos else math.nan
+    return AnnotatorAgreement(measure, value, low, high, same, len(shared), len(contracts), names, reason)
 
 
 def annotator_disagreements(judgements: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
@@ -137,48 +94,49 @@ def annotator_disagreements(judgements: Iterable[Mapping[str, Any]]) -> pd.DataF
     """
     import pandas as pd
 
-    pairs = _by_pair(judgements)
-    different = {key: len({row["verdict"] for row in pair.values()}) for key, pair in pairs.items()}
-    disputed = sorted((key for key in pairs if different[key] > 1), key=lambda key: -different[key])
-    names = sorted({name for key in disputed for name in pairs[key]})
-    rows = []
-    for key in disputed:
-        pair = pairs[key]
-        any_row = next(iter(pair.values()))
-        verdicts = {VERDICT_PREFIX + name: pair[name]["verdict"] if name in pair else "" for name in names}
-        rows.append({"pair": key} | {column: any_row[column] for column in PAIR_COLUMNS} | verdicts)
-    return pd.DataFrame(rows, columns=["pair", *PAIR_COLUMNS, *(VERDICT_PREFIX + name for name in names)])
+    pairs = {key: pair for key, pair in _by_pair(judgements).items() if _n_verdicts(pair) > 1}
+    rows = [
+        {"pair": key}
+        | {column: pairs[key][0][column] for column in PAIR_COLUMNS}
+        | {VERDICT_PREFIX + row["annotator"]: row["verdict"] for row in pairs[key]}
+        for key in sorted(pairs, key=lambda key: -_n_verdicts(pairs[key]))
+    ]
+    return pd.DataFrame(rows, columns=None if rows else ["pair", *PAIR_COLUMNS]).fillna("")
 
 
 @dataclass(frozen=True)
 class Ruling:
     """Hold one pair of answers to one question and what most annotators decided on it.
 
-    verdict: a, b, tie, both_wrong, or None without a majority. supporters: the annotators who gave this verdict.
-    n_annotators: how many judged the pair and did not skip it. edited, span, corrector: the correction by one of the
-    supporters, as text or as a span of the contract, and that supporter's name. prompt: the messages to which the
-    answers were given, None where they are not known.
+    verdict: a, b, tie, both_wrong, or None without a majority. judged: the judgements of all who did not skip the pair;
+    agreed: those of them that gave the verdict. In all of them answer_a is the same answer.
     """
 
-    id: str
-    contract: str
-    question: str
-    answers: tuple[str, str]
     verdict: str | None
-    n_annotators: int
-    supporters: tuple[str, ...]
-    edited: str | None = None
-    span: tuple[int, int] | None = None
-    corrector: str = ""
-    prompt: Sequence[Mapping[str, str]] | None = None
+    judged: list[dict[str, Any]]
+    agreed: list[dict[str, Any]]
+
+    @property
+    def pair(self) -> dict[str, Any]:
+        """Return the first judgement of the majority, with the question and the answers."""
+        return (self.agreed or self.judged)[0]
+
+    @property
+    def answers(self) -> tuple[str, str]:
+        """Return answer_a and answer_b."""
+        return self.pair["answer_a"], self.pair["answer_b"]
 
     @property
     def who(self) -> str:
         """Return who gave the verdict: "annotator anna" or "annotators anna, ben"."""
-        return f"annotator{'' if len(self.supporters) == 1 else 's'} {', '.join(self.supporters)}"
+        return f"annotator{'s' * (len(self.agreed) > 1)} {', '.join(row['annotator'] for row in self.agreed)}"
+
+    def latest(self, field: str) -> dict[str, Any] | None:
+        """Return the majority's latest judgement in which a field is given, None if there is none."""
+        return next((row for row in reversed(self.agreed) if row[field]), None)
 
 
-def pair_rulings(feedback: Sequence[Mapping[str, Any]]) -> tuple[list[Ruling], Counter[str]]:
+def pair_rulings(feedback: Rows) -> tuple[list[Ruling], Counter[str]]:
     """Return one ruling for each pair of answers that someone judged, and counts of judgements that decided nothing.
 
     feedback: judgements (see `records`). An annotator's latest judgement on two answers counts, whichever systems gave
@@ -186,126 +144,59 @@ def pair_rulings(feedback: Sequence[Mapping[str, Any]]) -> tuple[list[Ruling], C
     invalid judgement.
     """
     counts: Counter[str] = Counter()
-    by_pair: dict[tuple[str, frozenset[str]], dict[str, dict[str, Any]]] = defaultdict(dict)
-    for judgement in current_judgements([checked_judgement(judgement) for judgement in feedback]):
-        answers = frozenset(fold(judgement[side]) for side in ("answer_a", "answer_b"))
-        if len(answers) < 2:
-            counts["human: equal answers"] += 1
+    by_pair: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    for judgement in current_judgements(map(checked_judgement, feedback)):
+        if judgement["verdict"] == "skip":
+            counts["human: skipped"] += 1
         else:
-            by_pair[judgement["id"], answers].pop(judgement["annotator"], None)  # so that the latest comes last
-            by_pair[judgement["id"], answers][judgement["annotator"]] = judgement
-    found = []
-    for by_annotator in by_pair.values():
-        judged = [row for row in _same_sides(list(by_annotator.values())) if row["verdict"] != "skip"]
-        counts["human: skipped"] += len(by_annotator) - len(judged)
-        if judged:
-            found.append(_ruling(judged))
-            counts["human: annotators contradict each other"] += {"a", "b"} <= {row["verdict"] for row in judged}
-            counts["human: no majority"] += found[-1].verdict is None
-    return found, +counts
+            by_pair[pair_key(judgement)].append(judgement)
+    opposed = sum({"a", "b"} <= {row["verdict"] for row in judged} for judged in by_pair.values())
+    counts["human: annotators contradict each other"] = opposed
+    return list(map(_ruling, by_pair.values())), +counts
 
 
-def _by_pair(judgements: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, dict[str, Any]]]:
-    """Return pair -> annotator -> judgement, without skipped pairs; "a" is the alphabetically first system's answer."""
-    found: dict[str, dict[str, dict[str, Any]]] = defaultdict(dict)
+def _ruling(judged: list[dict[str, Any]]) -> Ruling:
+    (verdict, count), *_ = Counter(row["verdict"] for row in judged).most_common()
+    if 2 * count <= len(judged):
+        return Ruling(None, judged, [])
+    return Ruling(verdict, judged, [row for row in judged if row["verdict"] == verdict])
+
+
+def _by_pair(judgements: Iterable[Mapping[str, Any]]) -> dict[str, list[dict[str, Any]]]:
+    """Return pair -> judgements, without skipped ones; "a" is the answer of the alphabetically first system."""
+    found: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for row in current_judgements(judgements):
-        if row["verdict"] in NOT_SKIPPED:
-            found[pair_key(row)][row["annotator"]] = canonical_judgement(row)
-    return dict(found)
+        if row["verdict"] != "skip":
+            found[pair_key(row)].append(row)
+    for pair, rows in found.items():
+        named = max(rows, key=lambda row: (row["system_a"], row["system_b"]))  # imported judgements may name no systems
+        if (named["system_a"], named["answer_a"]) > (named["system_b"], named["answer_b"]):
+            found[pair] = list(map(swapped_judgement, rows))
+    return found
 
 
-def _kappa(verdicts: Sequence[Mapping[str, str]]) -> float | None:
+def _n_verdicts(pair: Rows) -> int:
+    return len({row["verdict"] for row in pair})
+
+
+Contracts = Sequence[Sequence[Mapping[str, str]]]  # contracts -> their pairs -> annotator -> verdict
+
+
+def _kappa(contracts: Contracts) -> float:
     from sklearn.metrics import cohen_kappa_score
 
-    if not _differ(verdicts):
-        return None
-    first, second = zip(*([by_name[name] for name in sorted(by_name)] for by_name in verdicts), strict=True)
-    return float(cohen_kappa_score(first, second, labels=list(NOT_SKIPPED)))
+    both = [[pair[name] for name in sorted(pair)] for pairs in contracts for pair in pairs]
+    return float(cohen_kappa_score(*zip(*both))) if _differ(both) else math.nan
 
 
-def _alpha(verdicts: Sequence[Mapping[str, str]]) -> float | None:
+def _alpha(contracts: Contracts) -> float:
     from nltk.metrics.agreement import AnnotationTask
 
-    if not _differ(verdicts):
-        return None
-    rows = [(name, unit, verdict) for unit, by_name in enumerate(verdicts) for name, verdict in by_name.items()]
-    return float(AnnotationTask(rows).alpha())
+    units = [pair for pairs in contracts for pair in pairs]
+    rows = [(name, unit, verdict) for unit, pair in enumerate(units) for name, verdict in pair.items()]
+    return float(AnnotationTask(rows).alpha()) if _differ([pair.values() for pair in units]) else math.nan
 
 
-def _differ(verdicts: Sequence[Mapping[str, str]]) -> bool:
+def _differ(verdicts: Iterable[Iterable[str]]) -> bool:
     """Tell whether two different verdicts occur; with only one, chance alone gives full agreement."""
-    return len({verdict for by_name in verdicts for verdict in by_name.values()}) > 1
-
-
-def _interval(
-    verdicts: Sequence[Mapping[str, str]],
-    contracts: Sequence[str],
-    coefficient: Callable[[Sequence[Mapping[str, str]]], float | None],
-    n_resamples: int,
-    seed: int,
-    confidence: float,
-) -> tuple[float | None, float | None]:
-    import pandas as pd
-
-    from cuadft.evaluation.calibration import agreement_intervals
-
-    def statistic(rows: Iterable[int]) -> float:
-        return _nan_for_none(coefficient([verdicts[row] for row in rows]))
-
-    bounds, _ = agreement_intervals(
-        {"coefficient": statistic}, pd.Series(contracts), n_resamples=n_resamples, seed=seed, confidence=confidence
-    )
-    low, high = bounds["coefficient"]
-    return (None, None) if math.isnan(low) else (low, high)
-
-
-def _share_of_same(verdicts: Sequence[Mapping[str, str]]) -> float | None:
-    equal = [one == other for by_name in verdicts for one, other in combinations(by_name.values(), 2)]
-    return sum(equal) / len(equal) if equal else None
-
-
-def _why_undefined(names: set[str], verdicts: Sequence[Mapping[str, str]]) -> str:
-    if not names:
-        return "There are no verdicts yet."
-    if len(names) == 1:
-        return f"Only {min(names)} has judged: agreement needs a second annotator."
-    if not verdicts:
-        return f"{_listed(sorted(names))} have judged no pair in common."
-    only = next(iter(verdicts[0].values()))
-    return f"All verdicts are '{only}', so that agreement beyond chance is undefined."
-
-
-def _listed(names: Sequence[str]) -> str:
-    return " and ".join([", ".join(names[:-1]), names[-1]]) if len(names) > 1 else names[0]
-
-
-def _nan_for_none(value: float | None) -> float:
-    return math.nan if value is None else value
-
-
-def _same_sides(judged: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return the judgements on one pair with answer_a and answer_b as in the first judgement."""
-    first = fold(judged[0]["answer_a"])
-    return [row if fold(row["answer_a"]) == first else swapped_judgement(row) for row in judged]
-
-
-def _ruling(judged: Sequence[Mapping[str, Any]]) -> Ruling:
-    (verdict, count), *_ = Counter(row["verdict"] for row in judged).most_common()
-    majority = 2 * count > len(judged)
-    agreed = [row for row in judged if row["verdict"] == verdict] if majority else []
-    first = (agreed or judged)[0]
-    edit = next((row for row in reversed(agreed) if row["edited"]), None)
-    mark = next((row for row in reversed(agreed) if row["span"]), None) if edit is None else None
-    return Ruling(
-        first["id"],
-        first["contract"],
-        first["question"],
-        (first["answer_a"], first["answer_b"]),
-        verdict if majority else None,
-        n_annotators=len(judged),
-        supporters=tuple(row["annotator"] for row in agreed),
-        edited=edit["edited"] if edit else None,
-        span=tuple(mark["span"]) if mark else None,
-        corrector=(edit or mark or {}).get("annotator", ""),
-        prompt=next((row["prompt"] for row in reversed(agreed) if row["prompt"]), None),
-    )
+    return len(set(chain.from_iterable(verdicts))) > 1

@@ -1,31 +1,30 @@
 """The model's answers to training questions, graded, and what people decided about them: preferences are made of it.
 
-    rows = draw_candidate_rows(train, size=24, impossible_share=0.6, seed=7)
-    answers = sample_candidates(program, lm, rows, folder, n=2, temperature=1.0)
-    material = gather_material(program, answers, judge=judge, sources=SOURCES, feedback=judgements, rows=train)
+    rows = draw_candidate_rows(train, size=24, seed=7)
+    answers = sample_candidates(program, lm, rows, folder, n=2)
+    material = gather_material(program, answers, judge=judge, feedback=judgements, rows=train)
 
 A candidate is a prediction of the current model for a training question: its greedy answer or a sampled one.
-`grade_answers` grades each distinct answer of a question by the expert's words (gold) and by a judge. `human_choices`
-turns the annotators' rulings into texts to prefer and to reject. `gather_material` does both; `preferences` makes pairs
-and thumbs of the material.
+`gather_material` grades each distinct answer of a question by the expert's words (gold) and by a judge, and turns the
+annotators' rulings into texts to prefer and to reject. `preferences` makes pairs and thumbs of these.
 """
 
 from __future__ import annotations
 
 import math
 import random
-from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from cuadft.core.errors import InputError
 from cuadft.core.text import fold, quotable
 from cuadft.data.passages import locate_words
 from cuadft.evaluation.text_scores import NO_CLAUSE, AnswerComparison, is_refusal, token_f1
 from cuadft.evaluation.verdicts import Judge, gold_texts, has_failed
 from cuadft.feedback.agreement import Ruling, pair_rulings
+from cuadft.feedback.records import Rows
 from cuadft.rag.program import ContractQA
 from cuadft.rag.training_rows import target_answer, whole_words
 
@@ -35,64 +34,40 @@ if TYPE_CHECKING:
     from cuadft.retrieval.retriever import Hit
 
 
-SOURCES = ("human", "gold", "ai")  # who may say what is better; people take precedence over gold, gold over a judge
-CANDIDATE_KEYS = ("id", "contract", "question", "answers", "is_impossible", "answer", "error")
+TEMPERATURE = 1.0  # of the sampled answers
 
 
 def draw_candidate_rows(
-    rows: Sequence[dict[str, Any]], *, size: int, impossible_share: float, seed: int, seen: Collection[str] = ()
+    rows: Sequence[dict[str, Any]], *, size: int, seed: int, seen: Collection[str] = ()
 ) -> list[dict[str, Any]]:
-    """Draw the training rows to sample answers for, `impossible_share` of them unanswerable.
+    """Draw the training rows to sample answers for, up to `size`, among those whose clause exists.
 
     seen: ids of the rows that the model was fine-tuned on; they are drawn last, for the model knows their answers by
-    heart. If there are too few unanswerable rows, more answerable rows are drawn; the other way round fewer rows are
-    drawn. Of rows with the same id one is taken. Raises InputError on a size below 1 or a share outside 0 to 1.
+    heart. Of rows with the same id one is taken.
     """
-    if size < 1 or not 0 <= impossible_share <= 1:
-        raise InputError(
-            f"Cannot draw {size} rows with a share of {impossible_share} unanswerable: give a size from 1 "
-            "and a share from 0 to 1."
-        )
     known = set(seen)
     unique = list({row["id"]: row for row in rows}.values())
     mixed = sorted(random.Random(seed).sample(unique, len(unique)), key=lambda row: row["id"] in known)
-    impossible = [row for row in mixed if row["is_impossible"]]
-    answerable = [row for row in mixed if not row["is_impossible"]]
-    take = min(len(impossible), round(size * impossible_share))
-    return impossible[:take] + answerable[: size - take]
+    return [row for row in mixed if not row["is_impossible"]][:size]
 
 
 def sample_candidates(
-    program: ContractQA,
-    lm: dspy.LM,
-    rows: Sequence[dict[str, Any]],
-    folder: Path,
-    *,
-    n: int,
-    temperature: float,
-    batch_size: int = 16,
+    program: ContractQA, lm: dspy.LM, rows: Sequence[dict[str, Any]], folder: Path, *, n: int, batch_size: int = 16
 ) -> list[dict[str, Any]]:
     """Return n + 1 predictions of each row: first all greedy answers, then the n samples one after the other.
 
     The program's reader answers: about the best passage alone, with all its quotes, one a line, or the refusal.
     Sample number i is written to `folder`/candidates.i.jsonl batch by batch, the greedy answers to candidates.0.jsonl;
-    after a kill the call goes on where it stopped. Raises InputError on n below 0, and on a temperature of 0, at which
-    all answers would be the greedy answer.
+    after a kill the call goes on where it stopped.
     """
-    if n < 0 or (n and not temperature > 0):
-        raise InputError(
-            f"Cannot sample {n} answers at temperature {temperature}: give a number from 0 and a temperature "
-            "above 0, such as 1.0."
-        )
     from cuadft.rag.inference import answer_rows
 
-    settings = [(0.0, 0)] + [(temperature, seed) for seed in range(1, n + 1)]
     return [
         made | whole_reply(made)
-        for heat, seed in settings
+        for seed in range(n + 1)
         for made in answer_rows(
             program.reader(),
-            lm.copy(temperature=heat, seed=seed),
+            lm.copy(temperature=TEMPERATURE if seed else 0.0, seed=seed),
             rows,
             folder / f"candidates.{seed}.jsonl",
             system=f"candidate {seed}",
@@ -133,29 +108,80 @@ class GradedAnswer:
     gold: float  # see `gold_score`
     judged: float = math.nan  # by the judge; NaN where no judge was asked or the judge failed
 
-    @property
-    def refuses(self) -> bool:
-        """Tell whether the answer is the refusal."""
-        return self.text == NO_CLAUSE
+
+class Choice(NamedTuple):
+    """Hold the text to prefer and the text to reject as answers to a question, and who says so."""
+
+    question: GradedQuestion
+    chosen: str
+    rejected: str
+    source: str  # human, gold or ai
+    reason: str
+    scores: tuple[float, float] | None = None  # the grades of chosen and rejected; None if people chose
 
 
 @dataclass(frozen=True)
 class GradedQuestion:
-    """Hold a training question, the best passage found for it, the model's distinct answers and the expert's words.
+    """Hold a training question, the best passage found for it, and what is known about answers to it.
 
     expert: the answer that is taught, None where the clause lies outside the passage. The model then could not see
-    whether a refusal is right, so that `usable` leaves refusals out.
+    whether a refusal is right, so that `usable` leaves refusals out. answers: the model's distinct answers. rulings,
+    choices: what people decided.
     """
 
     row: Mapping[str, Any]
     hit: Hit
     expert: GradedAnswer | None
     answers: list[GradedAnswer] = field(default_factory=list)
+    rulings: list[Ruling] = field(default_factory=list)
+    choices: list[Choice] = field(default_factory=list)
 
     @property
     def usable(self) -> list[GradedAnswer]:
         """Return the answers that can be called right or wrong by the passage that the model saw."""
-        return [a for a in self.answers if self.expert is not None or not a.refuses]
+        return [a for a in self.answers if self.expert is not None or a.text != NO_CLAUSE]
+
+
+class Material(NamedTuple):
+    """Hold the questions in the order of the candidates, and counts of what failed or decided nothing.
+
+    judge: the name of the judge that graded the answers, "" without one.
+    """
+
+    questions: list[GradedQuestion]
+    counts: Counter[str]
+    judge: str
+
+
+def gather_material(
+    program: ContractQA, candidates: Rows, *, judge: Judge | None, feedback: Rows = (), rows: Rows = ()
+) -> Material:
+    """Return what is known about the answers to each question; equal answers to a question are graded once.
+
+    candidates: predictions for training questions, several of each question. feedback: judgements (see `records`).
+    rows: training rows on which there may be judgements but no candidates. Raises InputError on an invalid judgement.
+    """
+    training = {row["id"]: row for row in [*rows, *candidates]}
+    rulings, counts = pair_rulings(feedback)
+    known = [ruling for ruling in rulings if _is_about(ruling, training.get(ruling.pair["id"]))]
+    counts["human: not a training question"] = len(rulings) - len(known)
+    ids = dict.fromkeys([row["id"] for row in candidates] + [ruling.pair["id"] for ruling in known])
+    questions = _questions(program, [training[id_] for id_ in ids])
+    counts["generation failed"] = sum(map(has_failed, candidates))
+    distinct: dict[tuple[str, str], Mapping[str, Any]] = {}
+    for row in candidates:
+        if not has_failed(row):
+            distinct.setdefault((row["id"], compared(row["answer"])), row | {"answer": taught_answer(row["answer"])})
+    for row, score in zip(distinct.values(), _judge_scores(judge, list(distinct.values())), strict=True):
+        question = questions[row["id"]]
+        grade = gold_score(row["answer"], row, question.expert and question.expert.text)
+        question.answers.append(GradedAnswer(row["answer"], grade, score))
+        counts["judgement failed"] += judge is not None and math.isnan(score)
+    for ruling in known:
+        question = questions[ruling.pair["id"]]
+        question.rulings.append(ruling)
+        question.choices.extend(human_choices(program, ruling, question, counts))
+    return Material(list(questions.values()), counts, judge.name if judge else "")
 
 
 def gold_score(answer: str, row: Mapping[str, Any], taught: str | None = None) -> float:
@@ -167,9 +193,9 @@ def gold_score(answer: str, row: Mapping[str, Any], taught: str | None = None) -
     """
     if row["is_impossible"] or is_refusal(answer):
         return float(bool(row["is_impossible"]) and is_refusal(answer))
-    compared = AnswerComparison(answer, gold_texts(row))
+    comparison = AnswerComparison(answer, gold_texts(row))
     seen = [] if taught is None else [token_f1(answer, [taught])]
-    return max(compared.f1(), compared.f1_all(), *seen)
+    return max(comparison.f1(), comparison.f1_all(), *seen)
 
 
 def taught_answer(answer: str) -> str:
@@ -177,46 +203,12 @@ def taught_answer(answer: str) -> str:
     return NO_CLAUSE if is_refusal(answer) else answer
 
 
-def same_answer(answer: str, other: str) -> bool:
-    """Tell whether two answers differ in nothing but case, white space and the wording of a refusal."""
-    return _compared(answer) == _compared(other)
+def compared(answer: str) -> str:
+    """Return the form by which answers are compared: without case, white space and the wording of a refusal."""
+    return fold(quotable(taught_answer(answer)))
 
 
-def grade_answers(
-    program: ContractQA,
-    candidates: Sequence[Mapping[str, Any]],
-    *,
-    judge: Judge | None,
-    rows: Iterable[Mapping[str, Any]] = (),
-) -> tuple[dict[str, GradedQuestion], Counter[str]]:
-    """Return id -> question, in the order of the candidates, and counts of failed answers and failed grades.
-
-    Equal answers to a question are graded once. rows: more training rows whose passages are needed, without answers.
-    Raises InputError on a candidate that is no prediction.
-    """
-    counts: Counter[str] = Counter()
-    distinct: dict[tuple[str, str], Mapping[str, Any]] = {}
-    asked: dict[str, Mapping[str, Any]] = {}
-    for row in candidates:
-        _check_candidate(row)
-        asked.setdefault(row["id"], row)
-        if has_failed(row):
-            counts["generation failed"] += 1
-        else:
-            distinct.setdefault((row["id"], _compared(row["answer"])), row | {"answer": taught_answer(row["answer"])})
-    for row in rows:
-        asked.setdefault(row["id"], row)
-    questions = _graded_questions(program, list(asked.values()))
-    scores = _judge_scores(judge, list(distinct.values()))
-    for row, score in zip(distinct.values(), scores, strict=True):
-        question = questions[row["id"]]
-        grade = gold_score(row["answer"], row, question.expert and question.expert.text)
-        question.answers.append(GradedAnswer(row["answer"], grade, score))
-        counts["judgement failed"] += judge is not None and math.isnan(score)
-    return questions, +counts
-
-
-def _graded_questions(program: ContractQA, rows: Sequence[Mapping[str, Any]]) -> dict[str, GradedQuestion]:
+def _questions(program: ContractQA, rows: Rows) -> dict[str, GradedQuestion]:
     found = program.retriever.search_many([(r["question"], r["contract"]) for r in rows], k=1) if rows else []
     made = {}
     for row, (hit,) in zip(rows, found, strict=True):
@@ -226,55 +218,16 @@ def _graded_questions(program: ContractQA, rows: Sequence[Mapping[str, Any]]) ->
     return made
 
 
-def _judge_scores(judge: Judge | None, rows: Sequence[Mapping[str, Any]]) -> list[float]:
+def _judge_scores(judge: Judge | None, rows: Rows) -> list[float]:
     if judge is None or not rows:
         return [math.nan] * len(rows)
     rated = judge.rate(rows)
-    return [
-        math.nan if isinstance(error, str) and error else float(score)
-        for score, error in zip(rated["judge_score"], rated["judge_error"], strict=True)
-    ]
+    failed = rated["judge_error"].fillna("").astype(bool)
+    return rated["judge_score"].astype(float).mask(failed).tolist()
 
 
-def _compared(answer: str) -> str:
-    """Return the form by which answers are compared."""
-    return fold(quotable(taught_answer(answer)))
-
-
-def _check_candidate(row: Mapping[str, Any]) -> None:
-    absent = [key for key in CANDIDATE_KEYS if key not in row]
-    if absent:
-        raise InputError(
-            f"The candidate for question {row.get('id')!r} has no {absent[0]!r}: give predictions with "
-            f"{', '.join(CANDIDATE_KEYS)}, as feedback.sample_candidates returns them."
-        )
-
-
-class Choice(NamedTuple):
-    """Hold the text to prefer and the text to reject as answers to a question, and who says so."""
-
-    question: GradedQuestion
-    chosen: str
-    rejected: str
-    source: str  # one of SOURCES
-    reason: str
-    scores: tuple[float, float] | None = None  # the grades of chosen and rejected; None if people chose
-
-
-def rulings_on_training_rows(
-    rulings: Sequence[Ruling], rows: Mapping[str, Mapping[str, Any]], counts: Counter[str]
-) -> list[Ruling]:
-    """Return the rulings whose question is that of a training row (rows: by id), and count the rulings left out."""
-    kept = []
-    for ruling in rulings:
-        row = rows.get(ruling.id)
-        if row is None or fold(row["contract"]) != fold(ruling.contract):
-            counts["human: not a training question"] += 1
-        elif fold(ruling.question) != fold(row["question"]):
-            counts["human: question has changed"] += 1
-        else:
-            kept.append(ruling)
-    return kept
+def _is_about(ruling: Ruling, row: Mapping[str, Any] | None) -> bool:
+    return row is not None and all(fold(row[key]) == fold(ruling.pair[key]) for key in ("contract", "question"))
 
 
 def human_choices(program: ContractQA, ruling: Ruling, question: GradedQuestion, counts: Counter[str]) -> list[Choice]:
@@ -284,102 +237,45 @@ def human_choices(program: ContractQA, ruling: Ruling, question: GradedQuestion,
     their choice then counts only if the chosen words stand in the present passage, for a model can't learn words that
     it does not see. counts: what gives no choice is counted here, by its reason.
     """
-    wrong = {"a": ruling.answers[1:], "b": ruling.answers[:1]}.get(ruling.verdict or "", ruling.answers)
-    wrong = [answer for answer in wrong if answer.strip()]  # a single answer with a thumb has a blank second answer
     better, reason = _preferred(ruling, question, counts)
     if better is None:
-        if ruling.verdict in ("tie", "both_wrong"):
-            counts[f"human: {ruling.verdict.replace('_', ' ')}"] += 1
+        counts[reason] += 1
         return []
-    if _passages_changed(program, ruling, question) and not _stands_in_passage(better, question):
+    *_, now, _ = program.messages(question.row["question"], question.hit, "")
+    seen = ruling.latest("prompt")
+    if seen and seen["prompt"][-1]["content"] != now["content"] and not _stands_in_passage(better, question):
         counts["human: passages have changed"] += 1
         return []
+    wrong = {"a": ruling.answers[1:], "b": ruling.answers[:1]}.get(ruling.verdict, ruling.answers)
+    wrong = [answer for answer in wrong if answer.strip()]  # a single answer with a thumb has a blank second answer
     made = [
         Choice(question, taught_answer(better), taught_answer(worse), "human", reason)
         for worse in wrong
-        if not same_answer(better, worse)
+        if compared(better) != compared(worse)
     ]
-    counts["human: correction changes nothing"] += bool(wrong) and not made
+    counts["human: both answers are the same"] += bool(wrong) and not made
     return made
 
 
-def corrected_answer(ruling: Ruling, question: GradedQuestion) -> str | None:
-    """Return the corrected answer, or the contract's whole words at the marked span if the passage holds it."""
-    if ruling.edited is not None:
-        return "\n".join(line for line in map(quotable, ruling.edited.splitlines()) if line)
-    if ruling.span:
-        passage = question.hit.passage
-        start, end = (place - passage.start for place in ruling.span)
-        if 0 <= start < end <= len(passage.text):
-            return quotable(whole_words(passage.text, start, end)) or None
-    return None
-
-
 def _preferred(ruling: Ruling, question: GradedQuestion, counts: Counter[str]) -> tuple[str | None, str]:
-    """Return the text that a ruling prefers, None if it prefers no text, and the reason."""
-    corrected = corrected_answer(ruling, question)
-    if corrected is not None:
-        how = "corrected the answer" if ruling.edited else "marked these words"
-        return corrected, f"annotator {ruling.corrector} {how}"
-    counts["human: marked span outside the passages"] += ruling.span is not None
+    """Return the text that a ruling prefers, None if it prefers no text, and in either case the reason."""
+    if corrected := ruling.latest("edited"):
+        lines = [line for line in map(quotable, corrected["edited"].splitlines()) if line]
+        return "\n".join(lines), f"annotator {corrected['annotator']} corrected the answer"
+    if marked := ruling.latest("span"):
+        passage = question.hit.passage
+        start, end = (place - passage.start for place in marked["span"])
+        inside = 0 <= start < end <= len(passage.text)
+        if inside and (words := quotable(whole_words(passage.text, start, end))):
+            return words, f"annotator {marked['annotator']} marked these words"
+        counts["human: marked span outside the passages"] += 1
     if ruling.verdict not in ("a", "b"):
-        return None, ""
-    support = f"{len(ruling.supporters)} of {ruling.n_annotators} votes"
+        return None, f"human: {(ruling.verdict or 'no majority').replace('_', ' ')}"
+    support = f"{len(ruling.agreed)} of {len(ruling.judged)} votes"
     return ruling.answers["ab".index(ruling.verdict)], f"{ruling.who} preferred it ({support})"
-
-
-def _passages_changed(program: ContractQA, ruling: Ruling, question: GradedQuestion) -> bool:
-    """Tell whether the answers are known to have been given for other passages than those found now."""
-    if not ruling.prompt:
-        return False
-    *_, now, _ = program.messages(question.row["question"], question.hit, "")
-    return ruling.prompt[-1].get("content") != now["content"]
 
 
 def _stands_in_passage(answer: str, question: GradedQuestion) -> bool:
     if is_refusal(answer):
         return bool(question.row["is_impossible"])
     return all(locate_words(line, question.hit.passage.text) for line in answer.splitlines() if line.strip())
-
-
-@dataclass(frozen=True)
-class Material:
-    """Hold the graded questions, people's rulings and choices, all by question id, and counts of what is left out."""
-
-    questions: dict[str, GradedQuestion]
-    counts: Counter[str]
-    rulings: dict[str, list[Ruling]] = field(default_factory=lambda: defaultdict(list))
-    choices: dict[str, list[Choice]] = field(default_factory=lambda: defaultdict(list))
-
-
-def gather_material(
-    program: ContractQA,
-    candidates: Sequence[Mapping[str, Any]],
-    *,
-    judge: Judge | None,
-    sources: Sequence[str],
-    feedback: Sequence[Mapping[str, Any]],
-    rows: Sequence[Mapping[str, Any]],
-) -> Material:
-    """Return the graded candidates and people's choices; people and judge are left aside if `sources` lacks them.
-
-    feedback: judgements. rows: training rows on which there may be judgements but no candidates. Raises InputError on
-    unknown sources, on "ai" without a judge, on an invalid judgement and on a candidate that is no prediction.
-    """
-    unknown = [source for source in sources if source not in SOURCES]
-    if unknown or not sources:
-        raise InputError(f"Invalid preference sources {list(sources)!r}: choose among {', '.join(SOURCES)}.")
-    if "ai" in sources and judge is None:
-        raise InputError(
-            "The source 'ai' needs a judge, got None: give one, such as OfflineJudge(), or leave 'ai' out."
-        )
-    training = {row["id"]: row for row in [*rows, *candidates]}
-    rulings, counts = pair_rulings(feedback) if "human" in sources else ([], Counter())
-    rulings = rulings_on_training_rows(rulings, training, counts)
-    ruled = [training[ruling.id] for ruling in rulings]
-    questions, failures = grade_answers(program, candidates, judge=judge if "ai" in sources else None, rows=ruled)
-    material = Material(questions, counts + failures)
-    for ruling in rulings:
-        material.rulings[ruling.id].append(ruling)
-        material.choices[ruling.id] += human_choices(program, ruling, questions[ruling.id], material.counts)
-    return material

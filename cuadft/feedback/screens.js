@@ -74,10 +74,9 @@ function pairScreen(screen, act, edit) {
 }
 
 function card(screen, side, number, act, edit) {
-  const [count, outside] = screen.cites[number - 1];
-  const beyond = outside ? `${outside} of ${count} citations not in the text shown` : "";
+  const none = screen.cites[number - 1] ? "" : "cites no words of the contract";
   return h("section", { class: `card ${side}`, "aria-label": `Answer ${number}` },
-    h("h4", null, `Answer ${number}`, h("small", null, count ? beyond : "cites no words of the contract")),
+    h("h4", null, `Answer ${number}`, h("small", null, none)),
     h("div", { class: "answer" }, screen.answers[number - 1] || "(empty answer)"),
     bar(button(String(number), "is better", () => act(side), { class: "primary", "aria-label": `Answer ${number} is better` }),
       button("", "Edit", () => edit(side), { "aria-label": `Edit answer ${number}` })));

@@ -5,7 +5,8 @@
     rows = store.judgements()
 
 `records` says what a judgement holds. Rows are only ever added: triggers in the file refuse every change, and an undo
-is one more row. `Store` knows judgements; `Ledger` below it knows how several processes share such an SQLite file.
+is one more row. The file must lie on a local disk: SQLite's write-ahead log needs memory that all processes share, and
+network file systems do not give that.
 """
 
 from __future__ import annotations
@@ -15,20 +16,20 @@ import json
 import os
 import sqlite3
 import uuid
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from cuadft.core.errors import InputError
-from cuadft.feedback.records import FIELDS, checked_judgement, current_judgements, one_line, pair_key
+from cuadft.feedback.records import FIELDS, checked_judgement, current_judgements
 
 SCHEMA_VERSION = 1
 LOCK_TIMEOUT = 60.0  # seconds for which a writer waits for the others
 _APPLICATION_ID = 0x43554644  # "CUFD": tells a store from other SQLite files
 _JSON_FIELDS = ("span", "prompt")
-_SCHEMA = """
+_SCHEMA = f"""
+PRAGMA journal_mode = WAL; PRAGMA application_id = {_APPLICATION_ID}; PRAGMA user_version = {SCHEMA_VERSION};
 CREATE TABLE judgement (
     number INTEGER PRIMARY KEY AUTOINCREMENT,
     uid TEXT NOT NULL UNIQUE, time TEXT NOT NULL, annotator TEXT NOT NULL,
@@ -46,17 +47,22 @@ CREATE TRIGGER no_replace BEFORE INSERT ON judgement
                  WHERE uid = NEW.uid OR number = NEW.number OR (revokes NOT NULL AND revokes = NEW.revokes))
     BEGIN SELECT RAISE(ABORT, 'such a row is there already'); END;
 """
+# finds a judgement that its annotator can undo
+_STANDING = """SELECT 1 FROM judgement AS own WHERE uid = ? AND annotator = ? AND revokes IS NULL
+    AND NOT EXISTS (SELECT 1 FROM judgement WHERE revokes = own.uid)"""
 
 
 class Store:
-    """Add judgements to one file and read them; safe to use from several threads and processes at once."""
+    """Add judgements to one file and read them; safe to use from several threads and processes at once.
+
+    A connection lasts for one step, so that threads and forked processes never share one.
+    """
 
     def __init__(self, path: str | Path) -> None:
         """Name the file, which the first judgement makes; raises InputError if it is no store of this version."""
         self.path = Path(path)
-        self._file = Ledger(self.path, _APPLICATION_ID, SCHEMA_VERSION, _SCHEMA)
-        if self._file.exists():
-            with self._file.reading():
+        if self._exists():
+            with self._reading():
                 pass
 
     def add(self, judgement: Mapping[str, Any]) -> str:
@@ -70,14 +76,12 @@ class Store:
         an undo of a judgement that is not stored, is another annotator's or was undone before, and on a file that can't
         be written (folder, rights, full disk).
         """
-        rows = []
-        for number, judgement in enumerate(judgements, 1):
-            try:
-                rows.append(checked_judgement(judgement))
-            except InputError as error:
-                raise InputError(f"Judgement {number}: {error} Nothing was stored.") from None
+        try:
+            rows = [checked_judgement(judgement) for judgement in judgements]
+        except InputError as error:
+            raise InputError(f"{error} Nothing was stored.") from None
         if rows:
-            with self._file.writing() as db:
+            with self._writing() as db:
                 for row in rows:
                     _insert(db, row)
         return [row["uid"] for row in rows]
@@ -97,104 +101,52 @@ class Store:
 
         With current=False return every row ever stored, oldest first, undone judgements and undos among them.
         """
-        if not self._file.exists():
+        if not self._exists():
             return []
-        with self._file.reading() as db:
+        with self._reading() as db:
             rows = db.execute(f"SELECT {', '.join(FIELDS)} FROM judgement ORDER BY number").fetchall()
         found = [dict(zip(FIELDS, row, strict=True)) for row in rows]
         for row in found:
             row |= {key: None if row[key] is None else json.loads(row[key]) for key in _JSON_FIELDS}
         return current_judgements(found) if current else found
 
-    def done(self, annotator: str) -> set[str]:
-        """Return the keys of the pairs that an annotator has judged or skipped."""
-        name = one_line(annotator)
-        return {pair_key(row) for row in self.judgements() if row["annotator"] == name}
-
-    def progress(self, tasks: Sequence[Mapping[str, Any]], annotator: str) -> dict[str, int]:
-        """Return how many of the tasks an annotator has done and has left: {"tasks", "done", "skipped", "left"}.
-
-        Skipped tasks count as done, too.
-        """
-        name, keys = one_line(annotator), {pair_key(task) for task in tasks}
-        verdicts = {pair_key(row): row["verdict"] for row in self.judgements() if row["annotator"] == name}
-        done = [verdicts[key] for key in keys if key in verdicts]
-        return {"tasks": len(keys), "done": len(done), "skipped": done.count("skip"), "left": len(keys) - len(done)}
-
-
-def _insert(db: sqlite3.Connection, row: Mapping[str, Any]) -> None:
-    if db.execute("SELECT 1 FROM judgement WHERE uid = ?", [row["uid"]]).fetchone():
-        raise InputError(f"Judgement {row['uid']} is in the store already: leave it out. Nothing was stored.")
-    if row["revokes"]:
-        _check_undo(db, row)
-    values = [json.dumps(row[key]) if key in _JSON_FIELDS and row[key] is not None else row[key] for key in FIELDS]
-    db.execute(f"INSERT INTO judgement ({', '.join(FIELDS)}) VALUES ({', '.join('?' * len(FIELDS))})", values)
-
-
-def _check_undo(db: sqlite3.Connection, row: Mapping[str, Any]) -> None:
-    found = db.execute("SELECT annotator, revokes FROM judgement WHERE uid = ?", [row["revokes"]]).fetchone()
-    if found is None:
-        reason = "is not in the store"
-    elif found[0] != row["annotator"]:
-        reason = f"is {found[0]}'s"
-    elif found[1]:
-        reason = "is an undo itself"
-    elif db.execute("SELECT 1 FROM judgement WHERE revokes = ?", [row["revokes"]]).fetchone():
-        reason = "was undone before"
-    else:
-        return
-    raise InputError(f"{row['annotator']} can't undo judgement {row['revokes']}: it {reason}. Nothing was stored.")
-
-
-@dataclass(frozen=True)
-class Ledger:
-    """Share one SQLite file of which rows are only ever added, among several processes.
-
-    The file must lie on a local disk: SQLite's write-ahead log needs memory that all processes share, and network file
-    systems do not give that. A connection lasts for one step, so that threads and forked processes never share one.
-    """
-
-    path: Path
-    application: int  # 32 bits, kept in the file: which program's it is
-    version: int  # of the schema, kept in the file
-    schema: str  # SQL that makes the tables
-
-    def exists(self) -> bool:
+    def _exists(self) -> bool:
         """Tell whether the file is there and not empty; raises InputError if the folder can't be read."""
-        try:
+        with self._explained("read"), suppress(FileNotFoundError, NotADirectoryError):
             return self.path.stat().st_size > 0
-        except (FileNotFoundError, NotADirectoryError):
-            return False
-        except OSError as error:
-            raise self._error("read", error) from error
+        return False
 
     @contextmanager
-    def reading(self) -> Iterator[sqlite3.Connection]:
+    def _reading(self) -> Iterator[sqlite3.Connection]:
         """Lend a connection to read from; raises InputError on a broken file and on one of another kind or version."""
-        try:
-            with closing(self._connect(self.path, "mode=rw" if self._writable() else self._at_rest())) as db:
+        writable = os.access(self.path, os.W_OK) and os.access(self.path.parent, os.W_OK)
+        mode = "mode=rw" if writable else "mode=ro&immutable=1"  # else SQLite can't write the files of its lock
+        with self._explained("read"):
+            if not writable and (log := self._unread_log()):
+                raise InputError(
+                    f"{self.path} has rows in {log.name} that can't be read in a read-only folder: copy both "
+                    "files to a folder that you may write."
+                )
+            with closing(self._connect(self.path, mode)) as db:
                 self._check(db)
                 yield db
-        except (sqlite3.Error, OSError) as error:
-            raise self._error("read", error) from error
 
     @contextmanager
-    def writing(self) -> Iterator[sqlite3.Connection]:
+    def _writing(self) -> Iterator[sqlite3.Connection]:
         """Lend a connection to write with, in one transaction that an error undoes; make the file if there is none.
 
-        The rows are on disk when the `with` block has ended. Raises InputError as `reading` does, and if the folder,
+        The rows are on disk when the `with` block has ended. Raises InputError as `_reading` does, and if the folder,
         the rights or a full disk forbid writing.
         """
-        try:
-            if not self.exists():
+        with self._explained("write"):
+            if not self._exists():
                 self._make()
             with closing(self._connect(self.path, "mode=rw")) as db:
                 self._check(db)
                 db.execute("PRAGMA synchronous = FULL")  # a commit waits until the log is on disk
-                with _transaction(db):
-                    yield db
-        except (sqlite3.Error, OSError) as error:
-            raise self._error("write", error) from error
+                db.execute("BEGIN IMMEDIATE")  # what the block reads can't change before it writes
+                yield db
+                db.execute("COMMIT")  # after an error the connection is closed without it, which undoes all
 
     def _make(self) -> None:
         """Make the file under the folder's lock and in one step: no process ever sees half a file."""
@@ -203,80 +155,56 @@ class Ledger:
         folder = os.open(self.path.parent, os.O_RDONLY)
         try:
             fcntl.flock(folder, fcntl.LOCK_EX)
-            if not self.exists():
-                self._check_alone()
-                self._fill(part)
-                os.replace(part, self.path)
-                os.fsync(folder)
+            if self._exists():
+                return
+            if log := self._unread_log():  # of a deleted store; SQLite would mix its rows into the new one
+                raise InputError(
+                    f"{log} holds rows of a feedback store that is gone: put {self.path.name} back beside it, or, to "
+                    "begin a new one, move the log away."
+                )
+            with closing(self._connect(part, "mode=rwc")) as db:
+                db.executescript(_SCHEMA)
+            os.replace(part, self.path)
+            os.fsync(folder)
         finally:
             os.close(folder)
             part.unlink(missing_ok=True)
 
-    def _check_alone(self) -> None:
-        """Raise InputError if the log of a deleted store lies here: SQLite would mix its rows into the new store."""
-        log = self._log()
-        if log.exists() and log.stat().st_size:
-            raise InputError(
-                f"{log} holds rows of a feedback store that is gone: put {self.path.name} back beside it, or, to "
-                "begin a new one, move the log away."
-            )
-
-    def _log(self) -> Path:
-        return self.path.with_name(f"{self.path.name}-wal")
-
-    def _fill(self, part: Path) -> None:
-        with closing(self._connect(part, "mode=rwc")) as db:
-            db.execute("PRAGMA journal_mode = WAL")
-            db.executescript(self.schema)
-            db.execute(f"PRAGMA application_id = {self.application}")
-            db.execute(f"PRAGMA user_version = {self.version}")
+    def _unread_log(self) -> Path | None:
+        log = self.path.with_name(f"{self.path.name}-wal")
+        return log if log.exists() and log.stat().st_size else None
 
     def _connect(self, path: Path, mode: str) -> sqlite3.Connection:
-        return sqlite3.connect(
-            f"{path.absolute().as_uri()}?{mode}", uri=True, timeout=LOCK_TIMEOUT, isolation_level=None
-        )
-
-    def _writable(self) -> bool:
-        return os.access(self.path, os.W_OK) and os.access(self.path.parent, os.W_OK)
-
-    def _at_rest(self) -> str:
-        """Return the mode to open a file in a read-only folder, where SQLite can't write the files of its lock."""
-        log = self._log()
-        if log.exists() and log.stat().st_size:
-            raise InputError(
-                f"{self.path} has rows in {log.name} that can't be read in a read-only folder: copy both "
-                "files to a folder that you may write."
-            )
-        return "mode=ro&immutable=1"
+        address = f"{path.absolute().as_uri()}?{mode}"
+        return sqlite3.connect(address, uri=True, timeout=LOCK_TIMEOUT, isolation_level=None)
 
     def _check(self, db: sqlite3.Connection) -> None:
         kind, version = (db.execute(f"PRAGMA {name}").fetchone()[0] for name in ("application_id", "user_version"))
-        if kind != self.application:
-            raise InputError(f"{self.path} is no feedback store: name another file, or move this one away.")
-        if version != self.version:
+        if (kind, version) != (_APPLICATION_ID, SCHEMA_VERSION):
             raise InputError(
-                f"{self.path} has version {version} of the feedback store; this cuadft reads version "
-                f"{self.version}: install the cuadft that wrote it."
+                f"{self.path} is no feedback store of version {SCHEMA_VERSION} (it has version {version}): "
+                "name another file, or install the cuadft that wrote it."
             )
 
-    def _error(self, what: str, error: Exception) -> InputError:
-        return InputError(
-            f"Can't {what} the feedback store {self.path} ({error}): check that it is a store, that its folder "
-            "can be written and that the disk has room, then repeat the step. What was stored is kept."
+    @contextmanager
+    def _explained(self, what: str) -> Iterator[None]:
+        """Raise InputError that names the file in place of an error of SQLite or of the file system."""
+        try:
+            yield
+        except (sqlite3.Error, OSError) as error:
+            raise InputError(
+                f"Can't {what} the feedback store {self.path} ({error}): check that it is a store, that its folder "
+                "can be written and that the disk has room, then repeat the step. What was stored is kept."
+            ) from error
+
+
+def _insert(db: sqlite3.Connection, row: Mapping[str, Any]) -> None:
+    if db.execute("SELECT 1 FROM judgement WHERE uid = ?", [row["uid"]]).fetchone():
+        raise InputError(f"Judgement {row['uid']} is in the store already: leave it out. Nothing was stored.")
+    if row["revokes"] and not db.execute(_STANDING, [row["revokes"], row["annotator"]]).fetchone():
+        raise InputError(
+            f"{row['annotator']} can't undo judgement {row['revokes']}: give one of the annotator's own judgements "
+            "that is stored and not undone. Nothing was stored."
         )
-
-
-@contextmanager
-def _transaction(db: sqlite3.Connection) -> Iterator[None]:
-    """Commit all that the block did, or on an error nothing.
-
-    The write lock is taken first: what the block reads can't change before it writes.
-    """
-    db.execute("BEGIN IMMEDIATE")
-    try:
-        yield
-        db.execute("COMMIT")
-    except BaseException:
-        if db.in_transaction:  # a full disk has rolled it back already
-            db.execute("ROLLBACK")
-        raise
+    values = [json.dumps(row[key]) if key in _JSON_FIELDS and row[key] is not None else row[key] for key in FIELDS]
+    db.execute(f"INSERT INTO judgement ({', '.join(FIELDS)}) VALUES ({', '.join('?' * len(FIELDS))})", values)

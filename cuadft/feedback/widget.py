@@ -21,7 +21,7 @@ from traitlets import Dict, Unicode
 from cuadft.core.errors import InputError, brief
 from cuadft.data.passages import join_pieces
 from cuadft.evaluation.text_scores import NO_CLAUSE
-from cuadft.feedback import agreement
+from cuadft.feedback.agreement import annotator_agreement
 from cuadft.feedback.records import OTHER_SIDE, pair_key, without_surrogates
 from cuadft.feedback.store import Store
 
@@ -33,8 +33,7 @@ class Annotate(anywidget.AnyWidget):
     """Ask an annotator to judge pairs of answers.
 
     tasks: as `tasks.choose_tasks` makes them. store: where the judgements go. annotator: a name; if it is empty, the
-    widget asks for it. The order of the two answers on screen is drawn for each annotator and pair from `seed`. Raises
-    InputError on a malformed task.
+    widget asks for it. The order of the two answers on screen is drawn for each annotator and pair from `seed`.
     """
 
     _esm = "\n".join(Path(__file__).with_name(name).read_text("utf-8") for name in ("screens.js", "widget.js"))
@@ -44,13 +43,8 @@ class Annotate(anywidget.AnyWidget):
     draft = Dict().tag(sync=True)  # the unsaved edit, span and comment of the pair shown, written by the browser
 
     def __init__(self, tasks: Sequence[Mapping[str, Any]], store: Store, annotator: str = "", seed: int = 0) -> None:
-        if not isinstance(annotator, str):
-            raise InputError(f"Invalid annotator {annotator!r}: give a name as text, or '' to be asked in the widget")
         super().__init__(annotator=" ".join(annotator.split()))
-        self._tasks: dict[str, Mapping[str, Any]] = {}
-        for number, task in enumerate(tasks):
-            check_task(task, f"Task {number}")
-            self._tasks.setdefault(pair_key(task), task)
+        self._tasks = {pair_key(task): task for task in tasks}
         self._store, self._seed = store, seed
         self._shown: str | None = None  # key of the pair on screen
         self._ticket = self._reply = 0  # both count up: the ticket with each pair shown, the reply with each message
@@ -93,7 +87,7 @@ class Annotate(anywidget.AnyWidget):
             own = self._own_judgements(self._store.judgements())
             self._again = [key for key, judgement in own.items() if judgement["verdict"] == "skip"]
             return self._show()
-        raise InputError(f"Invalid message {act!r} from the browser: reload the page, then run the cell again")
+        raise InputError(f"Invalid message {act!r} from the browser: reload the page, then run the cell again.")
 
     def _judge(self, message: Mapping[str, Any]) -> None:
         """Store the annotator's judgement on the pair shown."""
@@ -105,19 +99,9 @@ class Annotate(anywidget.AnyWidget):
         if edited and verdict in OTHER_SIDE:
             unchanged = edited.split() == without_surrogates(task[f"answer_{verdict}"]).split()
             edited = None if unchanged else edited
-        self._store.add(
-            {key: task.get(key) for key in (*TEXT_FIELDS, "prompt")}
-            | {
-                "annotator": self.annotator,
-                "shown_first": first,
-                "verdict": verdict,
-                "edited": edited,
-                "source": "widget",
-                "span": message.get("span"),
-                "comment": message.get("comment") or "",
-                "seconds": message.get("seconds"),
-            }
-        )
+        said = {"annotator": self.annotator, "shown_first": first, "verdict": verdict, "edited": edited}
+        said |= {key: message.get(key) for key in ("span", "comment", "seconds")}
+        self._store.add({key: task.get(key) for key in (*TEXT_FIELDS, "prompt")} | said)
         self._again = [key for key in self._again if key != self._shown]
 
     def _undo(self) -> None:
@@ -131,13 +115,8 @@ class Annotate(anywidget.AnyWidget):
             self._show(key, note="Your last verdict is taken back: judge this pair again.")
             places = dict(zip(self.screen["answers"], ("left", "right"), strict=True))
             base = places.get(last.get(f"answer_{last['verdict']}"), "both_wrong")
-            self.draft = {
-                "ticket": self._ticket,
-                "edited": last["edited"],
-                "base": base,
-                "span": last["span"],
-                "comment": last["comment"] or "",
-            }
+            kept = {key: last[key] for key in ("edited", "span", "comment")}
+            self.draft = kept | {"ticket": self._ticket, "base": base}
 
     def _own_judgements(self, judgements: Sequence[Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
         """Return pair -> the annotator's judgement, for the tasks that the annotator has judged or skipped."""
@@ -153,20 +132,10 @@ class Annotate(anywidget.AnyWidget):
         if not stay:
             self._shown = key or next(iter(left), None)
             self._ticket += 1
-        counts = {
-            "total": len(self._tasks),
-            "done": len(own),
-            "skipped": len(skipped),
-            "agreement": agreement.agreement_in_words(judgements),
-        }
-        base = {
-            "reply": self._reply,
-            "ticket": self._ticket,
-            "note": note,
-            "error": "",
-            "annotator": self.annotator,
-            "progress": counts,
-        }
+        counts = {"total": len(self._tasks), "done": len(own), "skipped": len(skipped)}
+        counts["agreement"] = str(annotator_agreement(judgements, n_resamples=0))
+        base = {"reply": self._reply, "ticket": self._ticket, "note": note, "error": ""}
+        base |= {"annotator": self.annotator, "progress": counts}
         if not self.annotator:
             self.screen = base | {"kind": "name", "names": sorted({j["annotator"] for j in judgements})}
         elif self._shown is None:
@@ -190,8 +159,7 @@ def pair_screen(task: Mapping[str, Any], first: str) -> dict[str, Any]:
     """Return the pair as the browser gets it, with answer `first` ("a" or "b") on the left; offsets are the contract's.
 
     stretches: joined passages, each {"start", "end", "pieces": [[text, start, tone]]}; the tone says which answer cites
-    a piece: "left", "right", "both" or "". cites: for each answer the number of spans that it cites, and how many of
-    these spans lie outside all stretches.
+    a piece: "left", "right", "both" or "". cites: for each answer the number of spans that it cites.
     """
     order = [first, OTHER_SIDE[first]]
     spans = [list(task.get(f"spans_{side}") or []) for side in order]
@@ -206,7 +174,7 @@ def pair_screen(task: Mapping[str, Any], first: str) -> dict[str, Any]:
         "answers": [without_surrogates(task[f"answer_{side}"]) for side in order],
         "stretches": stretches,
         "refusal": NO_CLAUSE,
-        "cites": [[len(cited), sum(not _is_shown(span, stretches) for span in cited)] for cited in spans],
+        "cites": list(map(len, spans)),
     }
 
 
@@ -223,44 +191,5 @@ def screen_pieces(
     ]
 
 
-def check_task(task: Mapping[str, Any], name: str) -> None:
-    """Raise InputError if the task lacks something that the widget shows; `name` begins the message."""
-    advice = "make the tasks with feedback.choose_tasks"
-    wrong = [key for key in TEXT_FIELDS if not isinstance(task.get(key), str)]
-    if wrong:
-        raise InputError(f"{name}: {wrong[0]!r} is {task.get(wrong[0])!r}, but must be text: {advice}")
-    if task["answer_a"] == task["answer_b"]:
-        raise InputError(
-            f"{name} ({task['id']!r}): both answers are the same, so that there is nothing to choose: {advice}"
-        )
-    passages = task.get("passages")
-    if not isinstance(passages, Sequence) or not all(map(_is_passage, passages)):
-        raise InputError(
-            f"{name} ({task['id']!r}): each of its passages must have a text as long as start to end: {advice}"
-        )
-    for side in "ab":
-        spans = task.get(f"spans_{side}") or []
-        if not isinstance(spans, Sequence) or not all(map(_is_span, spans)):
-            raise InputError(
-                f"{name} ({task['id']!r}): spans_{side} is {spans!r}, but must hold [start, end]: {advice}"
-            )
-
-
-def _is_span(span: Any) -> bool:
-    whole = isinstance(span, Sequence) and len(span) == 2 and all(isinstance(edge, int) for edge in span)
-    return whole and 0 <= span[0] <= span[1]
-
-
-def _is_passage(passage: Any) -> bool:
-    if not isinstance(passage, Mapping) or not isinstance(passage.get("text"), str):
-        return False
-    start, end = passage.get("start"), passage.get("end")
-    return isinstance(start, int) and isinstance(end, int) and 0 <= start and end - start == len(passage["text"])
-
-
 def _covers(spans: Sequence[Sequence[int]], place: int) -> bool:
     return any(span[0] <= place < span[1] for span in spans)
-
-
-def _is_shown(span: Sequence[int], stretches: Sequence[Mapping[str, Any]]) -> bool:
-    return any(span[0] < s["end"] and span[1] > s["start"] for s in stretches)

@@ -14,7 +14,6 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "gate": ["decide_champion", "decision_paragraph", "decision_table", "promote", "rollback"],
         "lineage": ["open_iteration"],
         "runner": ["StageFailed", "run"],
-        "snapshot": ["shown_parameters"],
         "status": ["run_status"],
         "trackers": ["check_trackers", "report_to_trackers"],
         "verify": ["verify_run"],

@@ -13,7 +13,8 @@ A person can overrule the gate, with a reason that is kept beside the gate's dec
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -22,45 +23,16 @@ import pandas as pd
 
 from cuadft.core import files, runs
 from cuadft.core.errors import InputError
-from cuadft.core.params import did_you_mean
-from cuadft.core.runs import (
-    BY_HAND,
-    CONSTANTS,
-    DECISION,
-    HISTORY,
-    PROGRAMS,
-    ChampionRecord,
-    champion_history,
-    champion_label,
-    champion_line,
-    decided_iterations,
-    has_weights,
-    history_time,
-    outgoing_champion,
-    same_champion,
-    system_record,
-)
-from cuadft.evaluation.bootstrap import as_columns
-from cuadft.evaluation.metrics import METRICS, metric_weights
+from cuadft.core.runs import BY_HAND, CONSTANTS, DECISION, HISTORY, ChampionRecord, champion_label
 from cuadft.loop import criteria
 from cuadft.loop.criteria import CRITERIA, GateRule
 from cuadft.loop.kernel import lock
+from cuadft.loop.lineage import check_system
+from cuadft.loop.manifest import recorded_parameters
 
 SLICES = "slices"  # the split that holds the questions of the slices' held-out contracts
-TABLE_COLUMNS = ["system", "score", "criterion", "passed", "value", "limit", "low", "high"]
-TABLE_COLUMNS += ["n", "n_contracts", "p", "detail"]
-CRITERION_LABELS = {
-    "improvement": "improvement on dev",
-    "constants": "systems without a model",
-    "slices": "earlier slices",
-    "categories": "categories",
-    "false_answers": "false answers",
-    "false_refusals": "false refusals",
-    "failures": "failures",
-    "prompt_tokens": "prompt tokens",
-    "seconds": "seconds per answer",
-    "candidates": "no candidate",
-}
+LINE_KEYS = ("time", "iteration", "action", "from", "to", "reason")  # of the history
+TABLE_COLUMNS = "system score criterion passed value limit low high n n_contracts p detail".split()
 
 
 # The decision of the gate.
@@ -82,82 +54,56 @@ def decide_champion(
     nothing. Of equal means the simpler system wins. The systems `core.runs.CONSTANTS` are neither candidates nor
     champions: a candidate must beat them as well. The keys of the decision:
     action ("promoted" or "kept"), incumbent (the champion's name in the frame), incumbent_score, candidate (the system
-    that was promoted or came closest), promoted (a champion's record, see `core.runs`), delta (the candidate's
-    difference on dev), decided_by (the criterion that decided), reason, rule, confidence, tuned_program, and
-    candidates: {"system", "score", "clauses"}, simple systems first ("clauses" holds the records of the criteria).
+    that was promoted or came closest), promoted (a champion's record, see `core.runs`), decided_by (the criterion that
+    decided, or "candidates" if there are none), reason, rule, confidence, tuned_program, and candidates: {"system",
+    "score", "clauses"}, simple systems first ("clauses" holds the records of the criteria, see `criteria`).
     Raises InputError if the champion has no dev rows, or is one of the constant systems.
     """
     rule = rule or GateRule()
-    _require_real_champion(iteration)
+    if iteration.previous and (before := runs.incoming_champion(iteration)["system"]) in CONSTANTS:
+        raise InputError(
+            f"The champion of iteration {iteration.number} is {before}, which only shows what others have to beat: "
+            "choose another with `cuadft promote`."
+        )
     rows = _deciding_rows(frame, iteration.number, rule.metric)
     incumbent = "incumbent" if iteration.previous else "rag"
     parts = {name: part for name, part in rows.groupby("system", sort=False)}
     constants = {name: parts.pop(name) for name in CONSTANTS if name in parts}
     before = parts.pop(incumbent, rows[:0])
-    _require_dev_rows(before, incumbent)
+    if not (before["part"] == criteria.DEV).any():
+        raise InputError(
+            f"There are no dev predictions of '{incumbent}', which the others must beat: run 03_batch_inference "
+            f"with systems including '{incumbent}' and splits including 'dev'."
+        )
     settings = {"n_resamples": n_resamples, "seed": seed, "confidence": confidence}
     improvements = criteria.improvement_criteria(before, parts, rule, **settings)
     slices = _earlier_slices(rows, iteration)
-    candidates = _tested_candidates(before, parts, constants, improvements, rule, slices, **settings)
+    candidates = []
+    for name in sorted(parts, key=runs.simplicity):
+        made = [
+            improvements[name],
+            criteria.constants_criterion(parts[name], constants, rule, **settings),
+            criteria.slices_criterion(before, parts[name], rule, slices, **settings),
+            criteria.categories_criterion(before, parts[name], rule, **settings),
+            *criteria.ceiling_criteria(parts[name], rule, **settings),
+        ]
+        candidates.append({"system": name, "score": _dev_mean(parts[name], rule.metric), "clauses": made})
     best, decided_by = _choice(candidates)
-    delta = improvements[best["system"]][1] if best else None
     won = best is not None and decided_by is None
     winner = best["system"] if won else incumbent
     decision = {
         "action": "promoted" if won else "kept",
         "incumbent": incumbent,
-        "incumbent_score": _mean(before, rule.metric),
+        "incumbent_score": _dev_mean(before, rule.metric),
         "candidate": best and best["system"],
         "promoted": runs.system_record(iteration, winner, tuned_program),
-        "delta": as_columns(delta) if delta else None,
         "decided_by": decided_by or CRITERIA[0],
         "rule": asdict(rule),
         "confidence": confidence,
         "tuned_program": tuned_program,
         "candidates": candidates,
     }
-    decision = _plain(decision)
-    return decision | {"reason": decision_reason(decision)}
-
-
-def _require_real_champion(iteration: runs.Iteration) -> None:
-    before = iteration.previous and runs.incoming_champion(iteration)["system"]
-    if before in CONSTANTS:
-        raise InputError(
-            f"The champion of iteration {iteration.number} is {before}, which only shows what others have to beat: "
-            "choose another with `cuadft promote`."
-        )
-
-
-def _require_dev_rows(before: pd.DataFrame, incumbent: str) -> None:
-    if not (before["part"] == criteria.DEV).any():
-        raise InputError(
-            f"There are no dev predictions of '{incumbent}', which the others must beat: run 03_batch_inference "
-            f"with systems including '{incumbent}' and splits including 'dev'."
-        )
-
-
-def _tested_candidates(
-    before: pd.DataFrame,
-    parts: Mapping[str, pd.DataFrame],
-    constants: Mapping[str, pd.DataFrame],
-    improvements: Mapping[str, Any],
-    rule: GateRule,
-    slices: list[int],
-    **settings: Any,
-) -> list[dict[str, Any]]:
-    """Return each candidate with its mean and the records of its criteria, simple systems first."""
-    candidates = []
-    for name in sorted(parts, key=runs.simplicity):
-        made = [
-            improvements[name][0],
-            criteria.constants_criterion(parts[name], constants, rule, **settings),
-            criteria.slices_criterion(before, parts[name], rule, slices, **settings),
-            criteria.categories_criterion(before, parts[name], rule, **settings),
-            *criteria.ceiling_criteria(parts[name], rule, **settings),
-        ]
-        candidates.append({"system": name, "score": _mean(parts[name], rule.metric), "clauses": made})
-    return candidates
+    return _plain(decision | {"reason": _reason(decision)})
 
 
 def _deciding_rows(frame: pd.DataFrame, number: int, metric: str) -> pd.DataFrame:
@@ -203,11 +149,8 @@ def _failed_criteria(candidate: Mapping[str, Any]) -> list[str]:
     return [found["clause"] for found in candidate["clauses"] if found["passed"] is False]
 
 
-def _mean(rows: pd.DataFrame, metric: str) -> float:
-    """Return a system's mean on dev, NaN where the metric applies to no row."""
-    dev = rows[rows["part"] == criteria.DEV]
-    weight = metric_weights(dev, metric) * dev[metric].notna().to_numpy()
-    return float((dev[metric].fillna(0) * weight).sum() / weight.sum()) if weight.sum() else math.nan
+def _dev_mean(rows: pd.DataFrame, metric: str) -> float:
+    return criteria.mean_of(rows[rows["part"] == criteria.DEV], metric)
 
 
 def _plain(value: Any) -> Any:
@@ -223,38 +166,28 @@ def _plain(value: Any) -> Any:
 # The decision in words and as a table.
 
 
-def decision_reason(decision: Mapping[str, Any]) -> str:
+def _reason(decision: Mapping[str, Any]) -> str:
     """Return the decision in one line, as logs and the history show it."""
-    metric, best = decision["rule"]["metric"], decision["candidate"]
+    metric, best, decided_by = decision["rule"]["metric"], decision["candidate"], decision["decided_by"]
     if best is None:
         return f"kept: there is no other system with {metric} on dev"
-    won = decision["action"] == "promoted"
-    delta, decided = decision["delta"], decision["decided_by"]
-    measured = delta and delta["n"]
-    figures = f"{delta['value']:+.3f} {metric}, {_interval(delta, decision)}" if measured else "not comparable"
-    said = f"{'promoted' if won else 'kept'}: {best} against {decision['incumbent']} on dev: {figures}"
-    if won:
-        return said
-    detail = _find_criterion(decision, best, decided)["detail"]
-    return f"{said}; decided by {CRITERION_LABELS[decided]}" + (f": {detail}" if detail else "")
+    found = {one["clause"]: one for one in _criteria_of(decision, best)}
+    gain, decided = found[CRITERIA[0]], found[decided_by]
+    figures = "not comparable"
+    if gain["n"]:
+        bounds = f", {decision['confidence']:.0%} interval [{gain['low']:+.3f}, {gain['high']:+.3f}]"
+        figures = f"{gain['value']:+.3f} {metric}" + ("" if math.isnan(gain["low"]) else bounds)
+    said = f"{decision['action']}: {best} against {decision['incumbent']} on dev: {figures}"
+    limit = "" if decided["limit"] is None else f", limit {decided['limit']:g}"
+    return f"{said}; decided by {decided_by.replace('_', ' ')}{limit}: {decided['detail']}"
 
 
 def decision_paragraph(decision: Mapping[str, Any]) -> str:
-    """Return two to five sentences of Markdown: the decision, its criterion, and why other candidates failed."""
-    best, decided = decision["candidate"], decision["decided_by"]
-    kept = f"**Kept: {decision['incumbent']}.**"
-    if best is None:
-        nothing = f"No candidate has a {decision['rule']['metric']} on dev, so that there was nothing to test."
-        return f"{kept} {nothing} The next iteration starts from the champion."
-    label = CRITERION_LABELS[decided]
-    if decision["action"] == "promoted":
-        first = f"**Promoted: {best}**; it meets every criterion of the rule, and the criterion *{label}* decided."
-        sentences = [first, _improved(decision, best), _untested(decision, best), _others(decision, best)]
-        return " ".join(text for text in sentences if text)
-    first = f"{kept} The criterion *{label}* decided against {best}, the candidate that came closest."
-    failed = "" if decided == "improvement" else _failed(_find_criterion(decision, best, decided))
-    sentences = [first, _improved(decision, best), failed, _others(decision, best)]
-    return " ".join(text for text in [*sentences, "The next iteration starts from the champion."] if text)
+    """Return the decision in Markdown: its reason, and the criteria that were not tested, with why."""
+    head, _, reason = decision["reason"].partition(": ")
+    own = _criteria_of(decision, decision["candidate"])
+    untested = [f"{one['clause']} ({one['detail']})" for one in own if one["passed"] is None]
+    return f"**{head.capitalize()}**: {reason}." + (f" Not tested: {', '.join(untested)}." if untested else "")
 
 
 def decision_table(decision: Mapping[str, Any]) -> pd.DataFrame:
@@ -270,75 +203,8 @@ def decision_table(decision: Mapping[str, Any]) -> pd.DataFrame:
     return pd.DataFrame(rows).rename(columns={"clause": "criterion"}).reindex(columns=TABLE_COLUMNS)
 
 
-def _improved(decision: Mapping[str, Any], system: str) -> str:
-    """Return the sentence on how much better or worse the candidate is on dev."""
-    found, metric = _find_criterion(decision, system, "improvement"), decision["rule"]["metric"]
-    if found["value"] is None:
-        return f"It could not be compared: {found['detail']}."
-    scores = {one["system"]: one["score"] for one in decision["candidates"]}
-    said = (
-        f"On {found['n']} dev questions of {found['n_contracts']} contracts it scores {scores[system]:.3f} in "
-        f"{METRICS.get(metric, (metric,))[0]} against {decision['incumbent_score']:.3f}: {found['value']:+.3f}, "
-        f"{_interval(found, decision)}, where more than {found['limit']:+.3f} is asked for"
-    )
-    notes = [found["detail"]] if found["p"] is None else [_p(found["p"]), found["detail"]]
-    return f"{said} ({'; '.join(note for note in notes if note)})."
-
-
-def _failed(found: Mapping[str, Any]) -> str:
-    """Return the sentence on a criterion that a candidate failed."""
-    label = CRITERION_LABELS[found["clause"]]
-    if found["clause"] == "constants":
-        return f"It must be shown to be better than each of the {label}: {found['detail']}."
-    if found["clause"] in ("slices", "categories"):
-        asked = "a loss must be ruled out beyond" if found["clause"] == "slices" else "no loss may be shown beyond"
-        return f"On {label} {asked} {-found['limit']:.3f}: {found['detail']}."
-    if found["value"] is None:
-        return f"Its {label} are limited to {found['limit']:g}, but were not measured."
-    if found.get("by") == "high":
-        return f"Its {label} are {found['value']:.3g}: {found['detail']}."
-    return f"Its {label} are {found['value']:.3g}, above the ceiling of {found['limit']:g}."
-
-
-def _untested(decision: Mapping[str, Any], system: str) -> str:
-    """Return the sentence on what could not be tested, so that the promotion does not rest on it."""
-    tested = next(one["clauses"] for one in decision["candidates"] if one["system"] == system)
-    untested = [one for one in tested if one["passed"] is None and "too_few" not in one]
-    categories = _find_criterion(decision, system, "categories")
-    notes = [f"{CRITERION_LABELS[one['clause']]} ({one['detail']})" for one in untested]
-    few, enough = len(categories.get("too_few", ())), len(categories.get("parts", ()))
-    if few:
-        notes.append(f"{few} of {few + enough} categories (too few contracts)")
-    return f"Not tested: {_listed(notes)}." if notes else ""
-
-
-def _listed(items: list[str]) -> str:
-    return " and ".join([", ".join(items[:-1]), items[-1]] if len(items) > 1 else items)
-
-
-def _others(decision: Mapping[str, Any], best: str) -> str:
-    """Return the sentence on the other candidates."""
-    said = []
-    for one in decision["candidates"]:
-        if one["system"] != best:
-            failed = _failed_criteria(one)
-            said.append(f"{one['system']} ({CRITERION_LABELS[failed[0]] if failed else 'lower mean'})")
-    return f"Not chosen, with the first criterion that each failed: {', '.join(said)}." if said else ""
-
-
-def _find_criterion(decision: Mapping[str, Any], system: str, name: str) -> Mapping[str, Any]:
-    found = next(one["clauses"] for one in decision["candidates"] if one["system"] == system)
-    return next(one for one in found if one["clause"] == name)
-
-
-def _interval(found: Mapping[str, Any], decision: Mapping[str, Any]) -> str:
-    if found["low"] is None:
-        return "no interval"
-    return f"{decision['confidence']:.0%} interval [{found['low']:+.3f}, {found['high']:+.3f}]"
-
-
-def _p(value: float) -> str:
-    return f"p = {value:.3f}" if value >= 0.001 else "p < 0.001"
+def _criteria_of(decision: Mapping[str, Any], system: str | None) -> list[criteria.Criterion]:
+    return next((one["clauses"] for one in decision["candidates"] if one["system"] == system), [])
 
 
 # The champion chosen by hand.
@@ -351,12 +217,11 @@ def promote(run_dir: str | Path, system: str, *, reason: str, iteration: int | N
     newest decision. Raises InputError on a system without program, retriever or whole weights, an empty reason, a run
     at work, and if nothing would change.
     """
-    newest = _newest_decided(run_dir)
-    source = runs.Iteration(newest.run, iteration or newest.number)
-    with lock(newest.run):
-        _complete_history(newest)
-        chosen = _whole_system(source, system)
-        if same_champion(chosen, outgoing_champion(newest)):
+    with _newest_decided(run_dir) as newest:
+        source = runs.Iteration(newest.run, iteration or newest.number)
+        check_system(source, system)
+        chosen = runs.system_record(source, system, _tuned_program(source))
+        if runs.same_champion(chosen, runs.outgoing_champion(newest)):
             raise InputError(f"{champion_label(chosen)} is the champion already: choose another system, or roll back.")
         return _note_choice(newest, "promote", chosen, reason)
 
@@ -367,84 +232,54 @@ def rollback(run_dir: str | Path, *, reason: str) -> ChampionRecord:
     A second call goes back two steps. Raises InputError if the present champion is the first, if the one before is
     gone, and as `promote`.
     """
-    newest = _newest_decided(run_dir)
-    with lock(newest.run):
-        _complete_history(newest)
-        line = champion_line(newest.run)
+    with _newest_decided(run_dir) as newest:
+        line = runs.champion_line(newest.run)
         if len(line) < 2:
             first = champion_label(line[-1])
             raise InputError(f"{first} is the first champion of {newest.run}: there is none to go back to.")
-        _require_whole(newest.run, line[-2])
         return _note_choice(newest, "rollback", line[-2], reason)
 
 
-def _newest_decided(run_dir: str | Path) -> runs.Iteration:
+@contextmanager
+def _newest_decided(run_dir: str | Path) -> Iterator[runs.Iteration]:
+    """Lend the newest iteration that has decided, in a locked run folder.
+
+    A choice by hand whose line a kill kept out of the history is added to it first.
+    """
     run = runs.resolve_path(run_dir)
-    if not (run / "run.json").is_file():
-        raise InputError(f"No run in {run}: give the folder of a run, see `cuadft run`.")
-    numbers = decided_iterations(run)
+    numbers = runs.decided_iterations(run)
     if not numbers:
         raise InputError(f"No iteration of {run} has decided: finish one with `cuadft run` first.")
-    return runs.Iteration(run, numbers[-1])
-
-
-def _whole_system(iteration: runs.Iteration, system: str) -> ChampionRecord:
-    """Return the record of a system of an iteration; raises InputError unless all its parts are there."""
-    trained = [
-        path.name for path in iteration.path("adapters").glob("*") if has_weights(path) and path.name not in CONSTANTS
-    ]
-    names = [*PROGRAMS, *["retriever"] * (iteration.number > 1), *sorted(trained)]
-    if system not in names:
-        problem = "has no whole weights in" if iteration.path("adapters", system).is_dir() else "is no system of"
-        hint = did_you_mean(system, names)
-        raise InputError(f"'{system}' {problem} {iteration.dir}{hint}: choose one of {', '.join(names)}.")
-    chosen = system_record(iteration, system, _tuned_program(iteration))
-    _require_whole(iteration.run, chosen)
-    return chosen
-
-
-def _require_whole(run: Path, chosen: ChampionRecord) -> None:
-    """Raise InputError unless all parts of a champion are there."""
-    wanted = [chosen["program"], chosen["retriever"] and f"{chosen['retriever']}/settings.json"]
-    missing = [name for name in wanted if name and not (run / name).is_file()]
-    missing += [chosen["weights"]] if chosen["weights"] and not has_weights(run / chosen["weights"]) else []
-    if missing:
-        raise InputError(
-            f"{champion_label(chosen)} is not whole: {run / missing[0]} is missing. Choose another system, or run that "
-            "iteration again."
-        )
+    newest = runs.Iteration(run, numbers[-1])
+    with lock(run):
+        content = files.read_json(newest.path(BY_HAND)) if newest.path(BY_HAND).is_file() else {}
+        line = {key: content[key] for key in LINE_KEYS if key in content}
+        if line and line not in runs.champion_history(run):
+            files.append_jsonl(run / HISTORY, [line])
+        yield newest
 
 
 def _tuned_program(iteration: runs.Iteration) -> str:
     """Return the program that the iteration's trained systems run: as its gate noted it, else as its manifest says."""
-    noted = files.read_json(iteration.path(DECISION)) if iteration.path(DECISION).is_file() else {}
-    if "tuned_program" in noted or not iteration.path("manifest.json").is_file():
-        return noted.get("tuned_program", "rag")
-    stages = files.read_json(iteration.path("manifest.json")).get("stages", {})
-    parameters = [stage.get("parameters", {}) for stage in stages.values()]
-    return next((known["tuned_program"] for known in parameters if "tuned_program" in known), "rag")
+    path = iteration.path(DECISION)
+    known = recorded_parameters(iteration) | (files.read_json(path) if path.is_file() else {})
+    return str(known.get("tuned_program", "rag"))
 
 
 def _note_choice(newest: runs.Iteration, action: str, chosen: ChampionRecord, reason: str) -> ChampionRecord:
-    """Write by_hand.json and the line of the history; return the line."""
+    """Write by_hand.json and the line of the history, if all parts of the champion are there; return the line."""
+    run = newest.run
+    wanted = [chosen["program"], chosen["retriever"] and f"{chosen['retriever']}/settings.json"]
+    missing = [name for name in wanted if name and not (run / name).is_file()]
+    missing += [chosen["weights"]] if chosen["weights"] and not runs.has_weights(run / chosen["weights"]) else []
+    if missing:
+        raise InputError(
+            f"{champion_label(chosen)} is not whole: {run / missing[0]} is missing. Choose another system."
+        )
     if not reason.strip():
         raise InputError("Invalid reason '': say in a few words why, it is kept in the history.")
-    line = {
-        "time": history_time(),
-        "iteration": newest.number,
-        "action": action,
-        "from": outgoing_champion(newest),
-        "to": chosen,
-        "reason": " ".join(reason.split()),
-    }
+    said, before = " ".join(reason.split()), runs.outgoing_champion(newest)
+    line = dict(zip(LINE_KEYS, (runs.history_time(), newest.number, action, before, chosen, said), strict=True))
     files.write_json(newest.path(BY_HAND), {"promoted": chosen} | line)
-    files.append_jsonl(newest.run / HISTORY, [line])
+    files.append_jsonl(run / HISTORY, [line])
     return line
-
-
-def _complete_history(newest: runs.Iteration) -> None:
-    """Add to the history a choice by hand whose line a kill left unwritten."""
-    content = files.read_json(newest.path(BY_HAND)) if newest.path(BY_HAND).is_file() else {}
-    line = {key: content[key] for key in ("time", "iteration", "action", "from", "to", "reason") if key in content}
-    if line and line not in champion_history(newest.run):
-        files.append_jsonl(newest.run / HISTORY, [line])

@@ -1,12 +1,12 @@
 """Run a notebook in a Jupyter kernel: its executed copy, the lock on the run folder, and the kernel's peak memory.
 
     with lock(run) as held, watch_memory() as peak:
-        execute_notebook(source, target, parameters, root, hold=held.descriptor)
+        execute_notebook(source, target, parameters, root, hold=held)
     peak.mb  # megabytes
 
 One loop at a time works in a run folder. The loop locks the folder's file `.lock` and hands the lock down to the
 kernels that it starts. A kernel can outlive a killed loop; then the system keeps the lock until the kernel has ended
-too. The next loop ends such a kernel before it begins.
+too. The next loop ends such a kernel before it begins; it finds the kernel by a variable of its environment.
 The executed copy is always written whole, and it holds no secret of the environment.
 """
 
@@ -16,15 +16,15 @@ import errno
 import fcntl
 import json
 import os
-import signal
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
+
+import psutil
 
 from cuadft.core import files, progress
 from cuadft.core.errors import InputError, redact
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
 HEARTBEAT = 5.0  # seconds that a kernel's heartbeat may take to end
 LOCK_FILE = ".lock"
+MARK = "CUADFT_LOOP"  # the variable by which the next loop finds the kernels of a killed one
 PATIENCE = 20.0  # seconds in which the kernels of a killed loop have to end
 UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
 PROC = Path("/proc")
@@ -156,9 +157,7 @@ def without_secrets(notebook: str) -> str:
     """Return a notebook's JSON without secrets in any of its texts; unchanged to the byte if it holds no secret."""
     content = json.loads(notebook)
     found = _redacted(content)
-    if found == content:
-        return notebook
-    return json.dumps(found, ensure_ascii=False, indent=1, sort_keys=True) + "\n"
+    return notebook if found == content else json.dumps(found, ensure_ascii=False, indent=1, sort_keys=True) + "\n"
 
 
 def _redacted(value: Any) -> Any:
@@ -176,18 +175,11 @@ def _redacted(value: Any) -> Any:
 # The lock on a run folder.
 
 
-@dataclass(frozen=True)
-class Hold:
-    """A run folder that this process holds; a process that inherits `descriptor` holds it too."""
-
-    run: Path
-    descriptor: int
-
-
 @contextmanager
-def lock(run: Path) -> Iterator[Hold]:
+def lock(run: Path) -> Iterator[int]:
     """Hold a run folder for one process and its kernels, until all of them have ended in whatever way.
 
+    Yields the lock's descriptor: a process that inherits it holds the folder too.
     Ends the kernels of a loop that was killed, and deletes the files that it left half-written. Raises InputError if
     another loop works there, with its process id, and if the folder can't be written, now or later.
     """
@@ -202,16 +194,17 @@ def lock(run: Path) -> Iterator[Hold]:
             file.truncate(0)
             file.write(json.dumps({"pid": os.getpid(), "host": socket.gethostname()}) + "\n")
             file.flush()
+            os.environ[MARK] = _mark(run, os.getpid())  # kernels inherit it
             files.remove_leftovers(run)
-            yield Hold(run, file.fileno())
+            yield file.fileno()
         except OSError as error:
             place = Path(os.fsdecode(error.filename)).absolute() if error.filename else run.absolute()
-            forbidden_elsewhere = error.errno in (errno.EACCES, errno.EPERM) and not place.is_relative_to(
-                run.absolute()
-            )
-            if error.errno not in UNWRITABLE or forbidden_elsewhere:
+            elsewhere = error.errno in (errno.EACCES, errno.EPERM) and not place.is_relative_to(run.absolute())
+            if error.errno not in UNWRITABLE or elsewhere:
                 raise
             raise unwritable(run, error) from error
+        finally:
+            os.environ.pop(MARK, None)
 
 
 def is_locked(run: Path) -> bool:
@@ -219,7 +212,7 @@ def is_locked(run: Path) -> bool:
     if not (run / LOCK_FILE).is_file():
         return False
     with open(run / LOCK_FILE, encoding="utf-8") as file:
-        return not _try_lock(file, fcntl.LOCK_SH) and not _is_gone(run, _noted_holder(run))
+        return not _try_lock(file, fcntl.LOCK_SH) and not _is_gone(_noted_holder(run))
 
 
 def _take_lock(run: Path, file: TextIO) -> None:
@@ -228,16 +221,17 @@ def _take_lock(run: Path, file: TextIO) -> None:
     while not _try_lock(file, fcntl.LOCK_EX):
         holder = _noted_holder(run)
         who = f"process {holder.get('pid', 'unknown')} on {holder.get('host', 'an unknown computer')}"
-        if not _is_gone(run, holder):
+        if not _is_gone(holder):
             raise InputError(f"Another `cuadft run` ({who}) works in {run}: wait for it, or choose another --run-dir.")
         if time.monotonic() > patience:
             raise InputError(
                 f"A run in {run} was killed ({who}), but what it started still works there and can't be ended "
                 "from here: end its kernel (ipykernel_launcher), then repeat the command."
             )
-        for pid in _kernels_left(run, holder["pid"]):
-            with suppress(ProcessLookupError):  # it has just ended by itself
-                os.kill(pid, signal.SIGKILL)
+        for process in psutil.process_iter():
+            with suppress(psutil.Error):  # it has just ended, or is another user's
+                if process.environ().get(MARK) == _mark(run, holder["pid"]):
+                    process.kill()
         time.sleep(0.05)
 
 
@@ -250,6 +244,11 @@ def _try_lock(file: TextIO, how: int) -> bool:
     return True
 
 
+def _mark(run: Path, loop: int) -> str:
+    """Return what the environment of all kernels of a loop in a run folder holds."""
+    return f"{loop} {run.resolve()}"
+
+
 def _noted_holder(run: Path) -> Mapping:
     """Return who locked the folder last, as {"pid", "host"}; {} if that is not written there (yet)."""
     try:
@@ -259,147 +258,75 @@ def _noted_holder(run: Path) -> Mapping:
     return found if isinstance(found, dict) and isinstance(found.get("pid"), int) else {}
 
 
-def _is_gone(run: Path, holder: Mapping) -> bool:
+def _is_gone(holder: Mapping) -> bool:
     """Tell whether the process that locked the folder has surely ended.
 
     A process on another computer can't be seen from here and is taken to be at work.
     """
     if holder.get("host") != socket.gethostname():
         return False
-    if (PROC / "self" / "fdinfo").is_dir():
-        return holder["pid"] not in _locking(run) and not _hidden(holder["pid"])
     try:
-        os.kill(holder["pid"], 0)
-    except ProcessLookupError:
+        return psutil.Process(holder["pid"]).status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
         return True
-    except PermissionError:
-        pass
-    return False
-
-
-def _kernels_left(run: Path, loop: int) -> list[int]:
-    """Return the kernels that still hold the lock of a loop that is gone; [] where /proc can't tell."""
-    found = _locking(run)
-    # a process that took the lock itself is a loop; a loop that has not written its name yet is no kernel to end
-    return [] if loop in found or any(owner in found for owner in found.values()) else list(found)
-
-
-def _locking(run: Path) -> dict[int, int]:
-    """Return the processes that share in the lock, each with the process that took it (0 if that is gone).
-
-    The source is /proc; the result is {} where there is no /proc.
-    """
-    wanted, found = (run / LOCK_FILE).stat(), {}
-    for process in PROC.iterdir() if PROC.is_dir() else ():
-        for link in _open_files(process) if process.name.isdigit() else ():
-            with suppress(OSError):  # closed, or ended meanwhile
-                same_file = os.path.samestat(link.stat(), wanted)
-                owner = _lock_owner(process / "fdinfo" / link.name) if same_file else None
-                if owner is not None:
-                    found[int(process.name)] = owner
-    return found
-
-
-def _open_files(process: Path) -> list[Path]:
-    try:
-        return list((process / "fd").iterdir())
-    except OSError:
-        return []  # ended meanwhile, or another user's
-
-
-def _hidden(pid: int) -> bool:
-    """Tell whether a process is there, but another user's, whose open files can't be seen."""
-    try:
-        os.scandir(PROC / str(pid) / "fd").close()
-    except OSError as error:
-        return isinstance(error, PermissionError)
-    return False
-
-
-def _lock_owner(info: Path) -> int | None:
-    """Return the process that took the lock in which a descriptor shares, None if it shares in no lock.
-
-    proc(5) describes the line "lock: 1: FLOCK ADVISORY WRITE PID ..." of a file in fdinfo.
-    """
-    for line in info.read_text().splitlines():
-        words = line.split()
-        if words[0] == "lock:" and "FLOCK" in words and "WRITE" in words:
-            return int(words[words.index("WRITE") + 1])
-    return None
 
 
 # Peak memory.
 
 
 class Peak:
-    """The most memory seen so far; `mb` is None where no memory could be seen."""
+    """The most memory seen so far, in bytes; 0 where none could be seen."""
 
-    def __init__(self) -> None:
-        self._bytes = 0
+    bytes = 0
 
     @property
     def mb(self) -> float | None:
-        """Return megabytes (10^6 bytes)."""
-        return round(self._bytes / 1e6, 1) if self._bytes else None
-
-    def look(self, pid: int) -> None:
-        """Measure what the descendants of a process hold now, and what each of them has held at most."""
-        now, most = 0, 0
-        for descendant in _descendants(pid):
-            rss, highest = _memory(descendant)
-            now, most = now + rss, max(most, highest)
-        self._bytes = max(self._bytes, now, most)
+        """Return megabytes (10^6 bytes), None if no memory could be seen."""
+        return round(self.bytes / 1e6, 1) if self.bytes else None
 
 
 @contextmanager
-def watch_memory(pid: int | None = None, interval: float = MEMORY_INTERVAL) -> Iterator[Peak]:
-    """Watch from a thread the memory of all descendants of a process (default: this one), such as a notebook's kernel.
+def watch_memory(interval: float = MEMORY_INTERVAL) -> Iterator[Peak]:
+    """Watch from a thread the memory of the processes started meanwhile, such as a notebook's kernel.
 
-    Every `interval` seconds two figures are read from /proc, and the larger one counts: the highest high-water mark of
-    one process (VmHWM), which forgets no peak between two looks, and the sum of what all processes hold at that moment
-    (VmRSS; shared pages count for each process). Only a rise in the last `interval` of a process can be missed. Memory
-    of a GPU is not included.
+    Every `interval` seconds two figures are read, and the larger one counts: the highest high-water mark of one process
+    (VmHWM of /proc, where there is one), which forgets no peak between two looks, and the sum of what all processes
+    hold at that moment (shared pages count for each process). Only a rise in the last `interval` of a process can be
+    missed. Memory of a GPU is not included.
     """
-    peak, done, pid = Peak(), threading.Event(), pid or os.getpid()
+    peak, done, before = Peak(), threading.Event(), psutil.Process().children()
 
     def keep_looking() -> None:
-        while not done.wait(interval):
-            peak.look(pid)
+        while True:
+            ended, now = done.wait(interval), [0]
+            for process in _descendants(before):
+                with suppress(psutil.Error, OSError):  # it has just ended
+                    now.append(process.memory_info().rss)
+                    peak.bytes = max(peak.bytes, _high_water(process.pid))
+            peak.bytes = max(peak.bytes, sum(now))
+            if ended:
+                return
 
     thread = threading.Thread(target=keep_looking, name="memory", daemon=True)
-    if PROC.is_dir():
-        thread.start()
+    thread.start()
     try:
         yield peak
     finally:
         done.set()
-        if thread.ident:
-            thread.join()
-        peak.look(pid)
+        thread.join()
 
 
-def _descendants(pid: int) -> list[int]:
-    children: dict[int, list[int]] = {}
-    for entry in PROC.glob("[0-9]*"):
-        try:
-            stat = (entry / "stat").read_text(encoding="utf-8", errors="replace")
-        except OSError:  # it has just ended
-            continue
-        # pid (name) state parent ...; the name may hold spaces and brackets
-        children.setdefault(int(stat.rpartition(")")[2].split()[1]), []).append(int(entry.name))
-    found, to_visit = [], [pid]
-    while to_visit:
-        here = children.get(to_visit.pop(), [])
-        found += here
-        to_visit += here
+def _descendants(left_out: Sequence[psutil.Process]) -> list[psutil.Process]:
+    """Return this process's children and all that they have started, without some of the children and theirs."""
+    found = []
+    for child in psutil.Process().children():
+        with suppress(psutil.Error):  # it has just ended
+            found += [] if child in left_out else [child, *child.children(recursive=True)]
     return found
 
 
-def _memory(pid: int) -> tuple[int, int]:
-    """Return bytes held now and at most; zeros for a process that has just ended."""
-    try:
-        lines = (PROC / str(pid) / "status").read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        return 0, 0
-    sizes = {line.split(":")[0]: int(line.split()[1]) * 1024 for line in lines if line.startswith(("VmRSS", "VmHWM"))}
-    return sizes.get("VmRSS", 0), sizes.get("VmHWM", 0)
+def _high_water(pid: int) -> int:
+    """Return the most bytes that a process has held, 0 where the system does not tell; psutil lacks this figure."""
+    status = PROC / str(pid) / "status"
+    lines = status.read_text(encoding="utf-8", errors="replace").splitlines() if status.is_file() else []
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM")), 0)

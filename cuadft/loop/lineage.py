@@ -1,9 +1,8 @@
 """Where an artefact comes from: what is recorded when a stage runs, and the stages behind each file of a run.
 
     iteration = open_iteration("runs/quickstart", 1)  # a notebook's first step; writes run.json
-    records = stage_records(iteration)
-    start = artefacts(records)["iter-01/adapters/sft/adapter_model.safetensors"]
-    [record.label for record in artefact_ancestors([start], records)]  # "[iter 1] 04 fine_tune", ...
+    lineage = Lineage(stage_records(iteration))
+    [record.label for record in lineage.ancestors(["iter-01/scoreboard.csv"])]  # "[iter 1] 05 evaluate", ...
 
 The file has three parts: the iteration's folder and run.json; what is recorded of a stage (code, packages, machine,
 seeds, weights, contracts); and the chain of stages behind an artefact.
@@ -15,39 +14,27 @@ import hashlib
 import os
 import platform
 import subprocess
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from cuadft.core import params
+import psutil
+
+from cuadft.core import params, runs
 from cuadft.core.errors import InputError
 from cuadft.core.files import read_json, value_hash, write_json, write_text
-from cuadft.core.runs import ITERATION_FOLDERS, Iteration, resolve_path, unwritable
+from cuadft.core.runs import Iteration
 from cuadft.loop.manifest import Manifest
 from cuadft.loop.stages import STAGE_NAMES, STAGES, Pattern, Stage, code_cells
 
 PACKAGE = Path(__file__).parent.parent
-# Git pathspecs of what decides the results
-CODE_PATHS = ("cuadft", "notebooks", "params", "pyproject.toml", "requirements.lock", ":!notebooks/executed")
-MAIN_PACKAGES = (
-    "cuadft",
-    "torch",
-    "transformers",
-    "trl",
-    "peft",
-    "accelerate",
-    "dspy",
-    "sentence-transformers",
-    "faiss-cpu",
-    "numpy",
-    "papermill",
-)
-MODEL_PARAMETERS = ("model", "embedder", "reranker")  # they name weights; empty or missing ones are left out
+# Git pathspecs, from the top of the checkout, of what decides the results
+CODE_PATHS = (":/cuadft", ":/notebooks", ":/params", ":/pyproject.toml", ":/requirements.lock")
+MODEL_PARAMETERS = ("model", "embedder")  # they name weights; empty or missing ones are left out
 
 
 # The iteration's folder and run.json.
@@ -59,130 +46,107 @@ def open_iteration(run_dir: str | Path, iteration: int) -> Iteration:
         raise InputError(f"Invalid iteration {iteration!r}: give a whole number from 1.")
     if not str(run_dir).strip():
         raise InputError("Invalid run_dir '': give a folder, for example runs/quickstart.")
-    opened = Iteration(resolve_path(run_dir), iteration)
+    opened = Iteration(runs.resolve_path(run_dir), iteration)
     if opened.previous and not opened.previous.dir.is_dir():
         missing = opened.previous.dir
         raise InputError(f"Iteration {iteration} needs {missing}: run iteration {iteration - 1} first.")
     try:
-        for name in ITERATION_FOLDERS:
+        for name in runs.ITERATION_FOLDERS:
             opened.path(name).mkdir(parents=True, exist_ok=True)
         if not (opened.run / "run.json").exists():
             describe_run(opened.run, preset=None)
         write_text(opened.path(".writable"), "")
         opened.path(".writable").unlink(missing_ok=True)
     except OSError as error:
-        raise unwritable(opened.run, error) from error
+        raise runs.unwritable(opened.run, error) from error
     return opened
 
 
 def describe_run(run: Path, *, preset: str | None) -> None:
-    """Write run.json: the run's name and creation time, and the latest call's preset, versions, commit and machine.
+    """Write run.json: the run's name and creation time, the latest call's preset and commit, and all environments.
 
-    A call on an existing run keeps its creation time, and the environments of all calls.
+    An environment names Python, all installed packages and the machine; stages' records hold its key.
     """
     before = read_json(run / "run.json") if (run / "run.json").exists() else {}
-    created = before.get("created", datetime.now(UTC).isoformat(timespec="seconds"))
-    versions, code = main_versions(), code_state()
+    code, created = code_state(), before.get("created", runs.history_time())
     record = {"name": run.name, "created": created, "preset": preset}
-    record |= {"python": versions.pop("python"), "versions": versions}
-    record |= {"git_commit": code["commit"], "git_dirty": code["dirty"], "machine": this_machine()}
-    write_json(run / "run.json", record | {"environments": before.get("environments", {})})
+    record |= {"git_commit": code["commit"], "git_dirty": code["dirty"]}
+    environments = before.get("environments", {}) | {environment_key(): environment()}
+    write_json(run / "run.json", record | {"environments": environments})
 
 
-def run_environment(run: Path) -> str:
-    """Return the key of this process's environment in run.json; a new environment is added there.
+def environment_key() -> str:
+    """Return the key of this process's environment in run.json."""
+    return value_hash(environment())[:12]
 
-    An environment names all installed packages, Python and the machine. It is too long for the record of every stage.
+
+@cache
+def environment() -> dict[str, object]:
+    """Return this process's {"python", "packages", "machine"}; read once a process.
+
+    packages: name and version of every installed package. machine: {"system", "cpu", "cores" (how many this process may
+    use), "threads" (OMP_NUM_THREADS, None if it is not set), "memory_gb" (2^30 bytes)}, without a name or address.
     """
-    found = this_environment()
-    key, record = value_hash(found)[:12], read_json(run / "run.json")
-    if key not in record.setdefault("environments", {}):
-        record["environments"][key] = found
-        write_json(run / "run.json", record)
-    return key
+    packages = {one.name.lower().replace("_", "-"): one.version for one in metadata.distributions() if one.name}
+    threads, cpuinfo = os.environ.get("OMP_NUM_THREADS", ""), Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines() if cpuinfo.is_file() else []
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    machine = {
+        "system": f"{platform.system()} {platform.machine()}",
+        "cpu": next(names, "") or platform.processor() or None,
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "threads": int(threads) if threads.isdecimal() else None,
+        "memory_gb": round(psutil.virtual_memory().total / 2**30, 1),
+    }
+    return {"python": platform.python_version(), "packages": dict(sorted(packages.items())), "machine": machine}
 
 
 # What is recorded of a stage.
 
 
-def code_used(notebook: Path, parameters: Mapping[str, object]) -> dict[str, object]:
-    """Return what is known of a stage before it runs: its notebook, code, main versions and seeds."""
+def made_by(notebook: Path, parameters: Mapping[str, object]) -> dict[str, object]:
+    """Return what a stage's record says of its making: notebook, code, seeds, and the key of the environment.
+
+    seeds: the parameters that start a random generator, such as seed and split_seed; those such as absent_seeds, which
+    end in an s, count questions to start from.
+    """
+    seeds = {name: value for name, value in parameters.items() if name == "seed" or name.endswith("_seed")}
     return {
         "notebook": notebook.name,
-        "code": code_state(notebook),
-        "versions": main_versions(),
-        "seeds": seeds_used(parameters),
+        "code": code_state() | {"notebook": hashlib.sha256("\0".join(code_cells(notebook)).encode()).hexdigest()},
+        "seeds": seeds,
+        "environment": environment_key(),
     }
 
 
-def models_and_data_used(
-    parameters: Mapping[str, object], hasher: Callable[[Path], str], root: Path
-) -> dict[str, object]:
-    """Return the weights and contracts that a stage's parameters name by a model's id or by a keyword."""
-    return {"weights": weights_used(parameters, hasher), "contracts": contracts_used(parameters, hasher, root)}
-
-
-def code_state(notebook: Path | None = None) -> dict[str, object]:
-    """Return what code runs: {"commit", "dirty", "package", "notebook"}.
+def code_state() -> dict[str, object]:
+    """Return what code runs: {"commit", "dirty", "package"}.
 
     commit: of the Git checkout that holds the package, None if it is in no checkout. dirty: whether package, notebooks,
     presets or pins differ from that commit; a file that Git does not know counts as a difference; None without a
-    commit. package, notebook: SHA-256 of the package's Python files and of the notebook's code cells, which tell the
-    code apart also when it was dirty. Without a notebook, that key is left out.
+    commit. package: SHA-256 of the package's Python files, which tells the code apart also when it was dirty.
     """
-    commit, dirty = _git_state()
-    record = {"commit": commit, "dirty": dirty, "package": _package_hash(_package_files())}
-    return record if notebook is None else record | {"notebook": notebook_hash(notebook)}
+    shown, digest = None, hashlib.sha256()
+    if _git("ls-files", "--error-unmatch", "__init__.py") is not None:  # not a repository that merely lies around it
+        shown = _git("status", "--porcelain=v2", "--branch", "--", *CODE_PATHS, ":(top,exclude)notebooks/executed")
+    lines = (shown or "").splitlines()
+    heads = [line.split()[-1] for line in lines if line.startswith("# branch.oid ")]
+    commit = heads[0] if heads and heads[0] != "(initial)" else None
+    for path in sorted(PACKAGE.rglob("*.py")):
+        name = path.relative_to(PACKAGE).as_posix().encode()
+        digest.update(name + b"\0" + hashlib.sha256(path.read_bytes()).digest())
+    dirty = any(not line.startswith("#") for line in lines) if shown is not None else None
+    return {"commit": commit, "dirty": dirty, "package": digest.hexdigest()}
 
 
-def notebook_hash(notebook: Path) -> str:
-    """Return the SHA-256 of a notebook's code cells."""
-    return hashlib.sha256("\0".join(code_cells(notebook)).encode()).hexdigest()
-
-
-def main_versions() -> dict[str, str | None]:
-    """Return the versions of Python and of the main packages, None for one that is not installed."""
-    installed = installed_packages()
-    return {"python": platform.python_version()} | {name: installed.get(name) for name in MAIN_PACKAGES}
-
-
-@cache
-def installed_packages() -> dict[str, str]:
-    """Return name and version of every installed package, sorted; read once a process."""
-    found = {one.name.lower().replace("_", "-"): one.version for one in metadata.distributions() if one.name}
-    return dict(sorted(found.items()))
-
-
-def this_environment() -> dict[str, object]:
-    """Return all that the results may depend on besides code and data: Python, packages, machine."""
-    return {"python": platform.python_version(), "packages": installed_packages(), "machine": this_machine()}
-
-
-@cache
-def this_machine() -> dict[str, object]:
-    """Return the machine's {"system", "cpu", "cores", "threads", "memory_gb"}.
-
-    cores: how many this process may use. threads: OMP_NUM_THREADS, None if it is not set and each library decides for
-    itself. memory_gb: in units of 2^30 bytes. No name or address of the machine is kept.
-    """
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    threads = os.environ.get("OMP_NUM_THREADS", "")
-    memory = _proc_field(Path("/proc/meminfo"), "MemTotal")
-    return {
-        "system": f"{platform.system()} {platform.machine()}",
-        "cpu": _proc_field(Path("/proc/cpuinfo"), "model name") or platform.processor() or None,
-        "cores": cores,
-        "threads": int(threads) if threads.isdecimal() else None,
-        "memory_gb": round(int(memory.split()[0]) / 2**20, 1) if memory else None,
-    }
-
-
-def seeds_used(parameters: Mapping[str, object]) -> dict[str, object]:
-    """Return the parameters that start a random generator, such as seed and split_seed.
-
-    Parameters such as absent_seeds, which end in an s, count questions to start from and are left out.
-    """
-    return {name: value for name, value in parameters.items() if name == "seed" or name.endswith("_seed")}
+def _git(*arguments: str) -> str | None:
+    """Return what a git command prints in the package's folder, None if it fails or Git is not there."""
+    command = ["git", "--no-optional-locks", "-C", str(PACKAGE), *arguments]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout if done.returncode == 0 else None
 
 
 def weights_used(parameters: Mapping[str, object], hasher: Callable[[Path], str]) -> dict[str, str]:
@@ -198,7 +162,7 @@ def weights_used(parameters: Mapping[str, object], hasher: Callable[[Path], str]
         local, kept = Path(os.path.expanduser(name)), weights.cache_dir() / "models" / name.replace("/", "--")
         folders = [folder for folder in (local, kept) if (folder / "config.json").is_file()]
         with suppress(InputError):  # a folder without weights: the notebook that needed them has said so
-            folder = folders[0] if folders else weights.cached_model(name, check=False)
+            folder = folders[0] if folders else weights.cached_model(name)
             if folder:
                 found[name] = weights.weights_hash(folder, of_file=hasher)
     return found
@@ -211,63 +175,6 @@ def contracts_used(parameters: Mapping[str, object], hasher: Callable[[Path], st
     cuad, folder = parameters.get("cuad"), root / str(parameters.get("data_dir") or "data")
     path = sample_path() if cuad == "sample" else cuad_in_folder(folder) if cuad == "auto" else None
     return {path.name: hasher(path)} if path else {}
-
-
-def _git_state() -> tuple[str | None, bool | None]:
-    """Return the checkout's commit, and whether the code differs from it."""
-    top = _checkout()
-    shown = _git("-C", top, "status", "--porcelain=v2", "--branch", "--", *CODE_PATHS) if top else None
-    if shown is None:
-        return None, None
-    heads = [line.split()[-1] for line in shown.splitlines() if line.startswith("# branch.oid ")]
-    commit = heads[0] if heads and heads[0] != "(initial)" else None
-    return commit, any(not line.startswith("#") for line in shown.splitlines())
-
-
-@cache
-def _checkout() -> str | None:
-    """Return the top folder of the Git checkout that the package belongs to.
-
-    A repository that merely lies around an installed package, and does not hold its files, is not meant.
-    """
-    if _git("-C", str(PACKAGE), "ls-files", "--error-unmatch", "__init__.py") is None:
-        return None
-    top = _git("-C", str(PACKAGE), "rev-parse", "--show-toplevel")
-    return top.strip() if top else None
-
-
-def _git(*arguments: str) -> str | None:
-    """Return what a git command prints, None if it fails or Git is not there."""
-    command = ["git", "--no-optional-locks", *arguments]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return done.stdout if done.returncode == 0 else None
-
-
-def _package_files() -> tuple[tuple[str, int, int], ...]:
-    """Return path, size and time of each Python file of the package; a change of any file changes the result."""
-    found = [(path.relative_to(PACKAGE).as_posix(), path.stat()) for path in PACKAGE.rglob("*.py")]
-    return tuple(sorted((name, stat.st_size, stat.st_mtime_ns) for name, stat in found))
-
-
-@cache
-def _package_hash(listed: tuple[tuple[str, int, int], ...]) -> str:
-    digest = hashlib.sha256()
-    for name, _, _ in listed:
-        digest.update(name.encode() + b"\0" + hashlib.sha256((PACKAGE / name).read_bytes()).digest())
-    return digest.hexdigest()
-
-
-def _proc_field(path: Path, name: str) -> str | None:
-    """Return the value of the first line `name : value` of a file of /proc."""
-    try:
-        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        return None
-    found = (line.split(":", 1)[1].strip() for line in lines if line.split(":")[0].strip() == name)
-    return next(found, None)
 
 
 # The chain of stages behind an artefact.
@@ -300,12 +207,7 @@ class StageRecord:
     @property
     def outputs(self) -> Mapping[str, str]:
         """Return the hash of each file that the stage wrote, by path from the run folder."""
-        return self.entry.get("outputs") or {}
-
-    @property
-    def done(self) -> bool:
-        """Tell whether the stage has finished."""
-        return self.entry.get("status") == "done"
+        return self.entry["outputs"]
 
     def from_outside(self, name: str) -> bool:
         """Tell whether an input lies outside the run folder: "cuad", or "seed_runs FOLDER"."""
@@ -322,6 +224,41 @@ class StageRecord:
             return []
 
 
+class Lineage:
+    """The recorded stages of a run, in the order in which they run, and what each of them made.
+
+    writers: for every recorded output the stages that wrote it; the last of them made the file that lies there now.
+    """
+
+    def __init__(self, records: Iterable[StageRecord]):
+        self.records = sorted(records, key=lambda record: record.order)
+        self.writers: dict[str, list[StageRecord]] = {}
+        for record in self.records:
+            for name in record.outputs:
+                self.writers.setdefault(name, []).append(record)
+
+    def ancestors(self, names: Iterable[str]) -> list[StageRecord]:
+        """Return the stages that files depend on, their makers included, the latest first."""
+        found, to_visit = {}, [self.writers[name][-1] for name in names]
+        while to_visit:
+            record = to_visit.pop()
+            if record.order not in found:
+                found[record.order] = record
+                to_visit += [self.writers[name][-1] for name in record.inputs if name in self.writers]
+        return [found[order] for order in sorted(found, reverse=True)]
+
+
+def check_system(iteration: Iteration, name: str, more: Iterable[str] = ()) -> None:
+    """Raise InputError unless an iteration has a system: a program, trained weights, a new retriever or one of more."""
+    trained = [path.name for path in iteration.path("adapters").glob("[!.]*") if runs.has_weights(path)]
+    names = [known for known in runs.PROGRAMS if iteration.path("program", f"{known}.json").is_file()]
+    names += ["retriever"] if iteration.previous and names else []
+    names += [*sorted(set(trained) - set(runs.NOT_TRAINED)), *more]
+    if name not in names:
+        hint = params.did_you_mean(name, names)
+        raise InputError(f"'{name}' is no system of {iteration.dir}{hint}: choose one of {', '.join(names)}.")
+
+
 def run_iterations(run: Path) -> list[Iteration]:
     """Return the iterations of a run folder; raises InputError if it holds none."""
     numbers = sorted(int(path.name[5:]) for path in run.glob("iter-*") if path.name[5:].isdigit() and path.is_dir())
@@ -331,73 +268,24 @@ def run_iterations(run: Path) -> list[Iteration]:
 
 
 def stage_records(iteration: Iteration) -> list[StageRecord]:
-    """Return an iteration's recorded stages in their order; raises InputError if its manifest is damaged."""
+    """Return an iteration's recorded stages; raises InputError if its manifest is damaged."""
     known = {stage.name: stage for stage in STAGES}
-    records = []
-    for name, entry in Manifest(iteration).stages.items():
-        stage = known.get(name, Stage(name, entry.get("notebook", "??")))
-        records.append(StageRecord(iteration, stage, entry))
-    return sorted(records, key=lambda record: record.order)
-
-
-def writers(records: Iterable[StageRecord]) -> dict[str, list[StageRecord]]:
-    """Return, for every recorded output, the stages that wrote it, in their order.
-
-    The last of them made the file that lies there now.
-    """
-    found: dict[str, list[StageRecord]] = {}
-    for record in sorted(records, key=lambda record: record.order):
-        for name in record.outputs:
-            found.setdefault(name, []).append(record)
-    return found
-
-
-def artefacts(records: Iterable[StageRecord]) -> dict[str, StageRecord]:
-    """Return the stage behind every file that has a lineage: recorded outputs and executed notebooks."""
-    records = list(records)
-    executed = {f"{one.iteration.dir.name}/executed/{one.stage.name}.ipynb": one for one in records}
-    present = {name: one for name, one in executed.items() if (one.iteration.run / name).is_file()}
-    return present | {name: wrote[-1] for name, wrote in writers(records).items()}
-
-
-def artefact_ancestors(start: Iterable[StageRecord], records: Sequence[StageRecord]) -> list[StageRecord]:
-    """Return the stages that `start` depends on, itself included, the latest first."""
-    written_by, found, to_visit = writers(records), {}, list(start)
-    while to_visit:
-        record = to_visit.pop()
-        if record.order not in found:
-            found[record.order] = record
-            to_visit += [written_by[name][-1] for name in record.inputs if name in written_by]
-    return [found[order] for order in sorted(found, reverse=True)]
+    return [
+        StageRecord(iteration, known.get(name, Stage(name, entry.get("notebook", "??"))), entry)
+        for name, entry in Manifest(iteration).stages.items()
+    ]
 
 
 def resolve_artefact(run: Path, artefact: str, names: Iterable[str]) -> list[str]:
-    """Return the files of `names` that an artefact means.
+    """Return the files of `names` that an artefact means: a file or a folder, by its path from the run folder or here.
 
-    artefact: a file or a folder; its path from the run folder, an absolute path, or a path without its iteration, such
-    as "scoreboard.csv". Raises InputError, with the nearest name, if it is unknown, or if several iterations hold it.
+    Raises InputError, with the nearest name, if it is unknown.
     """
-    known = sorted(names)
-    for form in _paths_from_run(run, artefact):
+    known, top = sorted(names), run.resolve()
+    for path in ((run / artefact).resolve(), Path(artefact).resolve()):
+        form = path.relative_to(top).as_posix() if path.is_relative_to(top) else ""
         if found := [name for name in known if name == form or name.startswith(f"{form}/")]:
             return found
-    short = artefact.strip("/").removeprefix("./")
-    inside = [name for name in known if short and f"{name}/".startswith(f"{name.partition('/')[0]}/{short}/")]
-    iterations = sorted({name.partition("/")[0] for name in inside})
-    if len(iterations) == 1:
-        return inside
-    if iterations:
-        choices = " or ".join(f"{iteration}/{short}" for iteration in iterations)
-        raise InputError(f"{artefact!r} is in several iterations: choose {choices}.")
-    folders = {str(parent) for name in known for parent in Path(name).parents} - {"."}
-    bare = {name.partition("/")[2] for name in (*known, *folders)} - {""}
-    hint = params.did_you_mean(artefact, [*known, *folders, *bare])
-    example = f", for example {known[0]}" if known else ""
-    raise InputError(f"No stage has recorded {artefact!r} in {run}{hint}: give a path from that folder{example}.")
-
-
-def _paths_from_run(run: Path, artefact: str) -> list[str]:
-    """Return the paths from the run folder that an artefact can mean: it may be given from there or from here."""
-    top = run.resolve()
-    paths = [path.resolve() for path in (run / artefact, Path.cwd() / artefact)]
-    return [path.relative_to(top).as_posix() for path in paths if path.is_relative_to(top) and path != top]
+    folders = {str(parent) for name in known for parent in Path(name).parents}
+    hint = params.did_you_mean(artefact, [*known, *folders])
+    raise InputError(f"No stage has recorded {artefact!r} in {run}{hint}: give a path such as iter-01/adapters/sft.")

@@ -31,7 +31,7 @@ class Manifest:
 
     The entry of a stage has these keys; an entry of an older version lacks some of them:
     status ("running", "done", "failed" or "incomplete"), started (UTC), seconds, peak_memory_mb (see
-    `kernel.watch_memory`), notebook, code, versions, environment (its key in run.json), seeds, parameters, fingerprint,
+    `kernel.watch_memory`), notebook, code, environment (its key in run.json), seeds, parameters, fingerprint,
     inputs and outputs (path or parameter name -> SHA-256), weights (model -> SHA-256), contracts (file -> SHA-256),
     endpoints, error, and earlier (the attempts that ended early and that this one went on from).
     """
@@ -39,22 +39,19 @@ class Manifest:
     def __init__(self, iteration: Iteration):
         self.iteration = iteration
         self.path = iteration.path("manifest.json")
-        self.stages: dict[str, dict] = {}
+        self.stages: dict[str, dict] = _read_entries(self.path) if self.path.exists() else {}
         self._began = time.monotonic()
-        if self.path.exists():
-            self.stages = _read_entries(self.path)
 
     def unchanged(self, stage: Stage, fingerprint: str, hashes: Hashes) -> bool:
         """Tell whether the stage is done with this fingerprint and its outputs are as it left them."""
         entry = self.stages.get(stage.name, {})
         if entry.get("status") != "done" or entry.get("fingerprint") != fingerprint:
             return False
-        for name, known in entry["outputs"].items():
-            path = self.iteration.run / name
-            intact = path.is_file() and hashes(path) == known
-            if not intact and not self._shared_with_later(stage, name):
-                return False
-        return True
+        paths = {name: self.iteration.run / name for name in entry["outputs"]}
+        return all(
+            (paths[name].is_file() and hashes(paths[name]) == known) or self._shared_with_later(stage, name)
+            for name, known in entry["outputs"].items()
+        )
 
     def resumable(self, stage: Stage, fingerprint: str) -> bool:
         """Tell whether the stage's files come from an unfinished attempt with this very fingerprint."""
@@ -70,13 +67,13 @@ class Manifest:
         hashes: Hashes,
         made_by: Mapping[str, object],
     ) -> None:
-        """Record that the stage starts now; `made_by` says what code runs, and where (see `lineage.code_used`)."""
+        """Record that the stage starts now; `made_by` says what code runs, and where (see `lineage`)."""
         before = self.stages.get(stage.name, {})
         started = datetime.now(UTC).isoformat(timespec="seconds")
         entry = {"status": "running", "started": started, "seconds": None, "peak_memory_mb": None, **made_by}
         entry |= {"parameters": dict(parameters), "fingerprint": fingerprint, "inputs": dict(inputs)}
         entry |= {"outputs": {}, "error": None, "shared_before": self._shared_files(hashes)}
-        if before.get("fingerprint") == fingerprint and before.get("status") != "done":
+        if self.resumable(stage, fingerprint):
             entry["earlier"] = [*before.get("earlier", []), {key: before.get(key) for key in ATTEMPT_KEYS}]
             entry["shared_before"] = before.get("shared_before", entry["shared_before"])
         self.stages[stage.name] = entry
@@ -94,16 +91,14 @@ class Manifest:
         written = stage.files((*stage.writes, *stage.keeps), self.iteration, values)
         outputs = {name: hashes(run / name) for name in written}
         before = self.stages[stage.name].pop("shared_before", {})
-        of_others = {
-            output for name, entry in self.stages.items() if name != stage.name for output in entry["outputs"].items()
-        }
+        others = [entry["outputs"] for name, entry in self.stages.items() if name != stage.name]
         for name, found in self._shared_files(hashes).items():
-            if before.get(name) != found or (name, found) not in of_others:
+            if before.get(name) != found or all(other.get(name) != found for other in others):
                 outputs[name] = found
         self._end(stage, "incomplete" if more.get("error") else "done", {"outputs": outputs, **more})
 
     def fail(self, stage: Stage, error: str, **more: object) -> None:
-        """Record a failure, and `more`."""
+        """Record a failure, and `more`, such as its peak memory."""
         self._end(stage, "failed", {"error": error, **more})
 
     def clear(self, stage: Stage, values: Mapping) -> int:
@@ -135,6 +130,14 @@ class Manifest:
 
     def _save(self) -> None:
         files.write_json(self.path, {"iteration": self.iteration.number, "stages": self.stages})
+
+
+def recorded_parameters(iteration: Iteration) -> dict[str, object]:
+    """Return the parameters of all stages of an iteration that its manifest records."""
+    found: dict[str, object] = {}
+    for entry in Manifest(iteration).stages.values():
+        found |= entry.get("parameters") or {}
+    return found
 
 
 def may_rewrite(later: Stage, entry: Mapping, stage: Stage, name: str) -> bool:

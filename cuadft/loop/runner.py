@@ -8,15 +8,14 @@ After a kill, or after the repair of a stage that failed, the same call goes on 
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from cuadft.core import params, runs
-from cuadft.core.errors import InputError, redact
-from cuadft.core.params import Parameter, declared_parameters
+from cuadft.core.errors import InputError, StageFailed, redact
+from cuadft.core.params import Parameter, declared_parameters, notebook_parameters
 from cuadft.core.runs import Iteration
 from cuadft.loop import kernel, lineage, stages, trackers
 from cuadft.loop.kernel import execute_notebook, lock, stopped_early
@@ -28,10 +27,6 @@ from cuadft.models import usage
 # how the system, SQLite and compiled libraries say that a disk is full
 DISK_FULL = ("No space left on device", "Disk quota exceeded", "database or disk is full", "os error 28")
 DISK_FULL += ("inline_container.cc", "PytorchStreamWriter failed")  # torch.save's own words
-
-
-class StageFailed(RuntimeError):
-    """A stage's notebook failed for another reason than bad input (exit code 1 of the command line)."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +56,6 @@ def run(
     until: str | None = None,
     skip: Sequence[str] = (),
     overrides: Sequence[str] = (),
-    notebooks_dir: str | Path | None = None,
     log: Callable[[str], object] = print,
 ) -> dict[str, object]:
     """Run iterations 1 to `iterations` of a preset; return {"run_dir", "steps"}.
@@ -70,40 +64,36 @@ def run(
     needs; a later call runs them. overrides: parameters as NAME=VALUE, which come before the preset's.
     A stage that is done with the same notebook code, parameters and inputs is skipped. A stage that lacks answers of an
     endpoint is incomplete: the loop goes on, and the next call asks for the missing answers. A step is {"iteration",
-    "stage", "state": "done" | "skipped" | "incomplete", "seconds", "reason"}. Raises InputError for bad input (before
+    "stage", "state": "done" | "skipped" | "incomplete", "reason"}. Raises InputError for bad input (before
     anything runs, where that can be known), StageFailed if a notebook fails.
     """
-    _check_request(iterations, until, *skip)
+    if not isinstance(iterations, int) or isinstance(iterations, bool) or iterations < 1:
+        raise InputError(f"Invalid number of iterations {iterations!r}: give a whole number from 1.")
+    check_stages(*skip, *[until] * (until is not None))
     root = runs.project_root()
-    notebooks = Path(notebooks_dir).absolute() if notebooks_dir else root / "notebooks"
+    notebooks = root / "notebooks"
     chosen = params.absolute_paths(params.load_preset(preset, overrides, notebooks))
     trackers.check_trackers(chosen.get("report_to", []))
     defaults = {name: parameter.default for name, parameter in declared_parameters(notebooks).items()}
-    by_notebook = stages.stage_parameters(notebooks, STAGES)
+    by_notebook = {s.notebook: {p.name: p for p in notebook_parameters(notebooks / s.notebook)} for s in STAGES}
     named = chosen.pop("run_dir", root / "runs" / params.preset_file(preset).stem)
     folder = runs.resolve_path(run_dir or named)
     with lock(folder) as held:
         lineage.describe_run(folder, preset=str(preset))
-        values, short = defaults | chosen, _relative(folder, root)
-        job = _Job(root, folder, short, notebooks, by_notebook, values, Hashes(folder), held.descriptor, log)
+        seen = folder.relative_to(root).as_posix() if folder.is_relative_to(root) else str(folder)
+        job = _Job(root, folder, seen, notebooks, by_notebook, defaults | chosen, Hashes(folder), held, log)
         steps = []
         for number in range(1, iterations + 1):
             steps += _run_iteration(job, number, until if number == iterations else None, skip)
     return {"run_dir": str(folder), "steps": steps}
 
 
-def _check_request(iterations: int, *named: str | None) -> None:
-    if not isinstance(iterations, int) or isinstance(iterations, bool) or iterations < 1:
-        raise InputError(f"Invalid number of iterations {iterations!r}: give a whole number from 1.")
+def check_stages(*named: str) -> None:
+    """Raise InputError on a name that is no stage's."""
     for stage in named:
-        if stage is not None and stage not in STAGE_NAMES:
+        if stage not in STAGE_NAMES:
             hint = params.did_you_mean(stage, STAGE_NAMES)
             raise InputError(f"Invalid stage {stage!r}{hint}: choose one of {', '.join(STAGE_NAMES)}.")
-
-
-def _relative(folder: Path, root: Path) -> str:
-    """Return the run folder as the notebooks see it: from the project root if it lies in there, else absolute."""
-    return folder.relative_to(root).as_posix() if folder.is_relative_to(root) else str(folder)
 
 
 def _run_iteration(job: _Job, number: int, until: str | None, skip: Sequence[str]) -> list[dict]:
@@ -111,23 +101,22 @@ def _run_iteration(job: _Job, number: int, until: str | None, skip: Sequence[str
     manifest, steps = Manifest(iteration), []
     for stage in STAGES:
         if stage.name not in skip:
-            state, seconds = _run_stage(job, iteration, manifest, stage)
+            state = _run_stage(job, iteration, manifest, stage)
             job.hashes.save()
             reason = manifest.stages[stage.name]["error"] if state == "incomplete" else None
-            step = {"iteration": number, "stage": stage.name, "state": state}
-            steps.append(step | {"seconds": seconds, "reason": reason})
+            steps.append({"iteration": number, "stage": stage.name, "state": state, "reason": reason})
         if stage.name == until:
             break
     return steps
 
 
-def _run_stage(job: _Job, iteration: Iteration, manifest: Manifest, stage: Stage) -> tuple[str, float]:
-    """Run a stage unless it is unchanged; return its state and the seconds that it took."""
+def _run_stage(job: _Job, iteration: Iteration, manifest: Manifest, stage: Stage) -> str:
+    """Run a stage unless it is unchanged; return its state."""
     title = f"[iter {iteration.number}] {stage.label} ..."
     if stage.systems and not stage.systems_of(iteration, job.values):
         manifest.clear(stage, job.values)
         job.log(f"{title} skipped (align_methods is empty)")
-        return "skipped", 0.0
+        return "skipped"
     set_here = stage.set_by_loop(iteration, job.values, job.run_dir)
     known = job.declared[stage.notebook]
     parameters = {name: value for name, value in (job.values | set_here).items() if name in known}
@@ -135,26 +124,24 @@ def _run_stage(job: _Job, iteration: Iteration, manifest: Manifest, stage: Stage
     fingerprint = stages.stage_fingerprint(job.notebooks / stage.notebook, parameters, inputs)
     if manifest.unchanged(stage, fingerprint, job.hashes):
         job.log(f"{title} skipped (unchanged)")
-        return "skipped", 0.0
+        return "skipped"
     # answers appended, or checkpoints written, under other settings must not be resumed
     if not manifest.resumable(stage, fingerprint) and (removed := manifest.clear(stage, job.values)):
         job.log(f"{title} removed {removed} files of an earlier run with other code, parameters or inputs")
     job.log(title)
-    made_by = lineage.code_used(job.notebooks / stage.notebook, parameters)
-    made_by |= {"environment": lineage.run_environment(job.run)}
+    source = job.notebooks / stage.notebook
+    made_by = lineage.made_by(source, parameters)
     manifest.start(stage, parameters, fingerprint, inputs, job.hashes, made_by)
-    defaults = {name: known[name].default for name in parameters if name not in set_here}
-    given = {name: value for name, value in parameters.items() if name in set_here or value != defaults[name]}
-    seconds = _run_recorded(job, iteration, manifest, stage, given)
+    given = {name: value for name, value in parameters.items() if name in set_here or value != known[name].default}
+    _run_recorded(job, iteration, manifest, stage, given)
     entry = manifest.stages[stage.name]
     why = f": {entry['error']}" if entry["error"] else ""
-    job.log(f"{title} {entry['status']} in {duration_text(seconds)}{why}")
-    return entry["status"], seconds
+    job.log(f"{title} {entry['status']} in {duration_text(entry['seconds'])}{why}")
+    return entry["status"]
 
 
-def _run_recorded(job: _Job, iteration: Iteration, manifest: Manifest, stage: Stage, given: dict[str, object]) -> float:
-    """Run a stage's notebook and record how it ended; return the seconds it took."""
-    started = time.monotonic()
+def _run_recorded(job: _Job, iteration: Iteration, manifest: Manifest, stage: Stage, given: dict[str, object]) -> None:
+    """Run a stage's notebook and record how it ended."""
     usage.take_note(iteration)  # removes an old note, which a kill or a person's own run of a notebook left
     with kernel.watch_memory() as peak:
         try:
@@ -165,11 +152,13 @@ def _run_recorded(job: _Job, iteration: Iteration, manifest: Manifest, stage: St
                 manifest.fail(stage, text, peak_memory_mb=peak.mb)
             raise
     parameters = manifest.stages[stage.name]["parameters"]
-    made_from = lineage.models_and_data_used(parameters, job.hashes, job.root)
     note = usage.take_note(iteration)
-    made_from |= {"endpoints": note.get("endpoints", {}), "error": note.get("incomplete") or None}
-    manifest.finish(stage, job.values, job.hashes, peak_memory_mb=peak.mb, **made_from)
-    return time.monotonic() - started
+    made_from = {
+        "weights": lineage.weights_used(parameters, job.hashes),
+        "contracts": lineage.contracts_used(parameters, job.hashes, job.root),
+    }
+    noted = {"endpoints": note.get("endpoints", {}), "error": note.get("incomplete") or None}
+    manifest.finish(stage, job.values, job.hashes, peak_memory_mb=peak.mb, **made_from, **noted)
 
 
 def _run_notebook(job: _Job, iteration: Iteration, stage: Stage, parameters: dict[str, object]) -> None:

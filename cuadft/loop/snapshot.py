@@ -1,124 +1,50 @@
-"""The snapshot of an iteration, which trackers show: parameters, scores, figures and the decision.
-
-    snapshot = read_snapshot(iteration)  # from the run folder
-    snapshot.scores()["test", "quote_f1", "sft"]  # {"value": 0.52, "low": 0.45, "high": 0.58, "n": 120.0}
-
-Secrets, the passwords of addresses and absolute paths are taken out, so that nothing shown leads back to a person's
-computer.
-"""
+"""What trackers show of an iteration that has decided: read from its folder, without secrets and computers' paths."""
 
 from __future__ import annotations
 
 import json
-import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from cuadft.core import files, runs
-from cuadft.core.errors import InputError, redact
+from cuadft.core.errors import redact
 from cuadft.core.params import SET_BY_LOOP
-from cuadft.loop.manifest import Manifest
+from cuadft.loop.manifest import recorded_parameters
 
-if TYPE_CHECKING:
-    import pandas as pd
-
-SCORE_FIELDS = ("value", "low", "high", "n")
+SCORE_PARTS = ["value", "low", "high", "n"]
+NOT_SHOWN = (*SET_BY_LOOP, "run_dir")  # parameters that differ from stage to stage, or between computers
 # an absolute path, but not the host and path of an address; its last name is shown
 ABSOLUTE_PATH = re.compile(r"(?<![\w:.~])(?<!:/)/(?:[^\s/'\",;:]+/)+([^\s/'\",;:]+)")
-NOT_SHOWN = (*SET_BY_LOOP, "run_dir")  # parameters that differ from stage to stage, or between computers
-TRACKERS_FOLDER = "trackers"  # in the run folder
 
 
 @dataclass(frozen=True)
 class Snapshot:
-    """One iteration's parameters, scoreboard, figures (PNG files) and decision (as decision.json holds it).
+    """Hold what trackers show of one iteration, without secrets and without paths of this computer.
 
-    by_hand: the champion that somebody chose after this iteration.
+    identity: tells the run folder from others of the same name. scores: by names such as "test/quote_f1/sft" and
+    "test/quote_f1/sft.low". figures: PNG files. decision: the gate's reason.
     """
 
-    iteration: runs.Iteration
+    number: int
+    identity: str
     parameters: Mapping[str, str]
-    board: pd.DataFrame
-    figures: tuple[Path, ...]
-    decision: Mapping[str, Any]
-    by_hand: runs.ChampionRecord | None = None
+    scores: Mapping[str, float]
+    figures: Sequence[Path]
+    decision: str
+    champion: str
 
     @property
-    def name(self) -> str:
-        """Return the name that trackers show, for example "quickstart iter-01"."""
-        return f"{self.iteration.run.name} {self.iteration.dir.name}"
-
-    @property
-    def key(self) -> str:
-        """Return a key that no other iteration has, not even in another run folder of the same name."""
-        return f"{run_identity(self.iteration.run)}-{self.iteration.number}"
-
-    @property
-    def gate_promoted(self) -> bool:
-        """Tell whether the gate replaced the champion, rather than keeping it."""
-        chosen, here = self.decision.get("promoted") or {}, f"{self.iteration.dir.name}/"
-        made_here = any(str(chosen.get(part)).startswith(here) for part in runs.CHAMPION_PARTS[1:])
-        return made_here and chosen["system"] != self.decision.get("incumbent")
-
-    @property
-    def champion(self) -> runs.ChampionRecord | None:
-        """Return the champion that this iteration leaves."""
-        return self.by_hand or self.decision.get("promoted") or None
-
-    def scores(self) -> dict[tuple[str, str, str], dict[str, float]]:
-        """Return the known figures (of value, low, high, n) for each split, metric and system.
-
-        The system "champion" repeats the figures of the system that the gate promoted or kept, so that trackers can
-        draw the champions of all iterations as one line.
-        """
-        best = self.decision["promoted"]["system"] if self.gate_promoted else self.decision.get("incumbent")
-        found = {}
-        for row in self.board.to_dict("records"):
-            known = {name: float(row[name]) for name in SCORE_FIELDS if not math.isnan(row.get(name, math.nan))}
-            for system in (row["system"], *["champion"] * (row["system"] == best)):
-                found[row["split"], row["metric"], system] = known
-        return found
+    def outcome(self) -> dict[str, str]:
+        """Return the gate's decision, and the champion afterwards."""
+        return {"decision": self.decision, "champion": self.champion}
 
     def digest(self) -> str:
-        """Return the hash of all that is shown: a tracker that holds it needs nothing new."""
-        scores = sorted([*key, list(values.items())] for key, values in self.scores().items())
+        """Return the hash of all that is shown but for the champion, whom a later choice by hand can change."""
         figures = {path.name: files.file_hash(path) for path in self.figures}
-        return files.value_hash([dict(self.parameters), scores, figures, dict(self.decision), self.champion])
-
-
-def take_snapshot(
-    iteration: runs.Iteration,
-    *,
-    parameters: Mapping[str, object],
-    board: pd.DataFrame,
-    figures: Iterable[str | Path],
-    decision: Mapping[str, Any],
-) -> Snapshot:
-    """Return an iteration's snapshot; a figure that is no PNG file, or does not exist, is left out."""
-    shown = {name: _value_text(value) for name, value in sorted(parameters.items()) if name not in NOT_SHOWN}
-    drawn = sorted(path for path in map(Path, figures) if path.suffix == ".png" and path.is_file())
-    path = iteration.path(runs.BY_HAND)
-    by_hand = files.read_json(path)["promoted"] if path.is_file() else None
-    return Snapshot(iteration, shown, board, tuple(drawn), clean_value(decision), by_hand)
-
-
-def read_snapshot(iteration: runs.Iteration) -> Snapshot:
-    """Return the snapshot of a finished iteration from its folder; raises InputError if it has no scoreboard."""
-    import pandas as pd
-
-    path = iteration.path("scoreboard.csv")
-    if not path.is_file():
-        raise InputError(f"No file {path}: finish iteration {iteration.number} (05_evaluate) first.")
-    return take_snapshot(
-        iteration,
-        parameters=shown_parameters(iteration),
-        board=pd.read_csv(path),
-        figures=iteration.path("figures").glob("*.png"),
-        decision=files.read_json(iteration.path(runs.DECISION)),
-    )
+        return files.value_hash([self.parameters, self.scores, figures, self.decision])
 
 
 def finished_snapshots(run: Path) -> list[Snapshot]:
@@ -127,25 +53,37 @@ def finished_snapshots(run: Path) -> list[Snapshot]:
     return [read_snapshot(iteration) for iteration in done if iteration.path("scoreboard.csv").is_file()]
 
 
+def read_snapshot(iteration: runs.Iteration) -> Snapshot:
+    """Return the snapshot of an iteration that has decided, from its folder."""
+    champion = runs.champion_label(runs.outgoing_champion(iteration))
+    by_hand = " (chosen by hand)" if iteration.path(runs.BY_HAND).is_file() else ""
+    reason = files.read_json(iteration.path(runs.DECISION)).get("reason", "")
+    known = sorted(recorded_parameters(iteration).items())
+    return Snapshot(
+        number=iteration.number,
+        identity=run_identity(iteration.run),
+        parameters={name: _value_text(value) for name, value in known if name not in NOT_SHOWN},
+        scores=_scores(iteration.path("scoreboard.csv")),
+        figures=sorted(iteration.path("figures").glob("*.png")),
+        decision=clean_value(reason),
+        champion=champion + by_hand,
+    )
+
+
+def _scores(path: Path) -> dict[str, float]:
+    import pandas as pd
+
+    keys = ["split", "metric", "system"]
+    known = pd.read_csv(path).melt(keys, SCORE_PARTS, "part", "figure").dropna(subset="figure")
+    names = known[keys].agg("/".join, axis=1) + ("." + known["part"]).replace(".value", "")
+    return dict(zip(names, known["figure"].astype(float)))
+
+
 def run_identity(run: Path) -> str:
     """Return a hash of the run folder's name and time of creation, which tells it from others of its name."""
     path = run / "run.json"
     created = files.read_json(path).get("created") if path.is_file() else None
     return files.value_hash([run.name, created])[:16]
-
-
-def shown_parameters(iteration: runs.Iteration) -> dict[str, object]:
-    """Return the parameters of all stages of an iteration from its manifest, without those that the loop sets."""
-    found: dict[str, object] = {}
-    for entry in Manifest(iteration).stages.values():
-        found |= entry.get("parameters") or {}
-    return {name: value for name, value in sorted(found.items()) if name not in NOT_SHOWN}
-
-
-def code_origin(iteration: runs.Iteration) -> dict[str, str]:
-    """Return what the last stage notes of the code that ran: its commit, and whether it had been changed ("dirty")."""
-    known = [entry["code"] for entry in Manifest(iteration).stages.values() if isinstance(entry.get("code"), dict)]
-    return {name: str(known[-1][name]) for name in ("commit", "dirty") if name in known[-1]} if known else {}
 
 
 def clean_value(value: Any) -> Any:
@@ -162,8 +100,3 @@ def clean_value(value: Any) -> Any:
 def _value_text(value: object) -> str:
     shown = clean_value(value)
     return shown if isinstance(shown, str) else json.dumps(shown, ensure_ascii=False)
-
-
-def tracker_store(run: Path, name: str) -> Path:
-    """Return the folder in which a tracker keeps its view of a run."""
-    return run / TRACKERS_FOLDER / name

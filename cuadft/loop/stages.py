@@ -19,9 +19,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from cuadft.core.errors import InputError
 from cuadft.core.files import file_hash, is_leftover
-from cuadft.core.params import NOT_PATHS, Parameter, notebook_cells, notebook_parameters
+from cuadft.core.params import NOT_PATHS, notebook_cells
 from cuadft.core.runs import Iteration, calibration_file, incoming_champion
 
 Place = Callable[[Iteration], list[str]]  # returns globs, relative to the run folder, for an iteration
@@ -30,49 +29,29 @@ Pattern = str | Place
 
 def in_run(glob: str, *, from_iteration: int = 1, to_iteration: int | None = None) -> Place:
     """Return a place in the run folder itself, which only the iterations from the first to the last named use."""
-
-    def place(iteration: Iteration) -> list[str]:
-        late_enough = iteration.number >= from_iteration
-        early_enough = to_iteration is None or iteration.number <= to_iteration
-        return [glob] if late_enough and early_enough else []
-
-    return place
+    return lambda iteration: [glob] if from_iteration <= iteration.number <= (to_iteration or iteration.number) else []
 
 
 def of_previous(glob: str) -> Place:
     """Return a place in the folder of the iteration before; iteration 1 has no file there."""
-    return lambda iteration: _in_iterations(glob, iteration.number - 1, iteration.number - 1)
+    return lambda iteration: [f"{iteration.previous.dir.name}/{glob}"] if iteration.previous else []
 
 
-def of_all_before(glob: str) -> Place:
-    """Return a place in the folders of all iterations before this one."""
-    return lambda iteration: _in_iterations(glob, 1, iteration.number - 1)
+def so_far(glob: str, *, own: bool = True) -> Place:
+    """Return a place in the folders of all iterations up to this one, its own included or not."""
+    return lambda iteration: [f"iter-{n + 1:02d}/{glob}" for n in range(iteration.number - (not own))]
 
 
-def so_far(glob: str) -> Place:
-    """Return a place in the folders of all iterations up to this one, its own included."""
-    return lambda iteration: _in_iterations(glob, 1, iteration.number)
-
-
-def of_champion() -> Place:
+def of_champion(iteration: Iteration) -> list[str]:
     """Return the place of the champion's program, weights, retriever and calibration, as the last iteration left them.
 
     There is no file as long as that iteration has not decided.
     """
-
-    def place(iteration: Iteration) -> list[str]:
-        if iteration.previous is None or not iteration.previous.path("decision.json").is_file():
-            return []
-        champion = incoming_champion(iteration)
-        folders = [champion[part] for part in ("weights", "retriever") if champion.get(part)]
-        single = [champion.get("program"), calibration_file(champion)]
-        return [f"{folder}/**/*" for folder in folders] + [path for path in single if path]
-
-    return place
-
-
-def _in_iterations(glob: str, first: int, last: int) -> list[str]:
-    return [f"iter-{number:02d}/{glob}" for number in range(max(first, 1), last + 1)]
+    if iteration.previous is None or not iteration.previous.path("decision.json").is_file():
+        return []
+    champion = incoming_champion(iteration)
+    folders = [f"{champion[part]}/**/*" for part in ("weights", "retriever") if champion.get(part)]
+    return [*folders, *filter(None, (champion.get("program"), calibration_file(champion)))]
 
 
 SHARED_FOLDERS = ("metrics", "figures")  # several notebooks put files here, so no stage owns the whole folder
@@ -80,10 +59,16 @@ SHARED = tuple(f"{folder}/**/*" for folder in SHARED_FOLDERS)
 JUDGE_VERDICTS = ("metrics/verdicts.jsonl",)  # they were paid for: they stay when a stage is cleared
 LATER_SYSTEMS = ("incumbent", "retriever")  # systems that the first iteration does not have
 LAST_DECISION = (of_previous("decision.json"), of_previous("by_hand.json"))
-LAST_CHAMPION = (*LAST_DECISION, of_champion())
+LAST_CHAMPION = (*LAST_DECISION, of_champion)
 CONTRACTS = (in_run("contracts.jsonl"), so_far("arrived.jsonl"))
-TRAINED_ON = (*CONTRACTS, "data/train.jsonl")
-ANSWERED = (*CONTRACTS, "data/dev.jsonl", "data/test.jsonl", "data/slices.jsonl", "retriever/**/*", "program/*")
+CONTRACTS_BEFORE = (in_run("contracts.jsonl", from_iteration=2), so_far("arrived.jsonl", own=False))
+ROWS_BEFORE = (of_previous("data/train.jsonl"), of_previous("data/synthetic.jsonl"))
+RETRIEVAL = ("retriever/**/*", "program/*")
+TRAINED_ON = (*CONTRACTS, "data/train.jsonl", *RETRIEVAL)
+ANSWERED = (*CONTRACTS, "data/dev.jsonl", "data/test.jsonl", "data/slices.jsonl", *RETRIEVAL)
+ADAPTERS = ("adapters/{system}/**/*",)
+PREDICTIONS = ("predictions/{system}.*",)
+UNTRAINED = ("rag", "rag_compiled", *LATER_SYSTEMS)
 
 
 @dataclass(frozen=True)
@@ -140,22 +125,22 @@ class Stage:
         """Return the globs, relative to the run folder, that a pattern stands for in an iteration."""
         if callable(pattern):
             return pattern(iteration)
-        if "{system}" not in pattern:
-            return [f"{iteration.dir.name}/{pattern}"]
-        systems = self.systems_of(iteration, values)
+        systems = self.systems_of(iteration, values) if "{system}" in pattern else [""]
         return [f"{iteration.dir.name}/{pattern.replace('{system}', system)}" for system in systems]
 
 
+def _answer(name: str, systems: tuple[str, ...], reads: tuple[Pattern, ...]) -> Stage:
+    """Return a stage of notebook 03."""
+    reads = (*ANSWERED, *reads)
+    return Stage(name, "03_batch_inference.ipynb", reads, PREDICTIONS, systems, pass_systems="systems")
+
+
+_EVALUATION = {"notebook": "05_evaluate.ipynb", "external": ("published",), "keeps": JUDGE_VERDICTS}
 STAGES = (
     Stage(
         "data_prep",
         "01_data_prep.ipynb",
-        reads=(
-            in_run("contracts.jsonl", from_iteration=2),
-            of_previous("data/train.jsonl"),
-            of_previous("data/synthetic.jsonl"),
-            of_all_before("arrived.jsonl"),
-        ),
+        reads=(*CONTRACTS_BEFORE, *ROWS_BEFORE),
         writes=(in_run("contracts.jsonl", to_iteration=1), "data/*"),
         external=("cuad", "contracts_folder", "own_questions"),
         keeps=("arrived.jsonl", "replies.jsonl"),
@@ -164,81 +149,42 @@ STAGES = (
         "rag_compile",
         "02_rag_compile.ipynb",
         reads=(*CONTRACTS, "data/*.jsonl", of_previous("retriever/rows.jsonl"), *LAST_CHAMPION),
-        writes=("retriever/**/*", "program/*"),
+        writes=RETRIEVAL,
     ),
-    Stage(
-        "inference_rag",
-        "03_batch_inference.ipynb",
-        reads=(*ANSWERED, *LAST_CHAMPION),
-        writes=("predictions/{system}.*",),
-        systems=("rag", "rag_compiled", *LATER_SYSTEMS),
-        pass_systems="systems",
-    ),
+    _answer("inference_rag", UNTRAINED, LAST_CHAMPION),
     Stage(
         "fine_tune",
         "04_fine_tune.ipynb",
-        reads=(*TRAINED_ON, "data/synthetic.jsonl", "program/*", "retriever/**/*", *LAST_CHAMPION),
+        reads=(*TRAINED_ON, "data/synthetic.jsonl", *LAST_CHAMPION),
         writes=("adapters/sft/**/*",),
     ),
-    Stage(
-        "inference_sft",
-        "03_batch_inference.ipynb",
-        reads=(*ANSWERED, "adapters/{system}/**/*"),
-        writes=("predictions/{system}.*",),
-        systems=("sft",),
-        pass_systems="systems",
-    ),
+    _answer("inference_sft", ("sft",), ADAPTERS),
     Stage(
         "evaluate_sft",
-        "05_evaluate.ipynb",
-        reads=("predictions/{system}.*",),
-        systems=("rag", "rag_compiled", *LATER_SYSTEMS, "sft"),
+        reads=PREDICTIONS,
+        systems=(*UNTRAINED, "sft"),
         pass_systems="evaluated",
         decide=False,
-        external=("published",),
-        keeps=JUDGE_VERDICTS,
+        **_EVALUATION,
     ),
     Stage(
         "align",
         "06_align.ipynb",
-        reads=(*TRAINED_ON, "program/*", "retriever/**/*", "adapters/sft/**/*"),
-        writes=("preferences.jsonl", "preferences/*", "adapters/{system}/**/*"),
+        reads=(*TRAINED_ON, "adapters/sft/**/*"),
+        writes=("preferences.jsonl", "preferences/*", *ADAPTERS),
         systems=("align_methods",),
         keeps=JUDGE_VERDICTS,
     ),
-    Stage(
-        "inference_aligned",
-        "03_batch_inference.ipynb",
-        reads=(*ANSWERED, "adapters/{system}/**/*"),
-        writes=("predictions/{system}.*",),
-        systems=("align_methods",),
-        pass_systems="systems",
-    ),
+    _answer("inference_aligned", ("align_methods",), ADAPTERS),
     Stage(
         "evaluate",
-        "05_evaluate.ipynb",
         reads=("predictions/*", *LAST_DECISION, of_previous("metrics/stream.csv")),
         writes=("scoreboard.csv", "decision.json"),
         decide=True,
-        external=("published",),
-        keeps=JUDGE_VERDICTS,
+        **_EVALUATION,
     ),
 )
 STAGE_NAMES = tuple(stage.name for stage in STAGES)
-
-
-def stage_parameters(notebooks_dir: Path, stages: tuple[Stage, ...]) -> dict[str, dict[str, Parameter]]:
-    """Return each notebook's parameters; raises InputError if one lacks a parameter that the loop sets."""
-    found = {}
-    for stage in stages:
-        found[stage.notebook] = {p.name: p for p in notebook_parameters(notebooks_dir / stage.notebook)}
-        wanted = {"run_dir", "iteration"} | ({stage.pass_systems} if stage.pass_systems else set())
-        wanted |= set() if stage.decide is None else {"decide"}
-        missing = sorted(wanted - set(found[stage.notebook]))
-        if missing:
-            where = notebooks_dir / stage.notebook
-            raise InputError(f"{where} doesn't declare {', '.join(missing)}: restore its parameters cell.")
-    return found
 
 
 def input_hashes(

@@ -7,42 +7,30 @@ Reading the state changes nothing, so that it is safe while the run is at work.
 
 from __future__ import annotations
 
-import csv
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
-from cuadft.core import files, runs
-from cuadft.core.errors import InputError
-from cuadft.core.runs import (
-    BY_HAND,
-    GATE_ACTIONS,
-    Iteration,
-    champion_history,
-    champion_label,
-    decided_iterations,
-    outgoing_champion,
-)
+from cuadft.core import runs
+from cuadft.core.runs import GATE_ACTIONS, Iteration, champion_label, outgoing_champion
 from cuadft.loop.kernel import is_locked
 from cuadft.loop.lineage import run_iterations
 from cuadft.loop.manifest import Manifest
 from cuadft.loop.stages import STAGES
 from cuadft.models import usage
 
-HEADLINE, BESIDE = "quote_f1", "detection_f1"  # `evaluation.metrics.HEADLINE`, which is not imported: it needs pandas
 MISSING = "not measured"
-OLD_HEADLINE = "f1"  # of scoreboards that older versions wrote
 
 
 def run_status(run_dir: str | Path) -> str:
-    """Return a table of iterations, stages, states and times, with each iteration's scores and decision.
+    """Return the stages of each iteration with states and times, its headline scores, and the champion's history.
 
     Raises InputError if there is no run in the folder, or if a file of it can't be read.
     """
     run = runs.resolve_path(run_dir)
-    lines, iterations = [f"Run {run}"], run_iterations(run)
-    running = is_locked(run)
-    for iteration in iterations:
-        lines += ["", f"iteration {iteration.number}", *_stage_lines(iteration, running)]
-        lines += [*_score_lines(iteration), *_decision_lines(iteration)]
+    lines, running = [f"Run {run}"], is_locked(run)
+    for iteration in run_iterations(run):
+        lines += ["", f"iteration {iteration.number}", *_stage_lines(iteration, running), *_score_lines(iteration)]
     return "\n".join([*lines, *_history_lines(run)])
 
 
@@ -59,10 +47,8 @@ def _stage_lines(iteration: Iteration, running: bool) -> list[str]:
     for stage in STAGES:
         entry = recorded.get(stage.name, {})
         state = entry.get("status", "not run")
-        if state == "running" and not running:
-            state = "interrupted"
-        seconds = entry.get("seconds")
-        took = "" if seconds is None else duration_text(seconds)
+        state = "interrupted" if state == "running" and not running else state
+        took = "" if entry.get("seconds") is None else duration_text(entry["seconds"])
         error = (entry.get("error") or "").split("\n")[0]
         lines.append(f"  {stage.label:<22}{state:<13}{took:>8}  {error}".rstrip())
     attempts = [attempt for entry in recorded.values() for attempt in (entry, *entry.get("earlier", []))]
@@ -71,66 +57,39 @@ def _stage_lines(iteration: Iteration, running: bool) -> list[str]:
 
 
 def _score_lines(iteration: Iteration) -> list[str]:
-    """Return one line per system with its headline scores on test; an older scoreboard has only the former one."""
+    """Return a table of the systems' headline scores on test."""
+    import pandas as pd
+
+    from cuadft.evaluation.metrics import HEADLINE
+
     path = iteration.path("scoreboard.csv")
     if not path.is_file():
         return []
-    with open(path, encoding="utf-8", newline="") as file:
-        rows = [row for row in csv.DictReader(file) if row.get("split") == "test"]
-    first, second, old = (
-        {row.get("system", "?"): _score_text(row) for row in rows if row.get("metric") == metric}
-        for metric in (HEADLINE, BESIDE, OLD_HEADLINE)
-    )
-    if not first:
-        title = f"  {OLD_HEADLINE} on test (interval): an older scoreboard, without {HEADLINE}"
-        return [title, *(f"    {name:<20}{text}" for name, text in old.items())] if old else []
-    width = max(map(len, first.values()))
-    told = (f"    {name:<20}{text:<{width}}  {BESIDE} {second.get(name, MISSING)}" for name, text in first.items())
-    return [f"  {HEADLINE} on test (interval), with {BESIDE} beside it", *told]
-
-
-def _score_text(row: dict[str, str]) -> str:
-    """Return a score with its interval and number of questions."""
-    if row.get("value") == "":
-        return MISSING
-    try:
-        text = f"{float(row['value']):.3f}"
-        if row.get("low") and row.get("high"):
-            text += f" [{float(row['low']):.3f}, {float(row['high']):.3f}]"
-    except (KeyError, TypeError, ValueError):
-        return "unreadable"
-    return f"{text}  n={row['n']}" if row.get("n") else text
-
-
-def _decision_lines(iteration: Iteration) -> list[str]:
-    path = iteration.path("decision.json")
-    if not path.is_file():
+    board = pd.read_csv(path).query("split == 'test' and metric in @HEADLINE")
+    if board.empty:
         return []
-    decision = files.read_json(path)
-    if not isinstance(decision, dict):
-        raise InputError(f"{path} is no decision: run the stage evaluate again.")
-    incumbent, promoted, reason = (decision.get(key) for key in ("incumbent", "promoted", "reason"))
-    name = champion_label(promoted) if isinstance(promoted, dict) and "system" in promoted else promoted
-    lines = [f"  incumbent {incumbent}, promoted {name}: {reason}"]
-    if iteration.path(BY_HAND).is_file():
-        by_hand = files.read_json(iteration.path(BY_HAND))
-        chosen = champion_label(outgoing_champion(iteration))
-        lines.append(f"  by hand ({by_hand.get('action')}): {chosen}: {by_hand.get('reason')}")
-    return lines
+    board = board.assign(text=[_score_text(row) for row in board.to_dict("records")])
+    table = board.pivot(index="system", columns="metric", values="text").reindex(board["system"].unique())
+    shown = table.reindex(columns=list(HEADLINE)).fillna(MISSING).rename_axis(index=None, columns="on test")
+    return [f"  {line}" for line in shown.to_string().splitlines()]
+
+
+def _score_text(row: Mapping[str, Any]) -> str:
+    """Return a score with its interval and number of questions."""
+    if row["value"] != row["value"]:  # NaN
+        return MISSING
+    bounds = "" if row["low"] != row["low"] else f" [{row['low']:.3f}, {row['high']:.3f}]"
+    return f"{row['value']:.3f}{bounds} n={row['n']}"
 
 
 def _history_lines(run: Path) -> list[str]:
     """Return the champion's history, and who is champion now."""
     lines = []
-    for line in champion_history(run):
+    for line in runs.champion_history(run):
         who = "gate" if line["action"] in GATE_ACTIONS else "hand"
-        change = champion_label(line["to"])
-        if line["action"] != "kept":
-            change = f"{champion_label(line['from'])} -> {change}"
-        what = f"iteration {line['iteration']}  by {who}  {line['action']:<9} {change}"
+        before = "" if line["action"] == "kept" else f"{champion_label(line['from'])} -> "
+        what = f"iteration {line['iteration']}  by {who}  {line['action']:<9} {before}{champion_label(line['to'])}"
         lines.append(f"  {line['time']}  {what}: {line['reason']}")
-    if not lines:
-        return []
-    numbers = decided_iterations(run)
-    now = [f"  champion now: {champion_label(outgoing_champion(Iteration(run, numbers[-1])))}"] if numbers else []
-    return ["", "champion", *lines, *now]
+    if numbers := runs.decided_iterations(run):
+        lines.append(f"  champion now: {champion_label(outgoing_champion(Iteration(run, numbers[-1])))}")
+    return ["", "champion", *lines] if lines else []

@@ -1,12 +1,11 @@
 """Views of a run in experiment trackers: MLflow, TensorBoard and Trackio, each in a local store.
 
     check_trackers(["tensorboard"])  # before anything is computed
-    shown = {"parameters": parameters, "board": board, "figures": figures, "decision": decision}
-    report_to_trackers(iteration, ["tensorboard"], **shown)  # a table with one row per tracker
+    report_to_trackers(iteration, ["tensorboard"])  # a table with one row per tracker
 
-The run folder is the truth, and a tracker only shows it. What a tracker lacks, the next call sends.
-TensorBoard draws each system as a line over the iterations. Trackio gets a project named after the run, and a Trackio
-run for each iteration. MLflow's view stands in `mlflow_view`.
+The run folder is the truth, and a tracker only shows it: parameters, scores, figures and decisions of all iterations
+that have decided. Secrets and absolute paths are taken out. TensorBoard draws each system as a line over iterations.
+MLflow's view stands in `mlflow_view`.
 Trackio reads its settings from the environment when it is imported, and they can make it send data to a server. So a
 separate process writes its view, with a folder of its own and without these settings. That process is `python -m
 cuadft.loop.trackers PROJECT`, which reads from stdin what to write.
@@ -20,26 +19,24 @@ import os
 import shutil
 import subprocess
 import sys
-import tempfile
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cuadft.core import runs
+from cuadft.core import files, runs
 from cuadft.core.errors import InputError, brief, redact
 from cuadft.core.params import did_you_mean
-from cuadft.loop import snapshot
-from cuadft.loop.snapshot import Snapshot, tracker_store
+from cuadft.loop import mlflow_view
+from cuadft.loop.snapshot import Snapshot, clean_value, finished_snapshots
 
 if TYPE_CHECKING:
     import pandas as pd
-    from torch.utils.tensorboard import SummaryWriter
 
 TRACKERS = ("mlflow", "tensorboard", "trackio")
-REPORT_COLUMNS = ("tracker", "store", "iterations", "scores", "figures", "failed", "error")
+NOTE = "trackers/report_to.json"  # in the run folder: the trackers that show the run
 NO_SYSTEM = "loop"  # TensorBoard's folder for what belongs to no system: figures, parameters and decisions
-TENSORBOARD_PART = {"prefix": ".tensorboard.", "suffix": ".tmp"}  # the name of a view that is being written
-TRACKIO_PART = ".trackio.tmp"
 TRACKIO_TIMEOUT = 120  # seconds
 
 
@@ -49,194 +46,106 @@ def check_trackers(report_to: Sequence[str]) -> None:
         if name not in TRACKERS:
             hint = did_you_mean(name, TRACKERS)
             raise InputError(f"Invalid tracker {name!r} in report_to{hint}: choose from {', '.join(TRACKERS)}.")
-        if not _installed(name):
-            raise InputError(
-                f"report_to names {name!r}, which is not installed: run `pip install -e '.[{name}]'` in the "
-                f"project's folder, or take {name!r} out of report_to."
-            )
+        found = importlib.util.find_spec(name)
+        if found is None or found.origin is None:  # a mere folder of that name has no origin
+            raise InputError(f"Tracker {name!r} in report_to is not installed: run `pip install -e '.[{name}]'`.")
 
 
-def report_to_trackers(
-    iteration: runs.Iteration,
-    report_to: Sequence[str],
-    *,
-    parameters: Mapping[str, object],
-    board: pd.DataFrame,
-    figures: Iterable[str | Path],
-    decision: Mapping[str, Any],
-) -> pd.DataFrame:
-    """Show an iteration, and earlier ones that a tracker lacks, in each tracker; return one row per tracker.
+def report_to_trackers(iteration: runs.Iteration, report_to: Sequence[str]) -> pd.DataFrame:
+    """Show all iterations that have decided in each tracker; return a row of each: tracker, store, iterations, error.
 
-    parameters: of all stages, see `snapshot.shown_parameters`. board: as scoreboard.csv. figures: PNG files. decision:
-    as decision.json. Columns of the result: `REPORT_COLUMNS`. A tracker that fails costs nothing but its view: its row
-    says so, and the next call sends what is missing.
+    A tracker that fails costs nothing but its view: its row says so, and the next call sends what is missing.
     """
-    check_trackers(report_to)
-    shown = {"parameters": parameters, "board": board, "figures": figures, "decision": decision}
-
-    def snapshots() -> list[Snapshot]:
-        known = snapshot.finished_snapshots(iteration.run)
-        earlier = [old for old in known if old.iteration.number < iteration.number]
-        return [*earlier, snapshot.take_snapshot(iteration, **shown)]
-
-    return _report([_send(name, iteration.run, snapshots) for name in dict.fromkeys(report_to)])
-
-
-def follow_run(run_dir: str | Path) -> pd.DataFrame:
-    """Bring the trackers that show this run up to date, as after a choice by hand; return `report_to_trackers`'s rows.
-
-    A tracker that has no view of the run, or is not installed here, is left out.
-    """
-    run = runs.resolve_path(run_dir)
-
-    def snapshots() -> list[Snapshot]:
-        return snapshot.finished_snapshots(run)
-
-    sent = [_send(name, run, snapshots, only_known=True) for name in TRACKERS if _installed(name)]
-    return _report([row for row in sent if row])
-
-
-def _installed(name: str) -> bool:
-    found = importlib.util.find_spec(name)
-    return found is not None and found.origin is not None  # a mere folder of that name has no origin
-
-
-def _send(name: str, run: Path, snapshots: Callable[[], list[Snapshot]], *, only_known: bool = False) -> dict | None:
-    """Send a view; return the tracker's row: what was sent, or what failed.
-
-    With `only_known`, a view that is not there yet is not made; then the result is None.
-    """
-    row = dict.fromkeys(REPORT_COLUMNS, 0) | {"tracker": name, "store": "", "error": ""}
-    try:
-        send, exists = _sender(name)
-        if only_known and not exists(run):
-            return None
-        shown = snapshots()
-        row["store"] = snapshot.clean_value(send(run, shown))
-    except Exception as error:  # whatever a tracker raises, the stage has its results; the row shows and counts it
-        return row | {"failed": 1, "error": snapshot.clean_value(brief(error))}
-    row |= {"iterations": len(shown), "scores": sum(len(one.board) for one in shown)}
-    return row | {"figures": sum(len(one.figures) for one in shown)}
-
-
-def _sender(name: str) -> tuple[Callable[[Path, Sequence[Snapshot]], str], Callable[[Path], bool]]:
-    """Return the function that sends a tracker's view of a run, and the one that tells whether the view exists."""
-    if name == "mlflow":
-        from cuadft.loop import mlflow_view
-
-        return mlflow_view.send_mlflow, mlflow_view.mlflow_exists
-    return {"tensorboard": (send_tensorboard, tensorboard_exists), "trackio": (send_trackio, trackio_exists)}[name]
-
-
-def _report(rows: list[dict]) -> pd.DataFrame:
     import pandas as pd
 
-    return pd.DataFrame(rows, columns=list(REPORT_COLUMNS))
+    check_trackers(report_to)
+    files.write_json(iteration.run / NOTE, sorted({*_reported_to(iteration.run), *report_to}))
+    return pd.DataFrame([_send(name, iteration.run) for name in dict.fromkeys(report_to)])
 
 
-# TensorBoard.
+def follow_run(run_dir: str | Path) -> list[dict[str, Any]]:
+    """Bring the trackers that show a run up to date after a choice by hand; return a row of each."""
+    run = runs.resolve_path(run_dir)
+    return [_send(name, run) for name in _reported_to(run)]
+
+
+def _reported_to(run: Path) -> list[str]:
+    return files.read_json(run / NOTE) if (run / NOTE).is_file() else []
+
+
+def _send(name: str, run: Path) -> dict[str, Any]:
+    """Send a view; return the tracker's row: what was sent, or what failed."""
+    send: Callable[[Path, Sequence[Snapshot]], str]
+    send = {"mlflow": mlflow_view.send_mlflow, "tensorboard": send_tensorboard, "trackio": send_trackio}[name]
+    try:
+        check_trackers([name])
+        shown = finished_snapshots(run)
+        return {"tracker": name, "store": clean_value(send(run, shown)), "iterations": len(shown), "error": ""}
+    except Exception as error:  # whatever a tracker raises, the stage has its results; the row shows it
+        return {"tracker": name, "store": "", "iterations": 0, "error": clean_value(brief(error))}
+
+
+# TensorBoard and Trackio, whose views are written anew each time, since they only append.
+
+
+@contextmanager
+def _anew(folder: Path) -> Iterator[Path]:
+    """Lend an empty folder that replaces `folder` once it is filled."""
+    part = folder.with_name(f".{folder.name}.part")
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir(parents=True)
+    yield part
+    shutil.rmtree(folder, ignore_errors=True)
+    os.replace(part, folder)
 
 
 def send_tensorboard(run: Path, snapshots: Sequence[Snapshot]) -> str:
-    """Write the view anew, since event files are only ever appended to; return its folder."""
-    folder = tracker_store(run, "tensorboard")
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    part_names = f"{TENSORBOARD_PART['prefix']}*{TENSORBOARD_PART['suffix']}"
-    for left_by_a_kill in folder.parent.glob(part_names):
-        shutil.rmtree(left_by_a_kill)
-    with tempfile.TemporaryDirectory(dir=folder.parent, **TENSORBOARD_PART) as part:
-        _write_events(Path(part, "new"), snapshots)
-        if folder.exists():
-            os.replace(folder, Path(part, "old"))
-        os.replace(Path(part, "new"), folder)
+    """Write the view; return its folder."""
+    folder = run / "trackers" / "tensorboard"
+    with _anew(folder) as part:
+        _write_events(part, snapshots)
     return str(folder)
-
-
-def tensorboard_exists(run: Path) -> bool:
-    """Tell whether the run has TensorBoard's view."""
-    return tracker_store(run, "tensorboard").is_dir()
 
 
 def _write_events(folder: Path, snapshots: Sequence[Snapshot]) -> None:
+    from matplotlib.image import imread
     from torch.utils.tensorboard import SummaryWriter
 
-    writers: dict[str, SummaryWriter] = {}
-    try:
-        writers[NO_SYSTEM] = SummaryWriter(str(folder / NO_SYSTEM))
+    with ExitStack() as stack:
+        writer_of = cache(lambda system: stack.enter_context(SummaryWriter(str(folder / system))))
         for one in snapshots:
-            step = one.iteration.number
-            for (split, metric, system), known in one.scores().items():
-                if system not in writers:
-                    writers[system] = SummaryWriter(str(folder / system))
-                for part, value in known.items():
-                    tag = f"{split}/{metric}" + ("" if part == "value" else f".{part}")
-                    writers[system].add_scalar(tag, value, step)
-            _write_texts_and_figures(writers[NO_SYSTEM], one)
-    finally:
-        for writer in writers.values():
-            writer.close()
-
-
-def _write_texts_and_figures(writer: SummaryWriter, one: Snapshot) -> None:
-    import numpy as np
-    from PIL import Image
-
-    step, chosen = one.iteration.number, runs.champion_label(one.champion) if one.champion else "none"
-    for path in one.figures:
-        with Image.open(path) as image:
-            writer.add_image(f"figures/{path.stem}", np.asarray(image.convert("RGB")), step, dataformats="HWC")
-    rows = "\n".join(f"| {name} | {value.replace('|', '/')} |" for name, value in one.parameters.items())
-    writer.add_text("parameters", f"| parameter | value |\n| --- | --- |\n{rows}", step)
-    writer.add_text("decision", f"Champion: **{chosen}**\n\n{one.decision.get('reason', '')}", step)
-
-
-# Trackio.
+            for name, value in one.scores.items():
+                metric, _, last = name.rpartition("/")
+                system, *part = last.split(".")
+                writer_of(system).add_scalar(".".join([metric, *part]), value, one.number)
+            for path in one.figures:
+                writer_of(NO_SYSTEM).add_image(f"figures/{path.stem}", imread(path), one.number, dataformats="HWC")
+            for name, text in (one.outcome | one.parameters).items():
+                writer_of(NO_SYSTEM).add_text(name, text, one.number)
 
 
 def send_trackio(run: Path, snapshots: Sequence[Snapshot]) -> str:
-    """Write the view anew, since Trackio only appends; return its folder. Raises RuntimeError if Trackio fails."""
-    folder = tracker_store(run, "trackio")
-    part = folder.with_name(TRACKIO_PART)
-    shutil.rmtree(part, ignore_errors=True)
-    part.mkdir(parents=True)
-    own = {"TRACKIO_DIR": str(part), "TRACKIO_STORAGE_MODE": "sqlite", "HF_HUB_OFFLINE": "1"}
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("TRACKIO_")} | own
-    done = subprocess.run(
-        [sys.executable, "-m", "cuadft.loop.trackers", run.name],
-        env=environment,
-        text=True,
-        input=json.dumps([_as_json(one) for one in snapshots]),
-        capture_output=True,
-        timeout=TRACKIO_TIMEOUT,
-    )
-    if done.returncode:
-        raise RuntimeError(f"trackio: {redact(done.stderr.strip())[-300:]}")
-    shutil.rmtree(folder, ignore_errors=True)
-    os.replace(part, folder)
+    """Write the view, a Trackio run for each iteration; return its folder. Raises RuntimeError if Trackio fails."""
+    folder = run / "trackers" / "trackio"
+    contents = [
+        {
+            "name": f"iter-{one.number:02d}",
+            "step": one.number,
+            "config": one.parameters | one.outcome,
+            "scores": one.scores,
+            "figures": {path.stem: str(path) for path in one.figures},
+        }
+        for one in snapshots
+    ]
+    with _anew(folder) as part:
+        own = {"TRACKIO_DIR": str(part), "TRACKIO_STORAGE_MODE": "sqlite", "HF_HUB_OFFLINE": "1"}
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("TRACKIO_")} | own
+        command = [sys.executable, "-m", "cuadft.loop.trackers", run.name]
+        told = {"input": json.dumps(contents), "text": True, "capture_output": True, "timeout": TRACKIO_TIMEOUT}
+        done = subprocess.run(command, env=environment, **told)
+        if done.returncode:
+            raise RuntimeError(f"trackio: {redact(done.stderr.strip())[-300:]}")
     return str(folder)
-
-
-def trackio_exists(run: Path) -> bool:
-    """Tell whether the run has Trackio's view."""
-    return tracker_store(run, "trackio").is_dir()
-
-
-def _as_json(one: Snapshot) -> dict[str, Any]:
-    """Return an iteration as JSON-able values: parameters, figures, the decision, and scores ("test/quote_f1/sft")."""
-    scores = {
-        f"{split}/{metric}/{system}" + ("" if part == "value" else f".{part}"): value
-        for (split, metric, system), known in one.scores().items()
-        for part, value in known.items()
-    }
-    chosen = runs.champion_label(one.champion) if one.champion else "none"
-    config = dict(one.parameters) | {"champion": chosen, "decision": str(one.decision.get("reason", ""))}
-    return {
-        "name": one.iteration.dir.name,
-        "step": one.iteration.number,
-        "config": config,
-        "scores": scores,
-        "figures": {path.stem: str(path) for path in one.figures},
-    }
 
 
 def write_trackio(project: str, contents: Sequence[dict[str, Any]]) -> None:

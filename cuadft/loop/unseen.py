@@ -9,24 +9,25 @@ batch, so that the same call goes on after a kill. Nothing of the run itself cha
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from cuadft.core import files, params, runs
+import pandas as pd
+
+from cuadft.core import files, runs
 from cuadft.core.errors import InputError
 from cuadft.data import contracts, rows
 from cuadft.data.contracts import Contract, Row
 from cuadft.evaluation import bootstrap, constants, official, results
 from cuadft.evaluation.answer_files import count_of
-from cuadft.loop import lineage, snapshot
+from cuadft.loop import lineage
+from cuadft.loop.manifest import recorded_parameters
 from cuadft.retrieval import report, saved
 
-if TYPE_CHECKING:
-    import pandas as pd
-
 CHAMPION = "champion"  # as `rag.systems` names the system that an iteration leaves
+NEEDED = ("model", "embedder", "tuned_program", "batch_size", "max_new_tokens")  # parameters that build a system
 FOLDER = "evaluations"  # in the run folder
 LEARNED_SPLITS = {"dev": saved.TUNED, "train": saved.TRAINED, "all": saved.TRAINED, rows.PLAIN: saved.TRAINED}
 BESIDE = ("quote_f1", "detection_f1", "coverage_f1")  # measures of the systems without a model that are printed
@@ -37,25 +38,11 @@ TABLE_COLUMNS = ["system", "measure", *bootstrap.INTERVAL_COLUMNS]
 
 
 @dataclass(frozen=True)
-class _Asked:
-    """The system that is asked: the iteration that it belongs to, its name there and its record."""
-
-    iteration: runs.Iteration
-    name: str
-    record: Mapping[str, Any]
-    parameters: Mapping[str, Any]
-
-    @property
-    def label(self) -> str:
-        """Return the name with the iteration that made the system, such as "sft of iteration 2"."""
-        return runs.champion_label(self.record)
-
-
-@dataclass(frozen=True)
 class EvaluatedFile:
     """Hold what was measured: the table (system, measure, value, low, high, n, n_contracts) of three systems.
 
-    The first is the one that was asked (`system`), the others need no model. predictions: of the system that was asked.
+    The first is the one that was asked (`system`, named with its iteration), the others need no model. predictions: of
+    the system that was asked.
     """
 
     out: Path
@@ -88,23 +75,35 @@ def evaluate_file(
     not decided where none is named, and if nothing is left.
     """
     bootstrap.check_resampling(n_resamples, confidence)
-    asked = _asked_system(runs.resolve_path(run_dir), system, iteration)
+    iteration, name, record = _asked_system(runs.resolve_path(run_dir), system, iteration)
     path = contracts.locate_contracts(file, runs.project_root() / "data")
     wanted = contracts.read_contracts(path)
-    left_out, related = _learned_from(asked.iteration, wanted)
-    for line in [*report.left_out_lines(wanted, left_out, shown=TITLES_SHOWN), *_related_lines(related)]:
-        log(line)
-    kept = _with_questions(wanted, left_out, path)
-    origin = {"file": path.name, "sha256": files.file_hash(path), "related": related}
+    left_out, related = _learned_from(iteration, wanted)
+    log("\n".join(report.left_out_lines(wanted, left_out, shown=TITLES_SHOWN)))
+    if related:
+        head = "Kept, since the run held them out, though this flatters it:"
+        log("\n".join([head, *report.named_lines(related, TITLES_SHOWN)]))
+    kept = [contract for contract in wanted if contract.title not in left_out and contract.rows]
+    if not kept:
+        raise InputError(f"{path.name} has no question on contracts that the run has not learned from: add some.")
     split = file if file in NAMED_FILES else path.stem
-    folder = Path(out).expanduser() if out else asked.iteration.run / FOLDER / f"{split}-{asked.name}"
+    folder = Path(out).expanduser() if out else iteration.run / FOLDER / f"{split}-{name}"
     folder.mkdir(parents=True, exist_ok=True)
-    predictions, others = _answers(asked, kept, folder / "predictions.jsonl", split)
+    answered = _answers(iteration, name, kept, folder / "predictions.jsonl", split)
     settings = {"n_resamples": n_resamples, "seed": SEED, "confidence": confidence}
-    table = _table_of({asked.label: predictions} | others, **settings)
-    done = EvaluatedFile(folder, asked.label, table, predictions, left_out, confidence)
-    _write(done, _origin_of(asked) | origin | settings)
-    return done
+    label, predictions = runs.champion_label(record), answered.pop(name)
+    answered = {label: predictions} | answered
+    boards = [official.cuad_scores(own, **settings).assign(system=system) for system, own in answered.items()]
+    table = pd.concat(boards, ignore_index=True)[TABLE_COLUMNS]
+    calibration = runs.calibration_file(record)
+    known = calibration is not None and (iteration.run / calibration).is_file()
+    noted = {"run": iteration.run.name, "iteration": iteration.number, "file": path.name, **settings}
+    noted |= record | {"system": label, "calibration": calibration if known else None}  # paths from the run folder
+    noted |= {"sha256": files.file_hash(path), "related": related, "left_out": left_out, "contracts": len(kept)}
+    noted |= {"questions": len(predictions), "measures": table.to_dict("records")}
+    files.write_text(folder / "measures.csv", results.as_csv(table))
+    files.write_json(folder / "measures.json", noted)
+    return EvaluatedFile(folder, label, table, predictions, left_out, confidence)
 
 
 def evaluation_text(done: EvaluatedFile) -> str:
@@ -126,53 +125,30 @@ def evaluation_text(done: EvaluatedFile) -> str:
 # Which system is asked.
 
 
-def _asked_system(run: Path, system: str, number: int | None) -> _Asked:
-    """Return the system; raises InputError if the run, its iteration or its system is unknown."""
+def _asked_system(run: Path, system: str, number: int | None) -> tuple[runs.Iteration, str, runs.ChampionRecord]:
+    """Return the iteration, the system's name there and its record; raises InputError if one of them is unknown."""
     from cuadft.rag.systems import find_record
 
     found = {iteration.number: iteration for iteration in lineage.run_iterations(run)}
     decided, name = runs.decided_iterations(run), system or CHAMPION
     if name == CHAMPION and not decided:
-        names = ", ".join(_systems_of(found[max(found)]))
-        raise InputError(f"{run} has not decided on a champion yet: name a system with --system, one of {names}.")
+        raise InputError(f"{run} has not decided on a champion yet: name a system with --system, such as rag or sft.")
     iteration = found.get((decided[-1] if name == CHAMPION else max(found)) if number is None else number)
     if iteration is None:
-        numbers = ", ".join(map(str, found))
-        raise InputError(f"No iteration {number} in {run}: choose one of {numbers}.")
-    names = [*[CHAMPION] * (iteration.number in decided), *_systems_of(iteration)]
-    if name not in names:
-        hint = params.did_you_mean(name, names)
-        raise InputError(f"'{name}' is no system of {iteration.dir}{hint}: choose one of {', '.join(names)}.")
-    parameters = _parameters(iteration)
+        raise InputError(f"No iteration {number} in {run}: choose one of {', '.join(map(str, found))}.")
+    champion = [CHAMPION] if iteration.number in decided else []
+    lineage.check_system(iteration, name, [*champion, *runs.CONSTANTS])
     if name in runs.CONSTANTS:
-        return _Asked(iteration, name, dict.fromkeys(runs.CHAMPION_PARTS) | {"system": name}, parameters)
-    return _Asked(iteration, name, find_record(iteration, name, parameters.get("tuned_program", "rag")), parameters)
-
-
-def _systems_of(iteration: runs.Iteration) -> list[str]:
-    """Return the names of the systems of an iteration whose files are there, simple ones first."""
-    folders = [path for path in iteration.path("adapters").glob("*") if not path.name.startswith(".")]
-    trained = [path.name for path in folders if runs.has_weights(path) and path.name not in runs.NOT_TRAINED]
-    programs = [name for name in runs.PROGRAMS if iteration.path("program", f"{name}.json").is_file()]
-    later = ["incumbent", "retriever"] if iteration.previous and programs else []
-    return sorted([*runs.CONSTANTS, *programs, *later, *trained], key=runs.simplicity)
+        return iteration, name, dict.fromkeys(runs.CHAMPION_PARTS) | {"system": name}
+    return iteration, name, find_record(iteration, name, str(_parameters(iteration).get("tuned_program", "rag")))
 
 
 def _parameters(iteration: runs.Iteration) -> dict[str, Any]:
-    """Return the parameters that the manifests record; an iteration that has not come as far has the earlier ones'."""
+    """Return an iteration's parameters; one that has not come as far has those of the earlier ones."""
     found: dict[str, Any] = {}
     for number in range(1, iteration.number + 1):
-        found |= snapshot.shown_parameters(runs.Iteration(iteration.run, number))
+        found |= recorded_parameters(runs.Iteration(iteration.run, number))
     return found
-
-
-def _parameter(asked: _Asked, name: str) -> Any:
-    if name not in asked.parameters:
-        raise InputError(
-            f"{asked.iteration.path('manifest.json')} records no {name}, so that {asked.label} can't be built as it "
-            "was: finish that iteration with `cuadft run`."
-        )
-    return asked.parameters[name]
 
 
 # Which contracts are left out.
@@ -193,116 +169,55 @@ def _learned_from(iteration: runs.Iteration, wanted: Sequence[Contract]) -> tupl
     return left_out, {title: why for title, why in known.items() if title in own}
 
 
-def _related_lines(related: Mapping[str, str]) -> list[str]:
-    """Return lines on the test contracts of the run that stay, although they resemble a training contract."""
-    if not related:
-        return []
-    head = f"Kept, since the run itself held them out, though this flatters it ({count_of(len(related), 'contract')}):"
-    return [head, *report.named_lines(related, TITLES_SHOWN)]
-
-
-def _with_questions(wanted: Sequence[Contract], left_out: Mapping[str, str], path: Path) -> list[Contract]:
-    """Return the contracts that are not left out and have questions; raises InputError if there are none."""
-    kept = [contract for contract in wanted if contract.title not in left_out]
-    if not kept:
-        raise InputError(
-            f"All {len(wanted)} contracts of {path.name} are left out, because the run has learned from them: give a "
-            "file with other contracts."
-        )
-    if asked := [contract for contract in kept if contract.rows]:
-        return asked
-    raise InputError(f"{path.name} has no question on the {len(kept)} contracts that are not left out: add some.")
-
-
 # The answers and their measures.
 
 
 def _answers(
-    asked: _Asked, kept: Sequence[Contract], path: Path, split: str
-) -> tuple[list[dict[str, Any]], dict[str, list[dict[str, Any]]]]:
-    """Return the predictions of the system that is asked, and those of the systems without a model, by name."""
-    questions = [row for contract in kept for row in contract.rows]
-    if asked.name in runs.CONSTANTS:
-        made = _found_only(asked, kept, questions, split)
-    else:
-        made = _ask(asked, kept, questions, path, split)
-    beside: dict[str, list[dict[str, Any]]] = {}
+    iteration: runs.Iteration, name: str, kept: Sequence[Contract], path: Path, split: str
+) -> dict[str, list[dict[str, Any]]]:
+    """Return the predictions of the system that is asked and of those without a model, by name; keep them in `path`.
+
+    The best passage is that of the system that is asked; if that is one without a model, of the iteration's retriever.
+    """
+    constant, questions = name in runs.CONSTANTS, [row for contract in kept for row in contract.rows]
+    made = (_found_only if constant else _ask)(iteration, name, kept, questions, path, split)
+    answered = {} if constant else {name: made}
     for prediction in constants.constant_answers(made, {c.title: c.text for c in kept}):
-        beside.setdefault(prediction["system"], []).append(prediction)
-    if asked.name in runs.CONSTANTS:
-        made = beside.pop(asked.name)
-        files.write_jsonl(path, made)
-    return made, beside
+        answered.setdefault(prediction["system"], []).append(prediction)
+    if constant:
+        files.write_jsonl(path, answered[name])
+    return answered
 
 
 def _ask(
-    asked: _Asked, kept: Sequence[Contract], questions: Sequence[Row], path: Path, split: str
+    iteration: runs.Iteration, name: str, kept: Sequence[Contract], questions: Sequence[Row], path: Path, split: str
 ) -> list[dict[str, Any]]:
     """Return the answers of a system with a model; those that `path` holds already are not asked again."""
     from cuadft.rag import inference, systems
 
-    batch_size = _parameter(asked, "batch_size")
-    (system,) = systems.build_systems(
-        asked.iteration,
-        [asked.name],
-        model=_parameter(asked, "model"),
-        embedder=_parameter(asked, "embedder"),
-        rag_lm=asked.parameters.get("rag_lm", ""),
-        tuned_program=_parameter(asked, "tuned_program"),
-        max_tokens=_parameter(asked, "max_new_tokens"),
-        batch_size=batch_size,
-        asked=(),
-    )
+    known = _parameters(iteration)
+    if missing := [parameter for parameter in NEEDED if parameter not in known]:
+        raise InputError(
+            f"{iteration.path('manifest.json')} records no {missing[0]}, so that {name} can't be built as it was: "
+            "finish that iteration with `cuadft run`."
+        )
+    settings = {parameter: known[parameter] for parameter in NEEDED[:-1]} | {"rag_lm": known.get("rag_lm", "")}
+    (system,) = systems.build_systems(iteration, [name], max_tokens=known[NEEDED[-1]], asked=(), **settings)
     system.program.retriever = saved.with_texts(system.program.retriever, kept)
-    return inference.answer_rows(
-        system.program, system.lm, questions, path, system=asked.name, split=split, batch_size=batch_size
-    )
+    named = {"system": name, "split": split, "batch_size": known["batch_size"]}
+    return inference.answer_rows(system.program, system.lm, questions, path, **named)
 
 
-def _found_only(asked: _Asked, kept: Sequence[Contract], questions: Sequence[Row], split: str) -> list[dict[str, Any]]:
-    """Return the questions as predictions that hold the best passage, if a system without a model needs it."""
-    named = {"system": "", "split": split}
-    if asked.name != constants.TOP_PASSAGE:
-        return [{**row, **named} for row in questions]
+def _found_only(
+    iteration: runs.Iteration, name: str, kept: Sequence[Contract], questions: Sequence[Row], path: Path, split: str
+) -> list[dict[str, Any]]:
+    """Return the questions as predictions that hold the best passage."""
     from cuadft.rag.inference import passage_record
 
-    retriever = saved.with_texts(saved.load_retriever(asked.iteration, _parameter(asked, "embedder")), kept)
-    found = retriever.search_many([(row["question"], row["contract"]) for row in questions], k=1)
+    retriever = saved.load_retriever(iteration, _parameters(iteration).get("embedder", ""))
+    asked = [(row["question"], row["contract"]) for row in questions]
+    found = saved.with_texts(retriever, kept).search_many(asked, k=1)
     return [
-        {**row, **named, "passages": [passage_record(hit) for hit in hits]}
+        {**row, "system": "", "split": split, "passages": [passage_record(hit) for hit in hits]}
         for row, hits in zip(questions, found, strict=True)
     ]
-
-
-def _table_of(
-    predictions: Mapping[str, list[dict[str, Any]]], *, n_resamples: int, seed: int, confidence: float
-) -> pd.DataFrame:
-    import pandas as pd
-
-    settings = {"n_resamples": n_resamples, "seed": seed, "confidence": confidence}
-    boards = [official.cuad_scores(own, **settings).assign(system=name) for name, own in predictions.items()]
-    return pd.concat(boards, ignore_index=True)[TABLE_COLUMNS]
-
-
-# What is written.
-
-
-def _origin_of(asked: _Asked) -> dict[str, Any]:
-    """Return what is noted of the system; its paths count from the run folder."""
-    parts = {name: asked.record.get(name) for name in runs.CHAMPION_PARTS[1:]}
-    calibration = runs.calibration_file(asked.record)
-    known = calibration is not None and (asked.iteration.run / calibration).is_file()
-    parts |= {"calibration": calibration if known else None}
-    return {"run": asked.iteration.run.name, "iteration": asked.iteration.number, "system": asked.label} | parts
-
-
-def _write(done: EvaluatedFile, noted: Mapping[str, Any]) -> None:
-    """Write measures.csv and measures.json; the answers are there already."""
-    files.write_text(done.out / "measures.csv", results.as_csv(done.table))
-    counts = {
-        "contracts": len({p["contract"] for p in done.predictions}),
-        "questions": len(done.predictions),
-        "seconds": round(sum(p["seconds"] for p in done.predictions), 1),
-        "left_out": done.left_out,
-    }
-    files.write_json(done.out / "measures.json", {**noted, **counts, "measures": done.table.to_dict("records")})

@@ -9,11 +9,9 @@ With an artefact, the text begins with its chain: the stages back to the contrac
 
 from __future__ import annotations
 
-import os
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,43 +20,26 @@ from cuadft.core import files, runs
 from cuadft.core.errors import InputError
 from cuadft.loop import lineage
 from cuadft.loop.kernel import is_locked
-from cuadft.loop.lineage import StageRecord
+from cuadft.loop.lineage import Lineage, StageRecord
 from cuadft.loop.manifest import may_rewrite
 from cuadft.loop.stages import SHARED, STAGE_NAMES
 from cuadft.loop.status import duration_text
 
 FINDING_KINDS = ("damaged", "changed", "missing", "stale", "unfinished", "leftover", "unaccounted")
-KNOWN_FILES = {  # files that no stage records: pattern of the path from the run folder -> what they are
-    r"run\.json": "what made the run",
-    r"\.lock": "lock of the run folder",
-    r"\.hashes\.json": "cache of hashes",
-    r"feedback\.sqlite(-wal|-shm|-journal)?": "people's verdicts",
-    r"history\.jsonl": "history of the champion",
-    r"trackers/.+": "files of trackers",
-    r"evaluations/.+": "evaluations of other files",
-    r"iter-\d+/manifest\.json": "records of stages",
-    r"iter-\d+/by_hand\.json": "champion chosen by hand",
-    r"iter-\d+/\.note\.json": "note on calls of an endpoint, for the loop",
-    rf"iter-\d+/executed/({'|'.join(STAGE_NAMES)})\.ipynb": "executed notebooks",
-    r"iter-\d+/(.+/)?\.[^/]+-(work|new)/.+": "checkpoints of unfinished training",
-    r"iter-\d+/preferences/candidates\.\d+\.jsonl": "candidate answers that pairs were chosen from",
-}
+KNOWN_FILES = (  # patterns, from the run folder, of files that no stage records
+    r"run\.json|\.lock|\.hashes\.json|history\.jsonl|feedback\.sqlite(-wal|-shm|-journal)?|(trackers|evaluations)/.+",
+    r"iter-\d+/(manifest|by_hand|\.note)\.json",  # .note: on calls of an endpoint, for the loop
+    rf"iter-\d+/executed/({'|'.join(STAGE_NAMES)})\.ipynb",
+    r"iter-\d+/(.+/)?\.[^/]+-(work|new)/.+",  # checkpoints of unfinished training
+    r"iter-\d+/preferences/candidates\.\d+\.jsonl",  # answers that pairs were chosen from
+)
 HASH_DIGITS = 12  # digits of a hash that are shown
 SHOWN_REASONS = 3  # reasons why a stage is stale
 SHOWN_FINDINGS = 20  # findings of one kind
-SHOWN_FILES = 3  # files of one folder that are named one by one
-UNHASHED = {"align": "feedback.sqlite"}  # the stage reads it too; it grows, so that no hash of it could hold
-RUN_AGAIN = "The same `cuadft run` command makes again what is changed, missing, stale or unfinished."
-NEVER_READ = "Leftovers and files that no stage recorded are never read; delete them, or move them elsewhere."
-ADVICE = {
-    "damaged": "A damaged manifest.json: restore it, or delete it and let `cuadft run` make the iteration again.",
-    "changed": RUN_AGAIN,
-    "missing": RUN_AGAIN,
-    "stale": RUN_AGAIN,
-    "unfinished": RUN_AGAIN,
-    "leftover": NEVER_READ,
-    "unaccounted": NEVER_READ,
-}
+SHOWN_FILES = 3  # files of one maker that are named one by one
+ADVICE = """The same `cuadft run` command makes again what is changed, missing, stale or unfinished.
+A leftover or unaccounted file is never read: delete it, or move it elsewhere.
+A damaged manifest.json: restore it, or delete it and let `cuadft run` make the iteration again."""
 
 
 @dataclass(frozen=True)
@@ -74,18 +55,17 @@ class Finding:
 class Verification:
     """What `verify_run` found.
 
-    records: the recorded stages. names: the files whose chain was checked, empty for the whole run. n_files, n_bytes:
-    what was read again. others: how many known files lie beside the recorded ones, by what they are.
+    names: the files whose chain was checked, empty for the whole run. n_files, n_bytes: what was read again. working:
+    whether a loop works there now.
     """
 
     run: Path
-    records: tuple[StageRecord, ...]
-    names: tuple[str, ...]
-    findings: tuple[Finding, ...]
+    lineage: Lineage
+    names: list[str]
+    findings: list[Finding]
     n_files: int
     n_bytes: int
-    others: Mapping[str, int]
-    notes: tuple[str, ...]
+    working: bool
 
 
 def verify_run(run_dir: str | Path, artefact: str = "") -> Verification:
@@ -95,140 +75,130 @@ def verify_run(run_dir: str | Path, artefact: str = "") -> Verification:
     no run or no such artefact. A damaged manifest is a finding.
     """
     run = runs.resolve_path(run_dir)
-    iterations = lineage.run_iterations(run)
-    records, findings = _read_records(iterations)
-    made_by = lineage.artefacts(records)
-    names = lineage.resolve_artefact(run, artefact, made_by) if artefact else []
-    chain = lineage.artefact_ancestors([made_by[name] for name in names], records) if artefact else records
-    written_by, working = lineage.writers(records), is_locked(run)
-    sizes = {path.relative_to(run).as_posix(): path.stat().st_size for path in _all_files(run)}
-    read = {name for record in chain for name in record.inputs}
-    wanted = ({*names, *read} if artefact else {*written_by, *read}) & {*written_by, *sizes}
-    hashes = _hashes(run, sorted(wanted & set(sizes)))
-    findings += _changed_outputs({name: written_by[name] for name in sorted(wanted & set(written_by))}, hashes, records)
+    iterations, working = lineage.run_iterations(run), is_locked(run)
+    known, findings = _read_records(iterations)
+    names = lineage.resolve_artefact(run, artefact, known.writers) if artefact else []
+    chain = known.ancestors(names) if artefact else known.records
+    sizes = {path.relative_to(run).as_posix(): path.stat().st_size for path in run.rglob("*") if path.is_file()}
+    wanted = {*(names if artefact else known.writers), *(name for record in chain for name in record.inputs)}
+    hashes = {name: _hash(run / name) for name in sorted(wanted & set(sizes))}
+    findings += _changed_outputs(known, sorted(wanted & set(known.writers)), hashes)
     for record in chain:
-        findings += _stale(record, written_by, set(sizes), hashes) if record.done else [_unfinished(record, working)]
-    notes, others = ["`cuadft run` works there now: this is a snapshot"] if working else [], Counter[str]()
+        findings += _stale(record, known, hashes) if _is_done(record) else [_unfinished(record, working)]
     if not artefact:
-        unrecorded, others = _unrecorded_files(run, records, set(sizes) - set(written_by))
-        findings += unrecorded
-        for iteration in iterations:
-            to_come, left_out = _stages_not_run(iteration, records)
-            findings, notes = findings + to_come, notes + left_out
+        findings += _unrecorded_files(run, known.records, set(sizes) - set(known.writers))
+        findings += [finding for iteration in iterations for finding in _stages_to_come(iteration, known.records)]
     findings.sort(key=lambda found: (FINDING_KINDS.index(found.kind), found.name))
-    return Verification(
-        run=run,
-        records=tuple(records),
-        names=tuple(names),
-        findings=tuple(findings),
-        n_files=len(hashes),
-        n_bytes=sum(sizes[name] for name in hashes),
-        others=others,
-        notes=tuple(notes),
-    )
+    return Verification(run, known, names, findings, len(hashes), sum(sizes[name] for name in hashes), working)
 
 
 def verification_text(verdict: Verification) -> str:
     """Return the findings as text, after the chain if an artefact was asked for."""
-    lines = [*lineage_text(verdict), ""] if verdict.names else []
-    what = "the chain" if verdict.names else f"{len(verdict.records)} stages"
+    lines = [*_chain_lines(verdict), ""] if verdict.names else []
+    what = "the chain" if verdict.names else f"{len(verdict.lineage.records)} stages"
     lines.append(f"{verdict.run}: {verdict.n_files} files of {what} read again ({verdict.n_bytes / 1e6:,.1f} MB)")
-    beside = [f"{count} {what}" if count > 1 else what for what, count in sorted(verdict.others.items())]
-    lines += [f"  beside them: {', '.join(beside)}"] if beside else []
-    lines += [f"  {note}" for note in verdict.notes]
-    for kind in FINDING_KINDS:
+    lines += ["  `cuadft run` works there now: this is a snapshot"] if verdict.working else []
+    counts = Counter(finding.kind for finding in verdict.findings)
+    for kind, count in counts.items():
         found = [finding for finding in verdict.findings if finding.kind == kind]
         lines += [f"{kind:<12}{finding.name}: {finding.detail}" for finding in found[:SHOWN_FINDINGS]]
-        lines += [f"{'':<12}and {len(found) - SHOWN_FINDINGS} more"] if len(found) > SHOWN_FINDINGS else []
-    if not verdict.findings:
+        lines += [f"{'':<12}and {count - SHOWN_FINDINGS} more"] if count > SHOWN_FINDINGS else []
+    if not counts:
         return "\n".join([*lines, "All is well."])
-    counts = Counter(finding.kind for finding in verdict.findings)
-    kinds = [kind for kind in FINDING_KINDS if kind in counts]
-    lines.append(f"Not well: {', '.join(f'{counts[kind]} {kind}' for kind in kinds)}.")
-    return "\n".join([*lines, *dict.fromkeys(ADVICE[kind] for kind in kinds)])
+    lines.append(f"Not well: {', '.join(f'{count} {kind}' for kind, count in counts.items())}.")
+    return "\n".join([*lines, ADVICE])
 
 
-def lineage_text(verdict: Verification) -> list[str]:
-    """Return the lines from artefacts back to the contracts: each stage once, the latest first, with what it read."""
-    records, names = verdict.records, verdict.names
-    made_by, written_by, lines = lineage.artefacts(records), lineage.writers(records), []
+def _chain_lines(verdict: Verification) -> Iterator[str]:
+    """Yield lines from artefacts back to the contracts: each stage once, the latest first, with what it read."""
+    writers = verdict.lineage.writers
     faults = {finding.name: f" ({finding.kind})" for finding in verdict.findings}
+    for name in verdict.names[:SHOWN_FILES]:
+        yield f"{name}  sha256 {writers[name][-1].outputs[name][:HASH_DIGITS]}{faults.get(name, '')}"
+    if len(verdict.names) > SHOWN_FILES:
+        yield f"and {len(verdict.names) - SHOWN_FILES} more files there"
+    for record in verdict.lineage.ancestors(verdict.names):
+        yield f"\n{record.label}: {_making(record.entry)}{faults.get(record.label, '')}"
+        hashed = (record.entry.get("weights") or {}) | (record.entry.get("contracts") or {})
+        yield from (f"    {name}  sha256 {found[:HASH_DIGITS]}" for name, found in hashed.items())
+        sources: dict[str, list[str]] = {}
+        for name in sorted(record.inputs, key=lambda name: name not in faults):  # one with a fault is always named
+            source = f"from {writers[name][-1].label}" if name in writers else "made by no stage of the run"
+            sources.setdefault(source, []).append(name + faults.get(name, ""))
+        for source, names in sorted(sources.items(), reverse=True):
+            rest = f" and {len(names) - SHOWN_FILES} more" if len(names) > SHOWN_FILES else ""
+            yield f"    {source}: {', '.join(names[:SHOWN_FILES])}{rest}"
+    for path in (verdict.run / "contracts.jsonl", *sorted(verdict.run.glob("iter-*/arrived.jsonl"))):
+        yield f"\n{path.relative_to(verdict.run).as_posix()}: {_contracts(path)}"
 
-    def fault(name: str) -> str:
-        return faults.get(name, "")
 
-    for name in names[:SHOWN_FILES]:
-        known = made_by[name].outputs.get(name, "")
-        lines.append(f"{name}{f'  sha256 {known[:HASH_DIGITS]}' if known else ''}{fault(name)}")
-    lines += [f"and {len(names) - SHOWN_FILES} more files there"] if len(names) > SHOWN_FILES else []
-    before = ""
-    for record in lineage.artefact_ancestors([made_by[name] for name in names], records):
-        code = _code_and_versions(record.entry)
-        details = [code if code != before else "same code and versions", *_sources(record)]
-        details += _inputs(record, written_by, fault)
-        lines += ["", f"{record.label}: {_when(record.entry)}{fault(record.label)}"]
-        lines += [f"    {line}" for line in details]
-        before = code
-    contracts = (verdict.run / "contracts.jsonl", *sorted(verdict.run.glob("iter-*/arrived.jsonl")))
-    return [*lines, "", *(_contracts_line(verdict.run, path) for path in contracts)]
+def _making(entry: Mapping[str, Any]) -> str:
+    """Return when and by what a stage was made; what an older version did not record is left out."""
+    code, seconds = entry.get("code") or {}, entry.get("seconds")
+    known = {
+        "": f"{entry.get('status')}, {entry.get('started')}",
+        "took": None if seconds is None else duration_text(seconds),
+        "peak memory in MB": entry.get("peak_memory_mb"),
+        "attempts before": len(entry.get("earlier", [])),
+        "commit": code.get("commit") and f"{code['commit'][:HASH_DIGITS]}{' (dirty)' if code.get('dirty') else ''}",
+        "package": code.get("package") and code["package"][:HASH_DIGITS],
+        "environment": entry.get("environment"),
+    } | (entry.get("seeds") or {})
+    return ", ".join(f"{name} {value}".strip() for name, value in known.items() if value not in (None, 0, ""))
+
+
+def _contracts(path: Path) -> str:
+    """Return how many contracts of each split a file holds: the ones that everything comes from."""
+    try:
+        records = [record for record in files.read_jsonl(path) if "reason" not in record]  # a reason: it was left out
+    except InputError as error:
+        return str(error)
+    splits = Counter(str(record.get("split", "unknown")) for record in records)
+    return f"{len(records)} contracts ({', '.join(f'{count} {split}' for split, count in splits.items())})"
 
 
 # What is checked.
 
 
-def _read_records(iterations: Sequence[runs.Iteration]) -> tuple[list[StageRecord], list[Finding]]:
-    """Return the records of all iterations, and a finding for each manifest or record that can't be read."""
+def _read_records(iterations: Sequence[runs.Iteration]) -> tuple[Lineage, list[Finding]]:
+    """Return the records of all iterations, and a finding for each manifest that can't be read."""
     records, findings = [], []
     for iteration in iterations:
-        name, path = f"{iteration.dir.name}/manifest.json", iteration.path("manifest.json")
         try:
-            here = lineage.stage_records(iteration)
-            read = {record.stage.name for record in here}
-            lost = set(files.read_json(path)["stages"]) - read if path.is_file() else set()
+            records += lineage.stage_records(iteration)
         except InputError as error:
-            here, lost = [], set()
-            findings.append(Finding("damaged", name, str(error)))
-        records += here
-        findings += [Finding("damaged", name, f"the record of {stage} can't be read") for stage in sorted(lost)]
-    return records, findings
+            findings.append(Finding("damaged", f"{iteration.dir.name}/manifest.json", str(error)))
+    return Lineage(records), findings
 
 
-def _all_files(run: Path) -> Iterator[Path]:
-    for folder, _, names in os.walk(run):
-        yield from (Path(folder, name) for name in names if Path(folder, name).is_file())
+def _is_done(record: StageRecord) -> bool:
+    return record.entry.get("status") == "done"
 
 
-def _hashes(run: Path, names: Sequence[str]) -> dict[str, str]:
-    """Return the SHA-256 of files, several of them read at a time; "" for one that can't be read."""
-
-    def read(name: str) -> str:
-        try:
-            return files.file_hash(run / name)
-        except OSError:
-            return ""
-
-    with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
-        return dict(zip(names, pool.map(read, names)))
+def _hash(path: Path) -> str:
+    """Return the SHA-256 of a file or folder; "" if it is gone or can't be read."""
+    try:
+        return files.file_hash(path)
+    except OSError:
+        return ""
 
 
-def _changed_outputs(
-    written_by: Mapping[str, list[StageRecord]], hashes: Mapping[str, str], records: Iterable[StageRecord]
-) -> list[Finding]:
-    """Return a finding for each output that is not as the last of its stages left it."""
-    found, unfinished = [], [record for record in records if not record.done]
-    for name, stages in written_by.items():
-        known, label, now = [stage.outputs[name] for stage in stages], stages[-1].label, hashes.get(name)
-        if now == known[-1] or any(_may_be_writing(record, stages[-1], name) for record in unfinished):
+def _changed_outputs(known: Lineage, names: Iterable[str], hashes: Mapping[str, str]) -> Iterator[Finding]:
+    """Yield a finding for each output that is not as the last of its stages left it."""
+    unfinished = [record for record in known.records if not _is_done(record)]
+    for name in names:
+        stages, now = known.writers[name], hashes.get(name)
+        recorded, last = [stage.outputs[name] for stage in stages], stages[-1]
+        if now == recorded[-1] or any(_may_be_writing(record, last, name) for record in unfinished):
             continue
         if now is None:
-            found.append(Finding("missing", name, f"{label} made it"))
-        elif now in known:
-            found.append(Finding("stale", name, f"{stages[known.index(now)].label} wrote it again, after {label}"))
+            yield Finding("missing", name, f"{last.label} made it")
+        elif now in recorded:
+            yield Finding("stale", name, f"{stages[recorded.index(now)].label} wrote it again, after {last.label}")
         else:
             seen = f"it has {now[:HASH_DIGITS]}" if now else "it can't be read"
-            detail = f"{label} wrote it with sha256 {known[-1][:HASH_DIGITS]}, now {seen}"
-            found.append(Finding("changed", name, detail))
-    return found
+            then = recorded[-1][:HASH_DIGITS]
+            yield Finding("changed", name, f"{last.label} wrote it with sha256 {then}, now {seen}")
 
 
 def _may_be_writing(later: StageRecord, wrote: StageRecord, name: str) -> bool:
@@ -237,28 +207,23 @@ def _may_be_writing(later: StageRecord, wrote: StageRecord, name: str) -> bool:
     return after and may_rewrite(later.stage, later.entry, wrote.stage, name)
 
 
-def _stale(
-    record: StageRecord, written_by: Mapping[str, list[StageRecord]], present: Set[str], hashes: Mapping[str, str]
-) -> list[Finding]:
+def _stale(record: StageRecord, of_run: Lineage, hashes: Mapping[str, str]) -> list[Finding]:
     """Return a finding if the stage read other inputs than lie there now, or if an input has come since."""
     reasons = []
     for name, known in record.inputs.items():
-        if name in written_by:
-            last = written_by[name][-1]
+        if name in of_run.writers:
+            last = of_run.writers[name][-1]
             reasons += [f"{last.label} has made {name} again"] if last.outputs[name] != known else []
         elif record.from_outside(name):
             changed = _hash_outside(record, name) not in ("", known)
             reasons += [f"{name} (not in the run folder) has changed"] if changed else []
         elif hashes.get(name) != known:
-            reasons.append(f"{name} has changed" if name in present else f"{name} is gone")
+            reasons.append(f"{name} has changed" if name in hashes else f"{name} is gone")
     come = [name for name in record.files(record.stage.reads) if name not in record.inputs]
-    reasons += [f"{name} has come since" for name in come if name in written_by or name.endswith("by_hand.json")]
-    if not reasons:
-        return []
-    text = "; ".join(reasons[:SHOWN_REASONS])
-    if len(reasons) > SHOWN_REASONS:
-        text += f"; {len(reasons) - SHOWN_REASONS} more such"
-    return [Finding("stale", record.label, f"made from other inputs: {text}")]
+    reasons += [f"{name} has come since" for name in come if name in of_run.writers or name.endswith("by_hand.json")]
+    more = [f"{len(reasons) - SHOWN_REASONS} more such"] if len(reasons) > SHOWN_REASONS else []
+    text = f"made from other inputs: {'; '.join(reasons[:SHOWN_REASONS] + more)}"
+    return [Finding("stale", record.label, text)] if reasons else []
 
 
 def _hash_outside(record: StageRecord, name: str) -> str:
@@ -266,120 +231,30 @@ def _hash_outside(record: StageRecord, name: str) -> str:
     parameter, _, folder = name.partition(" ")  # "cuad", or "seed_runs FOLDER"
     value = f"{folder}/{record.iteration.dir.name}/predictions" if folder else record.entry["parameters"][parameter]
     path = runs.project_root() / str(value)
-    return files.file_hash(path) if value and path.exists() else ""
+    return _hash(path) if value and path.exists() else ""
 
 
 def _unfinished(record: StageRecord, working: bool) -> Finding:
-    status = str(record.entry.get("status"))
+    status, reason = record.entry.get("status"), str(record.entry.get("error") or "").split("\n")[0]
     if status == "running":
-        return Finding("unfinished", record.label, "running now" if working else "interrupted")
-    reason = str(record.entry.get("error") or record.entry.get("reason") or "").split("\n")[0]
-    return Finding("unfinished", record.label, f"{status}: {reason}" if reason else status)
+        status = "running now" if working else "interrupted"
+    return Finding("unfinished", record.label, f"{status}: {reason}" if reason else str(status))
 
 
-def _stages_not_run(iteration: runs.Iteration, records: Iterable[StageRecord]) -> tuple[list[Finding], list[str]]:
-    """Return a finding on the stages that are still to come, and a note on those left out while later ones ran."""
+def _stages_to_come(iteration: runs.Iteration, records: Iterable[StageRecord]) -> list[Finding]:
+    """Return a finding on the stages that are still to come; those left out while later ones ran are no fault."""
     recorded = {record.stage.name for record in records if record.iteration == iteration}
-    label = f"iteration {iteration.number}"
     last = max((place for place, name in enumerate(STAGE_NAMES) if name in recorded), default=-1)
-    to_come = STAGE_NAMES[last + 1 :]
-    left_out = [name for name in STAGE_NAMES[: max(last, 0)] if name not in recorded]
-    findings = [Finding("unfinished", label, f"not run yet: {', '.join(to_come)}")] if to_come else []
-    return findings, [f"{label} has left out {', '.join(left_out)}"] if left_out else []
+    detail = f"not run yet: {', '.join(STAGE_NAMES[last + 1 :])}"
+    return [Finding("unfinished", f"iteration {iteration.number}", detail)] if last + 1 < len(STAGE_NAMES) else []
 
 
-def _unrecorded_files(
-    run: Path, records: Sequence[StageRecord], names: Iterable[str]
-) -> tuple[list[Finding], Counter[str]]:
-    """Return findings on files that no stage has recorded, and how many of each known kind there are."""
-    findings, others = [], Counter[str]()
-    begun = {
-        name: record for record in records if not record.done for name in record.files((*record.stage.writes, *SHARED))
-    }
-    for name in sorted(names):
-        kind = next((what for pattern, what in KNOWN_FILES.items() if re.fullmatch(pattern, name)), "")
-        if files.is_leftover(run / name.removesuffix("-journal")):
-            detail = "the temporary part of a write that was killed; it may be deleted"
-            findings.append(Finding("leftover", name, detail))
-        elif kind or name in begun:
-            others[kind or f"files of {begun[name].label}, which has not finished"] += 1
-        else:
-            findings.append(Finding("unaccounted", name, "no stage has recorded it"))
-    return findings, others
-
-
-# How the chain is shown.
-
-
-def _when(entry: Mapping[str, Any]) -> str:
-    started = str(entry.get("started") or "").replace("T", " ").replace("+00:00", " UTC")
-    parts = [entry.get("status", "unknown"), started]
-    parts += [duration_text(entry["seconds"])] if entry.get("seconds") is not None else []
-    parts += [f"peak memory {entry['peak_memory_mb']:,.0f} MB"] if entry.get("peak_memory_mb") else []
-    parts += [f"takes up {len(entry['earlier'])} that ended early"] if entry.get("earlier") else []
-    return ", ".join(part for part in parts if part)
-
-
-def _code_and_versions(entry: Mapping[str, Any]) -> str:
-    """Return code and versions in one line, which is not repeated while it stays the same."""
-    code, versions = entry.get("code"), entry.get("versions") or {}
-    if not code:
-        return "code and versions were not recorded"
-    commit = f"commit {code['commit'][:HASH_DIGITS]}" if code.get("commit") else "no commit known"
-    changed = ", changed since (dirty)" if code.get("dirty") else ""
-    listed = ", ".join(f"{name} {version}" for name, version in versions.items() if version)
-    return f"code: {commit}{changed}, package sha256 {str(code.get('package'))[:HASH_DIGITS]}; {listed}"
-
-
-def _sources(record: StageRecord) -> list[str]:
-    """Return the lines on notebook, seeds, weights and contracts."""
-    entry, unhashed = record.entry, UNHASHED.get(record.stage.name, "")
-    seeds = ", ".join(f"{name} {value}" for name, value in (entry.get("seeds") or {}).items())
-    lines = [f"notebook {entry.get('notebook', record.stage.notebook)}{f'; seeds: {seeds}' if seeds else ''}"]
-    for what, key in (("weights", "weights"), ("contracts of", "contracts")):
-        known = (entry.get(key) or {}).items()
-        lines += [f"{what} {name}  sha256 {found[:HASH_DIGITS]}" for name, found in known]
-    if unhashed and (record.iteration.run / unhashed).is_file():
-        lines.append(f"and {unhashed}, which grows: no hash is kept")
-    return lines
-
-
-def _inputs(record: StageRecord, written_by: Mapping[str, list[StageRecord]], fault: Callable[[str], str]) -> list[str]:
-    """Return the lines that say what a stage read, by the stage that made it."""
-    groups: dict[str, list[str]] = {}
-    for name, known in record.inputs.items():
-        if name in written_by:
-            last = written_by[name][-1]
-            remark = " (in another version)" if last.outputs[name] != known else fault(name)
-            groups.setdefault(f"from {last.label}", []).append(name + remark)
-        elif record.from_outside(name):
-            value = Path(str(record.entry["parameters"].get(name, ""))).name
-            shown = f"{' '.join([name, *value.split()])}  sha256 {known[:HASH_DIGITS]}"
-            groups.setdefault("from outside", []).append(shown)
-        else:
-            groups.setdefault("made by no stage", []).append(name + fault(name))
-    return [f"{source}: {', '.join(_by_folder(names))}" for source, names in sorted(groups.items(), reverse=True)]
-
-
-def _by_folder(names: Sequence[str]) -> list[str]:
-    """Return names with the files of a large folder as one item; a file with a remark is always named."""
-    folders: dict[str, list[str]] = {}
+def _unrecorded_files(run: Path, records: Sequence[StageRecord], names: Iterable[str]) -> Iterator[Finding]:
+    """Yield a finding on each file that no stage has recorded or begun, and that is of no known kind."""
+    unfinished = [record for record in records if not _is_done(record)]
+    begun = {name for record in unfinished for name in record.files((*record.stage.writes, *SHARED))}
     for name in names:
-        parts = name.split("/")
-        top = "/".join(parts[: 3 if parts[1:2] == ["adapters"] else 2])
-        folders.setdefault(name if len(parts) < 3 or name.endswith(")") else top, []).append(name)
-    short: list[str] = []
-    for top, inside in folders.items():
-        short += inside if len(inside) <= SHOWN_FILES else [f"{top}/ ({len(inside)} files)"]
-    return short
-
-
-def _contracts_line(run: Path, path: Path) -> str:
-    """Return a line on a file of the contracts that everything comes from."""
-    try:
-        records = [record for record in files.read_jsonl(path) if "reason" not in record]  # a reason: it was left out
-    except InputError as error:
-        return str(error)
-    splits = Counter(str(record.get("split", "unknown")) for record in records)
-    listed = ", ".join(f"{count} {split}" for split, count in splits.items())
-    return f"{path.relative_to(run).as_posix()}: {len(records)} contracts ({listed})"
+        if files.is_leftover(run / name.removesuffix("-journal")):
+            yield Finding("leftover", name, "the temporary part of a write that was killed; it may be deleted")
+        elif name not in begun and not any(re.fullmatch(pattern, name) for pattern in KNOWN_FILES):
+            yield Finding("unaccounted", name, "no stage has recorded it")

@@ -6,9 +6,9 @@ For example:
     program(..., lm=lm)
     usage_table({"judge": lm})              # calls, retries, tokens and cost (see `cuadft.models.usage`)
 
-DSPy's own retries wait without jitter, lose the Retry-After header on the way through LiteLLM and know nothing of other
-calls. LiteLLM's time limit counts silence only, so a reply that trickles in may take for ever. Therefore `Endpoint`
-does the retries and the deadline itself, and lets DSPy and LiteLLM try once. It has three parts:
+DSPy's own retries wait without jitter, and know nothing of other calls. LiteLLM's time limit counts silence only, so a
+reply that trickles in may take for ever. Therefore `Endpoint` does the retries (by tenacity) and the deadline itself,
+and lets DSPy and LiteLLM try once. It has three parts:
 
 - `attempt_call` sends one request and turns every failure into an lm15 error (DSPy's common errors).
 - `Breaker` stops calls to an endpoint that keeps failing; now and then one call tries whether it is back.
@@ -17,21 +17,24 @@ does the retries and the deadline itself, and lets DSPy and LiteLLM try once. It
 
 from __future__ import annotations
 
-import os
-import queue
 import random
 import threading
 import time
 from collections.abc import Callable, Mapping
+from concurrent.futures import Future, wait
 from contextvars import copy_context
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import dspy
+import tenacity
 from dspy import lm15
+from dspy.clients._http import retry_after_seconds
+from dspy.clients._litellm import get_litellm
 from dspy.clients.backend_selection import CLIENT_KEYS
+from dspy.clients.engines.litellm_errors import litellm_errors
+from dspy.clients.lm15_boundary import request_kwargs, response_value
 from dspy.utils.exceptions import LMError
 
 from cuadft.core import files
@@ -41,14 +44,6 @@ from cuadft.models.usage import Usage
 # Errors that may pass with time, and errors that every further call would meet as well.
 PASSING_ERRORS = (lm15.RateLimitError, lm15.TimeoutError, lm15.ServerError, lm15.TransportError)
 LASTING_ERRORS = (lm15.AuthError, lm15.BillingError, lm15.ConfigurationError, lm15.UnsupportedModelError)
-_ERROR_KINDS = (
-    *PASSING_ERRORS,
-    *LASTING_ERRORS,
-    lm15.ContextLengthError,
-    lm15.InvalidRequestError,
-    lm15.ProviderError,
-    lm15.LM15Error,
-)
 LONGEST_PAUSE = 3600.0  # seconds; an endpoint that asks for more rest is called again after this
 LONGEST_REASON = 300  # characters kept of an endpoint's error
 GRACE = 0.5  # seconds more than LiteLLM's own limit, which then ends a mere silence first
@@ -72,15 +67,12 @@ def remote(lm: str, *, patience: Patience = Patience(), replies: str | Path | No
     replies: a file that keeps the replies; what was asked before is answered from it. settings: DSPy's (temperature,
     max_tokens, cache), `timeout` and `num_retries`, and settings of the connection such as api_base.
     """
-    patience = replace(
-        patience,
-        timeout=settings.pop("timeout", patience.timeout),
-        retries=settings.pop("num_retries", patience.retries),
-    )
+    timeout, retries = settings.pop("timeout", patience.timeout), settings.pop("num_retries", patience.retries)
+    patience = replace(patience, timeout=timeout, retries=retries)
     client = {name: settings.pop(name) for name in CLIENT_KEYS & settings.keys()}
     # Without DSPy's cache: it keeps pickles on disk, and a run keeps its answers itself.
     settings = {"temperature": 0.0, "cache": False} | settings
-    engine = Endpoint(lm, patience, replies=Replies(replies) if replies else None, **client)
+    engine = Endpoint(lm, patience, replies=Replies(Path(replies)) if replies else None, **client)
     return dspy.LM(lm, engine=engine, num_retries=0, **settings)
 
 
@@ -108,8 +100,9 @@ class Endpoint:
         connection that the environment does not give.
         """
         self.patience, self.client, self.sleep, self.replies = patience, client, sleep, replies
-        self.where = f"{model}{_host(model, client)}"
         self.usage, self.breaker = Usage(model), Breaker(patience.give_up, patience.pause)
+        half = {"multiplier": patience.wait / 2, "max": patience.longest_wait / 2}
+        self._backoff = tenacity.wait_exponential(**half) + tenacity.wait_random_exponential(**half)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Endpoint:
         return self  # copies of a program count and wait together
@@ -119,33 +112,28 @@ class Endpoint:
 
         The errors carry no cause, because a traceback of what LiteLLM raised may show the key.
         """
-        if self.replies and (known := kept_reply(request, self.replies)):
+        if self.replies and (known := self.replies.find(request)):
             return known
         self._check_open()
-        retries = 0
-        while True:
-            self.sleep(self.breaker.held())
-            try:
-                response = attempt_call(request, self.patience.timeout, self.client, self.usage, self.replies)
-            except PASSING_ERRORS as error:
-                asked = retry_after(error)
-                # The breaker is open if other calls failed meanwhile; this call then saves its other attempts.
-                spent = retries >= self.patience.retries or self.breaker.open
-                if spent or (asked or 0.0) > self.patience.longest_wait:
-                    raise self._given_up(error, retries, asked) from None
-                self._wait(retries, asked)
-                retries += 1
-                self.usage.add(retries=1)
-            except LASTING_ERRORS as error:
-                raise self._given_up(error, retries, None) from None
-            except lm15.LM15Error as error:  # the request or its reply is at fault, not the endpoint
-                self.breaker.succeeded()
-                self.usage.add(bad_replies=1)
-                raise self._short(error) from None
-            else:
-                self.breaker.succeeded()
-                self.usage.add(answered=1)
-                return response
+        retrying = tenacity.Retrying(
+            retry=tenacity.retry_if_exception_type(PASSING_ERRORS),
+            stop=self._is_spent,
+            wait=self._wait,
+            before_sleep=self._before_retry,
+            sleep=self.sleep,
+            reraise=True,
+        )
+        try:
+            response = retrying(self._attempt, request)
+        except (*PASSING_ERRORS, *LASTING_ERRORS) as error:
+            raise self._given_up(error, retrying.statistics["attempt_number"] - 1) from None
+        except lm15.LM15Error as error:  # the request or its reply is at fault, not the endpoint
+            self.breaker.succeeded()
+            self.usage.add(bad_replies=1)
+            raise self._short(error) from None
+        self.breaker.succeeded()
+        self.usage.add(answered=1)
+        return response
 
     def _check_open(self) -> None:
         """Count the call; raise EndpointDown if the breaker refuses it."""
@@ -153,49 +141,45 @@ class Endpoint:
         if (left := self.breaker.refused()) is not None:
             self.usage.add(not_asked=1)
             raise EndpointDown(
-                f"Not asked: {self.where} failed {self.breaker.failed_in_a_row} times in a row, and is tried "
+                f"Not asked: {self.usage.model} failed {self.breaker.failed_in_a_row} times in a row, and is tried "
                 f"again in {left:.0f} s. Last error: {self.breaker.last}"
             )
 
-    def _wait(self, retries: int, asked: float | None) -> None:
-        """Wait a little longer than the server asked; else 50 to 100 % (at random) of a time that doubles."""
-        if asked is not None:
-            self.breaker.hold(asked)
-            self.sleep(asked + random.uniform(0, min(1.0, 0.1 * asked + 0.1)))
-        else:
-            self.sleep(random.uniform(0.5, 1) * min(self.patience.wait * 2**retries, self.patience.longest_wait))
+    def _attempt(self, request: lm15.Request) -> lm15.Response:
+        self.sleep(self.breaker.held())
+        return attempt_call(request, self.patience.timeout, self.client, self.usage, self.replies)
 
-    def _given_up(self, error: lm15.LM15Error, retries: int, asked: float | None) -> lm15.LM15Error:
-        """Count a failed call and return the error that tells so; asked: seconds of rest that the server wants."""
-        long = asked is not None and asked > self.patience.longest_wait
-        short = self._short(
-            error,
-            f" (after {retries} retries)" if retries else "",
-            f" (it asks for {asked:.0f} s of rest)" if long else "",
-        )
+    def _is_spent(self, state: tenacity.RetryCallState) -> bool:
+        """Tell whether a call that failed is not tried again, also because other calls opened the breaker meanwhile."""
+        too_long = (retry_after(state.outcome.exception()) or 0.0) > self.patience.longest_wait
+        return too_long or self.breaker.open or state.attempt_number > self.patience.retries
+
+    def _wait(self, state: tenacity.RetryCallState) -> float:
+        """Return a little more than the server asked for; else 50 to 100 % (at random) of a time that doubles."""
+        if (asked := retry_after(state.outcome.exception())) is None:
+            return self._backoff(state)
+        return asked + random.uniform(0, min(1.0, 0.1 * asked + 0.1))
+
+    def _before_retry(self, state: tenacity.RetryCallState) -> None:
+        self.breaker.hold(retry_after(state.outcome.exception()) or 0.0)
+        self.usage.add(retries=1)
+
+    def _given_up(self, error: lm15.LM15Error, retries: int) -> lm15.LM15Error:
+        """Count a failed call and return the error that tells so."""
+        asked = retry_after(error) or 0.0
+        pause = min(asked, LONGEST_PAUSE) if asked > self.patience.longest_wait else 0.0
+        tried, rest = f" (after {retries} retries)" if retries else "", f" (it asks for {asked:.0f} s of rest)"
+        short = self._short(error, tried + (rest if pause else ""))
         self.usage.add(failed=1)
-        self.breaker.failed(short.message, pause=min(asked, LONGEST_PAUSE) if long else 0.0)
+        self.breaker.failed(short.message, pause=pause)
         return short
 
-    def _short(self, error: lm15.LM15Error, *more: str) -> lm15.LM15Error:
+    def _short(self, error: lm15.LM15Error, more: str = "") -> lm15.LM15Error:
         """Return an error of the same kind with one line of text, without keys, and `more` after it."""
         line = " ".join(redact(error.message, self.client).partition("\n")[0].split())[:LONGEST_REASON]
-        kind = next(known for known in _ERROR_KINDS if isinstance(error, known))
-        short = kind(line, status=error.status, provider_code=error.provider_code)
-        short.message = line + "".join(more)  # drops the paragraph of advice that some kinds add
+        short = type(error)(line, status=error.status, provider_code=error.provider_code)
+        short.message = line + more  # drops the paragraph of advice that some kinds add
         return short
-
-
-def _host(model: str, client: dict[str, Any]) -> str:
-    """Return " at host" if an address was chosen, else ""; a user, key or path in the address is left out."""
-    names = [f"{model.partition('/')[0].upper()}_{end}" for end in ("API_BASE", "BASE_URL")]
-    address = (
-        client.get("api_base")
-        or client.get("base_url")
-        or next((os.environ[n] for n in names if os.environ.get(n)), "")
-    )
-    host = urlsplit(str(address)).netloc.rpartition("@")[2]
-    return f" at {host}" if host else ""
 
 
 class Breaker:
@@ -212,9 +196,6 @@ class Breaker:
         self._until: float | None = None  # the time of the next trial while the breaker is open, else None
         self._resume = 0.0  # the endpoint asked for no calls before this time
         self._lock = threading.Lock()
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> Breaker:
-        return self  # copies of a program speak to the same endpoint
 
     @property
     def open(self) -> bool:
@@ -251,8 +232,7 @@ class Breaker:
 
     def held(self) -> float:
         """Return the seconds that a caller has to wait before its next attempt."""
-        with self._lock:
-            return max(0.0, self._resume - self.clock())
+        return max(0.0, self._resume - self.clock())
 
 
 class Replies:
@@ -262,35 +242,25 @@ class Replies:
     """
 
     def __init__(self, path: Path) -> None:
-        self.path, self._known, self._lock = Path(path), None, threading.Lock()
+        self.path = path
+        lines = files.read_jsonl(path, torn_ok=True) if path.is_file() else []
+        self._known = {line["key"]: line["reply"] for line in lines}
 
-    def find(self, asked: Mapping[str, Any]) -> dict[str, Any] | None:
-        """Return the reply to this very request, as LiteLLM gave it, or None."""
-        with self._lock:
-            if self._known is None:
-                lines = files.read_jsonl(self.path, torn_ok=True) if self.path.is_file() else []
-                self._known = {line["key"]: line["reply"] for line in lines}
-            return self._known.get(files.value_hash(asked))
+    def find(self, request: lm15.Request) -> lm15.Response | None:
+        """Return the reply that was kept for this very request, None if no reply was kept."""
+        if (found := self._known.get(_key(request))) is None:
+            return None
+        return response_value(get_litellm(feature="endpoints").ModelResponse(**found), "chat", request)
 
-    def keep(self, asked: Mapping[str, Any], reply: Mapping[str, Any]) -> None:
-        """Append the reply to what was asked."""
-        key = files.value_hash(asked)
-        with self._lock:
-            files.append_jsonl(self.path, [{"key": key, "reply": dict(reply)}])
-            if self._known is not None:
-                self._known[key] = dict(reply)
+    def keep(self, request: lm15.Request, reply: dict[str, Any]) -> None:
+        """Append the reply to a request, as LiteLLM gave it."""
+        key = _key(request)
+        files.append_jsonl(self.path, [{"key": key, "reply": reply}])
+        self._known[key] = reply
 
 
-def kept_reply(request: lm15.Request, replies: Replies) -> lm15.Response | None:
-    """Return the reply that was kept for this very request, None if no reply was kept."""
-    from dspy.clients._litellm import get_litellm
-    from dspy.clients.lm15_boundary import response_value
-
-    found = replies.find(_asked(request))
-    if found is None:
-        return None
-    raw = get_litellm(feature="endpoints").ModelResponse(**found)
-    return response_value(raw, "chat", request)
+def _key(request: lm15.Request) -> str:
+    return files.value_hash({"model": request.model} | request_kwargs(request, "chat"))
 
 
 def attempt_call(
@@ -301,21 +271,10 @@ def attempt_call(
     timeout: seconds for the whole reply. client: settings of the connection, such as api_key and api_base. replies: the
     file that keeps a good reply.
     """
-    from dspy.clients._litellm import get_litellm
-    from dspy.clients.engines.litellm_errors import litellm_errors
-    from dspy.clients.lm15_boundary import request_kwargs, response_value
-
     litellm = get_litellm(feature="endpoints")  # before the deadline starts, because loading it takes seconds
+    no_retries = {"num_retries": 0, "max_retries": 0, "cache": {"no-cache": True, "no-store": True}}
     # drop_params: some models (OpenAI's reasoning models) refuse a temperature, and LiteLLM then leaves it out.
-    fixed = {
-        "model": request.model,
-        "n": 1,
-        "drop_params": True,
-        "timeout": timeout,
-        "num_retries": 0,
-        "max_retries": 0,
-        "cache": {"no-cache": True, "no-store": True},
-    }
+    fixed = {"model": request.model, "n": 1, "drop_params": True, "timeout": timeout} | no_retries
     sent = request_kwargs(request, "chat") | dict(client) | fixed
     try:
         with litellm_errors(model=request.model):
@@ -327,37 +286,31 @@ def attempt_call(
     usage.reply(raw)
     _check_has_text(raw)
     if replies:
-        replies.keep(_asked(request), raw.model_dump(mode="json"))
+        replies.keep(request, raw.model_dump(mode="json"))
     return response_value(raw, "chat", request)
 
 
 def within_deadline(seconds: float, call: Callable[[], Any]) -> Any:
     """Return what `call` returns, or raise what it raises; raises lm15.TimeoutError if it takes longer than `seconds`.
 
-    A late call goes on in a thread of its own, and its result is dropped.
+    A late call goes on in a thread of its own (a daemon, unlike those of an executor), and its result is dropped.
     """
-    done: queue.SimpleQueue[tuple[Any, BaseException | None]] = queue.SimpleQueue()
+    done: Future[Any] = Future()
 
     def work() -> None:
         try:
-            done.put((call(), None))
+            done.set_result(call())
         except BaseException as error:
-            done.put((None, error))
+            done.set_exception(error)
 
     threading.Thread(target=copy_context().run, args=(work,), daemon=True).start()
-    try:
-        value, error = done.get(timeout=seconds + GRACE)
-    except queue.Empty:
-        raise lm15.TimeoutError(f"No whole reply within {seconds:g} s") from None
-    if error is not None:
-        raise error
-    return value
+    if not wait([done], timeout=seconds + GRACE).done:
+        raise lm15.TimeoutError(f"No whole reply within {seconds:g} s")
+    return done.result()
 
 
 def retry_after(error: BaseException | None) -> float | None:
     """Return the seconds that a server asked to wait, else None; LiteLLM leaves the header on the error's cause."""
-    from dspy.clients._http import retry_after_seconds
-
     while error is not None:
         headers = getattr(getattr(error, "response", None), "headers", None) or getattr(error, "headers", None) or {}
         for value in (getattr(error, "retry_after", None), headers.get("retry-after")):
@@ -365,13 +318,6 @@ def retry_after(error: BaseException | None) -> float | None:
                 return seconds
         error = error.__cause__ or error.__context__
     return None
-
-
-def _asked(request: lm15.Request) -> dict[str, Any]:
-    """Return what is asked of an endpoint, the key under which its reply is kept."""
-    from dspy.clients.lm15_boundary import request_kwargs
-
-    return {"model": request.model} | request_kwargs(request, "chat")
 
 
 def _check_has_text(raw: Any) -> None:

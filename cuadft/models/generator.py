@@ -11,15 +11,18 @@ from __future__ import annotations
 
 import copy
 import hashlib
-import threading
 import warnings
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import pairwise
+from os.path import commonprefix
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cuadft.models.verbatim import QuoteSource, VerbatimLogits, Vocabulary
+from cuadft.models.quoting import QuotedRow, Quoting, places_of
+from cuadft.models.verbatim import Choices, QuoteSource, Vocabulary
 
 if TYPE_CHECKING:
     import torch
@@ -27,7 +30,7 @@ if TYPE_CHECKING:
 
 MIN_PREFIX = 32  # tokens; a shorter shared prefix is not worth a cache of its own
 PREFIXES_HELD = 4  # caches of shared prefixes in memory
-STRETCH = 24  # tokens after which rows that have ended leave the batch
+MODELS_HELD = 2  # merged models in memory: two systems are often asked in turn
 
 
 @dataclass(frozen=True)
@@ -53,63 +56,41 @@ def best_dtype() -> torch.dtype:
 
 
 class Generator:
-    """Continue prompts with a base model or one of its adapters; the model is loaded on first use.
+    """Continue prompts with a base model, or with it and an adapter merged into its weights; loaded on first use.
 
     A batch is padded on the left. The tokens that all its prompts share at their start (instructions, demos) run
     through the model once; their cache is used for the whole batch and for later batches.
     """
 
     def __init__(self, path: Path, *, dtype: str = "auto") -> None:
+        from transformers import AutoTokenizer
+
         self.path, self.dtype = Path(path), dtype
+        self.tokenizer = AutoTokenizer.from_pretrained(self.path, trust_remote_code=False)
         self.adapters: dict[str, Path] = {}
-        self._model = self._tokenizer = self._vocabulary = None
+        self._models: OrderedDict[str, Any] = OrderedDict()
         self._prefixes: OrderedDict[tuple[str, str], Any] = OrderedDict()
-        self._loading = threading.RLock()
+        self._has_plain_head = False  # found out when a model is loaded
 
     def add_adapter(self, name: str, folder: Path) -> None:
-        """Register an adapter folder under a name; the model is loaded anew on its next use."""
+        """Register an adapter folder under a name; it is loaded (anew) on its next use."""
         self.adapters[name] = folder
-        self._model = None
+        self._models.pop(name, None)
+        self._prefixes.clear()
 
-    @property
-    def tokenizer(self) -> Any:
-        """The base model's tokenizer, loaded on first use."""
-        with self._loading:  # many threads ask at once, and a half-done import in one fails in the others
-            if self._tokenizer is None:
-                from transformers import AutoTokenizer
-
-                self._tokenizer = AutoTokenizer.from_pretrained(self.path, trust_remote_code=False)
-            return self._tokenizer
-
-    @property
+    @cached_property
     def vocabulary(self) -> Vocabulary:
-        """What the tokens spell, worked out on first use; raises InputError if the tokenizer does not tell."""
-        with self._loading:
-            if self._vocabulary is None:
-                self._vocabulary = Vocabulary.of(self.tokenizer)
-            return self._vocabulary
-
-    @property
-    def model(self) -> Any:
-        """The base model with all adapters, loaded on first use and held in memory."""
-        with self._loading:
-            if self._model is None:
-                self._model = self._load()
-                self._prefixes.clear()
-            return self._model
+        """What the tokens spell; raises InputError if the tokenizer does not tell."""
+        return Vocabulary.of(self.tokenizer)
 
     def use(self, adapter: str = "") -> Any:
-        """Return the model with one adapter switched on; "" switches all adapters off."""
-        model = self.model
-        if not self.adapters:
-            return model
-        # Without this, the "base" would answer with the adapter that was used last.
-        if not adapter:
-            model.base_model.disable_adapter_layers()
-        else:
-            model.base_model.enable_adapter_layers()
-            model.set_adapter(adapter)
-        return model
+        """Return the base model (""), or that with one adapter; the models used last stay in memory."""
+        if adapter not in self._models:
+            self._models[adapter] = self._load(adapter)
+            while len(self._models) > MODELS_HELD:
+                self._models.popitem(last=False)
+        self._models.move_to_end(adapter)
+        return self._models[adapter]
 
     def generate(
         self,
@@ -131,31 +112,96 @@ class Generator:
         """
         import torch
 
-        model, pad = self.use(adapter), self.tokenizer.pad_token_id
-        shared = _shared_prefix(prompts)
-        width = max(len(p) for p in prompts)
-        ids = [p[:shared] + [pad] * (width - len(p)) + p[shared:] for p in prompts]
-        mask = [[1] * shared + [0] * (width - len(p)) + [1] * (len(p) - shared) for p in prompts]
-        batch = _Batch(torch.tensor(ids, device=model.device), torch.tensor(mask, device=model.device))
-        limits = self._limits(sources or [], width)
-        chosen = [_ChosenLogprobs(len(prompts), temperature or 1.0)] if logprobs else []
-        settings = _search_settings(temperature) | {"logits_processor": limits + chosen, "pad_token_id": pad}
+        sources = sources or [None] * len(prompts)
+        free = [i for i, source in enumerate(sources) if source is None]
+        bound = [i for i, source in enumerate(sources) if source is not None]
+        made: dict[int, Continuation] = {}
         with torch.inference_mode(), torch.random.fork_rng(devices=range(torch.cuda.device_count())):
             torch.manual_seed(seed)
-            batch.cache = self._prefix_cache(model, adapter, prompts[0][:shared], len(prompts))
-            for start in range(0, max_tokens, STRETCH):
-                made = batch.go_on(model, min(STRETCH, max_tokens - start), settings)
-                for processor in chosen:
-                    processor.keep_last(made[:, -1])
-                going = batch.without_ended(self._end_marks())
-                if not batch.rows:
-                    break
-                for processor in [*limits, *chosen]:
-                    processor.keep_rows(going)
-        rows = chosen[0].by_row if chosen else [[]] * len(prompts)
-        return [self._until_end(*row) for row in zip(batch.tokens, rows, strict=True)]
+            if free:
+                found = self._write([prompts[i] for i in free], adapter, max_tokens, temperature, logprobs)
+                made |= zip(free, found, strict=True)
+            if bound:
+                choices = {source: Choices(source, self.vocabulary) for source in set(sources) - {None}}
+                rows = [QuotedRow(choices[sources[i]], choices[sources[i]].grammar.start) for i in bound]
+                self._quote([prompts[i] for i in bound], rows, adapter, max_tokens, temperature)
+                for i, row in zip(bound, rows, strict=True):
+                    made[i] = Continuation(row.tokens, row.ended, row.logprobs if logprobs else [])
+        return [made[i] for i in range(len(prompts))]
 
-    def _load(self) -> Any:
+    def _write(
+        self, prompts: Sequence[list[int]], adapter: str, max_tokens: int, temperature: float, logprobs: bool
+    ) -> list[Continuation]:
+        """Continue prompts freely."""
+        model, pad = self.use(adapter), self.tokenizer.pad_token_id
+        ids, mask, cache = self._padded(model, adapter, prompts)
+        search = {"do_sample": temperature > 0, "temperature": temperature or None}
+        search |= {"top_k": 0, "top_p": 1.0} if temperature else {"top_k": None, "top_p": None}
+        asked = search | {"max_new_tokens": max_tokens, "output_scores": logprobs, "pad_token_id": pad}
+        out = model.generate(
+            input_ids=ids, attention_mask=mask, past_key_values=cache, return_dict_in_generate=True, **asked
+        )
+        made = out.sequences[:, ids.shape[1] :]
+        steps = zip(out.scores or (), made.T, strict=logprobs)
+        sure = [scores.log_softmax(-1).gather(1, chosen[:, None])[:, 0].tolist() for scores, chosen in steps]
+        ends, by_row = (
+            _end_marks(model, self.tokenizer),
+            list(map(list, zip(*sure, strict=True))) or [[]] * len(prompts),
+        )
+        return [_until_end(*row, ends) for row in zip(made.tolist(), by_row, strict=True)]
+
+    def _quote(
+        self, prompts: Sequence[list[int]], rows: Sequence[QuotedRow], adapter: str, max_tokens: int, temperature: float
+    ) -> None:
+        """Continue prompts with quotes alone, into `rows`."""
+        model = self.use(adapter)
+        ids, mask, cache = self._padded(model, adapter, prompts)
+
+        def scores_of(columns: list[int], kept: int, **given: Any) -> torch.Tensor:
+            if self._has_plain_head:
+                return (model.base_model(**given).last_hidden_state[:, -kept:] @ head[columns].T).float()
+            return model(**given, logits_to_keep=kept).logits[..., columns].float()
+
+        head = model.get_output_embeddings().weight
+        quoting = Quoting(rows, self.tokenizer, _end_marks(model, self.tokenizer), scores_of)
+        quoting.write(ids[:, cache.get_seq_length() :], mask, cache, max_tokens, temperature)
+
+    def _padded(self, model: Any, adapter: str, prompts: Sequence[list[int]]) -> tuple[Any, Any, Any]:
+        """Return ids and mask (rows, tokens) of prompts, and a cache that holds their first columns.
+
+        The columns hold what all prompts share, then what those of a group share besides (a passage), then the rest.
+        Each part is padded on its left.
+        """
+        import torch
+
+        shared, groups = _shared_prefix(prompts), by_prefix(prompts)
+        if len(groups) == len(prompts):
+            groups, stems = [[i] for i in range(len(prompts))], [shared] * len(prompts)
+        else:
+            stems = _stems(prompts, groups, shared)
+        group_of = {i: number for number, group in enumerate(groups) for i in group}
+        row_of = torch.tensor([group_of[i] for i in range(len(prompts))], device=model.device)
+        ids, mask = self._left_padded([prompts[group[0]][shared:stem] for group, stem in zip(groups, stems)])
+        first = torch.tensor([prompts[0][:shared]] * len(groups), dtype=torch.long)
+        ids, mask = torch.cat([first, ids], 1).to(model.device), torch.cat([first * 0 + 1, mask], 1).to(model.device)
+        cache = self._prefix_cache(model, adapter, prompts[0][:shared], len(groups))
+        if ids.shape[1] > shared:
+            given = {"input_ids": ids[:, shared:], "attention_mask": mask, "position_ids": places_of(mask)[:, shared:]}
+            model.base_model(**given, past_key_values=cache)
+            cache.batch_select_indices(row_of)
+        rest, of_rest = self._left_padded([p[stems[group_of[i]] :] for i, p in enumerate(prompts)])
+        ids, mask = torch.cat([ids[row_of], rest.to(ids)], 1), torch.cat([mask[row_of], of_rest.to(mask)], 1)
+        return ids, mask, cache
+
+    def _left_padded(self, rows: Sequence[list[int]]) -> tuple[torch.Tensor, torch.Tensor]:
+        import torch
+
+        width, pad = max(map(len, rows)), self.tokenizer.pad_token_id
+        ids = [[pad] * (width - len(row)) + row for row in rows]
+        mask = [[0] * (width - len(row)) + [1] * len(row) for row in rows]
+        return torch.tensor(ids, dtype=torch.long), torch.tensor(mask, dtype=torch.long)
+
+    def _load(self, adapter: str) -> Any:
         import torch
         from peft import PeftModel
         from transformers import AutoModelForCausalLM
@@ -164,32 +210,15 @@ class Generator:
         logging.disable_progress_bar()
         dtype = best_dtype() if self.dtype == "auto" else getattr(torch, self.dtype)
         device = "cuda" if torch.cuda.is_available() else "cpu"
-        model = AutoModelForCausalLM.from_pretrained(self.path, dtype=dtype, trust_remote_code=False).to(device)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)  # PEFT reads a name that transformers will drop
-            for i, (name, folder) in enumerate(self.adapters.items()):
-                if i == 0:
-                    model = PeftModel.from_pretrained(model, folder, adapter_name=name, autocast_adapter_dtype=False)
-                else:
-                    model.load_adapter(folder, adapter_name=name, autocast_adapter_dtype=False)
-        return model.to(dtype).eval()
-
-    def _limits(self, sources: Sequence[QuoteSource | None], width: int) -> list[VerbatimLogits]:
-        """Return the logits processor for these sources, if there are any."""
-        if all(source is None for source in sources):
-            return []
-        return [VerbatimLogits(sources, self.vocabulary, self._end_marks(), width)]
-
-    def _end_marks(self) -> set[int]:
-        """Return the ids of the tokens that end a continuation."""
-        ends = self.model.generation_config.eos_token_id
-        return (set(ends if isinstance(ends, list) else [ends]) | {self.tokenizer.eos_token_id}) - {None}
-
-    def _until_end(self, tokens: list[int], logprobs: list[float]) -> Continuation:
-        """Return the tokens before the first end mark, and the log-probabilities up to it."""
-        ends = self._end_marks()
-        stop = next((i for i, token in enumerate(tokens) if token in ends), None)
-        return Continuation(tokens[:stop], stop is not None, logprobs[: None if stop is None else stop + 1])
+        loaded = torch.float32 if adapter else dtype  # a small change is lost if it is added in bfloat16
+        model = AutoModelForCausalLM.from_pretrained(self.path, dtype=loaded, trust_remote_code=False)
+        if adapter:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", FutureWarning)  # PEFT reads a name that transformers will drop
+                model = PeftModel.from_pretrained(model, self.adapters[adapter]).merge_and_unload()
+        model = model.to(device, dtype).eval()
+        self._has_plain_head = _has_plain_head(model)
+        return model
 
     def _prefix_cache(self, model: Any, adapter: str, tokens: list[int], rows: int) -> Any:
         """Return a copy of the cache of a shared prefix, repeated for each of `rows` prompts; empty without tokens."""
@@ -211,92 +240,57 @@ class Generator:
         return cache
 
 
-class _Batch:
-    """The rows of a batch that still go on: their tokens so far, and the cache of these.
+def _end_marks(model: Any, tokenizer: Any) -> set[int]:
+    """Return the ids of the tokens that end a continuation."""
+    ends = model.generation_config.eos_token_id
+    return (set(ends if isinstance(ends, list) else [ends]) | {tokenizer.eos_token_id}) - {None}
 
-    An answer of 150 tokens would make every row of its batch pay for 150 steps. So the batch is generated stretch by
-    stretch, and rows that have ended leave it in between.
+
+def _until_end(tokens: list[int], logprobs: list[float], ends: set[int]) -> Continuation:
+    """Return the tokens before the first end mark, and the log-probabilities up to it."""
+    stop = next((i for i, token in enumerate(tokens) if token in ends), None)
+    return Continuation(tokens[:stop], stop is not None, logprobs[: None if stop is None else stop + 1])
+
+
+def _has_plain_head(model: Any) -> bool:
+    """Tell whether a model's scores are the product of one matrix and the last hidden state: some scale or cap it.
+
+    The head over a whole vocabulary is a third of a small model's work. Where it is plain, the rows of the tokens that
+    may follow are enough.
     """
+    import torch
 
-    def __init__(self, ids: torch.Tensor, mask: torch.Tensor) -> None:
-        self.ids, self.mask, self.cache = ids, mask, None
-        self.rows = list(range(len(ids)))
-        self.tokens: list[list[int]] = [[] for _ in self.rows]
-
-    def go_on(self, model: Any, most: int, settings: dict[str, Any]) -> torch.Tensor:
-        """Generate up to `most` more tokens for each row, and return them, of shape (rows, tokens)."""
-        import torch
-
-        before = self.ids.shape[1]
-        self.ids = model.generate(
-            input_ids=self.ids,
-            attention_mask=self.mask,
-            past_key_values=self.cache,
-            max_new_tokens=most,
-            **settings,
-        )
-        made = self.ids[:, before:]
-        self.mask = torch.cat([self.mask, torch.ones_like(made)], dim=1)
-        for row, tokens in zip(self.rows, made.tolist(), strict=True):
-            self.tokens[row] += tokens
-        return made
-
-    def without_ended(self, ends: set[int]) -> list[int]:
-        """Leave out the rows that have ended, and return the places that the others had in the batch."""
-        import torch
-
-        going = [place for place, row in enumerate(self.rows) if ends.isdisjoint(self.tokens[row])]
-        if going and len(going) < len(self.rows):
-            places = torch.tensor(going, device=self.ids.device)
-            self.ids, self.mask = self.ids[places], self.mask[places]
-            self.cache.batch_select_indices(places)
-        self.rows = [self.rows[place] for place in going]
-        return going
-
-
-class _ChosenLogprobs:
-    """A logits processor that changes nothing and keeps the log-probability of every token that was chosen.
-
-    A choice is seen at the next step. So only one step's distribution is held: all of them would take 3 MB a step for a
-    batch of 16.
-    """
-
-    def __init__(self, rows: int, temperature: float) -> None:
-        self.temperature = temperature
-        self.by_row: list[list[float]] = [[] for _ in range(rows)]
-        self._rows = list(range(rows))
-        self._last: torch.Tensor | None = None
-
-    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        self.keep_last(input_ids[:, -1])
-        self._last = (scores / self.temperature).log_softmax(-1)
-        return scores
-
-    def keep_last(self, chosen: torch.Tensor) -> None:
-        """Keep the log-probabilities of the tokens (rows,) that were chosen at the last step."""
-        if self._last is not None:
-            for row, value in zip(self._rows, self._last.gather(1, chosen[:, None])[:, 0].tolist(), strict=True):
-                self.by_row[row].append(value)
-            self._last = None
-
-    def keep_rows(self, places: list[int]) -> None:
-        """Go on with the rows at these places of the batch alone."""
-        self._rows = [self._rows[place] for place in places]
-
-
-def _search_settings(temperature: float) -> dict[str, Any]:
-    """Return the settings of transformers for greedy search (0) or for draws from the whole distribution."""
-    if temperature > 0:
-        return {"do_sample": True, "temperature": temperature, "top_k": 0, "top_p": 1.0}
-    return {"do_sample": False, "temperature": None, "top_p": None, "top_k": None}
+    given = torch.tensor([[0, 1]], device=model.device)
+    with torch.inference_mode():
+        product = model.base_model(given).last_hidden_state @ model.get_output_embeddings().weight.T
+        return torch.allclose(product, model(given).logits, rtol=0.01, atol=0.01)
 
 
 def _shared_prefix(prompts: Sequence[list[int]]) -> int:
     """Return how many first tokens all prompts share; 0 if they are fewer than `MIN_PREFIX`, or for a single prompt."""
     if len(prompts) < 2:
         return 0
-    # In sorted order, the first and the last prompt share no more than all prompts do.
-    low, high = min(prompts), max(prompts)
-    shared = next((i for i, (a, b) in enumerate(zip(low, high, strict=False)) if a != b), min(len(low), len(high)))
-    shared = min(shared, min(len(p) for p in prompts) - 1)
+    shared = min(len(commonprefix(prompts)), min(map(len, prompts)) - 1)
     return shared if shared >= MIN_PREFIX else 0
+
+
+def by_prefix(prompts: Sequence[list[int]]) -> list[list[int]]:
+    """Return the places of prompts in groups: those of a group share `MIN_PREFIX` first tokens more than all do."""
+    order = sorted(range(len(prompts)), key=prompts.__getitem__)
+    least, groups = len(commonprefix(prompts)) + MIN_PREFIX, [order[:1]]
+    for before, place in pairwise(order):
+        if len(commonprefix([prompts[before], prompts[place]])) >= least:
+            groups[-1].append(place)
+        else:
+            groups.append([place])
+    return groups
+
+
+def _stems(prompts: Sequence[list[int]], groups: Sequence[Sequence[int]], shared: int) -> list[int]:
+    """Return how many first tokens of each group run through the model once; a rest of one token at least is left."""
+    found = [
+        min(len(commonprefix([prompts[i] for i in group])), min(len(prompts[i]) for i in group) - 1) for group in groups
+    ]
+    # a prompt without neighbours leaves as much as others do, so that no row of the rest is much longer
+    rest = min(len(prompts[i]) - stem for group, stem in zip(groups, found) for i in group if len(group) > 1)
+    return [stem if len(group) > 1 else max(shared, stem + 1 - rest) for group, stem in zip(groups, found)]

@@ -16,13 +16,14 @@ from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cuadft.core.errors import InputError
 from cuadft.core.text import without_marks
 from cuadft.models import weights
-from cuadft.models.generator import Continuation, Generator
+from cuadft.models.generator import Continuation, Generator, by_prefix
 from cuadft.models.verbatim import QuoteSource, cut_to_words, read_quote_format
 
 if TYPE_CHECKING:
@@ -32,29 +33,22 @@ if TYPE_CHECKING:
 
 IDLE_SECONDS = 0.05  # without a new call; then a batch starts
 STRAGGLER_SECONDS = 10.0  # without a new call although one is announced (see `LocalEngine.expect`); then a batch starts
-UNSUPPORTED = ("stop", "top_p", "top_k", "frequency_penalty", "presence_penalty")  # settings of other engines
+UNSUPPORTED = ("stop", "top_p", "top_k", "frequency_penalty", "presence_penalty", "logprobs")  # of other engines
 
 
 @dataclass
 class _Call:
-    """One waiting request; calls of the same kind may share a batch."""
+    """One waiting request; calls of equal settings (adapter, max_tokens, temperature, seed) may share a batch."""
 
-    adapter: str
+    settings: dict[str, Any]
     tokens: list[int]
-    max_tokens: int
-    temperature: float
-    seed: int
-    source: QuoteSource | None = None
-    logprobs: bool = False
+    source: QuoteSource | None
+    logprobs: bool
     done: Future = field(default_factory=Future)
 
     @property
     def kind(self) -> tuple:
-        return self.adapter, self.max_tokens, self.temperature, self.seed
-
-    @property
-    def order(self) -> tuple:
-        return len(self.tokens), self.tokens, repr(self.source)
+        return tuple(self.settings.values())
 
 
 class LocalEngine:
@@ -71,14 +65,16 @@ class LocalEngine:
     ) -> None:
         self.path, self.batch_size, self.dtype = Path(path), batch_size, dtype
         self._hash = weights.weights_hash(self.path)
-        self._base = f"local/{self.path.name}@{self._hash[:12]}"
-        self._names = {self._base: ""}
+        self._names = {"": f"local/{self.path.name}@{self._hash[:12]}"}  # of the base and of each adapter
         self.generator = Generator(self.path, dtype=dtype)
+        self.tokenizer = self.generator.tokenizer
+        self.adapters = self.generator.adapters  # their folders by name
         self._queue: list[_Call] = []
         self._expected = 0
         self._arrived = threading.Condition()
         self._worker: threading.Thread | None = None
         self.batches = self.calls = self.truncated = 0
+        # Without DSPy's warning of each cut answer: they are common here, and `truncated` counts them.
         logging.getLogger("dspy.clients.lm").addFilter(_is_no_truncation)
         for name, folder in (adapters or {}).items():
             self.add_adapter(name, folder)
@@ -87,58 +83,29 @@ class LocalEngine:
         """Register a LoRA adapter folder; raises InputError if it is missing, damaged or of another base."""
         folder = Path(folder)
         if not (folder / "adapter_config.json").is_file():
-            raise InputError(
-                f"Adapter '{name}' is missing: {folder} holds no adapter_config.json. Run 04_fine_tune (or "
-                "06_align) of this iteration first."
-            )
+            raise InputError(f"Adapter '{name}' is missing in {folder}: run 04_fine_tune or 06_align first.")
         own = weights.base_hash(folder)
-        if own is None:  # an adapter of another base with equal shapes loads without an error and answers badly
+        if own != self._hash:  # an adapter of another base with equal shapes loads without an error and answers badly
             raise InputError(
-                f"Adapter '{name}' in {folder} does not say what it was trained on: train it again or, if it is "
-                f'of {self.path.name}, write {{"sha256": "{self._hash}"}} into {folder / "base.json"}.'
-            )
-        if own != self._hash:
-            raise InputError(
-                f"Adapter '{name}' in {folder} was trained on other base weights ({own[:12]}) than those of "
-                f"{self.path.name} ({self._hash[:12]}): train it again or restore the model."
+                f"Adapter '{name}' in {folder} was trained on other base weights ({own}, see base.json) than those of "
+                f"{self.path.name} ({self._hash}): train it again or restore the model."
             )
         weights.check_readable(folder)
-        self._names = {full: known for full, known in self._names.items() if known != name}
-        self._names[f"{self._base}+{name}-{weights.weights_hash(folder)[:12]}"] = name
+        self._names[name] = f"{self._names['']}+{name}-{weights.weights_hash(folder)[:12]}"
         self.generator.add_adapter(name, folder)
-
-    @property
-    def adapters(self) -> dict[str, Path]:
-        """The adapters' folders by name."""
-        return self.generator.adapters
-
-    @property
-    def tokenizer(self) -> Any:
-        """The base model's tokenizer, loaded on first use."""
-        return self.generator.tokenizer
-
-    @property
-    def model(self) -> Any:
-        """The base model with all adapters, loaded on first use."""
-        return self.generator.model
 
     def model_name(self, adapter: str = "") -> str:
         """Return the LM name of the base ("") or an adapter; it carries a hash of the weights."""
-        for full, name in self._names.items():
-            if name == adapter:
-                return full
-        raise InputError(
-            f"Unknown adapter '{adapter}': choose one of {sorted(self.adapters)} or '' for the base model."
-        )
+        if adapter not in self._names:
+            raise InputError(f"Unknown adapter '{adapter}': choose one of {sorted(self._names)}.")
+        return self._names[adapter]
 
     def lm(self, adapter: str = "", *, max_tokens: int = 64, temperature: float = 0.0, **settings: Any) -> dspy.LM:
         """Return a dspy.LM for the base ("") or an adapter; DSPy does not cache it, since a run keeps its answers."""
         import dspy
 
-        settings.setdefault("cache", False)
-        return dspy.LM(
-            self.model_name(adapter), engine=self, max_tokens=max_tokens, temperature=temperature, **settings
-        )
+        settings = {"cache": False, "max_tokens": max_tokens, "temperature": temperature} | settings
+        return dspy.LM(self.model_name(adapter), engine=self, **settings)
 
     @contextmanager
     def expect(self, calls: int) -> Iterator[None]:
@@ -152,26 +119,10 @@ class LocalEngine:
                 self._expected = 0
                 self._arrived.notify_all()
 
-    def dump_state(self) -> dict[str, Any]:
-        """Return what load_state needs (DSPy saves programs that hold an LM)."""
-        return {
-            "path": str(self.path),
-            "adapters": {k: str(v) for k, v in self.adapters.items()},
-            "batch_size": self.batch_size,
-            "dtype": self.dtype,
-        }
-
-    @classmethod
-    def load_state(cls, state: dict[str, Any]) -> LocalEngine:
-        """Rebuild an engine from dump_state."""
-        return cls(**state)
-
     def complete(self, request: Any) -> Any:
         """Answer one DSPy request; blocks until its batch is done."""
         from dspy.lm15 import Message, Response, Usage
 
-        if request.model not in self._names:
-            raise InputError(f"Model '{request.model}' is not loaded: this engine holds {sorted(self._names)}.")
         call = self._as_call(request)
         with self._arrived:
             if self._worker is None or not self._worker.is_alive():
@@ -205,38 +156,33 @@ class LocalEngine:
         return sorted(tokens, key=len, reverse=True)
 
     def _as_call(self, request: Any) -> _Call:
-        """Return a DSPy request as a call of the queue; raises InputError on settings that this engine lacks."""
+        """Return a DSPy request as a call of the queue; raises InputError for a model or setting that is not here."""
+        adapters = {full: name for name, full in self._names.items()}
+        if request.model not in adapters:
+            raise InputError(f"Model '{request.model}' is not loaded: this engine holds {sorted(adapters)}.")
         messages = [{"role": "system", "content": request.system}] if request.system else []
         messages += [{"role": m.role, "content": m.text} for m in request.messages]
         config = request.config
         if given := [name for name in UNSUPPORTED if getattr(config, name)]:
-            raise InputError(f"The local model takes no {', '.join(given)}: set only max_tokens, temperature and seed.")
-        if config.logprobs:
-            raise InputError("The local model tells no top_logprobs: ask for logprobs=True alone.")
-        return _Call(
-            self._names[request.model],
-            self.tokenize(messages),
-            config.max_tokens or 64,
-            config.temperature or 0.0,
-            config.seed or 0,
-            source=read_quote_format(config.response_format) if config.response_format else None,
-            logprobs=config.logprobs is not None,
-        )
+            allowed = "max_tokens, temperature, seed and logprobs=True"
+            raise InputError(f"The local model takes no {', '.join(given)}: set only {allowed}.")
+        settings = {
+            "adapter": adapters[request.model],
+            "max_tokens": config.max_tokens or 64,
+            "temperature": config.temperature or 0.0,
+            "seed": config.seed or 0,
+        }
+        source = read_quote_format(config.response_format) if config.response_format else None
+        return _Call(settings, self.tokenize(messages), source, config.logprobs is not None)
 
     def _answer_calls(self) -> None:
         """Answer calls for ever, batch by batch: the work of the engine's one thread."""
         while True:
-            calls = self._gather_calls()
-            for kind in sorted({c.kind for c in calls}):
-                group = sorted((c for c in calls if c.kind == kind), key=lambda c: c.order)
+            calls = sorted(self._gather_calls(), key=lambda c: (c.kind, c.tokens, repr(c.source)))
+            for _, same in groupby(calls, key=lambda c: c.kind):
+                group = _in_order(list(same))
                 for i in range(0, len(group), self.batch_size):
-                    batch = group[i : i + self.batch_size]
-                    try:
-                        self._answer_batch(batch)
-                    except Exception as error:  # the callers raise it; a dead thread would leave them waiting
-                        for call in batch:
-                            if not call.done.done():
-                                call.done.set_exception(error)
+                    self._answer_batch(group[i : i + self.batch_size])
 
     def _gather_calls(self) -> list[_Call]:
         """Wait for calls and return those that have arrived when no further one is to be waited for."""
@@ -252,19 +198,17 @@ class LocalEngine:
             return calls
 
     def _answer_batch(self, batch: list[_Call]) -> None:
-        first = batch[0]
-        made = self.generator.generate(
-            [c.tokens for c in batch],
-            adapter=first.adapter,
-            max_tokens=first.max_tokens,
-            temperature=first.temperature,
-            seed=first.seed,
-            sources=[c.source for c in batch],
-            logprobs=any(c.logprobs for c in batch),
-        )
-        self.batches += 1
-        for call, continuation in zip(batch, made, strict=True):
-            self._finish(call, continuation)
+        prompts, sources = [c.tokens for c in batch], [c.source for c in batch]
+        asked = batch[0].settings | {"logprobs": any(c.logprobs for c in batch)}
+        try:
+            made = self.generator.generate(prompts, sources=sources, **asked)
+            self.batches += 1
+            for call, continuation in zip(batch, made, strict=True):
+                self._finish(call, continuation)
+        except Exception as error:  # the callers raise it; a dead thread would leave them waiting
+            for call in batch:
+                if not call.done.done():
+                    call.done.set_exception(error)
 
     def _finish(self, call: _Call, made: Continuation) -> None:
         if call.source is None:
@@ -287,8 +231,14 @@ class LocalEngine:
         return tuple(kept)
 
 
+def _in_order(calls: list[_Call]) -> list[_Call]:
+    """Return calls with those about one passage together, and otherwise by their length."""
+    groups = by_prefix([call.tokens for call in calls])
+    groups.sort(key=lambda places: max(len(calls[i].tokens) for i in places))
+    return [calls[i] for places in groups for i in places]
+
+
 def _is_no_truncation(record: logging.LogRecord) -> bool:
-    """Tell whether a log record is not DSPy's warning of a cut answer: they are common here, and `truncated` counts."""
     return not str(record.msg).startswith("LM response was truncated")
 
 

@@ -31,7 +31,7 @@ class Usage:
     """
 
     def __init__(self, model: str) -> None:
-        self.model, self.counts, self.cost = model, dict.fromkeys(COUNTS, 0), 0.0
+        self.model, self.counts, self.cost = model, Counter(), 0.0
         self.others: Counter[str] = Counter()  # models that replies name instead of the requested model
         self.unpriced = 0  # replies without a known price
         self._lock = threading.Lock()
@@ -39,16 +39,12 @@ class Usage:
     def add(self, **counts: int) -> None:
         """Add to the counters of these names."""
         with self._lock:
-            for name, count in counts.items():
-                self.counts[name] += count
+            self.counts.update(counts)
 
     def reply(self, raw: Any) -> None:
         """Count the tokens and the cost of a LiteLLM response, and the model that gave it."""
         used, cost = getattr(raw, "usage", None), getattr(raw, "_hidden_params", {}).get("response_cost")
-        self.add(
-            prompt_tokens=getattr(used, "prompt_tokens", None) or 0,
-            completion_tokens=getattr(used, "completion_tokens", None) or 0,
-        )
+        self.add(**{name: getattr(used, name, None) or 0 for name in ("prompt_tokens", "completion_tokens")})
         with self._lock:
             self.cost, self.unpriced = self.cost + (cost or 0.0), self.unpriced + (cost is None)
             if raw.model and not _is_same_model(self.model, raw.model):
@@ -59,37 +55,39 @@ class Usage:
         with self._lock:
             cost = None if self.unpriced else round(self.cost, 8)
             others = ", ".join(f"{name} ({n})" for name, n in sorted(self.others.items()))
-            return {"model": self.model, **self.counts, "cost_usd": cost, "other_models": others}
+            counts = {name: self.counts[name] for name in COUNTS}
+        return {"model": self.model, **counts, "cost_usd": cost, "other_models": others}
 
 
 def usage_table(lms: Mapping[str, dspy.LM]) -> pd.DataFrame:
     """Return one row for each LM behind an API, by its role; local models are left out."""
     import pandas as pd
 
-    rows = [{"role": role, **usage.row()} for role, usage in _usage_by_role(lms).items()]
+    rows = [{"role": role, **row} for role, row in _rows(lms).items()]
     return pd.DataFrame(rows, columns=["role", "model", *COUNTS, "cost_usd", "other_models"])
 
 
 def usage_line(row: Mapping[str, Any]) -> str:
     """Return one row of `usage_table` as a sentence."""
     lost = [f"{row[name]} {name.replace('_', ' ')}" for name in ("failed", "not_asked", "bad_replies") if row[name]]
+    calls = ", ".join([f"{row['calls']} calls", f"{row['answered']} answered", *lost, f"{row['retries']} retries"])
     cost = "cost unknown" if row["cost_usd"] is None else f"${row['cost_usd']:.4f}"
     others = f"; other models answered: {row['other_models']}" if row["other_models"] else ""
-    calls = ", ".join([f"{row['calls']} calls", f"{row['answered']} answered", *lost, f"{row['retries']} retries"])
     tokens = f"{row['prompt_tokens']:,} tokens sent, {row['completion_tokens']:,} received"
     return f"{row['model']}: {calls}; {tokens}, {cost}{others}"
 
 
 def usage_total(rows: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Return one row for each model with the sums of its rows; a sum is None if the cost of one row is unknown."""
-    sums: dict[str, dict[str, Any]] = {}
+    none = dict.fromkeys(COUNTS, 0) | {"cost_usd": 0.0, "other_models": ""}
+    totals: dict[str, dict[str, Any]] = {}
     for row in rows:
-        known = sums.setdefault(row["model"], dict.fromkeys(COUNTS, 0) | {"cost_usd": 0.0, "other_models": ""})
-        known |= {name: known[name] + row[name] for name in COUNTS}
-        costs = known["cost_usd"], row["cost_usd"]
-        known["cost_usd"] = None if None in costs else sum(costs)
-        known["other_models"] = ", ".join(filter(None, (known["other_models"], row["other_models"])))
-    return [{"model": model, **row} for model, row in sums.items()]
+        total = totals.setdefault(row["model"], {"model": row["model"], **none})
+        total |= {name: total[name] + row[name] for name in COUNTS}
+        costs = total["cost_usd"], row["cost_usd"]
+        total["cost_usd"] = None if None in costs else sum(costs)
+        total["other_models"] = ", ".join(filter(None, (total["other_models"], row["other_models"])))
+    return list(totals.values())
 
 
 def usage_report(iteration: runs.Iteration, lms: Mapping[str, dspy.LM]) -> pd.DataFrame:
@@ -98,11 +96,13 @@ def usage_report(iteration: runs.Iteration, lms: Mapping[str, dspy.LM]) -> pd.Da
     The loop records a stage with failed calls as incomplete. The stage keeps its outputs, and the same command asks
     again for what is missing. Call this once in a notebook, after the last call.
     """
-    usages = _usage_by_role(lms)
-    lacking = [text for role, usage in usages.items() if (text := _failed_calls(role, usage))]
-    if usages:
-        note = {"endpoints": {role: usage.row() for role, usage in usages.items()}, "incomplete": "; ".join(lacking)}
-        files.write_json(iteration.path(NOTE), note)
+    if rows := _rows(lms):
+        lacking = [
+            f"{role} ({row['model']}): the endpoint failed {lost} of {row['calls']} calls"
+            for role, row in rows.items()
+            if (lost := row["failed"] + row["not_asked"])
+        ]
+        files.write_json(iteration.path(NOTE), {"endpoints": rows, "incomplete": "; ".join(lacking)})
     return usage_table(lms)
 
 
@@ -114,18 +114,10 @@ def take_note(iteration: runs.Iteration) -> dict[str, Any]:
     return note if isinstance(note, dict) else {}
 
 
-def _usage_by_role(lms: Mapping[str, dspy.LM]) -> dict[str, Usage]:
+def _rows(lms: Mapping[str, dspy.LM]) -> dict[str, dict[str, Any]]:
     """Return the counters of those LMs that have some (models behind an API), by role."""
     found = {role: getattr(getattr(lm, "engine", None), "usage", None) for role, lm in lms.items()}
-    return {role: usage for role, usage in found.items() if isinstance(usage, Usage)}
-
-
-def _failed_calls(role: str, usage: Usage) -> str:
-    """Return a sentence on the calls of a role that failed for good, "" if there are no such calls."""
-    counts = usage.row()
-    if not (lost := counts["failed"] + counts["not_asked"]):
-        return ""
-    return f"{role} ({usage.model}): the endpoint failed {lost} of {counts['calls']} calls"
+    return {role: usage.row() for role, usage in found.items() if isinstance(usage, Usage)}
 
 
 def _is_same_model(asked: str, named: str) -> bool:

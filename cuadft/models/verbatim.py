@@ -10,26 +10,27 @@ example, with a `Generator`:
 
 An answer is either the refusal or one or more quotes with a newline between them. A quote starts and ends at a word
 border, never with white space. Quotes stand in the order of the text and do not overlap, so that an answer ends.
+A token may end a line with its last byte (as ".\\n" of Qwen and Llama 3 does), but none leads from one line into the
+next: no tokenizer that is known has such tokens but for white space.
 
-The file goes in this order: sources, the grammar of answers, tokens as bytes, the logits processor.
+The file goes in this order: sources, the grammar of answers, tokens as bytes, what may follow.
 """
 
 from __future__ import annotations
 
-import json
+import re
 import unicodedata
 from bisect import bisect_left
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from functools import cache
+from typing import Any, NamedTuple
 
 from cuadft.core.errors import InputError
 
-if TYPE_CHECKING:
-    import torch
-
-
 APART = b"\xff"  # no UTF-8 text holds this byte: it stands between text and refusal, and no token leads across it
+BLANK_BYTE, BLANK_PIECE = "Ġ", "▁"  # for a blank in byte-level and in sentencepiece vocabularies
+BYTE_PIECE = re.compile("<0x[0-9A-F]{2}>")  # a byte in a sentencepiece vocabulary
 SCHEMA = {"type": "array", "items": {"type": "string"}}  # of `quote_format`, besides what may be quoted
 
 
@@ -40,19 +41,12 @@ SCHEMA = {"type": "array", "items": {"type": "string"}}  # of `quote_format`, be
 class QuoteSource:
     """What one answer may quote: pieces of `text`; `refusal`, if given, is the one other answer.
 
-    White space in `text` counts as single blanks, none at its start and end; a lone surrogate counts as "?". Raises
-    InputError if `refusal` is not one line of words with single blanks.
+    White space in `text` counts as single blanks, none at its start and end; a lone surrogate counts as "?". `refusal`
+    is one line of words with single blanks.
     """
 
     text: str
     refusal: str | None = None
-
-    def __post_init__(self) -> None:
-        if self.refusal is not None and (not self.refusal or self.refusal != _fold(self.refusal)):
-            raise InputError(
-                f"The refusal {self.refusal!r} cannot be offered: write it on one line, with single blanks and none at "
-                "its start and end, or give None for no refusal."
-            )
 
 
 def quote_format(source: QuoteSource) -> dict[str, Any]:
@@ -66,20 +60,16 @@ def quote_format(source: QuoteSource) -> dict[str, Any]:
 
 def read_quote_format(received: Mapping[str, Any]) -> QuoteSource:
     """Return the source in a request's `response_format`; raises InputError if it is not one of `quote_format`."""
-    schema = received.get("schema")
-    if received.get("type") == "json_schema" and received.get("name") == "quotes" and isinstance(schema, Mapping):
-        text, refusal = schema.get("text"), schema.get("refusal")
-        if isinstance(text, str) and (refusal is None or isinstance(refusal, str)):
-            return QuoteSource(text, refusal)
-    raise InputError(
-        f"The local model takes no response_format {str(dict(received))[:200]}: give none, or what "
-        "models.verbatim.quote_format returns."
-    )
+    schema = received.get("schema") if received.get("name") == "quotes" else None
+    if not isinstance(schema, Mapping) or "text" not in schema:
+        got = str(dict(received))[:200]
+        raise InputError(f"The local model takes no response_format {got}: give that of quote_format, or none.")
+    return QuoteSource(schema["text"], schema["refusal"])
 
 
 def cut_to_words(text: str, source: QuoteSource) -> str:
     """Return a cut answer up to the last place where it could have ended; "" if there is none."""
-    grammar = _Grammar(source)
+    grammar = Grammar(source)
     state, complete = grammar.start, 0
     for length, char in enumerate(text, 1):
         state = grammar.advance(state, char.encode("utf-8", "replace"))
@@ -98,7 +88,7 @@ def _fold(text: str) -> str:
 # --- the grammar of answers
 
 
-class _State(NamedTuple):
+class State(NamedTuple):
     """Where an answer stands: byte offsets at which its last line may go on.
 
     `fresh` tells that the line is still empty, so that neither the line nor the answer may end.
@@ -108,7 +98,7 @@ class _State(NamedTuple):
     fresh: bool
 
 
-class _Grammar:
+class Grammar:
     """The answers that a source allows, byte by byte.
 
     `data` is the text and behind it the refusal. An offset in it is a place. Of the places at which a quote can have
@@ -124,33 +114,27 @@ class _Grammar:
             first += (len(self.data) + len(APART),)
             self.data += APART + source.refusal.encode()
             self.answer_ends |= {len(self.data)}
-        self.start = _State(first, fresh=True)
+        self.start = State(first, fresh=True)
 
-    def advance(self, state: _State, spelled: bytes) -> _State:
+    def advance(self, state: State, spelled: bytes) -> State:
         """Return the state after one or more bytes; it has no places if they are not allowed."""
-        head, *lines = spelled.split(b"\n")
-        ended = [p + len(head) for p in self._follow(head, state.places)]
-        if not lines:
-            return _State(tuple(ended), fresh=False)
-        if state.fresh and not head:
-            return _State((), fresh=True)
-        for line in lines[:-1]:
-            ended = [s + len(line) for s in self._follow(line, self._next_starts(ended))] if line else []
-        places = [s + len(lines[-1]) for s in self._follow(lines[-1], self._next_starts(ended))]
-        return _State(tuple(places), fresh=not lines[-1])
+        head = spelled.removesuffix(b"\n")
+        ended = tuple(p + len(head) for p in state.places if self.data.startswith(head, p))
+        if head == spelled:
+            return State(ended, fresh=False)
+        first = None if state.fresh and not head else min(self.ends.intersection(ended), default=None)
+        starts = [] if first is None else self.starts[bisect_left(self.starts, first) :]
+        return State(tuple(starts), fresh=True)
 
-    def may_end(self, state: _State) -> bool:
+    def rest_of_line(self, state: State) -> bytes:
+        """Return what stands behind the first place of a line that was begun, b"" for a new line."""
+        if state.fresh or not state.places:
+            return b""
+        return self.data[state.places[0] :].partition(APART)[0]
+
+    def may_end(self, state: State) -> bool:
         """Tell whether the answer is complete as it stands."""
         return not state.fresh and not self.answer_ends.isdisjoint(state.places)
-
-    def _follow(self, spelled: bytes, places: Sequence[int]) -> list[int]:
-        """Return those places from which the data goes on with these bytes."""
-        return [p for p in places if self.data.startswith(spelled, p)]
-
-    def _next_starts(self, ended: list[int]) -> list[int]:
-        """Return where a quote may start behind one that is at one of these places, if it can end at any of them."""
-        first = min(self.ends.intersection(ended), default=None)
-        return [] if first is None else self.starts[bisect_left(self.starts, first) :]
 
 
 def _borders(text: str) -> tuple[list[int], list[int]]:
@@ -191,78 +175,45 @@ def token_bytes(tokenizer: Any) -> list[bytes | None]:
     Raises InputError unless the tokenizer spells text by bytes (GPT-2, Llama 3, Qwen, SmolLM2) or by pieces with a mark
     for the blank (sentencepiece: Llama 2, Mistral, Gemma).
     """
-    form = _form(tokenizer)
-    model, decoding = form.get("model") or {}, list(_parts(form.get("decoder")))
-    by_bytes = any(part["type"] == "ByteLevel" for part in [*decoding, *_parts(form.get("pre_tokenizer"))])
-    marked = {mark for part in decoding if (mark := _blank_mark(part))}
-    affixes = model.get("end_of_word_suffix") or model.get("continuing_subword_prefix")
-    if affixes or not (by_bytes or marked):
-        raise InputError(
-            f"The tokenizer {type(tokenizer).__name__} ({model.get('type', 'without a tokenizer.json')}) does not tell "
-            "which bytes a token spells: quotes need a byte-level or sentencepiece tokenizer. Choose another model, or "
-            "ask without quote_format."
-        )
-    alphabet = _byte_alphabet()
-    fallback = model.get("byte_fallback") or any(part["type"] == "ByteFallback" for part in decoding)
     vocabulary, added = tokenizer.get_vocab(), tokenizer.added_tokens_decoder
+    if BLANK_PIECE in vocabulary:  # first: a piece may also be the letter that a byte-level tokenizer has for a blank
+        spell = _piece_bytes
+    elif BLANK_BYTE in vocabulary:
+        spell = _byte_level_bytes
+    else:
+        kind = type(tokenizer).__name__
+        raise InputError(f"Quotes need a byte-level or sentencepiece tokenizer, not {kind}: choose another model.")
     spelled: list[bytes | None] = [None] * (max([*vocabulary.values(), *added]) + 1)
     for token, number in vocabulary.items():
-        if number in added or not token:
-            continue
-        if by_bytes:
-            known = all(char in alphabet for char in token)
-            spelled[number] = bytes(alphabet[char] for char in token) if known else None
-        else:
-            spelled[number] = _piece_bytes(token, marked, fallback)
+        if token and number not in added:
+            spelled[number] = spell(token)
     return spelled
 
 
-def _form(tokenizer: Any) -> dict[str, Any]:
-    """Return a tokenizer's tokenizer.json; {} for a tokenizer without one."""
-    backend = getattr(tokenizer, "backend_tokenizer", None)
-    return json.loads(backend.to_str()) if hasattr(backend, "to_str") else {}
+def _byte_level_bytes(token: str) -> bytes | None:
+    alphabet = _byte_alphabet()
+    return bytes(alphabet[char] for char in token) if alphabet.keys() >= set(token) else None
 
 
-def _parts(node: Any) -> Iterator[dict[str, Any]]:
-    """Yield a part of a tokenizer.json and, for a sequence of parts, each of them."""
-    if isinstance(node, dict) and "type" in node:
-        yield node
-        for value in node.values():
-            for inner in value if isinstance(value, list) else ():
-                yield from _parts(inner)
-
-
-def _blank_mark(part: dict[str, Any]) -> str | None:
-    """Return the character that stands for a blank in pieces, if a part of a tokenizer.json turns it into one."""
-    if part["type"] == "Metaspace":
-        return part["replacement"]
-    return part["pattern"].get("String") if part["type"] == "Replace" and part["content"] == " " else None
-
-
-def _piece_bytes(token: str, marks: Collection[str], fallback: bool) -> bytes:
-    """Return what a sentencepiece token spells: <0xAB> one byte, others their characters with blanks for the marks."""
-    if fallback and len(token) == 6 and token.startswith("<0x") and token.endswith(">"):
-        return bytes.fromhex(token[3:5])
-    for mark in marks:
-        token = token.replace(mark, " ")
-    return token.encode("utf-8", "replace")
-
-
+@cache
 def _byte_alphabet() -> dict[str, int]:
-    """Return the byte that each character of a byte-level vocabulary stands for (GPT-2's table)."""
-    plain = [*range(33, 127), *range(161, 173), *range(174, 256)]
-    others = sorted(set(range(256)) - set(plain))
-    return {chr(byte): byte for byte in plain} | {chr(256 + i): byte for i, byte in enumerate(others)}
+    """Return GPT-2's table of the letters that stand for bytes."""
+    from transformers.convert_slow_tokenizer import bytes_to_unicode
+
+    return {char: byte for byte, char in bytes_to_unicode().items()}
+
+
+def _piece_bytes(token: str) -> bytes:
+    """Return what a sentencepiece token spells: <0xAB> one byte, others their characters with blanks for the marks."""
+    if BYTE_PIECE.fullmatch(token):
+        return bytes.fromhex(token[3:5])
+    return token.replace(BLANK_PIECE, " ").encode("utf-8", "replace")
 
 
 def _drops_first_blank(tokenizer: Any) -> bool:
     """Tell whether a tokenizer puts a blank before a text's first word, and drops it when it decodes."""
-    for part in _parts(_form(tokenizer).get("decoder")):
-        if part["type"] == "Strip" and part.get("content") == " " and part.get("start", 0) > 0:
-            return True
-        if part["type"] == "Metaspace" and part.get("prepend_scheme", "always") != "never":
-            return True
-    return False
+    words = [number for token, number in tokenizer.get_vocab().items() if token[:1] == BLANK_PIECE != token]
+    return bool(words) and not tokenizer.decode(words[:1]).startswith(" ")
 
 
 class Vocabulary:
@@ -278,14 +229,14 @@ class Vocabulary:
         # Bytes with which a token starts -> the tokens that end there: a trie in one table.
         self.prefixes: dict[bytes, tuple[int, ...]] = {}
         self.opening: dict[bytes, tuple[int, ...]] = {}  # the same without a first blank, for the first token
-        # Bytes before a newline -> what else the token spells, line by line, and its id.
-        self.crossing: dict[bytes, list[tuple[tuple[bytes, ...], int]]] = {}
+        self.ending: dict[bytes, tuple[int, ...]] = {}  # bytes before a newline at the end -> tokens
         for number, token in enumerate(self.spelled):
             if token is None:
                 continue
-            if b"\n" in token:
-                head, *lines = token.split(b"\n")
-                self.crossing.setdefault(head, []).append((tuple(lines), number))
+            head, newline, rest = token.partition(b"\n")
+            if newline:
+                if not rest:
+                    self.ending[head] = (*self.ending.get(head, ()), number)
                 continue
             _add(self.prefixes, token, number)
             if drops_blank and token.startswith(b" ") and len(token) > 1:
@@ -308,17 +259,17 @@ def _add(table: dict[bytes, tuple[int, ...]], token: bytes, number: int) -> None
     table[token] = (*table.get(token, ()), number)
 
 
-# --- the logits processor
+# --- what may follow
 
 
-class _Choices:
+class Choices:
     """The tokens of a vocabulary that may follow in each state of a source's grammar.
 
     What a set of places allows is what each of them allows alone, so that tokens are looked up once a place.
     """
 
     def __init__(self, source: QuoteSource, vocabulary: Vocabulary) -> None:
-        self.grammar, self.vocabulary = _Grammar(source), vocabulary
+        self.grammar, self.vocabulary = Grammar(source), vocabulary
         size = len(self.grammar.data)
         # A place is alive if tokens lead from it to an end: not every vocabulary spells every byte alone.
         self._alive = bytearray(size + 1)
@@ -326,25 +277,25 @@ class _Choices:
         for place in range(size, -1, -1):
             self._within[place] = self._spell_on(place, vocabulary.prefixes)
             self._alive[place] = bool(self._within[place]) or place in self.grammar.answer_ends
-        self._crossing = self._possible_crossings()
-        self._lengths = sorted({len(head) for head in self._crossing})
-        self._across: dict[tuple[int, bool], list[int]] = {}
+        # The last place from which a further quote can be written, and how much tokens spell before a newline
+        self._last = max((place for place in self.grammar.starts if self._within[place]), default=-1)
+        self._lengths = sorted({len(head) for head in vocabulary.ending})
+        self._end_line = cache(self._end_line)
 
-    def allowed(self, state: _State) -> list[int]:
+    def allowed(self, state: State) -> list[int]:
         """Return the ids of the tokens that may follow, some perhaps twice; the end mark is not among them."""
         found = [token for place in state.places for token in self._within[place]]
-        if self._crossing:
-            found += [token for place in state.places for token in self._cross(place, state.fresh)]
+        found += [token for place in state.places for token in self._end_line(place, state.fresh)]
         if state is self.grammar.start and self.vocabulary.opening:
             found += [token for place in state.places for token in self._spell_on(place, self.vocabulary.opening)]
         return found
 
-    def advance(self, state: _State, token: int) -> _State:
+    def advance(self, state: State, token: int) -> State:
         """Return the state after a token; it has no places if the token is not allowed."""
         spelled = self.vocabulary.spelled[token] if token < len(self.vocabulary.spelled) else None
         if spelled and self.vocabulary.drops_blank and state is self.grammar.start:
             spelled = spelled.removeprefix(b" ")
-        return self.grammar.advance(state, spelled) if spelled else _State((), fresh=False)
+        return self.grammar.advance(state, spelled) if spelled else State((), fresh=False)
 
     def _spell_on(self, place: int, tokens: dict[bytes, tuple[int, ...]]) -> list[int]:
         """Return the tokens that go on from a place inside its line and end at a place that is alive."""
@@ -355,92 +306,10 @@ class _Choices:
             end += 1
         return found
 
-    def _cross(self, place: int, fresh: bool) -> list[int]:
-        """Return the tokens that end the line some bytes after a place."""
-        if (place, fresh) not in self._across:
-            found, data = [], self.grammar.data
-            for end in (place + length for length in self._lengths if length or not fresh):
-                if end in self.grammar.ends:
-                    found += [token for last, token in self._crossing.get(data[place:end], ()) if end <= last]
-            self._across[place, fresh] = found
-        return self._across[place, fresh]
-
-    def _possible_crossings(self) -> dict[bytes, list[tuple[int, int]]]:
-        """Return the vocabulary's tokens with a newline by the bytes before it: (`_last_place`, id) each."""
-        known: dict[tuple[bytes, ...], int] = {}
-        found: dict[bytes, list[tuple[int, int]]] = {}
-        for head, tokens in self.vocabulary.crossing.items():
-            for lines, token in tokens:
-                if lines not in known:
-                    known[lines] = self._last_place(lines)
-                if known[lines] >= 0:
-                    found.setdefault(head, []).append((known[lines], token))
+    def _end_line(self, place: int, fresh: bool) -> list[int]:
+        """Return the tokens that end the line some bytes after a place, if a further quote can follow."""
+        found, data = [], self.grammar.data
+        for end in (place + length for length in self._lengths if length or not fresh):
+            if end in self.grammar.ends and end <= self._last:
+                found += self.vocabulary.ending.get(data[place:end], ())
         return found
-
-    def _last_place(self, lines: tuple[bytes, ...]) -> int:
-        """Return the last place where a quote can end so that these lines can still follow; -1 if there is none."""
-        data, starts, ends = self.grammar.data, self.grammar.starts, self.grammar.ends
-        *whole, rest = lines
-        if rest not in data or not all(whole):  # nearly every token with a newline, and quick to tell
-            return -1
-        # The last line needs more tokens if it is still empty, although another quote may end where it starts.
-        alive = self._alive if rest else [bool(tokens) for tokens in self._within]
-        last = max((s for s in starts if data.startswith(rest, s) and alive[s + len(rest)]), default=-1)
-        for line in reversed(whole):
-            fits = (s for s in starts if s + len(line) <= last and data.startswith(line, s))
-            last = max((s for s in fits if s + len(line) in ends), default=-1)
-        return last
-
-
-class VerbatimLogits:
-    """A logits processor that lets each row write only what its source allows; a row without a source writes freely.
-
-    width: tokens of a prompt; what follows them in `input_ids` is the answer. end_marks: ids that end an answer. For
-    greedy search or sampling, which never change the order of rows; one object serves one call of `generate`.
-    """
-
-    def __init__(
-        self, sources: Sequence[QuoteSource | None], vocabulary: Vocabulary, end_marks: Collection[int], width: int
-    ) -> None:
-        made = {source: _Choices(source, vocabulary) for source in set(sources) if source is not None}
-        self._open = {i: made[source] for i, source in enumerate(sources) if source is not None}  # rows to constrain
-        self._states = {i: choices.grammar.start for i, choices in self._open.items()}
-        self.end_marks, self.width = sorted(end_marks), width
-
-    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        """Return scores (rows, ids) with -inf for every token that is not allowed."""
-        import torch
-
-        if input_ids.shape[1] > self.width:
-            self._advance(input_ids[:, -1].tolist())
-        allowed = {i: self.allowed(i) for i in self._open}
-        rows = [i for i, tokens in allowed.items() for _ in tokens]
-        rows, columns = torch.tensor(
-            [rows, [token for tokens in allowed.values() for token in tokens]], dtype=torch.long, device=scores.device
-        )
-        masked = scores.clone()
-        masked[list(allowed)] = float("-inf")
-        masked[rows, columns] = scores[rows, columns]
-        return masked
-
-    def keep_rows(self, places: Sequence[int]) -> None:
-        """Go on with the rows at these places of the batch alone, after a call of `generate` and before the next."""
-        place_of = {old: new for new, old in enumerate(places)}
-        self._open = {place_of[i]: choices for i, choices in self._open.items() if i in place_of}
-        self._states = {place_of[i]: state for i, state in self._states.items() if i in place_of}
-
-    def allowed(self, row: int) -> list[int]:
-        """Return the ids that may follow in a row with a source, some perhaps twice."""
-        choices, state = self._open[row], self._states[row]
-        tokens = choices.allowed(state)
-        # Without any token there is nothing to quote and no refusal: the answer ends before it starts.
-        return tokens + self.end_marks if not tokens or choices.grammar.may_end(state) else tokens
-
-    def _advance(self, tokens: list[int]) -> None:
-        for i, choices in list(self._open.items()):
-            if tokens[i] in self.end_marks:
-                del self._open[i]  # what follows is padding
-                continue
-            self._states[i] = choices.advance(self._states[i], tokens[i])
-            if not self._states[i].places:
-                raise RuntimeError(f"Row {i} went on with token {tokens[i]}, which its source does not allow.")

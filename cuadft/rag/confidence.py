@@ -57,14 +57,13 @@ HELD_FROM = 0.4  # share of a span in a passage, or of a passage in a span, from
 class Look:
     """What the retriever sees of a question: the passages found, how likely each holds the clause, and the clause is.
 
-    p_exists and passage_p are None where nothing is calibrated. by_words: the question is a known one, word by word.
-    sentences: those that are most like a clause of the question's category, the likeliest first.
+    p_exists and passage_p are None where nothing is calibrated. sentences: those that are most like a clause of the
+    question's category, the likeliest first.
     """
 
     hits: list[Hit]
     p_exists: float | None = None
     passage_p: tuple[float, ...] | None = None
-    by_words: bool = True
     threshold: float = 0.5
     calibrated: bool = False  # False for a question that is like no known one: it is answered as the reply says
     sentences: tuple[Quote, ...] = ()
@@ -140,9 +139,9 @@ class Confidence:
         known = [r for r in rows if classifier and r["source"] == "cuad" and r["contract"] in classifier.fold_of]
         seen = retriever.clause_values([(r["question"], r["contract"]) for r in known])
         rows, seen = [r for r, s in zip(known, seen) if s.best], [s for s in seen if s.best]
-        if not enough([bool(r["answers"]) for r in rows]):
-            return None
         truth = [bool(r["answers"]) for r in rows]
+        if not enough(truth):
+            return None
         groups = [s.category for s in seen]
         exists = Calibration.fit([exists_features(s) for s in seen], truth, groups=groups, slope="best")
         passage = _fit_passages(retriever, rows, seen, k)
@@ -159,41 +158,36 @@ class Confidence:
 
     def look(self, retriever: Retriever, queries: Sequence[tuple[str, str]], *, k: int) -> list[Look]:
         """Return what the retriever sees of each (question, contract)."""
-        seen = retriever.clause_values(queries)
-        hits = retriever.search_many(queries, k=k)
-        return [self._look(s, found) for s, found in zip(seen, hits, strict=True)]
+        found = zip(retriever.clause_values(queries), retriever.search_many(queries, k=k), strict=True)
+        return [self._look(seen, hits) for seen, hits in found]
 
     def _look(self, seen: ClauseValues, hits: list[Hit]) -> Look:
         if not seen.best:
             decided = seen.category is not None
             (p,) = self.unknown.p([_search_features(hits)], [seen.category] if decided else None)
             own = self.unknown_passage.p([_hit_features(hits, n) for n in range(len(hits))])
-            return Look(hits, float(p), tuple(map(float, own)), seen.by_words, self.threshold, calibrated=decided)
+            return Look(hits, float(p), tuple(map(float, own)), self.threshold, calibrated=decided)
         (p,) = self.exists.p([exists_features(seen)], [seen.category])
         if not seen.by_words and self.reworded:
             (p,) = self.reworded.p([{"logit": logit(float(p))}])
         features = [_passage_features(seen, hits, n) for n in range(len(hits))]
-        own = self.passage.p(features, [seen.category] * len(hits))
-        own = tuple(map(float, own))
+        own = tuple(map(float, self.passage.p(features, [seen.category] * len(hits))))
         sentences = tuple(_with_passage(quote, hits, own) for quote in self._sentences(seen))
-        return Look(hits, float(p), own, seen.by_words, self.threshold, True, sentences)
+        return Look(hits, float(p), own, self.threshold, True, sentences)
 
     def _sentences(self, seen: ClauseValues) -> tuple[Quote, ...]:
         """Return the sentences that may be quoted, the likeliest first, each with its probability of being right."""
-        if self.sentence is None or not len(seen.sentence_values):
-            return ()
         found = _best_sentences(seen, SENTENCES)
+        if self.sentence is None or not found:
+            return ()
         p = self.sentence.p([features for _, features in found], [seen.category] * len(found))
         made = [quote_of_sentence(sentence, float(own)) for (sentence, _), own in zip(found, p, strict=True)]
         return tuple(sorted((q for q in made if q.p >= LEAST_SENTENCE_P), key=lambda q: -q.p))
 
     def as_json(self) -> dict[str, Any]:
         """Return a mapping that `load_confidence` reads."""
-        parts = {name: getattr(self, name) for name in PARTS}
-        return {name: part and part.as_json() for name, part in parts.items()} | {
-            "false_answer_cost": self.false_answer_cost,
-            "about": dict(self.about),
-        }
+        parts = {name: part and part.as_json() for name in PARTS for part in [getattr(self, name)]}
+        return parts | {"false_answer_cost": self.false_answer_cost, "about": dict(self.about)}
 
 
 def save_confidence(confidence: Confidence | None, folder: Path) -> None:
@@ -249,25 +243,30 @@ def _with_passage(quote: Quote, hits: Sequence[Hit], passage_p: Sequence[float])
 def _best_sentences(seen: ClauseValues, most: int) -> list[tuple[Passage, dict[str, float]]]:
     """Return the sentences with the highest values, each with what its value and its place among them say."""
     order = np.argsort(-seen.sentence_values, kind="stable")[: most + 1]
-    values = [float(value) for value in seen.sentence_values[order]]
+    values = [*map(float, seen.sentence_values[order]), math.nan]
     found = []
     for rank, n in enumerate(order[:most]):
         features = {"value": values[rank], "behind": values[0] - values[rank], "rank": math.log(1 + rank)}
-        features["lead"] = values[rank] - values[rank + 1] if rank + 1 < len(values) else math.nan
+        features["lead"] = values[rank] - values[rank + 1]
         features["log_words"] = math.log(1 + len(seen.sentences[n].text.split()))
         found.append((seen.sentences[n], features))
     return found
 
 
+def _fit(cases: Sequence[tuple[dict[str, float], bool, str]], slope: str) -> Calibration:
+    """Calibrate on cases of (features, truth, category)."""
+    features, truth, groups = zip(*cases)
+    return Calibration.fit(features, truth, groups=groups, slope=slope)
+
+
 def _fit_sentences(rows: Sequence[Mapping[str, Any]], seen: Sequence[ClauseValues]) -> Calibration | None:
     """Calibrate how likely a sentence is a right quote; None where the classifier knows too few sentences."""
-    features, truth, groups = [], [], []
-    for row, values in zip(rows, seen, strict=True):
-        for sentence, own in _best_sentences(values, FITTED_SENTENCES) if len(values.sentence_values) else ():
-            features.append(own)
-            truth.append(is_right(sentence.text, row))
-            groups.append(values.category)
-    return Calibration.fit(features, truth, groups=groups, slope="value") if enough(truth) else None
+    cases = [
+        (features, is_right(sentence.text, row), values.category)
+        for row, values in zip(rows, seen, strict=True)
+        for sentence, features in _best_sentences(values, FITTED_SENTENCES)
+    ]
+    return _fit(cases, "value") if enough([right for _, right, _ in cases]) else None
 
 
 def _passage_features(seen: ClauseValues, hits: Sequence[Hit], n: int) -> dict[str, float]:
@@ -308,13 +307,12 @@ def _fit_passages(
 ) -> Calibration:
     """Calibrate how likely a passage that was found holds the clause."""
     found = retriever.search_many([(r["question"], r["contract"]) for r in rows], k=k)
-    features, truth, groups = [], [], []
-    for row, values, hits in zip(rows, seen, found, strict=True):
-        for n, hit in enumerate(hits):
-            features.append(_passage_features(values, hits, n))
-            truth.append(_holds(hit, row))
-            groups.append(values.category)
-    return Calibration.fit(features, truth, groups=groups, slope="best")
+    cases = [
+        (_passage_features(values, hits, n), _holds(hit, row), values.category)
+        for row, values, hits in zip(rows, seen, found, strict=True)
+        for n, hit in enumerate(hits)
+    ]
+    return _fit(cases, "best")
 
 
 def _fit_unknown(
@@ -327,7 +325,6 @@ def _fit_unknown(
     plain = retriever.configured(classifier_weight=0.0)
     found = plain.search_many([(r["question"], r["contract"]) for r in drawn], k=k)
     pairs = [(row, hits) for row, hits in zip(drawn, found, strict=True) if hits]
-    truth, groups = [bool(row["answers"]) for row, _ in pairs], [row["category"] for row, _ in pairs]
-    exists = Calibration.fit([_search_features(hits) for _, hits in pairs], truth, groups=groups)
+    exists = _fit([(_search_features(hits), bool(row["answers"]), row["category"]) for row, hits in pairs], "")
     single = [(_hit_features(hits, n), _holds(hits[n], row)) for row, hits in pairs for n in range(len(hits))]
     return exists, Calibration.fit([f for f, _ in single], [t for _, t in single])

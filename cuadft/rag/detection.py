@@ -21,7 +21,7 @@ from cuadft.evaluation.text_scores import NO_CLAUSE
 from cuadft.rag.calibration import Calibration, threshold
 from cuadft.rag.confidence import Confidence, exists_features
 from cuadft.retrieval.classifier import ClauseClassifier
-from cuadft.retrieval.retriever import Retriever
+from cuadft.retrieval.retriever import ClauseValues, Retriever
 
 FEATURE_GROUPS = {
     "nothing": (),
@@ -40,35 +40,35 @@ def feature_worth(
     asked: Sequence[Mapping[str, Any]],
     *,
     false_answer_cost: float,
-    n_resamples: int = 2000,
-    seed: int = 7,
-    confidence: float = 0.95,
+    **settings: Any,
 ) -> pd.DataFrame:
     """Return, for each group of features left out, detection F1, Brier score, ECE and AUC on the rows asked.
 
     train: rows of the contracts that the classifier was cross-fitted on. Questions of no class are left out. Every
-    measure has its interval over contracts.
+    measure has its interval over contracts. settings: n_resamples, seed and confidence of the intervals.
     """
-    fold_of = retriever.classifier.fold_of
-    train = [row for row in train if row["source"] == "cuad" and row["contract"] in fold_of]
-    seen = {}
-    for name, rows in (("train", train), ("asked", asked)):
-        found = retriever.clause_values([(row["question"], row["contract"]) for row in rows])
-        seen[name] = [(row, values) for row, values in zip(rows, found, strict=True) if values.best]
+    train = [row for row in train if row["source"] == "cuad" and row["contract"] in retriever.classifier.fold_of]
+    (learned, seen), (shown, asked_of) = (_classed(retriever, rows) for rows in (train, asked))
+    groups, asked_groups = ([values.category for values in found] for found in (seen, asked_of))
+    truth = [bool(row["answers"]) for row in learned]
     table = []
-    settings = {"n_resamples": n_resamples, "seed": seed, "confidence": confidence}
     for left_out, names in FEATURE_GROUPS.items():
-        features, groups = {}, {}
-        for name, pairs in seen.items():
-            features[name] = [{k: v for k, v in exists_features(s).items() if k not in names} for _, s in pairs]
-            groups[name] = [] if "group" in names else [s.category for _, s in pairs]
-        truth = [bool(row["answers"]) for row, _ in seen["train"]]
-        slope = "" if "group" in names else "best"
-        fitted = Calibration.fit(features["train"], truth, groups=groups["train"], slope=slope)
-        p = fitted.p(features["asked"], groups["asked"] or None)
-        rows = [row for row, _ in seen["asked"]]
-        table.append({"left out": left_out} | _measures(rows, p, threshold(false_answer_cost), settings))
+        features, asked_features = (
+            [{k: v for k, v in exists_features(values).items() if k not in names} for values in found]
+            for found in (seen, asked_of)
+        )
+        by_group = "group" not in names
+        fitted = Calibration.fit(features, truth, groups=groups if by_group else (), slope="best")
+        p = fitted.p(asked_features, asked_groups if by_group else None)
+        table.append({"left out": left_out} | _measures(shown, p, threshold(false_answer_cost), settings))
     return pd.DataFrame(table)
+
+
+def _classed(retriever: Retriever, rows: Sequence[Mapping[str, Any]]) -> tuple[list[Any], list[ClauseValues]]:
+    """Return the rows whose question is of a class, and the classifier's values for them."""
+    found = retriever.clause_values([(row["question"], row["contract"]) for row in rows])
+    pairs = [(row, values) for row, values in zip(rows, found, strict=True) if values.best]
+    return [row for row, _ in pairs], [values for _, values in pairs]
 
 
 def learning_curve(
@@ -80,17 +80,16 @@ def learning_curve(
     groups: Mapping[str, int],
     k: int,
     false_answer_cost: float,
-    n_resamples: int = 2000,
     seed: int = 7,
-    confidence: float = 0.95,
+    **settings: Any,
 ) -> pd.DataFrame:
     """Return detection F1, Brier score, ECE and AUC on the rows asked, by the number of training contracts.
 
     The classifiers and their calibration are fitted anew on each number of contracts; a smaller draw is part of a
     larger one. The last row is the retriever's own, on all its training contracts. A size with too few questions to
-    calibrate on has no row.
+    calibrate on has no row. settings: n_resamples and confidence of the intervals.
     """
-    settings = {"n_resamples": n_resamples, "seed": seed, "confidence": confidence}
+    settings |= {"seed": seed}
     train = [row for row in train if row["source"] == "cuad"]
     titles = sorted({row["contract"] for row in train})
     random.Random(seed).shuffle(titles)
@@ -125,19 +124,9 @@ def _measures(
     rows: Sequence[Mapping[str, Any]], p: Sequence[float], least: float, settings: Mapping[str, Any]
 ) -> dict[str, Any]:
     """Return detection F1 from `least` on, Brier score, ECE and AUC, each with its interval, and n."""
-    answered = [
-        {
-            **row,
-            "system": "retriever",
-            "error": None,
-            "p_exists": float(q),
-            "answer": "yes" if q >= least else NO_CLAUSE,
-        }
-        for row, q in zip(rows, p, strict=True)
-    ]
+    answered = decided(rows, p, least)
     f1 = cuad_scores(answered, **settings).set_index("measure").loc["detection_f1"]
-    table = calibration_table(answered, **settings)
-    rest = table[table["of"] == "exists"].iloc[0]
+    rest = calibration_table(answered, **settings).set_index("of").loc["exists"]
     made = {"detection_f1": f1["value"], "detection_f1_low": f1["low"], "detection_f1_high": f1["high"]}
     made |= {f"{name}{end}": rest[f"{name}{end}"] for name in MEASURES for end in ("", "_low", "_high")}
     return made | {"n": f1["n"], "n_contracts": f1["n_contracts"]}

@@ -65,7 +65,8 @@ def answer_rows(
         files.write_jsonl(path, kept)
     done, named = {p["id"]: p for p in kept}, {"system": system, "split": split, "fingerprint": fingerprint}
     lacking = [r for r in rows if r["id"] not in done]
-    if _is_greedy(lm) and (copied := [p | named for p in _answers_beside(path, split, fingerprint, lacking)]):
+    greedy = lm.kwargs.get("temperature") == 0  # one answer to a prompt, however often it is asked
+    if greedy and (copied := [p | named for p in _answers_beside(path, split, fingerprint, lacking)]):
         files.append_jsonl(path, copied)
         done |= {p["id"]: p for p in copied}
     progress = bar(len(rows), f"{system} on {split}")
@@ -108,11 +109,6 @@ def calibrate(system: System, predictions: Sequence[dict[str, Any]], path: Path)
     return _keep(path, predictions, settle_left_out(predictions, right, system.program.threshold))
 
 
-def _is_greedy(lm: dspy.LM) -> bool:
-    """Tell whether the LM gives one answer to a prompt, however often it is asked."""
-    return lm.kwargs.get("temperature") == 0
-
-
 def _answers_beside(
     path: Path, split: str, fingerprint: str, lacking: Sequence[dict[str, Any]]
 ) -> list[dict[str, Any]]:
@@ -121,8 +117,8 @@ def _answers_beside(
     A file that cannot be read is passed over: the system that it belongs to reports it.
     """
     wanted, found = {row["id"]: row for row in lacking}, {}
-    for other in sorted(path.parent.glob("*.jsonl")) if wanted else []:
-        if other != path and other.name.endswith(f".{split}.jsonl"):
+    for other in sorted(path.parent.glob(f"*.{split}.jsonl")) if wanted else []:
+        if other != path:
             with suppress(InputError, KeyError):
                 same = [p for p in read_predictions(other) if p.get("fingerprint") == fingerprint and p["id"] in wanted]
                 found |= {p["id"]: p for p in same if is_reusable(p, wanted[p["id"]])}
@@ -158,7 +154,7 @@ def _answer_batch(
 ) -> list[dict[str, Any]]:
     """Run the program over some rows, all passages at once; a failed row carries the error instead of an answer."""
     started = time.perf_counter()
-    looks, failures = _look_at(program, rows)
+    looks = program.look([(row["question"], row["contract"]) for row in rows])
     calls = [(i, n) for i, look in enumerate(looks) for n in look.read]
     engine = getattr(lm, "engine", None)
     local = isinstance(engine, LocalEngine)
@@ -180,27 +176,11 @@ def _answer_batch(
     made = []
     for i, row in enumerate(rows):
         own = [replies[i, n] for n in looks[i].read]
-        error = next((error for _, _, error in own if error), failures.get(i))
+        error = next((error for _, _, error in own if error), None)
         prediction = _prediction(row, program, looks[i], [quotes for quotes, _, _ in own], error)
         tokens = sum(n for _, n, _ in own) or (None if own else 0)
         made.append(prediction | {"seconds": round(seconds, 4), "prompt_tokens": tokens})
     return made
-
-
-def _look_at(program: ContractQA, rows: Sequence[dict[str, Any]]) -> tuple[list[Look], dict[int, InputError]]:
-    """Return what the retriever sees of each row, and by their numbers the errors of rows that it cannot search for."""
-    queries, failures = [(row["question"], row["contract"]) for row in rows], {}
-    try:
-        return program.look(queries), failures
-    except InputError:  # of one row at least: it must not end the batch
-        looks = []
-    for i, query in enumerate(queries):
-        try:
-            looks += program.look([query])
-        except InputError as error:
-            looks.append(Look([]))
-            failures[i] = error
-    return looks, failures
 
 
 def _prediction(
@@ -210,12 +190,11 @@ def _prediction(
     passages = [passage_record(hit) | {"read": n in look.read} for n, hit in enumerate(look.hits)]
     for record, p in zip(passages, look.passage_p or (), strict=False):
         record["p"] = round(p, 5)
+    kept = {"answer": None, "spans": [], "quotes": [], "p_exists": None}
+    kept |= {"p_search": look.p_exists, "calibrated": look.calibrated}
     if error is None:
-        made = program.conclude(look, replies).toDict()
-        kept = {name: made[name] for name in ("answer", "spans", "quotes", "p_exists", "p_search", "calibrated")}
-    else:
-        kept = {"answer": None, "spans": [], "quotes": [], "p_exists": None, "p_search": look.p_exists}
-        kept["calibrated"] = look.calibrated
+        made = program.conclude(look, replies)
+        kept = {name: made[name] for name in kept}
     return row | kept | {"passages": passages, "error": None if error is None else brief(error)}
 
 

@@ -88,11 +88,8 @@ class PlainAdapter(dspy.ChatAdapter):
         main_request: bool = False,
     ) -> str:
         """Return one "Name: value" block for each input field."""
-        blocks = [
-            f"{name.replace('_', ' ').capitalize()}: {inputs[name]}"
-            for name in signature.input_fields
-            if name in inputs
-        ]
+        given = [name for name in signature.input_fields if name in inputs]
+        blocks = [f"{name.replace('_', ' ').capitalize()}: {inputs[name]}" for name in given]
         return "\n\n".join(block for block in (prefix, *blocks, suffix) if block)
 
     def format_assistant_message_content(
@@ -106,19 +103,16 @@ class PlainAdapter(dspy.ChatAdapter):
         """Return the whole completion as the output field; raises AdapterParseError if it is empty or ill-typed."""
         name, text = _only_output_field(signature), completion.strip()
         annotation = signature.output_fields[name].annotation
+        about = {"adapter_name": "PlainAdapter", "signature": signature, "lm_response": completion}
         if not text:
-            raise AdapterParseError(
-                adapter_name="PlainAdapter", signature=signature, lm_response=completion, message="The reply is empty."
-            )
+            raise AdapterParseError(**about, message="The reply is empty.")
         if annotation == list[str]:
             lines = [LIST_MARK.sub("", line).strip() for line in text.splitlines()]
             return {name: [line for line in lines if line]}
         try:
             return {name: parse_value(text, annotation)}
         except ValueError as error:
-            raise AdapterParseError(
-                adapter_name="PlainAdapter", signature=signature, lm_response=completion, message=str(error)
-            ) from error
+            raise AdapterParseError(**about, message=str(error)) from error
 
 
 def _only_output_field(signature: type[dspy.Signature]) -> str:
@@ -146,8 +140,7 @@ class ContractQA(dspy.Module):
         system: SystemConfidence | None = None,
     ) -> None:
         super().__init__()
-        self.retriever, self.k = retriever, k
-        self.confidence, self.system = confidence, system
+        self.retriever, self.k, self.confidence, self.system = retriever, k, confidence, system
         self.predict = dspy.Predict(AnswerFromContract)
 
     @property
@@ -186,21 +179,15 @@ class ContractQA(dspy.Module):
         read = [look.hits[n].passage for n in look.read]
         quotes = join_quotes([quote for reply in replies for quote in reply], read)
         quotes = with_sentences(quotes, look.sentences)
-        raw = {
-            "error": None,
-            "p_search": look.p_exists,
-            "calibrated": look.calibrated,
-            "quotes": [quote.record() for quote in quotes],
-        }
-        settled = settle(raw, self.threshold, self.system)
+        raw = {"error": None, "p_search": look.p_exists, "calibrated": look.calibrated}
+        settled = settle(raw | {"quotes": [quote.record() for quote in quotes]}, self.threshold, self.system)
         return dspy.Prediction(hits=look.hits, passage_p=look.passage_p, **settled)
 
     def messages(self, question: str, hit: Hit, answer: str) -> list[dict[str, str]]:
         """Return the chat messages that read() would send about a passage, with `answer` as the assistant's turn."""
         inputs = {"passage": render_passages([hit]), "question": quotable(question)}
-        return PlainAdapter().format_finetune_data(
-            self.predict.signature, self.predict.demos, inputs, {"answer": answer}
-        )["messages"]
+        signature, demos = self.predict.signature, self.predict.demos
+        return PlainAdapter().format_finetune_data(signature, demos, inputs, {"answer": answer})["messages"]
 
     def reader(self) -> ContractQA:
         """Return the program that reads the best passage alone and decides by the reply: what alignment samples."""

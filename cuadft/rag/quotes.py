@@ -53,13 +53,11 @@ class Quote:
         return cls(record["text"], span, record["p"], record["quoted"], record["evidence"])
 
 
-def quotes_of_reply(
-    reply: str, passage: Passage, logprobs: Sequence[Mapping[str, Any]] | None = None, *, snap: bool = True
-) -> list[Quote]:
+def quotes_of_reply(reply: str, passage: Passage, logprobs: Sequence[Mapping[str, Any]] | None = None) -> list[Quote]:
     """Return the quotes of a reply about one passage, [] if it refuses.
 
-    logprobs: {"token", "logprob"} of each token and of the end mark, if the engine gave them. snap: put a line that is
-    no piece of the passage onto the words that it repeats, where these are SNAP_FROM of its words.
+    logprobs: {"token", "logprob"} of each token and of the end mark, if the engine gave them. A line that is no piece
+    of the passage is put onto the words that it repeats, where these are SNAP_FROM of its words.
     """
     if is_refusal(reply):
         return []
@@ -71,7 +69,7 @@ def quotes_of_reply(
         words = " ".join(line.split())
         if not words:
             continue
-        inside = _place_of(words, clean, after, snap)
+        inside = _place_of(words, clean, after)
         evidence = {"line": float(number), **(sure[number] if sure else {})}
         if inside is None:
             found.append(Quote(words, None, evidence=evidence))
@@ -154,7 +152,7 @@ def _cut_in_two(end: int, start: int, passages: Sequence[Passage]) -> bool:
     return False
 
 
-def _place_of(words: str, clean: str, after: int, snap: bool) -> tuple[int, int] | None:
+def _place_of(words: str, clean: str, after: int) -> tuple[int, int] | None:
     """Return where a line stands in the cleaned passage, from `after` on if it can, else anywhere, else snapped."""
     literal = re.escape(words)
     whole = rf"(?<!\w){literal}" if re.match(r"\w", words) else literal
@@ -164,7 +162,7 @@ def _place_of(words: str, clean: str, after: int, snap: bool) -> tuple[int, int]
         pattern = re.compile(form, flags)
         if place := pattern.search(clean, after) or pattern.search(clean):
             return place.span()
-    return _snapped(words, clean) if snap else None
+    return _snapped(words, clean)
 
 
 def _snapped(words: str, clean: str) -> tuple[int, int] | None:
@@ -200,16 +198,17 @@ def _line_evidence(reply: str, logprobs: Sequence[Mapping[str, Any]] | None) -> 
         breaks = token["token"].count("\n")
         if breaks or token["token"] == "":
             ends += [value] * max(1, breaks)
-        if breaks:
             lines += [[] for _ in range(breaks)]
-        elif token["token"] != "":
+        else:
             lines[-1].append(value)
+    lines += [[] for _ in range(len(reply.splitlines()) - len(lines))]
+    ends += [0.0] * (len(lines) - len(ends))
     return [
         {
             "first": line[0] if line else 0.0,
             "mean": sum(line) / max(1, len(line)),
             "sum": max(sum(line), LEAST_LOGPROB),
-            "end": ends[n] if n < len(ends) else 0.0,
+            "end": end,
         }
-        for n, line in enumerate([*lines, *[[]] * (len(reply.splitlines()) - len(lines))])
+        for line, end in zip(lines, ends)
     ]

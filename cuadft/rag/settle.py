@@ -11,10 +11,12 @@ trained on. For example:
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from cuadft.core import files
 from cuadft.core.errors import InputError
@@ -120,16 +122,20 @@ def settle_left_out(
     predictions: Sequence[Mapping[str, Any]], right: Sequence[Sequence[bool]], threshold: float
 ) -> list[dict[str, Any]]:
     """Return dev predictions settled by stage B fitted without the contract that they are about (HELD_OUT_FOLDS)."""
-    from sklearn.model_selection import GroupKFold
-
-    contracts = [p["contract"] for p in predictions]
-    folds = min(HELD_OUT_FOLDS, len(set(contracts)))
     settled = [settle(p, threshold) for p in predictions]
-    for train, held in GroupKFold(folds).split(predictions, groups=contracts) if folds > 1 else ():
+    for train, held in _folds([p["contract"] for p in predictions]):
         system = SystemConfidence.fit([predictions[n] for n in train], [right[n] for n in train])
         for n in held:
             settled[n] = settle(predictions[n], threshold, system)
     return settled
+
+
+def _folds(contracts: Sequence[str]) -> Iterable[tuple[np.ndarray, np.ndarray]]:
+    """Return the rows to fit on and the rows left out, HELD_OUT_FOLDS times; () if there is one contract."""
+    from sklearn.model_selection import GroupKFold
+
+    folds = min(HELD_OUT_FOLDS, len(set(contracts)))
+    return GroupKFold(folds).split(contracts, groups=contracts) if folds > 1 else ()
 
 
 def quotes_right(prediction: Mapping[str, Any]) -> list[bool]:
@@ -178,19 +184,13 @@ def _quote_features(prediction: Mapping[str, Any], quote: Mapping[str, Any], how
 
 def _left_out(features: Sequence[Mapping[str, float]], truth: Sequence[bool], contracts: Sequence[str]) -> list[float]:
     """Return the probability of each row by a calibration that has not seen its contract."""
-    from sklearn.model_selection import GroupKFold
-
-    folds = min(HELD_OUT_FOLDS, len(set(contracts)))
-    found = [math.nan] * len(truth)
-    if folds < 2:
-        return found
-    for train, held in GroupKFold(folds).split(features, truth, contracts):
+    found = np.full(len(truth), math.nan)
+    for train, held in _folds(contracts):
         kinds = [truth[n] for n in train]
-        if all(kinds) or not any(kinds):
+        if len(set(kinds)) < 2:
             return [math.nan] * len(truth)
-        for n, p in zip(held, Calibration.fit([features[i] for i in train], kinds).p([features[n] for n in held])):
-            found[n] = float(p)
-    return found
+        found[held] = Calibration.fit([features[n] for n in train], kinds).p([features[n] for n in held])
+    return found.tolist()
 
 
 def _log_loss(p: Sequence[float], truth: Sequence[bool]) -> float:

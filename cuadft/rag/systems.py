@@ -16,7 +16,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 import dspy
 
@@ -49,15 +48,6 @@ class System:
     own: bool = True
 
 
-class _Parts(NamedTuple):
-    """Where a system's parts are saved: program file, weights folder (None: the base model), retriever, calibration."""
-
-    program: Path
-    weights: Path | None
-    retriever: Path
-    calibration: Path | None
-
-
 def build_systems(
     iteration: runs.Iteration,
     names: Sequence[str],
@@ -77,22 +67,20 @@ def build_systems(
     retriever takes in (None: the contracts of all data rows). Raises InputError if a part of a system is missing.
     """
     parts = {name: _find_parts(iteration, name, tuned_program) for name in names}
-    for name, found in parts.items():
-        _check_weights(name, found.weights)
-    folders = dict.fromkeys(found.retriever for found in parts.values())  # a folder that two systems use is loaded once
-    retrievers = {folder: load_retriever_folder(folder, embedder) for folder in folders}
-    for folder, retriever in retrievers.items():
+    searches = {}  # a folder that two systems use is loaded once
+    for folder in dict.fromkeys(found["retriever"] for found in parts.values()):
+        searches[folder] = load_retriever_folder(folder, embedder), load_confidence(folder)
         if folder != iteration.path("retriever"):
-            add_missing_contracts(retriever, iteration.run, _titles(iteration) if asked is None else asked)
-    lms = _models(parts, model=model, rag_lm=rag_lm, max_tokens=max_tokens, batch_size=batch_size)
-    confidences = {folder: load_confidence(folder) for folder in folders}
+            add_missing_contracts(searches[folder][0], iteration.run, _titles(iteration) if asked is None else asked)
+    weights = {name: found["weights"] for name, found in parts.items()}
+    lms = _models(weights, model=model, rag_lm=rag_lm, max_tokens=max_tokens, batch_size=batch_size)
     made = []
     for name, found in parts.items():
-        system = SystemConfidence.load(found.calibration) if found.calibration else None
-        place = found.retriever
-        program = load_program(found.program, retrievers[place], confidences[place], system)
-        own = found.calibration is None or iteration.dir in found.calibration.parents
-        made.append(System(name, program, lms[name], found.calibration, own))
+        calibration = found["calibration"]
+        system = SystemConfidence.load(calibration) if calibration else None
+        program = load_program(found["program"], *searches[found["retriever"]], system)
+        own = calibration is None or iteration.dir in calibration.parents
+        made.append(System(name, program, lms[name], calibration, own))
     return made
 
 
@@ -109,28 +97,24 @@ def find_record(iteration: runs.Iteration, name: str, tuned_program: str = "rag"
     return runs.system_record(iteration, name, tuned_program)
 
 
-def _find_parts(iteration: runs.Iteration, name: str, tuned_program: str) -> _Parts:
-    """Return where the parts of a system are saved, as its record in the run says."""
+def _find_parts(iteration: runs.Iteration, name: str, tuned_program: str) -> dict[str, Path | None]:
+    """Return where a system's program, weights (None: the base model), retriever and calibration are saved.
+
+    Raises InputError if the weights that its record in the run names are not there.
+    """
     record = find_record(iteration, name, tuned_program)
-    named = record | {"calibration": runs.calibration_file(record)}
-    paths = {part: iteration.run / named[part] if named[part] else None for part in _Parts._fields}
-    return _Parts(
-        program=paths["program"] or iteration.path("program", "rag.json"),
-        weights=paths["weights"],
-        retriever=paths["retriever"] or iteration.path("retriever"),
-        calibration=paths["calibration"],
-    )
-
-
-def _check_weights(name: str, weights: Path | None) -> None:
-    """Raise InputError if a system's folder of weights lacks them; None stands for the base model."""
+    named = {part: record[part] for part in ("program", "weights", "retriever")}
+    named |= {"calibration": runs.calibration_file(record)}
+    paths = {part: iteration.run / path if path else None for part, path in named.items()}
+    paths["program"] = paths["program"] or iteration.path("program", "rag.json")
+    paths["retriever"] = paths["retriever"] or iteration.path("retriever")
+    weights = paths["weights"]
     if weights is None or _is_adapter(weights) or (weights / "config.json").is_file():
-        return
+        return paths
     if name in ("incumbent", "retriever", CHAMPION):
         advice = "choose another champion with `cuadft promote` or `cuadft rollback`"
     else:
-        stages = "run 04_fine_tune (for sft) or 06_align (for aligned ones) of this iteration first"
-        advice = f"{stages}, or leave it out of `systems`"
+        advice = "run 04_fine_tune (for sft) or 06_align (for aligned ones) first, or leave it out of `systems`"
     raise InputError(f"System '{name}' has no weights in {weights}: {advice}.")
 
 
@@ -139,24 +123,20 @@ def _is_adapter(weights: Path) -> bool:
 
 
 def _models(
-    parts: Mapping[str, _Parts], *, model: str, rag_lm: str, max_tokens: int, batch_size: int
+    weights: Mapping[str, Path | None], *, model: str, rag_lm: str, max_tokens: int, batch_size: int
 ) -> dict[str, dspy.LM]:
     """Return each system's LM: an adapter on the one base in memory, a whole model of its own, `rag_lm` or the base."""
-    weights = {name: found.weights for name, found in parts.items()}
     adapters = {name: folder for name, folder in weights.items() if folder is not None and _is_adapter(folder)}
     engine, lms = None, {}
-    on_base = adapters or (None in weights.values() and not rag_lm)  # does any system run on the base model?
-    if on_base:
+    if adapters or (None in weights.values() and not rag_lm):  # a system runs on the base model
         engine = LocalEngine(find_weights(model), adapters=adapters, batch_size=batch_size)
     for name, folder in weights.items():
-        if name in adapters:
-            lms[name] = engine.lm(name, max_tokens=max_tokens)
-        elif folder is not None:  # a fully fine-tuned model
-            lms[name] = LocalEngine(folder, batch_size=batch_size).lm(max_tokens=max_tokens)
-        elif rag_lm:
+        if folder is None and rag_lm:
             lms[name] = remote(rag_lm, max_tokens=max_tokens)
-        else:
-            lms[name] = engine.lm(max_tokens=max_tokens)
+        elif folder is None or name in adapters:
+            lms[name] = engine.lm(name if folder else "", max_tokens=max_tokens)
+        else:  # a fully fine-tuned model
+            lms[name] = LocalEngine(folder, batch_size=batch_size).lm(max_tokens=max_tokens)
     return lms
 
 

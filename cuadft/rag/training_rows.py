@@ -14,7 +14,6 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from cuadft.core.errors import InputError
 from cuadft.core.text import quotable_places
 from cuadft.data.passages import merge_spans
 from cuadft.evaluation.text_scores import NO_CLAUSE
@@ -103,12 +102,8 @@ def prompt_completions(
     chosen = absent[:n_absent] + present[:n_present]
     random.Random(seed).shuffle(chosen)
     usable = len(absent) + len(own) + len(templates)
-    counts = {
-        "unanswerable": n_absent,
-        "answerable": n_present,
-        "not drawn": usable - len(chosen),
-        "gold span not in the passages": len(rows) - usable,
-    }
+    counts = {"unanswerable": n_absent, "answerable": n_present, "not drawn": usable - len(chosen)}
+    counts["gold span not in the passages"] = len(rows) - usable
     return chosen, +Counter(counts)
 
 
@@ -152,10 +147,8 @@ def telling_rows(
     scores: row id -> scores of its sampled answers. Where all answers score alike, no method learns anything (DAPO, Yu
     et al. 2025, section 3.2); some of these rows stay, so that training also keeps what the model does well. If no
     row's answers differ, all rows are returned. A failed judgement (NaN) does not count; a row that has only failed
-    judgements is left out. Raises InputError if a row has no scores.
+    judgements is left out.
     """
-    if unknown := [row["id"] for row in rows if row["id"] not in scores]:
-        raise InputError(f"There are no candidates of question {unknown[0]!r}: sample answers of every row first.")
     distinct = {id_: {score for score in given if not math.isnan(score)} for id_, given in scores.items()}
     differ = [row for row in rows if len(distinct[row["id"]]) > 1]
     alike = [row for row in rows if len(distinct[row["id"]]) == 1]

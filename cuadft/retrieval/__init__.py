@@ -10,28 +10,13 @@ import lazy_loader
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
-        "classifier": ["ClauseClassifier", "fit_classifier"],
+        "classifier": ["fit_classifier"],
         "embedder": ["Embedder"],
         "finetune": ["train_embedder"],
-        "measure": [
-            "choose_search",
-            "evaluate_retriever",
-            "intervals_as_text",
-            "measure_retrievers",
-            "retrieval_intervals",
-            "search_everywhere",
-        ],
+        "measure": ["choose_search", "measure_retrievers", "retrieval_intervals", "search_everywhere"],
         "relevance": ["RelevanceFeedback"],
-        "retriever": ["Hit", "Retriever"],
-        "saved": [
-            "champion_folder",
-            "champion_retriever",
-            "load_reranker",
-            "load_retriever",
-            "promote_or_keep",
-            "reranker_of",
-            "save_retriever",
-        ],
+        "retriever": ["Retriever"],
+        "saved": ["champion_retriever", "load_retriever", "promote_or_keep", "save_retriever"],
         "triples": ["mine_triples"],
     },
 )

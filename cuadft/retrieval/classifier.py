@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 
 from cuadft.core.errors import InputError
 from cuadft.core.files import read_json, value_hash, write_bytes, write_json
@@ -50,12 +51,9 @@ SETTINGS_FILE, WEIGHTS_FILE = "classifier.json", "classifier.safetensors"
 SENTENCES_FOLDER = "sentences"  # in a classifier's folder: the classifier of single sentences
 # a longer question that holds a known one of so many characters asks for the same ("Consider the ...; ...")
 WHOLE_QUESTION = 40
+MATCHED_FROM = 0.6  # least cosine at which a question in other words counts as a known one
 NEIGHBOURS = 5  # known questions that vote
 QUESTIONS_FILE = "questions.json"
-
-
-class NoCommonWords(InputError):
-    """No word stands in enough passages to be learned from."""
 
 
 class ClauseClassifier:
@@ -105,35 +103,35 @@ class ClauseClassifier:
 
         A contract is an example only for the categories that it has a row of: nobody knows what it lacks of the others.
         groups: title -> group; contracts of one group, such as near-duplicates, are in one fold. folds: as many as
-        there are groups, if there are fewer. A category with a clause in fewer than `least` contracts gets no model.
-        sentences: fit the classifier of single sentences as well, if the contracts have text enough. Raises InputError
-        if no category is left, on a single contract, on passages that share no words, and if `folds` is below 2.
+        there are groups, if there are fewer. A category with a clause in fewer than `least` contracts gets no model;
+        `learnable` tells whether any gets one. sentences: fit the classifier of single sentences as well, if the
+        contracts have text enough. Raises InputError on passages that share no words.
         """
         # a generated question or a user's own names one answer, not every answer in its contract
         rows = [row for row in rows if row["source"] == "cuad"]
-        names = sorted({row["contract"] for row in rows})
-        if folds < 2 or len(names) < 2:
-            raise InputError(
-                f"A clause classifier needs 2 folds and 2 train contracts, got {folds} and {len(names)}: "
-                "give more, or do without it (classifier_weights [0.0])"
-            )
-        fold_of = _draw_folds(names, groups or {}, folds, seed)
+        fold_of = _draw_folds(sorted({row["contract"] for row in rows}), groups or {}, folds, seed)
         folds = max(fold_of.values()) + 1
         passages = [passage for passage in passages if passage.contract in fold_of]
         labels, categories = _labels(rows, passages, least)
         words = _word_counter()
-        counts, places = _known_words(words, passages), _places(passages)
+        try:
+            counts = words.fit_transform([passage.text for passage in passages])
+        except ValueError as error:  # scikit-learn found no word that enough passages hold
+            raise InputError(
+                "The train contracts' passages share no words: check that the contracts have text, or do "
+                "without a clause classifier (classifier_weights [0.0])"
+            ) from error
+        places = _places(passages)
         fold = np.array([fold_of[passage.contract] for passage in passages])
         idf = np.stack([_idf(counts[fold != n]) for n in range(folds)])
-        weights = [
-            _fit_fold(_features(counts, places, idf[n])[fold != n], labels[fold != n], seed) for n in range(folds)
-        ]
+        fits = [_fit_fold(_features(counts, places, idf[n])[fold != n], labels[fold != n], seed) for n in range(folds)]
         vocabulary = {word: int(n) for word, n in words.vocabulary_.items()}
-        finer, settings = None, {"groups": groups, "folds": folds, "least": least, "seed": seed, "sentences": False}
+        finer = None
         if sentences:
-            with suppress(NoCommonWords):  # passages that overlap may repeat a word that stands in few sentences
+            settings = {"groups": groups, "folds": folds, "least": least, "seed": seed, "sentences": False}
+            with suppress(InputError):  # passages that overlap may repeat a word that stands in few sentences
                 finer = cls.fit(rows, sentences_of(passages), matcher, **settings)
-        return cls(categories, vocabulary, idf, np.stack(weights), fold_of, matcher, finer)
+        return cls(categories, vocabulary, idf, np.stack(fits), fold_of, matcher, finer)
 
     @staticmethod
     def learnable(rows: Sequence[Row], *, least: int = LEAST_CONTRACTS) -> bool:
@@ -164,12 +162,13 @@ class ClauseClassifier:
         return scores
 
     def save(self, folder: Path) -> None:
-        """Write classifier.json, classifier.safetensors (half precision) and questions.json into an existing folder.
+        """Write classifier.json, classifier.safetensors (half precision) and questions.json into a folder.
 
         The classifier of sentences goes into a folder in it, without the questions, which both share.
         """
+        folder.mkdir(exist_ok=True)
         (folder / SETTINGS_FILE).unlink(missing_ok=True)  # written last: a killed save can't be loaded
-        self.matcher.save(folder)
+        write_json(folder / QUESTIONS_FILE, {"least": self.matcher.least, "known": self.matcher.known})
         shutil.rmtree(folder / SENTENCES_FOLDER, ignore_errors=True)
         if self.sentences:
             (folder / SENTENCES_FOLDER).mkdir()
@@ -185,30 +184,29 @@ class ClauseClassifier:
         write_json(folder / SETTINGS_FILE, settings | {"sentences": self.sentences is not None})
 
     @classmethod
-    def load(cls, folder: Path, embedder: Embedder | None) -> ClauseClassifier:
-        """Return what `save` wrote; raises InputError if the files are incomplete or don't belong together."""
-        return cls._read(folder, QuestionMatcher.load(folder, embedder))
+    def load(
+        cls, folder: Path, embedder: Embedder | None, *, matcher: QuestionMatcher | None = None
+    ) -> ClauseClassifier:
+        """Return what `save` wrote; raises InputError if the files are incomplete or don't belong together.
 
-    @classmethod
-    def _read(cls, folder: Path, matcher: QuestionMatcher) -> ClauseClassifier:
+        matcher: of a classifier of sentences, which has no questions of its own.
+        """
         from safetensors import SafetensorError
         from safetensors.numpy import load_file
 
         settings = read_json(folder / SETTINGS_FILE)
+        questions = None if matcher else read_json(folder / QUESTIONS_FILE)
         try:
+            matcher = matcher or QuestionMatcher(questions["known"], embedder, least=questions["least"])
             arrays = load_file(folder / WEIGHTS_FILE)
-            weights, idf, words = arrays["weights"].astype(np.float32), arrays["idf"], settings["vocabulary"]
+            weights, idf = arrays["weights"].astype(np.float32), arrays["idf"]
+            vocabulary = {word: n for n, word in enumerate(settings["vocabulary"])}
             categories, fold_of, finer = settings["categories"], settings["fold_of"], settings["sentences"]
-            shape = (len(idf), len(words) + PLACE_FEATURES + 1, len(categories))
-            whole = weights.shape == shape and idf.shape == (len(idf), len(words))
-        except (OSError, KeyError, TypeError, SafetensorError) as error:
-            raise InputError(f"{folder / WEIGHTS_FILE} can't be read ({error}): build the retriever again") from error
-        if not whole:
-            raise InputError(
-                f"{folder / WEIGHTS_FILE} and {SETTINGS_FILE} don't belong together: build the retriever again"
-            )
-        vocabulary = {word: n for n, word in enumerate(words)}
-        sentences = cls._read(folder / SENTENCES_FOLDER, matcher) if finer else None
+        except (OSError, AttributeError, KeyError, TypeError, SafetensorError) as error:
+            raise InputError(f"{folder} holds no whole classifier ({error!r}): build the retriever again") from error
+        if weights.shape != (len(idf), len(vocabulary) + PLACE_FEATURES + 1, len(categories)):
+            raise InputError(f"{folder}'s files don't belong together: build the retriever again")
+        sentences = cls.load(folder / SENTENCES_FOLDER, embedder, matcher=matcher) if finer else None
         return cls(categories, vocabulary, idf, weights, fold_of, matcher, sentences)
 
 
@@ -226,34 +224,26 @@ class QuestionMatcher:
 
         least: cosine below which a question counts as unknown.
         """
-        if not known:
-            raise InputError("A matcher needs known questions, got none: give questions with their categories")
         self.known = {fold(question): category for question, category in known.items()}
         self._embedder, self.least = embedder, least
         self._categories, self._vectors = list(self.known.values()), None
-        self._long: list[str] | None = None
+        self._long = [question for question in self.known if len(question) >= WHOLE_QUESTION]
 
     def match(self, questions: Sequence[str]) -> list[str | None]:
         """Return each question's category, None for one that is like no known question."""
-        found = [self._by_words(fold(question)) for question in questions]
-        other = list(dict.fromkeys(q for q, category in zip(questions, found) if category is None))
-        if not other or self._embedder is None:
-            return found
-        if self._vectors is None:
-            self._vectors = self._embedder.encode(list(self.known))
-        nearest = dict(zip(other, map(self._vote, self._embedder.encode(other) @ self._vectors.T)))
-        return [category or nearest[question] for question, category in zip(questions, found)]
+        found = {question: self.by_words(question) for question in questions}
+        other = [question for question, category in found.items() if category is None]
+        if other and self._embedder is not None:
+            if self._vectors is None:
+                self._vectors = self._embedder.encode(list(self.known))
+            found |= zip(other, map(self._vote, self._embedder.encode(other) @ self._vectors.T))
+        return [found[question] for question in questions]
 
-    def by_words(self, questions: Sequence[str]) -> list[bool]:
-        """Tell of each question whether its category is known by its words, not only by a likeness."""
-        return [self._by_words(fold(question)) is not None for question in questions]
-
-    def _by_words(self, question: str) -> str | None:
+    def by_words(self, question: str) -> str | None:
         """Return the category of a known question, or of a longer one that holds known questions of one category."""
+        question = fold(question)
         if question in self.known:
             return self.known[question]
-        if self._long is None:
-            self._long = [q for q in self.known if len(q) >= WHOLE_QUESTION]
         inside = {self.known[q] for q in self._long if q in question}
         return inside.pop() if len(inside) == 1 else None
 
@@ -262,24 +252,10 @@ class QuestionMatcher:
         best = np.argsort(-similarity, kind="stable")[:NEIGHBOURS]
         if similarity[best[0]] < self.least:
             return None
-        votes: dict[str, float] = {}
+        votes = Counter()
         for n in best:
-            votes[self._categories[n]] = votes.get(self._categories[n], 0.0) + float(similarity[n])
+            votes[self._categories[n]] += float(similarity[n])
         return max(votes, key=votes.__getitem__)
-
-    def save(self, folder: Path) -> None:
-        """Write questions.json into an existing folder."""
-        write_json(folder / QUESTIONS_FILE, {"least": self.least, "known": self.known})
-
-    @classmethod
-    def load(cls, folder: Path, embedder: Embedder | None) -> QuestionMatcher:
-        """Return what `save` wrote; raises InputError on anything else."""
-        saved = read_json(folder / QUESTIONS_FILE)
-        try:
-            return cls(saved["known"], embedder, least=saved["least"])
-        except (AttributeError, KeyError, TypeError) as error:
-            message = f"{folder / QUESTIONS_FILE} holds no known questions ({error!r}): build the retriever again"
-            raise InputError(message) from error
 
 
 def _draw_folds(names: Sequence[str], groups: Mapping[str, int], folds: int, seed: int) -> dict[str, int]:
@@ -311,17 +287,6 @@ def _word_counter(vocabulary: Mapping[str, int] | None = None) -> CountVectorize
     )
 
 
-def _known_words(words: CountVectorizer, passages: Sequence[Passage]) -> csr_matrix:
-    """Return the counts of the words that enough passages hold, and keep these words as the vocabulary."""
-    try:
-        return words.fit_transform([passage.text for passage in passages])
-    except ValueError as error:  # scikit-learn found no word that enough passages hold
-        raise NoCommonWords(
-            "The train contracts' passages share no words: check that the contracts have text, or do "
-            "without a clause classifier (classifier_weights [0.0])"
-        ) from error
-
-
 def _idf(counts: csr_matrix) -> np.ndarray:
     """Return the inverse document frequency of each word (scikit-learn's smooth one), 0 for a word without a text."""
     texts = np.bincount(counts.indices, minlength=counts.shape[1])
@@ -330,12 +295,10 @@ def _idf(counts: csr_matrix) -> np.ndarray:
 
 def _places(passages: Sequence[Passage]) -> np.ndarray:
     """Return the PLACE_FEATURES of each passage (0 to 0.5 each) and a constant 1 for the bias."""
-    length = Counter()
-    for passage in passages:
-        length[passage.contract] = max(length[passage.contract], passage.end)
-    start = np.array([passage.start for passage in passages], np.float32)
-    whole = np.array([max(length[passage.contract], 1) for passage in passages], np.float32)
-    rest = np.maximum(whole - [passage.end for passage in passages], 0)
+    contracts = [passage.contract for passage in passages]
+    start, end = (np.array([getattr(passage, edge) for passage in passages]) for edge in ("start", "end"))
+    whole = pd.Series(end).groupby(contracts).transform("max").clip(lower=1).to_numpy(np.float32)
+    start, rest = start.astype(np.float32), np.maximum(whole - end, 0)
     place = np.c_[start == 0, start / whole, np.exp(-start / EDGE_FADE), np.exp(-rest / EDGE_FADE)] / 2
     return np.c_[place, np.ones(len(passages))].astype(np.float32)
 
@@ -363,23 +326,17 @@ def _labels(rows: Sequence[Row], passages: Sequence[Passage], least: int) -> tup
     has no row of the category; it is not fitted on.
     """
     categories = _learnable_categories(rows, least)
-    if not categories:
-        raise InputError(
-            f"No category has a clause in {least} contracts or more: give more train contracts, or do "
-            "without a clause classifier (classifier_weights [0.0])"
-        )
     column = {category: n for n, category in enumerate(categories)}
     own: dict[str, dict[int, int]] = {}  # by contract, where the passage of an index stands
     for n, passage in enumerate(passages):
         own.setdefault(passage.contract, {})[passage.index] = n
     labels = np.full((len(passages), len(categories)), -1, np.int8)
-    asked = [row for row in rows if row["category"] in column and row["contract"] in own]
-    for row in asked:
-        labels[list(own[row["contract"]].values()), column[row["category"]]] = 0
-    for row in asked:
-        place = own[row["contract"]]
+    asked = [(column[r["category"]], own.get(r["contract"], {}), r) for r in rows if r["category"] in column]
+    for number, place, _ in asked:
+        labels[list(place.values()), number] = 0
+    for number, place, row in asked:
         for index, share in gold_shares([passages[n] for n in place.values()], row["answers"]).items():
-            cell = place[index], column[row["category"]]
+            cell = place[index], number
             labels[cell] = 1 if share >= POSITIVE_SHARE else labels[cell] or -1
     return labels, categories
 
@@ -401,21 +358,15 @@ def _fit_fold(features: csr_matrix, labels: np.ndarray, seed: int) -> np.ndarray
 
 
 def fit_classifier(
-    rows: Sequence[Row],
-    passages: Sequence[Passage],
-    embed: Embedder,
-    *,
-    groups: Mapping[str, int],
-    least: float,
-    seed: int,
+    rows: Sequence[Row], passages: Sequence[Passage], embed: Embedder, *, groups: Mapping[str, int], seed: int
 ) -> ClauseClassifier | None:
     """Return clause classifiers fitted to rows and the passages of their contracts; None with too few contracts.
 
     The known questions of each category are those of the rows. groups: title -> group of relatives, which stay in one
-    fold. least: lowest cosine at which a question in other words counts as a known one.
+    fold.
     """
     if not ClauseClassifier.learnable(rows):
         return None
     questions = {row["question"]: row["category"] for row in rows if row["category"] in CATEGORIES}
-    matcher = QuestionMatcher(questions, embed, least=least)
+    matcher = QuestionMatcher(questions, embed, least=MATCHED_FROM)
     return ClauseClassifier.fit(rows, passages, matcher, groups=groups, seed=seed)

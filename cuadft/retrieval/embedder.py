@@ -35,39 +35,20 @@ PROGRESS_FROM = 200  # with fewer new texts no progress bar is shown
 TOKENIZED_AT_ONCE = 1000  # texts whose tokens are held in memory together
 DTYPES = ("float32", "bfloat16")
 MODEL_FILES = (  # these change the vectors; a model's card and the records of its training do not
-    "modules.json",
-    "config.json",
-    "sentence_bert_config.json",
-    "config_sentence_transformers.json",
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "vocab.txt",
-    "vocab.json",
-    "merges.txt",
-    "sentencepiece.bpe.model",
-)
-KEYS_A_QUERY = 500  # SQLite's older builds allow 999 variables in a query
+    "modules.json config.json sentence_bert_config.json config_sentence_transformers.json tokenizer.json "
+    "tokenizer_config.json special_tokens_map.json vocab.txt vocab.json merges.txt sentencepiece.bpe.model"
+).split()
 
 
 class Embedder:
     """Embed texts with a sentence-transformers folder; `embedded` and `cached` count computed and found."""
 
-    def __init__(
-        self,
-        path: Path | str,
-        *,
-        cache_dir: Path | str,
-        batch_size: int = 32,
-        device: str | None = None,
-        dtype: str = "float32",
-    ):
+    def __init__(self, path: Path | str, *, cache_dir: Path | str, batch_size: int = 32, dtype: str = "float32"):
         """Check the folder and name the cache file; the model is loaded when a text is not in the cache.
 
         dtype: "float32", or "bfloat16", faster where the processor or GPU computes in it; its vectors have a cache
         of their own. `key` is the SHA-256 of all that the vectors depend on: weights, tokenizer and settings of the
-        model, and the dtype. Raises InputError if `path` is no sentence-transformers folder, if `batch_size` is not
-        positive, or on another dtype.
+        model, and the dtype. Raises InputError if `path` is no sentence-transformers folder, or on another dtype.
         """
         self.path = Path(path)
         if not (self.path / "modules.json").is_file():
@@ -75,12 +56,10 @@ class Embedder:
                 f"No embedding model in '{path}': give the folder of a sentence-transformers model "
                 "(it holds modules.json), for example from cuadft.models.find_weights"
             )
-        if batch_size < 1:
-            raise InputError(f"Invalid batch_size {batch_size!r}: give 1 or more")
         if dtype not in DTYPES:
             raise InputError(f"Invalid dtype {dtype!r} of an embedder: choose {', '.join(DTYPES)}")
         self.key = _model_key(self.path, dtype)
-        self.batch_size, self.device, self.dtype = batch_size, device, dtype
+        self.batch_size, self.dtype = batch_size, dtype
         self.embedded = self.cached = 0
         self._cache = Path(cache_dir) / "embeddings" / f"{self.key[:16]}.sqlite"
         self._model: SentenceTransformer | None = None
@@ -99,7 +78,7 @@ class Embedder:
         texts = [text.encode("utf-8", "replace").decode() for text in texts]  # some PDFs yield lone surrogates
         keys = [hashlib.sha256(text.encode()).digest() for text in texts]
         with self._lock, self._database() as database:
-            vectors = _lookup(database, list(dict.fromkeys(keys)))
+            vectors = _lookup(database, keys)
             self.cached += len(vectors)
             missing = {key: text for key, text in zip(keys, texts) if key not in vectors}
             vectors.update(self._embed(database, missing))
@@ -115,21 +94,15 @@ class Embedder:
         with tqdm(total=len(order), desc="embedding", unit="text", disable=len(order) <= PROGRESS_FROM) as bar:
             for i in range(0, len(order), self.batch_size):
                 keys = order[i : i + self.batch_size]
-                rows = self._loaded_model().encode(
-                    [missing[key] for key in keys],
-                    batch_size=self.batch_size,
-                    normalize_embeddings=True,
-                    show_progress_bar=False,
-                )
+                settings = {"batch_size": self.batch_size, "normalize_embeddings": True, "show_progress_bar": False}
+                rows = self._loaded_model().encode([missing[key] for key in keys], **settings)
                 rows = np.asarray(rows, np.float32)
                 if self.dtype != "float32":  # a norm in half precision is off by a thousandth
                     rows = rows / np.linalg.norm(rows, axis=1, keepdims=True).clip(1e-12)
                 vectors.update(zip(keys, rows))
                 with database:
-                    database.executemany(
-                        "INSERT OR IGNORE INTO vectors VALUES (?, ?)",
-                        [(key, vectors[key].tobytes()) for key in keys],
-                    )
+                    stored = [(key, vectors[key].tobytes()) for key in keys]
+                    database.executemany("INSERT OR IGNORE INTO vectors VALUES (?, ?)", stored)
                 self.embedded += len(keys)
                 bar.update(len(keys))
         return vectors
@@ -154,10 +127,8 @@ class Embedder:
         if self._model is None:
             from sentence_transformers import SentenceTransformer
 
-            options = {"dtype": self.dtype}
-            self._model = SentenceTransformer(
-                str(self.path), device=self.device, model_kwargs=options, trust_remote_code=False
-            )
+            dtype = {"dtype": self.dtype}
+            self._model = SentenceTransformer(str(self.path), model_kwargs=dtype, trust_remote_code=False)
         return self._model
 
     @contextmanager
@@ -184,10 +155,8 @@ def _model_key(folder: Path, dtype: str) -> str:
 
 
 def _lookup(database: sqlite3.Connection, keys: list[bytes]) -> dict[bytes, np.ndarray]:
-    found: dict[bytes, np.ndarray] = {}
-    for i in range(0, len(keys), KEYS_A_QUERY):
-        part = keys[i : i + KEYS_A_QUERY]
-        marks = ",".join("?" * len(part))
-        rows = database.execute(f"SELECT key, value FROM vectors WHERE key IN ({marks})", part)
-        found.update((key, np.frombuffer(value, np.float32)) for key, value in rows)
+    found = {}
+    for key in dict.fromkeys(keys):
+        for (value,) in database.execute("SELECT value FROM vectors WHERE key = ?", (key,)):
+            found[key] = np.frombuffer(value, np.float32)
     return found

@@ -5,116 +5,130 @@ that did best on dev. `DevHits` measures that: whether dev questions find their 
 
     own = passages_by_contract(passages)  # of training and dev contracts
     examples = make_triples(train_rows, own, negatives_from=[retriever])
-    record = finetune_embedder(start, examples, folder, evaluate=DevHits(dev_rows, own))
+    settings = {"steps": 240, "batch_size": 20, "eval_steps": 60}
+    record = finetune_embedder(start, examples, folder, evaluate=DevHits(dev_rows, own), **settings)
     record["before"]["dev_hit@1"], record["best"]["dev_hit@1"]
 """
 
 from __future__ import annotations
 
-import math
 import os
 import random
 import re
-import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import astuple
-from functools import partial
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, astuple, dataclass
 from pathlib import Path
 from statistics import median
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from cuadft.core import progress
-from cuadft.core.errors import InputError
 from cuadft.core.files import read_json, value_hash, write_json
 from cuadft.data.passages import Passage
 from cuadft.data.rows import passages_by_contract
 from cuadft.models import weights
 from cuadft.models.generator import best_dtype
-from cuadft.models.weights import cache_dir
 from cuadft.retrieval.embedder import Embedder
 from cuadft.retrieval.measure import evaluate_retriever
-from cuadft.retrieval.triples import PlannedBatches, batch_schedule
+from cuadft.retrieval.retriever import Retriever
+from cuadft.retrieval.triples import batch_schedule
 from cuadft.training.resume import STATE, last_checkpoint, run_training
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer, SentenceTransformerTrainer
-    from sentence_transformers.base.evaluation import BaseEvaluator
 
     from cuadft.data.contracts import Row
 
+    Evaluate = Callable[..., dict[str, float]]  # of a model, and more that the trainer passes on
 
-WATCHED_METRIC = "dev_hit@1"
+
+WATCHED_METRIC = "dev_hit@1"  # the weights of the step with its largest value are kept
+EVALUATIONS = 4  # looks at dev, and checkpoints, in a training
 START_METRICS = "before.json"  # in the work folder: what `evaluate` says of the start
-TRAINER_TIMES = ("eval_runtime", "eval_samples_per_second", "eval_steps_per_second")  # logged beside the metrics
 DEV_PASSAGES = 800  # embedded at each evaluation; more passages cost training time and add little certainty
-TRIPLE_COLUMNS = {"query": "anchor", "positive": "positive", "negative": "negative"}
+TEXTS = ("query", "positive", "negative")  # of an example, in the order in which the loss takes them
 # BERT and its relatives name the dropout on attention weights so; attention.output.dropout is another dropout.
 ATTENTION_DROPOUT = re.compile(r"attention(\.(self|attn))?\.dropout$")
 
 
-def finetune_embedder(
-    start: Path | str,
-    triples: Sequence[Mapping[str, Any]],
-    out: Path | str,
+@dataclass(frozen=True)
+class Tuning:
+    """Settings of a training: dev is looked at after every `eval_steps`, `max_length` is in tokens of a text.
+
+    The training ends when dev_hit@1 has not risen `patience` times in a row. The exported model keeps its own length.
+    """
+
+    steps: int
+    batch_size: int
+    eval_steps: int
+    learning_rate: float = 1e-4
+    max_length: int = 224
+    patience: int = 3
+    seed: int = 7
+
+
+def train_embedder(
+    embed: Embedder,
+    examples: Sequence[Mapping[str, Any]],
+    out: Path,
     *,
-    steps: int = 250,
-    batch_size: int = 20,
-    learning_rate: float = 1e-4,
-    max_length: int = 224,
-    evaluate: Callable[[SentenceTransformer], dict[str, float]] | None = None,
-    metric: str = WATCHED_METRIC,
-    eval_steps: int = 50,
-    patience: int = 3,
-    seed: int = 7,
-    resume: bool = True,
+    rows: Sequence[Row],
+    passages: Sequence[Passage],
+    steps: int,
+    dtype: str,
+    **settings: Any,
+) -> tuple[Embedder, dict[str, Any]]:
+    """Fine-tune an embedder into the folder `out`; return the embedder to search with, and the record of the training.
+
+    rows, passages: dev questions and the passages of their contracts, by which the best step is chosen. The given
+    embedder is returned if no step found more dev clauses at rank 1 than it finds itself. settings: those of `Tuning`.
+    """
+    settings |= {"steps": steps, "eval_steps": max(1, steps // EVALUATIONS)}
+    evaluate = DevHits(rows, passages_by_contract(passages))
+    record = finetune_embedder(embed.path, examples, out, evaluate=evaluate, **settings)
+    if record["best"][WATCHED_METRIC] > record["before"][WATCHED_METRIC]:
+        embed = Embedder(out, cache_dir=weights.cache_dir(), dtype=dtype)
+    return embed, record
+
+
+def finetune_embedder(
+    start: Path, triples: Sequence[Mapping[str, Any]], out: Path, *, evaluate: Evaluate, **settings: Any
 ) -> dict[str, Any]:
     """Train the model in `start` on examples of `make_triples`, write the best to `out`, and return its record.
 
     `out` becomes a plain sentence-transformers folder, with the record in training.json: steps (done), best_step,
-    examples, dtype, seconds, passages_per_second and evaluation_seconds (of the call that trained), before and best
-    (what `evaluate` returns for the start and at best_step), history (the trainer's log: loss, learning rate and
-    eval_<metric> by step) and settings.
+    examples, before and best (what `evaluate` returns for the start and at best_step), history (the trainer's log:
+    loss, learning rate and eval_<metric> by step), settings, and of the call that trained its seconds without
+    evaluations and passages_per_second.
 
-    evaluate: called before training, after every `eval_steps` and at the end, for example a `DevHits`.
-    Training ends when `metric` has not risen `patience` times in a row, and the weights of its best step are exported;
-    without `evaluate` the last weights are. The start does not compete: compare `before` with `best`. max_length:
-    tokens of a text in training; the exported model keeps its own limit. A call that was killed goes on from its last
-    whole checkpoint, to an equal result, if it is repeated with the same arguments. A finished training is not
-    repeated, unless resume is False.
+    evaluate: called before training, after every `eval_steps` and at the end; a `DevHits`. The start does not compete:
+    compare `before` with `best`. settings: those of `Tuning`. A call that was killed goes on from its last whole
+    checkpoint, to an equal result, if it is repeated with the same arguments. A finished training is not repeated.
 
     The loss is cross-entropy over 20 * cosine of a question with its passage against all other passages of the
     batch: Henderson et al. (2017), "Efficient Natural Language Response Suggestion for Smart Reply", section 4, with
-    mined negatives. Raises InputError on arguments out of range, and on a metric that `evaluate` does not return.
+    mined negatives. Raises InputError as `batch_schedule`.
     """
-    start, out = Path(start), Path(out)
-    settings = {
-        "steps": steps,
-        "batch_size": batch_size,
-        "learning_rate": learning_rate,
-        "max_length": max_length,
-        "metric": metric if evaluate else None,
-        "eval_steps": eval_steps,
-        "patience": patience,
-        "seed": seed,
-    }
-    _check(start, settings)
-    plan = batch_schedule(triples, size=batch_size, steps=steps, seed=seed)
+    from transformers.utils import logging
+
+    tuning = Tuning(**settings)
+    plan = batch_schedule(triples, size=tuning.batch_size, steps=tuning.steps, seed=tuning.seed)
 
     def train(work: Path, new: Path) -> dict[str, Any]:
-        with _silent():
-            watch = WatchedMetric(evaluate, metric)
+        logging.disable_progress_bar()  # one for every file that is read or written
+        with progress.quiet():
             if not (work / START_METRICS).is_file():
-                write_json(work / START_METRICS, watch(load_embedding_model(start)) if evaluate else {})
-            speed = {} if _finished(work, steps) else _train(start, triples, plan, work, settings, watch)
-            record = _record(work, plan, speed, settings)
+                write_json(work / START_METRICS, evaluate(load_embedding_model(start).eval()))
+            finished = _finished(work, tuning.steps)
+            speed = {} if finished else _train(make_trainer(start, triples, plan, work, tuning, evaluate), plan)
+            record = _record(work, plan) | speed | {"settings": asdict(tuning)}
             _export(work / f"checkpoint-{record['best_step']}", new)
         return record
 
-    identity = [[dict(triple) for triple in triples], settings, getattr(evaluate, "key", None)]
-    return run_training(train, out, identity=[identity, weights.weights_hash(start)], resume=resume)
+    identity = [[dict(triple) for triple in triples], asdict(tuning), getattr(evaluate, "key", None)]
+    return run_training(train, out, identity=[identity, weights.weights_hash(start)])
 
 
 class DevHits:
@@ -124,83 +138,39 @@ class DevHits:
     `measure.evaluate_retriever`). `key` is the hash of the rows, passages and ks.
     """
 
-    def __init__(
-        self,
-        rows: Iterable[Row],
-        passages_by_contract: Mapping[str, Sequence[Passage]],
-        *,
-        ks: Sequence[int] = (1, 3),
-        most: int = DEV_PASSAGES,
-        seed: int = 7,
-    ):
-        """Draw contracts by the seed until they have `most` passages; long contracts come last.
+    ks = (1, 3)
 
-        A contract longer than the median costs many passages a question. Raises InputError if no row is answerable.
+    def __init__(
+        self, rows: Sequence[Row], passages: Mapping[str, Sequence[Passage]], *, most: int = DEV_PASSAGES, seed: int = 7
+    ):
+        """Draw contracts of answerable rows by the seed until they have `most` passages; long contracts come last.
+
+        passages: those of each contract. A contract longer than the median costs many passages a question.
         """
-        rows = [row for row in rows if row["answers"]]
-        titles = sorted({row["contract"] for row in rows})
-        if not titles:
-            raise InputError("No answerable dev row to measure the embedder on: give dev rows that have gold spans")
-        if missing := [title for title in titles if not passages_by_contract.get(title)]:
-            raise InputError(f"Dev contract {missing[0]!r} has no passages: cut it first")
-        self.passages: list[Passage] = []
-        sizes = {title: len(passages_by_contract[title]) for title in titles}
+        titles = sorted({row["contract"] for row in rows if row["answers"]})
+        sizes = {title: len(passages[title]) for title in titles}
         middle = median(sizes.values())
         drawn = random.Random(seed).sample(titles, len(titles))
+        self.passages: list[Passage] = []
         for title in sorted(drawn, key=lambda title: sizes[title] > middle):  # stable: drawn order within each half
             if not self.passages or len(self.passages) + sizes[title] <= most:
-                self.passages += passages_by_contract[title]
+                self.passages += passages[title]
         used = {passage.contract for passage in self.passages}
-        self.rows, self.ks = [row for row in rows if row["contract"] in used], tuple(ks)
+        self.rows = [row for row in rows if row["answers"] and row["contract"] in used]
         self.key = value_hash([self.rows, [astuple(passage) for passage in self.passages], self.ks])
 
-    def __call__(self, model: SentenceTransformer) -> dict[str, float]:
-        from cuadft.retrieval.retriever import Retriever
-
-        retriever = Retriever(self.passages, _ModelAsEmbedder(model), mode="dense")
-        records = evaluate_retriever(retriever, self.rows, self.ks)
-        return {
-            f"dev_{name}@{k}": float(np.mean([record[name] for record in records if record["k"] == k]))
-            for name in ("hit", "char_recall")
-            for k in self.ks
-        }
-
-
-class _ModelAsEmbedder:
-    """Stand in for `Embedder`, whose cache is named by the weights: here they change with every step."""
-
-    key = ""
-
-    def __init__(self, model: SentenceTransformer) -> None:
-        self._model = model
-
-    def encode(self, texts: Sequence[str]) -> np.ndarray:
-        """Return unit vectors, float32 of shape (len(texts), d), computed in the precision of the training."""
+    def __call__(self, model: SentenceTransformer, *_: Any) -> dict[str, float]:
         import torch
 
-        reduced = best_dtype() != torch.float32
-        with torch.autocast(self._model.device.type, dtype=torch.bfloat16, enabled=reduced):
-            vectors = self._model.encode(list(texts), normalize_embeddings=True, show_progress_bar=False)
-        return np.asarray(vectors, np.float32)
+        def encode(texts: Sequence[str]) -> np.ndarray:
+            reduced = best_dtype() != torch.float32  # the precision of the training
+            with torch.autocast(model.device.type, dtype=torch.bfloat16, enabled=reduced):
+                vectors = model.encode(list(texts), normalize_embeddings=True, show_progress_bar=False)
+            return np.asarray(vectors, np.float32)
 
-
-class WatchedMetric:
-    """Call `evaluate`, check what it returns, and add up the seconds that it takes."""
-
-    def __init__(self, evaluate: Callable[[SentenceTransformer], dict[str, float]] | None, metric: str) -> None:
-        self.evaluate, self.metric, self.seconds = evaluate, metric, 0.0
-
-    def __call__(self, model: SentenceTransformer) -> dict[str, float]:
-        """Return a model's metrics; raises InputError if the watched metric is missing or is not a finite number."""
-        began, training = time.monotonic(), model.training
-        measured = {name: float(value) for name, value in self.evaluate(model.eval()).items()}
-        model.train(training)
-        self.seconds += time.monotonic() - began
-        if self.metric not in measured:
-            raise InputError(f"Unknown metric {self.metric!r}: `evaluate` returns {', '.join(measured)}")
-        if not math.isfinite(measured[self.metric]):
-            raise InputError(f"The metric {self.metric!r} is {measured[self.metric]}: give dev rows with gold spans")
-        return measured
+        retriever = Retriever(self.passages, SimpleNamespace(encode=encode), mode="dense")
+        means = evaluate_retriever(retriever, self.rows, self.ks).groupby("k").mean(numeric_only=True)
+        return {f"dev_{name}@{k}": float(means.at[k, name]) for name in ("hit", "char_recall") for k in self.ks}
 
 
 def load_embedding_model(folder: Path) -> SentenceTransformer:
@@ -215,8 +185,8 @@ def make_trainer(
     triples: Sequence[Mapping[str, Any]],
     plan: Sequence[Sequence[int]],
     work: Path,
-    settings: Mapping[str, Any],
-    watch: WatchedMetric,
+    tuning: Tuning,
+    evaluate: Evaluate,
 ) -> SentenceTransformerTrainer:
     """Return the trainer of the model in `start`; `plan` holds the batches, as indexes of triples."""
     from datasets import Dataset
@@ -228,25 +198,26 @@ def make_trainer(
         def add_model_card_callback(self, default_args_dict: dict[str, Any]) -> None:
             """Add no such callback: it embeds examples for a card that is not exported."""
 
+        def get_batch_sampler(self, *_: Any, **__: Any) -> Sequence[Sequence[int]]:
+            return plan
+
     model = load_embedding_model(start)
     without_attention_dropout(model)
     model.model_card_data.generate_widget_examples = False  # for the checkpoints' cards
-    evaluated = watch.evaluate is not None
-    columns = {column: [triple[name] for triple in triples] for name, column in TRIPLE_COLUMNS.items()}
     trainer = Trainer(
         model=model,
-        args=_arguments(work, plan, settings, evaluated),
+        args=_arguments(work, tuning),
         loss=MultipleNegativesRankingLoss(model),
-        train_dataset=Dataset.from_dict(columns),
-        evaluator=_evaluator(watch) if evaluated else None,
-        callbacks=[EarlyStoppingCallback(settings["patience"])] if evaluated else [],
+        train_dataset=Dataset.from_dict({name: [triple[name] for triple in triples] for name in TEXTS}),
+        evaluator=[evaluate],
+        callbacks=[EarlyStoppingCallback(tuning.patience)],
     )
-    trainer.data_collator.max_length = settings["max_length"]  # in training only: the model keeps its own limit
+    trainer.data_collator.max_length = tuning.max_length  # in training only: the model keeps its own limit
     return trainer
 
 
-def without_attention_dropout(model: SentenceTransformer) -> int:
-    """Turn off the dropout on attention weights, and return in how many layers; all other dropout stays.
+def without_attention_dropout(model: SentenceTransformer) -> None:
+    """Turn off the dropout on attention weights; all other dropout stays.
 
     PyTorch's fused attention on CPU has no dropout. With it attention falls back to the plain formula and draws a
     random number per head and pair of tokens, which takes as long as all the rest of a training step. The saved
@@ -254,62 +225,38 @@ def without_attention_dropout(model: SentenceTransformer) -> int:
     """
     from torch.nn import Dropout
 
-    modules = [module for name, module in model.named_modules() if ATTENTION_DROPOUT.search(name)]
-    found = [module for module in modules if isinstance(module, Dropout)]
-    for module in found:
-        module.p = 0.0
-    return len(found)
+    for name, module in model.named_modules():
+        if ATTENTION_DROPOUT.search(name) and isinstance(module, Dropout):
+            module.p = 0.0
 
 
-def _arguments(work: Path, plan: Sequence[Sequence[int]], settings: Mapping[str, Any], evaluated: bool) -> Any:
+def _arguments(work: Path, tuning: Tuning) -> Any:
     import torch
     from sentence_transformers import SentenceTransformerTrainingArguments
 
-    dev = {
-        "eval_strategy": "steps",
-        "eval_steps": settings["eval_steps"],
-        "load_best_model_at_end": True,
-        "metric_for_best_model": settings["metric"],
-        "greater_is_better": True,
-    }
     return SentenceTransformerTrainingArguments(
         output_dir=str(work),
-        max_steps=len(plan),
-        per_device_train_batch_size=settings["batch_size"],
-        batch_sampler=partial(PlannedBatches, plan),
-        learning_rate=settings["learning_rate"],
+        max_steps=tuning.steps,
+        per_device_train_batch_size=tuning.batch_size,
+        learning_rate=tuning.learning_rate,
         lr_scheduler_type="cosine",
         warmup_steps=0.1,
-        seed=settings["seed"],
+        seed=tuning.seed,
         bf16=best_dtype() == torch.bfloat16,
         use_cpu=not torch.cuda.is_available(),
+        eval_strategy="steps",
+        eval_steps=tuning.eval_steps,
+        load_best_model_at_end=True,
+        metric_for_best_model=WATCHED_METRIC,
+        greater_is_better=True,
         save_strategy="steps",
-        save_steps=settings["eval_steps"],
+        save_steps=tuning.eval_steps,
         save_total_limit=2,
-        logging_steps=max(1, len(plan) // 50),
+        logging_steps=max(1, tuning.steps // 50),
         restore_callback_states_from_checkpoint=True,
         report_to="none",
         disable_tqdm=bool(os.environ.get("CUADFT_PLAIN")),
-        **(dev if evaluated else {}),
     )
-
-
-def _evaluator(watch: WatchedMetric) -> BaseEvaluator:
-    from sentence_transformers.base.evaluation import BaseEvaluator
-
-    class Evaluator(BaseEvaluator):
-        def __call__(self, model: SentenceTransformer, *_: Any, **__: Any) -> dict[str, float]:
-            return watch(model)
-
-    return Evaluator()
-
-
-def _check(start: Path, settings: Mapping[str, Any]) -> None:
-    if not (start / "modules.json").is_file():
-        raise InputError(f"No embedding model in '{start}': give the folder of a sentence-transformers model")
-    for name in ("learning_rate", "max_length", "eval_steps", "patience"):
-        if settings[name] <= 0:
-            raise InputError(f"Invalid {name} {settings[name]!r}: give a number above 0")
 
 
 def _finished(work: Path, steps: int) -> bool:
@@ -321,110 +268,32 @@ def _finished(work: Path, steps: int) -> bool:
     return stopped or state["global_step"] >= steps
 
 
-def _train(
-    start: Path,
-    triples: Sequence[Mapping[str, Any]],
-    plan: Sequence[Sequence[int]],
-    work: Path,
-    settings: Mapping[str, Any],
-    watch: WatchedMetric,
-) -> dict[str, Any]:
+def _train(trainer: SentenceTransformerTrainer, plan: Sequence[Sequence[int]]) -> dict[str, Any]:
     """Run the trainer to its end; return the seconds of this call, without evaluations, and passages per second."""
-    last = last_checkpoint(work)
+    last = last_checkpoint(Path(trainer.args.output_dir))
     done = int(last.rsplit("-", 1)[1]) if last else 0
-    trainer = make_trainer(start, triples, plan, work, settings, watch)
     progress.watch_trainer(trainer, "retriever")
-    watch.seconds, began = 0.0, time.monotonic()
-    trainer.train(resume_from_checkpoint=last)
-    seconds = time.monotonic() - began - watch.seconds
-    passages = 2 * sum(map(len, plan[done : trainer.state.global_step]))
-    return {
-        "seconds": round(seconds, 1),
-        "passages_per_second": round(passages / seconds, 1),
-        "evaluation_seconds": round(watch.seconds, 1),
-    }
+    seconds = trainer.train(resume_from_checkpoint=last).metrics["train_runtime"]
+    state = trainer.state
+    seconds -= sum(entry.get("eval_runtime", 0.0) for entry in state.log_history if entry["step"] > done)
+    passages = 2 * sum(map(len, plan[done : state.global_step]))
+    return {"seconds": round(seconds, 1), "passages_per_second": round(passages / seconds, 1)}
 
 
-def _record(
-    work: Path, plan: Sequence[Sequence[int]], speed: Mapping[str, Any], settings: Mapping[str, Any]
-) -> dict[str, Any]:
+def _record(work: Path, plan: Sequence[Sequence[int]]) -> dict[str, Any]:
     """Return what the last checkpoint says of the training."""
-    state = read_json(Path(last_checkpoint(work)) / STATE)
-    done = state["global_step"]
-    best = state["best_global_step"] if settings["metric"] else done
+    state, before = read_json(Path(last_checkpoint(work)) / STATE), read_json(work / START_METRICS)
+    done, best, history = state["global_step"], state["best_global_step"], state["log_history"]
+    logged = next(entry for entry in history if entry["step"] == best and f"eval_{WATCHED_METRIC}" in entry)
     return {
         "steps": done,
         "best_step": best,
         "examples": sum(map(len, plan[:done])),
-        "dtype": str(best_dtype()).split(".")[1],
-        **speed,
-        "before": read_json(work / START_METRICS),
-        "best": _metrics(state["log_history"], best),
-        "history": state["log_history"],
-        "settings": dict(settings),
-    }
-
-
-def _metrics(history: Iterable[Mapping[str, Any]], step: int) -> dict[str, float]:
-    """Return what `evaluate` said at a step; {} if it was not called then."""
-    return {
-        name.removeprefix("eval_"): value
-        for entry in history
-        if entry["step"] == step
-        for name, value in entry.items()
-        if name.startswith("eval_") and name not in TRAINER_TIMES
+        "before": before,
+        "best": {name: logged[f"eval_{name}"] for name in before},
+        "history": history,
     }
 
 
 def _export(checkpoint: Path, folder: Path) -> None:
     load_embedding_model(checkpoint).save_pretrained(str(folder), create_model_card=False)
-
-
-@contextmanager
-def _silent() -> Iterator[None]:
-    """Hide the bars for every file that is read or written, besides what `progress.quiet` hides."""
-    from transformers.utils import logging
-
-    shown = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
-    try:
-        with progress.quiet():
-            yield
-    finally:
-        if shown:
-            logging.enable_progress_bar()
-
-
-def train_embedder(
-    embed: Embedder,
-    examples: Sequence[Mapping[str, Any]],
-    out: Path,
-    *,
-    rows: Sequence[Row],
-    passages: Sequence[Passage],
-    steps: int,
-    batch_size: int,
-    learning_rate: float,
-    eval_steps: int,
-    seed: int,
-    dtype: str,
-) -> tuple[Embedder, dict[str, Any]]:
-    """Fine-tune an embedder into the folder `out`; return the embedder to search with, and the record of the training.
-
-    rows, passages: dev questions and the passages of their contracts, by which the best step is chosen. The given
-    embedder is returned if no step found more dev clauses at rank 1 than it finds itself.
-    """
-    record = finetune_embedder(
-        embed.path,
-        examples,
-        out,
-        steps=steps,
-        batch_size=batch_size,
-        learning_rate=learning_rate,
-        evaluate=DevHits(rows, passages_by_contract(passages)),
-        eval_steps=eval_steps,
-        seed=seed,
-    )
-    if record["best"]["dev_hit@1"] > record["before"]["dev_hit@1"]:
-        embed = Embedder(out, cache_dir=cache_dir(), dtype=dtype)
-    return embed, record

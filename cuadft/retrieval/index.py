@@ -1,8 +1,7 @@
 """Score the passages of an index by their words, their embeddings or their classes; ranking is the retriever's part.
 
-An `Index` computes each kind of score for all passages once, and never changes. With more contracts it becomes another
-index that takes over all that is computed, so that searches may go on meanwhile. Every search is exact: at this size an
-approximate one would save no time. For example:
+An `Index` computes each kind of score for all passages once. What it has computed stays when contracts are added. Every
+search is exact: at this size an approximate one would save no time. For example:
 
     index = Index(passages, None)
     scores = index.word_scores({"governing": 1.0, "law": 1.0}, index.rows(title))  # one for each of its passages
@@ -29,10 +28,10 @@ from cuadft.core.errors import InputError
 from cuadft.core.files import file_hash
 from cuadft.core.text import fold_words
 from cuadft.data.passages import Passage, cut_sentences, join_passages
+from cuadft.data.rows import passages_by_contract
 
 if TYPE_CHECKING:
     import faiss
-    from scipy.sparse import csr_matrix
 
     from cuadft.retrieval.classifier import ClauseClassifier
     from cuadft.retrieval.embedder import Embedder
@@ -44,7 +43,7 @@ ALL_ROWS = slice(None)
 
 
 class Index:
-    """Passages, contract after contract, with their BM25, embedding and class scores. Many threads may call it."""
+    """Passages, contract after contract, with their BM25, embedding and class scores. Many threads may search it."""
 
     def __init__(self, passages: Sequence[Passage], embedder: Embedder | None):
         """Index the words now, the embeddings and classes when they are first needed.
@@ -53,24 +52,43 @@ class Index:
         """
         if not passages:
             raise InputError("A retriever needs passages, got none: check that the contracts have text")
-        self.passages, self._rows = _grouped(passages)
+        self.passages: list[Passage] = []
+        self._rows: dict[str, slice] = {}
         self._embedder, self._lock = embedder, threading.Lock()
-        self._bm25 = BM25Index([passage.text for passage in self.passages])
         self._vectors: faiss.IndexFlatIP | None = None
         self._classes: tuple[ClauseClassifier, np.ndarray] | None = None
-        self._sentences: tuple[ClauseClassifier, dict[str, tuple[list[Passage], np.ndarray]]] | None = None
+        self.add(passages)
+
+    def add(self, passages: Sequence[Passage]) -> None:
+        """Take in new contracts, each with all its passages; only these are embedded and classified.
+
+        Raises InputError if a contract is held already.
+        """
+        own = passages_by_contract(passages)
+        if known := own.keys() & self._rows.keys():
+            raise InputError(f"Contract {min(known)!r} is in the retriever already: add each contract once")
+        new: list[Passage] = []
+        for contract, some in own.items():
+            start = len(self.passages) + len(new)
+            self._rows[contract] = slice(start, start + len(some))
+            new += some
+        self.passages = self.passages + new
+        self._bm25 = BM25Index([passage.text for passage in self.passages])
         self._openings: BM25Index | None = None
-        self._key: str | None = None
+        self._sentences: tuple[ClauseClassifier, dict[str, tuple[list[Passage], np.ndarray]]] | None = None
+        if self._vectors is not None and new:
+            self._vectors.add(self._embedder.encode([passage.text for passage in new]))
+        if self._classes is not None and new:
+            classifier, scores = self._classes
+            self._classes = classifier, np.concatenate([scores, classifier.classify(new)])
 
     @property
     def key(self) -> str:
         """The SHA-256 of the passages: contracts, offsets and texts."""
-        if self._key is None:
-            digest = hashlib.sha256()
-            for passage in self.passages:
-                digest.update(json.dumps(astuple(passage)).encode() + b"\n")
-            self._key = digest.hexdigest()
-        return self._key
+        digest = hashlib.sha256()
+        for passage in self.passages:
+            digest.update(json.dumps(astuple(passage)).encode() + b"\n")
+        return digest.hexdigest()
 
     def rows(self, contract: str | None) -> slice:
         """Return where a contract's passages stand (None: all passages); raises InputError for an unknown contract."""
@@ -80,33 +98,6 @@ class Index:
             known = f"{len(self._rows)} contracts, such as {next(iter(self._rows))!r}"
             raise InputError(f"Unknown contract {contract!r}: the retriever holds {known}")
         return self._rows[contract]
-
-    def extended(self, passages: Sequence[Passage]) -> Index:
-        """Return an index that also holds new contracts; only their passages are read, embedded and classified.
-
-        Raises InputError if a contract is held already.
-        """
-        import faiss
-
-        if known := {passage.contract for passage in passages} & self._rows.keys():
-            raise InputError(
-                f"Contract {min(known)!r} is in the retriever already: add each contract once, with all its passages"
-            )
-        new, rows = _grouped(passages)
-        other, size = Index.__new__(Index), len(self.passages)
-        other.passages = self.passages + new
-        other._rows = self._rows | {name: slice(r.start + size, r.stop + size) for name, r in rows.items()}
-        other._embedder, other._lock, other._key = self._embedder, threading.Lock(), None
-        other._bm25 = self._bm25.extended([passage.text for passage in new])
-        with self._lock:
-            other._vectors = faiss.clone_index(self._vectors) if self._vectors is not None else None
-            other._classes, other._openings, other._sentences = self._classes, None, None
-        if other._vectors is not None and new:
-            other._vectors.add(self._embedder.encode([passage.text for passage in new]))
-        if other._classes is not None and new:
-            classifier, scores = other._classes
-            other._classes = classifier, np.concatenate([scores, classifier.classify(new)])
-        return other
 
     def word_scores(self, weights: dict[str, float], rows: slice) -> np.ndarray:
         """Return the weighted BM25 score of the passages in `rows`."""
@@ -171,7 +162,7 @@ class Index:
 
         faiss.write_index(self.vectors(), str(folder / f".{INDEX_FILE}.tmp"))
         os.replace(folder / f".{INDEX_FILE}.tmp", folder / INDEX_FILE)
-        return {"passages": self.key, "model": self._embedder.key, "sha256": file_hash(folder / INDEX_FILE)}
+        return self._stamp(folder / INDEX_FILE)
 
     def restore(self, folder: Path, made: dict[str, str]) -> None:
         """Take the vectors from index.faiss if `made` (from `save`) describes that file, these passages and this model.
@@ -181,32 +172,18 @@ class Index:
         import faiss
 
         path = folder / INDEX_FILE
-        stale = {
-            "it is missing or not as it was saved": not path.is_file() or file_hash(path) != made.get("sha256"),
-            "the embedding model is another one": self._embedder is None or self._embedder.key != made.get("model"),
-            "the passages have changed": self.key != made.get("passages"),
-        }
-        if any(stale.values()):
-            reasons = " and ".join(reason for reason, true in stale.items() if true)
-            warnings.warn(
-                f"{path} is not used ({reasons}): the passages are embedded again; save the retriever to keep that",
-                stacklevel=4,
-            )
-        else:
+        if path.is_file() and self._stamp(path) == made:
             self._vectors = faiss.read_index(str(path))
+        else:
+            warnings.warn(
+                f"{path} is not used, since it, the passages or the embedding model are not those that were saved: the "
+                "passages are embedded again; save the retriever to keep that",
+                stacklevel=3,
+            )
 
-
-def _grouped(passages: Sequence[Passage]) -> tuple[list[Passage], dict[str, slice]]:
-    """Return the passages contract after contract, in their order within it, and where each contract's stand."""
-    own: dict[str, list[Passage]] = {}
-    for passage in passages:
-        own.setdefault(passage.contract, []).append(passage)
-    ordered: list[Passage] = []
-    rows = {}
-    for contract, found in own.items():
-        rows[contract] = slice(len(ordered), len(ordered) + len(found))
-        ordered += found
-    return ordered, rows
+    def _stamp(self, path: Path) -> dict[str, str | None]:
+        model = self._embedder.key if self._embedder else None
+        return {"passages": self.key, "model": model, "sha256": file_hash(path)}
 
 
 def search_words(text: str) -> list[str]:
@@ -217,54 +194,28 @@ def search_words(text: str) -> list[str]:
 
 
 class BM25Index:
-    """A BM25 index (k1 = 1.5, b = 0.75, Lucene's variant: bm25s' defaults). Many threads may call it."""
+    """A BM25 index (k1 = 1.5, b = 0.75, Lucene's variant: bm25s' defaults). It never changes."""
 
     def __init__(self, texts: Sequence[str]):
-        """Read the words of n texts; BM25 weighs them at the first search."""
-        self._number: dict[str, int] = {}
-        self._texts: list[np.ndarray] = []
-        self._take(texts)
+        """Read and weigh the words of n texts: the matrix is of shape (n, words), 0 where a word does not occur."""
+        import bm25s
+        from scipy.sparse import csc_matrix, csr_matrix
 
-    def _take(self, texts: Sequence[str]) -> None:
-        for text in texts:
-            numbers = [self._number.setdefault(word, len(self._number)) for word in search_words(text)]
-            self._texts.append(np.array(numbers, np.int32))
-        self._matrix: csr_matrix | None = None
-        self._lock = threading.Lock()
-
-    def extended(self, texts: Sequence[str]) -> BM25Index:
-        """Return an index of the present texts and these after them; reads the new ones, and weighs all anew."""
-        other = BM25Index([])
-        other._number, other._texts = dict(self._number), list(self._texts)
-        other._take(texts)
-        return other
+        self._number: dict[str, int] = {}  # in the order of the texts, so that sums do not depend on a set's order
+        found = [[self._number.setdefault(word, len(self._number)) for word in search_words(text)] for text in texts]
+        if not self._number:
+            self._matrix = csr_matrix((len(texts), 1), dtype=np.float32)
+            return
+        index = bm25s.BM25(auto_compile=False)
+        index.index((found, dict(self._number)), show_progress=False)
+        scores = index.scores
+        shape = len(texts), len(scores["indptr"]) - 1
+        self._matrix = csc_matrix((scores["data"], scores["indices"], scores["indptr"]), shape=shape).tocsr()
 
     def scores(self, weights: Mapping[str, float], rows: slice = ALL_ROWS) -> np.ndarray:
         """Return the sum of weight * BM25 over the query words for the texts in `rows`: float32 of shape (n,)."""
-        matrix = self._weighed()
-        query = np.zeros(matrix.shape[1], np.float32)
+        query = np.zeros(self._matrix.shape[1], np.float32)
         for word, weight in weights.items():
             if word in self._number:
                 query[self._number[word]] = weight
-        return (matrix if rows == ALL_ROWS else matrix[rows]) @ query
-
-    def _weighed(self) -> csr_matrix:
-        with self._lock:
-            if self._matrix is None:
-                self._matrix = _bm25_matrix(self._texts, len(self._number))
-            return self._matrix
-
-
-def _bm25_matrix(texts: Sequence[np.ndarray], n_words: int) -> csr_matrix:
-    """Return the score of each word in each text, float32 of shape (texts, words), 0 where the word does not occur."""
-    import bm25s
-    from scipy.sparse import csc_matrix, csr_matrix
-
-    if not n_words:
-        return csr_matrix((len(texts), 1), dtype=np.float32)
-    index = bm25s.BM25(auto_compile=False)
-    numbers = {str(n): n for n in range(n_words)}
-    index.index(([text.tolist() for text in texts], numbers), show_progress=False)
-    found = index.scores
-    shape = (len(texts), len(found["indptr"]) - 1)
-    return csc_matrix((found["data"], found["indices"], found["indptr"]), shape=shape).tocsr()
+        return (self._matrix if rows == ALL_ROWS else self._matrix[rows]) @ query

@@ -14,24 +14,18 @@ from __future__ import annotations
 
 import math
 import random
-import threading
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING
+from functools import cached_property
 
 import numpy as np
+import pandas as pd
 
 from cuadft.core.errors import InputError
-from cuadft.core.files import read_jsonl, write_jsonl
+from cuadft.data.contracts import Row
 from cuadft.data.rows import take_turns
+from cuadft.retrieval.embedder import Embedder
 from cuadft.retrieval.index import search_words
-
-if TYPE_CHECKING:
-    from scipy.sparse import csr_matrix
-
-    from cuadft.data.contracts import Row
-    from cuadft.retrieval.embedder import Embedder
-
 
 SAME_QUESTION = 0.9  # cosine; no two of CUAD's 41 questions reach it under MiniLM
 PER_QUESTION = 100  # spans
@@ -39,27 +33,26 @@ EMBEDDED_SPANS = 25  # spans of a question that are embedded; the words of all o
 AWAY_WEIGHT = 0.5  # weight of the other questions' centroid against that of the relevant spans
 MOST_TERMS = 100  # words that feedback adds to a question
 LONGEST_SPAN = 1500  # characters of a span; a sentence encoder reads about as many
-SPANS_FILE, VECTORS_FILE = "feedback.jsonl", "feedback.npy"
 
 
 class RelevanceFeedback:
     """Gold spans of train questions, {"question", "contract", "text"} each. Many threads may call it."""
 
-    def __init__(self, spans: Sequence[dict[str, str]], embedder: Embedder, *, span_vectors: np.ndarray | None = None):
+    def __init__(self, spans: Sequence[dict[str, str]], embedder: Embedder):
         """Embed the distinct questions now, and the first 25 spans of each when `moved` needs them."""
-        self.spans, self._embedder, self._vectors = list(spans), embedder, span_vectors
-        questions = list(dict.fromkeys(span["question"] for span in spans))
-        self._question_vectors = embedder.encode(questions)
-        number = {question: n for n, question in enumerate(questions)}
-        self._question_of = np.array([number[span["question"]] for span in self.spans])
-        names = {span["contract"]: None for span in spans}
-        self._contract_numbers = {name: n for n, name in enumerate(names)}
-        self._contract_of = np.array([self._contract_numbers[span["contract"]] for span in self.spans])
-        self._words, self._holds = _incidence([span["text"] for span in self.spans])
+        from sklearn.feature_extraction.text import CountVectorizer
+
+        self.spans, self._embedder = list(spans), embedder
+        frame = pd.DataFrame(self.spans)
+        self._question_of, questions = pd.factorize(frame["question"])
+        self._question_vectors = embedder.encode(list(questions))
+        self._contracts = frame["contract"].to_numpy(object)
+        counter = CountVectorizer(analyzer=search_words, binary=True, dtype=np.float64)
+        self._holds = counter.fit_transform(frame["text"])  # which span holds which word, 1.0 or 0
+        self._words = counter.get_feature_names_out().tolist()
         self._idf = math.log(len(self.spans)) - np.log(np.asarray(self._holds.sum(axis=0)).ravel())
-        self._has_vector = _first_of_each(self._question_of, EMBEDDED_SPANS)
-        self._question_sums: np.ndarray | None = None
-        self._lock = threading.Lock()
+        place = frame.groupby("question").cumcount()  # of a span among its question's
+        self._has_vector = place.to_numpy() < EMBEDDED_SPANS
 
     @classmethod
     def from_rows(
@@ -70,16 +63,15 @@ class RelevanceFeedback:
         The first span of every row comes before any row's second span, so that many contracts have their part. Raises
         InputError if no row has a gold span.
         """
-        spans: dict[str, list[list[dict[str, str]]]] = {}
+        spans: defaultdict[str, list[list[dict[str, str]]]] = defaultdict(list)
         for row in rows:
             about = {"question": row["question"], "contract": row["contract"]}
             if own := [about | {"text": answer["text"][:LONGEST_SPAN]} for answer in row["answers"]]:
-                spans.setdefault(row["question"], []).append(own)
+                spans[row["question"]].append(own)
         if not spans:
             raise InputError("No gold span for relevance feedback: give rows with answers, or feedback=None")
         rng = random.Random(seed)
-        drawn = [take_turns(of_rows, per_question, rng=rng) for of_rows in spans.values()]
-        return cls([span for found in drawn for span in found], embedder)
+        return cls([span for own in spans.values() for span in take_turns(own, per_question, rng=rng)], embedder)
 
     def relevant(self, query: np.ndarray, *, without: str | None = None) -> np.ndarray:
         """Return a mask of the spans whose question is nearly the query's: cosine >= 0.9.
@@ -88,12 +80,11 @@ class RelevanceFeedback:
         train contract can't retrieve its own gold.
         """
         near = self._question_vectors @ query >= SAME_QUESTION
-        return near[self._question_of] & (self._contract_of != self._contract_numbers.get(without, -1))
+        return near[self._question_of] & (self._contracts != without)
 
     def contracts(self, relevant: np.ndarray) -> set[str]:
         """Return the contracts that the mask's spans come from: leaving out any other contract changes nothing."""
-        held = set(self._contract_of[relevant].tolist())
-        return {name for name, n in self._contract_numbers.items() if n in held}
+        return set(self._contracts[relevant])
 
     def moved(self, query: np.ndarray, relevant: np.ndarray, weight: float) -> np.ndarray:
         """Return the unit vector of (1 - w) q + w (r - 0.5 n), or the query itself if no span is relevant.
@@ -104,22 +95,22 @@ class RelevanceFeedback:
         has = self._has_vector
         if not weight or not (relevant & has).any():
             return query
-        vectors, others = self._span_vectors(), np.ones(len(self._question_vectors))
+        others = np.ones(len(self._question_vectors))
         others[self._question_of[relevant]] = 0
-        target = _unit(vectors[relevant[has]].mean(axis=0)) - AWAY_WEIGHT * _unit(others @ self._question_sums)
+        centroid = self._span_vectors[relevant[has]].mean(axis=0)
+        target = _unit(centroid) - AWAY_WEIGHT * _unit(others @ self._question_sums)
         return _unit((1 - weight) * query + weight * target)
 
+    @cached_property
     def _span_vectors(self) -> np.ndarray:
-        """Return the spans' vectors; also sum them up for each question, which every call of `moved` needs."""
-        with self._lock:
-            if self._vectors is None:
-                texts = [span["text"] for span, has in zip(self.spans, self._has_vector) if has]
-                self._vectors = self._embedder.encode(texts)
-            if self._question_sums is None:
-                sums = np.zeros((len(self._question_vectors), self._vectors.shape[1]))
-                np.add.at(sums, self._question_of[self._has_vector], self._vectors)
-                self._question_sums = sums
-            return self._vectors
+        return self._embedder.encode([span["text"] for span, has in zip(self.spans, self._has_vector) if has])
+
+    @cached_property
+    def _question_sums(self) -> np.ndarray:
+        """The sum of each question's span vectors, which every call of `moved` needs."""
+        sums = np.zeros((len(self._question_vectors), self._span_vectors.shape[1]))
+        np.add.at(sums, self._question_of[self._has_vector], self._span_vectors)
+        return sums
 
     def terms(self, relevant: np.ndarray) -> dict[str, float]:
         """Return the words that mark the relevant spans off from all spans, with weights that add up to 1.
@@ -133,47 +124,6 @@ class RelevanceFeedback:
         best = np.argsort(-weights, kind="stable")[:MOST_TERMS]  # the words are sorted
         best = best[weights[best] > 1e-12]
         return dict(zip((self._words[n] for n in common[best]), (weights[best] / weights[best].sum()).tolist()))
-
-    def save(self, folder: Path) -> None:
-        """Write feedback.jsonl and, once the spans are embedded, feedback.npy into an existing folder."""
-        (folder / VECTORS_FILE).unlink(missing_ok=True)
-        if self._vectors is not None:
-            np.save(folder / VECTORS_FILE, self._vectors, allow_pickle=False)
-        write_jsonl(folder / SPANS_FILE, self.spans)
-
-    @classmethod
-    def load(cls, folder: Path, embedder: Embedder, *, vectors: bool = True) -> RelevanceFeedback:
-        """Return what `save` wrote; with vectors=False the spans are embedded anew when `moved` needs them.
-
-        Raises InputError if there are no spans, or if the two files don't belong together.
-        """
-        path, spans = folder / VECTORS_FILE, read_jsonl(folder / SPANS_FILE)
-        found = np.load(path, allow_pickle=False) if vectors and path.is_file() else None
-        try:
-            feedback = cls(spans, embedder, span_vectors=found)
-        except (KeyError, ValueError) as error:
-            message = f"{folder / SPANS_FILE} holds no gold spans ({error!r}): build the retriever again"
-            raise InputError(message) from error
-        if found is not None and len(found) != feedback._has_vector.sum():
-            raise InputError(f"{folder / SPANS_FILE} and {VECTORS_FILE} differ in length: build the retriever again")
-        return feedback
-
-
-def _incidence(texts: Sequence[str]) -> tuple[list[str], csr_matrix]:
-    """Return the words of n texts, sorted, and which text holds which: 1.0 or 0, of shape (n, words)."""
-    from scipy.sparse import csr_matrix
-
-    found = [set(search_words(text)) for text in texts]
-    vocabulary = sorted(set().union(*found))
-    number = {word: n for n, word in enumerate(vocabulary)}
-    columns = [number[word] for held in found for word in held]
-    ends = np.cumsum([0, *map(len, found)])
-    return vocabulary, csr_matrix((np.ones(len(columns)), columns, ends), shape=(len(texts), len(vocabulary)))
-
-
-def _first_of_each(owners: np.ndarray, most: int) -> np.ndarray:
-    """Return a mask of the first `most` entries of each owner."""
-    return np.array([np.count_nonzero(owners[:n] == owner) < most for n, owner in enumerate(owners)])
 
 
 def _unit(vector: np.ndarray) -> np.ndarray:

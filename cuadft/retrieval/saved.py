@@ -1,6 +1,6 @@
 """Save and load the retrievers of a run, and note which contracts each of them has learned from.
 
-`Retriever.save` writes the search itself. Here its folder also gets the fine-tuned embedder, the names of its models
+`Retriever.save` writes the search itself. Here its folder also gets the fine-tuned embedder, how that computes
 (models.json) and the titles of the contracts that it was trained or tuned on (origin.json), so that nobody measures it
 on contracts that it knows. For example:
 
@@ -22,19 +22,18 @@ from cuadft.core.errors import InputError
 from cuadft.core.runs import incoming_champion
 from cuadft.data import rows
 from cuadft.data.contracts import Contract, Row
-from cuadft.data.passages import Passage, cut_passages, join_passages
+from cuadft.data.passages import cut_passages, join_passages
 from cuadft.data.splits import near_duplicates
 from cuadft.models import weights
 from cuadft.retrieval.embedder import Embedder
 from cuadft.retrieval.measure import decide_retriever
 from cuadft.retrieval.retriever import SETTINGS_FILE, Retriever
 
-MODELS_FILE = "models.json"  # in a retriever's folder: how its embedder computes, and its reranker
+MODELS_FILE = "models.json"  # in a retriever's folder: how its embedder computes
 LEARNED_FILE = "origin.json"  # in a retriever's folder: the contracts that it learned from
 TRAINED, TUNED = "trained on", "settings chosen on"
 # an iteration's data files of rows, and what the retriever did with their contracts
 LEARNED_ROWS = {"dev": TUNED, "dev_questions": TUNED, "synthetic": TRAINED, "train": TRAINED}
-SHINGLE, CONTAINMENT = 8, 0.5  # the same as in the splits: see `data.splits.near_duplicates`
 
 
 def own_embedder(folder: Path) -> Path | None:
@@ -43,7 +42,7 @@ def own_embedder(folder: Path) -> Path | None:
 
 
 def load_retriever(iteration: runs.Iteration, embedder: str) -> Retriever:
-    """Return the retriever that 02_rag_compile saved in an iteration, with its own embedder and its reranker.
+    """Return the retriever that 02_rag_compile saved in an iteration, with its own embedder.
 
     embedder: the model that it searches with if it has no embedder of its own. Raises InputError if 02_rag_compile has
     not run.
@@ -69,38 +68,23 @@ def champion_retriever(iteration: runs.Iteration, embedder: str) -> Retriever | 
 
 
 def load_retriever_folder(folder: Path, embedder: str) -> Retriever:
-    """Return the retriever that was saved in a folder; as `load_retriever`, for any iteration's folder."""
+    """Return the retriever that was saved in a folder; as `load_retriever`, for any iteration's folder.
+
+    embedder: "" for none, which is enough for a retriever that only compares words.
+    """
     if not (folder / SETTINGS_FILE).is_file():
-        raise InputError(f"The retriever is missing in {folder}: run 02_rag_compile of that iteration first.")
-    used = files.read_json(folder / MODELS_FILE) if (folder / MODELS_FILE).is_file() else {}
-    path = own_embedder(folder) or weights.find_weights(embedder)
-    embed = Embedder(path, cache_dir=weights.cache_dir(), dtype=used.get("dtype", "float32"))
-    return Retriever.load(folder, embed, reranker=load_reranker(used.get("reranker", "")))
-
-
-def load_reranker(name: str) -> Any:
-    """Return sentence-transformers' CrossEncoder of a model folder or hub id, None for ""."""
-    if not name:
-        return None
-    from sentence_transformers import CrossEncoder
-
-    return CrossEncoder(str(weights.find_weights(name)), trust_remote_code=False)
-
-
-def reranker_of(folder: Path) -> str:
-    """Return the name of the reranker that a retriever's folder was saved with, "" for none."""
-    return files.read_json(folder / MODELS_FILE)["reranker"] if (folder / MODELS_FILE).is_file() else ""
+        raise InputError(
+            f"The retriever is missing in {folder} (no {SETTINGS_FILE}): run 02_rag_compile of that iteration first."
+        )
+    dtype = files.read_json(folder / MODELS_FILE)["dtype"] if (folder / MODELS_FILE).is_file() else "float32"
+    path = own_embedder(folder) or (weights.find_weights(embedder) if embedder else None)
+    return Retriever.load(folder, path and Embedder(path, cache_dir=weights.cache_dir(), dtype=dtype))
 
 
 def save_retriever(
-    retriever: Retriever,
-    iteration: runs.Iteration,
-    *,
-    reranker: str = "",
-    trained: Iterable[str] = (),
-    tuned: Iterable[str] = (),
+    retriever: Retriever, iteration: runs.Iteration, *, trained: Iterable[str] = (), tuned: Iterable[str] = ()
 ) -> None:
-    """Write the retriever into the iteration, with its reranker's name, and with its embedder if that is the run's own.
+    """Write the retriever into the iteration, with its embedder if that is the run's own.
 
     trained, tuned: titles of the contracts that it learned from and that its settings were chosen on.
     """
@@ -110,20 +94,17 @@ def save_retriever(
         shutil.rmtree(own, ignore_errors=True)
         if used in iteration.run.glob("iter-*/retriever/embedder"):  # an earlier iteration's: keep a copy of it
             shutil.copytree(used, own)
-    used = {"dtype": retriever.embedder.dtype, "reranker": reranker if retriever.rerank else ""}
-    files.write_json(folder / MODELS_FILE, used)
+    files.write_json(folder / MODELS_FILE, {"dtype": retriever.embedder.dtype})
     note_learned(folder, trained=trained, tuned=tuned)
     retriever.save(folder)
 
 
 def add_missing_contracts(retriever: Retriever, run: Path, wanted: Iterable[str]) -> None:
-    """Add to the retriever the wanted contracts of a run that it lacks, cut into passages as its own were.
-
-    Raises InputError if it doesn't say how they were cut.
-    """
+    """Add to the retriever the wanted contracts of a run that it lacks; raises InputError as `with_texts`."""
     new = set(wanted) - {passage.contract for passage in retriever.passages}
     if new:
-        retriever.add(rows.contract_passages(run, new, *_known_cutting(retriever, new)))
+        records = rows.contract_records(run)
+        with_texts(retriever, [Contract(r["title"], r["text"]) for r in records if r["title"] in new])
 
 
 def with_texts(retriever: Retriever, contracts: Sequence[Contract]) -> Retriever:
@@ -133,39 +114,29 @@ def with_texts(retriever: Retriever, contracts: Sequence[Contract]) -> Retriever
     returned, in which the given text stands instead; vectors that are cached are not computed again. Raises InputError
     if the retriever doesn't say how its passages were cut.
     """
-    held = {title: join_passages(own)[0] for title, own in rows.passages_by_contract(retriever.passages).items()}
+    held = held_texts(retriever)
     new = [contract for contract in contracts if held.get(contract.title) != contract.text]
     if not new:
         return retriever
-    size, overlap = _known_cutting(retriever, {contract.title for contract in new})
-    made = [p for c in new for p in cut_passages(c.text, contract=c.title, size=size, overlap=overlap)]
-    if replaced := {contract.title for contract in new} & held.keys():
-        return _with_passages(retriever, [*(p for p in retriever.passages if p.contract not in replaced), *made])
-    retriever.add(made)
-    return retriever
-
-
-def _with_passages(retriever: Retriever, passages: Sequence[Passage]) -> Retriever:
-    """Return a retriever like the given one over other passages."""
-    return Retriever(
-        passages,
-        retriever.embedder,
-        feedback=retriever.feedback,
-        classifier=retriever.classifier,
-        reranker=retriever.reranker,
-        cutting=retriever.cutting,
-        **retriever.settings,
-    )
-
-
-def _known_cutting(retriever: Retriever, new: Iterable[str]) -> tuple[int, float]:
-    """Return the size and overlap with which the retriever's passages were cut."""
+    titles = {contract.title for contract in new}
     if retriever.cutting is None:
         raise InputError(
-            f"The retriever lacks {min(new)!r} and does not say how its passages were cut: run 02_rag_compile "
-            "of the iteration before again"
+            f"The retriever lacks {min(titles)!r} and does not say how its passages were cut: run 02_rag_compile of "
+            "the iteration before again"
         )
-    return retriever.cutting
+    size, overlap = retriever.cutting
+    made = [p for c in new for p in cut_passages(c.text, contract=c.title, size=size, overlap=overlap)]
+    if titles.isdisjoint(held):
+        retriever.add(made)
+        return retriever
+    parts = {"feedback": retriever.feedback, "classifier": retriever.classifier, "cutting": retriever.cutting}
+    kept = [passage for passage in retriever.passages if passage.contract not in titles]
+    return Retriever([*kept, *made], retriever.embedder, **parts, **retriever.settings)
+
+
+def held_texts(retriever: Retriever) -> dict[str, str]:
+    """Return the text of each contract whose passages a retriever holds."""
+    return {title: join_passages(own)[0] for title, own in rows.passages_by_contract(retriever.passages).items()}
 
 
 def note_learned(folder: Path, *, trained: Iterable[str], tuned: Iterable[str]) -> None:
@@ -188,19 +159,16 @@ def learned_from(folder: Path, retriever: Retriever) -> dict[str, str]:
 
 def learned_in_data(iteration: Path) -> dict[str, str]:
     """Return the titles of the contracts in the data of an iteration's folder and the earlier ones, each with how."""
-    found: dict[str, str] = {}
-    for name, how in LEARNED_ROWS.items():
-        for path in _row_files(iteration, name):
-            found |= {row["contract"]: how for row in files.read_jsonl(path)}
-    return found
-
-
-def _row_files(iteration: Path, name: str) -> list[Path]:
-    """Return a data file of this and the earlier iterations; [] if the folder is not an iteration's."""
     if not re.fullmatch(r"iter-\d+", iteration.name):
-        return []
-    found = sorted(iteration.parent.glob(f"iter-*/data/{name}.jsonl"))
-    return [path for path in found if path.parents[1].name <= iteration.name]
+        return {}
+    found = {name: sorted(iteration.parent.glob(f"iter-*/data/{name}.jsonl")) for name in LEARNED_ROWS}
+    return {
+        row["contract"]: LEARNED_ROWS[name]
+        for name, paths in found.items()
+        for path in paths
+        if path.parents[1].name <= iteration.name
+        for row in files.read_jsonl(path)
+    }
 
 
 def known_contracts(wanted: Iterable[Contract], learned: Mapping[str, str], texts: Mapping[str, str]) -> dict[str, str]:
@@ -211,16 +179,11 @@ def known_contracts(wanted: Iterable[Contract], learned: Mapping[str, str], text
     """
     contracts = list(wanted)
     rest = {c.title: c.text for c in contracts if c.title not in learned}
-    copied = copies_of_learned(rest, texts)
+    titles = [*rest, *texts]
+    pairs = near_duplicates([*rest.values(), *texts.values()])
+    copied = {titles[i]: titles[j] for i, j in reversed(pairs) if i < len(rest) <= j}
     why = {title: f"shares half its wording with '{other}', {learned[other]}" for title, other in copied.items()}
     return {c.title: learned.get(c.title) or why[c.title] for c in contracts if c.title in learned or c.title in why}
-
-
-def copies_of_learned(texts: Mapping[str, str], learned: Mapping[str, str]) -> dict[str, str]:
-    """Return the titles of texts that share half their wording with a learned text, each with that one's title."""
-    titles = [*texts, *learned]
-    pairs = near_duplicates([*texts.values(), *learned.values()], SHINGLE, CONTAINMENT)
-    return {titles[i]: titles[j] for i, j in reversed(pairs) if i < len(texts) <= j}
 
 
 def promote_or_keep(
@@ -230,19 +193,17 @@ def promote_or_keep(
     rows: Sequence[Row],
     *,
     contracts: Iterable[str],
-    n_resamples: int,
-    seed: int,
-    confidence: float,
+    **settings: Any,
 ) -> tuple[Retriever, int, str]:
     """Return the retriever to use, its number of passages k, and the reason: the candidate only if it finds more.
 
     champion, candidate: each a retriever and its k. Without a champion, in the first iteration, the candidate is used.
     The champion takes in the `contracts` that it lacks; both are compared on dev rows (see `decide_retriever`), and the
-    decision is kept in metrics/retriever_decision.json.
+    decision is kept in metrics/retriever_decision.json. settings: those of `decide_retriever`.
     """
     if champion is None:
         return *candidate, "The first retriever of the run is used as it was chosen."
     add_missing_contracts(champion[0], iteration.run, contracts)
-    decision = decide_retriever(*champion, *candidate, rows, n_resamples=n_resamples, seed=seed, confidence=confidence)
+    decision = decide_retriever(champion, candidate, rows, **settings)
     files.write_json(iteration.path("metrics", "retriever_decision.json"), decision)
     return *(candidate if decision["promoted"] else champion), decision["reason"]

@@ -13,28 +13,27 @@ from __future__ import annotations
 
 import random
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from itertools import cycle, islice
-from typing import TYPE_CHECKING, Any
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from itertools import count, cycle, islice
+from typing import Any
 
 from cuadft.core.errors import InputError
 from cuadft.core.text import fold
+from cuadft.data.contracts import Row
 from cuadft.data.passages import Passage, gold_shares
 from cuadft.data.rows import take_turns
+from cuadft.retrieval.embedder import Embedder
 from cuadft.retrieval.relevance import RelevanceFeedback
 from cuadft.retrieval.retriever import Retriever
 
-if TYPE_CHECKING:
-    from cuadft.data.contracts import Row
-    from cuadft.retrieval.embedder import Embedder
-
+Search = tuple[int, str, str | None]  # number of the retriever, question, contract (None: in the other contracts)
 
 POSITIVE_SHARE = 0.4  # share of a span in the passage, or of the passage in a span, that makes the passage a positive
 EVENNESS = 0.6  # a category's examples grow with its rows to this power: rare clauses come more often than they occur
-REPHRASED_SHARE = 0.5  # share of the official questions that are asked in other words, where other words are given
 ELSEWHERE_SHARE = 0.25  # share of the negatives that come from other contracts
 HARDEST_PASSAGES = 6  # a negative is drawn from so many of the best passages that do not answer
 SEARCH_DEPTH = 24  # passages searched for a negative, besides those that may answer
+MINED_CONTRACTS = 60  # training contracts in which embeddings look for negatives
 LONG_SPAN = 40  # a gold span of so many characters answers wherever it stands word for word
 
 
@@ -43,37 +42,51 @@ def make_triples(
     passages_by_contract: Mapping[str, Sequence[Passage]],
     *,
     negatives_from: Sequence[Retriever],
-    phrasings: Mapping[str, Sequence[str]] | None = None,
     per_category: int = 120,
     seed: int = 7,
     held_out: Collection[str] = (),
-    share: float = POSITIVE_SHARE,
 ) -> list[dict[str, Any]]:
     """Return about per_category * categories examples of train rows, in order of category; the seed decides the draw.
 
     Example: query, positive, negative (texts), category, contract, negative_from (the mode of the retriever that
     found it), negative_contract, answers (the categories whose gold spans either passage touches).
 
-    A positive holds `share` of a gold span, or is filled by one to that share: each of several spans, and each passage
-    of a long span, has its turn. A negative is among the best that a retriever of `negatives_from` finds for the
-    question, in the row's contract or in others. It touches no gold span of the category and repeats none word for
-    word; another contract must be labelled for the category to give negatives. phrasings: other words for a category's
-    official question. Unanswerable rows give no example, but say that their contract lacks the clause. held_out: titles
-    of held-out contracts. Raises InputError on a row from a held-out contract, on rows without passages or answers, and
-    if no negative is found. Mined negatives: Xiong et al. (2021), "Approximate Nearest Neighbor
-    Negative Contrastive Learning for Dense Text Retrieval", section 4.
+    A positive holds POSITIVE_SHARE of a gold span, or is filled by one to that share: each of several spans, and each
+    passage of a long span, has its turn. A negative is among the best that a retriever of `negatives_from` finds for
+    the question, in the row's contract or in others. It touches no gold span of the category and repeats none word for
+    word; another contract must be labelled for the category to give negatives. Unanswerable rows give no example, but
+    say that their contract lacks the clause. held_out: titles of held-out contracts. Raises InputError on a row from a
+    held-out contract, if no passage holds a gold span, and if no negative is found. Mined negatives: Xiong et al.
+    (2021), "Approximate Nearest Neighbor Negative Contrastive Learning for Dense Text Retrieval", section 4.
     """
     rows, rng = list(rows), random.Random(seed)
-    _check(rows, passages_by_contract, negatives_from, held_out, per_category)
+    if leaked := sorted({row["contract"] for row in rows} & set(held_out)):
+        some = f"{len(leaked)} held-out contracts, such as {leaked[0]!r}"
+        raise InputError(f"Among the training rows are {some}: train on rows of the train split only")
+    drawn = _draw(rows, passages_by_contract, per_category, rng)
     labels, negatives = GoldLabels(rows), _Negatives(negatives_from, rows)
-    drawn = _draw(rows, passages_by_contract, per_category, share, rng)
-    plans = [negatives.options(n % len(negatives_from), rng.random() < ELSEWHERE_SHARE) for n in range(len(drawn))]
-    negatives.prefetch((row, options[0]) for (row, _), options in zip(drawn, plans))
+    plans = [
+        negatives.searches(row, n % len(negatives_from), elsewhere=rng.random() < ELSEWHERE_SHARE)
+        for n, (row, _) in enumerate(drawn)
+    ]
+    negatives.run(plan[0] for plan in plans)
     made = []
-    for (row, positive), options in zip(drawn, plans, strict=True):
-        query = _query(row, phrasings or {}, rng)
-        if found := negatives.pick(row, labels, options, rng):
-            made.append(_example(row, query, positive, *found, labels))
+    for (row, positive), plan in zip(drawn, plans, strict=True):
+        if found := negatives.pick(row, labels, plan, rng):
+            negative, mode = found
+            answers = {category_of(row)} | labels.touched(positive) | labels.touched(negative)
+            made.append(
+                {
+                    "query": row["question"],
+                    "positive": positive.text,
+                    "negative": negative.text,
+                    "category": category_of(row),
+                    "contract": row["contract"],
+                    "negative_from": mode,
+                    "negative_contract": negative.contract,
+                    "answers": sorted(answers),
+                }
+            )
     if not made:
         raise InputError(
             "No passage looks like an answer without being one: give contracts of more than one passage, "
@@ -82,39 +95,18 @@ def make_triples(
     return made
 
 
-def _check(
-    rows: Sequence[Row],
-    passages: Mapping[str, Sequence[Passage]],
-    retrievers: Sequence[Retriever],
-    held_out: Collection[str],
-    per_category: int,
-) -> None:
-    if leaked := sorted({row["contract"] for row in rows} & set(held_out)):
-        some = f"{len(leaked)} held-out contracts, such as {leaked[0]!r}"
-        raise InputError(f"Among the training rows are {some}: train on rows of the train split only")
-    if missing := sorted({row["contract"] for row in rows if row["answers"]} - set(passages)):
-        lacking = f"{len(missing)} contracts of the rows have no passages, such as {missing[0]!r}"
-        raise InputError(f"{lacking}: cut them first")
-    if not any(row["answers"] for row in rows):
-        raise InputError("No answerable row to learn from: give train rows that have gold spans")
-    if not retrievers:
-        raise InputError("negatives_from is empty: give at least one retriever, such as one of mode 'bm25'")
-    if per_category < 1:
-        raise InputError(f"Invalid per_category {per_category!r}: give a number of examples from 1, such as 120")
-
-
 def _draw(
-    rows: Sequence[Row], passages: Mapping[str, Sequence[Passage]], per_category: int, share: float, rng: random.Random
+    rows: Sequence[Row], passages: Mapping[str, Sequence[Passage]], per_category: int, rng: random.Random
 ) -> list[tuple[Row, Passage]]:
     """Return (row, positive) pairs: in each category the rows take turns, and in each row its positives do."""
     sources: defaultdict[str, list[tuple[Row, list[Passage]]]] = defaultdict(list)
     for row in rows:
         own = passages.get(row["contract"], ())
         filled = gold_shares(own, row["answers"])
-        if good := [passage for passage in own if filled.get(passage.index, 0.0) >= share]:
+        if good := [passage for passage in own if filled.get(passage.index, 0.0) >= POSITIVE_SHARE]:
             sources[category_of(row)].append((row, good))
     if not sources:
-        raise InputError("No passage holds a gold span: cut the passages from the texts that the rows belong to")
+        raise InputError("No passage holds a gold span: give train rows with answers, and passages of their texts")
     weights = {category: len(found) ** EVENNESS for category, found in sources.items()}
     each = per_category * len(weights) / sum(weights.values())
     drawn = []
@@ -125,73 +117,50 @@ def _draw(
     return drawn
 
 
-def _query(row: Row, phrasings: Mapping[str, Sequence[str]], rng: random.Random) -> str:
-    others = phrasings.get(row["category"], ()) if row.get("source", "cuad") == "cuad" else ()
-    return rng.choice(list(others)) if others and rng.random() < REPHRASED_SHARE else row["question"]
-
-
-def _example(
-    row: Row, query: str, positive: Passage, negative: Passage, mode: str, labels: GoldLabels
-) -> dict[str, Any]:
-    category = category_of(row)
-    return {
-        "query": query,
-        "positive": positive.text,
-        "negative": negative.text,
-        "category": category,
-        "contract": row["contract"],
-        "negative_from": mode,
-        "negative_contract": negative.contract,
-        "answers": sorted({category} | labels.touched(positive) | labels.touched(negative)),
-    }
-
-
 class _Negatives:
     """The passages that retrievers find for a row's question, each search run once."""
 
     def __init__(self, retrievers: Sequence[Retriever], rows: Sequence[Row]) -> None:
         self._retrievers = list(retrievers)
         self._held = [{passage.contract for passage in retriever.passages} for retriever in retrievers]
-        self._found: dict[tuple[int, str, str | None], list[Passage]] = {}
+        self._found: dict[Search, list[Passage]] = {}
         self._used: Counter[tuple[str, Passage]] = Counter()
         answered = Counter(category_of(row) for row in rows if row["answers"])
         # in a search over all contracts, a good retriever puts the clauses of all contracts first
         self._depth_elsewhere = SEARCH_DEPTH + 2 * max(answered.values())
 
-    def options(self, first: int, elsewhere: bool) -> list[tuple[int, bool]]:
-        """Return (number of the retriever, in other contracts) pairs, in the order in which to try them."""
+    def searches(self, row: Row, first: int, *, elsewhere: bool) -> list[Search]:
+        """Return the searches for a row's negative, in the order in which to try them."""
+        places = [None, row["contract"]] if elsewhere else [row["contract"], None]
         order = [*range(first, len(self._retrievers)), *range(first)]
-        return [(n, other) for n in order for other in (elsewhere, not elsewhere)]
+        return [(number, row["question"], place) for number in order for place in places]
 
-    def prefetch(self, wanted: Iterable[tuple[Row, tuple[int, bool]]]) -> None:
-        """Search ahead for rows and their options, many queries at once."""
-        groups: defaultdict[tuple[int, bool], dict[tuple[str, str | None], None]] = defaultdict(dict)
-        for row, (number, elsewhere) in wanted:
-            contract = None if elsewhere else row["contract"]
-            if contract is None or contract in self._held[number]:
-                groups[number, elsewhere].setdefault((row["question"], contract))
+    def run(self, searches: Iterable[Search]) -> None:
+        """Run searches that were not run before, many queries at once."""
+        groups: defaultdict[tuple[int, bool], list[tuple[str, str | None]]] = defaultdict(list)
+        for number, question, contract in dict.fromkeys(searches):
+            known = (number, question, contract) in self._found
+            if not known and (contract is None or contract in self._held[number]):
+                groups[number, contract is None].append((question, contract))
         for (number, elsewhere), queries in groups.items():
-            new = [query for query in queries if (number, *query) not in self._found]
-            hits = self._retrievers[number].search_many(new, k=self._depth_elsewhere if elsewhere else SEARCH_DEPTH)
-            for query, found in zip(new, hits, strict=True):
-                self._found[number, *query] = [hit.passage for hit in found]
+            depth = self._depth_elsewhere if elsewhere else SEARCH_DEPTH
+            for query, hits in zip(queries, self._retrievers[number].search_many(queries, k=depth), strict=True):
+                self._found[number, *query] = [hit.passage for hit in hits]
 
     def pick(
-        self, row: Row, labels: GoldLabels, options: Sequence[tuple[int, bool]], rng: random.Random
+        self, row: Row, labels: GoldLabels, plan: Sequence[Search], rng: random.Random
     ) -> tuple[Passage, str] | None:
         """Return the hard negative that this row has had least often, and the mode that found it; None without one."""
-        category = category_of(row)
-        for number, elsewhere in options:
-            self.prefetch([(row, (number, elsewhere))])
-            found = self._found.get((number, row["question"], None if elsewhere else row["contract"]), [])
-            there = (passage for passage in found if (passage.contract != row["contract"]) == elsewhere)
-            usable = list(
-                islice((passage for passage in there if not labels.may_answer(passage, row)), HARDEST_PASSAGES)
-            )
+        for search in plan:
+            self.run([search])
+            number, _, contract = search
+            found = self._found.get(search, [])
+            there = (p for p in found if (p.contract == row["contract"]) == (contract is not None))
+            usable = islice((p for p in there if not labels.may_answer(p, row)), HARDEST_PASSAGES)
             for passage in sorted(usable, key=lambda passage: (self._used[row["id"], passage], rng.random())):
-                if not labels.repeats(passage, category):
+                if not labels.repeats(passage, category_of(row)):
                     self._used[row["id"], passage] += 1
-                    return passage, self._retrievers[number].mode
+                    return passage, self._retrievers[number].settings["mode"]
         return None
 
 
@@ -212,7 +181,7 @@ class GoldLabels:
         self._spans: defaultdict[str, list[tuple[int, int, str]]] = defaultdict(list)
         self._labelled: set[tuple[str, str]] = set()
         self._wording: defaultdict[str, set[str]] = defaultdict(set)
-        self._touched: dict[tuple[str, int, int], frozenset[str]] = {}
+        self._touched: dict[Passage, frozenset[str]] = {}
         for row in rows:
             category = category_of(row)
             if row.get("source", "cuad") == "cuad":
@@ -224,12 +193,11 @@ class GoldLabels:
 
     def touched(self, passage: Passage) -> frozenset[str]:
         """Return the categories that have a gold span which shares a character with the passage."""
-        place = passage.contract, passage.start, passage.end
-        if place not in self._touched:
+        if passage not in self._touched:
             spans = self._spans.get(passage.contract, ())
             near = (category for start, end, category in spans if start < passage.end and passage.start < end)
-            self._touched[place] = frozenset(near)
-        return self._touched[place]
+            self._touched[passage] = frozenset(near)
+        return self._touched[passage]
 
     def may_answer(self, passage: Passage, row: Row) -> bool:
         """Tell whether a passage answers the row's category, or might because its contract isn't labelled for it.
@@ -253,65 +221,30 @@ def plan_batches(triples: Sequence[Mapping[str, Any]], *, size: int, seed: int) 
     A batch holds a category once, and no passage that answers another example's category (`answers`, as
     `make_triples` gives them): CUAD asks 41 questions over and over, so that a random batch would teach that right
     answers are wrong. Batches of less than three quarters of the largest are left out: the examples left at the end are
-    of categories whose answers stand together, such as the parties and the date. Raises InputError if size < 2.
+    of categories whose answers stand together, such as the parties and the date.
     """
-    if size < 2:
-        raise InputError(f"Invalid batch size {size!r}: give 2 or more, as each example needs others as negatives")
-    waiting = _evenly(triples, random.Random(seed))
-    made: list[list[int]] = []
+    waiting, made = _evenly(triples, random.Random(seed)), []
     while waiting:
-        batch: list[int] = []
-        asked: set[str] = set()
-        answered: set[str] = set()
+        batch, asked, answered = [], set(), set()
         for index in waiting:
             own, answers = triples[index]["category"], triples[index]["answers"]
-            if own not in answered and asked.isdisjoint(answers):
+            if len(batch) < size and own not in answered and asked.isdisjoint(answers):
                 batch.append(index)
                 asked.add(own)
                 answered.update(answers, [own])
-                if len(batch) == size:
-                    break
-        taken = set(batch)
-        waiting = [index for index in waiting if index not in taken]
+        waiting = [index for index in waiting if index not in batch]
         made.append(batch)
     most = max(map(len, made), default=0)
     return [batch for batch in made if 4 * len(batch) >= 3 * most]
 
 
 def batch_schedule(triples: Sequence[Mapping[str, Any]], *, size: int, steps: int, seed: int) -> list[list[int]]:
-    """Return exactly `steps` batches, in as many passes over the triples as that takes, each drawn anew.
-
-    Raises InputError if there are no triples, or size or steps is too small.
-    """
-    if not triples:
-        raise InputError("There are no triples to train on: give rows that have gold spans to make_triples")
-    if steps < 1:
-        raise InputError(f"Invalid number of training steps {steps!r}: give 1 or more, such as 250")
+    """Return exactly `steps` batches, in as many passes over the triples as that takes, each drawn anew."""
     planned: list[list[int]] = []
-    passes = 0
-    while len(planned) < steps:
-        planned += plan_batches(triples, size=size, seed=seed * 1000 + passes)
-        passes += 1
-    return planned[:steps]
-
-
-class PlannedBatches:
-    """A batch sampler for torch's DataLoader that gives planned batches; every pass over it is the same."""
-
-    drop_last = False
-
-    def __init__(self, plan: Sequence[Sequence[int]], dataset: Any = None, *, batch_size: int, **_: Any) -> None:
-        """Take what sentence-transformers' trainer hands to `batch_sampler`, after the plan itself."""
-        self._plan, self.batch_size = plan, batch_size
-
-    def __iter__(self) -> Iterator[list[int]]:
-        return (list(batch) for batch in self._plan)
-
-    def __len__(self) -> int:
-        return len(self._plan)
-
-    def set_epoch(self, epoch: int) -> None:
-        """Do nothing: the plan holds all passes."""
+    for number in count():
+        planned += plan_batches(triples, size=size, seed=seed * 1000 + number)
+        if len(planned) >= steps:
+            return planned[:steps]
 
 
 def _evenly(triples: Sequence[Mapping[str, Any]], rng: random.Random) -> list[int]:
@@ -327,30 +260,16 @@ def _evenly(triples: Sequence[Mapping[str, Any]], rng: random.Random) -> list[in
 
 
 def mine_triples(
-    rows: Sequence[Row],
-    passages_by_contract: Mapping[str, Sequence[Passage]],
-    embed: Embedder,
-    *,
-    mined_contracts: int,
-    per_category: int,
-    held_out: Collection[str],
-    seed: int,
+    rows: Sequence[Row], passages_by_contract: Mapping[str, Sequence[Passage]], embed: Embedder, **settings: Any
 ) -> list[dict[str, str]]:
     """Return training examples as `make_triples`, with hard negatives that two searches take for answers.
 
     One search goes by words and relevance feedback through all contracts, the other by embeddings through the first
-    `mined_contracts`, since embedding passages is what takes time.
+    MINED_CONTRACTS, since embedding passages is what takes time. settings: per_category, held_out and seed.
     """
     contracts = list(passages_by_contract.values())
-    everything, some = ([passage for own in contracts[:n] for passage in own] for n in (None, mined_contracts))
+    everything, some = ([passage for own in contracts[:n] for passage in own] for n in (None, MINED_CONTRACTS))
     feedback = RelevanceFeedback.from_rows([row for row in rows if row["source"] == "cuad"], embed)
     by_words = Retriever(everything, embed, mode="bm25", feedback=feedback, feedback_weight=0.85)
     by_meaning = Retriever(some, embed, mode="dense")
-    return make_triples(
-        rows,
-        passages_by_contract,
-        negatives_from=[by_words, by_meaning],
-        per_category=per_category,
-        held_out=held_out,
-        seed=seed,
-    )
+    return make_triples(rows, passages_by_contract, negatives_from=[by_words, by_meaning], **settings)

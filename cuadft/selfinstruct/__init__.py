@@ -13,8 +13,8 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     submod_attrs={
         "filters": ["filter_questions"],
         "generate": ["write_questions"],
-        "own": ["OwnQuestions", "read_own_questions"],
+        "own": ["place_own_questions", "read_own_questions"],
         "templates": ["paraphrases", "phrased_questions"],
-        "yields": ["kept_and_rejected", "reason_counts", "steps_table", "yield_by_source", "yield_remark"],
+        "yields": ["outcomes", "steps_table", "yield_remark"],
     },
 )

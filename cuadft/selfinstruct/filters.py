@@ -19,7 +19,7 @@ from __future__ import annotations
 import itertools
 import re
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from cuadft.core.text import quotable
@@ -39,6 +39,8 @@ SHINGLE = 8  # words in a row that two texts don't share by chance
 QUESTION_WORDS = (4, 50)  # fewest and most words of a question
 KEYWORDS = (1, 12)  # fewest and most words of a query in keywords
 NAMED_KEYWORDS = 25  # most words of a query by a template or a user, which may name its contract
+MIN_SIMILARITY = 0.3  # least cosine of a question with what it comes from
+MIN_F1 = 0.5  # least token F1 between the gold and the answer to a question
 QUOTED_WORDS = 3  # fewest words of a quotation that counts as an answer
 # What each step demands, in the order of the steps: what costs least comes first. A question that a step before
 # "duplicate" rejects does not count as asked, so that a later one may repeat it; one that only the round trip rejects
@@ -49,22 +51,19 @@ STEPS = {
     "format": f"{QUESTION_WORDS[0]} to {QUESTION_WORDS[1]} words and a question mark, "
     f"or {KEYWORDS[0]} to {KEYWORDS[1]} keywords (to {NAMED_KEYWORDS} in templates and own questions); "
     f"no placeholder or role mark, no {SHINGLE} words in a row of the clause",
-    "drift": "cosine of at least {min_similarity} with the seed's question or clause (without one: with the passage)",
+    "drift": f"cosine of at least {MIN_SIMILARITY} with the seed's question or clause (without one: with the passage)",
     "overlap": f"no {SHINGLE} words in a row of a held-out contract, ROUGE-L under {MAX_ROUGE} with its questions "
     "but for those that training contracts are asked, too",
     "duplicate": f"ROUGE-L under {MAX_ROUGE} with every question on the same contract or on a near-identical clause "
     "(of the same category, if the label is certain)",
-    "round trip": f"asked it, the LM gives the gold (token F1 of at least {{min_f1}}), quotes {QUOTED_WORDS} words "
-    "or, where the clause is absent, refuses; templates and own questions with a label don't need it",
+    "round trip": f"asked it, the LM gives the gold (token F1 of at least {MIN_F1}), quotes {QUOTED_WORDS} words "
+    "or, where the clause is absent, refuses; templates and own questions don't need it",
 }
 REASONS = ("generation_failed", "reference", "format", "drift", "overlap", "duplicate", "unanswerable", "answerable")
-Rejection = tuple[str, str]  # reason, detail
-Step = Callable[[Sequence[Candidate]], list[Rejection | None]]
-Outcome = tuple[Rejection | None, list[dict[str, Any]]]  # the rejection, or None and the answers of the accepted row
+Rejection = tuple[str, str] | None  # reason and detail, None if the candidate passes
 _PLACEHOLDER = re.compile(r"\[[^\]]*\]|\{[^}]*\}|<[^>]*>|_{3,}|\*{3,}|\bX{3,}\b|#{2,}")
 _ROLE = re.compile(
-    r"<\||\|>|\b(user|assistant|system|human|question|answer|category|clause|passage|style|keywords)\s*:",
-    re.IGNORECASE,
+    r"<\||\|>|\b(user|assistant|system|human|question|answer|category|clause|passage|style|keywords)\s*:", re.IGNORECASE
 )
 # A small model that is asked for keywords often answers the question instead.
 _SENTENCE = re.compile(
@@ -82,141 +81,92 @@ def filter_questions(
     held_out_rows: Sequence[Row] = (),
     held_out_texts: Mapping[str, str] | None = None,
     earlier: Sequence[Row] = (),
-    min_similarity: float = 0.3,
-    min_f1: float = 0.5,
     threads: int = 1,
 ) -> tuple[list[Row], list[Candidate]]:
     """Return (rows to train on, rejected candidates with `step`, `reason`, `detail`): every candidate is in one.
 
-    The candidates take the STEPS in order; of two near-duplicates the first is kept. held_out_texts: title -> text of
-    held-out contracts. earlier: rows accepted in earlier iterations; if one has the id of a candidate, the accepted row
-    takes the next free number. Call it inside dspy.context(lm=..., adapter=...) if an LM must confirm a candidate.
+    The candidates take the STEPS in order, and the rejected ones are in that order, too; of two near-duplicates the
+    first is kept. held_out_texts: title -> text of held-out contracts. earlier: rows accepted in earlier iterations; if
+    one has the id of a candidate, the accepted row takes the next free number. Call it inside dspy.context(lm=...,
+    adapter=...) if an LM must confirm a candidate.
     Raises InputError if a row or candidate comes from a held-out contract.
     """
     texts = dict(held_out_texts or {})
     held_out = {row["contract"] for row in held_out_rows} | set(texts)
-    refuse_held_out([*train_rows, *earlier, *(c for c in candidates if not c.get("fault"))], held_out)
-    steps = filter_steps(
-        train_rows,
-        embedder=embedder,
-        foreign_questions=[row["question"] for row in held_out_rows],
-        foreign_texts=texts.values(),
-        earlier=earlier,
-        min_similarity=min_similarity,
-    )
-    left, rejected = list(enumerate(candidates)), []
-    for name, step in steps.items():
-        rejections = step([candidate for _, candidate in left])
-        rejected += [(n, _rejected(c, name, *found)) for (n, c), found in zip(left, rejections) if found is not None]
-        left = [pair for pair, found in zip(left, rejections) if found is None]
-    outcomes = check_round_trips([candidate for _, candidate in left], min_f1=min_f1, threads=threads)
-    rejected += [(n, _rejected(c, "round trip", *r)) for (n, c), (r, _) in zip(left, outcomes) if r is not None]
-    accepted = [_accepted_row(c, answers) for (_, c), (rejection, answers) in zip(left, outcomes) if rejection is None]
-    accepted = _renumbered(accepted, {row["id"] for row in [*train_rows, *earlier]})
-    return accepted, [candidate for _, candidate in sorted(rejected, key=lambda pair: pair[0])]
-
-
-def _rejected(candidate: Candidate, step: str, reason: str, detail: str) -> Candidate:
-    return candidate | {"step": step, "reason": reason, "detail": detail}
-
-
-def _accepted_row(candidate: Candidate, answers: list[dict[str, Any]]) -> Row:
-    own = {name: candidate[name] for name in ("id", "contract", "contract_type", "category", "question")}
-    source = candidate["kind"] if candidate["kind"] in ("template", "own") else "synthetic"
-    return Row(**own, answers=answers, is_impossible=not answers, source=source)
-
-
-def _renumbered(rows: Sequence[Row], taken: Collection[str]) -> list[Row]:
-    """Give each row whose id is taken the next free number: another iteration may have drawn the same seed."""
-    used, named = set(taken), []
-    for row in rows:
-        name = row["id"]
-        if name in used:
-            stem, number = re.fullmatch(r"(.*?)(\d*)", name, re.DOTALL).groups()
-            name = next(n for n in (f"{stem}{k}" for k in itertools.count(int(number or 1))) if n not in used)
-        used.add(name)
-        named.append(Row(**{**row, "id": name}))
-    return named
-
-
-# --- steps that need no language model
-
-
-def filter_steps(
-    train_rows: Sequence[Row],
-    *,
-    embedder: Embedder,
-    foreign_questions: Iterable[str],
-    foreign_texts: Collection[str],
-    earlier: Iterable[Row],
-    min_similarity: float,
-) -> dict[str, Step]:
-    """Return the steps before the round trip: name -> function from candidates to (reason, detail) or None each.
-
-    foreign_questions, foreign_texts: of held-out contracts. A question that train rows ask in the same words is not
-    foreign. earlier: rows accepted in earlier iterations, which a new question must not repeat either.
-    """
+    used = [*train_rows, *earlier, *(c for c in candidates if not c.get("fault"))]
+    refuse_held_out([row["contract"] for row in used], held_out)
     asked = AskedQuestions([*train_rows, *earlier])
-    trained = {row["question"] for row in train_rows}
-    foreign = KnownTexts(question for question in foreign_questions if question not in trained)
-    return {
-        "reply": lambda candidates: [_unreadable(c) for c in candidates],
-        "reference": lambda candidates: [("reference", c["fault"]) if c.get("fault") else None for c in candidates],
-        "format": lambda candidates: [_malformed(c) for c in candidates],
-        "drift": lambda candidates: _drifted(candidates, embedder, min_similarity),
-        "overlap": lambda candidates: _overlapping(candidates, foreign, foreign_texts),
-        "duplicate": lambda candidates: [_repeated(c, asked) for c in candidates],
+    trained = {row["question"] for row in train_rows}  # asked of training contracts in the same words: not foreign
+    foreign = KnownTexts(row["question"] for row in held_out_rows if row["question"] not in trained)
+    steps = {
+        "reply": lambda some: [("generation_failed", c["error"]) if c["error"] is not None else None for c in some],
+        "reference": lambda some: [("reference", c["fault"]) if c.get("fault") else None for c in some],
+        "format": lambda some: [("format", fault) if (fault := _format_fault(c)) else None for c in some],
+        "drift": lambda some: _drifted(some, embedder),
+        "overlap": lambda some: _overlapping(some, foreign, texts.values()),
+        "duplicate": lambda some: [_repeated(c, asked) for c in some],
+        "round trip": lambda some: _round_trips(some, threads),
     }
+    left, rejected = [dict(candidate) for candidate in candidates], []
+    for name, step in steps.items():
+        found = list(zip(left, step(left)))
+        rejected += [c | {"step": name, "reason": fault[0], "detail": fault[1]} for c, fault in found if fault]
+        left = [candidate for candidate, fault in found if not fault]
+    return _numbered_rows(left, {row["id"] for row in [*train_rows, *earlier]}), rejected
 
 
-def _unreadable(candidate: Candidate) -> Rejection | None:
-    return None if candidate["error"] is None else ("generation_failed", candidate["error"])
+def _numbered_rows(candidates: Iterable[Candidate], used: set[str]) -> list[Row]:
+    """Return the rows of accepted candidates; an id that an earlier draw of the seed has used gets a free number."""
+    rows = []
+    for candidate in candidates:
+        name = candidate["id"]
+        stem, number = re.fullmatch(r"(.*?)(\d*)", name, re.DOTALL).groups()
+        later = itertools.count(int(number or 1))
+        while name in used:
+            name = f"{stem}{next(later)}"
+        used.add(name)
+        own = {key: candidate[key] for key in ("contract", "contract_type", "category", "question", "answers")}
+        source = candidate["kind"] if candidate["kind"] in ("template", "own") else "synthetic"
+        rows.append(Row(id=name, is_impossible=not own["answers"], source=source, **own))
+    return rows
 
 
-def _malformed(candidate: Candidate) -> Rejection | None:
-    question, found = candidate["question"], rouge_tokens(candidate["question"])
-    style = candidate.get("style", "")
-    if fault := _keyword_fault(question, style) if _in_keywords(question, style) else _question_fault(question):
-        return ("format", fault)
-    if mark := _PLACEHOLDER.search(question) or _ROLE.search(question):
-        return ("format", f"holds a placeholder or a role mark: {mark.group()}")
-    run = SHINGLE if _in_keywords(question, style) else min(SHINGLE, len(found))
-    if shingles(found, run) & shingles(rouge_tokens(candidate["clause"]), run):
-        return ("format", f"copies {run} words in a row of the clause")
-    return None
+# --- the steps
 
 
-def _in_keywords(question: str, style: str) -> bool:
-    """Say whether to judge a question as keywords: they were asked for or allowed, and it ends without a mark."""
-    return style in ("keyword", "any") and bool(question) and question[-1] not in "?.!:;,"
-
-
-def _question_fault(question: str) -> str | None:
-    count = len(rouge_tokens(question))
-    if not question.endswith("?"):
+def _format_fault(candidate: Candidate) -> str:
+    """Return what is wrong with the form of a question, "" if it is well-formed."""
+    question, style = candidate["question"], candidate.get("style", "")
+    words = rouge_tokens(question)
+    # judged as keywords if they were asked for or allowed, and if it ends without a mark
+    in_keywords = style in ("keyword", "any") and bool(question) and question[-1] not in "?.!:;,"
+    if in_keywords:
+        least, most = KEYWORDS[0], KEYWORDS[1] if style == "keyword" else NAMED_KEYWORDS
+        if not least <= len(words) <= most:
+            return f"{len(words)} keywords, {least} to {most} wanted, or a question mark"
+        if style == "keyword" and _SENTENCE.search(question):
+            return "a sentence, keywords wanted"
+    elif not question.endswith("?"):
         return "does not end with a question mark" if question else "empty"
-    least, most = QUESTION_WORDS
-    return None if least <= count <= most else f"{count} words, {least} to {most} wanted"
+    elif not QUESTION_WORDS[0] <= len(words) <= QUESTION_WORDS[1]:
+        return f"{len(words)} words, {QUESTION_WORDS[0]} to {QUESTION_WORDS[1]} wanted"
+    if mark := _PLACEHOLDER.search(question) or _ROLE.search(question):
+        return f"holds a placeholder or a role mark: {mark.group()}"
+    run = SHINGLE if in_keywords else min(SHINGLE, len(words))
+    copies = shingles(words, run) & shingles(rouge_tokens(candidate["clause"]), run)
+    return f"copies {run} words in a row of the clause" if copies else ""
 
 
-def _keyword_fault(question: str, style: str) -> str | None:
-    count, (least, most) = len(rouge_tokens(question)), KEYWORDS
-    if style != "keyword":
-        most = NAMED_KEYWORDS
-    if not least <= count <= most:
-        return f"{count} keywords, {least} to {most} wanted, or a question mark"
-    return "a sentence, keywords wanted" if style == "keyword" and _SENTENCE.search(question) else None
-
-
-def _drifted(candidates: Sequence[Candidate], embedder: Embedder, least: float) -> list[Rejection | None]:
+def _drifted(candidates: Sequence[Candidate], embedder: Embedder) -> list[Rejection]:
     pairs = [(c["question"], c["seed_question"] or c["passage"] or c["clause"]) for c in candidates]
     best = _cosines(pairs, embedder)
     # Clauses are long, so a clause is embedded only if the candidate is not close enough to its seed's question.
-    low = [n for n, cosine in enumerate(best) if cosine < least and candidates[n]["clause"]]
+    low = [n for n, cosine in enumerate(best) if cosine < MIN_SIMILARITY and candidates[n]["clause"]]
     pairs = [(candidates[n]["question"], candidates[n]["clause"]) for n in low]
     for n, cosine in zip(low, _cosines(pairs, embedder)):
         best[n] = max(best[n], cosine)
-    return [None if found >= least else ("drift", f"cosine {found:.2f}, at least {least} wanted") for found in best]
+    wanted = f"at least {MIN_SIMILARITY} wanted"
+    return [None if found >= MIN_SIMILARITY else ("drift", f"cosine {found:.2f}, {wanted}") for found in best]
 
 
 def _cosines(pairs: Sequence[tuple[str, str]], embedder: Embedder) -> list[float]:
@@ -226,78 +176,58 @@ def _cosines(pairs: Sequence[tuple[str, str]], embedder: Embedder) -> list[float
     return [float(vectors[place[one]] @ vectors[place[other]]) for one, other in pairs]
 
 
-def _overlapping(
-    candidates: Sequence[Candidate], foreign: KnownTexts, texts: Collection[str]
-) -> list[Rejection | None]:
+def _overlapping(candidates: Sequence[Candidate], foreign: KnownTexts, texts: Collection[str]) -> list[Rejection]:
     """Reject questions that are near a question of a held-out contract or copy words of its text."""
-    copied = _shared_shingles({c["question"] for c in candidates}, texts)
-    rejections: list[Rejection | None] = []
+    runs = {c["question"]: shingles(rouge_tokens(c["question"]), SHINGLE) for c in candidates}
+    wanted = set().union(*runs.values())
+    copied = {run for text in texts if wanted for run in shingles(rouge_tokens(text), SHINGLE) & wanted}
+    rejections: list[Rejection] = []
     for question in (c["question"] for c in candidates):
-        run = min((run for run in shingles(rouge_tokens(question), SHINGLE) if run in copied), default=None)
         if near := foreign.find(question, MAX_ROUGE):
             rejections.append(("overlap", f"ROUGE-L {near[1]:.2f} with a held-out question: {near[0]}"))
         else:
+            run = min(runs[question] & copied, default=None)
             rejections.append(("overlap", f"words of a held-out contract: {' '.join(run)}") if run else None)
     return rejections
 
 
-def _shared_shingles(questions: Collection[str], texts: Collection[str]) -> set[tuple[str, ...]]:
-    """Return the sequences of SHINGLE words that a question shares with a text."""
-    wanted = {run for question in questions for run in shingles(rouge_tokens(question), SHINGLE)}
-    if not wanted:
-        return set()
-    return {run for text in texts for run in shingles(rouge_tokens(text), SHINGLE) & wanted}
-
-
-def _repeated(candidate: Candidate, asked: AskedQuestions) -> Rejection | None:
+def _repeated(candidate: Candidate, asked: AskedQuestions) -> Rejection:
     if evidence := asked.find(candidate):
         return ("duplicate", evidence)
     asked.add(candidate)
     return None
 
 
-# --- the round trip
+def _round_trips(candidates: Sequence[Candidate], threads: int) -> list[Rejection]:
+    """Ask a language model the new questions, in dspy.context(lm=..., adapter=...), and check what it answers.
 
-
-def check_round_trips(candidates: Sequence[Candidate], *, min_f1: float, threads: int) -> list[Outcome]:
-    """Ask a language model the new questions; return each candidate's rejection (or None) and the answers of its row.
-
-    What the model must answer depends on the candidate's `expect`. "gold": token F1 of at least `min_f1` with the gold
-    spans, which stay the answers. "quotation": three words of the passage in a row, which become the answer.
-    "refusal": that there is no answer. "": the candidate is not asked and passes. Call it inside
-    dspy.context(lm=..., adapter=...) if a candidate is to be asked.
+    What it must answer depends on the candidate's `expect`. "gold": token F1 of at least MIN_F1 with the gold spans.
+    "quotation": three words of the passage in a row, which become the candidate's answer. "refusal": that there is no
+    answer. "": the candidate is not asked and passes.
     """
     asked = [c for c in candidates if c["expect"]]
     inputs = [{"passage": quotable(c["passage"]), "question": quotable(c["question"])} for c in asked]
     replies = iter(call_generator(RoundTrip, inputs, threads))
-    return [_outcome(c, *next(replies), min_f1) if c["expect"] else (None, c["answers"]) for c in candidates]
+    return [_answer_fault(c, *next(replies)) if c["expect"] else None for c in candidates]
 
 
-def _outcome(candidate: Candidate, answer: str, error: str | None, min_f1: float) -> Outcome:
+def _answer_fault(candidate: Candidate, answer: str, error: str | None) -> Rejection:
     if error is not None:
-        return ("generation_failed", f"round trip: {error}"), []
+        return ("generation_failed", f"round trip: {error}")
     if candidate["expect"] == "refusal":
-        found = ("answerable", f"the contract has no such clause, but the LM answered: {answer[:200]}")
-        return (None if answer.strip() and is_refusal(answer) else found), []
+        told = f"the contract has no such clause, but the LM answered: {answer[:200]}"
+        return None if answer.strip() and is_refusal(answer) else ("answerable", told)
     if is_refusal(answer):
-        return ("unanswerable", "the LM found no answer in the passage"), []
-    return (_against_gold if candidate["expect"] == "gold" else _against_passage)(candidate, answer, min_f1)
-
-
-def _against_gold(candidate: Candidate, answer: str, min_f1: float) -> Outcome:
-    f1 = token_f1(answer, [span["text"] for span in candidate["answers"]])
-    if f1 < min_f1:
-        return ("unanswerable", f"token F1 {f1:.2f} with the gold: {answer[:200]}"), []
-    return None, candidate["answers"]
-
-
-def _against_passage(candidate: Candidate, answer: str, min_f1: float) -> Outcome:
+        return ("unanswerable", "the LM found no answer in the passage")
+    if candidate["expect"] == "gold":
+        f1 = token_f1(answer, [span["text"] for span in candidate["answers"]])
+        return None if f1 >= MIN_F1 else ("unanswerable", f"token F1 {f1:.2f} with the gold: {answer[:200]}")
     passage = candidate["passage"]
     span = locate_words(answer, passage) or locate_words(answer.strip(_QUOTATION_MARKS), passage)
     if not span or len(passage[slice(*span)].split()) < QUOTED_WORDS:
-        return ("unanswerable", f"not a quotation of {QUOTED_WORDS} words or more: {answer[:200]}"), []
-    start, end = span
-    return None, [{"text": passage[start:end], "start": candidate["start"] + start}]
+        return ("unanswerable", f"not a quotation of {QUOTED_WORDS} words or more: {answer[:200]}")
+    candidate["answers"] = [{"text": passage[slice(*span)], "start": candidate["start"] + span[0]}]
+    return None
 
 
 # --- what a data set asks already
@@ -310,18 +240,14 @@ class AskedQuestions:
         """Take the rows of the data set so far; `add` takes more."""
         self._known, self._clauses = KnownTexts(), ClauseNumbers()
         self._near: dict[str, list[tuple[str, float]]] = {}  # a text -> all texts seen that are near it
-        self._asked_of: dict[str, dict[str, str]] = defaultdict(dict)  # a text -> contract -> category
-        self._about: dict[str, dict[int, tuple[str, str]]] = defaultdict(dict)  # a text -> clause -> the same two
+        self._asked: dict[str, list[tuple[str, int | None, str]]] = defaultdict(list)  # contract, clause, category
         for row in rows:
             self.add(row)
 
     def add(self, row: Mapping[str, Any]) -> None:
         """Remember the question of a row or candidate."""
-        text = row["question"]
-        self._see(text)
-        self._asked_of[text].setdefault(row["contract"], row["category"])
-        if clause := clause_text(row):
-            self._about[text].setdefault(self._clauses.number(clause), (row["contract"], row["category"]))
+        self._see(row["question"])
+        self._asked[row["question"]].append((row["contract"], self._clauses.number(row), row["category"]))
 
     def find(self, row: Mapping[str, Any]) -> str | None:
         """Return the evidence that a row repeats an earlier one, or None.
@@ -331,16 +257,16 @@ class AskedQuestions:
         candidate's label is certain (an empty `expect`), the earlier question must also be of the same category or in
         the same words: "Is there a cap on liability?" and "Is there no cap on liability?" are two questions.
         """
-        clause = clause_text(row)
-        number = self._clauses.number(clause) if clause else None
+        number = self._clauses.number(row)
         for text, score in self._see(row["question"]):
             any_category = score == 1 or row.get("expect", "") != ""
-            category = self._asked_of.get(text, {}).get(row["contract"])
-            if category is not None and (any_category or category == row["category"]):
-                return f"ROUGE-L {score:.2f} with: {text}"
-            other, category = self._about.get(text, {}).get(number, ("", None))
-            if category is not None and (any_category or category == row["category"]):
-                return f"ROUGE-L {score:.2f} with a question on the same clause of {other}: {text}"
+            for contract, clause, category in self._asked.get(text, ()):
+                if not any_category and category != row["category"]:
+                    continue
+                if contract == row["contract"]:
+                    return f"ROUGE-L {score:.2f} with: {text}"
+                if clause is not None and clause == number:
+                    return f"ROUGE-L {score:.2f} with a question on the same clause of {contract}: {text}"
         return None
 
     def _see(self, text: str) -> list[tuple[str, float]]:
@@ -363,27 +289,26 @@ class ClauseNumbers:
         self._sets: list[set[tuple[str, ...]]] = []
         self._holders: dict[tuple[str, ...], list[int]] = defaultdict(list)
 
-    def number(self, clause: str) -> int:
-        """Return the number of the first clause seen that this one nearly equals, or a new number."""
+    def number(self, row: Mapping[str, Any]) -> int | None:
+        """Return the number of the first clause seen that a row's clause nearly equals, or a new number.
+
+        The clause of a row or candidate is its gold spans, else its "clause". None: the row has no clause.
+        """
+        clause = " ".join(span["text"] for span in row["answers"]) or row.get("clause", "")
         found = tuple(rouge_tokens(clause)) or (clause,)
-        if found not in self._numbers:
+        if clause and found not in self._numbers:
             self._numbers[found] = self._place(found)
-        return self._numbers[found]
+        return self._numbers.get(found)
 
     def _place(self, found: tuple[str, ...]) -> int:
         own = shingles(found, min(CLAUSE_SHINGLE, len(found)))
         # Sets with Jaccard similarity s leave at most 1 - s of either's members unshared: one more finds the other.
         unshared = int((1 - SAME_CLAUSE) * len(own) + 1e-9)
-        rarest = sorted(own, key=lambda run: (len(self._holders.get(run, ())), run))[: unshared + 1]
-        for n in sorted({n for run in rarest for n in self._holders.get(run, ())}):
+        rarest = sorted(own, key=lambda run: (len(self._holders[run]), run))[: unshared + 1]
+        for n in sorted({n for run in rarest for n in self._holders[run]}):
             if len(own & self._sets[n]) >= SAME_CLAUSE * len(own | self._sets[n]):
                 return n
         self._sets.append(own)
         for run in own:
             self._holders[run].append(len(self._sets) - 1)
         return len(self._sets) - 1
-
-
-def clause_text(row: Mapping[str, Any]) -> str:
-    """Return what a row or candidate asks about: its gold spans, else its clause; "" if the clause is absent."""
-    return " ".join(span["text"] for span in row["answers"]) or row.get("clause", "")

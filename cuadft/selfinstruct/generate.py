@@ -12,34 +12,30 @@ and gives each of the others a reason. Candidates from elsewhere ("template", se
 them there. For example:
 
     with dspy.context(lm=lm, adapter=rag.PlainAdapter()):
-        candidates = write_questions(train_rows, passages_by_contract, rephrase=40, absent=20, ask=20, seed=7)
+        candidates = write_questions(train_rows, passages_by_contract, rephrase=40, ask=20, absent=20, seed=7)
         accepted, rejected = filter_questions(candidates, train_rows, embedder=embedder)
 """
 
 from __future__ import annotations
 
+import itertools
 import random
 import re
-from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from cuadft.core.errors import InputError
 from cuadft.core.text import quotable
 from cuadft.data.contracts import Row
 from cuadft.data.passages import Passage
-from cuadft.selfinstruct import sources
-from cuadft.selfinstruct.prompts import (
-    AskAboutClause,
-    RephraseAbsent,
-    RephraseQuestion,
-    call_generator,
-    listed_questions,
-    worked_examples,
-)
-from cuadft.selfinstruct.sources import NEAREST, STYLES, Candidate, PassageFinder, refuse_held_out
+from cuadft.selfinstruct import prompts, sources
+from cuadft.selfinstruct.sources import STYLES, Candidate
 
-TASKS = {"rephrase": RephraseQuestion, "absent": RephraseAbsent, "ask": AskAboutClause}  # by kind of candidate
+TASKS = {
+    "rephrase": prompts.RephraseQuestion,
+    "absent": prompts.RephraseAbsent,
+    "ask": prompts.AskAboutClause,
+}  # by kind of candidate
 
 
 def write_questions(
@@ -48,51 +44,44 @@ def write_questions(
     *,
     rephrase: int,
     ask: int,
-    seed: int,
     absent: int = 0,
-    styles: Sequence[str] = STYLES,
+    seed: int,
     held_out: Collection[str] = (),
     threads: int = 1,
 ) -> list[Candidate]:
     """Return candidates from `rephrase` answered rows, `absent` unanswerable ones and `ask` passages, a few each.
 
     Call it inside dspy.context(lm=..., adapter=...). `train_rows` must hold all rows of a contract, because a passage
-    counts as unlabelled if no row has a gold span in it. The rows take turns over `styles`. A call that fails gives
+    counts as unlabelled if no row has a gold span in it. The rows take turns over `STYLES`. A call that fails gives
     one candidate with `error` set, which the filter counts. held_out: titles of held-out contracts. Raises InputError
-    if a row comes from one of them, if passages are missing, if a style is unknown, or if no LM is configured.
+    if a row comes from one of them, if passages are missing, or if no LM is configured.
     """
-    refuse_held_out(train_rows, held_out)
-    if leaked := sorted(set(passages_by_contract) & set(held_out)):
-        raise InputError(f"Passages of the held-out contract {leaked[0]!r}: give those of train contracts only.")
+    sources.refuse_held_out([*passages_by_contract, *(row["contract"] for row in train_rows)], held_out)
     if missing := sorted({row["contract"] for row in train_rows} - set(passages_by_contract)):
         raise InputError(f"No passages of contract {missing[0]!r} and {len(missing) - 1} more: cut them first")
-    if not styles or (unknown := sorted(set(styles) - set(STYLES))):
-        raise InputError(f"Invalid style {unknown[0] if styles else ''!r}: choose from {', '.join(STYLES)}.")
     rng = random.Random(seed)
     drawn = {
-        "rephrase": sources.labelled_seeds(train_rows, passages_by_contract, rephrase, rng),
+        "rephrase": _with_styles(sources.row_seeds(train_rows, passages_by_contract, rephrase, rng, answered=True)),
         "ask": sources.unlabelled_seeds(train_rows, passages_by_contract, ask, rng),
-        "absent": sources.absent_seeds(train_rows, absent, rng),
+        "absent": _with_styles(sources.row_seeds(train_rows, passages_by_contract, absent, rng, answered=False)),
     }
     made: list[Candidate] = []
     for kind, signature in TASKS.items():
-        seeds = drawn[kind] if kind == "ask" else _with_styles(drawn[kind], styles)
-        replies = call_generator(signature, [_inputs(s) for s in seeds], threads)
+        seeds = drawn[kind]
+        replies = prompts.call_generator(signature, [_inputs(s) for s in seeds], threads)
         made += [candidate for s, (reply, error) in zip(seeds, replies) for candidate in _candidates(s, reply, error)]
-    finder = PassageFinder(passages_by_contract)
-    return [_with_passages(c, finder) if c["kind"] == "absent" and c["question"] else c for c in made]
+    # If a question asks for something else by now, the answer may stand in the passages most like it.
+    asked = [each for each in made if each["kind"] == "absent" and each["question"]]
+    sources.add_nearest_passages(asked, passages_by_contract)
+    return made
 
 
-def _with_styles(seeds: Sequence[Candidate], styles: Sequence[str]) -> list[Candidate]:
+def _with_styles(seeds: Sequence[Candidate]) -> list[Candidate]:
     """Give each seed a style. The styles take turns within a category, so that several seeds of it get all styles."""
-    first = {category: n for n, category in enumerate(dict.fromkeys(seed["category"] for seed in seeds))}
-    turn: Counter[str] = Counter()
-    styled = []
+    turns: dict[str, Iterator[str]] = {}  # by category, each beginning one style later than the one before
     for seed in seeds:
-        category = seed["category"]
-        styled.append(seed | {"style": styles[(first[category] + turn[category]) % len(styles)]})
-        turn[category] += 1
-    return styled
+        turns.setdefault(seed["category"], itertools.islice(itertools.cycle(STYLES), len(turns), None))
+    return [seed | {"style": next(turns[seed["category"]])} for seed in seeds]
 
 
 def _inputs(seed: Candidate) -> dict[str, str]:
@@ -100,26 +89,20 @@ def _inputs(seed: Candidate) -> dict[str, str]:
     clause = {"clause": quotable(seed["clause"])}
     if seed["kind"] == "ask":
         return clause
-    style = worked_examples().styles[seed["style"]]
+    style = prompts.worked_examples()["styles"][seed["style"]]
     asked = {"category": seed["category"], "question": quotable(seed["seed_question"]), "style": style}
     return asked if seed["kind"] == "absent" else asked | clause
 
 
 def _candidates(seed: Candidate, reply: Any, error: str | None) -> list[Candidate]:
     """Return one candidate per different question of a reply, or one that carries the error."""
-    items = list(dict.fromkeys(listed_questions(reply or "")))  # small models repeat themselves
+    items = list(dict.fromkeys(prompts.listed_questions(reply or "")))  # small models repeat themselves
     if not items and error is None:
         error = "The reply holds no question"
     return [
         seed | {"id": f"{seed['seed']}~s{n}", "raw": item, "question": tidy_question(item), "error": error}
         for n, item in enumerate(items or [""], 1)
     ]
-
-
-def _with_passages(candidate: Candidate, finder: PassageFinder) -> Candidate:
-    """Add the passages most like the new question: if it asks for something else by now, the answer may stand there."""
-    best = finder.best(candidate["question"], candidate["contract"], NEAREST)
-    return candidate | {"passage": "\n".join(passage.text for passage in best)}
 
 
 def tidy_question(text: str) -> str:

@@ -14,13 +14,13 @@ import ast
 import functools
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from importlib import resources
-from typing import Any, NamedTuple
+from typing import Any
 
 import dspy
-from dspy.utils.exceptions import AdapterParseError, DSPyError
+from dspy.utils.exceptions import DSPyError
 
 from cuadft.core.errors import InputError, brief
 from cuadft.core.text import quote_safely
@@ -28,8 +28,6 @@ from cuadft.evaluation.text_scores import NO_CLAUSE
 
 Reply = tuple[Any, str | None]  # value of the output field and error: one of the two is None
 _FENCE = re.compile(r"\A```\w*\s*|\s*```\Z")
-_FIELD_MARK = re.compile(r"\[\[ ## \w+ ## \]\]")  # DSPy's mark of a field
-_LIST_ITEM = re.compile(r"\s*(?:\(?\d{1,2}[.)]|[-*•])\s+\S")
 
 
 # --- the tasks
@@ -74,30 +72,13 @@ class RoundTrip(dspy.Signature):
     answer: str = dspy.OutputField(desc="the passage's words")
 
 
-class WorkedExamples(NamedTuple):
-    """Worked examples of the tasks, and what the styles of a question are called in a prompt."""
-
-    styles: dict[str, str]  # "keyword" -> "keywords typed into a search box"
-    demos: dict[str, list[dict[str, Any]]]  # name of a signature -> values of its fields, one dict an example
-
-
 @functools.cache
-def worked_examples() -> WorkedExamples:
+def worked_examples() -> dict[str, dict[str, Any]]:
     """Return the worked examples of `worked_examples.json`, as the prompts show them. Do not change what it returns.
 
-    The file is {"styles": {name: description}, "examples": {name of a signature: [fields of an example]}}. In an
-    example `style` is the name of a style, which the prompt spells out, and an `answer` of null is the refusal.
+    It is {"styles": {name of a style: what a prompt calls it}, "examples": {name of a signature: [fields]}}.
     """
-    text = resources.files("cuadft.selfinstruct").joinpath("worked_examples.json").read_text(encoding="utf-8")
-    saved = json.loads(text)
-    styles = saved["styles"]
-
-    def shown(example: dict[str, Any]) -> dict[str, Any]:
-        style = {"style": styles[example["style"]]} if "style" in example else {}
-        refusal = {"answer": NO_CLAUSE} if example.get("answer", "") is None else {}
-        return example | style | refusal
-
-    return WorkedExamples(styles, {task: [shown(e) for e in examples] for task, examples in saved["examples"].items()})
+    return json.loads(resources.files("cuadft.selfinstruct").joinpath("worked_examples.json").read_text("utf-8"))
 
 
 # --- asking
@@ -113,14 +94,13 @@ def call_generator(signature: type[dspy.Signature], inputs: Sequence[dict[str, s
         raise InputError("No language model to generate with: call this inside dspy.context(lm=..., adapter=...)")
     (output,) = signature.output_fields
     predict = dspy.Predict(signature)
-    predict.demos = [dspy.Example(**demo) for demo in worked_examples().demos[signature.__name__]]
+    predict.demos = [dspy.Example(**demo) for demo in worked_examples()["examples"][signature.__name__]]
 
     def attempt(values: dict[str, str]) -> Reply:
         try:
             return predict(**{name: quote_safely(text) for name, text in values.items()})[output], None
         except DSPyError as error:  # the candidate carries it: one bad reply must not end the batch
-            found = _rescued(error) if signature.output_fields[output].annotation == list[str] else []
-            return (found, None) if found else (None, brief(error))
+            return None, brief(error)
 
     hold: Callable = getattr(getattr(lm, "engine", None), "expect", lambda calls: nullcontext())
     # timeout=0: DSPy would otherwise send a slow batch's last calls a second time
@@ -144,14 +124,6 @@ def listed_questions(reply: str | Sequence[str]) -> list[str]:
     return [question for question in found if question.strip()]
 
 
-def _rescued(error: DSPyError) -> list[str]:
-    """Return the questions of a reply that the adapter can't read, if it holds a list of them."""
-    reply = _FIELD_MARK.sub("", str(error.lm_response or "")) if isinstance(error, AdapterParseError) else ""
-    if isinstance(_as_value(reply), list | dict):
-        return listed_questions(reply)
-    return [line for line in reply.splitlines() if _LIST_ITEM.match(line)]
-
-
 def _as_value(text: str) -> Any:
     """Return the JSON or Python value that a text spells, None if it spells neither."""
     for parse in (json.loads, ast.literal_eval):
@@ -162,12 +134,9 @@ def _as_value(text: str) -> Any:
     return None
 
 
-def _texts_in(value: Any) -> Iterator[str]:
-    """Yield the texts in lists and objects, in order."""
-    if isinstance(value, Mapping):
-        value = list(value.values())
-    if isinstance(value, list | tuple):
-        for item in value:
-            yield from _texts_in(item)
-    elif value is not None:
-        yield str(value)
+def _texts_in(value: Any) -> list[str]:
+    """Return the texts in lists and objects, in order."""
+    items = list(value.values()) if isinstance(value, dict) else value
+    if isinstance(items, list | tuple):
+        return [text for item in items for text in _texts_in(item)]
+    return [] if items is None else [str(items)]

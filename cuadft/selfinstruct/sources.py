@@ -5,19 +5,20 @@ a seed. A seed that has got a question is a *candidate*: a dict with the fields 
 Its `expect` says what a language model must answer in the round trip: the "gold" words, a "quotation" of the passage, a
 "refusal", or "" if the label is certain and no language model is asked. For example:
 
-    seeds = labelled_seeds(train_rows, passages_by_contract, 20, random.Random(7))
+    seeds = row_seeds(train_rows, passages_by_contract, 20, random.Random(7), answered=True)
     seeds[0]["seed"], seeds[0]["clause"]  # "X__Governing Law", "This Agreement is governed by the laws of Ohio."
-    seed_row_id("X__Governing Law~t2")  # "X__Governing Law", the row that the second template question comes from
 """
 
 from __future__ import annotations
 
+import itertools
 import random
-import re
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from operator import itemgetter
 from typing import Any
+
+import numpy as np
 
 from cuadft.core.errors import InputError
 from cuadft.data.contracts import Row
@@ -32,25 +33,18 @@ MADE_SOURCES = ("synthetic", TEMPLATE_SOURCE, "own")  # sources of rows made in 
 ASK_CATEGORY = "Other"  # category of a question about an unlabelled passage: no CUAD category stands behind it
 NEAREST = 2  # passages in which an absent clause is looked for
 MIN_PASSAGE_LENGTH = 200  # characters; shorter passages are headings, page numbers and signature lines
-# What making a row adds to the id of its seed: "~t2", "~t2~c1", "~s1". A made row is never a seed itself, so only the
-# last mark is taken off.
-_MADE_MARK = re.compile(r"(~t\d+(~c\d+)?|~[cos]\d+)\Z")
 
 
-def labelled_seeds(
-    rows: Sequence[Row], passages: Mapping[str, Sequence[Passage]], wanted: int, rng: random.Random
+def row_seeds(
+    rows: Sequence[Row], passages: Mapping[str, Sequence[Passage]], wanted: int, rng: random.Random, *, answered: bool
 ) -> list[Candidate]:
-    """Draw the seeds of "rephrase": answerable rows, one of each category before a second one of any."""
-    usable = [row for row in rows if row["answers"] and row["source"] not in MADE_SOURCES]
+    """Draw rows, one of each category before a second one of any.
+
+    answered: seeds of "rephrase", which have gold spans, or seeds of "absent", whose clause the contract lacks.
+    """
+    usable = [row for row in rows if bool(row["answers"]) == answered and row["source"] not in MADE_SOURCES]
     drawn = draw_evenly(usable, wanted, group=itemgetter("category"), rng=rng)
     return [seed_from_row(row, passages[row["contract"]]) for row in drawn]
-
-
-def absent_seeds(rows: Sequence[Row], wanted: int, rng: random.Random) -> list[Candidate]:
-    """Draw the seeds of "absent": rows whose clause the contract lacks, evenly over categories."""
-    usable = [row for row in rows if row["is_impossible"] and row["source"] not in MADE_SOURCES]
-    drawn = draw_evenly(usable, wanted, group=itemgetter("category"), rng=rng)
-    return [seed_from_row(row, ()) for row in drawn]
 
 
 def unlabelled_seeds(
@@ -61,15 +55,15 @@ def unlabelled_seeds(
     `rows` must hold all rows of a contract, because a passage counts as unlabelled if no row has a gold span in it. A
     contract without any row counts as one without annotations.
     """
-    by_contract: dict[str, list[Row]] = {}
+    types = {row["contract"]: row["contract_type"] for row in rows}
+    spans: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for row in rows:
-        by_contract.setdefault(row["contract"], []).append(row)
+        spans[row["contract"]] += row["answers"]
     usable = []
-    for contract in passages:
-        own = by_contract.get(contract, [])
-        gold = set(overlapping(passages[contract], [span for row in own for span in row["answers"]]))
-        free = [p for p in passages[contract] if p.index not in gold and len(p.text.strip()) >= MIN_PASSAGE_LENGTH]
-        usable += [seed_from_passage(passage, own[0]["contract_type"] if own else "") for passage in free]
+    for contract, own in passages.items():
+        gold = set(overlapping(own, spans[contract]))
+        free = [p for p in own if p.index not in gold and len(p.text.strip()) >= MIN_PASSAGE_LENGTH]
+        usable += [seed_from_passage(passage, types.get(contract, "")) for passage in free]
     return draw_evenly(usable, wanted, group=itemgetter("contract"), rng=rng)
 
 
@@ -78,15 +72,12 @@ def seed_from_row(row: Row, passages: Sequence[Passage]) -> Candidate:
     span = row["answers"][0] if row["answers"] else None
     holding = set(overlapping(passages, [span])) if span else set()
     text, start = join_passages([passage for passage in passages if passage.index in holding])
-    return {
+    kept = {name: row[name] for name in ("contract", "contract_type", "category", "answers")}
+    return kept | {
         "seed": row["id"],
         "kind": "rephrase" if span else "absent",
-        "contract": row["contract"],
-        "contract_type": row["contract_type"],
-        "category": row["category"],
         "seed_question": row["question"],
         "clause": span["text"] if span else "",
-        "answers": row["answers"],
         "passage": text,
         "start": start,
         "expect": "gold" if span else "refusal",
@@ -95,53 +86,27 @@ def seed_from_row(row: Row, passages: Sequence[Passage]) -> Candidate:
 
 def seed_from_passage(passage: Passage, contract_type: str) -> Candidate:
     """Return a passage as a seed."""
-    return {
-        "seed": f"{passage.contract}__passage {passage.index}",
-        "kind": "ask",
-        "contract": passage.contract,
-        "contract_type": contract_type,
-        "category": ASK_CATEGORY,
-        "seed_question": "",
-        "clause": passage.text,
-        "answers": [],
-        "passage": passage.text,
-        "start": passage.start,
-        "expect": "quotation",
-    }
+    own = {"contract": passage.contract, "contract_type": contract_type, "category": ASK_CATEGORY, "answers": []}
+    seed = own | {"seed": f"{passage.contract}__passage {passage.index}", "kind": "ask", "seed_question": ""}
+    return seed | {"clause": passage.text, "passage": passage.text, "start": passage.start, "expect": "quotation"}
 
 
-def seed_row_id(name: str) -> str:
-    """Return the id of the seed that a made row or candidate comes from: "X__Parties" for "X__Parties~t2~c1"."""
-    return _MADE_MARK.sub("", name)
+def refuse_held_out(titles: Iterable[str], held_out: Collection[str]) -> None:
+    """Raise InputError if a held-out contract is among the titles of what is meant for training."""
+    if leaks := sorted(set(titles) & set(held_out)):
+        told = f"{len(leaks)} held-out contracts among the training data, such as {leaks[0]!r}"
+        raise InputError(f"{told}: pass rows and passages of the train split only")
 
 
-def refuse_held_out(rows: Iterable[Mapping[str, Any]], held_out: Collection[str]) -> None:
-    """Raise InputError if a row or candidate comes from a held-out contract (titles `held_out`)."""
-    held_out = set(held_out)
-    leaks = sorted({row["contract"] for row in rows} & held_out)
-    if leaks:
-        raise InputError(
-            f"{len(leaks)} held-out contracts among the train rows, such as {leaks[0]!r}: "
-            "pass rows of the train split only"
-        )
-
-
-class PassageFinder:
-    """Find the passages that share the most telling words with a question (BM25), in one contract or in all."""
-
-    def __init__(self, passages: Mapping[str, Sequence[Passage]]):
-        """Take the passages of each contract; they are indexed at the first search."""
-        self._passages = [passage for own in passages.values() for passage in own]
-        self._rows: dict[str, slice] = {}
-        for contract, own in passages.items():
-            start = max((rows.stop for rows in self._rows.values()), default=0)
-            self._rows[contract] = slice(start, start + len(own))
-        self._index: BM25Index | None = None
-
-    def best(self, question: str, contract: str | None, k: int) -> list[Passage]:
-        """Return the k best passages of one contract (None: of all), best first."""
-        self._index = self._index or BM25Index([passage.text for passage in self._passages])
-        rows = self._rows[contract] if contract is not None else slice(0, len(self._passages))
-        scores = self._index.scores(Counter(search_words(question)), rows)
-        order = sorted(range(len(scores)), key=lambda n: (-scores[n], n))
-        return [self._passages[rows.start + n] for n in order[:k]]
+def add_nearest_passages(candidates: Sequence[Candidate], passages: Mapping[str, Sequence[Passage]]) -> None:
+    """Set the "passage" of each candidate: those NEAREST of its contract that share the most telling words (BM25)."""
+    if not candidates:
+        return
+    every = [passage for own in passages.values() for passage in own]
+    starts = itertools.accumulate(map(len, passages.values()), initial=0)
+    places = {title: slice(n, n + len(own)) for n, (title, own) in zip(starts, passages.items())}
+    index = BM25Index([passage.text for passage in every])
+    for each in candidates:
+        place = places[each["contract"]]
+        order = np.argsort(-index.scores(Counter(search_words(each["question"])), place), kind="stable")
+        each["passage"] = "\n".join(every[place.start + n].text for n in order[:NEAREST])

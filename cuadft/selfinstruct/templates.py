@@ -12,9 +12,9 @@ contract". `phrasings.json` holds the templates by category, style and part:
 
 For example:
 
-    draw_phrasings("Insurance", "keyword", n=2, seed=7)  # two ways to search for it
-    rows = paraphrases(train_rows, per_row=2, seed=7)  # train rows with other questions and the same answers
-    candidates = phrased_questions(train_rows, contracts, per_row=2, named_share=0.3, seed=7)  # ready for the filter
+    draw_phrasing("Insurance", "keyword", seed=7, part="train")  # one way to search for it
+    rows = paraphrases(train_rows, seed=7)  # train rows with other questions and the same answers
+    candidates = phrased_questions(train_rows, contracts, seed=7)  # ready for the filter
 """
 
 from __future__ import annotations
@@ -29,118 +29,80 @@ from typing import Any
 
 from cuadft.core.errors import InputError
 from cuadft.data.contracts import Contract, Row
-from cuadft.data.cuad import match_category, nearest_categories
-from cuadft.data.rows import take_turns
 from cuadft.selfinstruct import naming
-from cuadft.selfinstruct.sources import STYLES, TEMPLATE_SOURCE, Candidate, seed_from_row, seed_row_id
+from cuadft.selfinstruct.sources import STYLES, TEMPLATE_SOURCE, Candidate, seed_from_row
 
 PARTS = ("train", "held_out")  # of the grammar: templates to train on, and templates kept to measure with
+NAMED_SHARE = 0.1  # of the paraphrases that name their contract
 _GROUP = re.compile(r"\{([^{}]*)\}")  # innermost: it holds no other group
 
 
 def phrased_questions(
-    train_rows: Sequence[Row], contracts: Iterable[Contract], *, per_row: int, named_share: float = 0.0, seed: int
+    train_rows: Sequence[Row], contracts: Iterable[Contract], *, named_share: float = NAMED_SHARE, seed: int
 ) -> list[Candidate]:
-    """Return `per_row` paraphrases of each train row as candidates; `named_share` of them name their contract.
+    """Return a paraphrase of each train row as a candidate; `named_share` of them name their contract.
 
-    A question that names its contract can be asked of all contracts at once. contracts: all of the run, with their
-    texts, because a name must not fit two of them. The share is smaller if few contracts have a name; rows of the
-    categories naming.TOLD_BY_NAME never get one. Answers stay, and unanswerable rows stay unanswerable. per_row 0
-    gives no candidates. seed: of the random draw.
+    A question that names its contract can be asked of all contracts at once. contracts: all of the run, because a name
+    must not fit two of them. Rows of the categories naming.TOLD_BY_NAME never get a name, since it would answer the
+    question. Answers stay, and unanswerable rows stay unanswerable. seed: of the random draw.
     """
-    made = paraphrases(train_rows, per_row=per_row, seed=seed) if per_row else []
-    rng = random.Random(seed)
-    names = naming.contract_names(contracts) if named_share else {}
-    nameable = [
-        n for n, row in enumerate(made) if row["category"] not in naming.TOLD_BY_NAME and row["contract"] in names
-    ]
-    drawn = set(rng.sample(nameable, min(round(named_share * len(made)), len(nameable))))
-    rows = []
-    for n, row in enumerate(made):
-        if n in drawn:
-            name = rng.choice(names[row["contract"]])
-            rows += naming.rows_with_names([row], {row["contract"]: [name]})
-        else:
-            rows.append(row)
-    return candidates_from_rows(rows, train_rows)
-
-
-def candidates_from_rows(rows: Sequence[Row], train_rows: Sequence[Row]) -> list[Candidate]:
-    """Return rows of source "template" as candidates, so that they pass the same filters as other questions.
-
-    The id of such a row is "<id of its train row>~...". Raises InputError if that train row is not in `train_rows`.
-    """
+    made = paraphrases(train_rows, seed=seed)
+    names = naming.contract_names(contracts)
+    nameable = [n for n, row in enumerate(made) if row["category"] not in naming.TOLD_BY_NAME]
+    wanted = min(round(named_share * len(made)), len(nameable))
+    for n in random.Random(seed).sample(nameable, wanted):
+        question = naming.insert_name(made[n]["question"], names[made[n]["contract"]])
+        made[n] |= {"id": f"{made[n]['id']}~c1", "question": question}
     seeds = {row["id"]: row for row in train_rows}
-    made = []
-    for row in rows:
-        seed = seeds.get(seed_row_id(row["id"]))
-        if seed is None:
-            raise InputError(f"Template row {row['id']!r} belongs to no train row: make it from train rows only.")
-        made.append(
-            seed_from_row(seed, ())
-            | {
-                "id": row["id"],
-                "kind": "template",
-                "raw": row["question"],
-                "question": row["question"],
-                "error": None,
-                "answers": row["answers"],
-                "style": "any",
-                "expect": "",
-            }
-        )
-    return made
+    marks = {"kind": "template", "error": None, "style": "any", "expect": ""}
+    return [
+        seed_from_row(seeds[row["id"].removesuffix("~c1").removesuffix("~t1")], ())
+        | {"id": row["id"], "raw": row["question"], "question": row["question"]}
+        | marks
+        for row in made
+    ]
 
 
-def paraphrases(
-    rows: Sequence[Row], *, per_row: int, styles: Sequence[str] = STYLES, seed: int, part: str | None = "train"
-) -> list[Row]:
-    """Return `per_row` rows for each official question: same contract and answers, asked in other words.
+def paraphrases(rows: Iterable[Row], *, seed: int, part: str = "train") -> list[Row]:
+    """Return a row for each official question: same contract and answers, asked in other words.
 
-    Their id is "<row id>~t<n>" (n from 1), their source "template"; unanswerable rows stay unanswerable. The styles
-    take turns, so that a row gets all of them evenly. Only rows of source "cuad" with the official question of a
-    category ("Insurance: Is there ...") are rephrased, because any other question may ask for less than its category.
-    Raises InputError for an unknown style or part, or if a style has too few phrasings.
+    Their id is "<row id>~t1", their source "template"; unanswerable rows stay unanswerable. The style of a question is
+    drawn. Only rows of source "cuad" with the official question of a category ("Insurance: Is there ...") are
+    rephrased, because any other question may ask for less than its category. part: "train" or "held_out".
     """
-    if per_row < 1 or not styles:
-        given = f"Invalid per_row {per_row!r} with styles {list(styles)!r}"
-        raise InputError(f"{given}: give 1 or more, and some of {', '.join(STYLES)}")
     made = []
     for row in rows:
-        category = match_category(row["category"])
-        if row["source"] == "cuad" and category is not None and row["question"].startswith(f"{category}: "):
-            texts = _phrasings_in_turn(category, styles, per_row, f"{seed}|{row['id']}", part)
-            made += [_with_question(row, text, f"{row['id']}~t{n}") for n, text in enumerate(texts, start=1)]
+        category, key = row["category"], f"{seed}|{row['id']}"
+        official = row["source"] == "cuad" and row["question"].startswith(f"{category}: ")
+        if official and category in _grammar()["categories"]:
+            style = random.Random(key).sample(STYLES, len(STYLES))[0]
+            text = draw_phrasing(category, style, seed=key, part=part)
+            changed = {"id": f"{row['id']}~t1", "question": text, "source": TEMPLATE_SOURCE}
+            made.append(Row(**{**row, **changed, "answers": [dict(answer) for answer in row["answers"]]}))
     return made
-
-
-def _phrasings_in_turn(category: str, styles: Sequence[str], wanted: int, key: str, part: str | None) -> list[str]:
-    turns = random.Random(key).sample(list(styles), len(styles))
-    each = -(-wanted // len(turns))
-    return take_turns([_drawn_phrasings(category, style, each, key, part) for style in turns], wanted)
-
-
-def _with_question(row: Row, question: str, name: str) -> Row:
-    answers = [dict(answer) for answer in row["answers"]]
-    return Row(**{**row, "id": name, "question": question, "answers": answers, "source": TEMPLATE_SOURCE})
 
 
 # --- the grammar
 
 
-def draw_phrasings(category: str, style: str, *, n: int, seed: int, part: str | None = None) -> list[str]:
-    """Draw `n` distinct ways to ask for a category, one of each template before a second one of any.
+def draw_phrasing(category: str, style: str, *, seed: int | str, part: str) -> str:
+    """Draw a way to ask for a category, any template as likely as another.
 
-    style: "user" (plain words), "keyword" (search terms, no question mark) or "lawyer". part: "train" or "held_out"
-    for the templates of that part only, None for both. Each part has 12 or more phrasings of each category and style.
-    Raises InputError for an unknown name, or if the grammar has fewer than `n` phrasings.
+    style: "user" (plain words), "keyword" (search terms, no question mark) or "lawyer". part: "train" or "held_out".
+    Each part has 12 or more phrasings of each category and style.
     """
-    return _drawn_phrasings(_official_category(category), style, n, f"{seed}", part)
+    templates = phrasings(category, style, part)
+    rng = random.Random(f"{seed}|{category}|{style}|{part}")
+    return rng.sample(rng.sample(templates, len(templates))[0], 1)[0]
 
 
-def possible_phrasings(category: str, style: str, *, part: str | None = None) -> list[str]:
-    """Return every phrasing of a category in a fixed order; raises InputError for an unknown name."""
-    return [text for texts in _expansions(_official_category(category), style, part) for text in texts]
+@functools.cache
+def phrasings(category: str, style: str, part: str) -> list[tuple[str, ...]]:
+    """Return the phrasings of each template, in a fixed order; raises InputError for an unknown part."""
+    if part not in PARTS:
+        raise InputError(f"Invalid part {part!r}: choose {', '.join(PARTS)}")
+    grammar = _grammar()
+    return [tuple(expand_template(each, grammar["words"])) for each in grammar["categories"][category][style][part]]
 
 
 def expand_template(template: str, words: dict[str, list[str]]) -> list[str]:
@@ -151,36 +113,6 @@ def expand_template(template: str, words: dict[str, list[str]]) -> list[str]:
     choices = inside.split("|") if "|" in inside else words[inside]
     found = [text for choice in choices for text in expand_template(before + choice + after, words)]
     return list(dict.fromkeys(found))
-
-
-def _drawn_phrasings(category: str, style: str, n: int, key: str, part: str | None) -> list[str]:
-    templates = _expansions(category, style, part)
-    total = sum(map(len, templates))
-    if not 1 <= n <= total:
-        raise InputError(f"Invalid n {n!r}: the {style} phrasings of {category!r} are {total}; give 1 to {total}")
-    rng = random.Random(f"{key}|{category}|{style}|{part}")
-    columns = [rng.sample(texts, min(n, len(texts))) for texts in rng.sample(templates, len(templates))]
-    return take_turns(columns, n)
-
-
-def _official_category(category: str) -> str:
-    if found := match_category(category):
-        return found
-    near = ", ".join(map(repr, nearest_categories(category))) or "a name in cuadft.data.CATEGORIES"
-    raise InputError(f"Invalid category {category!r}: choose one of CUAD's 41, such as {near}")
-
-
-@functools.cache
-def _expansions(category: str, style: str, part: str | None) -> list[tuple[str, ...]]:
-    """Return the phrasings of each template."""
-    if style not in STYLES:
-        raise InputError(f"Invalid style {style!r}: choose {', '.join(STYLES)}")
-    if part not in (None, *PARTS):
-        raise InputError(f"Invalid part {part!r}: choose {', '.join(PARTS)}, or None for both")
-    grammar = _grammar()
-    parts = grammar["categories"][category][style]
-    chosen = [template for name in PARTS if part in (None, name) for template in parts[name]]
-    return [tuple(expand_template(template, grammar["words"])) for template in chosen]
 
 
 @functools.cache

@@ -24,28 +24,10 @@ from cuadft.models.weights import weights_hash
 from cuadft.training import online
 from cuadft.training.online import Reward
 from cuadft.training.resume import RECORD, train_language_model
-from cuadft.training.sft import Tuning, common_settings, load_tokenizer, load_trainable, lora_config
+from cuadft.training.sft import Tuning, build_trainer, common_settings, load_tokenizer, load_trainable, lora_config
 
 PAIRED = ("dpo", "orpo", "orpo_base")
 METHODS = (*PAIRED, "kto", *online.ONLINE_METHODS)
-LOSSES = (
-    "sigmoid",
-    "hinge",
-    "ipo",
-    "exo_pair",
-    "nca_pair",
-    "robust",
-    "bco_pair",
-    "sppo_hard",
-    "aot",
-    "aot_unpaired",
-    "apo_zero",
-    "apo_down",
-    "discopop",
-    "sft",
-    "sigmoid_norm",
-)
-TRL = "1.16.0"  # the release whose experimental trainers are tested here
 
 
 @dataclass(frozen=True)
@@ -83,46 +65,32 @@ def align_model(
     - Unpaired answers with a label for "kto" (Ethayarajh et al. 2024).
     - Prompts with the columns that `reward` needs for "rloo" (Ahmadian et al. 2024), "grpo" (Shao et al. 2024) and
       "ppo" (see `ppo`).
-    Resumes as train_sft does. Raises InputError for an unknown method, without data, SFT adapter or reward.
+    Resumes as train_sft does. Raises InputError for settings that the method refuses (see `check_alignment`).
     """
-    _check_inputs(method, data, sft, reward)
     settings = settings or AlignSettings()
+    check_alignment([method], tuning, settings.online)
     start = None if method == "orpo_base" else sft
 
     def build(work: Path) -> Any:
         model, common = load_trainable(base, start, tuning), common_settings(work, tuning)
+        if method == "ppo":
+            from cuadft.training.ppo import PPOTrainer
+
+            # One pass over the answers, as in the other methods: all but its first minibatch still need PPO's clipping.
+            rollout = online.answers_a_step(method, common)
+            return PPOTrainer(model, load_tokenizer(base), data, reward, common, settings.online, rollout=rollout)
         if method in online.ONLINE_METHODS:
             return online.online_trainer(method, model, load_tokenizer(base), data, reward, common, settings.online)
         return BUILDERS[method](model, load_tokenizer(base), data, common, settings, tuning)
 
-    identity = [
-        method,
-        list(data),
-        repr(tuning),
-        repr(settings),
-        reward.__name__ if method in online.ONLINE_METHODS else "",
-        weights_hash(sft) if start else "",
-    ]
+    goal = reward.__name__ if method in online.ONLINE_METHODS else ""
+    identity = [method, list(data), repr(tuning), repr(settings), goal, weights_hash(sft) if start else ""]
     unknown = getattr(reward, "unknown", 0)
     ids = [row["id"] for row in data]
     history = train_language_model(build, out, base=base, base_id=base_id, identity=identity, ids=ids)
     if getattr(reward, "unknown", 0) > unknown:  # the judge failed on some answers: another call shall train again
         files.write_json(out / RECORD, files.read_json(out / RECORD) | {"key": ""})
     return history
-
-
-def _check_inputs(method: str, data: Sequence[dict[str, Any]], sft: Path, reward: Reward | None) -> None:
-    if method not in METHODS:
-        raise InputError(f"Unknown align method '{method}': choose among {', '.join(METHODS)}.")
-    if not data:
-        raise InputError(
-            f"There is nothing for {method} to learn from: sample more rows (preference_rows), lower "
-            "preference_margin or raise length_tolerance."
-        )
-    if not sft.is_dir():
-        raise InputError(f"The SFT adapter is missing: {sft} does not exist. Run 04_fine_tune of this iteration first.")
-    if method in online.ONLINE_METHODS and reward is None:
-        raise InputError(f"{method} needs a reward: pass training.reward_function(judge) as `reward`.")
 
 
 def keep_sft(sft: Path, outs: Sequence[Path]) -> None:
@@ -144,9 +112,7 @@ def check_alignment(methods: Sequence[str], tuning: Tuning, sampling: online.Sam
         if method not in METHODS:
             raise InputError(f"Unknown align method '{method}': choose among {', '.join(METHODS)}.")
         if method == "ppo" and tuning.mode == "full":
-            raise InputError(
-                "ppo trains a LoRA adapter: use finetune_mode lora or qlora, or leave ppo out of align_methods."
-            )
+            raise InputError("ppo trains a LoRA adapter: use finetune_mode lora or qlora, or leave ppo out.")
         if method in ("rloo", "grpo"):
             online.whole_groups(method, 2 * tuning.batch_size, sampling)
 
@@ -165,14 +131,9 @@ def with_steps(tuning: Tuning, rows: int, steps: int) -> Tuning:
     return replace(tuning, steps=steps or max(1, round(tuning.epochs * rows / rows_a_step)))
 
 
-def _dpo(
-    model: Any, tokenizer: Any, pairs: Sequence[dict], common: dict, settings: AlignSettings, tuning: Tuning
-) -> Any:
+def _dpo(model: Any, tokenizer: Any, pairs: list[dict], common: dict, settings: AlignSettings, tuning: Tuning) -> Any:
     from trl import DPOConfig, DPOTrainer
 
-    if unknown := [name for name in settings.dpo_loss if name not in LOSSES]:
-        raise InputError(f"Unknown dpo_loss '{unknown[0]}': choose among {', '.join(LOSSES)}.")
-    pairs = _drawn(pairs, tuning.batch_size, tuning)
     losses, shares = list(settings.dpo_loss), [1.0] * len(settings.dpo_loss)
     if settings.nll_weight > 0:
         losses, shares = [*losses, "sft"], [*shares, settings.nll_weight]
@@ -187,20 +148,13 @@ def _dpo(
         loss_weights=shares,
         label_smoothing=1e-3 if "exo_pair" in losses else 0.0,
     )
-    data = _dataset(pairs, "chosen", "rejected")
-    trainer = DPOTrainer(model=model, args=config, train_dataset=data, processing_class=tokenizer)
-    _check_all_kept(trainer, pairs)
-    return trainer
+    pairs = _drawn(pairs, tuning.batch_size, tuning)
+    return build_trainer(DPOTrainer, model, tokenizer, config, pairs, "prompt", "chosen", "rejected")
 
 
-def _kto(
-    model: Any, tokenizer: Any, rows: Sequence[dict], common: dict, settings: AlignSettings, tuning: Tuning
-) -> Any:
+def _kto(model: Any, tokenizer: Any, rows: list[dict], common: dict, settings: AlignSettings, tuning: Tuning) -> Any:
     from trl import KTOConfig, KTOTrainer
 
-    if not can_teach("kto", rows):
-        found = f"{sum(row['label'] for row in rows)} of {len(rows)} are good"
-        raise InputError(f"kto needs good and bad answers: {found}. Sample more rows (preference_rows).")
     given, rows = rows, _drawn(rows, 2 * tuning.batch_size, tuning)  # shuffled: TRL takes them in their order
     if not can_teach("kto", rows):  # the rows drawn are all good or all bad: put in one of the other kind
         rows[-1] = next(row for row in given if row["label"] != rows[0]["label"])
@@ -214,68 +168,32 @@ def _kto(
         desirable_weight=desirable,
         undesirable_weight=undesirable,
     )
-    data = _dataset(rows, "completion", "label")
-    trainer = KTOTrainer(model=model, args=config, train_dataset=data, processing_class=tokenizer)
-    _check_all_kept(trainer, rows)
-    return trainer
+    return build_trainer(KTOTrainer, model, tokenizer, config, rows, "prompt", "completion", "label")
 
 
-def _orpo(
-    model: Any, tokenizer: Any, pairs: Sequence[dict], common: dict, settings: AlignSettings, tuning: Tuning
-) -> Any:
-    config_of, trainer_of = experimental_orpo()
-    texts = [pair["prompt"] + pair[side] for pair in pairs for side in ("chosen", "rejected")]
-    longest = max(len(tokenizer.apply_chat_template(text, return_dict=False)) for text in texts)
-    config = config_of(**common, beta=settings.beta, max_length=longest + 8, remove_unused_columns=False)
-    data = _dataset(pairs, "chosen", "rejected")
-    return trainer_of(model=model, args=config, train_dataset=data, processing_class=tokenizer)
+def _orpo(model: Any, tokenizer: Any, pairs: list[dict], common: dict, settings: AlignSettings, tuning: Tuning) -> Any:
+    os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
+    from trl.experimental.orpo import ORPOConfig, ORPOTrainer
 
-
-def _orpo_base(
-    model: Any, tokenizer: Any, pairs: Sequence[dict], common: dict, settings: AlignSettings, tuning: Tuning
-) -> Any:
-    if tuning.mode != "full":
+    if not hasattr(model, "peft_config") and tuning.mode != "full":  # from the base model: a new adapter
         from peft import get_peft_model
         from transformers import set_seed
 
         set_seed(tuning.seed)  # the trainer sets its seed later than the new adapter draws its random weights
         model = get_peft_model(model, lora_config(tuning, model.config))
-    return _orpo(model, tokenizer, pairs, common, settings, tuning)
+    texts = [pair["prompt"] + pair[side] for pair in pairs for side in ("chosen", "rejected")]
+    longest = max(len(tokenizer.apply_chat_template(text, return_dict=False)) for text in texts)
+    config = ORPOConfig(**common, beta=settings.beta, max_length=longest + 8, remove_unused_columns=False)
+    return build_trainer(ORPOTrainer, model, tokenizer, config, pairs, "prompt", "chosen", "rejected")
 
 
-BUILDERS: dict[str, Callable[..., Any]] = {"dpo": _dpo, "orpo": _orpo, "orpo_base": _orpo_base, "kto": _kto}
-
-
-def experimental_orpo() -> tuple[type, type]:
-    """Return TRL's ORPOConfig and ORPOTrainer; raises InputError that names the release if they have moved."""
-    os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
-    try:
-        from trl.experimental.orpo import ORPOConfig, ORPOTrainer
-    except ImportError as error:
-        import trl
-
-        lacking = f"TRL {trl.__version__} has no trl.experimental.orpo ({error})"
-        raise InputError(
-            f"ORPO is experimental in TRL, and {lacking}: pip install trl=={TRL}, or leave orpo out of align_methods."
-        ) from error
-    return ORPOConfig, ORPOTrainer
+BUILDERS: dict[str, Callable[..., Any]] = {"dpo": _dpo, "orpo": _orpo, "orpo_base": _orpo, "kto": _kto}
 
 
 def _drawn(rows: Sequence[dict], batch_size: int, tuning: Tuning) -> list[dict]:
     """Return the rows in random order, no more than the steps need: TRL runs the reference on each beforehand."""
     size = min(len(rows), batch_size * tuning.accumulation * tuning.steps or len(rows))
     return random.Random(tuning.seed).sample(list(rows), size)
-
-
-def _dataset(rows: Sequence[dict], *columns: str) -> Any:
-    from datasets import Dataset
-
-    return Dataset.from_list([{name: row[name] for name in ("prompt", *columns)} for row in rows])
-
-
-def _check_all_kept(trainer: Any, rows: Sequence[dict]) -> None:
-    if len(trainer.train_dataset) != len(rows):  # TRL drops rows that it finds too long, and does not say so
-        raise InputError(f"TRL kept {len(trainer.train_dataset)} of {len(rows)} rows: their prompts are too long.")
 
 
 def thumb_weights(records: Sequence[Mapping[str, Any]]) -> tuple[float, float]:

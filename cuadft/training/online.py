@@ -57,10 +57,7 @@ def reward_function(judge: Judge | None = None) -> Reward:
         reward.unknown += scores.count(None)
         if rows and all(score is None for score in scores):
             why = f"The judge failed on all {len(rows)} answers of a step ({rated['judge_error'].iloc[0]})"
-            raise InputError(
-                f"{why}: nothing can be learned without it. Run again when it is back: training goes on from its "
-                "checkpoint."
-            )
+            raise InputError(f"{why}: run again when it is back, and training goes on from its checkpoint.")
         return scores
 
     reward.unknown = 0  # answers without a reward so far
@@ -85,33 +82,43 @@ def online_trainer(
     common: dict[str, Any],
     sampling: Sampling,
 ) -> Any:
-    """Return the trainer of an online method.
+    """Return the trainer of RLOO or GRPO; PPO's is `ppo.PPOTrainer`.
 
-    common: TrainingArguments, as `sft.common_settings` returns them. Raises InputError without a number of steps, or if
-    a batch does not hold whole groups of answers.
+    common: TrainingArguments, as `sft.common_settings` returns them. Raises InputError without a number of steps.
     """
     from datasets import Dataset
+    from trl import GRPOConfig, GRPOTrainer, RLOOConfig, RLOOTrainer
 
-    answers = 2 * common["per_device_train_batch_size"]
-    settings = common | {"per_device_train_batch_size": answers}
-    if common["max_steps"] < 1:
-        steps = common["max_steps"]
+    a_step, answers = answers_a_step(method, common), 2 * common["per_device_train_batch_size"]
+    config_of, trainer_of = (RLOOConfig, RLOOTrainer) if method == "rloo" else (GRPOConfig, GRPOTrainer)
+    config = config_of(
+        **common | {"per_device_train_batch_size": answers},
+        num_generations=sampling.generations,
+        temperature=sampling.temperature,
+        max_completion_length=sampling.max_tokens,
+        beta=sampling.kl,
+        top_k=0,
+        shuffle_dataset=False,
+    )
+    data = Dataset.from_list(
+        online_passes(rows, a_step // sampling.generations * common["max_steps"], seed=common["seed"])
+    )
+    return trainer_of(model=model, args=config, train_dataset=data, processing_class=tokenizer, reward_funcs=reward)
+
+
+def answers_a_step(method: str, common: dict[str, Any]) -> int:
+    """Return how many answers a step learns from; raises InputError without a number of steps."""
+    if (steps := common["max_steps"]) < 1:
         raise InputError(f"{method} needs a number of steps, not {steps}: give Tuning.steps (see training.with_steps).")
-    if method == "ppo":
-        return _ppo_trainer(model, tokenizer, rows, reward, settings, sampling)
-    whole_groups(method, answers, sampling)
-    prompts = answers // sampling.generations * settings["gradient_accumulation_steps"] * settings["max_steps"]
-    data = Dataset.from_list(online_passes(rows, prompts, seed=settings["seed"]))
-    return _trl_trainer(method, model, tokenizer, data, reward, settings, sampling)
+    return 2 * common["per_device_train_batch_size"] * common["gradient_accumulation_steps"]
 
 
 def whole_groups(method: str, answers: int, sampling: Sampling) -> None:
     """Raise InputError if the answers of a step do not divide into groups of `generations` answers to one question."""
     if sampling.generations < 2 or answers % sampling.generations:
         raise InputError(
-            f"{method} compares answers to the same question, and {answers} answers a step (2 x align_batch_size) "
-            f"are no whole groups of {sampling.generations} (online_generations): choose a number from 2 that "
-            "divides them."
+            f"{method} compares {sampling.generations} answers to a question (online_generations), but a step has "
+            f"{answers} (2 x align_batch_size), which are no whole groups: choose a number from 2 that divides them."
         )
 
 
@@ -125,55 +132,3 @@ def online_passes(rows: Sequence[dict[str, Any]], size: int, *, seed: int) -> li
     while len(made) < size:
         made += draw.sample(list(rows), len(rows))
     return made[:size]
-
-
-def _trl_trainer(
-    method: str, model: Any, tokenizer: Any, data: Any, reward: Reward, settings: dict[str, Any], sampling: Sampling
-) -> Any:
-    from trl import GRPOConfig, GRPOTrainer, RLOOConfig, RLOOTrainer
-
-    config_of, trainer_of = (RLOOConfig, RLOOTrainer) if method == "rloo" else (GRPOConfig, GRPOTrainer)
-    config = config_of(
-        **settings,
-        num_generations=sampling.generations,
-        temperature=sampling.temperature,
-        max_completion_length=sampling.max_tokens,
-        beta=sampling.kl,
-        top_k=0,
-        shuffle_dataset=False,
-    )
-    return trainer_of(model=model, args=config, train_dataset=data, processing_class=tokenizer, reward_funcs=reward)
-
-
-def _ppo_trainer(
-    model: Any,
-    tokenizer: Any,
-    rows: Sequence[dict[str, Any]],
-    reward: Reward,
-    settings: dict[str, Any],
-    sampling: Sampling,
-) -> Any:
-    from cuadft.training.ppo import PPOSettings, PPOTrainer
-
-    size = settings["per_device_train_batch_size"] * settings["gradient_accumulation_steps"]
-    # One pass over the answers, as in the other methods: all but its first minibatch still need PPO's clipping.
-    ppo = PPOSettings(
-        kl_coef=sampling.kl,
-        rollout=size,
-        steps=settings["max_steps"],
-        epochs=1,
-        max_new_tokens=sampling.max_tokens,
-        temperature=sampling.temperature,
-        checkpointing=settings["gradient_checkpointing"],
-    )
-    return PPOTrainer(
-        model,
-        tokenizer,
-        list(rows),
-        reward,
-        ppo,
-        settings["output_dir"],
-        learning_rate=settings["learning_rate"],
-        seed=settings["seed"],
-        save_steps=settings["save_steps"],
-    )

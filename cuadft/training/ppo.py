@@ -5,201 +5,44 @@ advantage). Then it makes good tokens likelier, in small clipped moves that stay
 Schulman et al. 2017; GAE, Schulman et al. 2016; "The N Implementation Details of RLHF with PPO", Huang et al. 2024.
 Tensors have shape (answers, tokens); a mask is 1 on an answer's tokens and its end mark, and 0 behind them.
 
-    trainer = PPOTrainer(model, tokenizer, rows, reward, PPOSettings(steps=50), folder, learning_rate=1e-4)
-    log = trainer.train()  # reward, KL divergence and losses, one entry a step
+    trainer = PPOTrainer(model, tokenizer, rows, reward, common_settings(folder, tuning), Sampling(), rollout=16)
+    trainer.train()  # logs reward, KL divergence and losses, one entry a step
 
-`Stepwise` is the loop under it: it logs, tells callbacks, saves, and goes on after a kill. A subclass defines
-`step(number)`, which changes the weights and returns what to log.
+transformers' Trainer is the loop under it: it logs, saves, and goes on after a kill.
 """
 
 from __future__ import annotations
 
 import math
-import os
 import random
-import shutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import Accelerator
 from peft import PeftModel
+from safetensors.torch import load_file, save_file
 from torch import Tensor
+from transformers import Trainer, TrainingArguments
 
 from cuadft.core.errors import InputError
-from cuadft.core.files import file_hash, read_json, value_hash, write_bytes, write_json
+from cuadft.training.online import Sampling
 
-STATES_KEPT = 2  # saved states: the older is for a disk that loses the newer
-LARGE = 1e9  # no setting needs a larger number
-LIMITS = {  # the smallest and the largest value of each setting
-    "steps": (1, LARGE),
-    "rollout": (1, LARGE),
-    "minibatch": (1, LARGE),
-    "epochs": (1, LARGE),
-    "max_new_tokens": (1, LARGE),
-    "temperature": (1e-6, LARGE),
-    "kl_coef": (0, LARGE),
-    "clip": (1e-6, LARGE),
-    "value_clip": (1e-6, LARGE),
-    "value_coef": (0, LARGE),
-    "gamma": (0, 1),
-    "lam": (0, 1),
-    "missing_eos_penalty": (0, LARGE),
-    "max_grad_norm": (1e-6, LARGE),
-    "checkpointing": (0, 1),
-}
-WHOLE_NUMBERS = ("steps", "rollout", "minibatch", "epochs", "max_new_tokens", "checkpointing")
+CLIP = 0.2  # how far a token's probability ratio, and its value, may move in a step
+VALUE_COEF = 0.1  # weight of the values' loss
+GAMMA, LAMBDA = 1.0, 0.95  # discount and lambda of `gae`
+VALUE_HEAD = "value_head.safetensors"  # in a checkpoint
 
 
-@dataclass(frozen=True)
-class PPOSettings:
-    """Say how PPO learns: `steps` of `rollout` sampled answers, each learned from `epochs` times in minibatches.
-
-    kl_coef: reward lost per nat of leaving the SFT model. clip, value_clip: how far a token's probability ratio and its
-    value may move in a step. gamma, lam: discount and lambda of `gae`. missing_eos_penalty: reward lost by an answer
-    without its end mark. checkpointing: compute activations twice, to hold fewer in memory. `LIMITS` has the range of
-    each; InputError is raised for a value outside it.
-    """
-
-    steps: int = 50
-    rollout: int = 16
-    minibatch: int = 4
-    epochs: int = 2
-    max_new_tokens: int = 64
-    temperature: float = 1.0
-    kl_coef: float = 0.05
-    clip: float = 0.2
-    value_clip: float = 0.2
-    value_coef: float = 0.1
-    gamma: float = 1.0
-    lam: float = 0.95
-    missing_eos_penalty: float = 0.0
-    max_grad_norm: float = 1.0
-    checkpointing: bool = False
-
-    def __post_init__(self) -> None:
-        for name, (low, high) in LIMITS.items():
-            value, kind = getattr(self, name), "whole number" if name in WHOLE_NUMBERS else "number"
-            if not low <= value <= high or (name in WHOLE_NUMBERS and not isinstance(value, int)):
-                raise InputError(f"Invalid PPO {name}={value!r}: give a {kind} from {low} to {high:g}.")
-
-
-class Stepwise:
-    """Run `steps` steps on the tensors `trained` (by name) with their optimiser.
-
-    save_steps: after how many steps the state is saved each time; 0 saves it at the end only.
-    identity: what the training depends on, besides the start weights; saved states of another identity are refused. A
-    step must draw its random numbers from its own number, so that an interrupted training ends equal to an unbroken
-    one. `state` is a TrainerState, as in transformers' trainers.
-    """
-
-    def __init__(
-        self,
-        trained: dict[str, Tensor],
-        optimizer: Any,
-        *,
-        steps: int,
-        output_dir: str | Path,
-        save_steps: int,
-        identity: list[Any],
-    ) -> None:
-        from transformers import TrainerState
-
-        self.trained, self.optimizer, self.save_steps = trained, optimizer, save_steps
-        self.key = value_hash([identity, steps, [p.detach().double().sum().item() for p in trained.values()]])
-        self.folder, self.state, self.callbacks = Path(output_dir), TrainerState(max_steps=steps), []
-
-    def step(self, number: int) -> dict[str, float]:
-        """Do step `number` (from 0) and return what to log."""
-        raise NotImplementedError
-
-    def train(self, resume_from_checkpoint: str | Path | None = None) -> list[dict[str, Any]]:
-        """Train to the last step, from the newest whole state in output_dir on; return the log, one entry a step.
-
-        resume_from_checkpoint: another folder of saved states. Raises InputError if they are of other settings or data.
-        """
-        from tqdm.auto import tqdm
-
-        self._resume(Path(resume_from_checkpoint or self.folder))
-        done, steps = self.state.global_step, self.state.max_steps
-        self._tell("on_train_begin")
-        for number in tqdm(range(done, steps), initial=done, total=steps, disable=bool(os.environ.get("CUADFT_PLAIN"))):
-            logs = self.step(number)
-            self.state.global_step = number + 1
-            self.state.log_history.append(logs | {"step": number + 1})
-            if number + 1 == steps or self.save_steps and (number + 1) % self.save_steps == 0:
-                self._save()
-            self._tell("on_step_end")
-            self._tell("on_log", logs=logs)
-        self._tell("on_train_end")
-        return self.state.log_history
-
-    def add_callback(self, callback: Any) -> None:
-        """Tell a transformers TrainerCallback when training begins and ends, when a step ends, and what it logs.
-
-        It gets the state, and None for the arguments and the control, which only transformers' trainers have.
-        """
-        self.callbacks.append(callback)
-
-    def remove_callback(self, kind: type) -> None:
-        """Drop the callbacks of a class."""
-        self.callbacks = [callback for callback in self.callbacks if not isinstance(callback, kind)]
-
-    def _tell(self, event: str, **given: Any) -> None:
-        for callback in self.callbacks:
-            getattr(callback, event)(None, self.state, None, **given)
-
-    def _save(self) -> None:
-        """Write weights, the optimiser's moments and the log in one step: a kill leaves the older states whole."""
-        from safetensors.torch import save
-
-        tensors = {f"weight {name}": p.detach().contiguous() for name, p in self.trained.items()}
-        for name, parameter in self.trained.items():
-            tensors |= {f"{key} {name}": t.contiguous() for key, t in self.optimizer.state[parameter].items()}
-        scratch, final = self.folder / ".state-new", self.folder / f"state-{self.state.global_step:08d}"
-        for stale in (scratch, final):
-            shutil.rmtree(stale, ignore_errors=True)
-        write_bytes(scratch / "tensors.safetensors", save(tensors))
-        record = {"key": self.key, "log_history": self.state.log_history}
-        write_json(scratch / "state.json", record | {"sha256": file_hash(scratch / "tensors.safetensors")})
-        os.replace(scratch, final)
-        for old in _states(self.folder)[STATES_KEPT:]:
-            shutil.rmtree(old)
-
-    def _resume(self, folder: Path) -> None:
-        """Take weights, moments and log from the newest whole state in the folder, if there is one."""
-        from safetensors.torch import load_file
-
-        whole = next(((state, record) for state in _states(folder) if (record := _record(state))), None)
-        if whole is None:
-            return
-        state, record = whole
-        if record["key"] != self.key:
-            raise InputError(
-                f"{state} is of other settings, data or start weights: remove it, or choose another output_dir."
-            )
-        tensors = load_file(state / "tensors.safetensors")
-        for name, parameter in self.trained.items():
-            parameter.data.copy_(tensors[f"weight {name}"])
-            saved = {key: tensors.get(f"{key} {name}") for key in ("step", "exp_avg", "exp_avg_sq")}
-            moments = {key: tensor for key, tensor in saved.items() if tensor is not None}
-            if moments:  # before the first update there are no moments
-                self.optimizer.state[parameter] = {
-                    key: tensor if key == "step" else tensor.to(parameter.device) for key, tensor in moments.items()
-                }
-        self.state.log_history, self.state.global_step = record["log_history"], len(record["log_history"])
-
-
-class PPOTrainer(Stepwise):
+class PPOTrainer(Trainer):
     """Train the adapter "default" of a PeftModel on a reward; the reference is a frozen copy of that adapter.
 
     rows: {"prompt": chat messages, ...columns}. reward: called as TRL calls a reward function, reward(prompts=,
     completions=, **columns) with lists; it returns a number for each answer, or None for an answer that it cannot
-    reward. An answer without a reward is left out of the update and counted as "unrewarded". The random numbers of a
-    step depend on the seed and the step's number alone.
+    reward. An answer without a reward is left out of the update and counted as "unrewarded". common: as
+    `sft.common_settings` returns them, with a number of steps. A step samples `rollout` answers, and learns from each
+    `epochs` times in minibatches. The random numbers of a step depend on the seed and the step's number alone.
     """
 
     def __init__(
@@ -208,77 +51,65 @@ class PPOTrainer(Stepwise):
         tokenizer: Any,
         rows: Sequence[Mapping[str, Any]],
         reward: Callable[..., Sequence],
-        settings: PPOSettings,
-        output_dir: str | Path,
+        common: Mapping[str, Any],
+        sampling: Sampling,
         *,
-        learning_rate: float = 1e-4,
-        seed: int = 7,
-        save_steps: int = 10,
+        rollout: int,
+        minibatch: int = 4,
+        epochs: int = 1,
     ) -> None:
-        if not isinstance(model, PeftModel):
-            raise InputError("PPO trains a LoRA adapter, and the model has none: use finetune_mode lora or qlora.")
-        if not rows:
-            raise InputError("There are no prompts to sample answers to: draw more rows (preference_rows).")
-        self.accelerator = Accelerator()
-        device = self.accelerator.device
-        if model.device.type != device.type:  # a model in 4 bits is there already, and must not be moved
-            model.to(device)
-        self.model, self.tokenizer, self.rows, self.reward = model, tokenizer, list(rows), reward
-        self.settings, self.learning_rate, self.seed = settings, learning_rate, seed
-        width = model.get_base_model().config.get_text_config().hidden_size
-        self.value_head = torch.nn.Linear(width, 1).to(model.device)
-        own = self._adapters() | {f"value_head.{name}": p for name, p in self.value_head.named_parameters()}
-        optimizer = torch.optim.Adam(own.values(), lr=learning_rate, eps=1e-5)  # Huang et al. 2024 on eps
-        super().__init__(
-            own,
-            optimizer,
-            steps=settings.steps,
-            output_dir=output_dir,
-            save_steps=save_steps,
-            identity=[repr(settings), learning_rate, seed, repr(self.rows)],
-        )
-
-    def _adapters(self) -> dict[str, Tensor]:
-        """Copy the adapter to the frozen "ref", set the values to 0, and return the adapter's tensors by name."""
-        self.model.add_adapter("ref", self.model.peft_config["default"])
-        self.model.set_adapter("default")
-        own = {name: p for name, p in self.model.named_parameters() if p.requires_grad}
-        for name, parameter in own.items():
-            self.model.get_parameter(name.replace(".default", ".ref")).data.copy_(parameter.data)
-        for parameter in self.value_head.parameters():
+        # without autocast: base and adapter keep the precision that they were loaded in
+        sizes = {"per_device_train_batch_size": rollout, "gradient_accumulation_steps": 1, "bf16": False}
+        order = {"train_sampling_strategy": "sequential", "remove_unused_columns": False}
+        args = TrainingArguments(**{**common, **sizes, **order})
+        self.tokenizer, self.reward, self.sampling = tokenizer, reward, sampling
+        self.minibatch, self.epochs, self.step_logs = minibatch, epochs, {}
+        own = freeze_reference(model)
+        self.value_head = torch.nn.Linear(model.get_base_model().config.get_text_config().hidden_size, 1)
+        for parameter in self.value_head.to(args.device).parameters():
             torch.nn.init.zeros_(parameter)
-        if self.settings.checkpointing:
-            self.model.gradient_checkpointing_enable({"use_reentrant": False})
-        return own
+        self.trained = [*own, *self.value_head.parameters()]
+        optimizer = torch.optim.Adam(self.trained, lr=args.learning_rate, eps=1e-5)  # Huang et al. 2024 on eps
+        falling = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda number: 1 - number / args.max_steps)
+        drawn = draw_rows(rows, rollout * args.max_steps, args.seed)
+        super().__init__(model, args, list, drawn, optimizers=(optimizer, falling))
 
-    def step(self, number: int) -> dict[str, float]:
-        """Sample answers, have them rewarded, assess their tokens and learn; return what to log."""
-        rate = self.learning_rate * (1 - number / self.settings.steps)
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
+    def training_step(self, model: Any, inputs: Sequence[Mapping[str, Any]], num_items_in_batch: Any = None) -> Tensor:
+        """Sample an answer to each row, have them rewarded, assess their tokens and learn; return the loss."""
         with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
-            torch.manual_seed(self.seed * 1_000_003 + number)
-            rows = draw_step(self.rows, self.settings.rollout, number, self.seed)
-            batch, texts = self._sample(rows)
-            scores = self._rewards(rows, texts)
+            torch.manual_seed(self.args.seed * 1_000_003 + self.state.global_step)
+            batch, texts = self._sample(inputs)
+            scores = self._rewards(inputs, texts)
             kept = [i for i, score in enumerate(scores) if score is not None]
             logs = {
-                "learning_rate": rate,
                 "completion_length": batch["mask"].sum(1).mean().item(),
                 "unfinished": 1 - batch["ended"].float().mean().item(),
-                "unrewarded": len(rows) - len(kept),
+                "unrewarded": len(inputs) - len(kept),
             }
-            if not kept:
-                return logs
-            batch, raw = _pick(batch, torch.tensor(kept)), torch.tensor([scores[i] for i in kept])
-            logs |= {"reward": raw.mean().item(), "reward_std": raw.std(correction=0).item()}
-            given = raw.to(self.model.device) - self.settings.missing_eos_penalty * ~batch["ended"]
-            return logs | self._assess(batch, given) | self._update(batch)
+            if kept:
+                batch, raw = _pick(batch, torch.tensor(kept)), torch.tensor([scores[i] for i in kept])
+                logs |= {"reward": raw.mean().item(), "reward_std": raw.std(correction=0).item()}
+                logs |= self._assess(batch, raw.to(self.model.device)) | self._update(batch)
+        self.step_logs = logs
+        return torch.tensor(logs.get("loss", 0.0), device=self.args.device)
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Log a step's own numbers in place of those that the Trainer sees."""
+        own, self.step_logs = self.step_logs, {}
+        super().log({"learning_rate": logs["learning_rate"]} | own if own else logs, start_time)
+
+    def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
+        super()._save(output_dir, state_dict)
+        save_file(self.value_head.state_dict(), Path(output_dir or self.args.output_dir) / VALUE_HEAD)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        super()._load_from_checkpoint(resume_from_checkpoint, model)
+        self.value_head.load_state_dict(load_file(Path(resume_from_checkpoint) / VALUE_HEAD))
 
     @torch.no_grad()
     def _sample(self, rows: Sequence[Mapping[str, Any]]) -> tuple[dict[str, Tensor], list[str]]:
         """Return left-padded tokens of prompts and sampled answers with their masks, and the answers' texts."""
-        tokenizer, device, own = self.tokenizer, self.model.device, self.settings
+        tokenizer, device = self.tokenizer, self.model.device
         template = partial(tokenizer.apply_chat_template, add_generation_prompt=True, return_dict=False)
         prompts = [template(row["prompt"]) for row in rows]
         width, end, pad = max(map(len, prompts)), tokenizer.eos_token_id, tokenizer.pad_token_id
@@ -290,11 +121,11 @@ class PPOTrainer(Stepwise):
             input_ids=torch.tensor([[pad] * (width - len(p)) + p for p in prompts], device=device),
             attention_mask=seen,
             do_sample=True,
-            temperature=own.temperature,
+            temperature=self.sampling.temperature,
             top_k=0,
             top_p=1.0,
             repetition_penalty=1.0,
-            max_new_tokens=own.max_new_tokens,
+            max_new_tokens=self.sampling.max_tokens,
             pad_token_id=pad,
             eos_token_id=ends,
         )
@@ -307,15 +138,9 @@ class PPOTrainer(Stepwise):
         return {"tokens": tokens, "seen": seen, "mask": mask.float(), "ended": is_end.any(1)}, texts
 
     def _rewards(self, rows: Sequence[Mapping[str, Any]], texts: Sequence[str]) -> list[float | None]:
-        columns = {key: [row.get(key) for row in rows] for key in self.rows[0] if key not in ("prompt", "completion")}
-        scores = self.reward(
-            prompts=[row["prompt"] for row in rows],
-            completions=[[{"role": "assistant", "content": text}] for text in texts],
-            **columns,
-        )
-        if len(scores) != len(rows):
-            given = f"The reward returned {len(scores)} scores for {len(rows)} answers"
-            raise InputError(f"{given}: return one score for each, or None.")
+        columns = {key: [row[key] for row in rows] for key in rows[0] if key not in ("prompt", "completion")}
+        prompts, said = [row["prompt"] for row in rows], [[{"role": "assistant", "content": text}] for text in texts]
+        scores = self.reward(prompts=prompts, completions=said, **columns)
         return [float(score) if score is not None and math.isfinite(score) else None for score in scores]
 
     def _forward(self, batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
@@ -331,7 +156,7 @@ class PPOTrainer(Stepwise):
             logits_to_keep=width + 1,  # the prompt's tokens carry no loss
             output_hidden_states=True,
         )
-        every = (out.logits[:, :-1].float() / self.settings.temperature).log_softmax(-1)
+        every = (out.logits[:, :-1].float() / self.sampling.temperature).log_softmax(-1)
         values = self.value_head(out.hidden_states[-1][:, -width - 1 : -1].float())[..., 0]
         return every.gather(-1, tokens[:, -width:, None])[..., 0], values, -(every.exp() * every).detach().sum(-1)
 
@@ -341,14 +166,13 @@ class PPOTrainer(Stepwise):
 
         Return KL divergence, entropy and the share of the returns' variance that the values explain.
         """
-        found, mask, own = {}, batch["mask"], self.settings
+        found, mask = {}, batch["mask"]
         for adapter in ("ref", "default"):
             self.model.set_adapter(adapter)
-            parts = [self._forward(_pick(batch, rows)) for rows in torch.arange(len(scores)).split(own.minibatch)]
+            parts = [self._forward(_pick(batch, rows)) for rows in torch.arange(len(scores)).split(self.minibatch)]
             found[adapter] = [torch.cat(tensors) for tensors in zip(*parts, strict=True)]
         (ref_logp, *_), (logp, values, entropy) = found["ref"], found["default"]
-        rewards = token_rewards(scores, logp, ref_logp, mask, own.kl_coef)
-        advantages, returns = gae(rewards, values, mask, own.gamma, own.lam)
+        advantages, returns = gae(token_rewards(scores, logp, ref_logp, mask, self.sampling.kl), values, mask)
         batch |= {"logp": logp, "values": values, "returns": returns, "advantages": whiten(advantages, mask)}
         logs = {"kl": kl_estimate(logp, ref_logp, mask).item(), "entropy": masked_mean(entropy, mask).item()}
         # an advantage is the return less the value, so that its variance is what the values leave unexplained
@@ -357,24 +181,36 @@ class PPOTrainer(Stepwise):
 
     def _update(self, batch: dict[str, Tensor]) -> dict[str, float]:
         """Learn from a batch; return the mean losses, share of clipped tokens and norm of the gradient."""
-        own, logs = self.settings, []
-        self.model.train(own.checkpointing)  # checkpointing needs training mode; dropout would change the ratios
-        for _ in range(own.epochs):
-            for rows in torch.randperm(len(batch["mask"])).split(own.minibatch):
+        logs = []
+        self.model.train(
+            self.args.gradient_checkpointing
+        )  # checkpointing needs training mode; dropout would change the ratios
+        for _ in range(self.epochs):
+            for rows in torch.randperm(len(batch["mask"])).split(self.minibatch):
                 part = _pick(batch, rows)
                 logp, values, _ = self._forward(part)
-                policy, clipped = policy_loss(logp, part["logp"], part["advantages"], part["mask"], own.clip)
-                value = value_loss(values, part["values"], part["returns"], part["mask"], own.value_clip)
-                loss = policy + own.value_coef * value
-                self.optimizer.zero_grad()
+                policy, clipped = policy_loss(logp, part["logp"], part["advantages"], part["mask"])
+                value = value_loss(values, part["values"], part["returns"], part["mask"])
+                loss = policy + VALUE_COEF * value
                 loss.backward()
-                norm = torch.nn.utils.clip_grad_norm_(self.trained.values(), own.max_grad_norm)
+                norm = torch.nn.utils.clip_grad_norm_(self.trained, self.args.max_grad_norm)
                 if not torch.isfinite(norm):
                     raise InputError(f"PPO's gradient is {norm.item()}: start again with a lower learning rate.")
                 self.optimizer.step()
+                self.optimizer.zero_grad()  # without a gradient, the Trainer's own step that follows changes nothing
                 logs.append(torch.stack([loss, policy, value, clipped, norm]).detach())
         names = ("loss", "policy_loss", "value_loss", "clip_fraction", "grad_norm")
         return dict(zip(names, torch.stack(logs).mean(0).tolist(), strict=True))
+
+
+def freeze_reference(model: PeftModel) -> list[Tensor]:
+    """Copy the adapter "default" to a frozen "ref", and return the parameters of "default"."""
+    model.add_adapter("ref", model.peft_config["default"])
+    model.set_adapter("default")
+    own = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    for name, parameter in own.items():
+        model.get_parameter(name.replace(".default", ".ref")).data.copy_(parameter.data)
+    return list(own.values())
 
 
 def _pick(batch: Mapping[str, Tensor], rows: Tensor) -> dict[str, Tensor]:
@@ -382,26 +218,10 @@ def _pick(batch: Mapping[str, Tensor], rows: Tensor) -> dict[str, Tensor]:
     return {name: part[rows.to(part.device)] for name, part in batch.items()}
 
 
-def draw_step(rows: Sequence[Any], size: int, number: int, seed: int) -> list[Any]:
-    """Return the rows of step `number`: all rows are shuffled, used up `size` a step, and shuffled again."""
-    places = [divmod(i, len(rows)) for i in range(number * size, (number + 1) * size)]  # (pass, place in the pass)
-    orders = {n: random.Random(f"{seed} {n}").sample(range(len(rows)), len(rows)) for n, _ in places}
-    return [rows[orders[n][place]] for n, place in places]
-
-
-def _states(folder: Path) -> list[Path]:
-    """Return the saved states in a folder, the newest first."""
-    return sorted(folder.glob("state-*"), reverse=True)
-
-
-def _record(state: Path) -> dict[str, Any] | None:
-    """Return a saved state's record, None if any part of the state is missing or damaged."""
-    tensors = state / "tensors.safetensors"
-    try:
-        record = read_json(state / "state.json")
-    except InputError:
-        return None
-    return record if tensors.is_file() and record.get("sha256") == file_hash(tensors) else None
+def draw_rows(rows: Sequence[Any], size: int, seed: int) -> list[Any]:
+    """Return `size` rows: all rows are shuffled, used up, and shuffled again."""
+    passes = range(math.ceil(size / len(rows)))
+    return [row for n in passes for row in random.Random(f"{seed} {n}").sample(list(rows), len(rows))][:size]
 
 
 def masked_mean(x: Tensor, mask: Tensor) -> Tensor:
@@ -432,7 +252,9 @@ def token_rewards(scores: Tensor, logp: Tensor, ref_logp: Tensor, mask: Tensor, 
     return rewards
 
 
-def gae(rewards: Tensor, values: Tensor, mask: Tensor, gamma: float, lam: float) -> tuple[Tensor, Tensor]:
+def gae(
+    rewards: Tensor, values: Tensor, mask: Tensor, gamma: float = GAMMA, lam: float = LAMBDA
+) -> tuple[Tensor, Tensor]:
     """Return the advantages by generalised advantage estimation, and the returns that the values should have foretold.
 
     delta_t = r_t + gamma V_t+1 - V_t, and A_t = delta_t + gamma lam A_t+1; behind an answer's end both are 0.
@@ -446,7 +268,9 @@ def gae(rewards: Tensor, values: Tensor, mask: Tensor, gamma: float, lam: float)
     return advantages, advantages + values
 
 
-def policy_loss(logp: Tensor, old_logp: Tensor, advantages: Tensor, mask: Tensor, clip: float) -> tuple[Tensor, Tensor]:
+def policy_loss(
+    logp: Tensor, old_logp: Tensor, advantages: Tensor, mask: Tensor, clip: float = CLIP
+) -> tuple[Tensor, Tensor]:
     """Return the clipped surrogate loss, and the share of tokens where clipping holds (PPO paper, equation 7).
 
     The pessimistic maximum takes away any gain from moving a probability by more than `clip` in the wanted direction,
@@ -457,7 +281,7 @@ def policy_loss(logp: Tensor, old_logp: Tensor, advantages: Tensor, mask: Tensor
     return masked_mean(torch.maximum(free, clipped), mask), masked_mean((clipped > free).float(), mask)
 
 
-def value_loss(values: Tensor, old_values: Tensor, returns: Tensor, mask: Tensor, clip: float) -> Tensor:
+def value_loss(values: Tensor, old_values: Tensor, returns: Tensor, mask: Tensor, clip: float = CLIP) -> Tensor:
     """Return half the squared error of the values, clipped to move by at most `clip` (Huang et al. 2024)."""
     near = old_values + (values - old_values).clamp(-clip, clip)
     return 0.5 * masked_mean(torch.maximum((values - returns) ** 2, (near - returns) ** 2), mask)

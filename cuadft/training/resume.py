@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -71,17 +70,13 @@ def train_language_model(
     base_hash = weights.weights_hash(base)
 
     def train(work: Path, new: Path) -> dict[str, Any]:
-        started = time.monotonic()
         with progress.quiet(), completions_only():
             trainer = build(work)
             progress.watch_trainer(trainer, out.name)
             trainer.train(resume_from_checkpoint=last_checkpoint(work))
-        history = list(trainer.state.log_history)
-        if not any("train_runtime" in entry for entry in history):  # TRL's trainers log it themselves
-            history.append({"step": trainer.state.global_step, "train_runtime": round(time.monotonic() - started, 1)})
         _save_weights(trainer, new, base_id)
         files.write_json(new / "base.json", {"model": base_id, "sha256": base_hash})
-        return {"rows": list(ids), "log_history": history}
+        return {"rows": list(ids), "log_history": list(trainer.state.log_history)}
 
     return run_training(train, out, identity=[identity, base_hash])["log_history"]
 

@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 
-TUNING_MODES = ("lora", "qlora", "full")
 LINEAR_LAYERS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
 
@@ -62,30 +61,32 @@ def train_sft(
     """
 
     def build(work: Path) -> Any:
-        from datasets import Dataset
         from trl import SFTConfig, SFTTrainer
 
         model = load_trainable(base, start, tuning)
         config = SFTConfig(**common_settings(work, tuning), max_length=None, train_sampling_strategy="group_by_length")
-        data = Dataset.from_list([{"prompt": r["prompt"], "completion": r["completion"]} for r in rows])
-        trainer = SFTTrainer(
-            model=model,
-            args=config,
-            train_dataset=data,
-            processing_class=load_tokenizer(base),
-            peft_config=None if start or tuning.mode == "full" else lora_config(tuning, model.config),
-        )
-        if (kept := len(trainer.train_dataset)) != len(rows):  # TRL drops rows without a trained token silently
-            raise InputError(f"TRL kept {kept} of {len(rows)} training rows: their prompts are too long.")
-        return trainer
+        new = None if start or tuning.mode == "full" else lora_config(tuning, model.config)
+        columns = ("prompt", "completion")
+        return build_trainer(SFTTrainer, model, load_tokenizer(base), config, rows, *columns, peft_config=new)
 
     if not rows:
-        raise InputError(
-            "There are no rows to train on: take more training contracts (train_contracts) or more passages (k)."
-        )
+        raise InputError("There are no rows to train on: take more training contracts (train_contracts).")
     identity = [list(rows), repr(tuning), weights.weights_hash(start) if start else None]
     ids = [row["id"] for row in rows]
     return train_language_model(build, out, base=base, base_id=base_id, identity=identity, ids=ids)
+
+
+def build_trainer(
+    kind: Any, model: Any, tokenizer: Any, config: Any, rows: Sequence[dict], *columns: str, **given: Any
+) -> Any:
+    """Return a trainer of TRL's on these columns of the rows; raises InputError if it dropped rows."""
+    from datasets import Dataset
+
+    data = Dataset.from_list([{name: row[name] for name in columns} for row in rows])
+    trainer = kind(model=model, args=config, train_dataset=data, processing_class=tokenizer, **given)
+    if (kept := len(trainer.train_dataset)) != len(rows):  # TRL drops rows that it finds too long silently
+        raise InputError(f"TRL kept {kept} of {len(rows)} training rows: their prompts are too long.")
+    return trainer
 
 
 def count_tokens(base: Path, rows: Sequence[dict[str, Any]]) -> pd.DataFrame:
@@ -151,12 +152,10 @@ def load_trainable(base: Path, start: Path | None, tuning: Tuning) -> PreTrained
     from peft import PeftModel
     from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
-    if tuning.mode not in TUNING_MODES:
-        raise InputError(f"Unknown finetune_mode '{tuning.mode}': choose one of {', '.join(TUNING_MODES)}.")
     if start and (tuning.mode == "full") == (start / "adapter_config.json").is_file():
         raise InputError(
-            f"finetune_mode '{tuning.mode}' cannot go on from the weights in {start}, which are of the other kind "
-            "(adapter or full model): keep the mode of the iteration before, or take a new run folder."
+            f"finetune_mode '{tuning.mode}' cannot go on from {start}, which is of the other kind (adapter or full "
+            "model): keep the mode of the iteration before, or take a new run folder."
         )
     settings: dict[str, Any] = {"dtype": torch.float32 if tuning.mode == "full" else best_dtype()}
     if tuning.mode == "qlora":

@@ -27,7 +27,7 @@ def test_iteration_folders_are_numbered_and_linked(tmp_path):
     assert second.previous == first
     assert first.path("data", "train.jsonl") == tmp_path / "run/iter-01/data/train.jsonl"
     record = json.loads((tmp_path / "run/run.json").read_text())
-    assert record["name"] == "run" and record["versions"]["papermill"] and record["python"]
+    assert record["name"] == "run" and list(record["environments"].values())[0]["packages"]["papermill"]
     assert not list(tmp_path.rglob("*.tmp"))
 
 

@@ -3,8 +3,6 @@
 import json
 import os
 import shutil
-import threading
-import time
 import zipfile
 from collections import Counter
 
@@ -18,8 +16,7 @@ from cuadft.core.errors import InputError
 from cuadft.data import arrivals, rows, stream
 from cuadft.data.contracts import Contract
 from cuadft.feedback import tasks
-from cuadft.feedback.records import RowRefused
-from cuadft.feedback.training_questions import TrainingQuestions
+from cuadft.feedback.training_questions import RowRefused, TrainingQuestions
 
 QUESTION = "Governing Law: Which state's law governs the contract?"
 
@@ -62,10 +59,12 @@ def titles(found):
     return [c.title for c in found]
 
 
+def left_out(place, number):
+    return [line for line in rows.arrived_lines(runs.Iteration(place[0], number)) if "reason" in line]
+
+
 def reasons(place, number):
-    return {
-        row["title"] or row["file"]: row["reason"] for row in rows.left_out_arrivals(runs.Iteration(place[0], number))
-    }
+    return {line["title"]: line["reason"] for line in left_out(place, number)}
 
 
 # --- taken once
@@ -76,7 +75,8 @@ def test_each_contract_arrives_in_one_iteration_only(place):
     assert titles(take(place, 1)) == ["one", "two"]
     drop(place[1], "b.zip", entry("three"))
     assert titles(take(place, 2)) == ["three"]
-    assert reasons(place, 2) == {"one": "was taken in iteration 1", "two": "was taken in iteration 1"}
+    assert reasons(place, 2) == dict.fromkeys(["one", "two"], arrivals.REPEATED)
+    assert {line["detail"] for line in left_out(place, 2)} == {"since iteration 1"}
     assert [(r["title"], r["arrived"]) for r in rows.contract_records(place[0])[8:]] == [
         ("one", 1),
         ("two", 1),
@@ -141,7 +141,7 @@ def test_nothing_new_is_said_with_what_to_do(place):
         take(place, 2)
     drop(place[1], "a.json", entry("one"))
     take(place, 1)
-    with pytest.raises(InputError, match="1 x was taken in iteration 1"):
+    with pytest.raises(InputError, match="1 x is known already"):
         take(place, 2)
     assert not rows.arrived_path(runs.Iteration(place[0], 2)).exists()
     drop(place[1], "b.json", entry("two"))
@@ -178,45 +178,14 @@ def test_a_broken_file_is_named_and_nothing_is_taken(place, fault):
     assert titles(take(place, 1)) == ["one"]
 
 
-def test_a_file_that_grows_is_left_for_the_next_iteration(place):
+def test_a_file_that_is_still_being_copied_is_named_and_the_same_call_goes_on_when_it_is_whole(place):
     drop(place[1], "a.json", entry("one"))
     whole = drop(place[1], "b.json", entry("two")).read_bytes()
     (place[1] / "b.json").write_bytes(whole[:50])
-
-    def write():
-        for size in range(60, len(whole), 40):
-            time.sleep(0.05)
-            (place[1] / "b.json").write_bytes(whole[:size])
-
-    writer = threading.Thread(target=write)
-    writer.start()
-    found = take(place, 1)
-    writer.join()
-    (place[1] / "b.json").write_bytes(whole)
-    assert titles(found) == ["one"] and "still being written" in reasons(place, 1)["b.json"]
-    assert titles(take(place, 2)) == ["two"]
-
-
-def test_a_file_exchanged_while_it_is_read_is_left_for_the_next_iteration(place, monkeypatch):
-    drop(place[1], "a.json", entry("one"))
-    read = arrivals.contracts.read_contracts
-
-    def slowly(path):
-        found = read(path)
-        drop(place[1], "a.json", entry("one"), entry("two"))
-        return found
-
-    monkeypatch.setattr(arrivals.contracts, "read_contracts", slowly)
-    assert take(place, 1) == []
-    monkeypatch.setattr(arrivals.contracts, "read_contracts", read)
-    assert titles(take(place, 2)) == ["one", "two"]
-
-
-def test_a_broken_file_that_is_still_gives_up_waiting(place, monkeypatch):
-    monkeypatch.setattr(arrivals, "WAIT_SECONDS", 0.2)
-    (place[1] / "a.json").write_text('{"data": [')
-    with pytest.raises(InputError, match=r"a\.json"):
+    with pytest.raises(InputError, match=r"b\.json is not whole UTF-8 JSON"):
         take(place, 1)
+    (place[1] / "b.json").write_bytes(whole)
+    assert titles(take(place, 1)) == ["one", "two"]
 
 
 def test_other_files_are_named_and_hidden_ones_passed_over(place):
@@ -237,19 +206,19 @@ def test_the_same_file_under_another_name_counts_once(place):
     shutil.copy(place[1] / "a.json", place[1] / "b.json")
     assert titles(take(place, 1)) == ["one", "two"]
     assert set(reasons(place, 1).values()) == {arrivals.REPEATED}
-    assert arrivals.arrivals_table(runs.Iteration(place[0], 1)) == [
+    assert arrivals.arrivals_table(runs.Iteration(place[0], 1)).to_dict("records") == [
         {"contracts": 2, "what": "taken", "for example": "one (a.json)"},
-        {"contracts": 2, "what": arrivals.REPEATED, "for example": "one (also in a.json)"},
+        {"contracts": 2, "what": arrivals.REPEATED, "for example": "one (a.json)"},
     ]
 
 
-@pytest.mark.parametrize("other", [entry("One ", words("y")), entry("one", words("one"), ids=["2__Governing Law"])])
-def test_one_title_with_two_contents_is_refused(place, other):
+def test_of_one_title_with_two_texts_the_first_is_taken_and_the_other_named(place):
     drop(place[1], "a.json", entry("one"))
-    drop(place[1], "b.json", other)
-    with pytest.raises(InputError, match=r"stands in a\.json and b\.json, with other text or questions"):
-        take(place, 1)
-    assert not rows.arrived_path(runs.Iteration(place[0], 1)).exists()
+    drop(place[1], "b.json", entry("One ", words("y")))
+    assert titles(take(place, 1)) == ["one"]
+    assert [(line["title"], line["reason"], line["detail"]) for line in left_out(place, 1)] == [
+        ("One ", arrivals.RENAMED, "a.json")
+    ]
 
 
 def test_a_known_title_is_left_out_whatever_its_text(place):
@@ -260,7 +229,7 @@ def test_a_known_title_is_left_out_whatever_its_text(place):
     assert reasons(place, 2) == {
         "One": arrivals.RENAMED,
         "c1": arrivals.RENAMED,
-        "c0": "is in the run's contracts already",
+        "c0": arrivals.REPEATED,
     }
 
 
@@ -304,9 +273,8 @@ def test_nothing_like_a_held_out_contract_is_taken(place, split, like):
     }[like]
     drop(place[1], "a.json", entry("fine"), *near)
     assert titles(take(place, 1)) == ["fine"]
-    left = rows.left_out_arrivals(runs.Iteration(place[0], 1))
-    assert [(e["title"], e["reason"], e["detail"]) for e in left] == [
-        (e["title"], "repeats a held-out contract (text or filer)", held["title"]) for e in near
+    assert [(e["title"], e["reason"], e["detail"]) for e in left_out(place, 1)] == [
+        (e["title"], arrivals.LIKE_HELD_OUT, held["title"]) for e in near
     ]
 
 
@@ -322,14 +290,9 @@ def test_what_repeats_an_arrival_that_was_held_out_is_not_taken_later(place):
 
 def hold(place, number, title):
     """Hold one arrival out of its slice."""
-    iteration = runs.Iteration(place[0], number)
-    rows.keep_arrived(
-        iteration,
-        [
-            r | ({"split": "slice", "slice": number} if r["title"] == title else {})
-            for r in rows.contract_records(place[0], number)
-        ],
-    )
+    records = rows.contract_records(place[0], number)
+    marked = [r | ({"split": "slice", "slice": number} if r["title"] == title else {}) for r in records]
+    stream.keep_slices(runs.Iteration(place[0], number), marked)
 
 
 def test_marks_of_held_out_arrivals_are_kept_and_count(place):
@@ -355,7 +318,8 @@ def test_a_first_iteration_holds_out_the_same_after_a_kill_or_a_new_draw(place, 
         take(place, 1)
         records = rows.contract_records(place[0], 1)
         parts = stream.cut_slices(records, stream="arrivals", size=0, seed=7)
-        stream.keep_slices(iteration, stream.hold_out_of_slices(records, parts, contracts=5, seed=7))
+        marked = stream.hold_out_of_slices(records, parts, iteration=1, contracts=5, seed=7)
+        stream.keep_slices(iteration, marked)
         return {r["title"]: r["split"] for r in rows.contract_records(place[0])}
 
     before = {name: (place[0] / name).read_bytes() for name in ("contracts.jsonl",)}
@@ -388,7 +352,7 @@ def test_splits_drawn_anew_drop_what_now_repeats_a_held_out_contract(place):
     other = {train: "test", test: "train"}
     files.write_jsonl(place[0] / "contracts.jsonl", [r | {"split": other.get(r["title"], r["split"])} for r in records])
     assert titles(take(place, 1)) == ["other"] == titles(rows.arrived_contracts(place[0]))
-    assert reasons(place, 1) == {"like": "repeats a held-out contract (text or filer)"}
+    assert reasons(place, 1) == {"like": arrivals.LIKE_HELD_OUT}
 
 
 def test_only_contracts_unlike_all_others_can_be_held_out(place):
@@ -408,7 +372,7 @@ def test_only_contracts_unlike_all_others_can_be_held_out(place):
     assert group["like train"] == group[train] and group["like plain"] == group["asked"] == -1
     assert group["n3"] == group["n3 again"] > 7 and len({group[f"n{i}"] for i in range(4)}) == 4
     parts = [[r["title"] for r in records[:8]], [r["title"] for r in records if r.get("arrived")]]
-    marked = stream.hold_out_of_slices(records, parts, contracts=4, seed=7)
+    marked = stream.hold_out_of_slices(records, parts, iteration=2, contracts=4, seed=7)
     held = {r["title"] for r in marked if r.get("slice") == 2}
     assert held and held <= {"n0", "n1", "n2", "n3", "n3 again"} and ("n3" in held) == ("n3 again" in held)
 
@@ -429,8 +393,15 @@ def test_a_plain_contract_gives_way_to_its_annotated_form(place):
 def test_a_run_that_took_arrivals_refuses_another_stream(place):
     drop(place[1], "a.json", entry("one"))
     take(place, 1)
+    settings = {"size": 0, "hold_out": 0, "replay": 0.0, "seed": 7}
+    records = rows.contract_records(place[0], 0)
     with pytest.raises(InputError, match="1 contracts arrived.*keep stream arrivals"):
-        rows.refuse_arrivals(runs.Iteration(place[0], 2))
+        stream.next_slice(runs.Iteration(place[0], 2), [], records, stream="random", **settings)
+    drop(place[1], "b.json", entry("two"))
+    part = stream.next_slice(
+        runs.Iteration(place[0], 2), [], records, stream="arrivals", arrivals_folder=place[1], **settings
+    )
+    assert part.new == ["two"]
 
 
 def test_feedback_is_taken_on_arrivals_but_not_on_those_held_out(place):
@@ -462,21 +433,7 @@ def test_predictions_on_a_slice_make_no_task(split):
         tasks.choose_tasks([row], scores={}, texts={"one": "x"}, size=1, seed=7)
 
 
-# --- damage
-
-
-@pytest.mark.parametrize(
-    "find, put", [(b"one0 one1", b"one0 One1"), (b'"start": 0', b'"start": 1'), (b'"rows"', b'"raws"')]
-)
-def test_a_damaged_record_is_noticed(place, find, put):
-    drop(place[1], "a.json", entry("one"))
-    take(place, 1)
-    path = rows.arrived_path(runs.Iteration(place[0], 1))
-    path.write_bytes(path.read_bytes().replace(find, put, 1))
-    with pytest.raises(InputError, match=r"arrived\.jsonl: contract 'one' is not as it was taken.*Restore"):
-        rows.contract_records(place[0])
-    with pytest.raises(InputError, match="not as it was taken"):
-        take(place, 1)
+# --- kills
 
 
 def test_a_killed_write_leaves_nothing_or_everything(place, monkeypatch):
@@ -511,5 +468,5 @@ def test_every_contract_dropped_is_taken_once_and_in_the_first_iteration_that_sa
         else:
             with pytest.raises(InputError, match="Nothing new"):
                 take(place, number)
-    assert Counter(r["title"] for r in rows.arrived_records(place[0])) == Counter(f"t{n}" for n in seen)
-    assert {r["title"]: r["arrived"] for r in rows.arrived_records(place[0])} == {f"t{n}": i for n, i in seen.items()}
+    assert Counter(r["title"] for r in rows.taken_lines(place[0])) == Counter(f"t{n}" for n in seen)
+    assert {r["title"]: r["arrived"] for r in rows.taken_lines(place[0])} == {f"t{n}": i for n, i in seen.items()}

@@ -198,11 +198,11 @@ def test_one_company_is_one_filer_however_its_title_is_written() -> None:
 @pytest.mark.parametrize(
     ("start", "words", "advice"),
     [
-        (0, LAW, "it stands once, at 36: set 'answer_start' to 36"),
-        (36, "governed by the laws of Utah", "it stands nowhere in this contract"),
-        (-1, "The term", "it stands once, at"),
+        (0, LAW, "stand first at 36 in 'context': correct 'answer_start'"),
+        (36, "governed by the laws of Utah", "stand nowhere in 'context'"),
+        (-1, "The term", "stand first at 66 in"),
         (10**9, LAW, "outside the text"),
-        (1, "is", "times, first at"),
+        (1, "is", "stand first at 20 in"),
     ],
 )
 def test_a_span_off_its_offset_is_told_with_the_way_out(tmp_path: Path, start: int, words: str, advice: str) -> None:
@@ -220,27 +220,30 @@ def test_five_faults_are_shown_and_the_rest_counted(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("documents", "told"),
     [
-        ([], "no contracts"),
-        ([document(text=" ")], "'context' must be the contract's text"),
-        ([document(text="bad \ud800")], "'context'"),
+        ([], "no contracts but {'version': '1', 'data': []}; expected the SQuAD 2.0 layout"),
+        ([document(text=" ")], "context: must not be blank; found ' '"),
+        ([document(text="bad \ud800")], "context: Input should be a valid string"),
         ([document(question(), question())], "id 'ACME"),
         ([document(), document(text="Other")], "title 'ACME"),
         ([document(question(id="a__Governing Lore", question="q"))], "nearest: Governing Law"),
-        ([document(question(id="a", question="q"))], "end the id with '__'"),
+        ([document(question(id="a", question="q"))], "end it with '__'"),
         ([document(question(answers=[]))], "there are 0 answers"),
         ([document(question(is_impossible=True))], "there are 1 answers"),
-        ([document(question(is_impossible="no"))], "must be true or false"),
-        ([document(question(answers=None))], "'answers' must be a list"),
-        ([document(question(answers=[{"text": LAW, "answer_start": "36"}]))], "whole number"),
-        ([document(question(answers=[{"text": LAW, "answer_start": True}]))], "whole number"),
-        ([document(question(answers=[{"answer_start": 3}]))], "'text' must be non-empty"),
-        ([document(question(answers=["x"]))], "must be an object with 'text'"),
-        ([document(question(id=5))], "'id' must be"),
-        ([document("q")], "must be an object with id"),
-        (["x"], "'title' must be"),
-        ([{"title": "A"}], "exactly one object"),
-        ([{"title": "A", "paragraphs": [{}, {}]}], "found 2 entries; join"),
-        ([{"title": "A", "paragraphs": [{"context": "x"}]}], "'qas' must be"),
+        ([document(question(is_impossible="no"))], "is_impossible: Input should be a valid boolean; found 'no'"),
+        ([document(question(answers=None))], "qas.0.answers: Input should be a valid list; found None"),
+        ([document(question(answers=[{"text": LAW, "answer_start": "36"}]))], "valid integer; found '36'"),
+        ([document(question(answers=[{"text": LAW, "answer_start": True}]))], "valid integer; found True"),
+        ([document(question(answers=[{"answer_start": 3}]))], "qas.0.answers.0.text: Field required"),
+        ([document(question(answers=["x"]))], "qas.0.answers.0: Input should be a valid dictionary"),
+        (
+            [document(question(id=5))],
+            f"contract '{TITLE}', data.0.paragraphs.0.qas.0.id: Input should be a valid string",
+        ),
+        ([document("q")], "qas.0: Input should be a valid dictionary"),
+        (["x"], "data.0: Input should be a valid dictionary"),
+        ([{"title": "A"}], "paragraphs: Field required"),
+        ([{"title": "A", "paragraphs": document()["paragraphs"] * 2}], "paragraphs: must be one; join several"),
+        ([{"title": "A", "paragraphs": [{"context": "x"}]}], "qas: Field required"),
     ],
 )
 def test_each_fault_of_the_layout_has_its_message(tmp_path: Path, documents: list, told: str) -> None:
@@ -250,13 +253,13 @@ def test_each_fault_of_the_layout_has_its_message(tmp_path: Path, documents: lis
 @pytest.mark.parametrize(
     ("raw", "told"),
     [
-        (b"", "is empty"),
-        (b'{"data": [{"title"', "not complete JSON"),
-        (b"[" * 100_000, "nested too deeply"),
-        (b'{"data": "\xff"}', "not UTF-8 (byte 10)"),
+        (b"", "not whole UTF-8 JSON (Expecting value"),
+        (b'{"data": [{"title"', "not whole UTF-8 JSON (Expecting ':'"),
+        (b"[" * 100_000, "not whole UTF-8 JSON (maximum recursion"),
+        (b'{"data": "\xff"}', "not whole UTF-8 JSON ('utf-8' codec can't decode byte 0xff in position 10"),
         (b"[1, 2]", "expected the SQuAD 2.0 layout"),
         (b'{"data": 5}', "expected the SQuAD 2.0 layout"),
-        (b"9" * 5000, "not complete JSON"),
+        (b"9" * 5000, "not whole UTF-8 JSON (Exceeds the limit"),
         (b"PK\x03\x04 cut short", "not a complete zip"),
     ],
 )
@@ -300,7 +303,7 @@ def test_no_json_value_raises_anything_but_input_error(value: object) -> None:
         {"data": [document(value)]},
     ):
         try:
-            contracts.parse_squad(json.dumps(candidate).encode(), "own.json")
+            contracts.parse_squad(json.dumps(candidate).encode(), "own.json", {})
         except InputError:
             pass
 
@@ -314,20 +317,20 @@ def test_records_of_a_run_carry_a_contract_there_and_back(tmp_path: Path) -> Non
 
 
 def test_a_folder_of_files_becomes_contracts_without_rows(tmp_path: Path) -> None:
-    (tmp_path / "b-SUPPLY AGREEMENT.TXT").write_bytes(b"\xef\xbb\xbfGoods are supplied.")
+    (tmp_path / "b-SUPPLY AGREEMENT.TXT").write_bytes(b"\xef\xbb\xbfGoods are supplied to the buyer.")
     pdf(tmp_path / "a.pdf", "This Agreement is made in Ohio in 2020.")
     (tmp_path / ".hidden.txt").write_bytes(b"")
     first, second = read_plain_folder(tmp_path)
     assert (first.title, first.rows) == ("a", ()) and "made in Ohio" in first.text
-    assert (second.text, second.contract_type) == ("Goods are supplied.", "Supply")
+    assert (second.text, second.contract_type) == ("Goods are supplied to the buyer.", "Supply")
     (tmp_path / "notes.docx").write_bytes(b"x")
     with pytest.warns(UserWarning, match=r"notes\.docx"):
         read_plain_folder(tmp_path)
 
 
 def test_every_unreadable_file_of_a_folder_is_named(tmp_path: Path) -> None:
-    assert "holds no .pdf or .txt" in complaint(read_plain_folder, tmp_path)
-    assert "No folder" in complaint(read_plain_folder, tmp_path / "absent")
+    for folder in (tmp_path, tmp_path / "absent"):
+        assert f"{folder} is no folder with .pdf or .txt files" in complaint(read_plain_folder, folder)
     pdf(tmp_path / "scan.pdf", "")
     (tmp_path / "cut.pdf").write_bytes(
         pdf(tmp_path / "whole.pdf", "A contract of some twenty letters.").read_bytes()[:80]
@@ -340,8 +343,8 @@ def test_every_unreadable_file_of_a_folder_is_named(tmp_path: Path) -> None:
         "scan.pdf has no text",
         "cut.pdf",
         "empty.pdf",
-        "latin.txt is not UTF-8",
-        "blank.txt is empty",
+        "latin.txt cannot be read (UnicodeDecodeError",
+        "blank.txt has no text",
     ):
         assert told in message
 
@@ -350,7 +353,7 @@ def test_two_files_of_one_name_are_refused(tmp_path: Path) -> None:
     for name in ("a.txt", "a.TXT"):
         (tmp_path / name).write_text("words")
     if len(list(tmp_path.iterdir())) == 2:  # file systems that tell case apart
-        assert "two files are named a" in complaint(read_plain_folder, tmp_path)
+        assert "file name 'a' stands more than once" in complaint(read_plain_folder, tmp_path)
 
 
 def test_locate_finds_files_folders_and_what_the_data_folder_holds(tmp_path: Path) -> None:

@@ -79,9 +79,9 @@ def test_passages_that_overlap_by_half_lie_side_by_side_in_two_rows() -> None:
 
 @pytest.mark.parametrize("overlap", [-0.5, 0.1, 0.9, 1, float("nan")])
 def test_an_overlap_that_pieces_cannot_make_is_refused(overlap: float) -> None:
-    with pytest.raises(InputError, match="Invalid passage overlap .* choose 0, 0.25"):
+    with pytest.raises(InputError, match="Invalid passage size 800 or overlap .* 0, 0.25"):
         cut_passages("text", overlap=overlap)
-    with pytest.raises(InputError, match="Invalid passage size 1 with overlap 0.5"):
+    with pytest.raises(InputError, match="Invalid passage size 1 or overlap 0.5"):
         cut_passages("text", size=1, overlap=0.5)
 
 

@@ -15,6 +15,7 @@ from cuadft.data import contracts, rows, splits, stream
 from cuadft.data.rows import assert_no_leak
 
 KINDS = ["License", "Supply", "Agency", "Hosting"]
+STREAMS = ["random", "by_type", "by_date"]
 
 
 def records(n: int = 24, *, kinds: list[str] = KINDS, group=lambda k: k) -> list[dict]:
@@ -39,7 +40,7 @@ made = st.builds(
 )
 
 
-@given(made, st.sampled_from(stream.STREAMS[:3]), st.integers(0, 12), st.integers(0, 99))
+@given(made, st.sampled_from(STREAMS), st.integers(0, 12), st.integers(0, 99))
 def test_every_contract_arrives_exactly_once_whatever_the_order_of_the_records(pool, kind, size, seed) -> None:
     parts = stream.cut_slices(pool, stream=kind, size=size, seed=seed)
     assert Counter(t for part in parts for t in part) == Counter(r["title"] for r in pool)
@@ -84,12 +85,12 @@ def test_the_filing_year_is_that_of_the_title(title: str, year: str) -> None:
     assert stream.filing_year(title) == year
 
 
-@given(made, st.sampled_from(stream.STREAMS[:3]), st.integers(2, 12), st.sampled_from([0, 2, 3, 4]), st.integers(0, 9))
+@given(made, st.sampled_from(STREAMS), st.integers(2, 12), st.sampled_from([0, 2, 3, 4]), st.integers(0, 9))
 def test_held_out_contracts_share_no_group_with_training_and_leave_half_of_a_slice(
     pool, kind, size, held, seed
 ) -> None:
     parts = stream.cut_slices(pool, stream=kind, size=size, seed=seed)
-    marked = stream.hold_out_of_slices(pool, parts, contracts=held, seed=seed)
+    marked = stream.hold_out_of_slices(pool, parts, iteration=1, contracts=held, seed=seed)
     out = {r["title"]: r for r in marked if r["split"] == "slice"}
     assert not {r["group"] for r in out.values()} & {r["group"] for r in marked if r["split"] == "train"}
     for number, part in enumerate(parts, 1):
@@ -98,55 +99,58 @@ def test_held_out_contracts_share_no_group_with_training_and_leave_half_of_a_sli
             len(mine) != 1 and len(mine) <= min(held, len(part) // 2) and all(out[t]["slice"] == number for t in mine)
         )
     assert stream.cut_slices(marked, stream=kind, size=size, seed=seed) == parts  # later iterations see the same slices
-    assert stream.hold_out_of_slices(marked, parts, contracts=held, seed=seed) == marked
-    again = stream.hold_out_of_slices(marked, parts, contracts=held, seed=seed, anew=True)
-    assert [(r["title"], r["split"]) for r in again] == [(r["title"], r["split"]) for r in marked]
-    none = stream.hold_out_of_slices(marked, parts, contracts=0, seed=seed, anew=True)
+    # a second draw is like the first one, and later iterations move nothing that the run began with
+    for iteration in (1, 2):
+        assert stream.hold_out_of_slices(marked, parts, iteration=iteration, contracts=held, seed=seed) == marked
+    none = stream.hold_out_of_slices(marked, parts, iteration=1, contracts=0, seed=seed)
     assert all(r["split"] == "train" and "slice" not in r for r in none)
+
+
+def test_a_later_iteration_holds_out_of_what_arrived_in_it_alone() -> None:
+    pool = records(12) + [
+        r | {"title": f"new {r['title']}", "arrived": 2, "group": 50 + k} for k, r in enumerate(records(6))
+    ]
+    parts = stream.cut_slices(pool, stream="arrivals", size=0, seed=1)
+    marked = stream.hold_out_of_slices(pool, parts, iteration=2, contracts=2, seed=1)
+    held = [r for r in marked if r["split"] == "slice"]
+    assert len(held) == 2 and all(r["arrived"] == r["slice"] == 2 for r in held)
+    assert stream.hold_out_of_slices(marked, parts, iteration=3, contracts=4, seed=1) == marked
 
 
 def test_what_training_questions_were_written_on_before_is_never_held_out() -> None:
     pool = [r | {"group": -1, "arrived": 2} for r in records(6)]
-    assert (
-        stream.hold_out_of_slices(pool, stream.cut_slices(pool, stream="random", size=0, seed=1), contracts=2, seed=1)
-        == pool
-    )
+    parts = stream.cut_slices(pool, stream="random", size=0, seed=1)
+    assert stream.hold_out_of_slices(pool, parts, iteration=2, contracts=2, seed=1) == pool
 
 
-@given(made, st.integers(1, 12), st.floats(0, 1), st.integers(0, 9), st.integers(0, 9))
-def test_replay_brings_back_only_what_was_learned_before_and_nothing_held_out(
-    pool, size, replay, reservoir, seed
-) -> None:
+@given(made, st.integers(1, 12), st.floats(0, 1), st.integers(0, 9))
+def test_replay_brings_back_only_what_was_learned_before_and_nothing_held_out(pool, size, replay, seed) -> None:
     parts = stream.cut_slices(pool, stream="by_type", size=size, seed=seed)
-    held = {r["title"] for r in stream.hold_out_of_slices(pool, parts, contracts=2, seed=seed) if r["split"] == "slice"}
+    marked = stream.hold_out_of_slices(pool, parts, iteration=1, contracts=2, seed=seed)
+    held = {r["title"] for r in marked if r["split"] == "slice"}
     seen: set[str] = set()
     for iteration in range(1, 2 * len(parts) + 1):
-        taken = stream.slice_portion(parts, held, iteration=iteration, replay=replay, reservoir=reservoir, seed=seed)
-        assert set(taken.replayed) <= seen - set(taken.new) and not (set(taken.new) | set(taken.replayed)) & held
-        assert taken.new == [t for t in parts[taken.number - 1] if t not in held]
-        assert len(taken.replayed) <= int(replay * len(taken.new) + 0.5)
-        seen |= set(taken.new)
+        number, new, replayed = stream.slice_portion(parts, held, iteration=iteration, replay=replay, seed=seed)
+        assert set(replayed) <= seen - set(new) and not {*new, *replayed} & held
+        assert new == [t for t in parts[number - 1] if t not in held]
+        assert len(replayed) <= int(replay * len(new) + 0.5)
+        seen |= set(new)
     assert seen == {t for part in parts for t in part} - held
 
 
 def test_no_replay_forgets_and_a_full_share_repeats_as_many_as_are_new() -> None:
     parts = [[f"{part}{k}" for k in range(8)] for part in "abc"]
-    assert stream.slice_portion(parts, (), iteration=3, replay=0, seed=1).replayed == []
-    assert len(stream.slice_portion(parts, (), iteration=3, replay=1, seed=1).replayed) == 8
+    assert stream.slice_portion(parts, (), iteration=3, replay=0, seed=1) == (3, parts[2], [])
+    assert len(stream.slice_portion(parts, (), iteration=3, replay=1, seed=1)[2]) == 8
 
 
-def test_a_reservoir_is_a_fair_sample_and_what_it_dropped_never_returns() -> None:
+def test_replay_is_a_fair_sample_of_all_earlier_contracts() -> None:
     parts = [[f"{part}{k}" for k in range(10)] for part in range(4)]
     counts: Counter[str] = Counter()
     for seed in range(400):
-        kept = {
-            i: set(stream.slice_portion(parts, (), iteration=i, replay=1, reservoir=5, seed=seed).replayed)
-            for i in (2, 3, 4)
-        }
-        assert all(len(k) == 5 for k in kept.values())
-        early = set(parts[0])
-        assert kept[4] & early <= kept[3] & early <= kept[2]
-        counts.update(title[0] for title in kept[4])
+        replayed = stream.slice_portion(parts, (), iteration=4, replay=0.5, seed=seed)[2]
+        assert len(replayed) == len(set(replayed)) == 5
+        counts.update(title[0] for title in replayed)
     # slices 0, 1 and 2 were seen: a third of 2,000 each, standard deviation about 21
     assert all(abs(counts[str(part)] - 2000 / 3) < 100 for part in range(3)), counts
 
@@ -161,12 +165,8 @@ def test_what_arrived_later_is_a_slice_of_its_own() -> None:
     "call",
     [
         lambda: stream.cut_slices([], stream="by_year", size=0, seed=1),
-        lambda: stream.cut_slices([], stream="random", size=-1, seed=1),
-        lambda: stream.hold_out_of_slices([], [], contracts=1, seed=1),
-        lambda: stream.hold_out_of_slices([], [], contracts=-2, seed=1),
-        lambda: stream.slice_portion([["a"]], (), iteration=0, replay=0, seed=1),
-        lambda: stream.slice_portion([["a"]], (), iteration=1, replay=1.5, seed=1),
-        lambda: stream.slice_portion([["a"]], (), iteration=1, replay=0, reservoir=-1, seed=1),
+        lambda: stream.hold_out_of_slices([], [], iteration=1, contracts=1, seed=1),
+        lambda: stream.hold_out_of_slices([], [], iteration=1, contracts=-2, seed=1),
     ],
 )
 def test_impossible_settings_are_refused(call) -> None:
@@ -181,9 +181,8 @@ def test_slice_rows_come_from_held_out_contracts_of_the_slices_so_far(tmp_path) 
     pool = [c.record(group=groups[c.title], split=drawn[c.title]) for c in found]
     files.write_jsonl(tmp_path / "contracts.jsonl", pool)
     parts = stream.cut_slices(pool, stream="by_type", size=8, seed=7)
-    marked = stream.keep_slices(
-        runs.Iteration(tmp_path, 1), stream.hold_out_of_slices(pool, parts, contracts=2, seed=7)
-    )
+    held_out = stream.hold_out_of_slices(pool, parts, iteration=1, contracts=2, seed=7)
+    marked = stream.keep_slices(runs.Iteration(tmp_path, 1), held_out)
     assert files.read_jsonl(tmp_path / "contracts.jsonl") == marked
     asked = stream.slice_questions(found, marked, upto=2, size=4, seed=7)
     held = {r["title"]: r["slice"] for r in marked if r["split"] == "slice"}
@@ -201,7 +200,7 @@ def test_slice_rows_come_from_held_out_contracts_of_the_slices_so_far(tmp_path) 
 def test_an_iteration_takes_its_slice_and_asks_the_same_dev_and_test_questions_as_the_others(tmp_path) -> None:
     found = contracts.read_contracts(contracts.sample_path())
     sizes = {"dev_rows": 6, "test_rows": 8, "slice_rows": 4}
-    settings = {"size": 8, "hold_out": 2, "replay": 0.25, "reservoir": 0, "split_seed": 7, "seed": 7}
+    settings = {"size": 8, "hold_out": 2, "replay": 0.25, "seed": 7}
     parts, sets = [], []
     for number in (1, 2):
         iteration = runs.Iteration(tmp_path, number)

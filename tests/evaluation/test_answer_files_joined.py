@@ -40,7 +40,10 @@ def test_a_repeated_question_keeps_distinct_rows_in_one_cluster(tmp_path):
     pool = answer_files.join_files(files(tmp_path, a=[row(), row(answer="other"), row(2)], b=[row(), row(), row(2)]))
     assert [p["id"] for p in pool.predictions] == ["1", "1.2", "2"] * 2
     assert [p["contract"] for p in pool.predictions[:3]] == ["question 1", "question 1", "question 2"]
-    assert len(metrics.score_predictions(pool.predictions)) == 6 and "within one system: 2 (first" in pool.notes[0]
+    assert (
+        len(metrics.score_predictions(pool.predictions)) == 6
+        and "within one system; each counts: 2 (first" in pool.notes[0]
+    )
 
 
 def test_the_same_question_on_two_references_is_two_questions(tmp_path):
@@ -69,24 +72,23 @@ def test_intervals_rest_on_contracts_only_where_several_are_named(tmp_path):
         assert [p["contract_name"] for p in alone.predictions] == [r.get("contract", "") for r in rows]
 
 
-def test_the_same_rows_in_two_files_count_once_and_keep_both_verdicts(tmp_path):
-    pool = answer_files.join_files(files(tmp_path, a=[row(1), row(2)], sub__a=[row(2, human=1), row(1, human=0.5)]))
-    assert [(p["id"], p["verdicts"].get("human")) for p in pool.predictions] == [("1", 0.5), ("2", 1.0)]
+def test_a_file_named_twice_counts_once_and_keeps_both_verdicts(tmp_path):
+    [first] = files(tmp_path, a=[row(1, human=0.5, other=1), row(2, human=1, other=0)])
+    pool = answer_files.join_files([first, *answer_files.read_answer_files([first.path], verdicts=["other"])])
+    assert [p["verdicts"] for p in pool.predictions] == [{"human": 0.5, "other": 1.0}, {"human": 1.0, "other": 0.0}]
     assert "taken once" in pool.notes[0]
 
 
 def test_one_name_for_two_systems_is_refused(tmp_path):
-    with pytest.raises(InputError, match="hold a system 'a', with different answers"):
+    with pytest.raises(InputError, match="another file holds an answer of 'a' to this question: rename"):
         answer_files.join_files(files(tmp_path, a=[row(1)], sub__a=[row(1, answer="other")]))
-    with pytest.raises(InputError, match="with different answers"):
-        answer_files.join_files(files(tmp_path, a=[row(1)], sub__a=[row(2)]))
 
 
 def test_parts_of_a_system_that_a_column_names_are_joined(tmp_path):
     parts = [[row(n, system="s", seed=seed)] for n, seed in ((1, 0), (2, 0), (1, 1))]
     pool = answer_files.join_files(files(tmp_path, a=parts[0], b=parts[1], c=parts[2]))
     assert [(p["id"], p["seed"]) for p in pool.predictions] == [("1", 0), ("2", 0), ("1", 1)]
-    with pytest.raises(InputError, match="with different answers"):
+    with pytest.raises(InputError, match="another file holds an answer of 's'"):
         answer_files.join_files(
             files(tmp_path, a=[row(1, system="s")], b=[row(1, system="s", answer="x"), row(2, system="s")])
         )

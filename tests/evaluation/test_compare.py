@@ -64,7 +64,7 @@ def test_detectable_difference_is_found_about_four_times_in_five(contracts):
     tops, bottoms, _ = clustered.pair(contracts, 0, 0.2)
     null = studentise(tops, bottoms, n_resamples=1000, seed=1)
     true_error, critical = null.value.std(), float(np.median(null.critical(0.95)))
-    effect = detectable_difference(true_error, contracts, critical=critical) * bottoms[0]
+    effect = detectable_difference(true_error, contracts, critical) * bottoms[0]
     found = studentise(np.stack([tops[0] + effect, tops[1]]), bottoms, n_resamples=1000, seed=1)
     assert 0.74 <= (found.p_values() <= 0.05).mean() <= 0.84
 
@@ -120,7 +120,7 @@ def test_the_same_gain_in_every_contract_counts_as_a_sign_test(contracts, p):
 def test_equal_answers_differ_by_nothing_and_show_nothing():
     found = paired_delta(frame([0.0, 0.5, 1.0]), frame([0.0, 0.5, 1.0]), seed=0)
     assert (found.value, found.low, found.high, found.p) == (0, 0, 0, 1)
-    assert math.isnan(detectable_difference(found.std_error, found.n_clusters))
+    assert math.isnan(detectable_difference(found.std_error, found.n_clusters, found.critical))
 
 
 def test_one_contract_gives_no_bounds_and_no_p():
@@ -253,16 +253,10 @@ def test_holm_keeps_the_order_and_lies_between_p_and_bonferroni(p):
 
 
 def test_detectable_difference_by_hand():
-    assert detectable_difference(0.1, 20) == pytest.approx(0.1 * (2.093 + 0.861), abs=1e-3)  # t(0.975; 19) + t(0.8; 19)
-    assert detectable_difference(0.1, 10**6) == pytest.approx(
-        0.28, abs=1e-3
-    )  # 1.96 + 0.84, as for the normal distribution
-    assert (
-        detectable_difference(0.1, 20, power=0.9)
-        > detectable_difference(0.1, 20)
-        > detectable_difference(0.1, 20, confidence=0.9)
-    )
-    assert all(math.isnan(detectable_difference(*bad)) for bad in ((0.0, 20), (math.nan, 20), (0.1, 1)))
+    assert detectable_difference(0.1, 20, 2.093) == pytest.approx(0.1 * (2.093 + 0.861), abs=1e-3)  # t(0.8; 19)
+    assert detectable_difference(0.1, 10**6, 1.96) == pytest.approx(0.28, abs=1e-3)  # 0.84, as the normal distribution
+    assert detectable_difference(0.1, 20, 2.093, power=0.9) > detectable_difference(0.1, 20, 2.093)
+    assert all(math.isnan(detectable_difference(*bad, 2.0)) for bad in ((0.0, 20), (math.nan, 20), (0.1, 1)))
 
 
 def test_comparisons_pair_each_with_rag_and_aligned_ones_with_sft():

@@ -1,11 +1,12 @@
 """Properties of the systems that need no model: they answer every question, cost nothing and win no headline figure."""
 
+import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cuadft.core.runs import CONSTANTS
-from cuadft.evaluation.constants import constant_answers, settled
+from cuadft.evaluation.constants import constant_answers, settle
 from cuadft.evaluation.metrics import HEADLINE, score_predictions
 from cuadft.evaluation.scoreboard import make_scoreboard
 from cuadft.evaluation.text_scores import NO_CLAUSE
@@ -118,7 +119,11 @@ def test_to_answer_always_costs_quote_f1_where_there_is_no_clause(clauses, witho
 
 
 def test_what_a_constant_scores_on_any_contracts_has_no_width():
-    interval = {"value": 0.0, "low": 0.0, "high": 0.4, "n": 9, "n_contracts": 6}
-    assert settled(interval, "always_refuses", "quote_f1") == interval | {"high": 0.0}
-    assert settled(interval, "always_refuses", "f1") == settled(interval, "sft", "quote_f1") == interval
-    assert settled(interval | {"value": 0.2}, "top_passage", "false_answer")["high"] == 0.4
+    cases = [  # system, metric, value, and the upper bound that is left of 0.4
+        ("always_refuses", "quote_f1", 0.0, 0.0),
+        ("always_refuses", "f1", 0.0, 0.4),
+        ("sft", "quote_f1", 0.0, 0.4),
+        ("top_passage", "false_answer", 0.2, 0.4),
+    ]
+    table = pd.DataFrame(cases, columns=["system", "metric", "value", "high"]).assign(low=0.0)
+    pd.testing.assert_frame_equal(settle(table.assign(high=0.4)), table[["system", "metric", "value", "high", "low"]])

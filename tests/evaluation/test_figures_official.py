@@ -5,7 +5,6 @@ import pandas as pd
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
-from cuadft.core.errors import InputError
 from cuadft.evaluation.figures import official, style
 from cuadft.evaluation.official import MEASURES, official_table
 
@@ -70,8 +69,3 @@ def test_published_ones_alone_one_contract_and_nothing_are_drawn():
     assert "with no interval" in note.replace("\n", " ")
     nothing = official.official_figure(official_table({}).iloc[:0])
     assert not nothing.axes
-
-
-def test_a_table_of_something_else_is_refused():
-    with pytest.raises(InputError, match="official_table"):
-        official.official_figure(pd.DataFrame({"system": ["sft"]}))

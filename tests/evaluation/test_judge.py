@@ -218,14 +218,6 @@ def test_reference_of_an_impossible_row_is_the_refusal_sentence():
     assert NO_CLAUSE in lm.history[0]["messages"][-1]["content"]
 
 
-def test_passage_is_shown_on_request_and_asked_for_if_absent():
-    lm = scripted("correct")
-    LMJudge(lm, see_passage=True, num_threads=1).rate([row("a", passage="Term and Termination ...")])
-    assert "Term and Termination" in lm.history[0]["messages"][-1]["content"]
-    with pytest.raises(InputError, match="no 'passage'"):
-        LMJudge(lm, see_passage=True).rate([row("a")])
-
-
 def test_votes_are_different_prompts_and_the_majority_counts():
     engine = by_wording("correct", "partly", "correct")
     found = LMJudge(lm_of(engine), votes=3).rate([row("a")])

@@ -22,9 +22,6 @@ def no_look_up_of_prices(monkeypatch):
     monkeypatch.setenv("LITELLM_LOCAL_MODEL_COST_MAP", "True")  # LiteLLM would try to fetch them
 
 
-LINE = {"judge": "j", "model": "m", "variant": "grade, reference first", "verdict": "correct", "reason": "why"}
-
-
 def test_second_run_asks_nothing_and_returns_the_same_ratings(tmp_path):
     engine = Engine(lambda prompt: reply("partly", "half"))
     rows = [row(f"answer {i}") for i in range(10)] + [row(None, error="x")]
@@ -63,26 +60,22 @@ def test_failures_are_not_stored_and_asked_again_past_dspys_own_cache(tmp_path):
     assert LMJudge(lm, cache=tmp_path / "v.jsonl").rate([row("kept out")]).judge_error.notna().all()
     engine.reply = lambda prompt: reply("correct")
     assert LMJudge(lm, cache=tmp_path / "v.jsonl").rate([row("kept out")]).judge_score[0] == 1
-    assert engine.calls == 2 and len(VerdictCache(tmp_path / "v.jsonl")) == 1
+    assert engine.calls == 2 and len(VerdictCache(tmp_path / "v.jsonl").lines) == 1
 
 
 @pytest.mark.parametrize(
     "other",
     [
-        {"name": "another"},
-        {"see_passage": True},
-        {"temperature": 0.7},
-        {"lm": {"model": "local/other"}},
-        {"lm": {"max_tokens": 99}},
-        {"lm": {"seed": 3}},
+        {"model": "local/other"},
+        {"max_tokens": 99},
+        {"seed": 3},
     ],
 )
 def test_another_judge_model_setting_or_prompt_is_another_verdict(tmp_path, other):
     engine = Engine(lambda prompt: reply("correct"))
-    settings = dict(other)
-    lm = dspy.LM(**({"model": "local/judge", "engine": engine} | settings.pop("lm", {})))
+    lm = dspy.LM(**({"model": "local/judge", "engine": engine} | other))
     LMJudge(lm_of(engine), cache=tmp_path / "v.jsonl").rate([row("a")])
-    LMJudge(lm, cache=tmp_path / "v.jsonl", **settings).rate([row("a", passage="p")])
+    LMJudge(lm, cache=tmp_path / "v.jsonl").rate([row("a")])
     assert engine.calls == 2
     LMJudge(lm_of(engine), cache=tmp_path / "v.jsonl").rate([row("b"), row("a", golds=("else",))])
     assert engine.calls == 4
@@ -113,7 +106,7 @@ LMJudge(lm_of(Engine(dies)), cache={str(path)!r}, num_threads=1).rate([row(f"ans
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
     assert done.returncode == -signal.SIGKILL, done.stderr
     path.write_bytes(path.read_bytes()[:-20])  # as if the kill had come inside the last write
-    assert len(VerdictCache(path)) == 4
+    assert len(VerdictCache(path).lines) == 4
     engine = Engine(lambda prompt: reply("correct"))
     ratings = LMJudge(lm_of(engine), cache=path).rate([row(f"answer {i}") for i in range(9)])
     assert engine.calls == 5 and ratings.judge_score.eq(1).all()
@@ -124,8 +117,12 @@ def test_many_threads_and_two_stores_write_whole_lines(tmp_path):
     path = tmp_path / "v.jsonl"
     stores = [VerdictCache(path), VerdictCache(path)]
     with ThreadPoolExecutor(8) as pool:
-        list(pool.map(lambda i: stores[i % 2].add(f"k{i}", **LINE | {"reason": "x" * 5000}), range(100)))
-    assert len(VerdictCache(path)) == 100
+        list(
+            pool.map(
+                lambda i: stores[i % 2].add(f"k{i}", "j", "grade, reference first", "correct", "x" * 5000), range(100)
+            )
+        )
+    assert len(VerdictCache(path).lines) == 100
 
 
 def test_what_cannot_hold_verdicts_is_refused_before_the_first_call(tmp_path):
@@ -133,7 +130,7 @@ def test_what_cannot_hold_verdicts_is_refused_before_the_first_call(tmp_path):
     (tmp_path / "parts.jsonl").write_text('{"key": "k", "verdict": "correct"}\n')
     (tmp_path / "broken.jsonl").write_text('{"key": \n{"key": 1}\n')
     for bad, words in (
-        (tmp_path, "Can't write"),
+        (tmp_path, "is a folder"),
         (tmp_path / "other.jsonl", "'key'"),
         (tmp_path / "parts.jsonl", "'key'"),
         (tmp_path / "broken.jsonl", "line 1"),

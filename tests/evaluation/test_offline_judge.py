@@ -8,6 +8,7 @@ import time
 
 import numpy as np
 import pytest
+import refit_offline_judge
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -152,7 +153,7 @@ def test_a_fit_finds_the_weights_that_made_the_verdicts():
         for shares in rng.random((600, 6))
     ]
     verdicts = [offline_judge.predict_score(true, "quoted", f) for f in found]
-    fitted = offline_judge.fit_weights(["quoted"] * 600, found, verdicts)
+    fitted = refit_offline_judge.fit_weights(["quoted"] * 600, found, verdicts)
     for stance, own in true.items():
         assert fitted[stance] == pytest.approx(own, abs=0.3)
 
@@ -163,15 +164,15 @@ def test_of_several_references_the_fit_takes_the_one_with_most_in_common_not_the
     )
     shares = [{n: v for n, v in found.items() if n not in ("conflict", "contradiction")} for _, found in seen]
     best = max(range(len(seen)), key=lambda n: sum(shares[n].values()))
-    alone = offline_judge.fit_to_evidence([[seen[best]]], [0.9])
-    assert offline_judge.fit_to_evidence([seen], [0.9]) == alone
+    alone = refit_offline_judge.fit_to_evidence([[seen[best]]], [0.9])
+    assert refit_offline_judge.fit_to_evidence([seen], [0.9]) == alone
 
 
 def test_verdicts_outside_0_to_1_are_refused():
     found = dict.fromkeys((*offline_judge.FEATURES["quoted"], "some", "conflict"), 1.0)
     for verdicts in ([], [2.0], [0.5, 0.5]):
         with pytest.raises(InputError, match="one verdict from 0 to 1"):
-            offline_judge.fit_weights(["quoted"], [found], verdicts)
+            refit_offline_judge.fit_weights(["quoted"], [found], verdicts)
 
 
 def test_a_judge_is_never_asked_about_the_group_it_is_tested_on():
@@ -179,10 +180,10 @@ def test_a_judge_is_never_asked_about_the_group_it_is_tested_on():
     # that saw either would follow it
     rows = [row(CLAUSE + f" Also item {n}.", CLAUSE, system="a") for n in range(9)]
     rows += [row(f"The weather of week {n} in the north was fair.", CLAUSE, system="b") for n in range(9)]
-    scores = offline_judge.held_out_scores(rows, [0.0] * 9 + [1.0] * 9, [r["system"] for r in rows])
+    scores = refit_offline_judge.held_out_scores(rows, [0.0] * 9 + [1.0] * 9, [r["system"] for r in rows])
     assert min(scores[:9]) > 0.5  # fitted on b alone, where all is right
     with pytest.raises(InputError, match="at least two"):
-        offline_judge.held_out_scores(rows[:9], [0.0] * 9, ["a"] * 9)
+        refit_offline_judge.held_out_scores(rows[:9], [0.0] * 9, ["a"] * 9)
 
 
 class Bags:
@@ -241,11 +242,11 @@ def test_the_shipped_calibration_is_the_fit_to_the_published_verdicts():
         if "judge_score" in r["verdicts"]
     ]
     verdicts = [r["verdicts"]["judge_score"] for r in rows]
-    again = offline_judge.fit_to_evidence(compare_references(rows), verdicts)
+    again = refit_offline_judge.fit_to_evidence(compare_references(rows), verdicts)
     assert json.dumps(again) and set(again) == set(offline_judge.shipped_fit()["weights"])
     for stance, own in offline_judge.shipped_fit()["weights"].items():
         assert again[stance] == pytest.approx(own, abs=0.02)
-    without = offline_judge.held_out_scores(rows, verdicts, [r["question"] for r in rows])
+    without = refit_offline_judge.held_out_scores(rows, verdicts, [r["question"] for r in rows])
     assert np.abs(without - verdicts).mean() < 0.13
 
 

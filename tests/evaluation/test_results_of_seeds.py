@@ -47,7 +47,11 @@ def test_other_questions_the_same_seed_and_an_unknown_seed_are_refused(tmp_path)
     make(tmp_path / "same", 7, ["Acme"])
     make(tmp_path / "other", 8, ["Acme"], contract="d")
     make(tmp_path / "bare", 9, ["Acme"]).path("manifest.json").unlink()
-    for name, message in (("same", "Seed 7 is that of"), ("other", "split_seed"), ("bare", "its seed is not known")):
+    for name, message in (
+        ("same", "Seed 7 is that of"),
+        ("other", "asked other questions"),
+        ("bare", "its seed is not known"),
+    ):
         with pytest.raises(InputError, match=message):
             results.read_with_seeds(own, seed=7, others=[str(tmp_path / name)])
 

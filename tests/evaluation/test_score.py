@@ -14,7 +14,7 @@ from cuadft.evaluation.verdicts import has_failed, verdict_row, verdict_table
 
 FAST = {"n_resamples": 200, "log": lambda line: None}
 FILES = {"rows.csv", "scoreboard.csv", "deltas.csv", "benchmark.png", "report.md"}
-CALIBRATION = {"calibration.json", "calibration.md", "calibration.png"}
+CALIBRATION = {"calibration.json", "calibration.md"}
 PUBLISHED = {"published.csv", "published_deltas.csv", "published.png"}
 
 
@@ -149,7 +149,7 @@ def test_verdicts_in_the_files_give_a_calibration_report(project):
     score.score_files(["a.csv"], verdict="human", **FAST)
     assert {p.name for p in (project / "scores").iterdir()} == FILES | CALIBRATION
     found = json.loads((project / "scores" / "calibration.json").read_text())
-    assert found["n"] == 12 and found["rows"]["kappa"]["value"] == 1 and found["verdict"] == "verdicts (human)"
+    assert found["n"] == 12 and found["measures"]["kappa"]["value"] == 1 and found["verdict"] == "verdicts (human)"
     score.score_files(["a.csv"], **FAST)  # reports that don't belong to this call would be read as if they did
     assert {p.name for p in (project / "scores").iterdir()} == FILES
 
@@ -170,7 +170,7 @@ def test_published_systems_join_the_others(project):
     assert "taken once" in report and "good over poor by 0.80" in report and "Known of the source" not in report
     assert list(read(project)["published_score"].fillna(-1))[11:13] == [-1, 0.9]
     write(project / "good.csv", rows(1))
-    with pytest.raises(InputError, match="hold a system 'good', with different answers"):
+    with pytest.raises(InputError, match="another file holds an answer of 'good'"):
         score.score_files(["good.csv"], published="there", **FAST)
 
 
@@ -231,7 +231,7 @@ def test_a_judge_that_rates_nothing_is_an_error_and_the_old_results_stay(project
 def test_an_embedding_model_that_is_not_there_is_named_with_the_way_out(project, capsys):
     write(project / "a.csv", rows(6))
     assert cli.main(["score", "a.csv", "--embedder", "./no-model"]) == 2
-    assert re.search("./no-model.*leave --embedder out", capsys.readouterr().err)
+    assert re.search("./no-model.*give one saved by transformers, or a hub id", capsys.readouterr().err)
     assert not (project / "scores").exists()
 
 

@@ -110,7 +110,7 @@ def test_faults_of_the_retriever_are_unknown_without_passages():
 
 def test_words_do_not_claim_a_passage_that_is_not_recorded():
     assert "not recorded" in scoreboard.describe_fault("refused", recall=math.nan)[1]
-    assert "(40% of its characters)" in scoreboard.describe_fault("wrong", recall=0.4)[1]
+    assert "(40% of the clause's characters were sent)" in scoreboard.describe_fault("wrong", recall=0.4)[1]
     assert scoreboard.describe_fault("wrong", recall=1.0) == scoreboard.FAULTS["wrong"]
 
 

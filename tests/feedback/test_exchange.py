@@ -9,10 +9,11 @@ from small import ROWS, TEXTS
 
 from cuadft.core import files
 from cuadft.core.errors import InputError
-from cuadft.core.files import TableRow
-from cuadft.feedback import exchange, formats, records
-from cuadft.feedback.records import RowRefused, pair_key
+from cuadft.core.text import fold
+from cuadft.feedback import exchange, formats
+from cuadft.feedback.records import pair_key
 from cuadft.feedback.store import Store
+from cuadft.feedback.training_questions import RowRefused
 
 TRAIN, OTHER, DEV, TEST = TEXTS
 SPLITS = {TRAIN: "train", OTHER: "train", DEV: "dev", TEST: "test"}
@@ -97,19 +98,19 @@ OHIO, TEXAS = ([{"role": "assistant", "content": text}] for text in ("Ohio", "Te
         {"chosen": [USER, *OHIO], "rejected": [USER, *TEXAS]},  # implicit prompt
         {"prompt": json.dumps([USER]), "chosen": json.dumps(OHIO), "rejected": json.dumps(TEXAS)},
         {"prompt": str([USER]), "chosen": str(OHIO), "rejected": str(TEXAS)},  # as pandas writes lists into CSV
-        {
-            "chosen": f"\n\nHuman: {LAW}\n\nAssistant: Ohio",
-            "rejected": f"\n\nHuman: {LAW}\n\nAssistant: Texas",
-            "question": LAW,
-        },
-        {"chosen": f"Question: {LAW}\nAnswer: Ohio", "rejected": f"Question: {LAW}\nAnswer: Texas"},
-        {"chosen": f"{LAW} Ohio", "rejected": f"{LAW} Texas"},
-        {"prompt": [{"role": "user", "content": [{"type": "text", "text": LAW}]}], "chosen": OHIO, "rejected": TEXAS},
+        {"prompt": LAW, "chosen": [USER, *OHIO], "rejected": [USER, *TEXAS]},
+        {"question": LAW, "chosen": "Ohio", "rejected": "Texas"},
     ],
 )
 def test_the_question_is_found_in_prompts_of_every_form(run, row):
     done = imported(run, [row | {"contract": f"  {TRAIN.upper()} ", "annotator": "anna"}])
     assert done.left_out == [] and preferred(run) == {("anna", LAW_ID, "Ohio", "Texas")}
+
+
+def test_texts_without_a_prompt_are_left_out_unless_the_question_is_named(run):
+    row = {"chosen": f"{LAW} Ohio", "rejected": f"{LAW} Texas", "contract": TRAIN}
+    (left_out,) = imported(run, [row]).left_out
+    assert left_out.reason == "its question '' is no training question"
 
 
 def test_messages_of_a_prompt_are_kept(run):
@@ -122,42 +123,30 @@ def test_answers_that_begin_alike_are_not_cut_where_the_question_is_known(run):
     assert preferred(run) == {("anna", LAW_ID, "The law of Ohio", "The law of Texas")}
 
 
-def test_thumbs_on_one_question_become_pairs_and_a_single_thumb_is_kept(run):
+def test_a_thumb_is_a_verdict_on_one_answer(run):
     ask = {"prompt": LAW, "contract": TRAIN, "annotator": "anna"}
     rows = [
         ask | {"completion": "Ohio", "label": True},
         ask | {"completion": "Texas", "label": "False"},
         ask | {"completion": "Maine", "label": 0},
-        ask | {"completion": "None", "label": True, "annotator": "bob"},
         ask | {"completion": "x", "label": "maybe"},
     ]
     done = imported(run, rows)
-    assert done.stored == 3 and [one.where for one in done.left_out] == ["line 5"]
-    law = ("anna", LAW_ID, "Ohio")
-    assert preferred(run) == {(*law, "Texas"), (*law, "Maine"), ("bob", LAW_ID, "None", "")}
-
-
-def test_two_thumbs_down_are_both_wrong(run):
-    imported(run, [{"id": LAW_ID, "completion": text, "label": False, "annotator": "a"} for text in ("x", "y", "z")])
+    assert done.stored == 3 and [one.where for one in done.left_out] == ["line 4"]
     assert {(j["verdict"], j["answer_a"], j["answer_b"]) for j in stored(run)} == {
-        ("both_wrong", "x", "y"),
-        ("both_wrong", "z", ""),
+        ("a", "Ohio", ""),
+        ("both_wrong", "Texas", ""),
+        ("both_wrong", "Maine", ""),
     }
 
 
-def test_thumbs_of_different_questions_are_never_joined(run):
-    thumb = {"annotator": "anna", "pair": "1"}
-    rows = [
-        thumb | {"id": LAW_ID, "completion": "Ohio", "label": True},
-        thumb | {"id": f"{TRAIN}__Renewal Term", "completion": "two years", "label": False},
-        thumb | {"id": f"{DEV}__Governing Law", "completion": "Nevada", "label": False},
-    ]
-    done = imported(run, rows)
-    assert [(one.where, one.held_out) for one in done.left_out] == [("line 3", True)]
-    assert {(j["id"], j["answer_a"], j["answer_b"]) for j in stored(run)} == {
-        (LAW_ID, "Ohio", ""),
-        (f"{TRAIN}__Renewal Term", "two years", ""),
-    }
+def test_thumbs_of_an_exported_pair_are_left_out_and_single_thumbs_read_back(run):
+    thumb = {"id": LAW_ID, "completion": "Ohio", "label": True, "annotator": "bob"}
+    imported(run, [pair(), thumb | {"label": False}])
+    exchange.export_file(run.parent / "k.jsonl", run, file_format="kto")
+    done = exchange.import_file(run.parent / "k.jsonl", run)
+    assert [one.where for one in done.left_out] == ["line 1", "line 2"] and done.duplicates == ["line 3"]
+    assert "import an export of pairs" in done.text()
 
 
 def test_pairs_that_no_person_preferred_are_left_out(run):
@@ -186,7 +175,7 @@ def test_values_of_any_type_make_votes_or_a_reason(value, name):
         else {"prompt": LAW, "completion": "a", "label": True}
     )
     try:
-        for vote in formats.trl_votes(TableRow("row 1", row | {name: value})):
+        for vote in formats.trl_votes(row | {name: value}):
             assert isinstance(vote["answer_a"], str) and vote["answer_a"].strip()
     except RowRefused as error:
         assert str(error)
@@ -231,82 +220,49 @@ def test_every_annotator_of_a_task_keeps_his_id_and_skipped_ones_are_counted(run
 
 def test_tie_comment_and_correction_beside_the_comparison_are_read(run):
     said = [
-        {"from_name": "other", "to_name": "text1", "type": "choices", "value": {"choices": ["Both wrong"]}},
-        {"from_name": "comment", "to_name": "text1", "type": "textarea", "value": {"text": ["see 4.2"]}},
-        {"from_name": "edited", "to_name": "text1", "type": "textarea", "value": {"text": ["Nevada"]}},
+        {"from_name": "other", "to_name": "answer_a", "type": "choices", "value": {"choices": ["Both wrong"]}},
+        {"from_name": "comment", "to_name": "answer_a", "type": "textarea", "value": {"text": ["see 4.2"]}},
+        {"from_name": "edited", "to_name": "answer_a", "type": "textarea", "value": {"text": ["Nevada"]}},
     ]
-    imported(run, [task(annotation(result=said))], "p.json")
+    imported(run, [task(annotation(result=said), answer_a="Ohio", answer_b="Texas")], "p.json")
     (judgement,) = stored(run)
     assert [judgement[key] for key in ("verdict", "comment", "edited")] == ["both_wrong", "see 4.2", "Nevada"]
 
 
 @pytest.mark.parametrize("name", ["min.json", "min.csv"])
-@pytest.mark.parametrize("selected", ["right", {"selected": "right"}, [{"selected": "right"}]])
-def test_flat_exports_are_read(run, name, selected):
-    if name.endswith("csv") and not isinstance(selected, str):
-        selected = json.dumps(selected)
-    row = {
-        "id": 556,
-        "annotator": 4,
-        "annotation_id": 7,
-        "lead_time": 6.7,
-        "contract": TRAIN,
-        "question": LAW,
-        "pw": selected,
-        "response_a": "Ohio",
-        "response_b": "Texas",
-    }
-    done = imported(run, [row, row | {"pw": "", "annotation_id": 8}], name)
-    assert (done.format, done.stored, len(done.left_out)) == ("labelstudio", 1, 1)
-    assert preferred(run) == {("4", LAW_ID, "Texas", "Ohio")}
+def test_flat_exports_are_refused_with_what_to_do(run, name):
+    row = {"id": 556, "annotator": 4, "annotation_id": 7, "lead_time": 6.7, "contract": TRAIN, "question": LAW}
+    with pytest.raises(InputError, match="columns .'id', 'annotator'.*exports JSON_MIN and CSV are not read"):
+        imported(run, [row | {"pw": "right", "response_a": "Ohio", "response_b": "Texas"}], name)
 
 
 @pytest.mark.parametrize(
     "data",
     [
-        {
-            "prompt": LAW,
-            "answer1": "Ohio",
-            "answer2": "Texas",
-        },  # Label Studio's template for preferences on an LM's answers
-        {"question": LAW, "answerA": "Ohio", "answerB": "Texas"},
+        {"prompt": LAW, "text1": "Ohio", "text2": "Texas"},  # a prompt as in Label Studio's templates for LMs
+        {"question": LAW, "answer_a": "Ohio", "answer_b": "Texas"},
         {"Question": LAW, "Answer A": "Ohio", "Answer B": "Texas"},
-        {"question": LAW, "textLeft": "Ohio", "textRight": "Texas"},
-        {"question": LAW, "party_a": "Acme", "party_b": "Binder", "response_a": "Ohio", "response_b": "Texas"},
+        {"question": LAW, "Text 1": "Ohio", "Text 2": "Texas", "answer_a": "x", "answer_b": "y"},
     ],
 )
-@pytest.mark.parametrize("name", ["p.json", "min.json"])
-def test_question_and_answers_are_found_under_the_names_that_templates_give(run, data, name):
-    flat = {"annotator": 1, "annotation_id": 7, "lead_time": 1.0, "pw": {"selected": "right"}} | data
-    rows = {"p.json": {"data": data, "annotations": [annotation("right")]}, "min.json": flat}
-    assert imported(run, [rows[name]], name, contract=TRAIN).left_out == []
+def test_question_and_answers_are_found_under_the_names_of_the_tag_else_under_ours(run, data):
+    task = {"data": data, "annotations": [annotation("right")]}
+    assert imported(run, [task], "p.json", contract=TRAIN).left_out == []
     assert preferred(run) == {("1", LAW_ID, "Texas", "Ohio")}
 
 
 def test_a_prompt_that_quotes_a_held_out_contract_refuses_its_task(run):
-    data = {"prompt": f"{SHOWN}\nQuestion: {LAW}", "answer1": "Ohio", "answer2": "Texas"}
+    data = {"prompt": f"{SHOWN}\nQuestion: {LAW}", "answer_a": "Ohio", "answer_b": "Texas"}
     done = imported(run, [{"data": data, "annotations": [annotation()]}], "p.json", contract=TRAIN)
     assert [one.held_out for one in done.left_out] == [True]
 
 
-@pytest.mark.parametrize("edited", ["Ohio,\nnot Texas", {"text": ["Ohio,", "not Texas"]}, ["Ohio,", "not Texas"]])
-@pytest.mark.parametrize("name", ["min.json", "min.csv"])
-def test_a_correction_of_several_lines_is_read_from_flat_exports(run, edited, name):
-    if name == "min.csv" and not isinstance(edited, str):
-        edited = json.dumps(edited)
-    row = {
-        "id": 5,
-        "annotator": 4,
-        "annotation_id": 7,
-        "lead_time": 6.7,
-        "contract": TRAIN,
-        "question": LAW,
-        "pw": "left",
-        "text1": "Ohio",
-        "text2": "Texas",
-        "edited": edited,
-    }
-    imported(run, [row], name)
+def test_a_correction_of_several_lines_is_read(run):
+    said = [
+        *annotation()["result"],
+        {"from_name": "edited", "to_name": "text1", "type": "textarea", "value": {"text": ["Ohio,", "not Texas"]}},
+    ]
+    imported(run, [task(annotation(result=said))], "p.json")
     assert stored(run)[0]["edited"] == "Ohio,\nnot Texas"
 
 
@@ -336,7 +292,7 @@ def test_aws_files_prefer_the_expert_unless_the_judge_calls_the_response_right(r
     assert [one.reason for one in done.left_out] == [
         "the file's judge calls the response right: no preference",
         "both answers are the same",
-        "no training question on its contract has these words",
+        "its question 'Who?' is no training question",
     ]
 
 
@@ -383,9 +339,9 @@ def test_a_held_out_contract_named_for_the_file_refuses_its_rows(run):
     [
         (pair(id="17"), "neither a known id nor a contract"),
         (pair(id="", contract="Zebra", question=LAW), "no contract 'Zebra'"),
-        (pair(id="", contract=TRAIN, question="Who pays?"), "no training question"),
-        (pair(contract=OTHER), "its id and its contract"),
-        (pair(question=AUDIT), "its id and its question"),
+        (pair(id="", contract=TRAIN, question="Who pays?"), "'Who pays?' is no training question"),
+        (pair(contract=OTHER), "its id, contract and question belong to different rows"),
+        (pair(question=AUDIT), "its id, contract and question belong to different rows"),
         (pair(chosen="  "), "chosen is empty"),
         (pair(chosen="Ohio ", rejected="Ohio"), "the same"),
         (pair(chosen=True), "no text"),
@@ -461,18 +417,7 @@ def test_a_vote_without_systems_meets_those_of_the_notebook_on_the_same_answers(
     Store(run / exchange.STORE_FILE).add(base | {"verdict": "a", "system_a": "sft", "system_b": "rag"})
     imported(run, [pair(annotator="bob", chosen="Texas", rejected="Ohio")])
     assert len({pair_key(judgement) for judgement in stored(run)}) == 1
-    assert {(j["system_a"], j["system_b"], j["verdict"]) for j in stored(run)} == {
-        ("sft", "rag", "a"),
-        ("sft", "rag", "b"),
-    }
-
-
-def test_an_export_says_on_how_many_pairs_verdicts_contradict_each_other(run):
-    imported(
-        run, [pair(), pair(annotator="bob", chosen="Texas", rejected="Ohio"), pair(annotator="zoe", rejected="Maine")]
-    )
-    counts = exchange.export_file(run.parent / "o.jsonl", run)
-    assert counts == {"judgements": 3, "rows": 3, "without a preference": 0, "pairs with contradictory verdicts": 1}
+    assert [(j["answer_a"], j["verdict"]) for j in stored(run)] == [("Ohio", "a"), ("Ohio", "b")]
 
 
 def test_rows_of_a_contract_that_the_run_no_longer_has_are_left_out(run):
@@ -482,19 +427,15 @@ def test_rows_of_a_contract_that_the_run_no_longer_has_are_left_out(run):
     assert (done.stored, [one.where for one in done.left_out]) == (1, ["line 1"])
 
 
-def test_contradictions_name_rows_and_annotators_and_the_later_own_verdict_counts(run):
-    imported(run, [pair(annotator="zoe")])
+def test_contradictions_name_question_and_annotators_and_the_later_own_verdict_counts(run):
+    imported(run, [pair(annotator="zoe"), pair(annotator="zoe", rejected="Maine")])
     turned = pair(chosen="Texas", rejected="Ohio")
     done = imported(run, [pair(), turned | {"annotator": "bob"}, turned])
     assert done.stored == 3 and done.duplicates == []
-    assert done.contradictions == [
-        f"line 2 (bob) prefers the other answer than the store (zoe) on '{LAW_ID}'",
-        f"line 2 (bob) prefers the other answer than line 1 (anna) on '{LAW_ID}'",
-        f"line 3 (anna) prefers the other answer than the store (zoe) on '{LAW_ID}'",
-        f"line 3 (anna) prefers the other answer than line 1 (anna) on '{LAW_ID}'; the later verdict counts",
-    ]
+    assert done.contradictions == [f"{LAW_ID}: zoe prefers 'ohio', bob prefers 'texas', anna prefers 'texas'"]
     assert {("anna", LAW_ID, "Texas", "Ohio"), ("zoe", LAW_ID, "Ohio", "Texas")} <= preferred(run)
-    assert "4 contradictions" in done.text()
+    assert "1 contradictions" in done.text()
+    assert imported(run, [pair(annotator="eve", rejected="Maine")]).contradictions == []  # none on this pair
 
 
 def test_thumbs_up_and_down_for_one_answer_contradict(run):
@@ -539,15 +480,13 @@ def test_a_bad_file_is_one_clear_error_and_nothing_is_written(run, name):
     assert "\n" not in str(caught.value) and stored(run) == before
 
 
-def test_an_unknown_run_format_or_contract_is_refused_with_what_is_allowed(run):
+def test_an_unknown_run_layout_or_contract_is_refused_with_what_is_allowed(run):
     with pytest.raises(InputError, match="No run in"):
         imported(run, [pair()], annotator="a") and exchange.import_file(run.parent / "file.jsonl", run.parent)
-    with pytest.raises(InputError, match="choose auto, trl"):
-        imported(run, [pair()], file_format="xml")
-    with pytest.raises(InputError, match="nearest.*Acme Distribution Agreement"):
+    with pytest.raises(InputError, match="did you mean 'acme distribution agreement'"):
         imported(run, [pair()], contract="Acme Distribution")
-    with pytest.raises(InputError, match="lacks a column of the AWS"):
-        imported(run, [pair()], file_format="aws")
+    with pytest.raises(InputError, match="aws .*'question', 'ref_answer', 'response'"):
+        imported(run, [{"question": LAW, "reference": "Ohio"}])
 
 
 def test_a_file_that_is_no_store_is_not_overwritten(run):
@@ -577,7 +516,7 @@ def test_no_csv_cell_begins_a_formula(run, text):
 
 @given(st.text(max_size=6, alphabet=st.sampled_from("'=+-@ \t\r\nab＝")))
 def test_quoted_cells_read_back_as_they_were(text):
-    assert records.unquote_formula(records.quote_formula(text)) == text
+    assert formats.unquote_formula(formats.quote_formula(text)) == text
 
 
 def test_corrections_are_preferred_to_each_wrong_answer_and_ties_give_no_pair(run):
@@ -604,7 +543,7 @@ def test_export_says_what_is_wrong(run):
     for name, file_format, message in [
         ("o.txt", "trl", "end the file's name"),
         ("o.csv", "labelstudio", "in .json"),
-        ("o.csv", "aws", "choose auto"),
+        ("o.csv", "aws", "choose trl"),
     ]:
         with pytest.raises(InputError, match=message):
             exchange.export_file(run.parent / name, run, file_format=file_format)
@@ -645,26 +584,23 @@ JUDGEMENT = st.fixed_dictionaries(
 )
 
 
-def _fold(text):
-    return " ".join(text.split())
-
-
 def _filled(tmp_path, drawn):
-    """Return a new run whose store holds the drawn judgements, each on another pair of answers."""
+    """Return a new run whose store holds the drawn judgements, each on other answers with another correction."""
     run, seen, made = make_run(tmp_path), set(), []
     training = [row for row in ROWS if SPLITS[row["contract"]] == "train"]
     for one in drawn:
         row = training[one["row"]]
-        answers = [row["id"], *sorted(_fold(one[f"answer_{side}"]) for side in "ab")]
-        if answers[1] != answers[2] and str(answers) not in seen:
-            seen.add(str(answers))
+        texts = [text for text in (one["answer_a"], one["answer_b"], one["edited"]) if text is not None]
+        keys = {(row["id"], fold(text)) for text in texts}
+        if len(keys) == len(texts) and keys.isdisjoint(seen):
+            seen |= keys
             about = {key: row[key] for key in ("id", "contract", "question")}
             made.append({key: value for key, value in one.items() if key != "row"} | about)
     Store(run / exchange.STORE_FILE).add_many(made)
     return run
 
 
-def _folded_pairs(rows):
+def _pairs(rows):
     return {
         (
             r["annotator"],
@@ -688,10 +624,8 @@ def test_exported_pairs_read_back_as_the_same_pairs(drawn, file, tmp_path_factor
         return
     exchange.export_file(run.parent / file, run)
     fresh = make_run(tmp_path_factory.mktemp("b"))
-    done = exchange.import_file(run.parent / file, fresh)
-    assert [one for one in done.left_out if one.reason != "both answers are the same"] == []
-    wanted = {p for p in _folded_pairs(before) if _fold(p[2]) != _fold(p[3])}
-    assert _folded_pairs(exchange.export_rows(stored(fresh), "trl")) == wanted
+    assert exchange.import_file(run.parent / file, fresh).left_out == []
+    assert _pairs(exchange.export_rows(stored(fresh), "trl")) == _pairs(before)
 
 
 @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -707,12 +641,12 @@ def test_raw_exports_read_back_as_the_same_judgements(drawn, file, tmp_path_fact
 
 
 @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(drawn=st.lists(JUDGEMENT, min_size=1, max_size=5), kind=st.sampled_from(["labelstudio", "kto"]))
-def test_tasks_and_thumbs_read_back_as_the_same_preferences(drawn, kind, tmp_path_factory):
+@given(drawn=st.lists(JUDGEMENT, min_size=1, max_size=5))
+def test_tasks_read_back_as_the_same_preferences(drawn, tmp_path_factory):
     run = _filled(tmp_path_factory.mktemp("a"), [one | {"edited": None} for one in drawn])
     if not preferred(run):
         return
-    exchange.export_file(run.parent / "p.json", run, file_format=kind)
+    exchange.export_file(run.parent / "p.json", run, file_format="labelstudio")
     fresh = make_run(tmp_path_factory.mktemp("b"))
     exchange.import_file(run.parent / "p.json", fresh)
     assert preferred(fresh) == preferred(run)
@@ -758,10 +692,10 @@ def test_a_row_with_any_value_is_stored_or_left_out_but_stops_nothing(data, kind
         {"data": changed} if inside is row.get("data") else {"annotations": [changed]} if "data" in row else changed
     ]
     rows = [row | (rows[0] if inside is not row else changed), pair() if kind == "trl" else row]
-    done = imported(run, rows, "any.json", file_format=kind)
+    done = imported(run, rows, "any.json")
     assert done.rows == done.stored + len(done.left_out) + len(done.duplicates) and done.text()
 
 
 def test_formats_are_told_apart():
     for kind, row in WHOLE.items():
-        assert formats.detect_format([TableRow("row 1", row)], list(row)) == kind
+        assert formats.detect_format(list(row)) == kind

@@ -8,24 +8,36 @@ import pytest
 import small
 from judged import CLOSE, GOLD, HALF, IMPOSSIBLE, NEARLY, ROW, WRONG, Marks, candidates, vote
 
-from cuadft.core.errors import InputError
 from cuadft.evaluation.text_scores import NO_CLAUSE
-from cuadft.feedback.candidates import SOURCES
-from cuadft.feedback.preferences import length_report, preference_pairs
+from cuadft.feedback import candidates as material
+from cuadft.feedback import preferences
+from cuadft.feedback.preferences import length_report
+
+LOST = ROW | {"answers": [{"text": GOLD, "start": 10**6}]}  # its clause lies outside the passage: gold makes no pair
+
+
+def preference_pairs(
+    program, given: list[dict], *, judge, feedback=(), rows=(), **settings
+) -> tuple[list[dict], Counter]:
+    """Return the pairs made of candidates and votes, and the counts."""
+    gathered = material.gather_material(program, given, judge=judge, feedback=feedback, rows=rows)
+    return preferences.preference_pairs(program, gathered, **settings)
 
 
 def made(given: list[dict], scores: dict | None = None, **settings) -> tuple[list[tuple], Counter]:
-    """Return (source, chosen, rejected) of the pairs made of candidates, and the counts."""
-    settings = {"sources": SOURCES if scores is not None else ("gold",), "length_tolerance": math.inf} | settings
+    """Return (source, chosen, rejected) of the pairs made of candidates, and the counts; no scores, no judge."""
     found, counts = preference_pairs(
-        small.program(), given, judge=None if scores is None else Marks(scores), **settings
+        small.program(),
+        given,
+        judge=None if scores is None else Marks(scores),
+        **{"length_tolerance": math.inf} | settings,
     )
     return [(p["source"], p["chosen"][0]["content"], p["rejected"][0]["content"]) for p in found], counts
 
 
-def said(*votes: dict, answers: tuple = (WRONG, HALF), **settings) -> tuple[list[tuple], Counter]:
-    """Return the pairs of votes alone: the other sources are off."""
-    return made(candidates(ROW, *answers), feedback=votes, **{"sources": ("human",)} | settings)
+def said(*votes: dict, **settings) -> tuple[list[tuple], Counter]:
+    """Return the pairs of votes alone: there are no candidates."""
+    return made([], feedback=votes, **{"rows": [ROW]} | settings)
 
 
 # --- gold
@@ -82,17 +94,16 @@ def test_all_spans_of_the_passage_are_not_worse_than_one_of_them_whatever_lies_e
 
 
 def test_where_the_clause_lies_outside_the_passages_nothing_is_invented_or_refused():
-    lost = ROW | {"answers": [{"text": GOLD, "start": 10**6}]}
-    assert made(candidates(lost, WRONG))[0] == made(candidates(lost, NO_CLAUSE, WRONG))[0] == []
-    assert made(candidates(lost, GOLD, NO_CLAUSE))[0] == []
-    assert made(candidates(lost, GOLD, WRONG))[0] == [("gold", GOLD, WRONG)]  # the model's own, from what it saw
-    assert made(candidates(lost, "Acme may", WRONG), {"Acme may": 0.9})[0] == [("ai", "Acme may", WRONG)]  # F1 0.29
+    assert made(candidates(LOST, WRONG))[0] == made(candidates(LOST, NO_CLAUSE, WRONG))[0] == []
+    assert made(candidates(LOST, GOLD, NO_CLAUSE))[0] == []
+    assert made(candidates(LOST, GOLD, WRONG))[0] == [("gold", GOLD, WRONG)]  # the model's own, from what it saw
+    assert made(candidates(LOST, "Acme may", WRONG), {"Acme may": 0.9})[0] == [("ai", "Acme may", WRONG)]  # F1 0.29
 
 
 @pytest.mark.parametrize(
     "scores, expected",
     [
-        ({NEARLY: 1.0, CLOSE: 0.2}, []),  # 0.96 against 0.87: too close for gold, and "ai" is off below
+        ({NEARLY: 1.0, CLOSE: 0.2}, []),  # 0.96 against 0.87: too close for gold
         ({NEARLY: 0.2, WRONG: 0.0}, [("gold", GOLD, WRONG)]),  # the judge sees a wrong number or so: not chosen
         ({HALF: 0.9}, []),  # the judge holds it correct: not rejected
         ({HALF: None, WRONG: None}, [("gold", GOLD, WRONG)]),  # gold needs no judge
@@ -120,30 +131,25 @@ def test_what_gold_and_judge_see_differently_makes_no_gold_pair(scores, expected
     ],
 )
 def test_ai_prefers_by_the_judge_and_never_takes_the_experts_words(scores, expected):
-    found, counts = made(candidates(ROW, *scores), scores, sources=("ai",))
+    found, counts = made(candidates(LOST, *scores), scores)
     assert [(chosen, rejected) for _, chosen, rejected in found] == expected
     assert counts["judgement failed"] == ("lost" in scores) and counts["ai"] == len(expected)
 
 
-@pytest.mark.parametrize("margin, expected", [(0.0, 1), (0.4, 1), (0.41, 0), (1.0, 0)])
-def test_the_margin_decides(margin, expected):
-    assert (
-        len(made(candidates(ROW, "good", "poor"), {"good": 0.8, "poor": 0.4}, sources=("ai",), margin=margin)[0])
-        == expected
-    )
+@pytest.mark.parametrize("poor, expected", [(0.0, 1), (0.5, 1), (0.51, 0), (0.8, 0)])
+def test_scores_must_differ_by_the_margin(poor, expected):  # of 0.3
+    assert len(made(candidates(LOST, "good", "poor"), {"good": 0.8, "poor": poor})[0]) == expected
 
 
-def test_ties_make_no_pair_even_without_margin_and_are_counted():
-    found, counts = made(candidates(ROW, "one", "two"), {"one": 0.9, "two": 0.9}, sources=("ai",), margin=0.0)
+def test_ties_make_no_pair_and_are_counted():
+    found, counts = made(candidates(LOST, "one", "two"), {"one": 0.9, "two": 0.9})
     assert not found and counts == {"no clear difference": 1}
-    found, counts = made(candidates(ROW, "one", " ONE"), {"one": 0.9, " ONE": 0.1}, sources=("ai",), margin=0.0)
+    found, counts = made(candidates(LOST, "one", " ONE"), {"one": 0.9, " ONE": 0.1})
     assert not found and counts == {"one answer only": 1}
 
 
-def test_the_judge_is_asked_once_about_equal_answers_and_not_at_all_without_ai():
+def test_the_judge_is_asked_once_about_equal_answers():
     judge = Marks({})
-    preference_pairs(small.program(), candidates(ROW, "one", "one", "two", None), judge=judge, sources=("gold",))
-    assert judge.asked == []
     preference_pairs(
         small.program(), candidates(ROW, "one", "one", "two", None) + candidates(IMPOSSIBLE, "one"), judge=judge
     )
@@ -165,15 +171,13 @@ def test_a_failed_judgement_is_unknown_whatever_its_score():
                 .assign(judge_error=["OSError: down" if r["answer"] == "lost" else None for r in rows])
             )
 
-    rows = candidates(ROW, "good", "lost")
-    assert (
-        len(preference_pairs(small.program(), rows, judge=Marks({"good": 0.9}), sources=("ai",), length_tolerance=9)[0])
-        == 1
+    rows = candidates(LOST, "good", "lost")
+    whole, broken = (
+        preference_pairs(small.program(), rows, judge=judge({"good": 0.9}), length_tolerance=9)
+        for judge in (Marks, Down)
     )
-    found, counts = preference_pairs(
-        small.program(), rows, judge=Down({"good": 0.9}), sources=("ai",), length_tolerance=9
-    )
-    assert not found and counts == {"judgement failed": 1, "no clear difference": 1}
+    assert len(whole[0]) == 1
+    assert broken == ([], {"judgement failed": 1, "no clear difference": 1})
 
 
 # --- people
@@ -191,25 +195,26 @@ def test_a_failed_judgement_is_unknown_whatever_its_score():
         (
             [vote("anna", "a"), vote("ben", "b")],
             [],
-            {"human: annotators contradict each other": 1, "human: no majority": 1, "no clear difference": 1},
+            {"human: annotators contradict each other": 1, "human: no majority": 1},
         ),
-        ([vote("anna", "tie")], [], {"human: tie": 1, "no clear difference": 1}),
-        ([vote("anna", "both_wrong")], [], {"human: both wrong": 1, "no clear difference": 1}),
-        ([vote("anna", "skip")], [], {"human: skipped": 1, "no clear difference": 1}),
+        ([vote("anna", "tie")], [], {"human: tie": 1}),
+        ([vote("anna", "both_wrong")], [], {"human: both wrong": 1}),
+        ([vote("anna", "skip")], [], {"human: skipped": 1}),
         (
             [vote("anna", "both_wrong", edited="Acme may audit")],
             [("Acme may audit", WRONG), ("Acme may audit", HALF)],
             {"human": 2},
         ),
         ([vote("anna", "b", edited="Acme may audit")], [("Acme may audit", WRONG)], {"human": 1}),
-        ([vote("anna", "b", edited=WRONG)], [], {"human: correction changes nothing": 1, "no clear difference": 1}),
-        ([vote("anna", "a", id="unknown")], [], {"human: not a training question": 1, "no clear difference": 1}),
+        ([vote("anna", "b", edited=WRONG)], [], {"human: both answers are the same": 1}),
+        ([vote("anna", "a", "The  Fees", "the fees")], [], {"human: both answers are the same": 1}),
+        ([vote("anna", "a", id="unknown")], [], {"human: not a training question": 1}),
         (
             [vote("anna", "a", contract="Binder Agreement")],
             [],
-            {"human: not a training question": 1, "no clear difference": 1},
+            {"human: not a training question": 1},
         ),
-        ([vote("anna", "a", question="What else?")], [], {"human: question has changed": 1, "no clear difference": 1}),
+        ([vote("anna", "a", question="What else?")], [], {"human: not a training question": 1}),
     ],
 )
 def test_people_decide_by_majority_and_correct(votes, expected, counted):
@@ -254,17 +259,15 @@ def test_what_was_said_of_other_passages_counts_only_if_these_hold_the_words():
         assert len(found) == expected and counts["human: passages have changed"] == 1 - expected
     right = vote("anna", "a", NO_CLAUSE, "something else", row=IMPOSSIBLE, prompt=now)
     assert said(right, rows=small.ROWS)[0] == [("human", NO_CLAUSE, "something else")]
-    sent = preference_pairs(small.program(), candidates(ROW, WRONG), judge=None, sources=("gold",), length_tolerance=9)[
-        0
-    ][0]["prompt"]
+    sent = preference_pairs(small.program(), candidates(ROW, WRONG), judge=None, length_tolerance=9)[0][0]["prompt"]
     assert said(vote("anna", "a", "of the other party", "something else", prompt=sent))[0]
 
 
 def test_people_are_heard_on_training_questions_without_candidates_only():
     other = small.ROWS[6]
     votes = [vote("anna", "a", "one", "two", row=other)]
-    assert made([], feedback=votes, rows=small.ROWS, sources=("human",))[0] == [("human", "one", "two")]
-    assert made([], feedback=votes, rows=small.ROWS[:6], sources=("human",)) == (
+    assert made([], feedback=votes, rows=small.ROWS)[0] == [("human", "one", "two")]
+    assert made([], feedback=votes, rows=small.ROWS[:6]) == (
         [],
         {"human: not a training question": 1},
     )
@@ -289,11 +292,10 @@ def test_the_reason_names_who_decided_and_how_many():
 
 def test_people_come_before_gold_and_gold_before_the_judge():
     rows, scores = candidates(ROW, NEARLY, HALF, WRONG), {NEARLY: 0.9, HALF: 0.5, WRONG: 0.0}
-    assert made(rows, scores, sources=("ai",))[0] == [("ai", NEARLY, WRONG)]
+    assert made(candidates(LOST, "Acme", WRONG), {"Acme": 0.9})[0] == [("ai", "Acme", WRONG)]  # gold is silent
     assert made(rows, scores) == ([("gold", NEARLY, WRONG)], {"gold": 1, "superseded": 1})
     found, counts = made(rows, scores, feedback=[vote("anna", "a", "one", "two"), vote("anna", "b", "three", "two")])
     assert found == [("human", "one", "two"), ("human", "two", "three")] and counts == {"human": 2, "superseded": 2}
-    assert made(rows, scores, feedback=[vote("anna", "a", "one", "two")], sources=("gold", "ai"))[1]["gold"] == 1
 
 
 def test_no_other_source_decides_a_pair_that_people_left_open_or_prefers_what_they_called_wrong():
@@ -315,12 +317,12 @@ def many() -> list[dict]:
 
 
 def test_lengths_are_matched_by_choosing_and_then_by_dropping():
-    free, _ = preference_pairs(small.program(), many(), judge=None, sources=("gold",), length_tolerance=math.inf)
-    matched, counts = preference_pairs(small.program(), many(), judge=None, sources=("gold",), length_tolerance=0.05)
+    free, _ = preference_pairs(small.program(), many(), judge=None, length_tolerance=math.inf)
+    matched, counts = preference_pairs(small.program(), many(), judge=None, length_tolerance=0.05)
     assert len(free) == len(matched) == counts["gold"] == 12 and not counts["dropped for length"]
     assert length_report(free)["mean_log_ratio"] > 1 and abs(length_report(matched)["mean_log_ratio"]) <= 0.05
     short = [c for c in many() if c["answer"] == "wrong"] + candidates(IMPOSSIBLE, "a long invented clause " * 9)
-    left, counts = preference_pairs(small.program(), short, judge=None, sources=("gold",), length_tolerance=0.5)
+    left, counts = preference_pairs(small.program(), short, judge=None, length_tolerance=0.5)
     # log ratios: 12 of ln(70..80 / 5) = 2.6 to 2.8 and one of ln(24 / 206) = -2.1. With one of the 12 the mean is 0.3;
     # with two of them it is 1.0.
     assert counts == {"gold": 2, "dropped for length": 11} and abs(length_report(left)["mean_log_ratio"]) <= 0.5
@@ -369,9 +371,8 @@ def test_pairs_hold_the_prompt_that_the_program_sends(tmp_path):
     script = small.Script(lambda m: WRONG)
     found, _ = preference_pairs(
         program,
-        sample_candidates(program, script.lm(), small.ROWS[1:4], tmp_path, n=0, temperature=1.0),
+        sample_candidates(program, script.lm(), small.ROWS[1:4], tmp_path, n=0),
         judge=None,
-        sources=("gold",),
         length_tolerance=math.inf,
     )
     assert sorted(map(str, script.calls)) == sorted(str(p["prompt"]) for p in found) and len(found) == 3
@@ -389,34 +390,11 @@ def test_trl_takes_the_pairs_as_they_are():
         small.program(),
         candidates(ROW, WRONG),
         judge=None,
-        sources=("gold",),
         length_tolerance=math.inf,
         feedback=[vote("anna", "a")],
         rows=small.ROWS,
     )
     assert is_conversational(Dataset.from_list(found)[0])
-
-
-@pytest.mark.parametrize(
-    "settings, message",
-    [
-        ({"margin": 1.5}, "margin 1.5"),
-        ({"margin": math.nan}, "margin nan"),
-        ({"length_tolerance": -1}, "length_tolerance -1"),
-        ({"length_tolerance": math.nan}, "length_tolerance nan"),
-        ({"sources": ("gpt",)}, "human, gold, ai"),
-        ({"sources": ()}, "human, gold, ai"),
-        ({"sources": ("ai",)}, "needs a judge"),
-    ],
-)
-def test_bad_settings_are_refused(settings, message):
-    with pytest.raises(InputError, match=message):
-        preference_pairs(small.program(), [], judge=None, **{"sources": ("gold",)} | settings)
-
-
-def test_a_candidate_that_is_no_prediction_is_refused():
-    with pytest.raises(InputError, match="has no 'answer'"):
-        preference_pairs(small.program(), [ROW], judge=None, sources=("gold",))
 
 
 def test_what_people_chose_is_not_dropped_for_its_length():

@@ -4,19 +4,16 @@ import pytest
 import small
 from judged import CLOSE, GOLD, HALF, IMPOSSIBLE, ROW, WRONG, Marks, candidates, vote
 
-from cuadft.core.errors import InputError
 from cuadft.evaluation.text_scores import NO_CLAUSE
-from cuadft.feedback.candidates import SOURCES
+from cuadft.feedback.candidates import gather_material
 from cuadft.feedback.preferences import preference_pairs, preference_thumbs
 from cuadft.training.align import thumb_weights
 
 
 def thumbs(rows: list[dict], scores: dict | None = None, **settings) -> tuple[list[tuple], dict]:
     """Return (source, answer, label) of each record, and the counts."""
-    settings = {"sources": SOURCES if scores is not None else ("gold",)} | settings
-    found, counts = preference_thumbs(
-        small.program(), rows, judge=None if scores is None else Marks(scores), **settings
-    )
+    judge = None if scores is None else Marks(scores)
+    found, counts = preference_thumbs(small.program(), gather_material(small.program(), rows, judge=judge, **settings))
     return [(r["source"], r["completion"][0]["content"], r["label"]) for r in found], counts
 
 
@@ -64,10 +61,6 @@ def test_the_judge_decides_where_gold_does_not_and_never_against_it(answer, scor
     assert [thumb for thumb in found if thumb[1] != GOLD] == ([expected] if expected else [])
 
 
-def test_the_judge_alone_takes_no_words_of_the_expert():
-    assert thumbs(candidates(ROW, WRONG), {WRONG: 0.0}, sources=("ai",))[0] == [("ai", WRONG, False)]
-
-
 def test_people_come_first():
     rows, scores = candidates(ROW, CLOSE, WRONG, HALF), {CLOSE: 1.0, HALF: 0.5}
     found, counts = thumbs(rows, scores, feedback=[vote("anna", "b", CLOSE, WRONG)])
@@ -89,7 +82,8 @@ def test_an_answer_with_both_thumbs_gets_none():
 
 
 def test_records_hold_prompt_and_origin():
-    found, _ = preference_thumbs(small.program(), candidates(ROW, WRONG), judge=None, sources=("gold",))
+    material = gather_material(small.program(), candidates(ROW, WRONG), judge=None)
+    found, _ = preference_thumbs(small.program(), material)
     assert [r["reason"] for r in found] == ["F1 0.00 with the expert's words", "the expert's words"]
     for record in found:
         assert list(record) == ["id", "contract", "prompt", "completion", "label", "source", "reason", "score"]
@@ -105,15 +99,10 @@ def test_weights_make_both_kinds_count_alike(up, down, expected):
     assert not (up and down) or up * expected[0] == down * expected[1]
 
 
-@pytest.mark.parametrize("settings", [{"good": 0.2, "bad": 0.2}, {"good": 1.1}, {"bad": -0.1}, {"good": float("nan")}])
-def test_thresholds_out_of_order_are_refused(settings):
-    with pytest.raises(InputError, match="good"):
-        preference_thumbs(small.program(), [], judge=None, sources=("gold",), **settings)
-
-
 @pytest.mark.parametrize("verdict, label", [("a", True), ("both_wrong", False)])
 def test_a_single_answer_with_a_thumb_is_one_answer_and_no_pair(verdict, label):
-    given = {"judge": None, "sources": ("human",), "feedback": [vote("anna", verdict, WRONG, "")], "rows": [ROW]}
-    found, _ = preference_thumbs(small.program(), [], **given)
+    votes = [vote("anna", verdict, WRONG, "")]
+    material = gather_material(small.program(), [], judge=None, feedback=votes, rows=[ROW])
+    found, _ = preference_thumbs(small.program(), material)
     assert [(r["source"], r["completion"][0]["content"], r["label"]) for r in found] == [("human", WRONG, label)]
-    assert preference_pairs(small.program(), [], **given)[0] == []
+    assert preference_pairs(small.program(), material)[0] == []

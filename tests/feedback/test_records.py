@@ -7,12 +7,10 @@ from hypothesis import strategies as st
 from cuadft.core.errors import InputError
 from cuadft.feedback.records import (
     FIELDS,
-    canonical_judgement,
     checked_judgement,
     current_judgements,
     pair_key,
     swapped_judgement,
-    without_surrogates,
 )
 
 GOOD = {
@@ -106,10 +104,6 @@ def test_a_pair_is_the_same_with_its_answers_swapped(sides):
     row = GOOD | sides
     assert pair_key(row) == pair_key(swapped_judgement(row))
     assert swapped_judgement(swapped_judgement(row)) == row
-    assert (
-        canonical_judgement(swapped_judgement(row)) == canonical_judgement(row) in (row, swapped_judgement(row))
-        or sides["system_a"] == sides["system_b"]
-    )
     assert swapped_judgement(row)["verdict"] == "b" and swapped_judgement(row)["shown_first"] == "a"
     assert pair_key(row) != pair_key(row | {"id": "q2"})
     assert pair_key(row) != pair_key(row | {"answer_a": sides["answer_a"] + "x" * 21})
@@ -122,11 +116,9 @@ def test_a_key_survives_text_that_no_file_can_hold():
     assert len(row["answer_a"]) == len(odd) and pair_key(row) == pair_key(GOOD | {"answer_a": odd})
 
 
-@given(st.text(max_size=8), st.text(max_size=8), st.text(max_size=8))
-def test_keys_do_not_confuse_a_system_with_its_answer(system, answer, other):
-    one = GOOD | {"system_a": system, "answer_a": answer, "system_b": other, "answer_b": "x"}
-    two = GOOD | {"system_a": answer, "answer_a": system, "system_b": other, "answer_b": "x"}
-    assert (pair_key(one) == pair_key(two)) == (without_surrogates(system) == without_surrogates(answer))
+@given(text, text)
+def test_a_pair_is_the_same_whichever_systems_answered(system, other):
+    assert pair_key(GOOD) == pair_key(GOOD | {"system_a": system, "system_b": other, "answer_a": " OHIO"})
 
 
 def test_the_latest_verdict_of_each_annotator_holds():

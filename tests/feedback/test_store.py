@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from cuadft.core.errors import InputError
 from cuadft.feedback import store as store_
 from cuadft.feedback.records import FIELDS, checked_judgement, pair_key, without_surrogates
-from cuadft.feedback.store import Ledger, Store, _insert
+from cuadft.feedback.store import Store, _insert
 
 GOOD = {
     "annotator": "anna",
@@ -82,12 +82,13 @@ def test_any_text_can_be_stored(answer, edited, comment, name):
         store = Store(Path(folder) / "a?b#c %41.sqlite")
         made = record(answer_a="x" + answer, edited=edited, comment=comment, annotator="n" + name)
         store.add(made)
-        assert store.done("n" + name) == {pair_key(made)}
-        assert store.judgements()[0]["comment"] == without_surrogates(comment)
+        (row,) = store.judgements()
+        assert pair_key(row) == pair_key(made) and row["annotator"] == " ".join(without_surrogates("n" + name).split())
+        assert row["comment"] == without_surrogates(comment)
 
 
 def test_nothing_is_made_before_the_first_verdict(store):
-    assert store.judgements() == [] and store.done("anna") == set()
+    assert store.judgements() == []
     assert not store.path.parent.exists()
 
 
@@ -115,17 +116,10 @@ def test_many_are_stored_together_or_not_at_all(store):
     assert store.add_many([]) == []
 
 
-def test_a_skipped_pair_counts_as_done(store):
-    tasks = [record(n) for n in range(4)]
-    store.add_many([record(0), record(1, verdict="skip"), record(2, annotator="ben"), record(9)])
-    assert store.done(" anna ") == {pair_key(record(n)) for n in (0, 1, 9)}
-    assert store.progress(tasks, "anna") == {"tasks": 4, "done": 2, "skipped": 1, "left": 2}
-
-
 def test_an_undo_takes_back_one_verdict_and_keeps_the_row(store):
     uid = store.add(record())
     store.undo(uid, "anna")
-    assert store.judgements() == [] and store.done("anna") == set()
+    assert store.judgements() == []
     assert [row["revokes"] for row in store.judgements(current=False)] == [None, uid]
     again = store.add(record(verdict="tie"))
     assert [row["uid"] for row in store.judgements()] == [again]
@@ -133,14 +127,14 @@ def test_an_undo_takes_back_one_verdict_and_keeps_the_row(store):
 
 def test_only_ones_own_standing_verdict_can_be_undone(store):
     uid = store.add(record())
-    with pytest.raises(InputError, match="is anna's"):
+    with pytest.raises(InputError, match="ben can't undo"):
         store.undo(uid, "ben")
     with pytest.raises(InputError, match="no judgement 'f"):
         store.undo("f" * 32, "anna")
     undo = store.undo(uid, "anna")
-    with pytest.raises(InputError, match="undone before"):
+    with pytest.raises(InputError, match="anna can't undo"):
         store.undo(uid, "anna")
-    with pytest.raises(InputError, match="an undo itself"):
+    with pytest.raises(InputError, match="anna can't undo"):
         store.undo(undo, "anna")
 
 
@@ -187,7 +181,7 @@ def test_a_kill_while_writing_keeps_every_acknowledged_row(tmp_path):
 
 def test_an_uncommitted_batch_does_not_appear(store):
     store.add(record(0))
-    with pytest.raises(KeyboardInterrupt), store._file.writing() as db:
+    with pytest.raises(KeyboardInterrupt), store._writing() as db:
         _insert(db, checked_judgement(record(1)))
         assert len(store.judgements()) == 1  # readers do not wait, and see what was committed
         raise KeyboardInterrupt
@@ -253,7 +247,7 @@ def test_a_damaged_store_says_so(store):
 
 def test_a_full_disk_stores_nothing_of_the_batch_and_keeps_the_rest(store, monkeypatch):
     store.add(record(0))
-    connect = Ledger._connect
+    connect = Store._connect
 
     def small(self, path, mode):
         db = connect(self, path, mode)
@@ -261,7 +255,7 @@ def test_a_full_disk_stores_nothing_of_the_batch_and_keeps_the_rest(store, monke
         return db
 
     with monkeypatch.context() as patch:
-        patch.setattr(Ledger, "_connect", small)
+        patch.setattr(Store, "_connect", small)
         with pytest.raises(InputError, match="Can't write the feedback store .*full"):
             store.add_many([record(n, comment="x" * 3000) for n in range(1, 40)])
     assert [row["id"] for row in store.judgements()] == ["q0"]

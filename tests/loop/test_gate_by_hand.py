@@ -164,7 +164,7 @@ def test_a_choice_that_a_kill_kept_out_of_the_history_is_in_force_and_noted_late
     [
         ("spo", "x", None, "'spo' is no system of .*iter-02.*choose one of rag, rag_compiled, retriever, dpo, sft"),
         ("stf", "x", None, "did you mean 'sft'"),
-        ("kto", "x", None, "'kto' has no whole weights"),
+        ("kto", "x", None, "'kto' is no system of"),
         ("dpo", "x", None, "champion already"),
         ("sft", "  ", None, "Invalid reason ''"),
         ("sft", "x", 7, "'sft' is no system of .*iter-07"),
@@ -191,7 +191,7 @@ def test_nothing_is_chosen_by_hand_while_a_run_works_nor_where_there_is_none(run
     with lock(run), pytest.raises(InputError, match="[Aa]nother"):
         gate.rollback(run, reason="worse")
     empty = tmp_path_factory.mktemp("empty")
-    with pytest.raises(InputError, match="No run in"):
+    with pytest.raises(InputError, match="No iteration of .* has decided"):
         gate.promote(empty / "none", "sft", reason="x")
     assert not (empty / "none").exists()
     lineage.describe_run(empty, preset=None)
@@ -219,8 +219,6 @@ def test_the_command_line_promotes_rolls_back_and_shows_the_history(run, capsys)
     shown = status.run_status(run)
     assert "by gate  promoted  sft of iteration 1 -> dpo of iteration 2: because dpo" in shown
     assert "by hand  promote   dpo of iteration 2 -> sft of iteration 2: reads better" in shown
-    assert "by hand (rollback): dpo of iteration 2: it does not" in shown
+    assert "by hand  rollback  sft of iteration 2 -> dpo of iteration 2: it does not" in shown
     assert shown.endswith("champion now: dpo of iteration 2")
-    with pytest.raises(SystemExit) as caught:
-        cli.main(["promote", str(run), "sft"])  # without a reason
-    assert caught.value.code == 2
+    assert cli.main(["promote", str(run), "sft"]) == 2  # without a reason

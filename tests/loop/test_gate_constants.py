@@ -111,7 +111,7 @@ def test_the_floor_holds_where_no_ceiling_does(first, share):
     made = decide(rows, first, **loose)
     assert found(made, "improvement")["passed"] and made["promoted"]["system"] == "rag"
     assert made["decided_by"] == "constants" and "top_passage: +0.000" in made["reason"]
-    assert "better than each of the systems without a model" in gate.decision_paragraph(made)
+    assert "decided by constants" in gate.decision_paragraph(made)
     without = rows[~rows["system"].isin(CONSTANTS)]
     assert decide(without, first, **loose)["promoted"]["system"] == "sft"  # so it is the floor that stops it
 
@@ -164,15 +164,15 @@ def test_without_their_rows_the_criterion_says_so_and_tests_nothing(first):
     rows = scored(questions(0.5), rag=answer_badly, sft=system(0.9, 1), **MODELLESS)
     none = decide(rows[~rows["system"].isin(CONSTANTS)], first)
     assert none["promoted"]["system"] == "sft" and found(none, "constants")["passed"] is None
-    assert "the rows of always_refuses and top_passage are missing" in gate.decision_paragraph(none)
+    assert "always_refuses: its rows are missing; top_passage: its rows are missing" in gate.decision_paragraph(none)
     one = found(decide(rows[rows["system"] != "top_passage"], first), "constants")
-    assert one["passed"] and "the rows of top_passage are missing" in one["detail"]
+    assert one["passed"] and "top_passage: its rows are missing" in one["detail"]
 
 
 def test_without_any_clause_nothing_is_promoted_on_quotes(first):
     made = decide(scored(questions(1), rag=answer_badly, sft=system(0.9, 1), **MODELLESS), first)
     assert made["promoted"]["system"] == "rag" and not found(made, "constants")["passed"]
-    assert "no dev question has a clause that a system could find" in found(made, "constants")["detail"]
+    assert "it has no quote_f1 on these questions" in found(made, "constants")["detail"]
 
 
 def test_a_precision_that_a_system_without_answers_lacks_is_left_untested(first):
@@ -186,7 +186,7 @@ def test_constants_that_no_judge_was_paid_for_are_left_untested(first):
     rows = scored(questions(0.5), rag=answer_badly, sft=system(0.9, 1), **MODELLESS)
     score = rows["f1"].where(~rows["system"].isin(CONSTANTS))
     made = decide(rows.assign(judge_score=score), first, metric="judge_score")
-    assert found(made, "constants")["passed"] is None and "have no judge_score" in found(made, "constants")["detail"]
+    assert found(made, "constants")["passed"] is None and "it has no judge_score" in found(made, "constants")["detail"]
 
 
 def test_questions_that_only_another_system_answered_do_not_stop_a_candidate(first):
@@ -210,7 +210,7 @@ def test_neither_is_ever_a_champion(first):
     files.write_json(first.run / "run.json", {})
     files.write_json(first.path("adapters", "top_passage", "adapter_config.json"), {})
     files.write_text(first.path("adapters", "top_passage", "adapter_model.safetensors"), "w")
-    with pytest.raises(InputError, match="'top_passage' is no system|'top_passage' has no whole weights"):
+    with pytest.raises(InputError, match="'top_passage' is no system"):
         gate.promote(first.run, "top_passage", reason="x")
 
 
@@ -220,11 +220,7 @@ def test_a_decision_of_an_older_version_is_still_shown(first):
         kept = [record for record in one["clauses"] if record["clause"] not in ("constants", "false_refusals")]
         one["clauses"] = [{key: value for key, value in record.items() if key != "by"} for record in kept]
     assert len(gate.decision_table(made)) == len(criteria.CRITERIA) - 2
-    assert "**Promoted: sft**" in gate.decision_paragraph(made) and gate.decision_reason(made).startswith("promoted")
-    answers = next(record for record in made["candidates"][0]["clauses"] if record["clause"] == "false_answers")
-    answers.update(passed=False, value=0.6, limit=0.5, detail="")
-    kept = made | {"action": "kept", "decided_by": "false_answers"}
-    assert "Its false answers are 0.6, above the ceiling of 0.5." in gate.decision_paragraph(kept)
+    assert "**Promoted**: sft against rag" in gate.decision_paragraph(made)
 
 
 # --- ceilings by the upper end of the interval
@@ -250,8 +246,8 @@ def test_the_upper_end_not_the_mean_must_keep_the_ceiling(first, name, where_abs
     made = decide(rows, first, **{name: between})
     assert made["promoted"]["system"] == "rag" and made["decided_by"] == name
     label, end = name.replace("_", " "), f"{record['high']:.3f}"
-    said = f"the upper end of its interval, {end}, is above the ceiling of {between:g}"
-    assert said in made["reason"] and f"Its {label} are" in gate.decision_paragraph(made)
+    said = f"decided by {label}, limit {between:g}: upper end of the interval {end}"
+    assert said in made["reason"]
     assert said in gate.decision_paragraph(made) and found(made, name)["high"] == record["high"]
     assert decide(rows, first, **{name: record["high"]})["promoted"]["system"] == "sft"
 
@@ -268,7 +264,7 @@ def test_a_system_without_fault_passes_the_default_ceilings_from_five_contracts_
     answers = found(made, "false_answers")
     assert answers["value"] == 0 and answers["high"] == pytest.approx(1 - 0.05 ** (1 / contracts))
     if promoted == "rag":
-        assert "4 contracts with such a question are too few" in made["reason"]
+        assert "limit 0.5: upper end of the interval 0.527, 4 contracts" in made["reason"]
 
 
 def test_most_good_systems_pass_the_default_ceilings_with_few_contracts(first):
@@ -285,18 +281,16 @@ def test_one_contract_shows_no_ceiling_to_hold(first):
     for name in criteria.BY_INTERVAL:
         record = found(made, name)
         assert record["passed"] is False and record["high"] is None
-        assert "1 contract gives no interval, so that the ceiling" in record["detail"]
+        assert record["detail"] == "no interval, 1 contract"
 
 
-@pytest.mark.parametrize(
-    ("share", "name", "kind"), [(0, "false_answers", "is without clause"), (1, "false_refusals", "has a clause")]
-)
-def test_a_ceiling_on_questions_that_nobody_asked_is_not_tested(first, share, name, kind):
+@pytest.mark.parametrize(("share", "name"), [(0, "false_answers"), (1, "false_refusals")])
+def test_a_ceiling_on_questions_that_nobody_asked_is_not_tested(first, share, name):
     rows = scored(questions(share), rag=answer_badly, sft=system(0.9, 1), **MODELLESS)
     record = found(decide(rows, first), name)
-    assert record["passed"] is None and f"no question on dev or an earlier slice {kind}" in record["detail"]
+    assert record["passed"] is None and "no such question on dev or an earlier slice" in record["detail"]
     if share == 0:
-        assert "false answers (no question" in gate.decision_paragraph(decide(rows, first))
+        assert "false_answers (no such question" in gate.decision_paragraph(decide(rows, first))
     missing = found(decide(rows.drop(columns=criteria.BY_INTERVAL[name][0]), first), name)
     assert missing["passed"] is False and missing["detail"] == "not measured"
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 from cuadft.loop import kernel
@@ -41,6 +40,16 @@ def test_the_peak_of_a_process_is_kept_after_it_has_given_memory_back() -> None:
     assert 80 <= peak.mb < 140
 
 
+def test_processes_that_were_there_before_do_not_count() -> None:
+    process = holding(200)
+    with kernel.watch_memory(interval=0.05) as peak:
+        other = holding(20)
+        time.sleep(0.2)
+        end(other)
+    end(process)
+    assert 20 <= peak.mb < 140
+
+
 @proc
 def test_processes_at_the_same_time_add_up_and_their_children_count() -> None:
     start = f"import subprocess; subprocess.run([sys.executable, '-c', {HOLD.format(60 * 10**6, 'pass')!r}])"
@@ -51,20 +60,27 @@ def test_processes_at_the_same_time_add_up_and_their_children_count() -> None:
         )
         assert second.stdout.readline() == b"held\n"
         time.sleep(0.3)
-        grandchildren = kernel._descendants(second.pid)
-        for pid in grandchildren:
-            os.kill(pid, signal.SIGKILL)
+        grandchildren = psutil.Process(second.pid).children()
+        for process in grandchildren:
+            process.kill()
         for process in (first, second):
             end(process)
     assert len(grandchildren) == 1 and 120 <= peak.mb < 260
 
 
-def test_nothing_seen_is_none_not_zero(monkeypatch, tmp_path) -> None:
-    monkeypatch.setattr(kernel, "PROC", tmp_path / "none")
+def test_nothing_seen_is_none_not_zero() -> None:
     with kernel.watch_memory(interval=0.01) as peak:
-        process = holding(1)
-        end(process)
+        pass
     assert peak.mb is None
+
+
+def test_without_proc_what_is_held_now_is_measured(monkeypatch, tmp_path) -> None:
+    monkeypatch.setattr(kernel, "PROC", tmp_path / "none")
+    with kernel.watch_memory(interval=0.05) as peak:
+        process = holding(60)
+        time.sleep(0.3)
+        end(process)
+    assert 60 <= peak.mb < 140
 
 
 def test_an_error_under_watch_passes_through() -> None:

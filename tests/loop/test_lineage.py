@@ -31,12 +31,8 @@ def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     package.mkdir()
     for name in ("__init__.py", "loop.py"):
         (package / name).write_text("x = 1\n")
-    for cached in (lineage._checkout, lineage._package_hash):
-        cached.cache_clear()
     monkeypatch.setattr(lineage, "PACKAGE", package)
-    yield tmp_path
-    for cached in (lineage._checkout, lineage._package_hash):
-        cached.cache_clear()
+    return tmp_path
 
 
 @GIT
@@ -72,19 +68,24 @@ def test_code_is_named_without_git(checkout: Path, monkeypatch: pytest.MonkeyPat
     assert lineage.code_state()["commit"] is None and len(lineage.code_state()["package"]) == 64
 
 
+def noted(notebook: Path, **parameters: object) -> dict:
+    return lineage.made_by(notebook, parameters)
+
+
 def test_a_notebooks_outputs_and_prose_do_not_change_its_hash(tmp_path: Path) -> None:
     one = write_notebook(tmp_path / "a.ipynb", "x: int = 1", "print(x)")
-    before = lineage.notebook_hash(one)
+    before = noted(one)["code"]["notebook"]
     text = one.read_text()
     one.write_text(text.replace("# Title", "# Better title"))
-    assert lineage.notebook_hash(one) == before
+    assert noted(one)["code"]["notebook"] == before
     one.write_text(text.replace("print(x)", "print(x + 1)"))
-    assert lineage.notebook_hash(one) != before
+    assert noted(one)["code"]["notebook"] != before
 
 
-def test_seeds_are_told_from_numbers_of_seed_questions() -> None:
+def test_seeds_are_told_from_numbers_of_seed_questions(tmp_path: Path) -> None:
     parameters = {"seed": 7, "split_seed": 3, "absent_seeds": 1, "rephrase_seeds": 3, "seed_runs": [], "model": "tiny"}
-    assert lineage.seeds_used(parameters) == {"seed": 7, "split_seed": 3}
+    one = write_notebook(tmp_path / "a.ipynb", "x: int = 1", "print(x)")
+    assert noted(one, **parameters)["seeds"] == {"seed": 7, "split_seed": 3}
 
 
 def test_weights_are_named_by_the_hash_that_adapters_record(tmp_path: Path, monkeypatch, tiny: Path) -> None:
@@ -115,15 +116,12 @@ def test_run_json_keeps_its_creation_time_and_every_environment(tmp_path: Path, 
     run = tmp_path / "run"
     lineage.describe_run(run, preset="smoke")
     record = files.read_json(run / "run.json")
-    assert record["machine"]["cores"] >= 1 and {"git_commit", "git_dirty", "python", "preset"} <= set(record)
-    first = lineage.run_environment(run)
-    assert first == lineage.run_environment(run)
-    monkeypatch.setattr(lineage, "installed_packages", lambda: {"torch": "99.0"})
-    second = lineage.run_environment(run)
+    assert {"git_commit", "git_dirty", "preset"} <= set(record)
+    ((first, found),) = record["environments"].items()
+    assert first == lineage.environment_key() and found["machine"]["cores"] >= 1 and found["packages"]["papermill"]
+    monkeypatch.setattr(lineage, "environment", lambda: {"packages": {"torch": "99.0"}})
     lineage.describe_run(run, preset="quickstart")
     after = files.read_json(run / "run.json")
     assert after["created"] == record["created"] and after["preset"] == "quickstart"
-    assert set(after["environments"]) == {first, second} and after["environments"][second]["packages"] == {
-        "torch": "99.0"
-    }
-    assert after["environments"][first]["packages"]["papermill"]
+    second = lineage.environment_key()
+    assert after["environments"] == {first: found, second: {"packages": {"torch": "99.0"}}}

@@ -1,14 +1,11 @@
 """Properties of what trackers are shown: the run's own numbers, nothing secret, nobody's paths."""
 
-import math
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tracked import BASE, board, decide, place
 
 from cuadft.core import files, runs
-from cuadft.core.errors import InputError
 from cuadft.loop import snapshot
 
 NAMES = st.text("abcdefgh_.-0123456789", min_size=1, max_size=8).filter(lambda name: set(name) - {"."})
@@ -56,43 +53,27 @@ def test_all_stages_parameters_are_shown_but_not_what_the_loop_sets(tmp_path):
     )
     shown = snapshot.read_snapshot(one)
     assert shown.parameters == {"seed": "7", "align_methods": '["dpo"]', "cuad": ".../CUAD_v1.zip"}
-    assert snapshot.code_origin(one) == {"commit": "abc", "dirty": "False"}
 
 
 def test_scores_are_the_boards_without_what_is_unknown(tmp_path):
-    rows = board(rag=0.2, sft=0.5)
-    rows.loc[1, ["low", "high"]] = math.nan
     one = decide(tmp_path / "run", 1, {"rag": 0.2}, promoted=place(1))
-    made = {"incumbent": "rag", "promoted": place(1)}
-    shown = snapshot.take_snapshot(one, parameters={}, board=rows, figures=[one.path("missing.png")], decision=made)
-    assert shown.scores()["test", "f1", "sft"] == {"value": 0.5, "n": 50.0} and shown.figures == ()
-    assert shown.scores()["test", "f1", "champion"] == {"value": 0.5, "n": 50.0}  # sft was promoted
-
-
-@pytest.mark.parametrize(
-    ("number", "promoted", "kept", "best"),
-    [
-        (1, None, BASE, "rag"),
-        (1, place(1), None, "sft"),
-        (2, None, BASE, "incumbent"),
-        (2, None, place(1), "incumbent"),
-        (2, place(2), None, "sft"),
-        (2, place(1) | {"system": "retriever", "retriever": "iter-02/retriever"}, None, "retriever"),
-    ],
-)
-def test_the_champions_line_is_that_of_the_system_which_the_gate_left(tmp_path, number, promoted, kept, best):
-    scores = {"rag": 0.1, "incumbent": 0.2, "retriever": 0.3, "sft": 0.4}
-    shown = snapshot.read_snapshot(decide(tmp_path / "run", number, scores, promoted=promoted, kept=kept))
-    assert shown.scores()["test", "f1", "champion"]["value"] == scores[best]
-    assert shown.gate_promoted == (promoted is not None)
+    rows = board(rag=0.2, sft=0.5)
+    rows.loc[1, ["low", "high"]] = float("nan")
+    rows.to_csv(one.path("scoreboard.csv"), index=False)
+    scores = snapshot.read_snapshot(one).scores
+    assert {name: value for name, value in scores.items() if "sft" in name} == {
+        "test/f1/sft": 0.5,
+        "test/f1/sft.n": 50,
+    }
+    assert scores["test/f1/rag.low"] == pytest.approx(0.1)
 
 
 def test_a_choice_by_hand_comes_before_the_gates(tmp_path):
     one = decide(tmp_path / "run", 1, {"rag": 0.2}, promoted=place(1))
     before = snapshot.read_snapshot(one)
-    assert before.champion == place(1) and before.by_hand is None
+    assert before.outcome == {"champion": "sft of iteration 1", "decision": "promoted: a clear gain"}
     files.write_json(one.path("by_hand.json"), {"promoted": BASE, "reason": "worse in use"})
-    assert snapshot.read_snapshot(one).champion == BASE and snapshot.read_snapshot(one).digest() != before.digest()
+    assert snapshot.read_snapshot(one).champion == "rag of iteration 1 (chosen by hand)"
 
 
 def test_the_digest_follows_content_and_nothing_else(tmp_path):
@@ -107,10 +88,9 @@ def test_the_digest_follows_content_and_nothing_else(tmp_path):
 def test_run_folders_of_one_name_are_told_apart(tmp_path):
     one, other = (decide(tmp_path / side / "run", 1, {"rag": 0.2}) for side in "ab")
     files.write_json(other.run / "run.json", {"name": "run", "created": "2026-01-02T00:00:00+00:00"})
-    assert snapshot.read_snapshot(one).key != snapshot.read_snapshot(other).key
+    assert snapshot.read_snapshot(one).identity != snapshot.read_snapshot(other).identity
 
 
-def test_an_iteration_without_scoreboard_is_named(tmp_path):
-    with pytest.raises(InputError, match="finish iteration 1"):
-        snapshot.read_snapshot(runs.Iteration(tmp_path, 1))
+def test_an_iteration_without_decision_or_scoreboard_is_not_shown(tmp_path):
+    decide(tmp_path, 1, {"rag": 0.2}).path("scoreboard.csv").unlink()
     assert snapshot.finished_snapshots(tmp_path) == []

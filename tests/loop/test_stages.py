@@ -9,7 +9,7 @@ import pytest
 from cuadft.core import files
 from cuadft.core.runs import Iteration, system_record
 from cuadft.loop import gate
-from cuadft.loop.stages import STAGES, Stage, in_run, of_all_before, of_champion, of_previous, so_far
+from cuadft.loop.stages import STAGES, Stage, in_run, of_champion, of_previous, so_far
 
 
 @pytest.fixture
@@ -33,7 +33,7 @@ def test_places_elsewhere(run: Path) -> None:
     assert [found(run, in_run("a.txt", to_iteration=1), n) for n in (1, 2)] == [["a.txt"], []]
     assert [found(run, in_run("a.txt", from_iteration=2), n) for n in (1, 2)] == [[], ["a.txt"]]
     assert [found(run, of_previous("a.txt"), n) for n in (1, 3)] == [[], ["iter-02/a.txt"]]
-    assert [found(run, of_all_before("a.txt"), n) for n in (1, 3)] == [[], ["iter-01/a.txt", "iter-02/a.txt"]]
+    assert [found(run, so_far("a.txt", own=False), n) for n in (1, 3)] == [[], ["iter-01/a.txt", "iter-02/a.txt"]]
     assert [found(run, so_far("a.txt"), n) for n in (1, 2)] == [["iter-01/a.txt"], ["iter-01/a.txt", "iter-02/a.txt"]]
 
 
@@ -43,10 +43,10 @@ def test_the_champions_files_are_those_that_the_iteration_before_left(run: Path)
     others = ("iter-01/adapters/dpo/w.txt", "iter-01/predictions/dpo.confidence.json")
     for name in (program, weights, calibration, *others):
         files.write_text(run / name, "{}")
-    assert found(run, of_champion(), 1) == found(run, of_champion(), 2) == []  # nothing is decided yet
+    assert found(run, of_champion, 1) == found(run, of_champion, 2) == []  # nothing is decided yet
     promoted = {"system": "sft", "program": program, "weights": "iter-01/adapters/sft", "retriever": None}
     files.write_json(run / "iter-01/decision.json", {"promoted": promoted})
-    assert found(run, of_champion(), 2) == [weights, calibration, program]
+    assert found(run, of_champion, 2) == [weights, calibration, program]
 
 
 def test_a_new_retriever_brings_its_confidence_and_the_calibration_of_the_system_that_has_it(run: Path) -> None:
@@ -57,7 +57,7 @@ def test_a_new_retriever_brings_its_confidence_and_the_calibration_of_the_system
         files.write_text(run / name, "{}")
     kept = {"program": program, "weights": "iter-01/adapters/sft", "retriever": "iter-02/retriever"}
     files.write_json(run / "iter-02/decision.json", {"promoted": {"system": "retriever"} | kept})
-    assert found(run, of_champion(), 3) == [weights, program, new, certainty]
+    assert found(run, of_champion, 3) == [weights, program, new, certainty]
 
 
 def test_a_choice_by_hand_and_a_rollback_bring_the_calibration_along(run: Path) -> None:
@@ -75,7 +75,7 @@ def test_a_choice_by_hand_and_a_rollback_bring_the_calibration_along(run: Path) 
         files.write_json(iteration.path("decision.json"), {"promoted": system_record(iteration, winner)})
 
     def calibration() -> list[str]:
-        return [name for name in found(run, of_champion(), 3) if "/predictions/" in name]
+        return [name for name in found(run, of_champion, 3) if "/predictions/" in name]
 
     assert calibration() == [calibrations[2, "dpo"]]
     gate.promote(run, "sft", reason="reads better")

@@ -255,13 +255,12 @@ def test_the_champions_own_confidence_and_calibration_count(run, new, asked):
     assert {quote["p"] for p in other.predictions for quote in p["quotes"]} <= {0.4}
 
 
-def test_a_system_without_a_model_needs_none(run, new, asked, monkeypatch):
-    shutil.rmtree("embedder")
+def test_a_system_without_a_model_is_measured_without_asking_one(run, new, asked):
     done, _ = evaluate(run, new, system="always_refuses")
     assert {p["answer"] for p in done.predictions} == {NO_CLAUSE} and not asked
-    assert set(done.table["system"]) == {"always_refuses"} and done.system == "always_refuses"
+    assert set(done.table["system"]) == {"always_refuses", "top_passage"} and done.system == "always_refuses"
     assert files.read_jsonl(done.out / "predictions.jsonl") == done.predictions
-    board = done.table.set_index("measure")
+    board = done.table[done.table["system"] == "always_refuses"].set_index("measure")
     assert board.at["laziness", "value"] == 1 and math.isnan(board.at["verbatim", "value"])
     assert "verbatim nan [nan, nan] 0" in unseen.evaluation_text(done)
 
@@ -313,7 +312,7 @@ def test_a_retriever_gets_exactly_the_texts_of_the_file():
 def test_the_run_is_well_afterwards_and_nothing_of_it_runs_again(run, new):
     evaluate(run, new)
     verdict = verify.verify_run(run)
-    assert not verdict.findings and verdict.others["evaluations of other files"] == 3
+    assert not verdict.findings and (run / "evaluations").is_dir()
     steps = runner.run("tiny", log=lambda line: None)["steps"]
     assert {step["state"] for step in steps} == {"skipped"}
     assert (run / "evaluations/new-champion/measures.csv").is_file() and not verify.verify_run(run).findings
@@ -321,7 +320,7 @@ def test_the_run_is_well_afterwards_and_nothing_of_it_runs_again(run, new):
 
 def test_a_run_that_has_not_decided_needs_a_system(run, new):
     (run / "iter-01/decision.json").unlink()
-    with pytest.raises(InputError, match="not decided on a champion yet: name a system with --system, one of .*sft"):
+    with pytest.raises(InputError, match="not decided on a champion yet: name a system with --system"):
         evaluate(run, new)
     done, _ = evaluate(run, new, system="sft", out="results")
     assert done.system == "sft of iteration 1" and done.out == Path("results")
@@ -333,7 +332,7 @@ def test_a_run_that_has_not_decided_needs_a_system(run, new):
     [
         (
             {"system": "stf"},
-            "'stf' is no system of .*did you mean 'sft'.*choose one of champion, .*rag, rag_compiled, sft",
+            "'stf' is no system of .*did you mean 'sft'.*choose one of rag, rag_compiled, sft, champion, always",
         ),
         ({"system": "dpo"}, "'dpo' is no system of"),  # its folder holds no weights
         ({"system": "incumbent"}, "'incumbent' is no system of"),  # of a first iteration
@@ -348,13 +347,13 @@ def test_what_is_not_there_is_named_before_anything_is_asked(run, new, asked, op
 
 
 def test_a_file_of_known_contracts_or_without_questions_is_refused(run):
-    with pytest.raises(InputError, match="All 2 contracts of known.json are left out, because the run has learned"):
+    with pytest.raises(InputError, match="known.json has no question on contracts that the run has not learned from"):
         evaluate(run, write(Path("known.json"), document("Train"), document("Dev")))
-    with pytest.raises(InputError, match="bare.json has no question on the 1 contracts that are not left out"):
+    with pytest.raises(InputError, match="bare.json has no question on contracts"):
         evaluate(run, write(Path("bare.json"), document("Train"), document("New A", questions=False)))
     broken = document("New A")
     broken["paragraphs"][0]["qas"][0]["answers"][0]["answer_start"] += 1
-    with pytest.raises(InputError, match="1 problem; correct the file"):
+    with pytest.raises(InputError, match="New A__Governing Law.*correct .answer_start"):
         evaluate(run, write(Path("broken.json"), broken))
 
 
@@ -364,7 +363,7 @@ def test_parameters_that_no_manifest_records_are_named(run, new):
     for stage in content["stages"].values():
         stage["parameters"].pop("max_new_tokens", None)
     files.write_json(manifest, content)
-    with pytest.raises(InputError, match="records no max_new_tokens, so that rag of iteration 1 can't be built"):
+    with pytest.raises(InputError, match="records no max_new_tokens, so that rag can't be built"):
         evaluate(run, new, system="rag")
 
 
@@ -387,7 +386,6 @@ def test_every_way_in_which_a_contract_was_learned_from_is_known(tmp_path):
     trained = dict.fromkeys(("Train", "All", "Plain", "Gone"), "trained on")
     assert left_out == trained | {"Dev": "settings chosen on"}
     assert kept == {"Related": "shares half its wording with 'Train', trained on"}
-    assert unseen._related_lines(kept)[0].endswith("though this flatters it (1 contract):")
     assert unseen.CHAMPION == systems.CHAMPION
     changed = [Contract("Related", text_of("Train") + " And another.")]  # no longer the run's own test contract
     assert unseen._learned_from(iteration, changed) == (kept, {})

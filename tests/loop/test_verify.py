@@ -15,6 +15,7 @@ import cuadft
 from cuadft import cli
 from cuadft.core import files
 from cuadft.core.errors import InputError
+from cuadft.data.contracts import sample_path
 from cuadft.loop import lineage, runner, verify
 from cuadft.loop.stages import STAGES
 
@@ -70,19 +71,12 @@ def edit(run: Path, number: int, change) -> None:
 
 
 def outputs(run: Path) -> list[str]:
-    return sorted(lineage.writers([one for each in lineage.run_iterations(run) for one in lineage.stage_records(each)]))
+    return sorted(verify.verify_run(run).lineage.writers)
 
 
 def test_a_finished_run_is_well_before_and_after_it_is_moved(run: Path) -> None:
     verdict = verify.verify_run(run)
     assert not verdict.findings and verdict.n_files == len(outputs(run)) > 40
-    assert verdict.others == {
-        "what made the run": 1,
-        "lock of the run folder": 1,
-        "cache of hashes": 1,
-        "records of stages": 2,
-        "executed notebooks": 2 * len(STAGES),
-    }
     assert found(run.rename(run.parent / "moved")) == {}
 
 
@@ -166,15 +160,6 @@ def test_files_that_no_stage_recorded_are_told_from_those_that_are_known(run: Pa
         ],
         "unaccounted",
     )
-    others = verify.verify_run(run).others
-    assert {
-        "people's verdicts",
-        "history of the champion",
-        "files of trackers",
-        "champion chosen by hand",
-        "checkpoints of unfinished training",
-        "candidate answers that pairs were chosen from",
-    } <= set(others)
 
 
 def test_a_choice_by_hand_that_the_next_iteration_has_not_seen_makes_it_stale(run: Path) -> None:
@@ -235,11 +220,10 @@ def test_stages_to_come_are_unfinished_and_those_left_out_are_no_fault(project: 
     assert found(project / "runs/half") == {"iteration 1": "unfinished"}
     assert "evaluate_sft, align, inference_aligned, evaluate" in detail(project / "runs/half", "iteration 1")
     again("align_methods=[]", run_dir="runs/plain")
-    verdict = verify.verify_run(project / "runs/plain")
-    assert not verdict.findings and verdict.notes == ("iteration 1 has left out align, inference_aligned",)
+    assert found(project / "runs/plain") == {}
 
 
-@pytest.mark.parametrize("content", ["{", '{"stages": []}', '{"stages": {"evaluate": 3}}', "", "\x00"])
+@pytest.mark.parametrize("content", ["{", '{"stages": []}', "", "\x00"])
 def test_a_damaged_manifest_is_a_finding_with_advice(run: Path, content: str) -> None:
     (run / "iter-02/manifest.json").write_text(content)
     assert found(run)["iter-02/manifest.json"] == "damaged"
@@ -265,7 +249,7 @@ def test_manifests_of_older_versions_are_read(run: Path) -> None:
         edit(run, number, age)
     assert found(run) == {}
     text = verify.verification_text(verify.verify_run(run, SFT))
-    assert "not recorded" in text and text.endswith("All is well.") and "notebook 04_fine_tune.ipynb" in text
+    assert text.endswith("All is well.") and "[iter 2] 04 fine_tune: done" in text
 
 
 def test_the_chain_names_every_ancestor_once_and_ends_at_the_contracts(run: Path) -> None:
@@ -279,9 +263,8 @@ def test_the_chain_names_every_ancestor_once_and_ends_at_the_contracts(run: Path
     assert heads[3:] == first and len(set(heads)) == len(heads)
     assert any(line.startswith("contracts.jsonl: 1 contracts") for line in lines) and len(lines) < 110
     text = "\n".join(lines)
-    assert (
-        "seeds: seed 7" in text and "code: " in text and "python 3." in text and "contracts of contracts.json" in text
-    )
+    assert ", seed 7" in text and ", package " in text and ", environment " in text
+    assert f"    contracts.json  sha256 {files.file_hash(sample_path())[:12]}" in text
     assert str(run.parents[1]) not in text.replace(f"{run}: ", "")
 
 
@@ -302,7 +285,6 @@ def test_the_chain_of_an_artefact_is_not_held_against_it_for_what_it_does_not_us
         "./iter-02/adapters/sft/",
         "{run}/iter-02/adapters",
         "runs/tiny/iter-02/adapters/sft/w.txt",
-        "iter-02/executed/fine_tune.ipynb",
     ],
 )
 def test_an_artefact_is_found_however_it_is_given(run: Path, form: str) -> None:
@@ -310,19 +292,11 @@ def test_an_artefact_is_found_however_it_is_given(run: Path, form: str) -> None:
     assert names and all("sft" in name or "adapters" in name or "fine_tune" in name for name in names)
 
 
-def test_an_artefact_without_its_iteration_is_found_or_asked_for(run: Path) -> None:
-    with pytest.raises(InputError, match="choose iter-01/scoreboard.csv or iter-02/scoreboard.csv"):
-        verify.verify_run(run, "scoreboard.csv")
-    shutil.rmtree(run / "iter-02")
-    assert verify.verify_run(run, "scoreboard.csv").names == ("iter-01/scoreboard.csv",)
-    assert verify.verify_run(run, "contracts.jsonl").names == ("contracts.jsonl",)
-
-
 @pytest.mark.parametrize(
     "wrong, right",
     [
         ("iter-01/adapters/stf", "iter-01/adapters/sft"),
-        ("scorebord.csv", "scoreboard.csv"),
+        ("iter-02/scorebord.csv", "iter-02/scoreboard.csv"),
         ("contract.jsonl", "contracts.jsonl"),
     ],
 )

@@ -157,14 +157,18 @@ def test_a_retry_after_may_be_a_date():
 
 def test_waits_double_up_to_a_bound_and_are_jittered():
     slept = []
-    engine = Endpoint("openai/m", Patience(wait=1, longest_wait=8), sleep=slept.append)
-    for retries in range(6):
-        engine._wait(retries, None)
-    assert all(most / 2 <= wait <= most for wait, most in zip(slept, [1, 2, 4, 8, 8, 8], strict=True))
-    assert len(set(slept)) == 6
+    engine = Endpoint("openai/some-model", Patience(retries=6, wait=1, longest_wait=8), sleep=slept.append)
+    with faulty.serve([faulty.status(500)]) as server:
+        engine.client = {"api_base": server.url}
+        with pytest.raises(dspy.utils.exceptions.LMServerError):
+            dspy.LM("openai/some-model", engine=engine, num_retries=0, cache=False)("hello?")
+    assert slept[::2] == [0] * 7  # before each attempt, for what the endpoint has asked of other callers
+    waits = slept[1::2]
+    assert all(most / 2 <= wait <= most for wait, most in zip(waits, [1, 2, 4, 8, 8, 8], strict=True))
+    assert len(set(waits)) == 6
 
 
-def test_after_failures_in_a_row_calls_fail_at_once_with_one_message_that_names_the_endpoint_without_its_key():
+def test_after_failures_in_a_row_calls_fail_at_once_with_one_message_that_names_the_model_and_no_key():
     patience = Patience(retries=0, give_up=3, pause=60)
     with faulty.serve([faulty.status(500)]) as server:
         address = server.url.replace("http://", f"http://user:{KEY}@") + f"?key={KEY}"
@@ -175,9 +179,7 @@ def test_after_failures_in_a_row_calls_fail_at_once_with_one_message_that_names_
                 lm(f"{n}?")
             errors.append(str(caught.value))
         assert len(server.seen) == 3
-    assert all(
-        f"Not asked: openai/judge at 127.0.0.1:{server.server_port} failed 3 times" in text for text in errors[3:]
-    )
+    assert all("Not asked: openai/judge failed 3 times" in text for text in errors[3:])
     assert KEY not in "".join(errors)
     counts = lm.engine.usage.row()
     assert (counts["calls"], counts["failed"], counts["not_asked"]) == (20, 3, 17)

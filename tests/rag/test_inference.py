@@ -167,12 +167,6 @@ def test_a_batch_that_fails_as_a_whole_does_not_end_the_run(tmp_path):
     assert len(made) == 16 and all("AdapterParseError" in p["error"] for p in made)
 
 
-def test_a_row_that_cannot_be_retrieved_for_fails_alone(tmp_path):
-    rows = [small.ROWS[0], small.ROWS[1] | {"contract": "Unknown"}, small.ROWS[2] | {"question": "  "}]
-    made = run(tmp_path / "p.jsonl", small.Script(small.first_clause).lm(), rows)
-    assert [p["error"] and p["error"].split(":")[0] for p in made] == [None, "InputError", "InputError"]
-
-
 def other_demos():
     program = small.program()
     program.predict.demos = [{"passage": "a", "question": "b", "answer": "c"}]

@@ -425,9 +425,7 @@ def test_compiling_takes_demos_from_the_training_set_only(optimizer):
     program = small.program()
     train, dev = (dspy_examples(rows, program.retriever, program.k) for rows in (small.ROWS[:8], small.ROWS[8:]))
     with dspy.context(lm=small.Script(right_with_demos).lm(), adapter=PlainAdapter()):
-        made = compile_program(
-            program, train, dev, optimizer=optimizer, bootstrapped_demos=1, labeled_demos=2, candidates=2
-        )
+        made = compile_program(program, train, dev, optimizer=optimizer, bootstrapped_demos=1, labeled_demos=2)
     known = {(e.question, e.passage, e.answer) for e in train}
     assert isinstance(made, ContractQA) and made.retriever is program.retriever and program.predict.demos == []
     assert 1 <= len(made.predict.demos) <= 2
@@ -442,9 +440,7 @@ def test_a_model_that_mostly_fails_does_not_end_the_search(optimizer):
     with dspy.context(
         lm=small.Script(lambda m: "" if "<passage>" in m[-1]["content"] else "Quote it.").lm(), adapter=PlainAdapter()
     ):
-        made = compile_program(
-            program, data[:4], data, optimizer=optimizer, bootstrapped_demos=1, labeled_demos=1, candidates=2
-        )
+        made = compile_program(program, data[:4], data, optimizer=optimizer, bootstrapped_demos=1, labeled_demos=1)
     assert len(made.predict.demos) <= 1
 
 

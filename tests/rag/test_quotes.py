@@ -86,9 +86,9 @@ def test_a_quote_of_one_word_is_that_word_and_no_piece_of_another():
         assert quote.span == span
 
 
-@given(odd_texts, odd_texts, st.booleans())
-def test_whatever_the_reply_says_a_place_holds_the_words_of_its_quote(reply, text, snap):
-    quotes = quotes_of_reply(reply, passage_of(text, 5), snap=snap)
+@given(odd_texts, odd_texts)
+def test_whatever_the_reply_says_a_place_holds_the_words_of_its_quote(reply, text):
+    quotes = quotes_of_reply(reply, passage_of(text, 5))
     check_places(quotes, passage_of(text, 5))
     assert all(
         quote.text in [" ".join(line.split()) for line in reply.splitlines()] for quote in quotes if not quote.span
@@ -119,8 +119,6 @@ def test_a_stretch_with_few_changed_words_is_put_where_it_stands(seed, length):
     end = start + len("\n".join(words[first : first + length]))
     shared = min(end, quote.span[1]) - max(start, quote.span[0])  # of few ends: a common word beside it may come along
     assert shared >= 0.6 * (max(end, quote.span[1]) - min(start, quote.span[0]))
-    (left,) = quotes_of_reply(" ".join(own), passage, snap=False)
-    assert left == Quote(" ".join(own), None, evidence={"line": 0.0})
 
 
 def test_a_common_word_that_also_stands_far_away_does_not_keep_a_line_from_its_stretch():

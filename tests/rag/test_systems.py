@@ -273,7 +273,6 @@ def test_a_later_iteration_starts_from_the_champions_retriever(run, embedder, mo
     third = decide(second, retriever="iter-01/retriever")  # what iteration 2 found was not promoted
     kept = saved.champion_retriever(third, str(embedder))
     assert kept.cutting == (40, 0.0) and saved.champion_folder(third) == run.path("retriever")
-    assert saved.reranker_of(saved.champion_folder(third)) == ""
     older = decide(second)  # a decision that names no retriever
     assert saved.champion_folder(older) == second.path("retriever")
     shutil.rmtree(run.path("retriever"))
@@ -366,29 +365,3 @@ def test_a_save_that_is_killed_leaves_no_mixture_of_two_retrievers(embedder, tmp
         saved.save_retriever(Retriever(passages, Embedder(embedder, cache_dir=tmp_path), mode="bm25"), iteration)
     with pytest.raises(InputError, match="retriever is missing"):
         saved.load_retriever(iteration, str(embedder))
-
-
-def test_a_cross_encoder_puts_the_best_passages_in_its_order_also_after_loading(embedder, tmp_path, monkeypatch):
-    import tiny_embedder
-    from sentence_transformers import CrossEncoder
-
-    monkeypatch.setenv("CUADFT_CACHE", str(tmp_path / "cache"))
-    bert = tiny_embedder.make(tmp_path / "bert", [TEXT]).parent / "bert"
-    CrossEncoder(str(bert), num_labels=1, device="cpu").save_pretrained(str(tmp_path / "cross"))
-    reranker = saved.load_reranker(str(tmp_path / "cross"))
-    iteration = runs.Iteration(tmp_path / "run", 1)
-    retriever = Retriever(
-        cut_passages(TEXT, contract="c", size=40),
-        Embedder(embedder, cache_dir=tmp_path),
-        mode="bm25",
-        reranker=reranker,
-        rerank=3,
-    )
-    found = [hit.passage.text for hit in retriever.search("audit the other party", contract="c", k=3)]
-    best = retriever.configured(rerank=0).search("audit the other party", contract="c", k=3)
-    scores = reranker.predict([("audit the other party", hit.passage.text) for hit in best])
-    assert found == [best[n].passage.text for n in scores.argsort()[::-1]]
-    saved.save_retriever(retriever, iteration, reranker=str(tmp_path / "cross"))
-    again = saved.load_retriever(iteration, str(embedder))
-    assert [hit.passage.text for hit in again.search("audit the other party", contract="c", k=3)] == found
-    assert saved.load_reranker("") is None

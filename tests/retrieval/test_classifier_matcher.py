@@ -1,9 +1,7 @@
 """A question's category: by known words, by the nearest known questions, or none."""
 
 import numpy as np
-import pytest
 
-from cuadft.core.errors import InputError
 from cuadft.retrieval.classifier import QuestionMatcher
 
 
@@ -47,17 +45,3 @@ def test_a_known_question_inside_a_longer_one_is_recognised_unless_two_are():
 
 def test_without_an_embedder_other_words_are_unknown():
     assert QuestionMatcher(KNOWN, None, least=0.5).match(["any audit?", "audit rights"]) == [None, "Audit"]
-
-
-def test_a_saved_matcher_matches_alike(tmp_path):
-    QuestionMatcher(KNOWN, None, least=0.5).save(tmp_path)
-    assert QuestionMatcher.load(tmp_path, Axes()).match(["any audit?", "close?", "audit rights"]) == [
-        "Audit",
-        None,
-        "Audit",
-    ]
-
-
-def test_no_known_question_is_refused():
-    with pytest.raises(InputError, match="got none: give questions"):
-        QuestionMatcher({}, None, least=0.5)

@@ -111,7 +111,6 @@ def test_a_saved_index_is_taken_as_it_is_with_all_settings(saved, tmp_path):
         "feedback_weight": 0.5,
         "dense_weight": 0.5,
         "classifier_weight": 0.0,
-        "rerank": 0,
         "contract_weight": 0.0,
     }
 
@@ -120,11 +119,11 @@ def test_another_model_embeds_the_passages_and_the_feedback_again(saved, tmp_pat
     folder, before = saved
     other = make_embedder(tmp_path, b"two")
     other._model.shift = 7
-    with pytest.warns(UserWarning, match="index.faiss is not used .the embedding model is another one"):
+    with pytest.warns(UserWarning, match="index.faiss is not used"):
         again = Retriever.load(folder, other)
     fresh = Retriever(again.passages, other, feedback=RelevanceFeedback.from_rows(ROWS, other), feedback_weight=0.5)
     assert again.search_many(QUERIES) == fresh.search_many(QUERIES) != before
-    assert np.array_equal(again.feedback._span_vectors(), fresh.feedback._span_vectors())
+    assert np.array_equal(again.feedback._span_vectors, fresh.feedback._span_vectors)
     again.save(folder)
     assert loaded(folder, other).search_many(QUERIES) == fresh.search_many(QUERIES)
 
@@ -133,7 +132,7 @@ def test_changed_passages_are_embedded_again(saved, tmp_path):
     folder, _ = saved
     lines = (folder / "passages.jsonl").read_text().replace("Texas", "Maine")
     (folder / "passages.jsonl").write_text(lines)
-    with pytest.warns(UserWarning, match="the passages have changed"):
+    with pytest.warns(UserWarning, match="index.faiss is not used"):
         again = Retriever.load(folder, make_embedder(tmp_path)).configured(mode="dense", feedback_weight=0)
     texts = {name: [text.replace("Texas", "Maine") for text in parts] for name, parts in CONTRACTS.items()}
     fresh = Retriever(passages_of(texts), make_embedder(tmp_path), mode="dense")
@@ -144,7 +143,7 @@ def test_changed_passages_are_embedded_again(saved, tmp_path):
 def test_a_broken_index_file_is_left_aside(saved, tmp_path, broken):
     folder, before = saved
     (folder / "index.faiss").unlink() if broken is None else (folder / "index.faiss").write_bytes(broken)
-    with pytest.warns(UserWarning, match="missing or not as it was saved"):
+    with pytest.warns(UserWarning, match="index.faiss is not used"):
         assert Retriever.load(folder, make_embedder(tmp_path)).search_many(QUERIES) == before
 
 
@@ -153,23 +152,18 @@ def test_an_index_of_as_many_other_passages_is_left_aside(saved, tmp_path):
     swapped = {name: parts[::-1] for name, parts in CONTRACTS.items()}
     Retriever(passages_of(swapped), make_embedder(tmp_path)).save(tmp_path / "other")
     (folder / "index.faiss").write_bytes((tmp_path / "other" / "index.faiss").read_bytes())
-    with pytest.warns(UserWarning, match="not as it was saved"):
+    with pytest.warns(UserWarning, match="index.faiss is not used"):
         assert Retriever.load(folder, make_embedder(tmp_path)).search_many(QUERIES) == before
 
 
-@pytest.mark.parametrize("changed", ["feedback.npy", "feedback.jsonl"])
-def test_vectors_of_other_feedback_are_embedded_again(saved, tmp_path, changed):
-    folder, before = saved
-    if changed == "feedback.npy":
-        np.save(folder / changed, np.load(folder / changed)[::-1])
-        assert loaded(folder, make_embedder(tmp_path)).search_many(QUERIES) == before
-        (folder / changed).write_bytes(b"torn")
-        assert loaded(folder, make_embedder(tmp_path)).search_many(QUERIES) == before
-    else:
-        (folder / changed).write_text((folder / changed).read_text().replace("Maine", "audit"))
-        again = loaded(folder, make_embedder(tmp_path)).feedback
-        spans = [span | {"text": span["text"].replace("Maine", "audit")} for span in again.spans]
-        assert np.array_equal(again._span_vectors(), RelevanceFeedback(spans, again._embedder)._span_vectors())
+def test_spans_of_other_feedback_are_embedded_again(saved, tmp_path):
+    folder, _ = saved
+    path = folder / "feedback.jsonl"
+    path.write_text(path.read_text().replace("Maine", "audit"))
+    again = loaded(folder, make_embedder(tmp_path)).feedback
+    spans = [span | {"text": span["text"].replace("Maine", "audit")} for span in again.spans]
+    assert any("audit governs" in span["text"] for span in again.spans)
+    assert np.array_equal(again._span_vectors, RelevanceFeedback(spans, again._embedder)._span_vectors)
 
 
 @pytest.mark.parametrize("at", ["passages.jsonl", "index.faiss", "feedback.jsonl", "settings.json"])
@@ -202,10 +196,9 @@ def test_settings_of_another_kind_are_refused(saved, tmp_path, settings):
 
 
 def test_a_search_by_classes_alone_embeds_no_passage_to_be_saved(tmp_path):
-    import sys
-
     class Saved(Classes):
         def save(self, folder):
+            folder.mkdir()
             (folder / "classes").write_text("")
 
         @classmethod
@@ -216,9 +209,7 @@ def test_a_search_by_classes_alone_embeds_no_passage_to_be_saved(tmp_path):
     before = retriever.search_many([("law", None), ("fee", "B")])
     retriever.save(tmp_path / "saved")
     assert retriever.embedder.embedded == 0
-    stand_in = type(sys)("cuadft.retrieval.classifier")
-    stand_in.ClauseClassifier = Saved
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(sys.modules, "cuadft.retrieval.classifier", stand_in)
+        patch.setattr("cuadft.retrieval.retriever.ClauseClassifier", Saved)
         again = loaded(tmp_path / "saved", make_embedder(tmp_path))
-    assert again.search_many([("law", None), ("fee", "B")]) == before and again.classifier_weight == 1
+    assert again.search_many([("law", None), ("fee", "B")]) == before and again.settings["classifier_weight"] == 1

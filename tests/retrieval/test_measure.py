@@ -10,6 +10,11 @@ from cuadft.data.passages import cut_passages
 from cuadft.retrieval.measure import evaluate_retriever, search_table
 from cuadft.retrieval.retriever import Retriever, render_passages
 
+
+def records(retriever, rows, ks, **options):
+    return evaluate_retriever(retriever, rows, ks, **options).to_dict("records")
+
+
 WORDS = ["fee", "law", "audit", "notice", "term"]
 
 
@@ -36,18 +41,18 @@ def test_hit_and_characters_per_row_by_hand():
     rows = [row("A", "audit", [(13, 24)]), row("A", "law", [])]
     # "audit" ranks passage 2 (18-25) first, then 0 (0-9) and 1 (9-18) by position; gold is 13-24: 11
     # characters, 5 of them in passage 1 and 6 in passage 2 (7 characters)
-    records = evaluate_retriever(found, rows, ks=(1, 3))
-    assert [(r["k"], r["hit"], r["char_recall"], r["char_precision"]) for r in records] == [
+    made = records(found, rows, (1, 3))
+    assert [(r["k"], r["hit"], r["char_recall"], r["char_precision"]) for r in made] == [
         (1, 1.0, 6 / 11, 6 / 7),
         (3, 1.0, 1.0, 11 / 25),
     ]
-    assert all(r["wrong_contract"] == 0 for r in records)
+    assert all(r["wrong_contract"] == 0 for r in made)
 
 
 def test_passages_of_other_contracts_count_as_wrong_and_lower_the_precision():
     found = bm25({"A": ["fee due. ", "audit. "], "B": ["audit audit. ", "fee. "]})
     # "audit" over both: B's 13 characters first (said twice), then A's 9-16; gold is A 9-14: 5 characters
-    [first, second] = evaluate_retriever(found, [row("A", "audit", [(9, 14)])], ks=(1, 2), within=False)
+    [first, second] = records(found, [row("A", "audit", [(9, 14)])], (1, 2), within=False)
     assert (first["hit"], first["char_recall"], first["char_precision"], first["wrong_contract"]) == (0, 0, 0, 1)
     assert (second["hit"], second["char_recall"], second["wrong_contract"]) == (1, 1, 1 / 2)
     assert second["char_precision"] == 5 / 20  # 5 gold characters among 13 + 7
@@ -55,15 +60,15 @@ def test_passages_of_other_contracts_count_as_wrong_and_lower_the_precision():
 
 def test_same_offsets_in_another_contract_are_no_hit():
     found = bm25({"A": ["audit. "], "B": ["audit audit. "]})
-    assert evaluate_retriever(found, [row("A", "audit", [(0, 5)])], ks=(1,), within=False)[0]["hit"] == 0
+    assert records(found, [row("A", "audit", [(0, 5)])], (1,), within=False)[0]["hit"] == 0
 
 
 def test_the_same_question_finds_the_same_passages_for_every_contract_unless_its_title_is_asked_for():
     texts = {"Acme Supply": ["audit by Acme. "], "Beta": ["audit by Beta. "], "Gamma": ["audit audit by Gamma. "]}
     rows = [row(name, "audit?", [(0, 5)]) for name in texts]
-    wrong = [r["wrong_contract"] for r in evaluate_retriever(bm25(texts), rows, ks=(1,), within=False)]
+    wrong = [r["wrong_contract"] for r in records(bm25(texts), rows, (1,), within=False)]
     assert sorted(wrong) == [0, 1, 1]  # one passage for three contracts
-    titled = evaluate_retriever(bm25(texts), rows, ks=(1,), within=False, titled=True)
+    titled = records(bm25(texts), rows, (1,), within=False, titled=True)
     assert [r["wrong_contract"] for r in titled] == [0, 0, 0]
 
 
@@ -82,7 +87,7 @@ def test_measures_are_those_of_legalbench_rag(texts, spans, question, within):
     found, contract = bm25(texts), min(texts)
     asked = row(contract, question, [(start, start + length) for start, length in spans])
     gold = {(contract, n) for start, length in spans for n in range(start, start + length)}
-    for record in evaluate_retriever(found, [asked], within=within):
+    for record in records(found, [asked], (1, 2, 3, 5), within=within):
         hits = [hit.passage for hit in found.search(question, contract=contract if within else None, k=record["k"])]
         got = {(p.contract, n) for p in hits for n in range(p.start, p.end)}
         assert record["char_recall"] == pytest.approx(len(gold & got) / len(gold))
@@ -104,21 +109,21 @@ def table(**options):
         for size, overlap in ((20, 0.0), (40, 0.5))
     }
     rows = [row("A", word, [(start, start + length)]) for word, start, length in ASKED] + [row("A", "none", [])]
-    settings = {"ks": (1, 2), "token_count": lambda text: len(text.split()), "budget": 12, "modes": ["bm25"]} | options
-    return retrievers, rows, search_table(retrievers, rows, **settings)
+    settings = {"ks": (1, 2), "token_count": lambda text: len(text.split()), "budget": 12, "modes": ["bm25"]}
+    return retrievers, rows, search_table(retrievers, rows, **settings | {"feedback_weights": [0.0]} | options)
 
 
 def test_the_table_holds_each_setting_once_with_its_measures_and_prompt_tokens():
-    retrievers, rows, records = table()
-    assert len(records) == 4 and {(r["passage_chars"], r["overlap"], r["k"]) for r in records} == {
+    retrievers, rows, made = table()
+    assert len(made) == 4 and {(r["passage_chars"], r["overlap"], r["k"]) for r in made} == {
         (20, 0.0, 1),
         (20, 0.0, 2),
         (40, 0.5, 1),
         (40, 0.5, 2),
     }
-    for record in records:
+    for record in made:
         found = retrievers[record["passage_chars"], record["overlap"]]
-        at = {k: [r for r in evaluate_retriever(found, rows, (1, 2)) if r["k"] == k] for k in (1, 2)}
+        at = {k: [r for r in records(found, rows, (1, 2)) if r["k"] == k] for k in (1, 2)}
         for name in ("hit", "char_recall", "char_precision"):
             assert record[name] == pytest.approx(sum(r[name] for r in at[record["k"]]) / 3)
         assert record["hit@1"] == pytest.approx(sum(r["hit"] for r in at[1]) / 3) and record["n"] == 3
@@ -132,35 +137,31 @@ def test_the_table_holds_each_setting_once_with_its_measures_and_prompt_tokens()
 
 def test_the_best_setting_is_the_most_gold_text_that_the_budget_buys():
     for budget in (0, 6, 12, 1000):
-        _, _, records = table(budget=budget)
-        inside = [r for r in records if r["prompt_tokens"] <= budget]
-        assert [r["within_budget"] for r in records] == [True] * len(inside) + [False] * (4 - len(inside))
-        gained = [r["hit"] + r["char_recall"] for r in records]
+        _, _, made = table(budget=budget)
+        inside = [r for r in made if r["prompt_tokens"] <= budget]
+        assert [r["within_budget"] for r in made] == [True] * len(inside) + [False] * (4 - len(inside))
+        gained = [r["hit"] + r["char_recall"] for r in made]
         for part in (gained[: len(inside)], gained[len(inside) :]):
             assert part == sorted(part, reverse=True)
     # equal gains: the cheaper prompt comes first
-    _, _, records = table(budget=1000, ks=(3, 4), modes=["bm25", "bm25"])
-    assert len(records) == 4
-    for one, two in zip(records, records[1:]):
+    _, _, made = table(budget=1000, ks=(3, 4), modes=["bm25", "bm25"])
+    assert len(made) == 4
+    for one, two in zip(made, made[1:]):
         if (one["hit"] + one["char_recall"], one["hit@1"]) == (two["hit"] + two["char_recall"], two["hit@1"]):
             assert one["prompt_tokens"] <= two["prompt_tokens"]
 
 
 def test_a_weight_is_varied_only_where_it_is_used():
-    _, _, records = table(dense_weights=[0.2, 0.8], ks=(1,))
-    assert [r["dense_weight"] for r in records] == [0.0, 0.0]
+    _, _, made = table(ks=(1,))
+    assert [r["dense_weight"] for r in made] == [0.0, 0.0]
 
 
 def test_bad_input_is_named():
     found = bm25({"A": ["fee fee. "]})
     with pytest.raises(InputError, match="No answerable row"):
-        evaluate_retriever(found, [row("A", "law", [])])
-    with pytest.raises(InputError, match="Invalid ks"):
-        evaluate_retriever(found, [row("A", "fee", [(0, 3)])], ks=(0, 1))
+        evaluate_retriever(found, [row("A", "law", [])], (1,))
     for within in (True, False):  # over all contracts it would be no error, but a miss
         with pytest.raises(InputError, match="Unknown contract 'Z'"):
-            evaluate_retriever(found, [row("Z", "fee", [(0, 3)])], within=within)
-    with pytest.raises(InputError, match="No retriever to choose from"):
-        search_table({}, [row("A", "fee", [(0, 3)])], ks=(1,), token_count=len, budget=9)
+            evaluate_retriever(found, [row("Z", "fee", [(0, 3)])], (1,), within=within)
     with pytest.raises(InputError, match="No answerable row"):
-        search_table({(20, 0.0): found}, [], ks=(1,), token_count=len, budget=9)
+        search_table({(20, 0.0): found}, [], ks=(1,), token_count=len, budget=9, modes=["bm25"], feedback_weights=[0])

@@ -40,6 +40,10 @@ class Blind(Retriever):
 GOOD, BAD = Retriever(PASSAGES, None, mode="bm25"), Blind(PASSAGES, None, mode="bm25")
 
 
+def decide(old, new, asked):
+    return measure.decide_retriever((old, 1), (new, 1), asked, n_resamples=400, seed=7)
+
+
 def test_records_hold_each_retriever_question_and_k_once():
     found = measure.measure_retrievers({"good": GOOD, "bad": BAD}, rows(), [1, 2, 2], split="dev")
     assert len(found) == 2 * 2 * N * 2 and not found.duplicated(["retriever", "id", "k"]).any()
@@ -49,25 +53,24 @@ def test_records_hold_each_retriever_question_and_k_once():
 
 def test_intervals_count_questions_and_contracts():
     found = measure.measure_retrievers({"good": GOOD}, rows()[:-1], [1], split="dev")  # the last contract: one question
-    (row,) = measure.retrieval_intervals(found, n_resamples=200).to_dict("records")
+    (row,) = measure.retrieval_intervals(found, n_resamples=200, seed=7).to_dict("records")
     assert (row["n"], row["n_contracts"], row["hit"]) == (2 * N - 1, N, 1.0)
-    shown = measure.intervals_as_text(measure.retrieval_intervals(found, n_resamples=200))
-    assert shown.loc["good", "hit@1"].startswith("1.000 [")
+    assert row["hit_low"] <= row["hit"] and {"char_recall_low", "char_recall_high"} <= row.keys()
 
 
 def test_without_an_answerable_question_there_is_no_record():
     unanswerable = [row | {"answers": []} for row in rows()]
     assert measure.measure_retrievers({"good": GOOD}, unanswerable, [1], split="dev").empty
-    with pytest.raises(InputError, match="raise dev_rows or dev_contracts"):
-        measure.decide_retriever(BAD, 1, GOOD, 1, unanswerable)
+    with pytest.raises(InputError, match="No answerable row"):
+        decide(BAD, GOOD, unanswerable)
 
 
 def test_the_gate_promotes_what_finds_more_and_keeps_what_does_not():
-    up = measure.decide_retriever(BAD, 1, GOOD, 1, rows(), n_resamples=400)
+    up = decide(BAD, GOOD, rows())
     assert up["promoted"] and up["delta"]["low"] > 0 and up["reason"].startswith("promoted: ")
-    assert not measure.decide_retriever(GOOD, 1, GOOD, 1, rows(), n_resamples=400)["promoted"]
-    assert not measure.decide_retriever(GOOD, 1, BAD, 1, rows(), n_resamples=400)["promoted"]
+    assert not decide(GOOD, GOOD, rows())["promoted"]
+    assert not decide(GOOD, BAD, rows())["promoted"]
     # two contracts are too few to tell, however large the difference
-    assert not measure.decide_retriever(BAD, 1, GOOD, 1, rows()[:4], n_resamples=400)["promoted"]
-    one = measure.decide_retriever(BAD, 1, GOOD, 1, rows()[:2], n_resamples=400)
-    assert not one["promoted"] and "too few contracts to test (1): raise dev_contracts" in one["reason"]
+    assert not decide(BAD, GOOD, rows()[:4])["promoted"]
+    one = decide(BAD, GOOD, rows()[:2])
+    assert not one["promoted"] and "[nan, nan] (n=2, 1 contracts)" in one["reason"]

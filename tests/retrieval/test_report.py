@@ -5,7 +5,6 @@ import json
 
 import pytest
 from bag_of_words import make_embedder
-from small import retriever as small_retriever
 
 from cuadft import cli
 from cuadft.core import files
@@ -14,7 +13,7 @@ from cuadft.data import contracts
 from cuadft.data.passages import cut_passages, join_passages
 from cuadft.retrieval import report
 from cuadft.retrieval.retriever import Retriever
-from cuadft.retrieval.saved import MODELS_FILE, TRAINED, TUNED, note_learned
+from cuadft.retrieval.saved import MODELS_FILE, TRAINED, TUNED, load_retriever_folder, note_learned
 
 SIZE, OVERLAP = 600, 0.5
 SAMPLE = contracts.read_contracts(contracts.sample_path())[:8]
@@ -52,9 +51,16 @@ def saved(tmp_path):
     return folder
 
 
+def embedding_model(folder):
+    path = make_embedder(folder, b"two").path
+    (path / "config.json").write_text("{}")
+    return path
+
+
 def measure(folder, path, **options):
     lines = []
-    done = report.measure_saved(folder, cuad=path, model="tiny", n_resamples=100, log=lines.append, **options)
+    options = {"embedder": str(embedding_model(folder.parent)), "model": "tiny", "n_resamples": 100} | options
+    done = report.measure_saved(folder, cuad=path, log=lines.append, **options)
     return done, "\n".join(lines)
 
 
@@ -63,19 +69,18 @@ def test_the_figures_are_those_of_a_retriever_built_with_the_same_contracts(save
     done, told = measure(saved, path)
     assert set(done.left_out) == {SAMPLE[0].title, SAMPLE[1].title}  # a later iteration's train rows don't count
     assert f"{SAMPLE[0].title}: trained on" in told and f"{SAMPLE[1].title}: settings chosen on" in told
-    assert f"{len(NEW)} contracts added" in told and "600 characters, overlap 0.50" in told
     passages = [p for c in SAMPLE for p in cut_passages(c.text, contract=c.title, size=SIZE, overlap=OVERLAP)]
     whole, rows = Retriever(passages, None, mode="bm25"), [r for c in SAMPLE[2:] for r in c.rows if r["answers"]]
     hits = [whole.search(r["question"], contract=r["contract"], k=3) for r in rows]
     firsts = [(r["answers"], h[0].passage) for r, h in zip(rows, hits)]
     best = [any(p.start < a["start"] + len(a["text"]) and a["start"] < p.end for a in gold) for gold, p in firsts]
-    table = done.table.set_index("metric")
-    assert table.loc["hit@1", "value"] == pytest.approx(sum(best) / len(best))
-    assert table.loc["hit@1", "low"] < table.loc["hit@1", "value"] < table.loc["hit@1", "high"]
-    assert (table.loc["hit@3", "n"], table.loc["hit@3", "n_contracts"]) == (len(rows), 6)
+    table = done.table.set_index("k")
+    assert table.loc[1, "hit"] == pytest.approx(sum(best) / len(best))
+    assert table.loc[1, "hit_low"] < table.loc[1, "hit"] < table.loc[1, "hit_high"]
+    assert (table.loc[3, "n"], table.loc[3, "n_contracts"]) == (len(rows), 6)
     # byte-level tokens of the tiny model: between one a character and one for ten
     characters = sum(len(hit.passage.text) for h in hits for hit in h) / len(rows)
-    assert characters / 10 < table.loc["prompt_tokens@3", "value"] < 1.3 * characters
+    assert characters / 10 < table.loc[3, "prompt_tokens"] < 1.3 * characters
 
 
 def test_trained_contracts_are_measured_only_on_demand(saved, tmp_path):
@@ -99,21 +104,17 @@ def test_a_folder_away_from_its_run_knows_what_it_was_trained_on(saved, tmp_path
     assert done.left_out == {SAMPLE[0].title: TRAINED, SAMPLE[1].title: TUNED}
 
 
-def test_a_retriever_is_measured_with_the_precision_and_the_reranker_that_it_was_saved_with(
-    saved, tmp_path, monkeypatch
-):
-    asked = []
-    monkeypatch.setattr("cuadft.retrieval.saved.load_reranker", lambda name: asked.append(name))
+def test_a_retriever_searches_with_the_embedder_and_the_precision_that_it_was_saved_with(saved, tmp_path):
+    base = embedding_model(tmp_path)
+    assert load_retriever_folder(saved, str(base)).embedder.path == base
     make_embedder(tmp_path).path.rename(saved / "embedder")
     (tmp_path / "leftover").mkdir()
     (tmp_path / "leftover" / "modules.json").write_text("[]")
     (tmp_path / "leftover").rename(saved / ".embedder-new")  # of an export that was killed
-    assert report._load_retriever(saved, "", "").embedder.dtype == "float32"
-    files.write_json(saved / MODELS_FILE, {"dtype": "bfloat16", "reranker": "some/cross-encoder"})
-    embedder = report._load_retriever(saved, "", "").embedder
+    assert load_retriever_folder(saved, "unknown").embedder.dtype == "float32"
+    files.write_json(saved / MODELS_FILE, {"dtype": "bfloat16"})
+    embedder = load_retriever_folder(saved, "unknown").embedder
     assert (embedder.path, embedder.dtype) == (saved / "embedder", "bfloat16")
-    report._load_retriever(saved, "", "another")
-    assert asked == ["", "some/cross-encoder", "another"]
 
 
 def test_contracts_that_settings_were_chosen_on_are_known_also_without_a_note(saved, tmp_path):
@@ -129,32 +130,17 @@ def test_the_saved_folder_stays_as_it_is(saved, tmp_path):
     assert files.file_hash(saved) == before
 
 
-def test_only_contracts_takes_titles_and_files_of_titles(saved, tmp_path):
-    blank = f"{NEW[2].title} "  # as some titles of CUAD
-    path = cuad(tmp_path / "c.json", *map(document, SAMPLE[:7]), document(NEW[2], title=blank))
-    (tmp_path / "titles.txt").write_text(f"{NEW[0].title}\n\n {NEW[1].title}\n{NEW[2].title}\n")
-    done, _ = measure(saved, path, only=[str(tmp_path / "titles.txt"), SAMPLE[2].title])
-    assert set(done.rows["contract"]) == {NEW[0].title, NEW[1].title, blank, SAMPLE[2].title}
-    with pytest.raises(InputError, match="which is not among the 8 contracts"):
-        measure(saved, path, only=["Nobody's contract"])
-    (tmp_path / "titles.txt").write_bytes(b"\xff\xfe")
-    with pytest.raises(InputError, match="not UTF-8"):
-        measure(saved, path, only=[str(tmp_path / "titles.txt")])
-
-
-def test_another_text_under_a_held_title_is_refused(saved, tmp_path):
-    other = document(SAMPLE[3], text=SAMPLE[3].text + " And more.")
-    with pytest.raises(InputError, match="another text in the retriever"):
-        measure(saved, cuad(tmp_path / "c.json", other))
-
-
-def test_a_retriever_that_does_not_say_how_it_was_cut_needs_to_be_told(tmp_path):
-    small_retriever().save(tmp_path / "r")
-    path = cuad(tmp_path / "c.json", *map(document, NEW))
-    with pytest.raises(InputError, match="--passage-chars and --overlap"):
-        measure(tmp_path / "r", path)
-    done, told = measure(tmp_path / "r", path, size=400, overlap=0.0)
-    assert "400 characters" in told and len(done.rows)
+def test_another_text_under_a_held_title_is_measured_as_the_file_has_it(saved, tmp_path):
+    other = document(SAMPLE[3], text=SAMPLE[3].text.replace("the", "their"))
+    for question in other["paragraphs"][0]["qas"]:
+        for answer in question["answers"]:
+            answer |= {"text": other["paragraphs"][0]["context"][:40], "answer_start": 0}
+    done, _ = measure(saved, cuad(tmp_path / "c.json", other))
+    words = other["paragraphs"][0]["context"]
+    passages = cut_passages(words, contract=SAMPLE[3].title, size=SIZE, overlap=OVERLAP)
+    own, rows = Retriever(passages, None, mode="bm25"), [r for r in SAMPLE[3].rows if r["answers"]]
+    best = [own.search(r["question"], contract=r["contract"], k=1)[0].passage.start < 40 for r in rows]
+    assert done.rows[done.rows["k"] == 1]["hit"].tolist() == [float(hit) for hit in best]
 
 
 def test_overlapping_passages_give_the_text_back():
@@ -167,24 +153,26 @@ def test_overlapping_passages_give_the_text_back():
 
 
 def test_the_command_prints_the_table_and_writes_it(saved, tmp_path, capsys):
+    base = embedding_model(tmp_path)
     path, out = cuad(tmp_path / "c.json", *map(document, SAMPLE)), tmp_path / "out" / "table.csv"
-    options = ["--cuad", path, "--model", "tiny", "--out", str(out), "--n-resamples", "50"]
+    options = ["--cuad", path, "--model", "tiny", "--embedder", str(base), "--out", str(out), "--n-resamples", "50"]
     assert cli.main(["retrieval", str(saved), *options]) == 0
     printed = capsys.readouterr().out
-    assert "Hit at 1" in printed and "Prompt tokens at 3" in printed and "searching" in printed
+    assert "char_recall" in printed and "prompt_tokens" in printed and "mode bm25" in printed
     with open(out, newline="") as file:
         table = list(csv.DictReader(file))
-    assert [row["metric"] for row in table] == list(report.REPORTED_METRICS)
+    assert [row["k"] for row in table] == ["1", "3"]
     with open(out.with_name("table_rows.csv"), newline="") as file:
         rows = list(csv.DictReader(file))
-    assert sum(float(r["hit@1"]) for r in rows) / len(rows) == pytest.approx(float(table[0]["value"]))
+    hits = [float(r["hit"]) for r in rows if r["k"] == "1"]
+    assert sum(hits) / len(hits) == pytest.approx(float(table[0]["hit"])) and len(rows) == 2 * len(hits)
     assert out.with_name("table_left_out.csv").read_text().count("\n") == 3
-    for folder, message in ((tmp_path, "No retriever in"), (tmp_path / "none", "No retriever in")):
+    for folder, message in ((tmp_path, "retriever is missing in"), (tmp_path / "none", "retriever is missing in")):
         assert cli.main(["retrieval", str(folder), *options]) == 2
         assert message in capsys.readouterr().err
 
 
 def test_one_contract_has_no_interval(saved, tmp_path):
     done, _ = measure(saved, cuad(tmp_path / "c.json", document(NEW[0])))
-    lines = report.measured_text(done).splitlines()
-    assert "[" not in lines[1] and "of 1 contract;" in lines[-2]
+    assert done.table[["hit_low", "hit_high"]].isna().all(axis=None) and set(done.table["n_contracts"]) == {1}
+    assert "[nan, nan]" in report.measured_text(done)

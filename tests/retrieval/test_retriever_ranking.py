@@ -1,4 +1,4 @@
-"""How signals are weighed, how overlapping passages give way to the best, and what a reranker may change."""
+"""How signals are weighed, and how overlapping passages give way to the best."""
 
 import numpy as np
 import pytest
@@ -7,7 +7,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from small import passages_of
 
-from cuadft.core.errors import InputError
 from cuadft.data.passages import Passage, cut_passages
 from cuadft.retrieval.retriever import Retriever, standardised
 
@@ -95,7 +94,7 @@ def test_no_two_passages_found_share_a_character_and_none_is_left_out_for_anothe
         return one.contract == two.contract and bool(set(range(one.start, one.end)) & set(range(two.start, two.end)))
 
     # the rule by hand: best first, skip what shares a character with one that is kept
-    raw = retriever._shared["index"]._bm25.scores({"fee": 1.0})
+    raw = retriever._index._bm25.scores({"fee": 1.0})
     order = sorted(inside, key=lambda p: -round(float(raw[retriever.passages.index(p)]), 5))
     kept = []
     for passage in order:
@@ -110,47 +109,6 @@ def test_the_better_of_two_overlapping_passages_stands_for_both():
     hits = Retriever(passages, None, mode="bm25").search("fee", contract="A", k=3)
     assert hits[0].passage.text == "bbbb fee. fee term. "
     assert [hit.passage.start for hit in hits[1:]] == [30]  # what starts at 0 and at 20 shares text with the best
-
-
-# Reranking
-
-
-class Longest:
-    """Stand in for a CrossEncoder: the longer text is the better one."""
-
-    def __init__(self):
-        self.pairs = []
-
-    def predict(self, pairs):
-        self.pairs += pairs
-        return np.array([len(text) for _, text in pairs], np.float32)
-
-
-def test_a_reranker_orders_the_best_and_leaves_the_rest(tmp_path):
-    longest = Longest()
-    found = Retriever(passages_of(TEXTS), None, mode="bm25", reranker=longest)
-    plain = [hit.passage for hit in found.search("law", contract="B", k=4)]
-    assert [p.index for p in plain] == [0, 1, 2, 3]  # the word twice, once, not at all, not at all
-    again = [hit.passage for hit in found.configured(rerank=2).search("law", contract="B", k=4)]
-    assert again == [plain[1], plain[0], plain[2], plain[3]]
-    assert longest.pairs == [("law", plain[0].text), ("law", plain[1].text)]
-    assert found.configured(rerank=99).search("law", contract="A", k=1)[0].passage.text == "law of fees. "
-
-
-def test_a_saved_reranking_needs_its_reranker(tmp_path):
-    Retriever(passages_of(TEXTS), None, mode="bm25", reranker=Longest(), rerank=2).save(tmp_path)
-    with pytest.raises(InputError, match="Invalid rerank 2"):
-        Retriever.load(tmp_path, None)
-    assert Retriever.load(tmp_path, None, reranker=Longest()).search("law", contract="B")[0].passage.index == 1
-
-
-def test_a_reranker_with_several_scores_a_pair_is_refused():
-    class Labels:
-        def predict(self, pairs):
-            return np.zeros((len(pairs), 3))
-
-    with pytest.raises(InputError, match=r"scores of shape \(2, 3\) for 2 passages"):
-        Retriever(passages_of(TEXTS), None, mode="bm25", reranker=Labels(), rerank=2).search("law")
 
 
 def test_the_key_tells_all_settings_apart(found):

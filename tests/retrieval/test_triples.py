@@ -14,7 +14,6 @@ from cuadft.retrieval.retriever import Retriever
 from cuadft.retrieval.triples import GoldLabels, make_triples
 
 PASSAGES = {title: cut_passages(text, contract=title, size=100) for title, text in small.TEXTS.items()}
-WORDS = {category: [f"{category} in other words {n}" for n in range(3)] for category in small.QUESTIONS}
 
 
 def bm25(passages=PASSAGES) -> Retriever:
@@ -64,16 +63,9 @@ def test_a_clause_that_an_annotator_overlooked_elsewhere_is_no_negative():
     assert {e["negative"] for e in drawn if e["negative_contract"] == "Copy"} == {copy[1].text}
 
 
-def test_about_half_of_the_official_questions_are_asked_in_other_words():
-    drawn = made(per_category=60, phrasings=WORDS)
-    other = [example for example in drawn if example["query"] in WORDS[example["category"]]]
-    assert 0.35 < len(other) / len(drawn) < 0.65 and len({example["query"] for example in other}) == 12
-    assert all(e["query"] == small.QUESTIONS[e["category"]] for e in drawn if e not in other)
-
-
 def test_generated_questions_keep_their_words():
     rows = [row | {"source": "synthetic", "question": f"Generated? {row['id']}"} for row in small.ROWS]
-    drawn = made([*rows, *small.ROWS], phrasings=WORDS, per_category=40)
+    drawn = made([*rows, *small.ROWS], per_category=40)
     assert {e["query"] for e in drawn if e["query"].startswith("Generated")} == {
         row["question"] for row in rows if row["answers"]
     }
@@ -125,16 +117,14 @@ def test_rows_of_held_out_contracts_are_refused():
 
 
 def test_the_draw_depends_on_the_seed_alone():
-    assert made(seed=1, phrasings=WORDS) == made(seed=1, phrasings=WORDS) != made(seed=2, phrasings=WORDS)
+    assert made(seed=1) == made(seed=1) != made(seed=2)
 
 
 @pytest.mark.parametrize(
     ("rows", "options", "message"),
     [
-        ([r for r in small.ROWS if r["is_impossible"]], {}, "No answerable row"),
-        (small.ROWS, {"negatives_from": []}, "negatives_from is empty"),
-        (small.ROWS, {"per_category": 0}, "per_category 0"),
-        (small.ROWS, {"passages": {}}, "4 contracts of the rows have no passages"),
+        ([r for r in small.ROWS if r["is_impossible"]], {}, "give train rows with answers"),
+        (small.ROWS, {"passages": {}}, "No passage holds a gold span"),
         ([small.ROWS[1] | {"answers": [{"text": "x", "start": 10**6}]}], {}, "No passage holds a gold span"),
     ],
 )

@@ -2,12 +2,10 @@
 
 from collections import Counter
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cuadft.core.errors import InputError
-from cuadft.retrieval.triples import PlannedBatches, batch_schedule, plan_batches
+from cuadft.retrieval.triples import batch_schedule, plan_batches
 
 CATEGORIES = "ABCDEFG"
 
@@ -63,18 +61,3 @@ def test_a_schedule_has_exactly_its_steps_each_pass_drawn_anew_by_the_seed():
     assert len(plan) == 5 and sorted(plan[0] + plan[1]) == sorted(plan[2] + plan[3]) == list(range(14))
     assert plan[:2] != plan[2:4]
     assert plan == batch_schedule(made, size=7, steps=5, seed=1) != batch_schedule(made, size=7, steps=5, seed=2)
-    sampler = PlannedBatches(plan, None, batch_size=7, drop_last=False, generator=None)
-    assert list(sampler) == list(sampler) == plan and len(sampler) == 5
-
-
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [
-        ({"size": 1}, "batch size 1"),
-        ({"steps": 0}, "steps 0"),
-        ({"triples": []}, "no triples"),
-    ],
-)
-def test_what_cannot_be_scheduled_is_refused(settings, message):
-    with pytest.raises(InputError, match=message):
-        batch_schedule(**{"triples": [triple("A"), triple("B")], "size": 2, "steps": 1, "seed": 0} | settings)

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cuadft.evaluation.text_scores import rouge_tokens, shingles
-from cuadft.selfinstruct.filters import SAME_CLAUSE, AskedQuestions, ClauseNumbers, clause_text
+from cuadft.selfinstruct.filters import SAME_CLAUSE, AskedQuestions, ClauseNumbers
 
 LAW = "This Agreement shall be governed by the laws of the State of Ohio, and disputes go to its courts in Columbus."
 TEXAS = "The parties agree that the law of Texas applies to whatever they may fall out about in years to come."
@@ -49,7 +49,9 @@ def test_near_wording_of_another_category_is_a_duplicate_unless_the_label_is_cer
 
 
 def test_a_candidate_without_gold_is_compared_by_its_passage():
-    assert clause_text(row("q", "A", "") | {"clause": LAW}) == LAW
+    clauses = ClauseNumbers()
+    assert clauses.number(row("q", "A", "")) is None
+    assert clauses.number(row("q", "A", "") | {"clause": LAW}) == clauses.number(row("q", "A", LAW)) == 0
     asked = AskedQuestions([row("How often do they meet?", "A", "") | {"clause": LAW}])
     assert asked.find(row("How often do they meet?", "B", "") | {"clause": LAW})
 
@@ -74,7 +76,7 @@ def test_a_clause_gets_the_number_of_the_first_kept_one_with_jaccard_from_the_li
         return shingles(words, min(3, len(words)))
 
     for text in [*texts, new]:
-        number = clauses.number(text)
+        number = clauses.number(row("q", "A", text))
         match = [
             n for n, first in enumerate(firsts) if len(sets(text) & first) >= SAME_CLAUSE * len(sets(text) | first)
         ]

@@ -9,7 +9,7 @@ import pytest
 from dspy.utils import DummyLM
 from hypothesis import given
 from hypothesis import strategies as st
-from rouge_score.rouge_scorer import RougeScorer
+from torchmetrics.functional.text import rouge_score
 
 from cuadft.core.errors import InputError
 from cuadft.data.passages import Passage
@@ -19,8 +19,7 @@ from cuadft.selfinstruct.filters import REASONS, filter_questions
 from cuadft.selfinstruct.generate import TASKS, tidy_question, write_questions
 from cuadft.selfinstruct.prompts import AskAboutClause, RoundTrip, call_generator, listed_questions, worked_examples
 from cuadft.selfinstruct.sources import STYLES
-from cuadft.selfinstruct.templates import candidates_from_rows
-from cuadft.selfinstruct.yields import reason_counts, steps_table
+from cuadft.selfinstruct.yields import outcomes, steps_table
 
 LAW = "This Agreement shall be governed by the laws of the State of Ohio."
 FILLER = "The parties meet every quarter in Columbus to review the progress of the joint marketing work. " * 3
@@ -175,20 +174,6 @@ def test_marks_around_a_question_are_dropped(marked):
     assert tidy_question("2.5% of what?") == "2.5% of what?"
 
 
-@pytest.mark.parametrize(
-    ("reply", "found"),
-    [("1. Which law applies?\n2. Whose law rules?", 2), ('["Which law applies?"]', 1), ("I am sorry.", 0)],
-)
-def test_a_list_outside_the_adapters_format_is_read_and_anything_else_fails(reply, found):
-    class Plain(DummyLM):
-        def __call__(self, *args, **kwargs):
-            return [reply]
-
-    with dspy.context(lm=Plain([]), adapter=dspy.ChatAdapter()):
-        ((questions, error),) = call_generator(AskAboutClause, [{"clause": "x"}], threads=1)
-    assert len(questions or []) == found and (error is None) == bool(found)
-
-
 def test_a_failed_call_is_a_counted_candidate():
     with scripted({"nonsense": "x"}, {"questions": '["Where do the parties meet?"]'}):
         made = write_questions([SEED], PASSAGES, rephrase=1, ask=1, seed=7)
@@ -211,8 +196,8 @@ def test_ask_seeds_are_passages_without_a_gold_span_and_seeds_are_answerable_cua
 def test_absent_seeds_carry_the_passages_nearest_to_the_new_question_and_styles_take_turns():
     rows = [SEED] + [SEED | {"id": f"T__{c}", "category": c, "answers": [], "is_impossible": True} for c in "ab"]
     with scripted({"questions": '["whose laws govern Ohio"]'}, {"questions": '["Who meets to review the marketing?"]'}):
-        made = write_questions(rows, PASSAGES, rephrase=0, ask=0, absent=2, seed=7, styles=("keyword", "user"))
-    assert [c["style"] for c in made] == ["keyword", "user"]
+        made = write_questions(rows, PASSAGES, rephrase=0, ask=0, absent=2, seed=7)
+    assert [c["style"] for c in made] == ["user", "keyword"]
     assert [(c["kind"], c["expect"], c["answers"]) for c in made] == [("absent", "refusal", [])] * 2
     assert made[0]["passage"].startswith(PASSAGES["T"][1].text) and made[1]["passage"].startswith(PASSAGES["T"][0].text)
 
@@ -224,10 +209,8 @@ def test_over_the_rounds_a_category_is_asked_for_in_every_style():
     assert {(c["category"], c["style"]) for c in made} == {(c, s) for c in "abc" for s in ("user", "keyword", "lawyer")}
 
 
-def test_an_unknown_style_and_passages_of_a_held_out_contract_are_refused():
-    with pytest.raises(InputError, match="'poet'"):
-        write_questions([SEED], PASSAGES, rephrase=1, ask=0, seed=7, styles=("poet",))
-    with pytest.raises(InputError, match="Passages of the held-out contract 'X'"):
+def test_passages_of_a_held_out_contract_are_refused():
+    with pytest.raises(InputError, match="'X': pass rows and passages of the train split only"):
         write_questions([SEED], PASSAGES | {"X": []}, rephrase=1, ask=0, seed=7, held_out={"X"})
 
 
@@ -264,14 +247,14 @@ def test_missing_lm_and_missing_passages_are_named():
 
 @pytest.mark.parametrize("signature", [*TASKS.values(), RoundTrip], ids=lambda signature: signature.__name__)
 def test_each_task_has_worked_examples_of_all_its_fields(signature):
-    demos = worked_examples().demos[signature.__name__]
+    demos = worked_examples()["examples"][signature.__name__]
     assert len(demos) >= 2 and all(set(demo) == set(signature.fields) for demo in demos)
-    assert all(demo["style"] in worked_examples().styles.values() for demo in demos if "style" in demo)
+    assert all(demo["style"] in worked_examples()["styles"].values() for demo in demos if "style" in demo)
 
 
 def test_worked_examples_know_the_styles_and_the_refusal():
-    assert tuple(worked_examples().styles) == STYLES
-    assert NO_CLAUSE in [demo["answer"] for demo in worked_examples().demos["RoundTrip"]]
+    assert tuple(worked_examples()["styles"]) == STYLES
+    assert NO_CLAUSE in [demo["answer"] for demo in worked_examples()["examples"]["RoundTrip"]]
 
 
 def test_replies_keep_the_order_of_the_inputs_under_threads():
@@ -369,15 +352,13 @@ def test_a_question_for_an_absent_clause_is_kept_only_if_the_lm_refuses(answer, 
 
 
 def test_templates_pass_without_a_language_model_and_keep_their_rows():
-    rows = [
-        SEED | {"id": "T__Governing Law~t1", "question": "governing law state", "source": "template"},
-        SEED | {"id": "T__Governing Law~t2", "question": "weather in the state", "source": "template"},
-    ]
+    marks = {"kind": "template", "style": "any", "expect": ""}
+    ids = [f"{SEED['id']}~t{n}" for n in (1, 2)]
+    made = [candidate("governing law state", id=ids[0], **marks), candidate("weather in", id=ids[1], **marks)]
     with dspy.context(lm=None):
-        accepted, rejected = filter_questions(candidates_from_rows(rows, [SEED]), [SEED], embedder=Encoder())
-    assert accepted == rows[:1] and rejected[0]["reason"] == "drift"
-    with pytest.raises(InputError, match="belongs to no train row"):
-        candidates_from_rows([rows[0] | {"id": "Q__Parties~t1"}], [SEED])
+        accepted, rejected = filter_questions(made, [SEED], embedder=Encoder())
+    assert accepted == [SEED | {"id": ids[0], "question": "governing law state", "source": "template"}]
+    assert [c["reason"] for c in rejected] == ["drift"]
 
 
 @pytest.mark.parametrize(
@@ -442,12 +423,10 @@ def test_an_answer_that_is_no_quotation_makes_a_new_question_unanswerable(answer
 
 def test_every_candidate_is_counted_once():
     accepted, rejected = run_filter([candidate(q) for q in ("", SEED["question"], GOOD, "Which law?")], LAW)
-    table = reason_counts(accepted, rejected)
-    assert [r["outcome"] for r in table] == ["accepted", *REASONS]
-    assert {r["outcome"]: r["n"] for r in table if r["n"]} == {"accepted": 1, "format": 2, "duplicate": 1}
-    assert sum(r["share"] for r in table) == pytest.approx(1)
-    assert reason_counts([], [])[0] == {"outcome": "accepted", "n": 0, "share": 0.0}
-    assert sum(r["rejected"] for r in steps_table(accepted, rejected)) == 3
+    counts = outcomes(accepted, rejected).sum()
+    assert list(counts.index) == ["accepted", *REASONS]
+    assert counts[counts > 0].to_dict() == {"accepted": 1, "format": 2, "duplicate": 1}
+    assert steps_table(accepted, rejected)["rejected"].sum() == 3
 
 
 # ROUGE-L
@@ -457,8 +436,8 @@ SENTENCES = st.lists(st.sampled_from("a b c d law".split()), max_size=12).map(" 
 
 @given(SENTENCES, SENTENCES)
 def test_rouge_l_equals_the_reference_implementation(a, b):
-    expected = RougeScorer(["rougeL"]).score(a, b)["rougeL"].fmeasure
-    assert rouge_l(rouge_tokens(a), rouge_tokens(b)) == pytest.approx(expected)
+    expected = rouge_score(a, b, rouge_keys="rougeL")["rougeL_fmeasure"].item()
+    assert rouge_l(rouge_tokens(a), rouge_tokens(b)) == pytest.approx(expected, abs=1e-6)  # it counts in float32
 
 
 @given(st.lists(SENTENCES, max_size=8), SENTENCES, st.sampled_from([0.3, 0.5, 0.7, 1.0]))

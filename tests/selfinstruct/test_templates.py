@@ -1,15 +1,11 @@
 """Properties of candidates from the grammar: labels kept, only train rows, names only of their own contract."""
 
-from collections import Counter
-
 import dspy
 import numpy as np
-import pytest
 from small import ROWS, TEXTS
 
 from cuadft.data.contracts import Contract
 from cuadft.selfinstruct.filters import filter_questions
-from cuadft.selfinstruct.sources import seed_row_id
 from cuadft.selfinstruct.templates import phrased_questions
 
 PARTIES = [("Acme", "Bolt"), ("Cedar", "Dune"), ("Elm", "Fjord"), ("Gale", "Haven")]
@@ -23,6 +19,12 @@ CONTRACTS = [
         OPENING.format(day=n + 1, one=one, two=two) + text,
         "Supply",
         one.lower(),
+        (
+            {
+                "category": "Parties",
+                "answers": [{"text": f"{one} Corp."}, {"text": "Supplier"}, {"text": f"{two} Inc."}],
+            },
+        ),
     )
     for n, ((one, two), text) in enumerate(zip(PARTIES, TEXTS.values()))
 ]
@@ -40,15 +42,15 @@ class Alike:
 
 
 def test_every_row_is_paraphrased_with_its_own_label():
-    made = phrased_questions(TRAIN, CONTRACTS, per_row=2, seed=7)
+    made = phrased_questions(TRAIN, CONTRACTS, seed=7)
     seeds = {row["id"]: row for row in TRAIN}
-    assert Counter(seed_row_id(c["id"]) for c in made) == dict.fromkeys(seeds, 2)
+    assert [c["seed"] for c in made] == list(seeds)
     assert all(c["answers"] == seeds[c["seed"]]["answers"] and c["expect"] == "" for c in made)
     assert all(c["question"] != seeds[c["seed"]]["question"] for c in made)
 
 
 def test_a_share_names_the_contract_and_never_another():
-    made = phrased_questions(TRAIN, CONTRACTS, per_row=2, named_share=0.5, seed=7)
+    made = phrased_questions(TRAIN, CONTRACTS, named_share=0.5, seed=7)
     named = [c for c in made if "~c" in c["id"]]
     assert len(named) == len(made) // 2
     for c in named:
@@ -57,13 +59,13 @@ def test_a_share_names_the_contract_and_never_another():
         assert not any(name in c["question"] for pair in PARTIES if pair != own for name in pair)
 
 
-def test_the_same_seed_gives_the_same_and_none_asked_for_gives_none():
-    one, two, three = (phrased_questions(TRAIN, CONTRACTS, per_row=1, named_share=0.5, seed=seed) for seed in (7, 7, 8))
-    assert one == two != three and phrased_questions(TRAIN, CONTRACTS, per_row=0, seed=7) == []
+def test_the_same_seed_gives_the_same_and_no_rows_give_none():
+    one, two, three = (phrased_questions(TRAIN, CONTRACTS, named_share=0.5, seed=seed) for seed in (7, 7, 8))
+    assert one == two != three and phrased_questions([], CONTRACTS, seed=7) == []
 
 
 def test_they_pass_the_filter_as_template_rows_without_a_language_model():
-    made = phrased_questions(TRAIN, CONTRACTS, per_row=1, named_share=0.5, seed=7)
+    made = phrased_questions(TRAIN, CONTRACTS, named_share=0.5, seed=7)
     with dspy.context(lm=None):
         accepted, rejected = filter_questions(made, TRAIN, embedder=Alike())
     assert len(accepted) + len(rejected) == len(made) and len(accepted) > len(made) / 2
@@ -81,24 +83,11 @@ def test_rows_whose_category_the_name_tells_are_paraphrased_without_it():
         }
         for n in range(9)
     ]
-    made = phrased_questions([*TRAIN, *dated], CONTRACTS, per_row=2, named_share=1.0, seed=7)
-    assert Counter(seed_row_id(c["id"]) for c in made) == dict.fromkeys([row["id"] for row in [*TRAIN, *dated]], 2)
+    made = phrased_questions([*TRAIN, *dated], CONTRACTS, named_share=1.0, seed=7)
+    assert [c["seed"] for c in made] == [row["id"] for row in [*TRAIN, *dated]]
     assert not [c for c in made if "~c" in c["id"] and c["category"] == "Agreement Date"]
 
 
 def test_ids_of_a_users_file_may_end_like_made_ones():
-    (made,) = phrased_questions([TRAIN[0] | {"id": "clause~t1"}], CONTRACTS, per_row=1, seed=7)
+    (made,) = phrased_questions([TRAIN[0] | {"id": "clause~t1"}], CONTRACTS, seed=7)
     assert made["seed"] == "clause~t1"
-
-
-@pytest.mark.parametrize(
-    ("name", "seed"),
-    [
-        ("X__Parties~t2~c1", "X__Parties"),
-        ("X~1__Parties", "X~1__Parties"),
-        ("X__passage 3~s12", "X__passage 3"),
-        ("X~t1~t2", "X~t1"),
-    ],
-)
-def test_a_made_id_leads_back_to_its_seed(name, seed):
-    assert seed_row_id(name) == seed

@@ -13,15 +13,20 @@ from cuadft.evaluation.text_scores import rouge_tokens
 from cuadft.selfinstruct.sources import STYLES
 from cuadft.selfinstruct.templates import (
     PARTS,
-    draw_phrasings,
+    draw_phrasing,
     expand_template,
     paraphrases,
-    possible_phrasings,
+    phrasings,
 )
 from tests.small import ROWS
 
 EVERY = [(category, style, part) for category in CATEGORIES for style in STYLES for part in PARTS]
 LEAST = 12
+
+
+def possible_phrasings(category, style, part=None):
+    """Return every phrasing of a part, of both by default."""
+    return [text for p in PARTS if part in (None, p) for texts in phrasings(category, style, p) for text in texts]
 
 
 def plain(text):
@@ -93,23 +98,23 @@ def test_a_phrasing_says_what_sets_its_category_apart_from_its_neighbours(catego
         assert [text for text in possible_phrasings(category, style) if not re.search(word, text, re.IGNORECASE)] == []
 
 
-@given(st.sampled_from(EVERY), st.integers(1, LEAST), st.integers())
-def test_a_draw_is_distinct_repeatable_and_from_its_part(chosen, n, seed):
+@given(st.sampled_from(EVERY), st.integers())
+def test_a_draw_is_repeatable_and_from_its_part(chosen, seed):
     category, style, part = chosen
-    drawn = draw_phrasings(category, style, n=n, seed=seed, part=part)
-    assert len(set(drawn)) == n and drawn == draw_phrasings(category, style, n=n, seed=seed, part=part)
-    assert set(drawn) <= set(possible_phrasings(category, style, part=part))
+    drawn = draw_phrasing(category, style, seed=seed, part=part)
+    assert drawn == draw_phrasing(category, style, seed=seed, part=part)
+    assert drawn in possible_phrasings(category, style, part=part)
 
 
-def test_a_draw_takes_each_template_before_a_second_phrasing_of_any():
+def test_any_template_is_as_likely_as_another_however_many_phrasings_it_has():
     kinds = ({"a", "b"}, {"c", "d"})
     assert [set(expand_template(t, {"x": ["c", "d"]})) for t in ("{a|b}", "{x}")] == list(kinds)
-    for seed in range(20):  # "Termination For Convenience" has three templates of keywords in its train part
-        starts = {
-            text.split()[0]
-            for text in draw_phrasings("Termination For Convenience", "keyword", n=3, seed=seed, part="train")
-        }
-        assert starts in ({"termination", "terminate", "right"}, {"termination", "terminate", "may"})
+    templates = phrasings("Termination For Convenience", "keyword", "train")
+    drawn = [draw_phrasing("Termination For Convenience", "keyword", seed=seed, part="train") for seed in range(300)]
+    counts = [sum(text in own for text in drawn) for own in templates]
+    assert len({len(own) for own in templates}) > 1 and all(60 < count < 140 for count in counts), (
+        "three templates, 100 each, standard deviation 8.2"
+    )
 
 
 def test_groups_within_groups_expand_to_every_combination():
@@ -124,28 +129,12 @@ def test_groups_within_groups_expand_to_every_combination():
 
 
 def test_another_seed_draws_other_phrasings():
-    assert len({tuple(draw_phrasings("Insurance", "user", n=3, seed=seed)) for seed in range(10)}) > 5
-
-
-@pytest.mark.parametrize(
-    "change, said",
-    [
-        ({"category": "Insurence"}, "'Insurance'"),
-        ({"style": "pirate"}, "user, keyword, lawyer"),
-        ({"part": "dev"}, "train, held_out"),
-        ({"n": 0}, "give 1 to"),
-        ({"n": 10_000}, "give 1 to"),
-    ],
-)
-def test_a_wrong_argument_is_named_with_what_is_allowed(change, said):
-    given = {"category": "Insurance", "style": "user", "n": 3, "seed": 1, "part": None} | change
-    with pytest.raises(InputError, match=said):
-        draw_phrasings(given.pop("category"), given.pop("style"), **given)
+    assert len({draw_phrasing("Insurance", "user", seed=seed, part="train") for seed in range(10)}) > 5
 
 
 def test_paraphrased_rows_keep_contract_and_answers_and_say_where_they_come_from():
-    made = paraphrases(ROWS, per_row=3, seed=7)
-    assert len(made) == 3 * len(ROWS) and len({row["id"] for row in made}) == len(made)
+    made = paraphrases(ROWS, seed=7)
+    assert len(made) == len(ROWS) and len({row["id"] for row in made}) == len(made)
     by_id = {row["id"]: row for row in ROWS}
     for row in made:
         own = by_id[row["id"].rpartition("~t")[0]]
@@ -153,18 +142,18 @@ def test_paraphrased_rows_keep_contract_and_answers_and_say_where_they_come_from
         assert [row[name] for name in kept] == [own[name] for name in kept]
         assert row["source"] == "template" and row["question"] != own["question"]
         assert any(row["question"] in possible_phrasings(row["category"], style, part="train") for style in STYLES)
-    assert sum(row["is_impossible"] for row in made) == 3 * 4
+    assert sum(row["is_impossible"] for row in made) == 4
 
 
-def test_each_row_gets_every_style_in_turn():
-    for row in ROWS:
-        texts = [made["question"] for made in paraphrases([row], per_row=3, seed=1)]
+def test_every_style_is_drawn():
+    for row in ROWS[:3]:
+        texts = [paraphrases([row], seed=seed)[0]["question"] for seed in range(20)]
         assert all(any(text in possible_phrasings(row["category"], style) for text in texts) for style in STYLES)
 
 
 def test_changing_a_paraphrase_leaves_the_row_as_it_was():
     row = next(row for row in ROWS if row["answers"])
-    paraphrases([row], per_row=1, seed=0)[0]["answers"][0]["text"] = "changed"
+    paraphrases([row], seed=0)[0]["answers"][0]["text"] = "changed"
     assert row["answers"][0]["text"] != "changed"
 
 
@@ -175,15 +164,14 @@ def test_questions_other_than_the_official_ones_are_not_rephrased():
         ROWS[0] | {"category": "Other"},
         ROWS[0] | {"question": "Does the law of Ohio govern the warranty?"},
     ]
-    assert paraphrases(others, per_row=2, seed=0) == []
+    assert paraphrases(others, seed=0) == []
 
 
 def test_the_sample_contracts_can_be_paraphrased():
     rows = [row for contract in contracts.read_contracts(contracts.sample_path()) for row in contract.rows]
-    assert len(paraphrases(rows, per_row=2, seed=0, part="held_out")) == 2 * len(rows)
+    assert len(paraphrases(rows, seed=0, part="held_out")) == len(rows)
 
 
-@pytest.mark.parametrize("change", [{"per_row": 0}, {"styles": ()}, {"styles": ("rude",)}])
-def test_paraphrasing_refuses_what_it_cannot_do(change):
-    with pytest.raises(InputError, match="user, keyword, lawyer"):
-        paraphrases(ROWS, **{"per_row": 1, "seed": 0} | change)
+def test_paraphrasing_refuses_what_it_cannot_do():
+    with pytest.raises(InputError, match="train, held_out"):
+        paraphrases(ROWS, seed=0, part="dev")

@@ -371,32 +371,11 @@ def test_other_weights_settings_data_or_rewards_train_again(data, sft, tiny, tmp
 # --- bad input
 
 
-@pytest.mark.parametrize(
-    "method, given, folder, message",
-    [
-        ("ppp", 1, "sft", "dpo, orpo"),
-        ("dpo", 0, "sft", "nothing for dpo"),
-        ("dpo", 1, "none", "04_fine_tune"),
-    ],
-)
-def test_bad_input_is_refused(method, given, folder, message, pairs, sft, tiny, tmp_path):
-    with pytest.raises(InputError, match=message):
-        align_model(method, tiny, "tiny", pairs[:given], tmp_path / "out", tuning=TUNING, sft=sft.with_name(folder))
-
-
-def test_thumbs_of_one_kind_only_are_refused(answers, sft, tiny, tmp_path):
-    good = [row for row in answers if row["label"]]
-    with pytest.raises(InputError, match="4 of 4 are good"):
-        align_model("kto", tiny, "tiny", good, tmp_path / "out", tuning=TUNING, sft=sft)
-
-
 @pytest.mark.parametrize("generations", [1, 3])
 def test_a_batch_that_holds_no_whole_groups_is_refused(generations, data, sft, tiny, tmp_path):
     settings = replace(SETTINGS, online=replace(SAMPLING, generations=generations))
     with pytest.raises(InputError, match="whole groups"):
         run("rloo", tiny, data, sft, tmp_path / "out", replace(TUNING, steps=1), settings=settings)
-    with pytest.raises(InputError, match="needs a reward"):
-        run("rloo", tiny, data, sft, tmp_path / "out", reward=None)
 
 
 @pytest.mark.parametrize(
@@ -404,32 +383,13 @@ def test_a_batch_that_holds_no_whole_groups_is_refused(generations, data, sft, t
     [
         (["dpo", "ppp"], TUNING, 2, "'ppp': choose among"),
         (["dpo", "ppo"], replace(TUNING, mode="full"), 2, "LoRA adapter"),
-        (["dpo", "grpo"], TUNING, 3, "whole groups of 3"),
+        (["dpo", "grpo"], TUNING, 3, "compares 3 answers.*whole groups"),
     ],
 )
 def test_what_a_later_method_would_refuse_is_said_before_the_first_trains(methods, tuning, generations, message):
     with pytest.raises(InputError, match=message):
         align.check_alignment(methods, tuning, replace(SAMPLING, generations=generations))
     align.check_alignment(METHODS, TUNING, SAMPLING)
-
-
-def test_an_unknown_dpo_loss_is_refused(data, sft, tiny, tmp_path):
-    with pytest.raises(InputError, match="dpo_loss 'sigmund'"):
-        run("dpo", tiny, data, sft, tmp_path / "out", settings=replace(SETTINGS, dpo_loss=("sigmund",)))
-
-
-def test_a_trl_without_orpo_is_named_with_the_release_to_install(monkeypatch):
-    import sys
-
-    monkeypatch.setitem(sys.modules, "trl.experimental.orpo", None)
-    with pytest.raises(InputError, match=rf"pip install trl=={align.TRL}"):
-        align.experimental_orpo()
-
-
-def test_the_named_release_of_trl_is_the_locked_one():
-    from importlib.metadata import version
-
-    assert align.TRL == version("trl")
 
 
 def test_without_data_the_aligned_systems_are_the_sft_model(sft, tiny, tmp_path):

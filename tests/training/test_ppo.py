@@ -12,9 +12,10 @@ from cuadft.core.errors import InputError
 from cuadft.models import weights
 from cuadft.models.local import LocalEngine
 from cuadft.training import sft as sft_
+from cuadft.training.online import Sampling
 from cuadft.training.ppo import (
-    PPOSettings,
     PPOTrainer,
+    draw_rows,
     gae,
     kl_estimate,
     policy_loss,
@@ -22,14 +23,13 @@ from cuadft.training.ppo import (
     value_loss,
     whiten,
 )
-from cuadft.training.resume import train_language_model
-from cuadft.training.sft import Tuning, load_tokenizer, load_trainable, lora_config
+from cuadft.training.resume import last_checkpoint, train_language_model
+from cuadft.training.sft import Tuning, common_settings, load_tokenizer, load_trainable, lora_config
 
 ROWS = [
     {"prompt": [{"role": "user", "content": text}], "wanted": text[0]}
     for text in ("one", "two words", "now three words", "four of them here")
 ]
-QUICK = PPOSettings(steps=4, rollout=4, minibatch=2, epochs=2, max_new_tokens=6)
 
 
 def close(*numbers):
@@ -111,23 +111,12 @@ def test_kl_and_token_rewards_by_hand():
     assert token_rewards(torch.tensor([0.7]), logp, ref, mask, 0.1)[0].tolist() == close(0.1 * two, 0.7 - 0.1 * two, 0)
 
 
-@pytest.mark.parametrize(
-    "bad",
-    [
-        {"steps": 0},
-        {"rollout": 2.5},
-        {"clip": 0.0},
-        {"gamma": 1.1},
-        {"lam": -0.1},
-        {"kl_coef": -1},
-        {"temperature": 0.0},
-        {"temperature": math.inf},
-        {"value_coef": math.nan},
-    ],
-)
-def test_settings_out_of_range_are_refused(bad):
-    with pytest.raises(InputError, match=next(iter(bad))):
-        PPOSettings(**bad)
+@given(count=st.integers(1, 9), size=st.integers(1, 60), seed=st.integers(0, 99))
+def test_every_row_is_drawn_before_any_is_drawn_again(count, size, seed):
+    drawn = draw_rows(range(count), size, seed)
+    assert len(drawn) == size and drawn == draw_rows(range(count), 99, seed)[:size]
+    for start in range(0, len(drawn), count):
+        assert len(set(drawn[start : start + count])) == len(drawn[start : start + count])
 
 
 # --- the trainer
@@ -152,11 +141,34 @@ def starts_with_t(prompts, completions, **_):
     return [sum(word.startswith("t") for word in found) / max(1, len(found)) for found in words]
 
 
-def trainer(tiny, folder, settings=QUICK, reward=starts_with_t, *, model=None, rows=ROWS, **given):
-    model = model or peft_model(tiny)
-    return PPOTrainer(
-        model, load_tokenizer(tiny), rows, reward, settings, folder, **{"learning_rate": 3e-3, "seed": 1} | given
-    )
+def trainer(
+    tiny,
+    folder,
+    reward=starts_with_t,
+    *,
+    model=None,
+    rows=ROWS,
+    steps=4,
+    rollout=4,
+    minibatch=2,
+    epochs=2,
+    learning_rate=3e-3,
+    seed=1,
+    save_steps=0,
+    checkpointing=False,
+    **sampling,
+):
+    tuning = Tuning(learning_rate=learning_rate, seed=seed, save_steps=save_steps or steps, steps=steps)
+    common = common_settings(folder, tuning) | {"gradient_checkpointing": checkpointing}
+    sampling = Sampling(**{"max_tokens": 6} | sampling)
+    sizes = {"rollout": rollout, "minibatch": minibatch, "epochs": epochs}
+    return PPOTrainer(model or peft_model(tiny), load_tokenizer(tiny), rows, reward, common, sampling, **sizes)
+
+
+def trained(made, resume=None):
+    """Train to the end and return the log, one entry a step."""
+    made.train(resume_from_checkpoint=resume)
+    return made.state.log_history[:-1]  # the last entry has the Trainer's own figures of the whole training
 
 
 def likely(model, token):
@@ -172,13 +184,14 @@ def adapter(model, name):
 
 
 def test_it_raises_a_reward_clearly(tiny, tmp_path):
-    settings = PPOSettings(steps=12, rollout=64, minibatch=16, max_new_tokens=4, kl_coef=0.01)
-    log = trainer(tiny, tmp_path, settings, learning_rate=6e-3).train()
+    sizes = {"steps": 12, "rollout": 64, "minibatch": 16}
+    log = trained(trainer(tiny, tmp_path, max_tokens=4, kl=0.01, learning_rate=6e-3, **sizes))
     rewards = [entry["reward"] for entry in log]
     assert sum(rewards[:3]) / 3 < 0.1 and sum(rewards[-3:]) / 3 > 0.3
     assert log[0]["kl"] == 0 and log[-1]["kl"] > 0.1
     assert log[-1].keys() == {
         "step",
+        "epoch",
         "loss",
         "reward",
         "reward_std",
@@ -198,11 +211,8 @@ def test_it_raises_a_reward_clearly(tiny, tmp_path):
 
 
 def test_a_kl_penalty_keeps_it_near_the_sft_model(tiny, tmp_path):
-    settings = {"steps": 8, "rollout": 32, "minibatch": 16, "max_new_tokens": 4}
-    free, held = (
-        trainer(tiny, tmp_path / str(c), PPOSettings(kl_coef=c, **settings), learning_rate=6e-3).train()
-        for c in (0.0, 2.0)
-    )
+    settings = {"steps": 8, "rollout": 32, "minibatch": 16, "max_tokens": 4, "learning_rate": 6e-3}
+    free, held = (trained(trainer(tiny, tmp_path / str(kl), kl=kl, **settings)) for kl in (0.0, 2.0))
     assert held[-1]["kl"] < free[-1]["kl"] / 2
 
 
@@ -218,7 +228,7 @@ def test_the_reference_is_the_sft_adapter_and_neither_it_nor_the_base_moves(tiny
         with model.disable_adapter():
             bare = model(tokens).logits
     assert torch.allclose(found, expected, atol=1e-5) and not torch.allclose(found, bare, atol=0.1)
-    made.train()
+    trained(made)
     for name, weight in adapter(model, "ref").items():
         assert torch.equal(weight, sft[name.replace(".ref.", ".default.")])
     moved = [not torch.equal(weight, sft[name]) for name, weight in adapter(model, "default").items()]
@@ -230,7 +240,7 @@ def test_the_reference_is_the_sft_adapter_and_neither_it_nor_the_base_moves(tiny
 @pytest.mark.parametrize("temperature", [1.0, 0.7])
 def test_probabilities_are_those_of_the_unpadded_answer_at_the_sampling_temperature(temperature, tiny, tmp_path):
     model = peft_model(tiny)
-    made = trainer(tiny, tmp_path, PPOSettings(rollout=4, max_new_tokens=8, temperature=temperature), model=model)
+    made = trainer(tiny, tmp_path, max_tokens=8, temperature=temperature, model=model)
     likely(model, made.tokenizer.eos_token_id)
     torch.manual_seed(3)
     batch, _ = made._sample(ROWS)
@@ -255,7 +265,7 @@ def test_probabilities_are_those_of_the_unpadded_answer_at_the_sampling_temperat
 @pytest.mark.parametrize("pad", ["<|im_end|>", "<|endoftext|>", None])
 def test_the_end_mark_is_learned_and_the_padding_is_not_even_if_they_are_equal(pad, tiny, tmp_path):
     model = peft_model(tiny)
-    made = trainer(tiny, tmp_path, PPOSettings(rollout=32, max_new_tokens=8), model=model)
+    made = trainer(tiny, tmp_path, max_tokens=8, model=model)
     made.tokenizer.pad_token, end = pad, made.tokenizer.eos_token_id
     likely(model, end)
     torch.manual_seed(3)
@@ -285,7 +295,7 @@ def test_the_reward_is_called_as_trl_calls_it(tiny, tmp_path):
         calls.append((prompts, completions, columns))
         return [0.5] * len(prompts)
 
-    log = trainer(tiny, tmp_path, PPOSettings(steps=1, rollout=3, max_new_tokens=2), reward).train()
+    log = trained(trainer(tiny, tmp_path, reward, steps=1, rollout=3, max_tokens=2))
     ((prompts, completions, columns),) = calls
     assert [p[0]["content"][0] for p in prompts] == columns["wanted"] and columns.keys() == {"wanted"}
     assert all(c[0].keys() == {"role", "content"} and c[0]["role"] == "assistant" for c in completions)
@@ -297,28 +307,15 @@ def test_answers_without_a_reward_are_left_out_and_counted(unknown, tiny, tmp_pa
     def reward(prompts, completions, wanted):
         return [unknown if w in "ot" else 1.0 for w in wanted]
 
-    made = trainer(tiny, tmp_path / "some", PPOSettings(steps=1, rollout=4, max_new_tokens=2), reward)
+    made = trainer(tiny, tmp_path / "some", reward, steps=1, minibatch=4, epochs=1, max_tokens=2)
     seen, forward = [], made._forward
     made._forward = lambda batch: seen.append(len(batch["mask"])) or forward(batch)
-    log = made.train()
+    log = trained(made)
     assert log[0]["unrewarded"] == 2 and log[0]["reward"] == 1 and set(seen) == {2}
-    none = trainer(tiny, tmp_path / "none", QUICK, lambda prompts, **_: [unknown] * len(prompts))
+    none = trainer(tiny, tmp_path / "none", lambda prompts, **_: [unknown] * len(prompts))
     before = adapter(none.model, "default")
-    assert [(e["unrewarded"], "loss" in e, "reward" in e) for e in none.train()] == [(4, False, False)] * 4
+    assert [(e["unrewarded"], "loss" in e, "reward" in e) for e in trained(none)] == [(4, False, False)] * 4
     assert all(torch.equal(weight, before[name]) for name, weight in adapter(none.model, "default").items())
-
-
-def test_an_answer_without_its_end_mark_loses_the_penalty(tiny, tmp_path):
-    settings = PPOSettings(steps=1, rollout=16, max_new_tokens=4, missing_eos_penalty=0.25)
-    made = trainer(tiny, tmp_path, settings, lambda prompts, **_: [1.0] * len(prompts))
-    likely(made.model, made.tokenizer.eos_token_id)
-    given, assess = [], made._assess
-    made._assess = lambda batch, scores: (
-        given.extend(zip(batch["ended"].tolist(), scores.tolist())) or assess(batch, scores)
-    )
-    log = made.train()
-    assert set(given) == {(True, 1.0), (False, 0.75)} and log[0]["reward"] == 1
-    assert log[0]["unfinished"] == pytest.approx([ended for ended, _ in given].count(False) / 16)
 
 
 def test_an_interrupted_training_ends_equal_to_an_unbroken_one(tiny, tmp_path):
@@ -331,31 +328,26 @@ def test_an_interrupted_training_ends_equal_to_an_unbroken_one(tiny, tmp_path):
         return starts_with_t(prompts, completions)
 
     whole = trainer(tiny, tmp_path / "whole", save_steps=2)
-    log = whole.train()
+    log = trained(whole)
     with pytest.raises(KeyboardInterrupt):
-        trainer(tiny, tmp_path / "killed", reward=dies, save_steps=2).train()
-    resumed = trainer(tiny, tmp_path / "killed", reward=dies, save_steps=2)
+        trained(trainer(tiny, tmp_path / "killed", dies, save_steps=2))
+    resumed = trainer(tiny, tmp_path / "killed", dies, save_steps=2)
     torch.manual_seed(99)  # what else has drawn random numbers is all the same
-    assert resumed.train() == log and len(calls) == 4 + 2
-    for name, weight in whole.trained.items():
-        assert torch.equal(weight, resumed.trained[name])
+    assert trained(resumed, last_checkpoint(tmp_path / "killed")) == log and len(calls) == 4 + 2
+    for weight, other in zip(whole.trained, resumed.trained, strict=True):
+        assert torch.equal(weight, other)
 
 
 def test_the_seed_decides(tiny, tmp_path):
     logs = [
-        trainer(
-            tiny, tmp_path / str(n), PPOSettings(steps=2, rollout=4, max_new_tokens=4), rows=ROWS[:1], seed=s
-        ).train()
+        trained(trainer(tiny, tmp_path / str(n), steps=2, max_tokens=4, rows=ROWS[:1], seed=s))
         for n, s in enumerate((1, 1, 2))
     ]
     assert logs[0] == logs[1] != logs[2]
 
 
 def test_checkpointing_changes_nothing_but_memory(tiny, tmp_path):
-    logs = [
-        trainer(tiny, tmp_path / str(c), PPOSettings(steps=2, rollout=4, max_new_tokens=4, checkpointing=c)).train()
-        for c in (False, True)
-    ]
+    logs = [trained(trainer(tiny, tmp_path / str(c), steps=2, max_tokens=4, checkpointing=c)) for c in (False, True)]
     assert [e["grad_norm"] for e in logs[0]] == pytest.approx([e["grad_norm"] for e in logs[1]], rel=1e-4)
     assert logs[0][1]["grad_norm"] > 0
 
@@ -363,20 +355,14 @@ def test_checkpointing_changes_nothing_but_memory(tiny, tmp_path):
 def test_a_bfloat16_model_learns_in_float32(tiny, tmp_path):
     model = peft_model(tiny, torch.bfloat16)
     made = trainer(tiny, tmp_path, model=model)
-    assert {p.dtype for p in made.trained.values()} == {torch.float32}
+    assert {p.dtype for p in made.trained} == {torch.float32}
     batch, _ = made._sample(ROWS)
     assert {t.dtype for t in made._forward(batch)} == {torch.float32}
-    log = made.train()
+    log = trained(made)
     assert log[0]["kl"] == 0 and all(math.isfinite(e["loss"]) and e["grad_norm"] > 0 for e in log)
 
 
-def test_bad_input_is_refused(tiny, tmp_path):
-    with pytest.raises(InputError, match="no prompts"):
-        trainer(tiny, tmp_path, rows=[])
-    with pytest.raises(InputError, match="LoRA adapter"):
-        trainer(tiny, tmp_path, model=peft_model(tiny).get_base_model())
-    with pytest.raises(InputError, match="3 scores for 4 answers"):
-        trainer(tiny, tmp_path, reward=lambda prompts, **_: [0.0] * 3).train()
+def test_a_gradient_that_is_no_number_ends_the_training(tiny, tmp_path):
     broken = trainer(tiny, tmp_path)
     broken.value_head.bias.data += math.nan
     with pytest.raises(InputError, match="lower learning rate"):

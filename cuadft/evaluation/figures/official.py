@@ -13,61 +13,42 @@ from typing import Any
 import pandas as pd
 from matplotlib.axes import Axes
 
-from cuadft.evaluation.figures.style import (
-    BLUE,
-    GREY,
-    SYSTEM_STYLE,
-    Figure,
-    count_range,
-    empty_figure,
-    foot_note,
-    needs_columns,
-    plain_axes,
-)
+from cuadft.evaluation.figures import style
 from cuadft.evaluation.official import MEASURES, OFFICIAL_CONTRACTS
 
 PANELS = ("detection_f1", "coverage_f1", "aupr")
 PLACES = [["detection_f1", "coverage_f1"], ["aupr", "coverage_f1"]]  # coverage is what most systems report
 LABEL_WIDTH = 31  # characters of a system's name in one line; the rest goes to a second one
-OURS = {"color": BLUE, "marker": "o"}  # systems of ours without a style of their own
-PUBLISHED = {"color": GREY, "marker": "o"}
+OURS = {"color": style.BLUE, "marker": "o"}  # systems of ours without a style of their own
+PUBLISHED = {"color": style.GREY, "marker": "o"}
 
 
-def official_figure(table: pd.DataFrame, *, confidence: float = 0.95) -> Figure:
+def official_figure(table: pd.DataFrame, *, confidence: float = 0.95) -> style.Figure:
     """Return detection F1, coverage F1 and AUPR of our systems and the published ones, the best on top.
 
     table: from `official_table`. confidence: the level that our boards were made with. Each panel holds the systems
-    that report its measure. Raises InputError if the table lacks a column.
+    that report its measure.
     """
-    bounds = [f"{name}_{end}" for name in PANELS for end in ("low", "high")]
-    table = needs_columns(table, "official_table", "system", "ours", "n_contracts", *PANELS, *bounds)
     parts = {name: table[table[name].notna()].sort_values(name, ascending=False, kind="stable") for name in PANELS}
     lines = {name: max(2, len(rows)) for name, rows in parts.items()}
-    figure = Figure(9.5, 1.2 + 0.31 * max(lines["detection_f1"] + lines["aupr"] + 2, lines["coverage_f1"]))
+    figure = style.Figure(9.5, 1.2 + 0.31 * max(lines["detection_f1"] + lines["aupr"] + 2, lines["coverage_f1"]))
     if not any(map(len, parts.values())):
-        return empty_figure(figure)
+        return style.empty_figure(figure)
     grid = figure.subplot_mosaic(PLACES, height_ratios=[lines["detection_f1"], lines["aupr"]])
     for name, rows in parts.items():
         _draw_panel(grid[name], name, rows)
-    foot_note(figure, _note(table[table["ours"]], confidence))
+    style.foot_note(figure, _note(table[table["ours"]], confidence))
     return figure
 
 
 def _draw_panel(axes: Axes, name: str, rows: pd.DataFrame) -> None:
     """Draw one measure, a system a line."""
-    for y, row in enumerate(rows.to_dict("records")):
-        style = SYSTEM_STYLE.get(row["system"], OURS) if row["ours"] else PUBLISHED
-        axes.plot([row[f"{name}_low"], row[f"{name}_high"]], [y, y], color=style["color"], linewidth=1.6)
-        dot = {"color": style["color"], "marker": style["marker"], "markersize": 6.5, "linestyle": "none"}
-        axes.plot([row[name]], [y], clip_on=False, zorder=3, **dot)
-        beside = {"xycoords": ("axes fraction", "data"), "xytext": (6, 0), "textcoords": "offset points"}
-        axes.annotate(f"{row[name]:.3f}", (1.0, y), va="center", fontsize=7.5, **beside)
-    axes.set_yticks(range(len(rows)), [_label(system) for system in rows["system"]])
+    looks = [style.SYSTEM_STYLE.get(row.system, OURS) if row.ours else PUBLISHED for row in rows.itertuples()]
+    columns = {"system": "system", name: "value", f"{name}_low": "low", f"{name}_high": "high"}
+    shown = rows[[*columns]].rename(columns=columns)
+    style.interval_dots(axes, shown, [_label(system) for system in rows["system"]], looks=looks)
     axes.set(xlim=(0, 1), ylim=(max(2, len(rows)) - 0.4, -0.6))
     axes.set_title(MEASURES[name][0], fontsize=9)
-    axes.grid(axis="x", color="0.92", linewidth=0.8)
-    axes.set_axisbelow(True)
-    plain_axes(axes)
     axes.tick_params(axis="y", length=0)
     for text, ours in zip(axes.get_yticklabels(), rows["ours"], strict=True):
         text.set(fontsize=7.5, fontweight="bold" if ours else "normal", color="black" if ours else "0.35")
@@ -86,10 +67,6 @@ def _note(ours: pd.DataFrame, confidence: float) -> str:
     published = "Grey: results that others report on CUAD's official test split, each with its own set-up."
     if not len(ours):
         return published
-    contracts = count_range(ours["n_contracts"])
-    known = ours[[f"{name}_low" for name in PANELS]].notna().any(axis=None)
-    level = f"{100 * confidence:g}% intervals over contracts" if known else "no interval"
-    return (
-        f"Bold: ours, on {contracts} of the {OFFICIAL_CONTRACTS} contracts, with {level}. {published} "
-        "Without a line: no interval is known."
-    )
+    level = style.interval_level(ours.rename(columns={"detection_f1_low": "low"}), confidence)
+    contracts = style.count_range(ours["n_contracts"])
+    return f"Bold: ours, on {contracts} of the {OFFICIAL_CONTRACTS} contracts, with {level}. {published}"

@@ -9,154 +9,95 @@ A cell's value is the mean score of an iteration's system on the held-out contra
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.cm import ScalarMappable
 from matplotlib.patches import Rectangle
+from matplotlib.ticker import MaxNLocator
 
 from cuadft.core.runs import CONSTANTS
 from cuadft.evaluation import forgetting
 from cuadft.evaluation.excerpts import shorten
-from cuadft.evaluation.figures.style import (
-    GREY,
-    SYSTEM_STYLE,
-    VERMILION,
-    WEAK_CELL_WIDTH,
-    Figure,
-    empty_figure,
-    foot_note,
-    interval_basis,
-    legend_above,
-    metric_label,
-    plain_axes,
-    system_styles,
-    text_colour,
-    value_colours,
-    weak_cells,
-)
+from cuadft.evaluation.figures import style
 from cuadft.evaluation.forgetting import BASE, CHAMPION, INCUMBENT
-from cuadft.evaluation.metrics import METRICS
 
 DRAWN_SYSTEMS = (CHAMPION, "sft", BASE, *CONSTANTS)  # what `iterations_figure` shows unless told otherwise
 NAME_LENGTH = 14  # most characters of a system's name in a label
 KEPT = "kept"
-FRAME_COLOUR = VERMILION  # of the slice just trained on: told apart from every colour of the map
+FRAME_COLOUR = style.VERMILION  # of the slice just trained on: told apart from every colour of the map
 
 
-def slices_figure(history: pd.DataFrame, who: str = CHAMPION, *, few: int = 5) -> Figure:
+def slices_figure(history: pd.DataFrame, who: str = CHAMPION) -> style.Figure:
     """Return the heat map of every iteration's mean score on every slice: value and number of questions in each cell.
 
     history: from `collect_stream_scores`. who: "champion" or a system, as in `slice_matrix`. The slice just trained on
     is framed; the cell above it, in italics, is what the incumbent scored there before. The first row is the base
-    model. few: a cell of fewer questions, or of one contract, is weak, with only its edge coloured. The colours reach
-    from the lowest to the highest tenth that occurs. Raises InputError on a system that never answered.
+    model. The colours reach from the lowest to the highest value. Raises InputError on a system that never answered.
     """
     cells = forgetting.slice_matrix(history, who)
     cells = cells[cells["n"] > 0]
     numbers, slices = sorted(cells["iteration"].unique()), sorted(cells["slice"].unique())
-    figure = Figure(max(5.0, 2.5 + 0.66 * len(slices)), 1.7 + 0.32 * max(3, len(numbers)))
+    figure = style.Figure(max(5.0, 2.5 + 0.66 * len(slices)), 1.7 + 0.32 * max(3, len(numbers)))
     if not len(cells):
-        return empty_figure(figure)
-    axes, metric = figure.subplots(), history["metric"].iloc[0]
-    colours = _tenths_colours(cells["value"], higher_is_better=METRICS[metric][1])
-    weak = weak_cells(cells, few)
-    for cell in cells.assign(weak=weak).itertuples():
-        _draw_cell(axes, cell, numbers.index(cell.iteration), slices.index(cell.slice), colours)
-    contracts = cells.groupby("slice")["n_contracts"].max()
-    axes.set_xticks(range(len(slices)), [f"{n}\n({contracts[n]})" for n in slices])
-    axes.set_yticks(range(len(numbers)), [_iteration_label(n, cells[cells["iteration"] == n], who) for n in numbers])
-    axes.set(
-        xlim=(-0.5, len(slices) - 0.5),
-        ylim=(len(numbers) - 0.5, -0.5),
-        xlabel="Slice (held-out contracts)",
-        ylabel="After iteration",
+        return style.empty_figure(figure)
+    cells = cells.assign(x=cells["slice"].map(slices.index), y=cells["iteration"].map(numbers.index))
+    after, contracts = cells[cells["when"] == "after"], cells.groupby("slice")["n_contracts"].max()
+    axes = style.heatmap(
+        figure,
+        cells.assign(italic=cells["when"] == "before"),
+        style.value_colours(cells["value"], history["metric"].iloc[0], whole=False),
+        "Framed: the slice just trained on; italics: the incumbent before. Small: questions.",
+        lines=[_iteration_label(n, after[after["iteration"] == n], who) for n in numbers],
+        columns=[f"{n}\n({contracts[n]})" for n in slices],
     )
-    figure.suptitle(f"{who}: {metric_label(metric)}", fontsize=9)
-    figure.colorbar(colours, ax=axes, aspect=20, pad=0.02).ax.tick_params(labelsize=7)
-    plain_axes(axes)
-    axes.tick_params(length=0)
-    note = "Framed: the slice just trained on; italics: the incumbent before. Small: questions."
-    if any(weak):
-        note += f" Coloured edge: fewer than {few} questions, or one contract."
-    foot_note(figure, note)
+    for cell in after[after["iteration"] == after["slice"]].itertuples():
+        place = (cell.x - 0.46, cell.y - 0.44)
+        axes.add_patch(Rectangle(place, 0.92, 0.88, fill=False, edgecolor=FRAME_COLOUR, linewidth=1.8))
+    axes.set(xlabel="Slice (held-out contracts)", ylabel="After iteration")
+    figure.suptitle(f"{who}: {style.metric_label(history['metric'].iloc[0])}", fontsize=9)
     return figure
 
 
-def iterations_figure(
-    history: pd.DataFrame,
-    systems: Sequence[str] = (),
-    *,
-    n_resamples: int = 2000,
-    seed: int = 7,
-    confidence: float = 0.95,
-) -> Figure:
+def iterations_figure(history: pd.DataFrame, systems: Sequence[str] = (), **resampling: Any) -> style.Figure:
     """Return the score on the frozen test set over iterations, with intervals over contracts.
 
     history: from `collect_stream_scores`. systems: names or "champion"; if empty, champion, sft, rag and the systems
     without a model, where they answered. A solid mark of the champion, with the name of its system above, is a
-    promotion; a hollow mark means that the champion was kept. Raises InputError on a system that never answered.
+    promotion; a hollow mark means that the champion was kept. resampling: as in `forgetting.scores_on_test_set`.
+    Raises InputError on a system that never answered.
     """
     known = {*history["system"], *([CHAMPION] if history["champion"].any() else [])}
     names = list(systems) or [name for name in DRAWN_SYSTEMS if name in known]
-    settings = {"n_resamples": n_resamples, "seed": seed, "confidence": confidence}
-    tables = {name: forgetting.scores_on_test_set(history, name, **settings) for name in names}
-    drawn = pd.concat(tables.values()).dropna(subset="value") if tables else pd.DataFrame()
-    figure = Figure(max(5.0, 2.4 + 0.45 * history["iteration"].nunique()), 3.4)
+    tables = {name: forgetting.scores_on_test_set(history, name, **resampling) for name in names}
+    drawn = pd.concat([pd.DataFrame({"value": []}), *tables.values()]).dropna(subset="value")
+    figure = style.Figure(max(5.0, 2.4 + 0.45 * history["iteration"].nunique()), 3.4)
     if not len(drawn):
-        return empty_figure(figure)
-    axes, look = figure.subplots(), system_styles(names) | {CHAMPION: SYSTEM_STYLE[INCUMBENT]}
-    for n, name in enumerate(names):
-        _draw_course(axes, tables[name], name, 0.07 * (n - (len(names) - 1) / 2), look[name])
-    if CHAMPION in tables:
-        _mark_promotions(axes, tables[CHAMPION])
-    axes.set(
-        xlabel=f"Iteration\n{interval_basis(drawn, confidence)}, test set",
-        ylabel=metric_label(history["metric"].iloc[0]),
-    )
-    first, last = drawn["iteration"].min(), drawn["iteration"].max()
-    axes.set_xlim(first - 0.4, last + 0.4)
-    axes.set_xticks(range(first, last + 1, math.ceil((last - first + 1) / 20)))
+        return style.empty_figure(figure)
+    axes, look = figure.subplots(), style.system_styles(names) | {CHAMPION: style.SYSTEM_STYLE[INCUMBENT]}
+    for n, (name, table) in enumerate(tables.items()):
+        x, label = table["iteration"] + 0.07 * (n - (len(names) - 1) / 2), shorten(name, 24)
+        axes.vlines(x, table["low"], table["high"], color=look[name]["color"], linewidth=1.1)
+        face = {"markerfacecolor": "white"} if name == CHAMPION else {}
+        axes.plot(x, table["value"], label=label, markersize=6, **look[name], **face)
+        if name == CHAMPION:
+            _mark_promotions(axes, table.assign(x=x), look[name] | {"linestyle": "none"})
+            style.foot_note(figure, "Solid mark of the champion: promoted in this iteration, name above; hollow: kept")
+    basis = style.interval_basis(drawn, resampling.get("confidence", 0.95))
+    label = style.metric_label(history["metric"].iloc[0])
+    axes.set(xlabel=f"Iteration\n{basis}, test set", ylabel=label)
+    axes.xaxis.set_major_locator(MaxNLocator(20, integer=True))
     axes.grid(axis="y", color="0.9", linewidth=0.8)
-    plain_axes(axes)
-    legend_above(figure, axes, columns=4)
-    if CHAMPION in tables:
-        foot_note(figure, "Solid mark of the champion: promoted in this iteration (name above); hollow: kept.")
+    style.plain_axes(axes)
+    style.legend_above(figure, axes)
     return figure
 
 
-def _tenths_colours(values: pd.Series, *, higher_is_better: bool) -> ScalarMappable:
-    """Return the map from value to colour over the tenths that occur, bright where it is better."""
-    low, high = math.floor(values.min() * 10 + 1e-9) / 10, math.ceil(values.max() * 10 - 1e-9) / 10
-    return value_colours(low, max(high, low + 0.1), higher_is_better=higher_is_better)
-
-
-def _draw_cell(axes: Axes, cell: Any, y: int, x: int, colours: ScalarMappable) -> None:
-    colour, before = colours.to_rgba(cell.value), cell.when == "before"
-    width = WEAK_CELL_WIDTH if cell.weak else 1.0
-    axes.add_patch(Rectangle((x - 0.5, y - 0.5), width, 1, facecolor=colour, edgecolor="white", linewidth=0.8))
-    if not before and cell.iteration == cell.slice:
-        axes.add_patch(Rectangle((x - 0.46, y - 0.44), 0.92, 0.88, fill=False, edgecolor=FRAME_COLOUR, linewidth=1.8))
-    look = {
-        "va": "center",
-        "style": "italic" if before else "normal",
-        "color": "0.4" if cell.weak else text_colour(colour),
-    }
-    beside = {"xy": (x, y), "textcoords": "offset points"} | look
-    axes.annotate(f"{cell.value:.2f}", xytext=(0, 0), ha="right", fontsize=7.5, **beside)
-    axes.annotate(str(cell.n), xytext=(3, 0), ha="left", fontsize=6, **beside)
-
-
-def _iteration_label(number: int, rows: pd.DataFrame, who: str) -> str:
+def _iteration_label(number: int, after: pd.DataFrame, who: str) -> str:
     if number == 0:
         return f"none ({BASE})"
-    after = rows[rows["when"] == "after"]["system"]
-    if who != CHAMPION or not len(after):
-        return str(number)
-    return f"{number} ({_outcome(number, after.iloc[0])})"
+    return f"{number} ({_outcome(number, after['system'].iloc[0])})" if who == CHAMPION and len(after) else str(number)
 
 
 def _outcome(number: int, system: str) -> str:
@@ -164,23 +105,12 @@ def _outcome(number: int, system: str) -> str:
     return KEPT if system == (BASE if number == 1 else INCUMBENT) else shorten(system, NAME_LENGTH)
 
 
-def _draw_course(axes: Axes, table: pd.DataFrame, name: str, shift: float, style: dict[str, str]) -> None:
-    x, label = table["iteration"] + shift, shorten(name, 24)
-    axes.vlines(x, table["low"], table["high"], color=style["color"], linewidth=1.1)
-    if name != CHAMPION:
-        axes.plot(x, table["value"], label=label, markersize=5, **style)
-        return
-    axes.plot(x, table["value"], label=label, markersize=7, markerfacecolor="white", zorder=3, **style)
-    promoted = [_outcome(row.iteration, row.system) != KEPT for row in table.itertuples()]
-    axes.plot(x[promoted], table["value"][promoted], markersize=7, zorder=4, **style | {"linestyle": "none"})
-
-
-def _mark_promotions(axes: Axes, table: pd.DataFrame) -> None:
+def _mark_promotions(axes: Axes, table: pd.DataFrame, look: dict[str, str]) -> None:
+    """Fill the marks of the promoted champions, and name each iteration's outcome above the axes."""
+    outcomes = [_outcome(row.iteration, row.system) for row in table.itertuples()]
+    promoted = table[[outcome != KEPT for outcome in outcomes]]
+    axes.plot(promoted["x"], promoted["value"], markersize=6, zorder=4, **look)
+    above = {"xycoords": ("data", "axes fraction"), "xytext": (0, 4), "textcoords": "offset points", "fontsize": 7}
     turned = {"rotation": 35, "ha": "left", "rotation_mode": "anchor"} if len(table) > 4 else {"ha": "center"}
-    for row in table.itertuples():
-        outcome = _outcome(row.iteration, row.system)
-        if outcome != KEPT:
-            axes.axvline(row.iteration, color=GREY, linewidth=0.8, linestyle=":", zorder=0)
-        above = {"xycoords": ("data", "axes fraction"), "xytext": (0, 4), "textcoords": "offset points"} | turned
-        color = "0.45" if outcome == KEPT else "black"
-        axes.annotate(outcome, (row.iteration, 1.0), fontsize=7, color=color, **above)
+    for number, outcome in zip(table["iteration"], outcomes, strict=True):
+        axes.annotate(outcome, (number, 1.0), color="0.45" if outcome == KEPT else "black", **above, **turned)

@@ -17,6 +17,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 from zlib import crc32
 
+import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
@@ -56,7 +57,8 @@ SPARE_STYLES = [  # for systems with other names
 ]
 RESAMPLED = {"contract": "contracts", "question": "questions, not contracts"}  # unit of the bootstrap -> its name
 HEATMAP_COLOURS = "cividis"  # even steps in lightness: it prints in grey too; Nunez et al. (2018), PLoS ONE 13(7)
-WEAK_CELL_WIDTH = 0.17  # share of a weak cell's width that is coloured
+FEW = 5  # a cell of fewer questions is weak, and so is one of a single contract
+WEAK_OPACITY = 0.2  # of a weak cell's colour
 
 
 class Figure(_Figure):
@@ -79,14 +81,9 @@ class Figure(_Figure):
 
 
 def system_styles(systems: Sequence[str]) -> dict[str, dict[str, str]]:
-    """Return colour, marker and line style of each system; other names get a spare style by their name."""
-    free, spare = list(range(len(SPARE_STYLES))), {}
-    for name in sorted(set(systems) - set(SYSTEM_STYLE)):
-        start = crc32(name.encode()) % 4
-        slot = min(free, key=lambda i, start=start: (i - start) % len(SPARE_STYLES), default=start)
-        free = [i for i in free if i != slot]
-        spare[name] = SPARE_STYLES[slot]
-    return {name: SYSTEM_STYLE.get(name) or spare[name] for name in systems}
+    """Return colour, marker and line style of each system; another name has a spare style, always the same one."""
+    spare = {name: SPARE_STYLES[crc32(name.encode()) % len(SPARE_STYLES)] for name in systems}
+    return {name: SYSTEM_STYLE.get(name, spare[name]) for name in systems}
 
 
 def interval_dots(
@@ -94,23 +91,32 @@ def interval_dots(
     rows: pd.DataFrame,
     labels: Sequence[str],
     *,
+    looks: Sequence[Mapping[str, str]] = (),
     signed: bool = False,
-    filled: Sequence[bool] | None = None,
-    notes: Sequence[str] | None = None,
+    filled: Sequence[bool] = (),
+    notes: Sequence[str] = (),
 ) -> None:
-    """Draw one dot with its interval per row (system, value, low, high), the first row on top.
+    """Draw one dot with its interval per row (system, value, low, high), the first row on top, its value beside it.
 
     Columns drawn where the rows have them: failed (counted beside the value) and seeds with seed_low and seed_high (a
-    thin bracket under the interval). signed: differences, shown with their sign. filled: which dots are solid (all
-    unless given); notes: text after each value.
+    thin bracket under the interval). looks: colour and marker of each row, those of its system unless given. signed:
+    differences, shown with their sign. filled: which dots are solid, all unless given; notes: text after each value.
     """
-    style = system_styles(list(rows["system"]))
-    for y, row in enumerate(rows.itertuples()):
-        _interval_dot(axes, y, row, style[row.system], solid=filled is None or filled[y])
+    looks = looks or [system_styles(list(rows["system"]))[name] for name in rows["system"]]
+    for y, (row, look) in enumerate(zip(rows.itertuples(), looks, strict=True)):
+        color = look["color"]
+        axes.plot([row.low, row.high], [y, y], color=color, linewidth=1.6, solid_capstyle="butt")
+        face = color if not filled or filled[y] else "white"
+        dot = {"marker": look["marker"], "markersize": 7, "markerfacecolor": face, "linestyle": "none"}
+        axes.plot([row.value], [y], color=color, clip_on=False, zorder=3, **dot)
+        if getattr(row, "seeds", 1) > 1:
+            ends = [row.seed_low, row.seed_high]
+            axes.plot(ends, [y + 0.27] * 2, color=color, linewidth=0.9, marker="|", markersize=6, clip_on=False)
+        value = "–" if math.isnan(row.value) else f"{row.value:{'+' if signed else ''}.3f}".replace("-", "−")
         failed = f" ({row.failed:.0f} failed)" if getattr(row, "failed", 0) > 0 else ""
-        note = notes[y] if notes else ""
         beside = {"xycoords": ("axes fraction", "data"), "xytext": (5, 0), "textcoords": "offset points"}
-        axes.annotate(_value_text(row.value, signed) + failed + note, (1.0, y), va="center", fontsize=8, **beside)
+        text = value + failed + (notes[y] if notes else "")
+        axes.annotate(text, (1.0, y), va="center", fontsize=8, **beside)
     axes.set_yticks(range(len(rows)), labels)
     axes.set_ylim(max(len(rows), 1) - 0.4, -0.6)
     plain_axes(axes)
@@ -119,29 +125,6 @@ def interval_dots(
     if not signed and len(rows):
         top = rows[[c for c in ("value", "high", "seed_high") if c in rows]].max().max()
         axes.set_xlim(0, 1.05 * top if top > 0 else 1)
-
-
-def _interval_dot(axes: Axes, y: int, row: Any, style: Mapping[str, str], *, solid: bool) -> None:
-    """Draw a row's interval, its dot and, with several seeds, the bracket from the lowest to the highest seed."""
-    color = style["color"]
-    axes.plot([row.low, row.high], [y, y], color=color, linewidth=1.6, solid_capstyle="butt")
-    dot = {"marker": style["marker"], "markersize": 7, "markerfacecolor": color if solid else "white"}
-    axes.plot([row.value], [y], color=color, linestyle="none", clip_on=False, zorder=3, **dot)
-    if getattr(row, "seeds", 1) > 1:
-        ends = [row.seed_low, row.seed_high]
-        axes.plot(ends, [y + 0.27] * 2, color=color, linewidth=0.9, marker="|", markersize=6, clip_on=False)
-
-
-def _value_text(value: float, signed: bool) -> str:
-    return "–" if math.isnan(value) else f"{value:{'+.3f' if signed else '.2f'}}".replace("-", "−")
-
-
-def log_line(axes: Axes, log_history: Sequence[Mapping[str, Any]], key: str, **style: Any) -> bool:
-    """Draw one logged quantity against the step; return whether the log holds that quantity at all."""
-    points = [(entry["step"], entry[key]) for entry in log_history if key in entry and "step" in entry]
-    if points:
-        axes.plot(*zip(*points, strict=True), **style)
-    return bool(points)
 
 
 def plain_axes(*several: Axes) -> None:
@@ -153,10 +136,11 @@ def plain_axes(*several: Axes) -> None:
         axes.yaxis.label.set_size(8)
 
 
-def legend_above(figure: Figure, axes: Axes, columns: int) -> None:
-    """Put the legend of one panel above the whole figure."""
-    handles, labels = axes.get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside upper center", ncols=columns, frameon=False, fontsize=8)
+def legend_above(figure: Figure, *several: Axes, columns: int = 4) -> None:
+    """Put one legend of all panels above the whole figure."""
+    shown = {label: handle for axes in several for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)}
+    place = {"loc": "outside upper center", "ncols": columns, "frameon": False}
+    figure.legend(list(shown.values()), list(shown), fontsize=8, **place)
 
 
 def foot_note(figure: Figure, text: str) -> None:
@@ -183,24 +167,18 @@ def interval_basis(rows: pd.DataFrame, confidence: float, unit: str = "contract"
 
     unit: "contract", or "question" if the contracts are not known and only questions were resampled.
     """
-    if unit not in RESAMPLED:
-        raise InputError(f"Invalid unit {unit!r} of resampling: choose {' or '.join(RESAMPLED)}.")
-    unknown = rows["low"].isna().all()
-    level = "no interval" if unknown else f"{100 * confidence:g}% interval over {RESAMPLED[unit]}"
-    return f"{level}; {sample_size(rows, unit)}{_over_seeds(rows)}"
-
-
-def sample_size(rows: pd.DataFrame, unit: str = "contract", joint: str = ", ") -> str:
-    """Return the number of questions and, where contracts were resampled, of contracts; empty rows do not count."""
     rows = rows[rows["n"] > 0] if (rows["n"] > 0).any() else rows
-    if unit == "question":
-        return count_range(rows["n_contracts"], "question")
-    return f"{count_range(rows['n'], 'question')}{joint}{count_range(rows['n_contracts'], 'contract')}"
-
-
-def _over_seeds(rows: pd.DataFrame) -> str:
     several = rows["seeds"][rows["seeds"] > 1] if "seeds" in rows else ()
-    return f"\nbracket: lowest to highest of {count_range(several, 'seed')}" if len(several) else ""
+    bracket = f"\nbracket: lowest to highest of {count_range(several, 'seed')}" if len(several) else ""
+    size = count_range(rows["n_contracts"], unit)
+    if unit == "contract":
+        size = f"{count_range(rows['n'], 'question')}, {size}"
+    return f"{interval_level(rows, confidence, RESAMPLED[unit])}; {size}{bracket}"
+
+
+def interval_level(rows: pd.DataFrame, confidence: float, resampled: str = "contracts") -> str:
+    """Return the level of the intervals and what was resampled, or that there is no interval."""
+    return f"{100 * confidence:g}% interval over {resampled}" if rows["low"].notna().any() else "no interval"
 
 
 def rows_of_metric(table: pd.DataFrame, metric: str, split: str) -> pd.DataFrame:
@@ -210,14 +188,6 @@ def rows_of_metric(table: pd.DataFrame, metric: str, split: str) -> pd.DataFrame
         known = sorted({f"{m} on {s}" for m, s in zip(table["metric"], table["split"], strict=True)})
         raise InputError(f"The table has no {metric!r} on split {split!r}: choose from {', '.join(known)}.")
     return rows
-
-
-def needs_columns(table: pd.DataFrame, maker: str, *columns: str) -> pd.DataFrame:
-    """Return the table; InputError if it lacks a column. maker: the function that makes such a table."""
-    missing = [c for c in columns if c not in table]
-    if missing:
-        raise InputError(f"The table has no column {missing[0]!r}, only {', '.join(table)}: make it with {maker}.")
-    return table
 
 
 def count_range(counts: pd.Series, unit: str = "") -> str:
@@ -232,14 +202,42 @@ def width_for(labels: Sequence[str]) -> float:
     return 0.07 * max([0, *(len(label) - 14 for label in labels)])
 
 
-def value_colours(low: float, high: float, *, higher_is_better: bool) -> ScalarMappable:
-    """Return a heat map's map from a value between low and high to its colour, bright where it is better."""
-    return ScalarMappable(Normalize(low, high), HEATMAP_COLOURS if higher_is_better else f"{HEATMAP_COLOURS}_r")
+def value_colours(values: pd.Series, metric: str, *, whole: bool = True) -> ScalarMappable:
+    """Return a heat map's map from value to colour, bright where it is better: from 0 to 1, or over what occurs."""
+    name = HEATMAP_COLOURS if METRICS.get(metric, ("", True))[1] else f"{HEATMAP_COLOURS}_r"
+    ends = (0, max(1.0, values.max())) if whole else (values.min(), values.max())
+    return ScalarMappable(Normalize(*ends), name)
 
 
-def weak_cells(cells: pd.DataFrame, few: int) -> pd.Series:
-    """Return which cells of a heat map rest on too little: fewer than `few` questions, or a single contract."""
-    return (cells["n"] < few) | (cells["n_contracts"] < 2)
+def heatmap(
+    figure: Figure, cells: pd.DataFrame, colours: ScalarMappable, note: str, *, lines: list[str], columns: list[str]
+) -> Axes:
+    """Draw a heat map and return its axes: each cell has its value and, small, its number of questions.
+
+    cells: x, y (places in `columns` and `lines`, from 0), value, n, n_contracts, and italic if there is such a column.
+    A weak cell is pale and its text grey. A place without a cell has a dash. note: the text under the figure.
+    """
+    axes, shape = figure.subplots(), (len(lines), len(columns))
+    values, opacity = np.full(shape, math.nan), np.ones(shape)
+    for cell in cells.itertuples():
+        weak = cell.n < FEW or cell.n_contracts < 2
+        values[cell.y, cell.x], opacity[cell.y, cell.x] = cell.value, WEAK_OPACITY if weak else 1.0
+        look = {"color": "0.3" if weak else text_colour(colours.to_rgba(cell.value)), "va": "center"}
+        look |= {"textcoords": "offset points", "style": "italic" if getattr(cell, "italic", False) else "normal"}
+        axes.annotate(f"{cell.value:.2f}", (cell.x, cell.y), xytext=(0, 0), ha="right", fontsize=7.5, **look)
+        axes.annotate(f"{cell.n:.0f}", (cell.x, cell.y), xytext=(3, 0), ha="left", fontsize=6, **look)
+    for y, x in np.argwhere(np.isnan(values)):
+        axes.annotate("–", (x, y), ha="center", va="center", fontsize=7, color="0.35")
+    axes.imshow(values, cmap=colours.get_cmap(), norm=colours.norm, alpha=opacity, aspect="auto")
+    axes.set_yticks(range(len(lines)), lines)
+    axes.set_xticks(range(len(columns)), columns)
+    bar = figure.colorbar(colours, ax=axes, aspect=30, shrink=min(1.0, 10 / len(lines)), pad=0.02)
+    bar.ax.tick_params(labelsize=7)
+    plain_axes(axes)
+    axes.tick_params(length=0)
+    few = f" Pale, with grey text: fewer than {FEW} questions, or one contract." if opacity.min() < 1 else ""
+    foot_note(figure, note + few)
+    return axes
 
 
 def text_colour(background: tuple[float, ...]) -> str:

@@ -14,17 +14,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from numbers import Real
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from cuadft.core.errors import InputError
+from cuadft.evaluation.answer_files import count_of
 from cuadft.evaluation.excerpts import shorten
-from cuadft.evaluation.figures.style import GREY, Figure, empty_figure, foot_note, plain_axes, system_styles
+from cuadft.evaluation.figures import style
 
 History = Sequence[Mapping[str, Any]]  # a log: one mapping per logged step
 COMPARED_SERIES: dict[str, tuple[str, str, float | None]] = {  # key -> (title, axis, where nothing has been learned)
@@ -42,65 +41,62 @@ COLLAPSED_BELOW = {"answer": 5.0, "token": 0.5}  # nats lost; exp(-5): an answer
 LENGTH_KEYS = ("completions/mean_length", "completion_length")  # tokens, as TRL and as our PPO trainer name them
 
 
-def alignment_figure(histories: Mapping[str, History], *, beta: float | None = None) -> Figure:
+def alignment_figure(histories: Mapping[str, History], *, beta: float | None = None) -> style.Figure:
     """Return small multiples of training: a panel per quantity, in it one line per method that logs it.
 
     histories: log history by method. After the shared panels, chosen and rejected log-probabilities have one panel per
     method, because their units differ. KL that is logged per token is multiplied by the mean length and drawn per
     answer. beta: of DPO and KTO; if it is given, what the chosen answers have lost or won against the SFT model is
     drawn too. From 20 steps on the line is a moving mean over a tenth of the steps, and the steps are pale. Values that
-    are not numbers are left out and counted. Raises InputError as `alignment_series`.
+    are not numbers are left out and counted.
     """
-    logs = {method: alignment_series(history, beta=beta, method=method) for method, history in histories.items()}
-    compared = [key for key in COMPARED_SERIES if any(log.get(key) for log in logs.values())]
-    sided = [method for method, log in logs.items() if any(log.get(key) for key in SIDES)]
+    logs = {method: alignment_series(history, beta=beta) for method, history in histories.items()}
+    compared = [key for key in COMPARED_SERIES if any(key in log for log in logs.values())]
+    sided = [method for method, log in logs.items() if any(key in log for key in SIDES)]
     if not compared + sided:
-        return empty_figure(Figure())
+        return style.empty_figure(style.Figure())
     panels = len(compared) + len(sided)
-    columns = panels if panels < 4 else 2 if panels == 4 else 3
-    figure = Figure(max(5, 3.3 * columns), 0.9 + 2.3 * math.ceil(panels / columns))
+    columns = min(panels, 3)
+    figure = style.Figure(max(5, 3.3 * columns), 1.2 + 2.3 * math.ceil(panels / columns))
     grid = list(figure.subplots(math.ceil(panels / columns), columns, squeeze=False).flat)
-    look = system_styles(list(logs))
+    looks = style.system_styles(list(logs))
     for axes, key in zip(grid, compared):
-        _draw_quantity(axes, key, logs, look)
+        for method in [method for method in logs if key in logs[method]]:
+            _draw_line(axes, logs[method][key], label=shorten(method, NAME_LENGTH), look=looks[method])
+        title, label, untrained = COMPARED_SERIES[key]
+        if untrained is not None:
+            axes.axhline(untrained, color=style.GREY, linewidth=1, zorder=0)
+        axes.set(title=title, ylabel=label)
     for axes, method in zip(grid[len(compared) :], sided):
-        _draw_sides(axes, method, logs[method], look[method]["color"], _summed_over(histories[method]))
-    for axes in grid[panels:]:
-        axes.remove()
-    _add_legend(figure, logs)
-    _add_notes(figure, histories, logs)
+        for key in [key for key in SIDES if key in logs[method]]:
+            look = {"color": looks[method]["color"], "linestyle": SIDES[key]}
+            _draw_line(axes, logs[method][key], label=key.split("/")[1], look=look)
+        axes.set(title=f"Log-probability, {shorten(method, NAME_LENGTH)}")
+        axes.set(ylabel=f"Nats per {_summed_over(histories[method])}")
+    _finish(figure, grid, panels)
+    style.foot_note(figure, _notes(histories, logs))
     return figure
 
 
-def alignment_series(
-    history: History, *, beta: float | None = None, method: str = "this method"
-) -> dict[str, list[tuple[int, float]]]:
-    """Return the (step, value) points of each quantity that a log holds, in the order of the steps.
+def alignment_series(history: History, *, beta: float | None = None) -> dict[str, pd.Series]:
+    """Return the values of each quantity that a log holds, by step; values that are not finite numbers are left out.
 
     "kl" is in nats per answer. With beta, a method that has a reference model also gets the key "shift": the mean
-    change of the chosen answers' log-probability against the SFT model. Raises InputError if the log is not a list of
-    mappings, or on a negative beta.
+    change of the chosen answers' log-probability against the SFT model. A step that was logged twice, as after a
+    resumption, counts once.
     """
-    if isinstance(history, (str, Mapping)) or not all(isinstance(entry, Mapping) for entry in history):
-        raise InputError(f"Invalid log of {method}: expected a trainer's log_history, a list with one mapping a step.")
-    if beta is not None and not beta >= 0:
-        raise InputError(f"Invalid beta {beta!r}: give the beta of training, 0 or more, or leave it out.")
-    found: dict[str, dict[int, float]] = {key: {} for key in ("rewards/chosen", *SHOWN_KEYS)}
-    length = math.nan
-    for entry in (e for e in history if _is_number(e.get("step"))):
-        length = next((float(entry[key]) for key in LENGTH_KEYS if _is_number(entry.get(key))), length)
-        for key in found:
-            if _is_number(entry.get(key)):  # a step logged twice, as after a resumption, counts once
-                per_token = key == "kl" and not math.isnan(length)
-                found[key][int(entry["step"])] = float(entry[key]) * (length if per_token else 1.0)
+    names = ["step", "rewards/chosen", *SHOWN_KEYS, *LENGTH_KEYS]
+    table = pd.DataFrame(list(history)).reindex(columns=names).apply(pd.to_numeric, errors="coerce").astype(float)
+    table = table.replace([math.inf, -math.inf], math.nan)
+    length = table[LENGTH_KEYS[0]].fillna(table[LENGTH_KEYS[1]]).ffill()
+    table["kl"] *= length.fillna(1.0)  # TRL logs KL per token with the length of the answers, KTO per answer without it
     if beta and _summed_over(history) == "answer":  # of a beta of 0 all rewards are 0 and tell nothing
-        found["shift"] = {step: value / beta for step, value in found["rewards/chosen"].items()}
-    return {key: sorted(points.items()) for key, points in found.items() if points}
+        table["shift"] = table["rewards/chosen"] / beta
+    table = table.groupby("step").last()
+    return {key: table[key].dropna() for key in ("rewards/chosen", *SHOWN_KEYS) if table[key].notna().any()}
 
 
-def likelihood_changes(
-    history: History, *, beta: float | None = None, threshold: float | None = None
-) -> dict[str, Any]:
+def likelihood_changes(history: History, *, beta: float | None = None) -> dict[str, Any]:
     """Tell whether training made the chosen answers improbable, as DPO can while its margin grows.
 
     Returned: unit ("answer" or "token": what the nats are counted over), steps, chosen_first, chosen_last,
@@ -113,33 +109,27 @@ def likelihood_changes(
     few steps to tell. Source: Pal et al. (2024), "Smaug", section 3; Razin et al. (2024), "Unintentional Unalignment".
     """
     log, unit = alignment_series(history, beta=beta), _summed_over(history)
-    threshold = COLLAPSED_BELOW[unit] if threshold is None else threshold
-    (chosen_first, chosen_last), (rejected_first, rejected_last) = (_quarters(log.get(key, [])) for key in SIDES)
+    chosen, rejected = (log.get(key, pd.Series(dtype=float)) for key in SIDES)
+    (first, last), (rejected_first, rejected_last) = _quarters(chosen), _quarters(rejected)
     if "shift" in log:
-        change, error = _quarters(log["shift"])[1].mean(), 0.0
-        measured = "same answers, against SFT"
+        measured, change, error = "same answers, against SFT", _quarters(log["shift"])[1].mean(), 0.0
     else:
-        change = chosen_last.mean() - chosen_first.mean()
-        error = math.sqrt(chosen_first.sem() ** 2 + chosen_last.sem() ** 2)
-        measured = "other answers, first against last steps"
+        measured, change = "other answers, first against last steps", last.mean() - first.mean()
+        error = math.sqrt(first.sem() ** 2 + last.sem() ** 2)
     known = not math.isnan(change) and not math.isnan(error)
     return {
         "unit": unit,
-        "steps": len(log.get("logps/chosen", [])),
-        "chosen_first": float(chosen_first.mean()),
-        "chosen_last": float(chosen_last.mean()),
+        "steps": len(chosen),
+        "chosen_first": float(first.mean()),
+        "chosen_last": float(last.mean()),
         "rejected_first": float(rejected_first.mean()),
         "rejected_last": float(rejected_last.mean()),
         "chosen_change": float(change),
         "measured": measured,
         "error": error,
-        "threshold": threshold,
-        "collapsed": bool(change < -threshold - 2 * error) if known else None,
+        "threshold": COLLAPSED_BELOW[unit],
+        "collapsed": bool(change < -COLLAPSED_BELOW[unit] - 2 * error) if known else None,
     }
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _summed_over(history: History) -> str:
@@ -147,85 +137,42 @@ def _summed_over(history: History) -> str:
     return "token" if any("log_odds_ratio" in entry for entry in history) else "answer"
 
 
-def _quarters(points: Sequence[tuple[int, float]]) -> tuple[pd.Series, pd.Series]:
-    """Return the values of the first and the last quarter of the points, at least two each if there are four points."""
-    values = [value for _, value in points]
+def _quarters(values: pd.Series) -> tuple[pd.Series, pd.Series]:
+    """Return the first and the last quarter of the values, at least two each if there are four values."""
     size = max(min(2, len(values) // 2), len(values) // 4, min(1, len(values)))
-    return pd.Series(values[:size], dtype=float), pd.Series(values[len(values) - size :], dtype=float)
+    return values.head(size), values.tail(size)
 
 
-def _draw_points(axes: Axes, points: Sequence[tuple[int, float]], **style: Any) -> None:
-    steps, values = zip(*points, strict=True)
+def _draw_line(axes: Axes, values: pd.Series, *, label: str, look: Mapping[str, str]) -> None:
+    """Draw a quantity over the steps: every step if there are few, else their moving mean over pale steps."""
     window = 2 * (len(values) // SMOOTHED_FROM) + 1
+    dot = {"marker": "."} if window == 1 else {}
     if window > 1:
-        axes.plot(steps, values, color=style["color"], marker=".", markersize=3, linestyle="none", alpha=0.3)
-        values = pd.Series(values).rolling(window, center=True, min_periods=1).mean()
-    dot = {"marker": "."} if len(values) < SMOOTHED_FROM else {}
-    axes.plot(steps, values, linewidth=1.4, **dot | style)
+        axes.plot(values, ".", color=look["color"], markersize=3, alpha=0.3)
+    smooth = values.rolling(window, center=True, min_periods=1).mean()
+    axes.plot(smooth, color=look["color"], linestyle=look["linestyle"], linewidth=1.4, label=label, **dot)
 
 
-def _draw_quantity(
-    axes: Axes, key: str, logs: Mapping[str, Mapping[str, Any]], look: Mapping[str, Mapping[str, str]]
-) -> None:
-    title, label, untrained = COMPARED_SERIES[key]
-    axes.set_title(title, fontsize=9)
-    for method, log in logs.items():
-        if log.get(key):
-            _draw_points(axes, log[key], color=look[method]["color"], linestyle=look[method]["linestyle"])
-    if untrained is not None:
-        axes.axhline(untrained, color=GREY, linewidth=1, zorder=0)
-    axes.set(xlabel="Training step", ylabel=label)
-    axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
-    if key == "rewards/accuracies":
-        axes.set_ylim(-0.05, 1.05)
-    plain_axes(axes)
+def _finish(figure: style.Figure, grid: Sequence[Axes], panels: int) -> None:
+    """Remove the places without a panel, label the others and put one legend above them."""
+    for axes in grid[panels:]:
+        axes.remove()
+    for axes in grid[:panels]:
+        axes.title.set_size(9)
+        axes.set_xlabel("Training step")
+        axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+        style.plain_axes(axes)
+    style.legend_above(figure, *grid[:panels], columns=min(panels + 1, 5))
 
 
-def _draw_sides(axes: Axes, method: str, log: Mapping[str, Any], color: str, unit: str) -> None:
-    for key, line in SIDES.items():
-        if log.get(key):
-            _draw_points(axes, log[key], color=color, linestyle=line)
-    axes.set_title(f"Log-probability, {shorten(method, NAME_LENGTH)}", fontsize=9)
-    axes.set(xlabel="Training step", ylabel=f"Nats per {unit}")
-    axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
-    plain_axes(axes)
-
-
-def _add_legend(figure: Figure, logs: Mapping[str, Mapping[str, Any]]) -> None:
-    """Add the legend of the methods, and of chosen and rejected answers where a log holds them."""
-    lines = [
-        Line2D([], [], label=shorten(name, NAME_LENGTH), color=look["color"], linestyle=look["linestyle"])
-        for name, look in system_styles(list(_drawn_logs(logs))).items()
-    ]
-    if any(log.get(key) for log in logs.values() for key in SIDES):
-        lines += [Line2D([], [], color="0.3", linestyle=line, label=key.split("/")[1]) for key, line in SIDES.items()]
-    width = 0.6 + 0.08 * max(len(line.get_label()) for line in lines)  # inches of one entry
-    rows = math.ceil(len(lines) * width / figure.get_size_inches()[0])
-    columns = math.ceil(len(lines) / rows)
-    figure.legend(handles=lines, loc="outside upper center", ncols=columns, frameon=False, fontsize=8)
-
-
-def _add_notes(figure: Figure, histories: Mapping[str, History], logs: Mapping[str, Mapping[str, Any]]) -> None:
-    """Say under the figure how lines were smoothed, which heights cannot be compared, and what was left out."""
-    drawn, notes = _drawn_logs(logs), []
-    if any(len(log.get(key, [])) >= SMOOTHED_FROM for log in logs.values() for key in SHOWN_KEYS):
-        notes.append("Pale: single steps; line: moving mean over a tenth of the steps.")
-    if len({_summed_over(histories[method]) for method, log in drawn.items() if log.get("rewards/margins")}) > 1:
-        notes.append("ORPO's rewards are per token and have no reference: compare directions, not heights.")
-    if "kl" in drawn.get("rloo", {}):
-        notes.append("KL: rloo logs the plain log ratio, which can be negative.")
+def _notes(histories: Mapping[str, History], logs: Mapping[str, Mapping[str, pd.Series]]) -> str:
+    """Say how lines were smoothed, which heights cannot be compared, and what was left out."""
     logged = [entry[key] for log in histories.values() for entry in log for key in SHOWN_KEYS if key in entry]
-    odd = sum(not _is_number(value) for value in logged)
-    if odd:
-        notes.append(
-            f"Left out: {'1 logged value that is' if odd == 1 else f'{odd} logged values that are'} no number."
-        )
-    if len(drawn) < len(logs):
-        notes.append(f"Nothing logged: {', '.join(method for method in logs if method not in drawn)}.")
-    if notes:
-        foot_note(figure, " ".join(notes))
-
-
-def _drawn_logs(logs: Mapping[str, Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
-    """Return the logs that hold any quantity to draw."""
-    return {method: log for method, log in logs.items() if any(log.get(key) for key in SHOWN_KEYS)}
+    odd = int((~np.isfinite(pd.to_numeric(pd.Series(logged, dtype=object), errors="coerce").astype(float))).sum())
+    silent = [method for method, log in logs.items() if not any(key in log for key in SHOWN_KEYS)]
+    notes = ["Pale: single steps; line: moving mean over a tenth of the steps, from 20 steps on."]
+    if len({_summed_over(histories[method]) for method, log in logs.items() if "rewards/margins" in log}) > 1:
+        notes.append("ORPO's rewards are per token and have no reference: compare directions, not heights.")
+    notes += [f"Left out: {count_of(odd, 'logged value')} without a number."] if odd else []
+    notes += [f"Nothing logged: {', '.join(silent)}."] if silent else []
+    return " ".join(notes)
