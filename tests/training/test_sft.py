@@ -208,7 +208,7 @@ def test_training_lowers_the_loss_and_changes_the_answers_of_the_adapter_only(fi
     tokens = torch.tensor([engine.tokenize(data()[0]["prompt"])])
     with torch.inference_mode():
         tuned, base = (engine.generator.use(name)(tokens).logits for name in ("sft", ""))
-        plain = LocalEngine(tiny, dtype="float32").model(tokens).logits
+        plain = LocalEngine(tiny, dtype="float32").generator.use()(tokens).logits
     assert torch.equal(base, plain) and not torch.allclose(tuned, base, atol=1e-4)
 
 
