@@ -44,27 +44,32 @@ class SystemConfidence:
         """Fit on dev predictions of one system; right: for each quote of a prediction, whether it is right.
 
         What the reader says of its quotes is used where it lowers the log-loss on contracts left out (HELD_OUT_FOLDS):
-        else the existence keeps to stage A, and a quote to its passage.
+        else the existence keeps to stage A, and a quote to its passage. A prediction counts by its "weight": a draw of
+        dev questions holds most of those with a clause, and a probability from bare rows would find clauses everywhere.
         """
         read = [p for p in predictions if _of_reader(p) and p["p_search"] is not None]
         truth, titles = [bool(p["answers"]) for p in read], [p["contract"] for p in read]
+        weights = _weights(read)
         exists, about = None, {"questions": len(read), "contracts": len(set(titles))}
         if enough(truth):
             features = [_reader_features(p) for p in read]
             losses = {
-                "search": _log_loss([p["p_search"] for p in read], truth),
-                "reader": _log_loss(_left_out(features, truth, titles), truth),
+                "search": _log_loss([p["p_search"] for p in read], truth, weights),
+                "reader": _log_loss(_left_out(features, truth, titles, weights), truth, weights),
             }
             about["log_loss_exists"] = losses
-            exists = Calibration.fit(features, truth) if losses["reader"] < losses["search"] else None
+            if losses["reader"] < losses["search"]:
+                exists = Calibration.fit(features, truth, weights=weights)
         pairs = [(p, q, good) for p, goods in zip(predictions, right) for q, good in _each(p, goods)]
         truth, titles = [good for _, _, good in pairs], [p["contract"] for p, _, _ in pairs]
-        quote = None
+        weights, quote = _weights([p for p, _, _ in pairs]), None
         if enough(truth):
             made = {how: [_quote_features(p, q, how) for p, q, _ in pairs] for how in QUOTE_FEATURES}
-            losses = {how: _log_loss(_left_out(rows, truth, titles), truth) for how, rows in made.items()}
+            losses = {
+                how: _log_loss(_left_out(rows, truth, titles, weights), truth, weights) for how, rows in made.items()
+            }
             about["log_loss_quote"] = losses
-            quote = Calibration.fit(made[min(losses, key=losses.__getitem__)], truth)
+            quote = Calibration.fit(made[min(losses, key=losses.__getitem__)], truth, weights=weights)
         return cls(exists, quote, about | {"quotes": len(pairs)})
 
     def save(self, path: Path) -> None:
@@ -172,19 +177,29 @@ def _quote_features(prediction: Mapping[str, Any], quote: Mapping[str, Any], how
     return found
 
 
-def _left_out(features: Sequence[Mapping[str, float]], truth: Sequence[bool], contracts: Sequence[str]) -> list[float]:
+def _weights(predictions: Sequence[Mapping[str, Any]]) -> np.ndarray:
+    """Return how many questions each prediction stands for, as a multiple of the mean."""
+    weights = np.array([p.get("weight", 1.0) for p in predictions], float)
+    return weights / weights.mean() if len(weights) else weights
+
+
+def _left_out(
+    features: Sequence[Mapping[str, float]], truth: Sequence[bool], contracts: Sequence[str], weights: np.ndarray
+) -> list[float]:
     """Return the probability of each row by a calibration that has not seen its contract."""
     found = np.full(len(truth), math.nan)
     for train, held in _folds(contracts):
         kinds = [truth[n] for n in train]
         if len(set(kinds)) < 2:
             return [math.nan] * len(truth)
-        found[held] = Calibration.fit([features[n] for n in train], kinds).p([features[n] for n in held])
+        fitted = Calibration.fit([features[n] for n in train], kinds, weights=weights[train])
+        found[held] = fitted.p([features[n] for n in held])
     return found.tolist()
 
 
-def _log_loss(p: Sequence[float], truth: Sequence[bool]) -> float:
+def _log_loss(p: Sequence[float], truth: Sequence[bool], weights: np.ndarray) -> float:
     """Return the mean negative log-likelihood; infinite where a probability is missing."""
     if any(math.isnan(value) for value in p):
         return math.inf
-    return -sum(math.log(max(value if good else 1 - value, 1e-9)) for value, good in zip(p, truth)) / len(p)
+    losses = [-math.log(max(value if good else 1 - value, 1e-9)) for value, good in zip(p, truth)]
+    return float(np.average(losses, weights=weights))
