@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import sys
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import Annotated, Any, Literal
 
@@ -68,7 +68,6 @@ def _option(name: str, metavar: str, summary: str) -> Any:
 Preset = Annotated[str, _argument("PRESET", "a YAML file, or the name of one in params/")]
 RunFolder = Annotated[str, _argument("RUN", "run folder")]
 Overrides = Annotated[list[str], _option("--set", "NAME=VALUE", "set a parameter (repeatable)")]
-Reason = Annotated[str, _option("--reason", "TEXT", "why, for the history")]
 Resamples = Annotated[int, _option("--n-resamples", "N", "bootstrap resamples")]
 Confidence = Annotated[float, _option("--confidence", "P", "level of the intervals")]
 
@@ -133,32 +132,18 @@ def status(run_dir: RunFolder) -> None:
 def promote(
     run_dir: RunFolder,
     system: Annotated[str, _argument("SYSTEM", "rag, rag_compiled, retriever, or a folder of adapters such as sft")],
-    reason: Reason,
+    reason: Annotated[str, _option("--reason", "TEXT", "why, for the history")],
     iteration: Annotated[int | None, _option("--iteration", "N", "default: the newest that has decided")] = None,
 ) -> None:
-    """Make a system the champion by hand.
+    """Make a system the champion by hand, or go back to that of an earlier iteration.
 
     The next iteration starts from it. The gate's decision stays as it is; the choice, with its reason, goes into the
     run's history.
     """
-    from cuadft.loop import gate
-
-    _tell_champion(run_dir, gate.promote(run_dir, system, reason=reason, iteration=iteration))
-
-
-@app.command(rich_help_panel=LOOP)
-def rollback(run_dir: RunFolder, reason: Reason) -> None:
-    """Go back to the champion before the present one; a second call goes back two steps."""
-    from cuadft.loop import gate
-
-    _tell_champion(run_dir, gate.rollback(run_dir, reason=reason))
-
-
-def _tell_champion(run_dir: str, line: Mapping[str, Any]) -> None:
-    """Print a change of the champion, and show it in the trackers that show the run."""
     from cuadft.core import runs
-    from cuadft.loop import trackers
+    from cuadft.loop import gate, trackers
 
+    line = gate.promote(run_dir, system, reason=reason, iteration=iteration)
     after, before = runs.champion_label(line["to"]), runs.champion_label(line["from"])
     print(f"Champion: {after} (before: {before}). The next iteration starts from it.")
     for shown in trackers.follow_run(run_dir):
@@ -198,7 +183,6 @@ def score(
     n_resamples: Resamples = 2000,
     confidence: Confidence = 0.95,
     seed: Annotated[int, _option("--seed", "N", "seed of the bootstrap")] = 7,
-    embedder: Annotated[str, _option("--embedder", "ID", "a sentence-transformers model for the offline judge")] = "",
 ) -> None:
     """Score any file of questions, references and answers.
 
@@ -208,21 +192,9 @@ def score(
     from cuadft.evaluation import score
 
     options["columns"] = {role: options.pop(role) for role in ROLES}
-    done = score.score_files(encode=_encoder(options.pop("embedder")), **options, log=_print_now)
-    print(f"\n{score.score_summary(done)}\n")
-    for line in done.published.findings if done.published else ():
-        print(f"- {line}")
-    print(f"Results: {done.out} (start with report.md)")
-
-
-def _encoder(embedder: str) -> Callable[[list[str]], Any] | None:
-    """Return what turns texts into unit vectors with a sentence-transformers model, None for ""."""
-    if not embedder:
-        return None
-    from cuadft.models.weights import cache_dir, find_weights
-    from cuadft.retrieval.embedder import Embedder
-
-    return Embedder(find_weights(embedder), cache_dir=cache_dir()).encode
+    done = score.score_files(**options, log=_print_now)
+    print(f"\n{done.summary}\n")
+    print(f"Results: {out} (start with report.txt)")
 
 
 @app.command(rich_help_panel=MEASURE)
@@ -230,9 +202,7 @@ def retrieval(
     folder: Annotated[str, _argument("FOLDER", "a retriever/ folder that notebook 02 saved")],
     cuad: Annotated[str, _option("--cuad", "FILE", "contracts in CUAD's layout (zip or JSON), sample or auto")],
     include_trained: Annotated[bool, typer.Option("--include-trained", help="measure these contracts also")] = False,
-    embedder: Annotated[
-        str, _option("--embedder", "ID", "embedding model of a folder that holds none (default: MiniLM)")
-    ] = "",
+    embedder: Annotated[str, _option("--embedder", "ID", "of a folder without an embedder (default MiniLM)")] = "",
     model: Annotated[str, _option("--model", "ID", "model whose tokens are counted (default SmolLM2-135M)")] = "",
     out: Annotated[str, _option("--out", "CSV", "write the table there, and the rows beside it")] = "",
     n_resamples: Resamples = 2000,
@@ -256,7 +226,7 @@ def retrieval(
 def evaluate(
     run_dir: RunFolder,
     file: Annotated[str, _argument("FILE", "contracts in CUAD's layout (zip, JSON, folder), sample or auto")],
-    system: Annotated[str, _option("--system", "NAME", "rag, sft, top_passage ... (default: the champion)")] = "",
+    system: Annotated[str, _option("--system", "NAME", "rag, sft ... (default: the champion)")] = "",
     iteration: Annotated[int | None, _option("--iteration", "N", "whose system (default: the newest)")] = None,
     out: Annotated[str, _option("--out", "DIR", "results (default RUN/evaluations/<FILE>-<NAME>)")] = "",
     n_resamples: Resamples = 2000,
@@ -276,26 +246,21 @@ def evaluate(
 
 
 @app.command(rich_help_panel=MEASURE)
-def ablate(
-    preset: Preset,
-    name: Annotated[str, _argument("NAME", "the parameter to vary, such as use_synthetic")],
-    values: Annotated[tuple[str, str], _argument("VALUES", "its two values; the second less the first")],
-    run_dir: Annotated[str | None, _option("--run-dir", "D", "of both runs (default: the preset's)")] = None,
-    until: Annotated[str, _option("--until", "STAGE", "rag_compile compares retrieval only")] = "inference_sft",
-    overrides: Overrides = (),
+def compare(
+    run_a: Annotated[str, _argument("RUN_A", "run folder")],
+    run_b: Annotated[str, _argument("RUN_B", "run folder of the same test questions")],
+    iteration: Annotated[int, _option("--iteration", "N", "of both runs")] = 1,
     n_resamples: Resamples = 2000,
     confidence: Confidence = 0.95,
 ) -> None:
-    """Run a preset with two values of one parameter and compare.
+    """Show the paired differences of two runs on the test split, RUN_B less RUN_A.
 
-    Runs the first iteration with either value, all else equal, and reports the paired differences on the test split.
+    For an ablation run a preset twice, with --run-dir and --set.
     """
     options = {**locals()}
-    from cuadft.loop import ablation
+    from cuadft.loop import run_comparison
 
-    done = ablation.ablate(**options, log=_print_now)
-    print(f"\n{name}: {values[1]} (b) less {values[0]} (a)\n{done.deltas.round(3).to_string(index=False)}")
-    print(*done.notes, f"Written: {done.folder / 'ablation.csv'}", sep="\n")
+    print(run_comparison.compare_runs(**options).round(3).to_string(index=False))
 
 
 @app.command(rich_help_panel=GIVE)
@@ -303,17 +268,15 @@ def fetch(
     ids: Annotated[list[str], _argument("ID", "models to fetch (default: the quick start's)")] = (),
     cuad: Annotated[bool, typer.Option("--cuad", help="the CUAD contracts, from Zenodo")] = False,
     models: Annotated[bool, typer.Option("--models", help="model weights")] = False,
-    data_dir: Annotated[str, _option("--data-dir", "D", "folder for CUAD (default data/ in the project)")] = "",
 ) -> None:
     """Download CUAD and model weights (without options: both)."""
     from cuadft.core import runs
     from cuadft.data import download
     from cuadft.models import weights
 
-    everything = not (cuad or models or ids)
-    if cuad or everything:
-        print(f"CUAD: {download.cuad_from_zenodo(runs.resolve_path(data_dir or runs.project_root() / 'data'))}")
-    if models or ids or everything:
+    if cuad or not (models or ids):
+        print(f"CUAD: {download.cuad_from_zenodo(runs.project_root() / 'data')}")
+    if models or ids or not cuad:
         for name, path in weights.fetch_weights(ids or None):
             print(f"{name}: {path}")
 
@@ -321,32 +284,27 @@ def fetch(
 @app.command(rich_help_panel=GIVE)
 def feedback(
     action: Annotated[Literal["import", "export"], typer.Argument(help="read FILE into the run's store, or write it")],
-    file: Annotated[str, _argument("FILE", "CSV, JSON lines or JSON")],
+    file: Annotated[str, _argument("FILE", "import: CSV, JSON lines, JSON or a store; export: JSON lines")],
     run: Annotated[str, _option("--run", "D", "run folder")],
-    layout: Annotated[
-        Literal["trl", "kto", "labelstudio", "raw"],
-        _option("--format", None, "export: layout of FILE; an import tells it by the columns"),
-    ] = "trl",
     annotator: Annotated[str, _option("--annotator", "NAME", "import: who gave verdicts without a name")] = "",
     contract: Annotated[str, _option("--contract", "TITLE", "import: the contract of rows that name none")] = "",
 ) -> None:
     """Take verdicts on answers from a file, or write them to one.
 
     Import reads people's verdicts on pairs of answers into a run's feedback.sqlite. Only training questions are taken;
-    held-out ones are refused, duplicates and contradictions reported. Layouts: TRL's preference pairs, thumbs for KTO,
-    Label Studio's pairwise comparisons, the AWS sample's answers (import only), or all that was said (raw).
+    held-out ones are refused, duplicates and contradictions reported. Read are TRL's preference pairs and thumbs, Label
+    Studio's pairwise comparisons (its JSON export), the AWS sample's answers and another run's feedback.sqlite; written
+    are TRL's pairs as JSON lines.
     """
-    from cuadft.feedback import exchange, labelstudio
+    from cuadft.feedback import exchange
 
     if action == "import":
         print(exchange.import_file(file, run, annotator=annotator, contract=contract).text())
         return
     if annotator or contract:
         raise InputError("--annotator and --contract belong to import: leave them out of an export.")
-    counts = exchange.export_file(file, run, file_format=layout)
+    counts = exchange.export_file(file, run)
     print(f"{file}: {', '.join(f'{count} {name}' for name, count in counts.items())}")
-    if layout == "labelstudio":
-        print(f"Labelling interface of the project:\n{labelstudio.LABELLING_INTERFACE}")
 
 
 @app.command(rich_help_panel=GIVE)

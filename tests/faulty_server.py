@@ -64,11 +64,6 @@ def slow(seconds: float) -> Fault:
     return Fault("slow", seconds=seconds)
 
 
-def other_model(name: str, text: str = "hello") -> Fault:
-    """Return a good reply that names another model than the one asked for."""
-    return Fault("body", changes={"model": name}, text=text)
-
-
 class Server(ThreadingHTTPServer):
     """The server; `seen` holds (time, path, Authorization header, body) of every request."""
 

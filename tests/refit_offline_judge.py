@@ -146,7 +146,7 @@ def main(folder: str) -> None:
     """Write the fit, and how well it predicts verdicts left out of it, to calibration.json in the package."""
     from cuadft.retrieval.embedder import Embedder
 
-    rows = answer_files.join_files(published.read_published(folder).files).predictions
+    rows = answer_files.join_files(published.read_published(folder)[0]).predictions
     rows = [row for row in rows if "judge_score" in row["verdicts"]]
     embedder = Embedder(weights.find_weights("sentence-transformers/all-MiniLM-L6-v2"), cache_dir=weights.cache_dir())
     verdicts = [row["verdicts"]["judge_score"] for row in rows]

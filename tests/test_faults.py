@@ -116,7 +116,7 @@ def test_bad_answers_are_one_message_and_harm_no_results(
     assert cli.main(["score", "sft.csv", *options]) == 2
     shown = capsys.readouterr().err
     assert shown.startswith("error: ") and shown.count("\n") == 1 and words in shown, shown
-    assert [p.name for p in Path("scores").iterdir() if p.name != "verdicts.jsonl"] == ["rows.csv"]
+    assert [p.name for p in Path("scores").iterdir() if p.name != "judge_replies.jsonl"] == ["rows.csv"]
     assert Path("scores/rows.csv").read_text() == "of an earlier call"
 
 

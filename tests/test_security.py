@@ -563,8 +563,8 @@ from cuadft.models.api import remote
 run = open_iteration(run_dir, iteration)
 key, base = os.environ["OPENAI_API_KEY"], os.environ["OPENAI_API_BASE"]
 row = {"question": "Q?", "answers": [{"text": "ten days", "start": 0}], "answer": "ten", "error": None}
-lm = remote("openai/judge", cache=False, num_retries=0, timeout=1)
-judge = LMJudge(lm, cache=run.path("metrics", "verdicts.jsonl"), num_threads=1)
+replies = run.path("metrics", "judge_replies.jsonl")
+judge = LMJudge(remote("openai/judge", cache=False, num_retries=0, timeout=1, replies=replies), num_threads=1)
 found = judge.rate([row | {"answer": text} for text in ("ten", "x", "y")])
 assert found["judge_error"].notna().sum() == 2, found
 found.to_csv(run.path("metrics", "ratings.csv"))

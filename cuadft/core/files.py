@@ -146,7 +146,20 @@ def file_hash(path: str | Path, *, of_file: Callable[[Path], str] | None = None)
 
 def value_hash(value: object) -> str:
     """Return the SHA-256 (hex) of a value as JSON; the order of keys does not matter."""
-    return hashlib.sha256(json.dumps(_as_json_value(value), sort_keys=True).encode()).hexdigest()
+    return hashlib.sha256(json.dumps(plain_value(value), sort_keys=True).encode()).hexdigest()
+
+
+def plain_value(value: object) -> object:
+    """Return a value made of what JSON knows: finite numbers, text, lists, objects with text keys."""
+    if isinstance(value, float):
+        return float(value) if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {str(key): plain_value(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain_value(item) for item in value]
+    if isinstance(value, Path):
+        return str(value)
+    return plain_value(value.item()) if hasattr(value, "item") else value
 
 
 def is_leftover(path: Path) -> bool:
@@ -181,22 +194,9 @@ def _is_object(line: bytes) -> bool:
 
 
 def _dumps(value: object, indent: int | None = None) -> str:
-    plain = _as_json_value(value)
+    plain = plain_value(value)
     text = json.dumps(plain, ensure_ascii=False, indent=indent, allow_nan=False)
     return json.dumps(plain, indent=indent, allow_nan=False) if LONE_SURROGATE.search(text) else text
-
-
-def _as_json_value(value: object) -> object:
-    """Return a value made of what JSON knows: finite numbers, text, lists, objects with text keys."""
-    if isinstance(value, float):
-        return float(value) if math.isfinite(value) else None
-    if isinstance(value, Mapping):
-        return {str(key): _as_json_value(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_as_json_value(item) for item in value]
-    if isinstance(value, Path):
-        return str(value)
-    return _as_json_value(value.item()) if hasattr(value, "item") else value
 
 
 def _read_text(
@@ -243,9 +243,10 @@ def _csv_rows(text: str, path: str | Path) -> list[TableRow]:
     first_line = next((line for line in text.splitlines() if line.strip()), "")
     delimiter = max(DELIMITERS, key=first_line.count)  # with equal numbers a comma wins
     limit = csv.field_size_limit(sys.maxsize)  # 131,072 characters a field, for the whole process
+    reader = csv.DictReader(io.StringIO(text.lstrip("\r\n"), newline=""), delimiter=delimiter, strict=True)
     try:
-        reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
-        header, *rows = [fields for fields in reader if fields] or [[]]
+        reader.fieldnames = [name.strip() for name in reader.fieldnames or ()]
+        rows = list(reader)
     except csv.Error as error:
         raise InputError(
             f'{path}, line {reader.line_num}: not valid CSV ({error}): put " around a field that holds quotes, '
@@ -253,14 +254,14 @@ def _csv_rows(text: str, path: str | Path) -> list[TableRow]:
         ) from None
     finally:
         csv.field_size_limit(limit)
-    header = [name.strip() for name in header]
-    if repeated := [name for name in header if name and header.count(name) > 1]:
+    header = list(filter(None, reader.fieldnames))
+    if repeated := [name for name in header if header.count(name) > 1]:
         raise InputError(f"{path}: column {repeated[0][:40]!r} is there twice: give each column its own name.")
-    for number, fields in enumerate(rows, 1):
-        if len(fields) < len(header) or any(fields[len(header) :]):
+    for number, row in enumerate(rows, 1):
+        if None in row.values() or any(row.pop(None, ())):  # fields that lack, or that stand beyond the header
             raise InputError(
-                f"{path}, row {number}: {len(fields)} fields under a header of {len(header)}: put fields that hold "
-                "commas or line breaks between quotation marks; or the file is cut short."
+                f"{path}, row {number}: not as many fields as the header has ({len(reader.fieldnames)}): put fields "
+                "that hold commas or line breaks between quotation marks; or the file is cut short."
             )
-    named = [{name: field for name, field in zip(header, fields) if name} for fields in rows]
-    return [TableRow(f"{path}, row {number}", values) for number, values in enumerate(named, 1)]
+        row.pop("", None)
+    return [TableRow(f"{path}, row {number}", row) for number, row in enumerate(rows, 1)]

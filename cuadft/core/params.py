@@ -31,10 +31,7 @@ from cuadft.core import runs
 from cuadft.core.errors import InputError
 
 TYPES = {"str": str, "int": int, "float": float, "bool": bool, "list": list}
-SET_BY_LOOP = {
-    "iteration": "the loop counts it, see --iterations",
-    **dict.fromkeys(("systems", "evaluated", "decide"), "the loop sets it for each stage"),
-}
+SET_BY_LOOP = ("iteration", "systems", "evaluated", "decide")
 # Parameters that may hold a path, and the values of theirs that are words and not paths.
 PATH_PARAMETERS = ("cuad", "contracts_folder", "arrivals_folder", "model", "embedder", "published", "own_questions")
 NOT_PATHS = ("", "sample", "auto")
@@ -69,7 +66,7 @@ def load_preset(preset: str | Path, overrides: Sequence[str], notebooks_dir: str
             problems.append(f"--set {override}: write --set name=value")
     values = {name: parameters[name].accept(value) if name in parameters else value for name, value in values.items()}
     for name, value in values.items():
-        by_loop = f"{name}: not for presets or --set, {SET_BY_LOOP[name]}" if name in SET_BY_LOOP else None
+        by_loop = f"{name}: not for presets or --set, the loop sets it" if name in SET_BY_LOOP else None
         problems.append(by_loop or _problem(name, value, parameters))
     _raise_problems(problems, f"preset {preset}")
     return {name: value for name, value in values.items() if value != parameters[name].default}
@@ -108,11 +105,6 @@ class Parameter:
     limits: str = ""
     notebooks: tuple[str, ...] = ()
 
-    @property
-    def choices(self) -> tuple[str, ...]:
-        """Return the words to choose from; there are none if a range or nothing limits the value."""
-        return tuple(self.limits[1:-1].split("|")) if "|" in self.limits else ()
-
     def accept(self, value: object) -> object:
         """Return the value; where a float is wanted, as a float if it is a whole number or text that spells a number.
 
@@ -131,8 +123,8 @@ class Parameter:
         return f"{self.name}: got {value!r} ({type(value).__name__}), expected {self.type} {self.limits}".rstrip()
 
     def _within_limits(self, item: object) -> bool:
-        if self.choices:
-            return item in self.choices
+        if "|" in self.limits:
+            return item in self.limits[1:-1].split("|")
         if isinstance(item, float) and not math.isfinite(item):
             return False
         low, _, high = self.limits[1:-1].partition("..")
@@ -160,9 +152,22 @@ def declared_parameters(notebooks_dir: str | Path) -> dict[str, Parameter]:
 
 
 def notebook_parameters(path: str | Path) -> list[Parameter]:
-    """Return the parameters that one notebook declares; the list is empty if no cell is tagged `parameters`."""
+    """Return the parameters that one notebook declares; raises InputError on a line that declares nothing.
+
+    The list is empty if no cell is tagged `parameters`.
+    """
     cells = [cell for cell in notebook_cells(path) if "parameters" in cell.get("metadata", {}).get("tags", [])]
-    return [each for cell in cells for each in _declared_in_cell("".join(cell["source"]), Path(path).name)]
+    source, found = "\n".join("".join(cell["source"]) for cell in cells), []
+    try:
+        statements = ast.parse(source).body
+    except SyntaxError as error:
+        where = f"{Path(path).name}: the parameters cell is not plain Python (line {error.lineno})"
+        raise InputError(f"{where}: {error.msg}.") from None
+    for node in statements:
+        if not isinstance(node, ast.Expr):  # an expression such as a docstring declares nothing
+            comment = source.splitlines()[node.end_lineno - 1].partition("  # ")[2]
+            found.append(_parse_declaration(node, comment.strip(), Path(path).name))
+    return found
 
 
 def notebook_cells(path: str | Path) -> list[dict]:
@@ -195,15 +200,11 @@ def _names_to_check(namespace: Mapping[str, object], parameters: Mapping[str, Pa
 
 def _read_preset(path: Path) -> dict:
     try:
-        text = path.read_text("utf-8")
-        values = yaml.safe_load(text) or {}
+        values = yaml.safe_load(path.read_text("utf-8")) or {}
     except (yaml.YAMLError, ValueError) as error:
         raise InputError(f"Preset {path} is not valid YAML: {' '.join(str(error).split())}.") from None
     if not isinstance(values, dict):
         raise InputError(f"Preset {path} holds a {type(values).__name__}: write lines `name: value`.")
-    names = re.findall(r"^(\w+):", text, re.MULTILINE)
-    if repeated := [name for name in values if names.count(name) > 1]:
-        raise InputError(f"Preset {path}: {repeated[0]} stands there twice: keep one.")
     return values
 
 
@@ -228,19 +229,6 @@ def _raise_problems(found: Iterable[str | None], where: str) -> None:
         raise InputError("\n  ".join([f"{len(problems)} invalid parameters in {where}:", *problems]))
 
 
-def _declared_in_cell(source: str, notebook: str) -> list[Parameter]:
-    """Return the parameters of one cell; raises InputError on a line that declares nothing."""
-    try:
-        statements = ast.parse(source).body
-    except SyntaxError as error:
-        message = f"{notebook}: the parameters cell is not plain Python (line {error.lineno}): {error.msg}."
-        raise InputError(message) from None
-    lines = source.splitlines()
-    # An expression such as a docstring declares nothing.
-    found = [node for node in statements if not isinstance(node, ast.Expr)]
-    return [_parse_declaration(node, lines[node.end_lineno - 1].partition("  # ")[2], notebook) for node in found]
-
-
 def _parse_declaration(node: ast.stmt, comment: str, notebook: str) -> Parameter:
     where = f"{notebook}, parameters cell, line {node.lineno}"
     try:
@@ -250,9 +238,9 @@ def _parse_declaration(node: ast.stmt, comment: str, notebook: str) -> Parameter
         known = ", ".join(TYPES)
         told = f"write `name: type = default  # help`, type one of {known}, and a plain value as the default"
         raise InputError(f"{where}: {told}.") from None
-    match = _LIMITS.search(comment.strip())
-    words, limits = (comment[: match.start()], match[0]) if match else (comment, "")
-    parameter = Parameter(name, kind, default, words.strip(), limits, (notebook,))
+    match = _LIMITS.search(comment)
+    words, limits = (comment[: match.start()].strip(), match[0]) if match else (comment, "")
+    parameter = Parameter(name, kind, default, words, limits, (notebook,))
     parameter = replace(parameter, default=parameter.accept(default))
     if problem := parameter.problem(parameter.default):
         raise InputError(f"{where}: the default breaks its own declaration: {problem}.")

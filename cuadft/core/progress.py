@@ -10,7 +10,7 @@ For example, a bar over 200 judged answers:
 from __future__ import annotations
 
 import os
-import time
+import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -36,39 +36,20 @@ def quiet() -> Iterator[None]:
             datasets.enable_progress_bars()
 
 
-def bar(total: int, label: str, unit: str = "row") -> Any:
-    """Return a tqdm bar with rate and remaining time; with CUADFT_PLAIN set it prints whole lines instead."""
-    from tqdm.auto import tqdm
+def bar(total: int, label: str, unit: str = "row", done: int = 0) -> Any:
+    """Return a tqdm bar with rate and remaining time; with CUADFT_PLAIN set it prints whole lines instead.
 
-    return _LogLines(total, label, unit) if os.environ.get("CUADFT_PLAIN") else tqdm(total=total, desc=label, unit=unit)
+    done: what an earlier run has done already, which says nothing about the rate.
+    """
+    import tqdm
+    from tqdm.auto import tqdm as live_bar
 
-
-class _LogLines:
-    """Stand in for a tqdm bar in a plain log: print a line every `SECONDS_BETWEEN_LINES` and one at the end."""
-
-    def __init__(self, total: int, label: str, unit: str) -> None:
-        self.total, self.label, self.unit = total, label, unit
-        self.done, self.skipped, self.started, self.shown = 0, 0, time.monotonic(), time.monotonic()
-
-    def update(self, n: int = 1) -> None:
-        self.done += n
-        # Work of an earlier run is counted at once at the start; it says nothing about the rate of this run.
-        if time.monotonic() - self.started < 0.01:
-            self.skipped += n
-        if self.done >= self.total or time.monotonic() - self.shown > SECONDS_BETWEEN_LINES:
-            self.show()
-
-    def show(self, note: str = "") -> None:
-        self.shown = time.monotonic()
-        seconds = self.shown - self.started
-        rate = (self.done - self.skipped) / seconds if seconds > 0 else 0.0
-        left = f", {(self.total - self.done) / rate:.0f} s left" if rate and self.done < self.total else ""
-        state = f"{self.done}/{self.total} {self.unit}s, {seconds:.0f} s, {rate:.2f} {self.unit}s/s"
-        print(f"{LINE_START}{self.label}: {state}{left}{note}", flush=True)
-
-    def close(self) -> None:
-        if self.done < self.total:
-            self.show()
+    shown = {"total": total, "desc": label, "unit": unit, "initial": done}
+    if not os.environ.get("CUADFT_PLAIN"):
+        return live_bar(**shown)
+    form = LINE_START + "{desc}: {n_fmt}/{total_fmt} " + unit + "s, {elapsed}<{remaining}, {rate_fmt}{postfix}\n"
+    shown |= dict.fromkeys(("mininterval", "maxinterval"), SECONDS_BETWEEN_LINES)
+    return tqdm.tqdm(**shown, file=sys.stdout, bar_format=form)
 
 
 def watch_trainer(trainer: Any, label: str) -> None:
@@ -79,15 +60,17 @@ def watch_trainer(trainer: Any, label: str) -> None:
 
     class PrintProgress(TrainerCallback):
         def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-            self.lines = _LogLines(state.max_steps, label, "step")
-            self.lines.update(state.global_step)
+            self.lines = bar(state.max_steps, label, "step", state.global_step)
 
         def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
             self.lines.update()
 
         def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
-            if logs and "loss" in logs and time.monotonic() - self.lines.shown > SECONDS_BETWEEN_LINES:
-                self.lines.show(f", loss {float(logs['loss']):.3f}")
+            if logs and "loss" in logs:
+                self.lines.set_postfix(loss=float(logs["loss"]), refresh=False)
+
+        def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            self.lines.close()
 
     trainer.remove_callback(PrinterCallback)
     trainer.add_callback(PrintProgress())

@@ -39,7 +39,7 @@ SYSTEM_ORDER = (*NOT_TRAINED, "sft", "dpo", "orpo", "orpo_base", "kto", "rloo", 
 DECISION, BY_HAND, HISTORY = "decision.json", "by_hand.json", "history.jsonl"
 CHAMPION_PARTS = ("system", "program", "weights", "retriever")
 ChampionRecord = dict[str, Any]
-GATE_ACTIONS = ("promoted", "kept")  # in the history; a person's actions are "promote" and "rollback"
+GATE_ACTIONS = ("promoted", "kept")  # in the history; a person's action is "promote"
 
 
 @dataclass(frozen=True)
@@ -125,10 +125,8 @@ def system_record(iteration: Iteration, system: str, tuned_program: str = "rag")
 
 
 def same_champion(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
-    """Tell whether two records name the same champion; records of old runs name no retriever, which then is ignored."""
-    both_name_retriever = bool(one.get("retriever") and other.get("retriever"))
-    compared = [key for key in CHAMPION_PARTS if key != "retriever" or both_name_retriever]
-    return all(one.get(key) == other.get(key) for key in compared)
+    """Tell whether two records name the same champion."""
+    return all(one.get(key) == other.get(key) for key in CHAMPION_PARTS)
 
 
 def champion_label(record: Mapping[str, Any]) -> str:
@@ -188,27 +186,6 @@ def champion_history(run: Path) -> list[ChampionRecord]:
     return files.read_jsonl(path, torn_ok=True) if path.is_file() else []
 
 
-def champion_line(run: Path) -> list[ChampionRecord]:
-    """Return the champions one after the other, the present champion last.
-
-    A promotion adds a champion to the line, and a rollback takes the last one off again. The choices of the gates are
-    read from the decisions of the iterations, so that an evaluation that was run twice counts once.
-    """
-    found: list[ChampionRecord] = []
-    lines = champion_history(run)
-    for number in decided_iterations(run):
-        iteration = Iteration(run, number)
-        found = found or [system_record(iteration, "incumbent")]
-        _add_to_line(found, _promoted_record(iteration.path(DECISION)))
-        if iteration.path(BY_HAND).is_file():
-            for line in lines:
-                if line["iteration"] == number and line["action"] not in GATE_ACTIONS:
-                    _add_to_line(found, line["to"], back=line["action"] == "rollback")
-            back = files.read_json(iteration.path(BY_HAND)).get("action") == "rollback"
-            _add_to_line(found, _promoted_record(iteration.path(BY_HAND)), back=back)
-    return found
-
-
 def decided_iterations(run: Path) -> list[int]:
     """Return the numbers of the iterations that have decided: 1, 2, ... up to the first that has not."""
     count = 0
@@ -225,7 +202,7 @@ def overruled_by_hand(iteration: Iteration) -> str:
     chosen, name = files.read_json(path), champion_label(_promoted_record(path))
     return (
         f"Overruled by hand ({chosen.get('action')}, {chosen.get('time')}): the next iteration starts from {name}, "
-        f"because: {chosen.get('reason')}. `cuadft promote` or `cuadft rollback` changes that."
+        f"because: {chosen.get('reason')}. `cuadft promote` changes that."
     )
 
 
@@ -236,12 +213,3 @@ def _promoted_record(path: Path) -> ChampionRecord:
     if not isinstance(chosen, dict) or "system" not in chosen:
         raise InputError(f"{path} names no promoted system: run 05_evaluate of that iteration again.")
     return dict.fromkeys(CHAMPION_PARTS) | chosen
-
-
-def _add_to_line(found: list[ChampionRecord], chosen: ChampionRecord, *, back: bool = False) -> None:
-    """Put the chosen champion at the end of the line; going `back`, cut the line after it."""
-    if back and any(same_champion(one, chosen) for one in found):
-        while not same_champion(found[-1], chosen):
-            found.pop()
-    elif not same_champion(found[-1], chosen):
-        found.append(chosen)

@@ -46,6 +46,17 @@ def fold_name(text: str) -> str:
     return "_".join(fold_words(text))
 
 
+def shorten(text: str, longest: int) -> str:
+    """Return a text of at most `longest` characters, with an ellipsis for its middle where it was longer."""
+    head = (longest - 1) // 2
+    return text if len(text) <= longest else f"{text[:head]}…{text[len(text) - (longest - 1 - head) :]}"
+
+
+def clean_text(text: str) -> str:
+    """Return a text with single blanks and without control, zero-width and direction characters."""
+    return "".join(c for c in re.sub(r"\s+", " ", text) if c.isprintable())
+
+
 def break_marks(text: str) -> str:
     """Return a text with a blank inside every mark, so that it neither opens nor ends a tag or a chat turn."""
     return MARK.sub(lambda mark: f"{mark[0]} ", text)

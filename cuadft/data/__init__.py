@@ -14,7 +14,6 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "arrivals": ["arrivals_table"],
         "contracts": ["locate_contracts", "read_contracts"],
         "cuad": ["CATEGORIES", "is_official_test"],
-        "questions": ["questions_table"],
         "rows": [
             "HELD_OUT",
             "assert_no_leak",
@@ -23,6 +22,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "freeze_splits",
             "held_out_titles",
             "passages_by_contract",
+            "questions_table",
             "read_rows",
             "remember_rows",
             "select_contracts",

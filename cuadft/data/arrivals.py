@@ -50,7 +50,7 @@ def take_arrivals(iteration: runs.Iteration, folder: str | Path, *, max_characte
     """
     known = rows.contract_records(iteration.run, iteration.number - 1)
     before = rows.arrived_lines(iteration)
-    if rows.arrived_path(iteration).is_file():
+    if iteration.path(rows.ARRIVED).is_file():
         found = [(line["file"], Contract.from_record(line)) for line in before if "reason" not in line]
         left = [line for line in before if "reason" in line]
     else:
@@ -71,36 +71,36 @@ def take_arrivals(iteration: runs.Iteration, folder: str | Path, *, max_characte
         line = contract.record(group=groups[contract.title], split="train")
         line |= {"arrived": iteration.number, "file": file, "rows": list(contract.rows)}
         lines.append(rows.in_slice(line, held_out.get(contract.title)))
-    files.write_jsonl(rows.arrived_path(iteration), lines + left)
+    files.write_jsonl(iteration.path(rows.ARRIVED), lines + left)
     return [contract for _, contract in taken]
 
 
 def arrivals_table(iteration: runs.Iteration) -> pd.DataFrame:
     """Return how many contracts were taken, and left out for each reason: contracts, what, for example."""
     lines = pd.DataFrame(rows.arrived_lines(iteration), columns=["title", "file", "reason", "detail"])
-    lines = lines.fillna({"reason": "taken", "detail": lines["file"]})
-    shown = lines["title"] + (" (" + lines["detail"] + ")").where(lines["detail"] != "", "")
-    table = lines.assign(shown=shown).groupby("reason", sort=False).agg({"title": "size", "shown": "first"})
+    lines = lines.fillna({"reason": "taken", "detail": ""})
+    where = lines["detail"].where(lines["detail"] != "", lines["file"])
+    lines["shown"] = lines["title"] + " (" + where + ")"
+    table = lines.groupby("reason", sort=False).agg({"title": "size", "shown": "first"})
     return table.reset_index().set_axis(["what", "contracts", "for example"], axis=1)
 
 
 def admit_arrivals(
-    found: Sequence[Arrival], known: Iterable[_Line], *, max_characters: int = 0
+    found: Sequence[Arrival], known: Sequence[_Line], *, max_characters: int = 0
 ) -> tuple[list[Arrival], list[_Line]]:
     """Return the contracts that may be learned from, and a line with the reason for each one that is left out.
 
     known: the records of all other contracts of the run. Contracts without annotations are ignored, because an
     annotated contract of the same title takes their place. Titles are compared without regard to case and white space.
     """
-    annotated = [r for r in known if r["split"] != PLAIN]
-    titles = {fold(r["title"]): (r["text"], _where_known(r)) for r in annotated}
-    texts = {r["text"]: r["title"] for r in annotated if r["split"] not in HELD_OUT}
+    known = [r for r in known if r["split"] != PLAIN]
+    titles = {fold(r["title"]): r["text"] for r in known}
+    texts = {r["text"]: r["title"] for r in known if r["split"] not in HELD_OUT}
     kept, left = [], []
     for file, contract in found:
-        text, where = titles.get(fold(contract.title), ("", ""))
-        reason, detail = "", ""
-        if where:
-            reason, detail = REPEATED if contract.text == text else RENAMED, where
+        title, reason, detail = fold(contract.title), "", ""
+        if title in titles:
+            reason = REPEATED if contract.text == titles[title] else RENAMED
         elif not contract.rows:
             reason = "has no questions"
         elif max_characters and len(contract.text) > max_characters:
@@ -111,15 +111,10 @@ def admit_arrivals(
             left.append(_left_out(file, reason, contract.title, detail))
             continue
         kept.append((file, contract))
-        titles[fold(contract.title)] = contract.text, file
-        texts[contract.text] = contract.title
-    relatives = rows.held_out_relatives([contract for _, contract in kept], annotated)
+        titles[title], texts[contract.text] = contract.text, contract.title
+    relatives = rows.held_out_relatives([contract for _, contract in kept], known)
     left += [_left_out(file, LIKE_HELD_OUT, c.title, relatives[c.title]) for file, c in kept if c.title in relatives]
     return [(file, contract) for file, contract in kept if contract.title not in relatives], left
-
-
-def _where_known(record: _Line) -> str:
-    return f"since iteration {record['arrived']}" if "arrived" in record else "from the run's beginning"
 
 
 def _left_out(file: str, reason: str, title: str, detail: str = "") -> _Line:

@@ -7,6 +7,10 @@ example:
     train = rows_of_contracts(contracts, split_titles(records, "train"))
     assert_no_leak(train, records)
 
+Measures of quotes rest on every question that has a clause. Measures of detection, whether there is a clause, also need
+the questions without one, of which there are twice as many: `choose_questions` takes them from as many whole contracts
+as fit, and tells how many questions of the split each one stands for (its "weight").
+
 Contracts that arrive later are kept in arrived.jsonl of the iteration that took them. One line is the record of a
 contract with its rows, the iteration ("arrived") and the file that it came in; a line for a contract that was left out
 has its title, file, reason and detail. `cuadft.data.arrivals` writes these lines.
@@ -14,16 +18,16 @@ has its title, file, reason and detail. `cuadft.data.arrivals` writes these line
 
 from __future__ import annotations
 
-import difflib
 import random
-from collections import defaultdict, deque
-from collections.abc import Callable, Iterable, Sequence
+from collections import Counter, defaultdict, deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from operator import itemgetter
 from pathlib import Path
 from typing import Any, TypeVar
 
 from cuadft.core import files, runs
 from cuadft.core.errors import InputError
+from cuadft.core.params import did_you_mean
 from cuadft.data import splits
 from cuadft.data.contracts import Contract, Row, read_plain_folder
 from cuadft.data.passages import Passage, cut_passages
@@ -32,7 +36,8 @@ Item = TypeVar("Item")
 SPLITS = ("train", "dev", "test")
 HELD_OUT = ("dev", "test", "slice")  # nothing is learned from these; "slice" is held out of a slice of the stream
 PLAIN = "plain"  # the split of contracts without annotations
-ARRIVED = "arrived.jsonl"
+ARRIVED = "arrived.jsonl"  # not in data/, which is cleared when a parameter changes
+WHOLE_FROM = 5  # whole contracts are asked from this number on: an interval over fewer says nothing
 
 
 def freeze_splits(
@@ -72,8 +77,7 @@ def contract_records(run: Path, upto: int | None = None) -> list[dict[str, Any]]
     """
     later = [{k: v for k, v in line.items() if k not in ("rows", "file")} for line in taken_lines(run, upto)]
     annotated = {r["title"] for r in later}
-    first = files.read_jsonl(run / "contracts.jsonl")
-    return [r for r in first if r["title"] not in annotated] + later
+    return [r for r in files.read_jsonl(run / "contracts.jsonl") if r["title"] not in annotated] + later
 
 
 def add_plain_contracts(run: Path, contracts: Sequence[Contract]) -> list[dict[str, Any]]:
@@ -142,8 +146,7 @@ def select_contracts(
     """
     titles = [c.title for c in contracts]
     if unknown := sorted(set(only) - set(titles)):
-        near = difflib.get_close_matches(unknown[0], titles, n=1, cutoff=0.3)
-        hint = f" (nearest: {near[0]!r})" if near else ""
+        hint = did_you_mean(unknown[0], titles)
         raise InputError(f"only_contracts names '{unknown[0]}', which is not among the {len(titles)} contracts{hint}.")
     named = [c for c in contracts if not only or c.title in only]
     kept = [c for c in named if not max_characters or len(c.text) <= max_characters]
@@ -250,14 +253,10 @@ def assert_no_leak(rows: Iterable[Row], records: Iterable[dict[str, Any]]) -> No
         )
 
 
-def arrived_path(iteration: runs.Iteration) -> Path:
-    """Return where an iteration keeps what arrived in it."""
-    return iteration.path(ARRIVED)  # not in data/, which is cleared when a parameter changes
-
-
 def arrived_lines(iteration: runs.Iteration) -> list[dict[str, Any]]:
     """Return the lines of what arrived in an iteration; those of contracts that were left out have a "reason"."""
-    return files.read_jsonl(arrived_path(iteration)) if arrived_path(iteration).is_file() else []
+    path = iteration.path(ARRIVED)
+    return files.read_jsonl(path) if path.is_file() else []
 
 
 def taken_lines(run: Path, upto: int | None = None) -> list[dict[str, Any]]:
@@ -276,3 +275,68 @@ def in_slice(record: dict[str, Any], number: int | None) -> dict[str, Any]:
     """Return a record as that of a contract held out of slice `number`, or of a training contract (None)."""
     kept = {key: value for key, value in record.items() if key != "slice"}
     return kept | ({"split": "train"} if number is None else {"split": "slice", "slice": number})
+
+
+# Which questions systems are measured on.
+
+
+def choose_questions(rows: Sequence[Row], size: int, *, seed: int) -> list[Row]:
+    """Return up to `size` (0: all) questions of a split, copies with their "weight", in the order of their ids.
+
+    Every question that has a clause is taken, then questions without a clause as by `_absent_questions`. If that leaves
+    less than a sixth of `size` to those, five sixths of `size` go to questions with a clause, drawn evenly over the
+    contracts; that serves tests of the plumbing. All questions, if they fit, stay in the order of `rows`.
+
+    The weight is the number of questions of the split that a row stands for: of those with (or without) a clause, all
+    by those taken.
+    """
+    if size == 0 or size >= len(rows):
+        return _weighted(rows, len(rows))
+    clauses = [row for row in rows if row["answers"]]
+    absent = [row for row in rows if not row["answers"]]
+    most = max(1, 5 * size // 6, size - len(absent))
+    present = draw_evenly(clauses, min(len(clauses), most), group=itemgetter("contract"), rng=random.Random(seed))
+    others = _absent_questions(absent, size - len(present), seed)
+    chosen = _weighted(present, len(clauses)) + _weighted(others, len(absent))
+    return sorted(chosen, key=itemgetter("id"))
+
+
+def questions_table(sets: Mapping[str, Sequence[Row]], contracts: Iterable[Contract]) -> list[dict[str, Any]]:
+    """Return a row for each set: numbers of questions with and without a clause, and of how many contracts.
+
+    "whole contracts" tells whether the set has all questions without a clause of these contracts ("" if it has none).
+    """
+    all_absent = Counter(row["contract"] for contract in contracts for row in contract.rows if not row["answers"])
+    table = []
+    for name, asked in sets.items():
+        absent = Counter(row["contract"] for row in asked if not row["answers"])
+        whole = "yes" if all(absent[title] == all_absent[title] for title in absent) else "no"
+        counts = {"contracts": len({row["contract"] for row in asked}), "questions": len(asked)}
+        counts |= {"with a clause": len(asked) - absent.total(), "without a clause": absent.total()}
+        counts |= {"of contracts": len(absent), "whole contracts": whole if absent else ""}
+        table.append({"set": name} | counts)
+    return table
+
+
+def _absent_questions(rows: Sequence[Row], size: int, seed: int) -> list[Row]:
+    """Return up to `size` questions without a clause: all of as many contracts, in seeded order, as fit whole.
+
+    If fewer than WHOLE_FROM contracts fit, `size` questions are spread evenly over all contracts instead. The draw ends
+    at the first contract that does not fit. Passing over it would prefer contracts with few absent clauses.
+    """
+    own: dict[str, list[Row]] = defaultdict(list)
+    for row in rows:
+        own[row["contract"]].append(row)
+    whole: list[Row] = []
+    for count, title in enumerate(sorted(own, key=lambda title: splits.seeded_order(f"{seed}:whole", title))):
+        if len(whole) + len(own[title]) > size:
+            if count >= WHOLE_FROM:
+                return whole
+            return draw_evenly(rows, size, group=itemgetter("contract"), rng=random.Random(seed))
+        whole += own[title]
+    return whole
+
+
+def _weighted(rows: Sequence[Row], total: int) -> list[Row]:
+    """Return copies of the rows, each standing for an equal part of `total` questions."""
+    return [row | {"weight": total / len(rows)} for row in rows]

@@ -25,7 +25,6 @@ from cuadft.core.errors import InputError
 from cuadft.data import rows
 from cuadft.data.arrivals import take_arrivals
 from cuadft.data.contracts import Contract, Row
-from cuadft.data.questions import choose_questions
 from cuadft.data.splits import SPLIT_SEED, seeded_order
 
 UNDATED = "undated"
@@ -49,7 +48,7 @@ def cut_slices(records: Iterable[_Record], *, stream: str, size: int, seed: int)
     random: in seeded order, cut after `size` contracts. by_type: one contract type after another in seeded order, as
     many whole types as fit into `size`. by_date: by filing year, undated contracts last, cut after `size`. With size 0
     a slice is everything, one type or one year. arrivals: first `size` contracts (0: all) that the run began with and
-    those that arrived in iteration 1, then what each iteration found new. Raises InputError on another stream.
+    those that arrived in iteration 1, then what each iteration found new.
     """
     usable = [r for r in records if r["split"] in ("train", SLICE_SPLIT, "all")]
     pool = sorted(usable, key=lambda r: seeded_order(seed, r["title"]))
@@ -62,8 +61,6 @@ def cut_slices(records: Iterable[_Record], *, stream: str, size: int, seed: int)
         "by_type": lambda r: (seeded_order(seed, r["contract_type"]), r["contract_type"]),
         "by_date": lambda r: filing_year(r["title"]),  # "undated" sorts after every year
     }
-    if stream not in keys:
-        raise InputError(f"Invalid stream {stream!r}: choose {', '.join([*keys, 'arrivals'])}.")
     parts = _titles_by(pool, keys[stream])
     if not size:
         return parts
@@ -166,7 +163,7 @@ def keep_slices(iteration: runs.Iteration, records: Sequence[_Record]) -> list[_
     marked = [line if "reason" in line else rows.in_slice(line, slices[line["title"]]) for line in lines]
     # arrived.jsonl first: after a kill between both writes, both are drawn anew, and alike.
     if marked != lines:
-        files.write_jsonl(rows.arrived_path(iteration), marked)
+        files.write_jsonl(iteration.path(rows.ARRIVED), marked)
     path = iteration.run / "contracts.jsonl"
     first = [record for record in records if "arrived" not in record]
     if iteration.previous is None and first != files.read_jsonl(path):
@@ -235,18 +232,18 @@ def question_sets(
 ) -> dict[str, list[Row]]:
     """Return an iteration's questions by the name of their file: train, dev, test, slices, dev_questions, test_clauses.
 
-    dev and test: dev_rows and test_rows questions of the split as by `choose_questions`, each with its weight, the same
-    in every iteration (`seed`); slices: slice_rows on the held-out contracts of each slice so far; dev_questions: all
-    questions of dev; test_clauses: every question of test that has a clause. Raises InputError if a training question
-    is on a held-out contract.
+    dev and test: dev_rows and test_rows questions of the split as by `rows.choose_questions`, each with its weight, the
+    same in every iteration (`seed`); slices: slice_rows on the held-out contracts of each slice so far; dev_questions:
+    all questions of dev; test_clauses: every question of test that has a clause. Raises InputError if a training
+    question is on a held-out contract.
     """
     dev, test = (
         rows.rows_of_contracts(part.contracts, rows.split_titles(part.records, name)) for name in ("dev", "test")
     )
     sets = {
         "train": rows.rows_of_contracts(part.contracts, part.train),
-        "dev": choose_questions(dev, dev_rows, seed=seed),
-        "test": choose_questions(test, test_rows, seed=seed),
+        "dev": rows.choose_questions(dev, dev_rows, seed=seed),
+        "test": rows.choose_questions(test, test_rows, seed=seed),
         "slices": slice_questions(part.contracts, part.records, upto=iteration.number, size=slice_rows, seed=seed),
         "dev_questions": dev,
         "test_clauses": [row for row in test if row["answers"]],

@@ -2,7 +2,7 @@
 
 A file holds one row per answer: a question, its reference and what a system answered. `read_answer_files` finds the
 columns and turns each file into prediction rows. `join_files` puts the files together: it numbers the questions across
-systems, takes repeated files once, and says what intervals resample (contracts or questions).
+systems, and says what intervals resample (contracts or questions).
 
     files = read_answer_files(["sft.csv", "dpo.csv"], answer="response", verdicts=["human"])
     pool = join_files(files)
@@ -25,8 +25,7 @@ import pandas as pd
 from cuadft.core import files
 from cuadft.core.errors import InputError
 from cuadft.core.params import did_you_mean
-from cuadft.core.text import fold_name
-from cuadft.evaluation.excerpts import clean_text, shorten
+from cuadft.core.text import clean_text, fold_name, shorten
 from cuadft.evaluation.text_scores import NO_CLAUSE, is_refusal, normalise_answer
 from cuadft.evaluation.verdicts import reference_text
 
@@ -37,15 +36,14 @@ ANSWER_ALIASES = {  # role of a column -> names by which it is found, best first
     "answer": "answer response prediction predicted_answer model_answer generated_answer output completion",
     "system": "system system_name",
     "contract": "contract contract_name contract_id contract_title",
-} | {name: name for name in ("contract_type", "category", "split", "seed", "error", "seconds")}
+} | {name: name for name in ("contract_type", "category", "split", "error", "seconds")}
 REQUIRED = ("question", "reference", "answer")
-TEXTS = ("question", "answer", "system", "contract", "contract_type", "category", "split", "seed", "error")
+ROLES = (*REQUIRED, "system", "contract")  # whose columns the output names
+TEXTS = ("question", "answer", "system", "contract", "contract_type", "category", "split", "error")
 BLANKS = ("", "nan", "null", "<na>")  # how tables write a missing value
 VERDICT_NUMBERS = {"true": 1.0, "yes": 1.0, "correct": 1.0, "partly": 0.5, "false": 0.0, "no": 0.0, "incorrect": 0.0}
 LONGEST_LIST = 1000  # characters of a list of columns in a message
 LONGEST_NAME = 100  # characters of a system's name, which stands in tables and figures
-LARGEST_SEED = 2**32 - 1
-MOST_SYSTEMS = 100  # more make no table or figure that can be read, and usually come from a wrong column
 
 
 @dataclass(frozen=True)
@@ -56,22 +54,21 @@ class AnswerFile:
     columns: dict[str, str]
     rows: list[dict[str, Any]] = field(repr=False)
 
+    def __str__(self) -> str:
+        roles = ", ".join(f"{role} from {self.columns[role]!r}" for role in ROLES if role in self.columns)
+        return f"{self.path.name} ({count_of(len(self.rows), 'row')}): {roles}."
+
 
 @dataclass(frozen=True)
 class Pool:
-    """Hold the predictions of all files in order, what intervals resample ("question" or "contract"), and remarks."""
+    """Hold the predictions of all files in order, and what intervals resample ("question" or "contract")."""
 
     predictions: list[dict[str, Any]] = field(repr=False)
     unit: str
-    notes: list[str]
 
     @property
     def systems(self) -> list[str]:
         return list(dict.fromkeys(p["system"] for p in self.predictions))
-
-    @property
-    def split(self) -> str:
-        return self.predictions[0]["split"]
 
 
 def read_answer_files(paths: Sequence[str | Path], *, verdicts: Sequence[str] = (), **columns: str) -> list[AnswerFile]:
@@ -90,54 +87,31 @@ def join_files(files: Sequence[AnswerFile]) -> Pool:
     """Return the files' rows as predictions whose `id` is the number of their question and `contract` their cluster.
 
     Two systems' rows belong to the same question if contract, question and reference agree; a question that one
-    system answers several times keeps distinct ids ("3", "3.2"). A file that is named twice counts once (verdicts of
-    both are kept). Without a contract column, or with one contract, every question is a cluster of its own. Raises
-    InputError on no rows, too many systems, several splits, and one system that answers a question in two files.
+    system answers several times keeps distinct ids ("3", "3.2"). Without a contract column, or with one contract, every
+    question is a cluster of its own. Raises InputError on no rows, several splits, and one system that answers a
+    question in two files.
     """
-    kept, notes = {}, []
-    for file in files:
-        first = kept.setdefault(file.path.resolve(), file)
-        if first is not file:
-            notes.append(f"{file.path} is named twice: taken once.")
-            for row, same in zip(first.rows, file.rows, strict=True):
-                row["verdicts"] |= same["verdicts"]
-    if not kept:
+    rows = [row | {"file": number} for number, file in enumerate(files) for row in file.rows]
+    if not rows:
         raise InputError("No answers: name at least one file with question, reference and answer.")
-    rows, questions = [row for file in kept.values() for row in file.rows], _questions(list(kept.values()))
-    contracts, split = set(questions["contract"]), _one_split(rows)
-    unit = "contract" if len(contracts) > 1 and "" not in contracts else "question"
-    predictions = []
-    for row, number, again in zip(rows, questions["number"], questions["again"], strict=True):
-        name = f"{number}.{again}" if again > 1 else str(number)
-        cluster = row["contract"] if unit == "contract" else f"question {number}"
-        predictions.append(row | {"id": name, "split": split, "contract_name": row["contract"], "contract": cluster})
-    return Pool(predictions, unit, notes + _remarks(questions))
-
-
-def _questions(files: Sequence[AnswerFile]) -> pd.DataFrame:
-    """Return of each row the number of its question, and the how many-eth answer of its system to it this is."""
-    rows = [
-        {name: row[name] for name in ("system", "seed", "contract", "where")}
-        | {"file": file.path, "question": " ".join(row["question"].split())}
-        | {"gold": " ".join(reference_text(row).split())}
-        for file in files
-        for row in file.rows
-    ]
-    table = pd.DataFrame(rows)
+    table = pd.DataFrame(rows, columns=["system", "contract", "where", "file"])
+    table["question"] = [" ".join(row["question"].split()) for row in rows]
+    table["gold"] = [" ".join(reference_text(row).split()) for row in rows]
     table["number"] = table.groupby(["contract", "question", "gold"], sort=False).ngroup() + 1
-    table["again"] = table.groupby(["file", "system", "seed", "number"]).cumcount() + 1
-    systems = table["system"].unique()
-    if len(systems) > MOST_SYSTEMS:
-        raise InputError(
-            f"{len(systems):,} systems, the first of them {', '.join(systems[:3])}; at most {MOST_SYSTEMS} can be "
-            "compared: name the column that tells systems apart with --system COLUMN, or score fewer at a time."
-        )
-    for row in table[table.duplicated(["system", "seed", "number", "again"])].head(1).itertuples():
+    table["again"] = table.groupby(["file", "system", "number"]).cumcount() + 1
+    for row in table[table.duplicated(["system", "number", "again"])].head(1).itertuples():
         raise InputError(
             f"{row.where}: another file holds an answer of {row.system!r} to this question: rename one file, or name "
             "the column that tells systems apart with --system COLUMN."
         )
-    return table
+    contracts, split = set(table["contract"]), _one_split(rows)
+    unit = "contract" if len(contracts) > 1 and "" not in contracts else "question"
+    predictions = []
+    for row, number, again in zip(rows, table["number"], table["again"], strict=True):
+        name = f"{number}.{again}" if again > 1 else str(number)
+        cluster = row["contract"] if unit == "contract" else f"question {number}"
+        predictions.append(row | {"id": name, "split": split, "contract_name": row["contract"], "contract": cluster})
+    return Pool(predictions, unit)
 
 
 def _one_split(rows: Sequence[dict]) -> str:
@@ -148,29 +122,14 @@ def _one_split(rows: Sequence[dict]) -> str:
     return splits[0] if splits else "all"
 
 
-def _remarks(questions: pd.DataFrame) -> list[str]:
-    """Return remarks on a question with several references, and on a question that a system answers several times."""
-    asked = questions.drop_duplicates("number")
-    several, twice = asked[asked.duplicated(["contract", "question"])], questions[questions["again"] > 1]
-    texts = {
-        "Questions with several references; systems are compared under the same one only, and --contract COLUMN tells "
-        "contracts apart": several,
-        "Rows that repeat a question and its reference within one system; each counts": twice,
-    }
-    return [f"{text}: {len(rows):,} (first: {rows['where'].iloc[0]})." for text, rows in texts.items() if len(rows)]
-
-
 def pool_basis(pool: Pool) -> str:
-    """Return in one or two sentences what the intervals over these rows hold for."""
-    n, names = len({p["contract"] for p in pool.predictions}), {p["contract_name"] for p in pool.predictions}
-    if n == 1:
-        return "There is one question only, so there are no intervals and no tests."
+    """Return in one sentence what the intervals over these rows hold for."""
+    n = len({p["contract"] for p in pool.predictions})
     if pool.unit == "contract":
         return f"Intervals come from resampling the {n} contracts: they hold for other contracts of this kind."
-    why = "The files name no contract" if names == {""} else "The rows come from one contract"
     return (
-        f"{why if len(names) == 1 else 'Not all rows name a contract'}, so each of the {n} questions counts as one "
-        "draw: the intervals hold for such questions on the same contracts, and say nothing about other contracts."
+        f"Not several contracts are named (--contract COLUMN), so each of the {n} questions counts as one draw: the "
+        "intervals hold for such questions on the same contracts, and say nothing about other contracts."
     )
 
 
@@ -223,7 +182,6 @@ def _prediction_row(
         "answer": text["answer"],
         "error": (text["error"] or "no answer") if text["answer"] is None else None,
         "system": system,
-        "seed": _as_seed(text["seed"], where),
         "source": "file",
         "seconds": seconds if isinstance(seconds, float | int) else math.nan,
         "where": where,
@@ -267,13 +225,6 @@ def _gold_spans(value: object, where: str) -> list[dict[str, Any]]:
         raise InputError(f"{where}: the reference both names a clause and says that there is none: correct it.")
     starts = [item["start"] if isinstance(item.get("start"), int) else n for n, item in enumerate(items)]
     return [{"text": text, "start": start} for text, start in zip(texts, starts, strict=True)]
-
-
-def _as_seed(text: str | None, where: str) -> int:
-    number = pd.to_numeric(text or 0, errors="coerce")
-    if not (abs(number) <= LARGEST_SEED and number == int(number)):
-        raise InputError(f"{where}: seed {text[:40]!r} is no whole number of at most 32 bits: correct it.")
-    return int(number)
 
 
 def _verdict_number(value: object, where: str, column: str) -> float:

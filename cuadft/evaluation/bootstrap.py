@@ -42,9 +42,6 @@ class Interval:
     n: int
     n_clusters: int
 
-    def __str__(self) -> str:
-        return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}] (n={self.n}, {self.n_clusters} contracts)"
-
 
 def cluster_bootstrap(
     values: Iterable[float],
@@ -60,15 +57,11 @@ def cluster_bootstrap(
     weight are dropped first; `n` counts the others. share: whether the values are scores that cannot leave 0 to 1;
     left as None, it is True if no value here does. Without rows all is NaN. With one cluster the bounds are NaN,
     because nothing is known about other contracts. The order of the rows does not matter. How far to trust the bounds:
-    see `ratio_intervals`, whose n_resamples, seed and confidence `resampling` sets. Raises InputError on inputs of
-    unequal length, negative weights, infinite values, or settings out of range.
+    see `ratio_intervals`, whose n_resamples, seed and confidence `resampling` sets. Raises InputError on settings
+    out of range.
     """
     values, names = np.asarray(list(values), dtype=float), list(clusters)
     weights = np.ones(len(values)) if weights is None else np.asarray(list(weights), dtype=float)
-    if not len(values) == len(names) == len(weights):
-        raise InputError(
-            f"Got {len(values)} values, {len(weights)} weights and {len(names)} clusters: pass one of each per row."
-        )
     if share is None:
         used = values[~np.isnan(values) & (weights != 0)]
         share = bool(np.all((used >= 0) & (used <= 1)))
@@ -93,14 +86,19 @@ def interval_table(
         parts = np.asarray(values, float), np.asarray(weights, float)
         tops[:, k], bottoms[:, k], applies = cluster_sums(*parts, codes, n_contracts)
         counts[k] = round(sizes[applies].sum())
-    found = ratio_intervals(tops, bottoms, counts, [share for *_, share in columns], **resampling)
-    return pd.DataFrame([as_columns(interval) for interval in found], columns=INTERVAL_COLUMNS)
+    return ratio_intervals(tops, bottoms, counts, [share for *_, share in columns], **resampling)
+
+
+def side_by_side(table: pd.DataFrame) -> dict[str, float]:
+    """Return a table of intervals, indexed by name, as one row: NAME, NAME_low and NAME_high for each name."""
+    ends = {"": "value", "_low": "low", "_high": "high"}
+    return {f"{name}{end}": table.at[name, column] for name in table.index for end, column in ends.items()}
 
 
 def ratio_intervals(
     numerators: Array, denominators: Array, counts: Iterable[int], shares: Iterable[bool], **resampling: Any
-) -> list[Interval]:
-    """Return the ratio of each of K columns with its symmetric bootstrap-t interval over contracts.
+) -> pd.DataFrame:
+    """Return the ratio of each of K columns with its symmetric bootstrap-t interval over contracts, a row each.
 
     numerators, denominators: (C, K), sums per contract from `cluster_sums`; counts: the number of rows behind each
     column; shares: the columns whose rows all lie between 0 and 1. The interval of a share is made on the logit scale,
@@ -125,8 +123,7 @@ def ratio_intervals(
     shares = np.asarray(list(shares), dtype=bool)
     found = studentise(numerators[None], denominators[None], shares=shares, n_resamples=n_resamples, seed=seed)
     low, high = _ratio_bounds(found, shares, confidence)
-    rows = zip(found.value, low, high, counts, found.n_clusters, strict=True)
-    return [Interval(float(v), float(lo), float(hi), int(n), int(c)) for v, lo, hi, n, c in rows]
+    return pd.DataFrame(dict(zip(INTERVAL_COLUMNS, (found.value, low, high, counts, found.n_clusters), strict=True)))
 
 
 def _ratio_bounds(found: Studentised, shares: Array, confidence: float) -> tuple[Array, Array]:
@@ -160,16 +157,9 @@ def cluster_codes(clusters: Iterable[str]) -> tuple[Array, int]:
 def cluster_sums(values: Array, weights: Array, codes: Array, n_clusters: int) -> tuple[Array, Array, Array]:
     """Return each cluster's sum of weight times value and sum of weights, and which rows count (value and weight).
 
-    codes: the rows' cluster numbers from 0. Raises InputError on infinite values and on negative or infinite weights.
+    codes: the rows' cluster numbers from 0.
     """
     applies = ~np.isnan(values) & ~np.isnan(weights) & (weights != 0)
-    good = np.isfinite(values[applies]) & np.isfinite(weights[applies]) & (weights[applies] > 0)
-    if not good.all():
-        at = np.flatnonzero(applies)[~good][0]
-        raise InputError(
-            f"Invalid value {values[at]} with weight {weights[at]}: values must be finite and weights finite "
-            "and not negative; correct the scores, or leave the row out as NaN."
-        )
     codes, weights, values = codes[applies], weights[applies], values[applies]
     top = np.bincount(codes, weights=weights * values, minlength=n_clusters)
     return top, np.bincount(codes, weights=weights, minlength=n_clusters), applies

@@ -5,14 +5,13 @@
     paired_deltas(frame, comparisons(["rag", "sft", "dpo"]), metrics=["quote_f1"], seed=7)    # a table, one row each
 
 The intervals come from resampling whole contracts (see `bootstrap`). `holm` corrects the p-values of a table, and
-`detectable_difference` tells how large a true difference must be for the test to find it. `noise_phrase` and
-`pairs_that_differ` say in words which differences of a table exceed the noise.
+`detectable_difference` tells how large a true difference must be for the test to find it.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -60,11 +59,11 @@ def paired_delta(
     is then that of a sign test, 2^(1 - n) (1 if there is no difference), and the width is zero, or the bounds are NaN
     while that p is too large.
 
-    Raises InputError on repeated ids, on ids without a partner, on an id under two contracts, and on settings that
-    `bootstrap.check_resampling` refuses.
+    Raises InputError on repeated ids, on ids without a partner, and on settings that `bootstrap.check_resampling`
+    refuses.
     """
     pairs = _pairs(_per_id(a, metric, "a"), _per_id(b, metric, "b"), metric, allow_partial)
-    return _deltas([pairs], **resampling)[0]
+    return Delta(*next(_deltas([pairs], **resampling).itertuples(index=False, name=None)))
 
 
 def paired_deltas(
@@ -90,18 +89,14 @@ def paired_deltas(
         raise InputError(f"No system {unknown[0]!r} on split {split!r}: choose from {', '.join(known) or 'none'}.")
     parts = {name: frame[frame["system"] == name] for pair in pairs for name in pair}
     tables = {(name, metric): _per_id(part, metric, name) for name, part in parts.items() for metric in metrics}
-    keys = [(a, b, metric) for a, b in pairs for metric in metrics]
-    joined = [_pairs(tables[a, metric], tables[b, metric], metric, allow_partial) for a, b, metric in keys]
-    found = _deltas(joined, **resampling)
-    rows = [
-        {"split": split, "baseline": a, "system": b, "metric": metric}
-        | bootstrap.as_columns(delta)
-        | {"detectable": detectable_difference(delta.std_error, delta.n_clusters, delta.critical)}
-        for (a, b, metric), delta in zip(keys, found, strict=True)
-    ]
-    table = pd.DataFrame(rows, columns=[c for c in DELTA_COLUMNS if c != "p_holm"])
-    table["p_holm"] = table.groupby("metric", sort=False)["p"].transform(holm) if rows else []
-    return table[DELTA_COLUMNS]
+    keys = [(split, a, b, metric) for a, b in pairs for metric in metrics]
+    joined = [_pairs(tables[a, metric], tables[b, metric], metric, allow_partial) for _, a, b, metric in keys]
+    if not keys:
+        return pd.DataFrame(columns=DELTA_COLUMNS)
+    table = pd.DataFrame(keys, columns=DELTA_COLUMNS[:4]).join(_deltas(joined, **resampling))
+    table["p_holm"] = table.groupby("metric", sort=False)["p"].transform(holm)
+    tests = table[["std_error", "n_contracts", "critical"]]
+    return table.assign(detectable=[detectable_difference(*test) for test in tests.to_numpy()])[DELTA_COLUMNS]
 
 
 def comparisons(systems: Sequence[str]) -> list[tuple[str, str]]:
@@ -151,9 +146,6 @@ def detectable_difference(std_error: float, n_clusters: int, critical: float, *,
 
 def _per_id(frame: pd.DataFrame, metric: str, name: str) -> pd.DataFrame:
     """Return one row per id (contract, weight, value), its seeds averaged; name: the frame's, for error messages."""
-    missing = [c for c in ("id", "contract", metric) if c not in frame]
-    if missing:
-        raise InputError(f"Frame {name} has no column {missing[0]!r}: pass frames made by score_predictions.")
     repeated = frame["id"][frame.duplicated(["id", "seed"] if "seed" in frame else ["id"])]
     if len(repeated):
         raise InputError(f"Frame {name} holds id {repeated.iloc[0]!r} more than once: pass one system and one split.")
@@ -164,7 +156,6 @@ def _per_id(frame: pd.DataFrame, metric: str, name: str) -> pd.DataFrame:
     if table.index.is_unique:
         return table
     seeds = table.assign(value=(table["value"] * table["weight"]).fillna(0)).groupby(level=0, sort=False)
-    _same_contract(seeds["contract"].nunique(dropna=False) > 1, f"two seeds of {name}")
     mean = seeds.agg({"contract": "first", "weight": "mean", "value": "mean"})
     mean["value"] /= mean["weight"].where(mean["weight"] > 0)
     if metric not in WEIGHT_COLUMNS:  # a plain score of one seed of two still stands for the whole question
@@ -181,23 +172,13 @@ def _pairs(a: pd.DataFrame, b: pd.DataFrame, metric: str, allow_partial: bool) -
             f"{len(a) - only_a} in both. Predict the missing rows, or pass allow_partial=True to compare the rest."
         )
     both = a.add_suffix("_a").join(b.add_suffix("_b"), how="inner")
-    _same_contract(both["contract_a"] != both["contract_b"], "a and b")
     counts = both[["weight_a", "weight_b"]] > 0
     return both[counts.any(axis=1) if metric in WEIGHT_COLUMNS else counts.all(axis=1)]
 
 
-def _same_contract(moved: pd.Series, where: str) -> None:
-    if moved.any():
-        raise InputError(
-            f"Row {moved.idxmax()!r} belongs to different contracts in {where}: score both on the same data."
-        )
-
-
-def _deltas(tables: Sequence[pd.DataFrame], **resampling: Any) -> list[Delta]:
-    """Return b less a for each table of pairs, all with the same draws of contracts."""
+def _deltas(tables: Sequence[pd.DataFrame], **resampling: Any) -> pd.DataFrame:
+    """Return b less a for each table of pairs, the values of a `Delta` a row, all with the same draws of contracts."""
     n_resamples, seed, confidence = bootstrap.check_resampling(**resampling)
-    if not tables:
-        return []
     codes, n_contracts = bootstrap.cluster_codes(pd.concat([table["contract_a"] for table in tables]))
     tops, bottoms = np.zeros((2, 2, n_contracts, len(tables)))
     shares = []
@@ -210,11 +191,9 @@ def _deltas(tables: Sequence[pd.DataFrame], **resampling: Any) -> list[Delta]:
         shares.append(not ((both < 0) | (both > 1)).any(axis=None))
     found = bootstrap.studentise(tops, bottoms, n_resamples=n_resamples, seed=seed)
     low, high, p = _bounds_and_p(found, np.array(shares), confidence)
-    columns = np.stack([found.value, low, high, p, found.std_error, found.critical(confidence)], axis=1).tolist()
-    return [
-        Delta(value, low, high, len(table), int(n_clusters), *test)
-        for table, n_clusters, (value, low, high, *test) in zip(tables, found.n_clusters, columns, strict=True)
-    ]
+    test = {"p": p, "std_error": found.std_error, "critical": found.critical(confidence)}
+    counts = list(map(len, tables)), found.n_clusters
+    return pd.DataFrame(dict(zip(INTERVAL_COLUMNS, (found.value, low, high, *counts), strict=True)) | test)
 
 
 def _bounds_and_p(
@@ -228,43 +207,3 @@ def _bounds_and_p(
     reach = np.where(same & (sign_test < 1) & (p > 1 - confidence), math.nan, reach)
     most = np.where(shares, 1, math.inf)
     return np.maximum(value - reach, -most), np.minimum(value + reach, most), p
-
-
-PAIRS_LISTED = 6  # most pairs of systems named in a sentence, those with the largest differences
-LARGER = "larger than the noise"
-LARGER_ALONE = "larger than the noise only if it were the one comparison made"
-NOT_LARGER = "not larger than the noise"
-
-
-def noise_phrase(row: Mapping[str, Any], level: float) -> str:
-    """Return whether a paired difference exceeds the noise: by its Holm-adjusted p, and by its interval alone.
-
-    row: of `paired_deltas`, with the keys p, p_holm, low and high; level: the confidence of its interval.
-    """
-    if math.isnan(row["p"]):
-        return "no test possible"
-    if row["p_holm"] < 1 - level:
-        return LARGER
-    return LARGER_ALONE if row["low"] > 0 or row["high"] < 0 else NOT_LARGER
-
-
-def pairs_that_differ(deltas: pd.DataFrame, level: float, names: Mapping[str, str]) -> list[str]:
-    """Return one sentence for each metric: how many of its pairs differ by more than the noise, and which.
-
-    deltas: from `paired_deltas`; level: the confidence of its intervals; names: metric -> what a sentence calls it.
-    """
-    lines = []
-    for metric, rows in deltas.groupby("metric", sort=False):
-        clear = rows[rows["p_holm"] < 1 - level].sort_values("value", key=abs, ascending=False, kind="stable")
-        listed = "; ".join(_higher(row) for row in clear.head(PAIRS_LISTED).itertuples())
-        listed += "; ..." if len(clear) > PAIRS_LISTED else ""
-        lines.append(
-            f"By {names.get(metric, metric)}, {len(clear)} of {len(rows)} pairs of systems differ by more than the "
-            f"noise (Holm over {len(rows)}, {100 * level:g} %){f': {listed}' if listed else ''}."
-        )
-    return lines
-
-
-def _higher(row: Any) -> str:
-    first, second = (row.system, row.baseline) if row.value >= 0 else (row.baseline, row.system)
-    return f"{first} over {second} by {abs(row.value):.2f}"

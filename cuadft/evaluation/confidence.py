@@ -5,10 +5,10 @@
     risk_coverage(predictions)         # errors, if only the most certain questions are decided
     operating_points(predictions)      # errors and quote F1 at other thresholds than the one in use
 
-Two probabilities of a prediction are judged: `p_exists`, that the contract holds such a clause, and the `p` of a quote,
-that the quote is right. A quote is right if it shares at least half of all different words with a gold span (CUAD's
-rule, `metrics.span_jaccard`). A prediction without a probability is left out and counted; it never stands for 0.5. Of
-a prediction without p_exists, a quote's p of exactly 1 is a filler and no probability (`stated_p`).
+Two probabilities of a prediction are judged: `p_exists`, that the contract holds such a clause, and the `p` of its best
+quote, that the quote is right. A quote is right if it shares at least half of all different words with a gold span
+(CUAD's rule, `metrics.span_jaccard`). A prediction without a probability is left out and counted; it never stands for
+0.5. Of a prediction without p_exists, a quote's p of exactly 1 is a filler and no probability (`stated_p`).
 
 Every function takes the rows of one split and one seed, of one or several systems, as in `predictions/*.jsonl`, and
 counts a row of weight w as w rows. n is the number of questions (or quotes) that the rows stand for, rounded. Intervals
@@ -22,31 +22,22 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from cuadft.evaluation.bootstrap import check_resampling, interval_table
-from cuadft.evaluation.metrics import CACHED_SPANS, SPAN_MATCH_FROM, is_missing, span_jaccard, stands_for
+from cuadft.evaluation.bootstrap import check_resampling, interval_table, side_by_side
+from cuadft.evaluation.metrics import SPAN_MATCH_FROM, is_missing, span_jaccard, stands_for
 from cuadft.evaluation.official import Predictions, checked_rows, shown_quotes
-from cuadft.evaluation.text_scores import AnswerComparison, PreparedText, is_refusal
+from cuadft.evaluation.text_scores import AnswerComparison, is_refusal
 from cuadft.evaluation.verdicts import gold_texts, has_failed
 
 STATEMENTS = {  # what a probability is about -> in words
     "exists": "a clause exists",
     "best_quote": "the best quote is right",
-    "quotes": "a shown quote is right",
 }
-MEASURES: dict[str, tuple[str, bool]] = {  # name -> (label, its rows are shares)
-    "brier": ("Brier score", True),
-    "brier_skill": ("Brier skill", False),
-    "ece": ("Calibration error", False),
-    "auc": ("AUC", True),
-    "mean_probability": ("Mean probability", True),
-    "base_rate": ("Base rate", True),
-}
+MEASURES = ("brier", "ece", "auc")
 CALIBRATION_COLUMNS = [
     *("system", "of", "n", "n_contracts", "without"),
     *(f"{name}{end}" for name in MEASURES for end in ("", "_low", "_high")),
@@ -54,7 +45,7 @@ CALIBRATION_COLUMNS = [
 ]
 BIN_COLUMNS = ["system", "of", "bin", "probability", "share", "low", "high", "n", "n_contracts"]
 CURVE_COLUMNS = ["system", "of", "coverage", "risk", "low", "high", "certainty", "constant", "n", "n_contracts"]
-POINT_COLUMNS = ["system", "threshold", "measure", "value", "low", "high", "n", "n_contracts", "in_use", "without"]
+POINT_COLUMNS = ["system", "threshold", "measure", "value", "low", "high", "n", "n_contracts", "without"]
 BINS = 10
 CHANCE_DRAWS = 200  # draws of truths for `ece_by_chance`
 THRESHOLDS = tuple(round(n / 20, 2) for n in range(21))
@@ -66,15 +57,15 @@ THRESHOLDS = tuple(round(n / 20, 2) for n in range(21))
 def calibration_table(predictions: Predictions, **resampling: Any) -> pd.DataFrame:
     """Return one row per system and kind of probability, with the columns `CALIBRATION_COLUMNS`.
 
-    of: a key of `STATEMENTS`: p_exists of every question, p of the best shown quote of every answered question, p of
-    all shown quotes of answered questions. without: questions (or quotes) left out because they state none, rounded.
-    A system that gives none of a kind has no row of it. Each of `MEASURES` stands with its bounds _low and _high.
+    of: a key of `STATEMENTS`: p_exists of every question, p of the best shown quote of every answered question.
+    without: questions left out because they state none, rounded. A system that gives none of a kind has no row of it.
+    Each of `MEASURES` stands with its bounds _low and _high.
 
     brier: mean squared difference of probability and truth (Brier, 1950), 0 is best. brier_constant: that of the
-    constant that always says the base rate b, b (1 - b). brier_skill: 1 - brier / brier_constant, above 0 if better
-    than the constant, NaN if all is true or all is false. auc: how often what is true has a higher probability than
-    what is false, ties half; a constant has 0.5; NaN without both kinds. Its interval rests on each row's share of
-    pairs won (Obuchowski, 1997, "Nonparametric analysis of clustered ROC curve data", Biometrics 53).
+    constant that always says the base rate b, b (1 - b): below it a system is better than the constant. auc: how often
+    what is true has a higher probability than what is false, ties half; a constant has 0.5; NaN without both
+    kinds. Its interval rests on each row's share of pairs won (Obuchowski, 1997, "Nonparametric analysis of clustered
+    ROC curve data", Biometrics 53).
     ece: expected calibration error, the mean over `BINS` bins, weighted by their rows, of the absolute difference of
     mean probability and share true (Naeini et al., 2015, "Obtaining well calibrated probabilities using Bayesian
     binning"; Guo et al., 2017, "On calibration of modern neural networks"). The bins hold equal weight, not equal
@@ -83,8 +74,8 @@ def calibration_table(predictions: Predictions, **resampling: Any) -> pd.DataFra
     are never parted, so there can be fewer bins. A constant that says the base rate has 0: a small ece alone shows no
     skill. ece is biased upward on few rows, and so is its interval, which takes the sign of each bin's difference as
     found and is cut at 0. ece_by_chance is the mean ece, on as many rows, if every probability were exactly right; it
-    treats rows as independent. An ece near it shows no error. Measured coverage of the intervals of auc, ece and
-    brier_skill at 95 %, with 10 to 60 contracts of 40 questions and a system that is too certain: 94 to 98 %.
+    treats rows as independent. An ece near it shows no error. Measured coverage of the intervals of auc and ece
+    at 95 %, with 10 to 60 contracts of 40 questions and a system that is too certain: 94 to 98 %.
     """
     check_resampling(**resampling)
     rows = []
@@ -129,17 +120,19 @@ def equal_bins(p: np.ndarray, weight: np.ndarray, bins: int = BINS) -> np.ndarra
 
 
 def _stated(predictions: Predictions) -> pd.DataFrame:
-    """Return one row per probability that a row should state: system, of, p (NaN if it does not), true, weight."""
+    """Return one row per probability that a row should state, p (NaN if it does not), true, and what was decided."""
     made = []
     for p in checked_rows(predictions):
-        stated = [("exists", p.get("p_exists"), bool(p["answers"]))]
-        if is_answered(p):
-            quotes = [(stated_p(quote, p), is_right(quote["text"], p)) for quote in shown_quotes(p)] or [(None, False)]
-            stated += [("best_quote", *quotes[0]), *(("quotes", *quote) for quote in quotes)]
-        shared = (str(p.get("system", "")), p["contract"], stands_for(p))
+        answered, clause = is_answered(p), bool(p["answers"])
+        stated = [("exists", p.get("p_exists"), clause)]
+        if answered:
+            best = next(iter(shown_quotes(p)), None)
+            stated.append(("best_quote", best and stated_p(best, p), best is not None and is_right(best["text"], p)))
+        shared = (str(p.get("system", "")), p["contract"], stands_for(p), has_failed(p), answered, clause)
         made += [(*shared, *one) for one in stated]
-    table = pd.DataFrame(made, columns=["system", "contract", "weight", "of", "p", "true"])
-    return table.astype({"p": float, "true": float})
+    columns = ["system", "contract", "weight", "failed", "answered", "clause", "of", "p", "true"]
+    table = pd.DataFrame(made, columns=columns)
+    return table.astype({"p": float, "true": float} | dict.fromkeys(("failed", "answered", "clause"), bool))
 
 
 def _groups(table: pd.DataFrame) -> Iterator[tuple[dict[str, str], pd.DataFrame]]:
@@ -152,28 +145,19 @@ def _groups(table: pd.DataFrame) -> Iterator[tuple[dict[str, str], pd.DataFrame]
 
 def _calibration_row(part: pd.DataFrame, resampling: Mapping[str, Any]) -> dict[str, Any]:
     p, y, weight = (part[name].to_numpy() for name in ("p", "true", "weight"))
-    bins, base, squares = equal_bins(p, weight), np.average(y, weights=weight), (p - y) ** 2
-    by_constant = (y - base) ** 2  # its weighted mean does not change to first order as the base rate is drawn anew
+    bins, base = equal_bins(p, weight), np.average(y, weights=weight)
     gaps = np.bincount(bins, weight * (p - y))
-    values = {
-        "brier": (squares, weight),
-        "brier_skill": (squares / np.where(by_constant > 0, by_constant, math.nan), weight * by_constant),
-        "ece": (np.where(gaps < 0, -1, 1)[bins] * (p - y), weight),
-        "auc": (_auc_values(p, y == 1, weight), weight),
-        "mean_probability": (p, weight),
-        "base_rate": (y, weight),
-    }
-    columns = [(*values[name], share) for name, (_, share) in MEASURES.items()]
+    columns = [  # in the order of `MEASURES`
+        ((p - y) ** 2, weight, True),
+        (np.where(gaps < 0, -1, 1)[bins] * (p - y), weight, False),
+        (_auc_values(p, y == 1, weight), weight, True),
+    ]
     found = _intervals(part, columns, resampling).set_axis(list(MEASURES))
-    row = found.loc["brier", ["n", "n_contracts"]].astype(int).to_dict()
-    ends = found[["value", "low", "high"]].T
-    skill = 1 - ends["brier_skill"]
-    ends["brier_skill"] = [skill["value"], skill["high"], min(skill["low"], 1.0)]
-    ends["ece"] = ends["ece"].clip(0, 1)
-    for name in MEASURES:
-        row |= dict(zip((name, f"{name}_low", f"{name}_high"), ends[name], strict=True))
+    ends = ["value", "low", "high"]
+    found.loc["ece", ends] = found.loc["ece", ends].clip(0, 1)
+    sizes = found.loc["brier", ["n", "n_contracts"]].astype(int).to_dict()
     chance = _error_by_chance(p, weight, bins, resampling.get("seed", 7))
-    return row | {"brier_constant": base * (1 - base), "ece_by_chance": chance}
+    return sizes | side_by_side(found) | {"brier_constant": base * (1 - base), "ece_by_chance": chance}
 
 
 def _auc_values(p: np.ndarray, true: np.ndarray, weight: np.ndarray) -> np.ndarray:
@@ -224,29 +208,20 @@ def risk_coverage(predictions: Predictions, *, points: int = 50, **resampling: A
     networks".
     """
     check_resampling(**resampling)
-    rows = [p for p in checked_rows(predictions) if not has_failed(p)]
-    decided = [(str(p.get("system", "")), p["contract"], stands_for(p), *one) for p in rows for one in _decisions(p)]
-    table = pd.DataFrame(decided, columns=["system", "contract", "weight", "of", "p", "wrong", "clause"])
+    table = _stated(predictions)
+    table = table[~table["failed"]]
+    exists = table["of"] == "exists"
+    sure = table["p"].where(table["answered"] | ~exists, 1 - table["p"])
+    wrong = (table["answered"] != table["clause"]).where(exists, 1 - table["true"]).astype(float)
+    table = table.assign(p=sure, wrong=wrong)
+    asked = table[exists].groupby("system")["weight"].sum()
     tables = []
-    for named, part in _groups(table.dropna(subset="p").astype({"p": float, "wrong": float, "clause": float})):
-        total = sum(stands_for(p) for p in rows if str(p.get("system", "")) == named["system"])
+    for named, part in _groups(table.dropna(subset="p")):
         base = np.average(part["clause" if named["of"] == "exists" else "wrong"], weights=part["weight"])
         constant = min(base, 1 - base) if named["of"] == "exists" else base
-        tables.append(_curve(part, total, points, resampling).assign(**named, constant=constant))
+        curve = _curve(part, asked[named["system"]], points, resampling)
+        tables.append(curve.assign(**named, constant=constant))
     return _joined(tables, CURVE_COLUMNS)
-
-
-def _decisions(p: Mapping[str, Any]) -> list[tuple[str, float | None, bool, bool]]:
-    """Return what a row decided: kind, certainty (None if unknown), whether it was an error, and if there is a clause.
-
-    A row without p_exists, or an answer without shown quotes, decides nothing of that kind.
-    """
-    answered, clause, p_exists = is_answered(p), bool(p["answers"]), p.get("p_exists")
-    known = not is_missing(p_exists)
-    found = [("exists", p_exists if answered else 1 - p_exists, answered != clause, clause)] if known else []
-    for quote in shown_quotes(p)[:1] if answered else []:
-        found.append(("best_quote", stated_p(quote, p), not is_right(quote["text"], p), clause))
-    return found
 
 
 def _curve(part: pd.DataFrame, total: float, points: int, resampling: Mapping[str, Any]) -> pd.DataFrame:
@@ -267,35 +242,33 @@ def operating_points(
     No system is run: at a threshold t a question is answered if p_exists >= t and the kept prediction holds a text to
     answer with, which is the answer or, where it was refused, the first of its `quotes`. Without either, or if the row
     failed, the question stays unanswered at every threshold. The measures are those of `metrics.METRICS`. Rows without
-    p_exists are left out and counted as `without`. in_use: the lowest p_exists of an answered question, if all refused
-    questions with a candidate lie below it; NaN where no single threshold gives the system's own decisions. A threshold
-    that is chosen by this table must be chosen on dev questions.
+    p_exists are left out and counted as `without`. A threshold that is chosen by this table must be chosen on dev
+    questions.
     """
     check_resampling(**resampling)
-    prepare, tables, asked = lru_cache(CACHED_SPANS)(PreparedText), [], checked_rows(predictions)
-    for system in dict.fromkeys(str(p.get("system", "")) for p in asked):
-        every = [p for p in asked if str(p.get("system", "")) == system]
-        own = [p for p in every if not is_missing(p.get("p_exists"))]
-        if not own:
-            continue
-        made = [(p["contract"], stands_for(p), p["p_exists"], bool(p["answers"]), has_failed(p)) for p in own]
-        part = pd.DataFrame(made, columns=["contract", "weight", "p", "clause", "failed"])
-        part[["can_answer", "f1"]] = np.array([_candidate_score(p, prepare) for p in own], float)
-        measured = [(threshold, *measure) for threshold in thresholds for measure in _measures(part, threshold)]
-        table = _intervals(part, [(values, weights, True) for *_, values, weights in measured], resampling)
-        named = pd.DataFrame([names for *names, _, _ in measured], columns=["threshold", "measure"])
-        without = round(sum(map(stands_for, every)) - part["weight"].sum())
-        in_use = _threshold_in_use(own, part["can_answer"])
-        tables.append(named.join(table).assign(system=system, in_use=in_use, without=without))
+    tables, made = [], []
+    for p in checked_rows(predictions):
+        shared = (str(p.get("system", "")), p["contract"], stands_for(p), p.get("p_exists"))
+        made.append((*shared, bool(p["answers"]), has_failed(p), *_candidate_score(p)))
+    columns = ["system", "contract", "weight", "p", "clause", "failed", "can_answer", "f1"]
+    table = pd.DataFrame(made, columns=columns).astype({"p": float, "can_answer": float, "failed": bool})
+    for system, every in table.groupby("system", sort=False):
+        part = every.dropna(subset="p")
+        if len(part):
+            measured = [(threshold, *measure) for threshold in thresholds for measure in _measures(part, threshold)]
+            found = _intervals(part, [(values, weights, True) for *_, values, weights in measured], resampling)
+            named = pd.DataFrame([names for *names, _, _ in measured], columns=["threshold", "measure"])
+            without = round(every["weight"].sum() - part["weight"].sum())
+            tables.append(named.join(found).assign(system=system, without=without))
     return _joined(tables, POINT_COLUMNS)
 
 
-def _candidate_score(p: Mapping[str, Any], prepare: Any) -> tuple[bool, float]:
+def _candidate_score(p: Mapping[str, Any]) -> tuple[bool, float]:
     """Return whether a row holds a text to answer with, and its token F1 with the nearest gold span."""
     if has_failed(p):
         return False, 0.0
     texts = [p["answer"]] if is_answered(p) else [quote["text"] for quote in all_quotes(p)]
-    compared = AnswerComparison(texts[0] if texts else None, gold_texts(p), prepare)
+    compared = AnswerComparison(texts[0] if texts else None, gold_texts(p))
     return not compared.failed and not compared.abstained, compared.f1()
 
 
@@ -309,13 +282,6 @@ def _measures(part: pd.DataFrame, threshold: float) -> list[tuple[str, pd.Series
         ("false_refusal", 1 - answered, ran * clause),
         ("quote_f1", quoted, part["weight"] * either),
     ]
-
-
-def _threshold_in_use(rows: Predictions, can_answer: np.ndarray) -> float:
-    """Return the lowest p_exists of an answered row, NaN if a refused row that could be answered has as much."""
-    answered = [p["p_exists"] for p in rows if is_answered(p)]
-    refused = [p["p_exists"] for p, can in zip(rows, can_answer, strict=True) if can and not is_answered(p)]
-    return min(answered) if answered and max(refused, default=-1) < min(answered) else math.nan
 
 
 # --- what all of them share

@@ -18,14 +18,12 @@ from cuadft.core.runs import CONSTANTS, simplicity
 from cuadft.evaluation.text_scores import NO_CLAUSE
 
 ALWAYS_REFUSES, TOP_PASSAGE = CONSTANTS
-_WHETHER = ("detection_recall", "false_answer", "false_refusal", "abstention_recall", "laziness")
-_WHAT = ("quote_f1", "detection_f1", "f1_answerable", "em_answerable", "f1_no_clause", "span_recall", "span_f1")
+_WHETHER = ("detection_recall", "false_answer", "false_refusal", "laziness")
+_WHAT = ("quote_f1", "detection_f1", "f1_answerable", "em_answerable", "f1_no_clause")
 _COVERS = ("coverage_f1", "coverage_recall")
 # Metrics that are 0 or 1 on any contracts.
 SETTLED = {ALWAYS_REFUSES: (*_WHETHER, *_WHAT, *_COVERS), TOP_PASSAGE: (*_WHETHER, "verbatim")}
-OF_AN_ANSWER = (
-    *("spans", "quotes", "passages", "error", "prompt_tokens", "fingerprint", "p_exists", "p_search", "calibrated"),
-)
+OF_AN_ANSWER = ("quotes", "passages", "prompt_tokens", "fingerprint", "p_exists", "p_search", "calibrated")
 
 
 def settle(table: pd.DataFrame) -> pd.DataFrame:

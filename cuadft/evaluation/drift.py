@@ -20,7 +20,6 @@ PER_CONTRACT = 16  # most passages of one contract
 PASSAGE_BUDGET = 960  # passages embedded in all: about half a minute on two CPU cores
 FEWEST_PASSAGES = 4  # of a contract; before fewer are taken, contracts are left out
 DRIFT_BELOW = 0.05  # below this p the sentence speaks of drift
-CONTRACTS_NAMED = 3  # nearest and farthest contracts that are reported
 ROUNDING = 1e-12  # two splits with the same sum may differ by this
 
 _Contracts = dict[str, list[Passage]]  # title -> passages
@@ -44,41 +43,37 @@ def measure_drift(
 
     At most `PER_CONTRACT` passages of one contract take part, drawn by `seed`. If that makes more than `PASSAGE_BUDGET`
     in all, every contract gives fewer; rather than fewer than four of each, only some contracts are drawn. An incoming
-    contract that is among the earlier ones is not new: it is left out and counted (`known`).
+    contract that is among the earlier ones is not new and left out.
 
-    Returned: mmd2 (may be negative), p, limit (95 % of the random splits lie below), n_incoming and n_reference
-    (contracts compared), known, passages, per_contract, nearest and farthest (up to three incoming contracts, each as
-    {"contract", "similarity"}, the mean kernel with the past, 0 to 1), reason (None). With fewer than two contracts
-    on a side mmd2, p and limit are None and `reason` says so.
+    Returned: n_incoming and n_reference (contracts compared), mmd2 (may be negative), p, limit (95 % of the random
+    splits lie below), passages, and least_like, the title of the new contract that is least like the past. With fewer
+    than two contracts on a side all but the first two are None.
     """
-    arrived, old = _by_contract(incoming), _by_contract(reference)
-    new = {title: own for title, own in arrived.items() if title not in old}
-    found = {"mmd2": None, "p": None, "limit": None, "known": len(arrived) - len(new), "passages": 0, "per_contract": 0}
-    found |= {"nearest": [], "farthest": [], "reason": None}
+    old = _by_contract(reference)
+    new = {title: own for title, own in _by_contract(incoming).items() if title not in old}
     if min(len(new), len(old)) < 2:
-        found["reason"] = f"needs two contracts on either side, got {len(new)} new and {len(old)} earlier"
+        tested = dict.fromkeys(["mmd2", "p", "limit", "passages", "least_like"])
     else:
-        new, old, found["per_contract"] = _within_budget(new, old, PER_CONTRACT, PASSAGE_BUDGET, seed)
-        found["passages"] = sum(map(len, [*new.values(), *old.values()]))
-        kernel = _contract_kernel(encode, [*new.values(), *old.values()])
-        likeness = dict(zip(new, kernel[: len(new), len(new) :].mean(1).tolist(), strict=True))
-        ranked = sorted(new, key=lambda title: -likeness[title])
-        ranked = [{"contract": title, "similarity": round(likeness[title], 4)} for title in ranked]
-        found |= {"nearest": ranked[:CONTRACTS_NAMED], "farthest": ranked[::-1][:CONTRACTS_NAMED]}
-        found |= _permutation_test(kernel, len(new), permutations, seed)
-    return found | {"n_incoming": len(new), "n_reference": len(old)}
+        new, old = _within_budget(new, old, PER_CONTRACT, PASSAGE_BUDGET, seed)
+        contracts = [*new.values(), *old.values()]
+        kernel = _contract_kernel(encode, contracts)
+        likeness = kernel[: len(new), len(new) :].mean(1)
+        tested = _permutation_test(kernel, len(new), permutations, seed)
+        tested |= {"passages": sum(map(len, contracts)), "least_like": list(new)[int(likeness.argmin())]}
+    return {"n_incoming": len(new), "n_reference": len(old)} | tested
 
 
 def drift_sentence(found: dict[str, Any]) -> str:
     """Return what a measurement says, in one or two sentences."""
+    contracts = f"{found['n_incoming']} new and {found['n_reference']} earlier contracts"
     if found["p"] is None:
-        return f"Drift was not tested: {found['reason']}."
-    says = "the new contracts differ from the earlier ones by more than chance"
+        return f"Drift was not tested: needs two contracts on either side, got {contracts}."
+    differ = "the new contracts differ from the earlier ones by more than chance"
     return (
         f"MMD² = {found['mmd2']:.4f} (95% of random splits below {found['limit']:.4f}), p = {found['p']:.3f}, from "
-        f"{found['passages']:,} passages of {found['n_incoming']} new and {found['n_reference']} earlier contracts: "
-        f"{says if found['p'] < DRIFT_BELOW else 'no difference beyond chance'}. Least like the past: "
-        f"{found['farthest'][0]['contract']}."
+        f"{found['passages']:,} passages of {contracts}: "
+        f"{differ if found['p'] < DRIFT_BELOW else 'no difference beyond chance'}. Least like the past: "
+        f"{found['least_like']}."
     )
 
 
@@ -93,18 +88,17 @@ def _by_contract(passages: Iterable[Passage]) -> _Contracts:
 
 def _within_budget(
     new: _Contracts, old: _Contracts, per_contract: int, budget: int, seed: int
-) -> tuple[_Contracts, _Contracts, int]:
-    """Return the contracts and passages to embed, and how many passages of each contract at most.
+) -> tuple[_Contracts, _Contracts]:
+    """Return the contracts and passages to embed.
 
     A contract's draw depends on its title and the seed alone: the next iteration finds its passages in the cache.
     """
-    most_contracts = max(4, budget // min(FEWEST_PASSAGES, per_contract))
-    if len(new) + len(old) > most_contracts:
-        most_new = min(len(new), max(most_contracts // 2, most_contracts - len(old)))
-        new, old = _draw_contracts(new, most_new, seed), _draw_contracts(old, most_contracts - most_new, seed)
+    most = max(4, budget // min(FEWEST_PASSAGES, per_contract))  # contracts
+    if len(new) + len(old) > most:
+        most_new = min(len(new), max(most // 2, most - len(old)))
+        new, old = _draw_contracts(new, most_new, seed), _draw_contracts(old, most - most_new, seed)
     each = max(1, min(per_contract, budget // (len(new) + len(old))))
-    drawn = [{title: _draw_passages(own, each, seed) for title, own in side.items()} for side in (new, old)]
-    return (*drawn, each)
+    return tuple({title: _draw_passages(own, each, seed) for title, own in side.items()} for side in (new, old))
 
 
 def _draw_contracts(side: _Contracts, wanted: int, seed: int) -> _Contracts:

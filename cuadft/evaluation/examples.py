@@ -1,252 +1,200 @@
-"""Show examples of answers: a system's worst ones beside their evidence, and what alignment changed.
+"""Show answers to read, as tables: a system's worst ones, what alignment changed, and some with their probabilities.
 
-The worst answers are spread over kinds of fault and categories, so that one frequent fault does not hide the others:
+    show_answers(pick_worst(frame, predictions, texts, system="sft"))      # last line of a notebook cell
+    changed = changed_answers(frame, predictions, metric="f1")             # of "sft" and of what was made of it
+    change_counts(changed)
+    show_answers(pick_changes(changed))
+    show_answers(answers_with_probabilities(predictions, n=10, seed=7))
 
-    worst = pick_worst(frame, predictions, system="sft")
-    show_worst(worst, worst_texts(iteration.run, worst))      # last line of a notebook cell, or print(...)
-
-The changes say how many answers became better and worse, and show the largest of both kinds:
-
-    table = changed_answers(sft_predictions, {"dpo": dpo_predictions})
-    change_counts(table)
-    show_changes(table)                                       # last line of a notebook cell, or print(...)
+The worst answers are spread over kinds of fault and categories, so that one frequent fault does not hide the others.
+The answers with probabilities are drawn in turn from the outcomes, so that a reader sees right answers and each kind of
+wrong one. Neither is a sample from which to estimate shares.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 from zlib import crc32
 
 import numpy as np
 import pandas as pd
+from pandas.io.formats.style import Styler
 
-from cuadft.core.errors import InputError
-from cuadft.data.rows import contract_records
-from cuadft.evaluation import metrics
-from cuadft.evaluation.excerpts import ExcerptPage, LabelledLine, Piece, excerpt, gold_lines, mark_shared, shorten
+from cuadft.core.text import shorten
+from cuadft.evaluation.confidence import all_quotes, is_answered, is_right, stated_p
+from cuadft.evaluation.excerpts import LEGEND, Piece, excerpt, marked_html
 from cuadft.evaluation.metrics import METRICS
+from cuadft.evaluation.official import Predictions, checked_rows, shown_quotes
 from cuadft.evaluation.scoreboard import FAULTS, classify_faults, describe_fault
-from cuadft.evaluation.text_scores import token_f1
 from cuadft.evaluation.verdicts import gold_texts, has_failed
 
-Predictions = Sequence[Mapping[str, Any]]
+LONGEST_TEXT = 300  # characters shown of an answer or a gold span
+PASSAGES_SHOWN = 3  # of a worst answer, first those with a marked span
+UNSENT_SHOWN = 2  # gold spans that no passage touches
+WORST_COLUMNS = "fault category contract question gold answer score verdict reason error passages evidence".split()
+CHANGE_COLUMNS = "system category contract question gold before after score_before score_after gain kind".split()
+PROBABLE_COLUMNS = "system outcome category contract gold answer candidate p_exists p_quote draw id".split()
+CHANGE_KINDS = ("unchanged", "better", "worse", "same_score", "unscored")
+OUTCOMES = (
+    "right",  # there is a clause, and the quote is right
+    "wrong",  # there is a clause, but the quote is another text or too long or too short
+    "overlooked",  # there is a clause, but the answer is that there is none
+    "invented",  # there is no clause, but one is quoted
+    "refused rightly",  # there is no clause, and the answer says so
+)
+WRAPPED = {"text-align": "left", "vertical-align": "top", "white-space": "pre-wrap", "overflow-wrap": "anywhere"}
+NO_MATHEMATICS = 'class="tex2jax_ignore mathjax_ignore"'  # a notebook takes two dollar signs in a text for mathematics
 
-LONGEST_ANSWER = 500  # characters shown of an answer, a gold span, an error or a judge's reason
-LONGEST_CHANGED = 400  # characters shown of an answer or a gold span in a comparison
-AROUND = 160  # characters of evidence kept on each side of a marked span
-PASSAGES_SHOWN = 3  # of an answer, first those with a marked span
-UNSENT_SHOWN = 3  # gold spans that no passage touches
-ROW_KEY = ["split", "seed", "id"]
-PAIRED_BY = [*ROW_KEY, "contract", "category", "question", "golds"]
-CHANGE_KINDS = ("unchanged", "better", "worse", "same_score", "unscored", "unpaired")
-CHANGE_COLUMNS = ["method", "baseline", "metric", *PAIRED_BY, "answer_before", "answer_after"]
-CHANGE_COLUMNS += ["failed_before", "failed_after", "before", "after", "gain", "kind"]
+
+def show_answers(table: pd.DataFrame) -> Styler:
+    """Return a table of answers to read in a notebook: each text wrapped, and none taken for markup.
+
+    In the column evidence, of `pick_worst`, gold spans and the words of the answer are marked.
+    """
+    marked = {"evidence": marked_html} if "evidence" in table else {}
+    shown = table.style.hide().format(marked, precision=2, na_rep="–", escape="html").set_properties(**WRAPPED)
+    shown = shown.set_caption(f"Marked in the evidence: {marked_html([LEGEND])}") if marked else shown
+    return shown.set_table_attributes(NO_MATHEMATICS)
 
 
 def pick_worst(
-    frame: pd.DataFrame, predictions: Predictions, *, system: str, split: str = "test", metric: str = "f1", n: int = 4
-) -> list[dict[str, Any]]:
-    """Return up to `n` wrong answers of one system: kinds in turn, the commonest first, new categories before others.
+    frame: pd.DataFrame, predictions: Predictions, texts: Mapping[str, str], *, system: str, n: int = 4
+) -> pd.DataFrame:
+    """Return up to `n` wrong answers of one system on test questions, spread over kinds of fault and categories.
 
     frame: from `score_predictions`, with the judge's columns if there are any; predictions: what the frame was made of;
-    metric: as in `scoreboard.classify_faults`. An answer is its prediction with its scored row, `fault` (a key of
-    `scoreboard.FAULTS`) and the name of the metric. Within a kind and category the lowest value comes first. The order
-    of the rows makes no difference. Raises InputError on an unknown system or split.
+    texts: title -> text of the contracts. Kinds take turns, the commonest first, new categories come before others, and
+    within a kind and category the lowest F1 comes first; the order of the rows makes no difference. Columns:
+    `WORST_COLUMNS`; passages is what happened to the evidence, and evidence the passages sent, cut around gold spans
+    and the words of the answer, and gold spans that were not sent: for each a list of `excerpts.Piece`.
     """
-    rows = frame[(frame["system"] == system) & (frame["split"] == split)]
-    if not len(rows):
-        known = ", ".join(" on ".join(pair) for pair in sorted(set(zip(frame["system"], frame["split"])))) or "none"
-        raise InputError(f"No rows of system {system!r} on split {split!r}: choose from {known}.")
-    rows = rows.assign(fault=classify_faults(rows, metric), metric=metric, draw=rows["id"].map(_draw))
-    rows = rows[rows["fault"].isin(list(FAULTS))].sort_values([metric, "draw", "id", "seed"]).drop_duplicates("id")
+    rows = frame[(frame["system"] == system) & (frame["split"] == "test")]
+    rows = rows.assign(fault=classify_faults(rows, "f1"), score=rows["f1"], draw=rows["id"].map(_draw))
+    rows = rows[rows["fault"].isin(list(FAULTS))].sort_values(["score", "draw", "id", "seed"]).drop_duplicates("id")
     for name in ("contract", "category"):  # of each kind, contracts and categories that are new come first
         rows = rows.iloc[np.argsort(rows.groupby(["fault", name]).cumcount(), kind="stable")]
     commonest = rows["fault"].map(rows["fault"].value_counts())
     rows = rows.assign(turn=rows.groupby("fault").cumcount(), last=-commonest).sort_values(["turn", "last", "fault"])
-    by_key = {_row_key(p): p for p in predictions if p["system"] == system}
-    return [row | by_key[_row_key(row)] for row in rows.head(n).to_dict("records")]
+    by_key = {(p["id"], p.get("seed") or 0): p for p in predictions if (p["system"], p["split"]) == (system, "test")}
+    chosen = rows.head(n).to_dict("records")
+    records = [row | _evidence(row, by_key[row["id"], row["seed"]], texts) for row in chosen]
+    judged = {"judge_verdict": "verdict", "judge_reason": "reason"}
+    return pd.DataFrame(records).rename(columns=judged).reindex(columns=WORST_COLUMNS)
 
 
-def worst_texts(run: Path, examples: Predictions) -> dict[str, str]:
-    """Return the texts of the examples' contracts, title -> text, from the run folder."""
-    wanted = {example["contract"] for example in examples}
-    records = contract_records(Path(run)) if wanted else []
-    return {r["title"]: r["text"] for r in records if r["title"] in wanted}
+def _evidence(row: Mapping[str, Any], p: Mapping[str, Any], texts: Mapping[str, str]) -> dict[str, Any]:
+    """Return what a worst answer's prediction adds to its scored row."""
+    fault, passages = describe_fault(row["fault"], recall=row["char_recall"])
+    return {
+        "fault": fault,
+        "gold": _gold(p),
+        "answer": "(none)" if has_failed(p) else shorten(p["answer"], LONGEST_TEXT),
+        "error": p["error"],
+        "passages": passages,
+        "evidence": _excerpts(p, texts[p["contract"]]) if p["contract"] in texts else [],
+    }
 
 
-def show_worst(examples: Predictions, texts: Mapping[str, str]) -> ExcerptPage:
-    """Return the examples with question, gold spans, answer, judge's verdict and the evidence, spans marked in it.
-
-    texts: contract texts by title, from `worst_texts`; an example whose text is missing is shown without evidence.
-    """
-    cards = []
-    for number, example in enumerate(examples, 1):
-        name, cause = describe_fault(example["fault"], recall=example["char_recall"])
-        evidence = _passage_lines(example, texts.get(example["contract"]))
-        heading = f"{number} of {len(examples)}. {name} ({example['category']})"
-        cards.append((heading, [("Fault", [Piece(cause)]), *_answer_lines(example), *evidence]))
-    return ExcerptPage(cards)
+def _excerpts(p: Mapping[str, Any], text: str) -> list[list[Piece]]:
+    """Return a line per passage shown, best first, and one per gold span that no passage touches."""
+    sent = [(passage["start"], passage["end"]) for passage in p.get("passages") or ()]
+    gold = [(a["start"], a["start"] + len(a["text"])) for a in p["answers"]]
+    cited = [(span[0], span[1]) for span in p.get("spans") or ()]
+    lines = {n: excerpt(text, *span, gold=gold, cited=cited) for n, span in enumerate(sent, 1)}
+    marked_first = sorted(lines, key=lambda n: not any(piece.gold or piece.cited for piece in lines[n]))
+    unsent = [(a, b) for a, b in gold if not any(start < b and a < end for start, end in sent)][:UNSENT_SHOWN]
+    return [[Piece(f"Passage {n} of {len(sent)}: "), *lines[n]] for n in sorted(marked_first[:PASSAGES_SHOWN])] + [
+        [Piece("Not sent: "), *excerpt(text, 0, len(text), gold=[span])] for span in unsent
+    ]
 
 
 def changed_answers(
-    before: Predictions, after: Mapping[str, Predictions], *, scores: pd.DataFrame | None = None, metric: str = "f1"
+    frame: pd.DataFrame, predictions: Predictions, *, baseline: str = "sft", metric: str = "f1"
 ) -> pd.DataFrame:
-    """Return one row per method and question: both answers, both scores, and what the change was worth.
+    """Return one row per question and system other than `baseline`: both answers, and what the change was worth.
 
-    before: predictions of the SFT model; after: predictions of each method. A row is paired with the one of the same
-    split, seed, id, question and gold spans. scores: a frame of `score_predictions` with the judges' columns; without
-    it the predictions are scored here. gain: after − before, with its sign turned where lower is better. kind:
-    "unchanged" (the same words), "better", "worse", "same_score" (other words), "unscored" (no score, for example after
-    a failed judgement) or "unpaired" (only one of the two has this question). Raises InputError on an unknown
-    metric.
+    frame: scored rows of these systems, with the judges' columns if `metric` is one; predictions: what it was made of.
+    A row is paired with the one of the same split, seed and id. Columns: system, category, contract, question, gold,
+    before and after (the answers, None where the generation failed), score_before, score_after, gain (after less
+    before, its sign turned where lower is better) and kind: "unchanged" (the same words), "better", "worse",
+    "same_score" (other words) or "unscored" (no score, for example after a failed judgement).
     """
-    if metric not in METRICS:
-        raise InputError(f"Unknown metric {metric!r}: choose from {', '.join(METRICS)}.")
-    old, parts = _scored_answers(before, scores, metric), []
-    for method, predictions in after.items():
-        new = _scored_answers(predictions, scores, metric)
-        both = old.merge(new, on=PAIRED_BY, how="outer", suffixes=("_before", "_after"), indicator="side")
-        parts.append(_changes(both, metric).assign(method=method))
-    table = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
-    baseline = before[0]["system"] if before else "before"
-    return table.assign(baseline=baseline, metric=metric).reindex(columns=CHANGE_COLUMNS)
+    golds, key = {p["id"]: _gold(p) for p in predictions}, ["split", "seed", "id"]
+    rows = frame.assign(score=frame[metric], gold=frame["id"].map(golds)).rename(columns={"answer": "after"})
+    old = rows.loc[rows["system"] == baseline, [*key, "after", "score"]].rename(columns={"after": "before"})
+    both = rows[rows["system"] != baseline].merge(old, on=key, suffixes=("_after", "_before"))
+    gain = (both["score_after"] - both["score_before"]) * (1 if METRICS[metric][1] else -1)
+    before, after = (both[name].fillna("\0").str.split().map(tuple) for name in ("before", "after"))
+    cases = {"unchanged": before == after, "unscored": gain.isna(), "better": gain > 0, "worse": gain < 0}
+    kind = np.select(list(cases.values()), list(cases), "same_score")
+    return both.assign(gain=gain, kind=kind)[CHANGE_COLUMNS]
 
 
-def change_counts(table: pd.DataFrame) -> pd.DataFrame:
-    """Return one row per method: what was compared, how many changes of each kind, failures, mean scores and mean gain.
+def change_counts(changed: pd.DataFrame) -> pd.DataFrame:
+    """Return one row per system: questions, changes of each kind, failures, and means over the scored questions."""
+    kinds = pd.crosstab(changed["system"], changed["kind"]).reindex(columns=CHANGE_KINDS, fill_value=0)
+    failed = changed[["before", "after"]].isna().add_prefix("failed_").groupby(changed["system"]).sum()
+    means = changed.dropna(subset="gain").groupby("system")[["score_before", "score_after", "gain"]].mean()
+    sizes = changed.groupby("system")["contract"].agg(questions="size", contracts="nunique")
+    return pd.concat([sizes, kinds, failed, means], axis=1)
 
-    Means are over the questions that both have and that are scored.
+
+def pick_changes(changed: pd.DataFrame, n: int = 2) -> pd.DataFrame:
+    """Return each system's largest changes: up to `n` for the better, and as many for the worse.
+
+    If a system has changes of one kind only, up to n of that kind are returned. Among equal gains a checksum decides;
+    the order of the rows makes no difference. Texts are cut to `LONGEST_TEXT` characters.
     """
-    methods = table.groupby("method", sort=False)
-    kinds = pd.crosstab(table["method"], table["kind"]).reindex(columns=CHANGE_KINDS, fill_value=0)
-    paired = table[table["kind"] != "unpaired"].groupby("method")
-    means = table.dropna(subset="gain").groupby("method")[["before", "after", "gain"]].mean()
-    parts = [paired["contract"].agg(questions="size", contracts="nunique"), kinds]
-    parts += [methods[["failed_before", "failed_after"]].sum(), means]
-    return pd.concat(parts, axis=1).reindex(methods.size().index).rename_axis("method").reset_index()
+    found = changed[changed["kind"].isin(["better", "worse"])]
+    found = found.assign(size=-found["gain"].abs().round(9), draw=(found["contract"] + found["question"]).map(_draw))
+    found = found.sort_values(["system", "kind", "size", "draw"])
+    fewest = found.groupby("system")["kind"].transform(lambda kinds: kinds.value_counts().min())
+    found = found[found.groupby(["system", "kind"]).cumcount() < fewest.clip(upper=n)][CHANGE_COLUMNS]
+    texts = found[["before", "after"]].fillna("(failed)").map(lambda text: shorten(text, LONGEST_TEXT))
+    return found.assign(before=texts["before"], after=texts["after"])
 
 
-def pick_changes(table: pd.DataFrame, n: int = 2) -> pd.DataFrame:
-    """Return each method's largest changes: up to `n` for the better, and as many for the worse.
+def answers_with_probabilities(predictions: Predictions, *, n: int = 10, seed: int = 7) -> pd.DataFrame:
+    """Return n answers with their probabilities, drawn in turn from each of `OUTCOMES`, so that wrong ones show too.
 
-    If a method has changes of one kind only, up to n of that kind are returned. Among equal gains contracts that are
-    not chosen yet come first, then a checksum of the id decides; the order of the rows makes no difference.
+    Columns: system, outcome, category, contract, gold and answer (cut to `LONGEST_TEXT` characters; gold is "" if there
+    is no clause), candidate (the best quote where it was found but not shown, else ""), p_exists and p_quote (that of
+    the best quote, shown or not; NaN if there is none). Rows that failed or have neither probability are left out. The
+    draw depends on the seed, not on the order of the rows. Raises InputError on a malformed row.
     """
-    changed = table[table["kind"].isin(["better", "worse"])]
-    changed = changed.assign(size=-changed["gain"].abs().round(9), draw=changed["id"].map(_draw))
-    changed = changed.sort_values(["method", "kind", "size", "draw", *ROW_KEY])
-    changed["again"] = changed.groupby(["method", "kind", "size", "contract"]).cumcount()
-    changed = changed.sort_values(["method", "kind", "size", "again"], kind="stable")
-    fewest = changed.groupby("method")["kind"].transform(lambda kinds: kinds.value_counts().min())
-    return changed[changed.groupby(["method", "kind"]).cumcount() < fewest.clip(upper=n)]
+    rows = [_with_probabilities(p, seed) for p in checked_rows(predictions) if not has_failed(p)]
+    table = pd.DataFrame(rows, columns=PROBABLE_COLUMNS).astype({"p_exists": float, "p_quote": float})
+    table = table.dropna(subset=["p_exists", "p_quote"], how="all").sort_values(["draw", "id"])
+    table = table.assign(turn=table.groupby("outcome").cumcount(), place=table["outcome"].map(OUTCOMES.index))
+    drawn = table.sort_values(["turn", "place"]).head(n).sort_values(["place", "turn"])
+    return drawn[PROBABLE_COLUMNS[:-2]].reset_index(drop=True)
 
 
-def show_changes(table: pd.DataFrame, *, n: int = 2) -> ExcerptPage:
-    """Return the largest changes of each method: question, gold spans, the answer before and after.
+def _with_probabilities(p: Mapping[str, Any], seed: int) -> dict[str, Any]:
+    """Return what is shown of a prediction that did not fail, and its place in the draw."""
+    answered, shown = is_answered(p), shown_quotes(p)
+    best = next(iter(shown if answered else all_quotes(p)), None)
+    if p["answers"]:
+        right = answered and is_right(shown[0]["text"] if shown else p["answer"], p)
+        outcome = "right" if right else "wrong" if answered else "overlooked"
+    else:
+        outcome = "invented" if answered else "refused rightly"
+    return {name: p.get(name, "") for name in ("system", "category", "contract", "id")} | {
+        "outcome": outcome,
+        "gold": _gold(p),
+        "answer": shorten(p["answer"], LONGEST_TEXT),
+        "candidate": "" if answered or best is None else shorten(best["text"], LONGEST_TEXT),
+        "p_exists": p.get("p_exists"),
+        "p_quote": None if best is None else stated_p(best, p),
+        "draw": _draw(f"{seed} {p.get('system', '')} {p['id']}"),
+    }
 
-    A card before them says how many answers changed; words of an answer that stand in a gold span are marked.
-    """
-    chosen, cards = pick_changes(table, n), []
-    for line in change_counts(table).to_dict("records"):
-        first = table[table["method"] == line["method"]].iloc[0]
-        counts = [f"{line[name]:.0f} {name.replace('_', ' ')}" for name in list(line)[1:-3] if line[name] > 0]
-        mean = f"{line['before']:.3f} before, {line['after']:.3f} after"
-        told = [("Compared", [Piece(", ".join(counts))]), (f"Mean {METRICS[first['metric']][0]}", [Piece(mean)])]
-        rows = chosen[chosen["method"] == line["method"]].to_dict("records")
-        cards.append((f"{line['method']} against {first['baseline']}", told))
-        cards += [(f"{row['method']}: {row['kind']}", _change_lines(row)) for row in rows]
-    return ExcerptPage(cards, [Piece("words of a gold span", gold=True)], "Nothing to compare.")
 
-
-def _row_key(row: Mapping[str, Any]) -> tuple[str, int, str]:
-    return row["split"], int(row.get("seed") or 0), row["id"]
+def _gold(p: Mapping[str, Any]) -> str:
+    return shorten("\n".join(gold_texts(p)), LONGEST_TEXT)
 
 
 def _draw(name: str) -> int:
     """Return a checksum by which equal rows are drawn evenly; by id the first contract would always win."""
     return crc32(name.encode())
-
-
-def _answer_lines(example: Mapping[str, Any]) -> list[LabelledLine]:
-    """Return the lines on question, gold spans, answer and verdict."""
-    label, value = METRICS[example["metric"]][0], example[example["metric"]]
-    lines = {
-        "Answer": (example["answer"].strip() or "(blank)") if isinstance(example["answer"], str) else "(none)",
-        "Error": example["error"],
-        "Score": f"{label} {value:.2f} ({example['system']} on {example['split']})",
-        "Verdict": example.get("judge_verdict"),
-        "Reason": example.get("judge_reason"),
-        "Judgement failed": example.get("judge_error"),
-    }
-    asked = f"{example['contract']} ({example['contract_type'] or 'type unknown'})"
-    told = [(name, [Piece(shorten(text, LONGEST_ANSWER))]) for name, text in lines.items() if isinstance(text, str)]
-    golds = gold_lines(gold_texts(example), LONGEST_ANSWER)
-    return [("Contract", [Piece(asked)]), ("Question", [Piece(example["question"])]), *golds, *told]
-
-
-def _passage_lines(p: Mapping[str, Any], text: str | None) -> list[LabelledLine]:
-    """Return one line per passage shown, best first, and one per gold span that no passage touches."""
-    sent = p.get("passages")
-    if sent is None or text is None:
-        return [("Passages", [Piece("not recorded" if sent is None else "the contract's text is not at hand")])]
-    gold = [(a["start"], a["start"] + len(a["text"])) for a in p["answers"]]
-    cited = [tuple(span) for span in p.get("spans") or ()]
-    lines = []
-    for rank, passage in enumerate(sent, 1):
-        pieces = excerpt(text, passage["start"], passage["end"], gold=gold, cited=cited, around=AROUND)
-        label = f"Passage {rank} of {len(sent)}, characters {passage['start']:,}–{passage['end']:,}"
-        lines.append((label + ("" if passage.get("read", True) else ", not read"), pieces))
-    marked_first = sorted(lines, key=lambda line: not any(piece.gold or piece.cited for piece in line[1]))
-    shown = [line for line in lines if line in marked_first[:PASSAGES_SHOWN]]
-    if len(shown) < len(lines):
-        shown.append(("Passages", [Piece(f"{len(lines) - len(shown)} more, not shown")]))
-    unsent = [(a, b) for a, b in gold if not any(s["start"] < b and a < s["end"] for s in sent)]
-    return shown + [
-        (f"Not sent, characters {a:,}–{b:,}", excerpt(text, 0, len(text), gold=[(a, b)], around=AROUND))
-        for a, b in unsent[:UNSENT_SHOWN]
-    ]
-
-
-def _scored_answers(predictions: Predictions, scores: pd.DataFrame | None, metric: str) -> pd.DataFrame:
-    """Return one row per prediction: what it is paired by, its answer (None if it failed) and its score."""
-    scores = metrics.score_predictions(predictions) if scores is None else scores
-    known = scores.set_index(["system", *ROW_KEY])[metric].to_dict()
-    rows = [
-        dict(zip(ROW_KEY, _row_key(p), strict=True))
-        | {name: p.get(name, "") for name in ("contract", "category", "question")}
-        | {"golds": tuple(gold_texts(p)), "answer": None if has_failed(p) else p["answer"]}
-        | {"score": known.get((p["system"], *_row_key(p)))}
-        for p in predictions
-    ]
-    return pd.DataFrame(rows, columns=[*PAIRED_BY, "answer", "score"], dtype=object)
-
-
-def _changes(both: pd.DataFrame, metric: str) -> pd.DataFrame:
-    """Return what changed in pairs of `_scored_answers`, with the columns of `changed_answers`."""
-    old, new = both["side"] != "right_only", both["side"] != "left_only"
-    before, after = both["score_before"].astype(float), both["score_after"].astype(float)
-    gain = (after - before) * (1 if METRICS[metric][1] else -1)
-    words = [both[f"answer_{side}"].fillna("\0").str.split().map(tuple) for side in ("before", "after")]
-    kind = np.select(
-        [~(old & new), words[0] == words[1], gain.isna(), gain > 0, gain < 0],
-        ["unpaired", "unchanged", "unscored", "better", "worse"],
-        "same_score",
-    )
-    failed = {"failed_before": old & both["answer_before"].isna(), "failed_after": new & both["answer_after"].isna()}
-    return both.assign(**failed, before=before, after=after, gain=gain, kind=kind)
-
-
-def _change_lines(row: Mapping[str, Any]) -> list[LabelledLine]:
-    """Return question, gold spans and both answers of one change."""
-    answers = {f"Before ({row['baseline']})": row["answer_before"], f"After ({row['method']})": row["answer_after"]}
-    # The nearest spans first: an answer has the score of its best span.
-    spans = sorted(row["golds"], key=lambda gold: -max(token_f1(answer, [gold]) for answer in answers.values()))
-    asked = f"{shorten(row['question'] or row['category'], LONGEST_CHANGED)} ({row['contract']})"
-    lines = [("Question", [Piece(asked)]), *gold_lines(spans, LONGEST_CHANGED)]
-    for (name, answer), score in zip(answers.items(), (row["before"], row["after"]), strict=True):
-        text = "(failed)" if answer is None else shorten(answer.strip() or "(blank)", LONGEST_CHANGED)
-        label = f"{name}, {METRICS[row['metric']][0]} {score:.2f}"
-        lines.append((label, mark_shared(text, row["golds"] if answer else ())))
-    return lines

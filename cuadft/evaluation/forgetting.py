@@ -23,24 +23,17 @@ import pandas as pd
 
 from cuadft.core import runs
 from cuadft.core.errors import InputError
-from cuadft.core.params import did_you_mean
 from cuadft.core.runs import BY_HAND, incoming_champion, outgoing_champion, same_champion
 from cuadft.evaluation.bootstrap import INTERVAL_COLUMNS, Interval, as_columns, cluster_bootstrap
 from cuadft.evaluation.compare import paired_delta
 from cuadft.evaluation.constants import settle
-from cuadft.evaluation.metrics import METRICS, WEIGHT_COLUMNS, metric_weights
+from cuadft.evaluation.metrics import WEIGHT_COLUMNS, metric_weights
 
 CHAMPION = "champion"  # stands for the system that is champion after each iteration
 BASE, INCUMBENT = "rag", "incumbent"  # what an iteration's new systems are to beat: in iteration 1, and from then on
 STREAM_SPLITS = ("slices", "test")
 HISTORY_COLUMNS = "iteration split slice system champion contract id is_impossible value weight metric".split()
 MATRIX_COLUMNS = "iteration slice when system value n n_contracts".split()
-TRANSFER_MEASURES = {  # T: the last iteration
-    "average": "mean over slices of the last iteration's score, R[T, j]",
-    "backward transfer": "mean over earlier slices of R[T, j] - R[j, j]: worse is forgetting",
-    "forward transfer": "mean over slices from 2 of R[j-1, j] less the base model's score: what earlier slices taught",
-}
-NOT_YET = "not defined yet: needs scores on the slices of two iterations (the average: of one)"
 _Cells = dict[tuple[int, int, str], pd.DataFrame]  # iteration, slice (0: test set), system -> rows by id
 
 
@@ -54,38 +47,30 @@ def collect_stream_scores(
     contract, id, is_impossible, value, weight (`metric_weights`), metric. A metric that the frame lacks, for example
     that of a judge who was not asked, is NaN in every row. Earlier scores of another metric are left out with a
     warning.
-    Raises InputError on an unknown metric, a row without slice and a row that is there twice.
     """
-    if metric not in METRICS:
-        raise InputError(f"Invalid metric {metric!r}: choose from {', '.join(METRICS)}.")
     own = frame[frame["split"].isin(STREAM_SPLITS)]
     own = own if metric in own else own.assign(**{metric: math.nan})
-    numbers = own["slice"] if "slice" in own else pd.Series(math.nan, own.index)
-    numbers = numbers.where(own["split"] == "slices", 0)
-    if numbers.isna().any():
-        raise InputError(
-            f"Row {own['id'][numbers.isna()].iloc[0]!r} of the split 'slices' has no slice: predict it again "
-            "with the rows of data/slices.jsonl, each of which names its slice."
-        )
-    if (twice := own.duplicated(["split", "system", "id"])).any():
-        raise InputError(f"Row {own['id'][twice].iloc[0]!r} is there twice: pass the rows of one seed.")
-    columns = {"iteration": iteration.number, "slice": numbers.astype(int), "metric": metric, "value": own[metric]}
-    champion = own["system"] == champion_system(iteration, decision)
-    rows = own.assign(**columns, champion=champion, weight=metric_weights(own, metric))[HISTORY_COLUMNS]
-    earlier = _earlier_scores(iteration, metric)
-    return rows.reset_index(drop=True) if earlier is None else pd.concat([earlier, rows], ignore_index=True)
+    rows = own.assign(
+        iteration=iteration.number,
+        slice=own["slice"].where(own["split"] == "slices", 0).astype(int),
+        champion=own["system"] == champion_system(iteration, decision),
+        metric=metric,
+        value=own[metric],
+        weight=metric_weights(own, metric),
+    )
+    return pd.concat([*_earlier_scores(iteration, metric), rows[HISTORY_COLUMNS]], ignore_index=True)
 
 
-def _earlier_scores(iteration: runs.Iteration, metric: str) -> pd.DataFrame | None:
-    """Return the history of the iteration before, rows of this metric only; None if there is no history."""
+def _earlier_scores(iteration: runs.Iteration, metric: str) -> list[pd.DataFrame]:
+    """Return the history of the iteration before, rows of this metric only; nothing if there is none."""
     path = iteration.previous.path("metrics", "stream.csv") if iteration.previous else None
     if path is None or not path.is_file():
-        return None
+        return []
     history = _with_choice_by_hand(read_stream_scores(path), iteration.previous)
     if others := sorted(set(history["metric"]) - {metric}):
         warnings.warn(f"Earlier scores are {', '.join(others)}, not {metric}: they are left out", stacklevel=3)
     history = history[history["metric"] == metric]
-    return history if len(history) else None
+    return [history] if len(history) else []
 
 
 def read_stream_scores(path: Path) -> pd.DataFrame:
@@ -148,12 +133,14 @@ def slice_matrix(history: pd.DataFrame, who: str = CHAMPION) -> pd.DataFrame:
 
 
 def slice_transfer(history: pd.DataFrame, who: str = CHAMPION, **resampling: Any) -> pd.DataFrame:
-    """Return average score, backward transfer and forward transfer (see `TRANSFER_MEASURES`), one a row.
+    """Return average score, backward transfer and forward transfer, one a row.
 
-    Columns: measure, value, low, high, n (questions), n_contracts, slices (averaged over, each with the same weight),
-    means (what the measure is, or why it is not defined). Differences are paired by question. Contracts are resampled
-    whole, and a contract that is drawn is drawn for all iterations. Source: Lopez-Paz & Ranzato (2017), "Gradient
-    Episodic Memory", section 2.
+    With T the last iteration: the average is the mean over slices of R[T, j]; backward transfer the mean over earlier
+    slices of R[T, j] - R[j, j], worse is forgetting; forward transfer the mean over slices from 2 of R[j - 1, j] less
+    the base model's score, what earlier slices taught. Columns: measure, value, low, high, n (questions), n_contracts,
+    slices (averaged over, each with the same weight; 0: not defined yet). Differences are paired by question. Contracts
+    are resampled whole, and a contract that is drawn is drawn for all iterations. Source: Lopez-Paz & Ranzato (2017),
+    "Gradient Episodic Memory", section 2.
     """
     cells, systems = _score_cells(history), _system_by_iteration(history, who)
     own = {(i, j): part for (i, j, name), part in cells.items() if j and systems.get(i) == name}
@@ -166,11 +153,10 @@ def slice_transfer(history: pd.DataFrame, who: str = CHAMPION, **resampling: Any
         "forward transfer": [(cells[i, i, INCUMBENT], cells[i, i, BASE]) for i in new],
     }
     rows = [
-        {"measure": name, "means": meaning} | _slice_mean(pairs[name], signed=name != "average", **resampling)
-        for name, meaning in TRANSFER_MEASURES.items()
+        {"measure": name} | _slice_mean(own_pairs, signed=name != "average", **resampling)
+        for name, own_pairs in pairs.items()
     ]
-    table = pd.DataFrame(rows, columns=["measure", *INTERVAL_COLUMNS, "slices", "means"])
-    return table.assign(means=table["means"].where(table["slices"] > 0, NOT_YET))
+    return pd.DataFrame(rows, columns=["measure", *INTERVAL_COLUMNS, "slices"])
 
 
 def slice_before_after(history: pd.DataFrame, who: str = "sft", **resampling: Any) -> pd.DataFrame:
@@ -251,10 +237,8 @@ def _linearised(part: pd.DataFrame) -> pd.DataFrame:
 def _system_by_iteration(history: pd.DataFrame, who: str) -> dict[int, str]:
     """Return the system that `who` is in each iteration."""
     own = history[history["champion"]] if who == CHAMPION else history[history["system"] == who]
-    names = sorted({CHAMPION, *history["system"]})
-    if who not in names:
-        hint = did_you_mean(who, names)
-        raise InputError(f"No scores of {who!r} in the stream{hint}: choose from {', '.join(names)}.")
+    if who not in (names := sorted({CHAMPION, *history["system"]})):
+        raise InputError(f"No scores of {who!r} in the stream: choose from {', '.join(names)}.")
     return {int(i): str(name) for i, name in own.groupby("iteration")["system"].first().items()}
 
 

@@ -1,30 +1,27 @@
-"""Score predictions row by row: answers (SQuAD 2.0, ROUGE-L), CUAD's spans, refusals, citations and passages.
+"""Score predictions row by row: answers (SQuAD 2.0, ROUGE-L), refusals, citations and passages.
 
     frame = score_predictions(predictions)    # one row per prediction, one column per metric of `METRICS`
     board = make_scoreboard(frame, seed=7)    # their means, in `scoreboard`
 
 A failed generation scores 0 and is counted. A metric that does not apply to a row is NaN there, never 0.
 
-The spans are scored by CUAD's own measure (`span_counts`). A predicted span finds a gold span if the two share at
-least half of all their different words. A rule that only asks whether the gold words are contained rewards quoting
-half the contract. Here every further word lowers the overlap: a quotation of more than twice the clause's different
-words is a false positive *and* leaves the clause unfound. Source: Hendrycks et al. (2021), "CUAD: An Expert-Annotated
-NLP Dataset for Legal Contract Review", and `evaluate.py` of its repository.
+Whether a quoted span is right is CUAD's own question (`span_jaccard`): it finds a gold span if the two share at least
+half of all their different words. A rule that only asks whether the gold words are contained rewards quoting half the
+contract. Here every further word lowers the overlap. Source: Hendrycks et al. (2021), "CUAD: An Expert-Annotated NLP
+Dataset for Legal Contract Review", and `evaluate.py` of its repository.
 """
 
 from __future__ import annotations
 
 import math
-import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import lru_cache
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from cuadft.core.errors import InputError
-from cuadft.evaluation.text_scores import AnswerComparison, PreparedText, is_plain_refusal, retrieved_share
+from cuadft.evaluation.text_scores import AnswerComparison, is_plain_refusal, retrieved_share
 from cuadft.evaluation.verdicts import has_failed
 
 METRICS: dict[str, tuple[str, bool]] = {  # name -> (label, higher is better), in the order in which tables show them
@@ -40,11 +37,6 @@ METRICS: dict[str, tuple[str, bool]] = {  # name -> (label, higher is better), i
     "f1_no_clause": ("F1 where there is no clause", True),
     "em_answerable": ("Exact match where the clause exists", True),
     "rouge_l": ("ROUGE-L", True),
-    "span_precision": ("Span precision (CUAD)", True),
-    "span_recall": ("Span recall (CUAD)", True),
-    "span_f1": ("Span F1 (CUAD)", True),
-    "abstention_precision": ("Abstention precision", True),
-    "abstention_recall": ("Abstention recall", True),
     "hit@1": ("Retrieval hit at 1", True),
     "hit": ("Retrieval hit", True),
     "char_recall": ("Retrieval recall (characters)", True),
@@ -59,20 +51,14 @@ WEIGHT_COLUMNS: dict[str, tuple[str, ...]] = {  # metrics of counts -> the colum
     "quote_f1": ("answered", "has_clause"),
     "detection_f1": ("answered", "has_clause"),
     "detection_precision": ("answered",),
-    "span_precision": ("span_tp", "span_fp"),
-    "span_recall": ("span_tp", "span_fn"),
-    "span_f1": ("span_tp", "span_tp", "span_fp", "span_fn"),
-    "abstention_precision": ("refused",),  # a question that one system alone refused counts for that one
 }
 HEADLINE = ("quote_f1", "detection_f1")  # what stands first: neither can be won by refusing always or never
 KEY_COLUMNS = ("system", "split", "id", "contract", "contract_type", "category", "source", "question", "is_impossible")
-SPAN_COLUMNS = ("span_tp", "span_fp", "span_fn")
 FLAGS = ("failed", "refused", "reworded_refusal", "answered", "has_clause")
 NUMBERS = ("weight", "prompt_tokens", "slice")
 MEASURED = tuple(metric for metric in METRICS if metric not in JUDGED)
-SCORED_COLUMNS = [*KEY_COLUMNS, "answer", "seed", *FLAGS, *NUMBERS, *SPAN_COLUMNS, *MEASURED]
-REQUIRED_KEYS = ("system", "split", "id", "contract", "category", "is_impossible", "answers", "answer", "error")
-CACHED_SPANS = 4096  # gold spans kept prepared: systems answer the same questions in the same order
+SCORED_COLUMNS = [*KEY_COLUMNS, "answer", "seed", *FLAGS, *NUMBERS, *MEASURED]
+REQUIRED_KEYS = ("id", "contract", "category", "is_impossible", "answers", "answer", "error")
 SPAN_MATCH_FROM = 0.5  # lowest share of common words (Jaccard) at which a predicted span finds a gold span
 PARTIES = "Parties"  # the category whose names CUAD's script also finds inside a longer span
 
@@ -84,8 +70,8 @@ def score_predictions(predictions: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     `text_scores.is_refusal`); reworded_refusal (bool: it refuses in words of its own, which a reading by the sentence
     alone would count as an answer); answered (bool: neither failed nor refused) and has_clause (bool); weight (for how
     many questions the row stands, 1 unless the prediction says more); prompt_tokens; slice (the number of the slice of
-    the stream); CUAD's counts span_tp, span_fp and span_fn (int); every metric of `METRICS` but the judges'.
-    prompt_tokens and slice are floats, NaN where the prediction does not name them.
+    the stream); every metric of `METRICS` but the judges'. prompt_tokens and slice are floats, NaN where the prediction
+    does not name them.
 
     quote_f1: twice the F1 of the rows that are answered and have a clause, over the number of rows answered plus that
     of rows with a clause. detection_precision, detection_recall, detection_f1: whether anything is quoted against
@@ -93,34 +79,28 @@ def score_predictions(predictions: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     none of them above 0, however many questions have no clause; to answer always costs precision.
     f1, em, rouge_l: SQuAD 2.0's and ROUGE-L, best over the gold spans. On a row without clause they are 1 for a refusal
     and 0 otherwise.
-    span_*: `span_counts` of the answer's non-blank lines; a gold span of several lines that is quoted in full counts as
-    one line. Their mean is weighted (see `metric_weights`).
-    abstention_precision: over refused rows, whether there is no clause. abstention_recall: over rows without clause,
-    whether refused. false_answer: answered although there is no such clause. false_refusal: refused although there is
-    one. The last two are NaN on a failed row, where f1, em, rouge_l and abstention_recall are 0 and all gold spans are
-    missed.
+    false_answer: answered although there is no such clause. false_refusal: refused although there is one. Both are NaN
+    on a failed row, where f1, em and rouge_l are 0.
     hit: a retrieved passage shares a character with a gold span. hit@1: the first one does. char_recall and
     char_precision: `text_scores.retrieved_share`.
 
     Raises InputError as `check_prediction`, and on a row counted twice (same system, split, seed and id).
     """
-    prepare = lru_cache(CACHED_SPANS)(PreparedText)
     for prediction in predictions:
         check_prediction(prediction)
-    frame = pd.DataFrame([_score_one(p, prepare) for p in predictions], columns=SCORED_COLUMNS)
+    frame = pd.DataFrame([_score_one(p) for p in predictions], columns=SCORED_COLUMNS)
     key = ["system", "split", "seed", "id"]
     if len(twice := frame.loc[frame.duplicated(key), key]):
-        row = tuple(twice.iloc[0])
-        raise InputError(f"Prediction {row} is there twice: score each system, split, seed and row once.")
-    types = {bool: ("is_impossible", *FLAGS), int: ("seed", *SPAN_COLUMNS), float: (*NUMBERS, *MEASURED)}
+        raise InputError(f"Prediction {tuple(twice.iloc[0])} is there twice: score each row once per seed.")
+    types = {bool: ("is_impossible", *FLAGS), int: ("seed",), float: (*NUMBERS, *MEASURED)}
     return frame.astype({name: kind for kind, names in types.items() for name in names})
 
 
 def metric_weights(frame: pd.DataFrame, metric: str) -> np.ndarray:
     """Return each row's weight in the mean of a metric, sum(weight * value) / sum(weight): 0 where it does not apply.
 
-    A metric of `WEIGHT_COLUMNS` weighs a row by the sum of its columns there. So the mean of span_precision is all true
-    positives over all predicted spans, as in CUAD's script. Any other metric weighs every row to which it applies by 1.
+    A metric of `WEIGHT_COLUMNS` weighs a row by the sum of its columns there. So the mean of detection_precision is all
+    answered rows with a clause over all answered rows. Any other metric weighs every row to which it applies by 1.
     Both are multiplied by the row's own `weight`, the number of questions that it stands for: the mean is then that
     of all questions of the split, also if fewer of one kind were asked. Raises InputError if a column is missing.
     """
@@ -133,11 +113,11 @@ def metric_weights(frame: pd.DataFrame, metric: str) -> np.ndarray:
     return sum(frame[name].to_numpy(float) for name in WEIGHT_COLUMNS[metric]) * questions
 
 
-def _score_one(p: Mapping[str, Any], prepare: Callable[[str], PreparedText]) -> dict[str, Any]:
+def _score_one(p: Mapping[str, Any]) -> dict[str, Any]:
     gold = sorted(p["answers"], key=lambda a: a["start"])
     failed, clause = has_failed(p), bool(gold)
     answer = None if failed else p["answer"]
-    compared = AnswerComparison(answer, [a["text"] for a in gold], prepare)
+    compared = AnswerComparison(answer, [a["text"] for a in gold])
     refused, f1, em = compared.abstained, compared.f1(), compared.exact_match()
     answered = not failed and not refused
     return {
@@ -162,9 +142,6 @@ def _score_one(p: Mapping[str, Any], prepare: Callable[[str], PreparedText]) -> 
         "f1_no_clause": _where(not clause, f1),
         "em_answerable": _where(clause, em),
         "rouge_l": compared.rouge_l(),
-        **_span_scores(answer, refused, gold, substring=p["category"] == PARTIES),
-        "abstention_precision": _where(refused, not clause),
-        "abstention_recall": _where(not clause, refused),
         "false_answer": _where(not clause and not failed, answered),
         "false_refusal": _where(clause and not failed, refused),
         **_retrieval_scores(p.get("passages"), gold),
@@ -176,24 +153,6 @@ def _score_one(p: Mapping[str, Any], prepare: Callable[[str], PreparedText]) -> 
 def _where(applies: bool, value: float) -> float:
     """Return the value as a number, NaN where it does not apply."""
     return float(value) if applies else math.nan
-
-
-def _span_scores(answer: str | None, refused: bool, gold: Sequence[Mapping], *, substring: bool) -> dict[str, float]:
-    golds = [a["text"] for a in gold]
-    lines = [] if answer is None or refused else [line.strip() for line in _unbroken(answer, golds).splitlines()]
-    tp, fp, fn = span_counts([line for line in lines if line], golds, substring=substring)
-    values = {"span_precision": (tp, tp + fp), "span_recall": (tp, tp + fn), "span_f1": (2 * tp, 2 * tp + fp + fn)}
-    shares = {name: part / whole if whole else math.nan for name, (part, whole) in values.items()}
-    return {"span_tp": tp, "span_fp": fp, "span_fn": fn} | shares
-
-
-def _unbroken(answer: str, golds: Sequence[str]) -> str:
-    """Return the answer with every gold span of several lines that it quotes in full on one line."""
-    for gold in golds:
-        words = gold.split() if len(gold.strip().splitlines()) > 1 else ()
-        if words:
-            answer = re.sub(r"\s+".join(map(re.escape, words)), " ".join(words).replace("\\", r"\\"), answer)
-    return answer
 
 
 def _retrieval_scores(passages: Sequence[Mapping] | None, gold: Sequence[Mapping]) -> dict[str, float]:
@@ -217,38 +176,17 @@ def stands_for(p: Mapping[str, Any]) -> float:
     return 1.0 if is_missing(p.get("weight")) else float(p["weight"])
 
 
-def check_prediction(p: Mapping[str, Any], required: Sequence[str] = REQUIRED_KEYS) -> None:
-    """Raise InputError on a missing key, an answer that is no text, and gold spans that contradict is_impossible.
-
-    Further on a weight that is not above 0, and on quotes and a p_exists that are no probabilities from 0 to 1.
-    """
-    absent = [key for key in required if key not in p]
-    if absent:
-        raise InputError(f"Prediction {p.get('id', '?')!r} has no {absent[0]!r}: it needs {', '.join(required)}.")
-    for fault in _faults(p):
-        raise InputError(f"Row {p['id']!r} has {fault}.")
-
-
-def _faults(p: Mapping[str, Any]) -> Iterator[str]:
-    """Yield what is wrong with a prediction that has all keys, with what is allowed."""
+def check_prediction(p: Mapping[str, Any]) -> None:
+    """Raise InputError on a missing key, an answer that is no text, and gold spans that contradict is_impossible."""
+    if absent := [key for key in REQUIRED_KEYS if key not in p]:
+        raise InputError(f"Prediction {p.get('id', '?')!r} has no {absent[0]!r}: it needs {', '.join(REQUIRED_KEYS)}.")
     if not is_missing(p["answer"]) and not isinstance(p["answer"], str):
-        yield f"the answer {p['answer']!r}: give text, or None if it failed"
+        raise InputError(f"Row {p['id']!r} has the answer {p['answer']!r}: give text, or None if it failed.")
     if bool(p["is_impossible"]) == bool(p["answers"]) or not all(gold["text"] for gold in p["answers"]):
-        yield f"is_impossible={p['is_impossible']} and {len(p['answers'])} gold spans with text: correct one of them"
-    if not 0 < stands_for(p) < math.inf:
-        yield f"the weight {p['weight']!r}: give a finite number above 0"
-    if not is_missing(p.get("p_exists")) and not _is_probability(p["p_exists"]):
-        yield f"p_exists={p['p_exists']!r}: give a number from 0 to 1, or None if unknown"
-    for quote in () if is_missing(p.get("quotes")) else p["quotes"]:
-        text, chance, span = quote.get("text"), quote.get("p"), quote.get("span")
-        if not isinstance(text, str) or not _is_probability(chance):
-            yield f"the quote {text!r} with p={chance!r}: give text and p from 0 to 1"
-        if not is_missing(span) and not (len(span) == 2 and 0 <= span[0] <= span[1]):
-            yield f"a quote at {span!r}: give [start, end] in characters, or None"
-
-
-def _is_probability(value: Any) -> bool:
-    return isinstance(value, int | float | np.number) and 0 <= value <= 1
+        raise InputError(
+            f"Row {p['id']!r} has is_impossible={p['is_impossible']} and {len(p['answers'])} gold spans with text: "
+            "correct one of them."
+        )
 
 
 _MARKS = str.maketrans({".": None, ",": None, ";": None, ":": None, "/": " "})
@@ -266,28 +204,3 @@ def span_jaccard(a: str, b: str) -> float:
     """Return the share of the two texts' different words that both have, 0 to 1; 0 if neither has a word."""
     ours, theirs = span_words(a), span_words(b)
     return len(ours & theirs) / len(ours | theirs) if ours or theirs else 0.0
-
-
-def span_counts(predicted: Sequence[str], golds: Sequence[str], *, substring: bool = False) -> tuple[int, int, int]:
-    """Return true positives (gold spans found), false positives (predicted spans without a match), false negatives.
-
-    Several predicted spans that match one gold span count once, as do predicted spans of equal text. Every gold span
-    counts, equal ones too. Empty predictions are ignored. substring: a prediction that contains a gold span's text also
-    matches it; the official script allows that for the category Parties only.
-    """
-    texts = [text for text in dict.fromkeys(predicted) if text]
-    ours, theirs = [span_words(text) for text in texts], [span_words(gold) for gold in golds]
-    hits = [
-        [n for n, given in enumerate(ours) if _share_enough(given, wanted) or (substring and gold in texts[n])]
-        for gold, wanted in zip(golds, theirs, strict=True)
-    ]
-    found = sum(map(bool, hits))
-    return found, len(texts) - len(set().union(*hits)), len(golds) - found
-
-
-def _share_enough(ours: frozenset[str], theirs: frozenset[str]) -> bool:
-    """Tell whether two sets of words have a Jaccard overlap of SPAN_MATCH_FROM or more."""
-    if 2 * min(len(ours), len(theirs)) < max(len(ours), len(theirs)) or not ours:
-        return False  # even if one held the other they would share less than half
-    shared = len(ours & theirs)
-    return shared >= SPAN_MATCH_FROM * (len(ours) + len(theirs) - shared)

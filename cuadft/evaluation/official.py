@@ -15,8 +15,7 @@ A system may quote several times: coverage and quote precision take all that it 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from functools import lru_cache
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +25,11 @@ import pandas as pd
 from cuadft.core import files
 from cuadft.core.errors import InputError
 from cuadft.data.passages import merge_spans
-from cuadft.evaluation import bootstrap, metrics
+from cuadft.evaluation import bootstrap
 from cuadft.evaluation.bootstrap import BLOCK, INTERVAL_COLUMNS
 from cuadft.evaluation.constants import settle
-from cuadft.evaluation.metrics import PARTIES, SPAN_MATCH_FROM, is_missing, span_jaccard, stands_for
-from cuadft.evaluation.text_scores import AnswerComparison, PreparedText, shared_characters
+from cuadft.evaluation.metrics import PARTIES, SPAN_MATCH_FROM, check_prediction, is_missing, span_jaccard, stands_for
+from cuadft.evaluation.text_scores import AnswerComparison, shared_characters
 from cuadft.evaluation.verdicts import has_failed
 
 Predictions = Sequence[Mapping[str, Any]]
@@ -54,11 +53,8 @@ MEASURES: dict[str, tuple[str, bool]] = {  # name -> (label, higher is better), 
 CURVE_MEASURES = ("aupr", "precision_at_80_recall", "precision_at_90_recall")  # read off the precision-recall curve
 RATIOS = tuple(name for name in MEASURES if name not in CURVE_MEASURES)
 THRESHOLDS = np.append(np.arange(0.99, 0, -0.01), [0.001, 0.0])  # of a quote's probability, as in CUAD's script
-REQUIRED_KEYS = ("id", "contract", "category", "is_impossible", "answers", "answer", "error")
 OFFICIAL_CONTRACTS = 102  # contracts of CUAD's official test split
 PUBLISHED = Path(__file__).with_name("published_official.csv")
-WITH_BOUNDS = ("detection_f1", "coverage_f1", "aupr")
-TABLE_MEASURES = (*WITH_BOUNDS, "token_f1_both", "verbatim", "precision_at_80_recall")
 TABLE_COLUMNS = [
     *("system", "hardware", "detection_f1", "detection_f1_low", "detection_f1_high"),
     *("coverage_f1", "coverage_f1_low", "coverage_f1_high", "token_f1_both", "verbatim"),
@@ -72,8 +68,8 @@ TABLE_COLUMNS = [
 def cuad_scores(predictions: Predictions, **resampling: Any) -> pd.DataFrame:
     """Return CUAD's scoreboard of one system: columns measure, value, low, high, n and n_contracts.
 
-    predictions: one row per question as in `predictions/*.jsonl`, with `REQUIRED_KEYS`. Also read where present: spans
-    (where the answer's words stand, [] if nowhere), weight (how many questions the row stands for, 1 if absent), and
+    predictions: one row per question as in `predictions/*.jsonl`, with `metrics.REQUIRED_KEYS`. Also read where
+    present: spans (where the answer's words stand, [] if nowhere), weight (for how many questions a row stands), and
     quotes, the n-best list: {"text", "span" or None, "p" from 0 to 1, "quoted"}, without the refusal. The quotes that
     an answered row shows are all but those with quoted false, which are candidates only (`shown_quotes`). Without
     quotes the n-best list is the answer, as one text, with probability 1, and empty for a refusal. A failed row has no
@@ -100,8 +96,7 @@ def cuad_scores(predictions: Predictions, **resampling: Any) -> pd.DataFrame:
         raise InputError(f"The rows to score {said}: give the rows of one system.")
     contracts = [p["contract"] for p in predictions]
     weights = np.array([stands_for(p) for p in predictions])
-    prepare = lru_cache(metrics.CACHED_SPANS)(PreparedText)
-    parts = np.array([list(_row_parts(p, prepare).values()) for p in predictions], float)
+    parts = np.array([list(_row_parts(p).values()) for p in predictions], float)
     with np.errstate(divide="ignore", invalid="ignore"):
         columns = [(top / bottom, bottom * weights, True) for top, bottom in parts.transpose(1, 2, 0)]
     ratios = bootstrap.interval_table(columns, contracts, sizes=weights, **resampling).assign(metric=RATIOS)
@@ -111,10 +106,10 @@ def cuad_scores(predictions: Predictions, **resampling: Any) -> pd.DataFrame:
     return table.rename(columns={"metric": "measure"})[["measure", *INTERVAL_COLUMNS]]
 
 
-def _row_parts(p: Mapping[str, Any], prepare: Callable[[str], PreparedText]) -> dict[str, tuple[float, float]]:
+def _row_parts(p: Mapping[str, Any]) -> dict[str, tuple[float, float]]:
     """Return a row's numerator and denominator of each of `RATIOS`; a denominator of 0: it does not apply."""
     golds, failed = [a["text"] for a in p["answers"]], has_failed(p)
-    compared = AnswerComparison(None if failed else p["answer"], golds, prepare)
+    compared = AnswerComparison(None if failed else p["answer"], golds)
     refused, clause = compared.abstained, bool(golds)
     answered = not failed and not refused
     both, either = answered and clause, answered + clause
@@ -298,7 +293,7 @@ def checked_rows(predictions: Predictions) -> Predictions:
     """Return the predictions; InputError on a malformed row, and on a question that a system answers twice."""
     seen = set()
     for p in predictions:
-        metrics.check_prediction(p, REQUIRED_KEYS)
+        check_prediction(p)
         key = (str(p.get("system", "")), p["id"])
         if key in seen:
             raise InputError(f"Row {key[1]!r} of {key[0]!r} is there twice: give the rows of one split and one seed.")
@@ -309,33 +304,20 @@ def checked_rows(predictions: Predictions) -> Predictions:
 # --- beside published results
 
 
-def published_systems() -> pd.DataFrame:
-    """Return what others report on CUAD's official test split, with the columns `TABLE_COLUMNS`.
-
-    NaN: not reported. n and n_contracts are NaN as well: not every source says what it left out. Source of each row: in
-    its column `source`; the file is `published_official.csv` beside this module.
-    """
-    return pd.read_csv(PUBLISHED).assign(ours=False).reindex(columns=TABLE_COLUMNS)
-
-
 def official_table(boards: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
-    """Return our systems, in the order given, above the published ones, with the columns `TABLE_COLUMNS`.
+    """Return our systems, in the order given, above those that others report, with the columns `TABLE_COLUMNS`.
 
-    boards: system -> its table from `cuad_scores`, on the official test split. Where the two kinds of systems were not
-    scored alike: `setup_differences`. Raises InputError if a board lacks a measure of the table.
+    boards: system -> its table from `cuad_scores`, on the official test split. Of others' systems NaN is not reported,
+    as are n and n_contracts: not every source says what it left out. The column `source` names each row's source; the
+    file is `published_official.csv` beside this module. Where systems were not scored alike: `setup_differences`.
     """
     rows = []
     for system, board in boards.items():
         found = board.set_index("measure")
-        missing = [name for name in (*TABLE_MEASURES, "failed") if name not in found.index]
-        if missing:
-            raise InputError(f"The board of {system!r} has no {missing[0]!r}: make it with cuad_scores.")
         row = {"system": system, "hardware": "", "ours": True, "source": "this project (cuad_scores)"}
-        row |= found["value"][[*TABLE_MEASURES]].to_dict() | found.loc["failed", ["n", "n_contracts"]].to_dict()
-        row |= {f"{name}_{end}": found.at[name, end] for name in WITH_BOUNDS for end in ("low", "high")}
-        rows.append(row)
-    ours = pd.DataFrame(rows, columns=TABLE_COLUMNS)
-    return pd.concat([ours, published_systems()], ignore_index=True) if rows else published_systems()
+        rows.append(row | bootstrap.side_by_side(found) | found.loc["failed", ["n", "n_contracts"]].to_dict())
+    published = pd.read_csv(PUBLISHED).assign(ours=False).reindex(columns=TABLE_COLUMNS)
+    return pd.concat([pd.DataFrame(rows, columns=TABLE_COLUMNS), published], ignore_index=True) if rows else published
 
 
 def setup_differences(table: pd.DataFrame) -> list[str]:

@@ -20,13 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cuadft.evaluation.evidence import compare_texts, same_words, stance_of
-from cuadft.evaluation.text_scores import (
-    NO_CLAUSE,
-    PreparedText,
-    gold_references,
-    is_plain_refusal,
-    is_refusal,
-)
+from cuadft.evaluation.text_scores import NO_CLAUSE, gold_references, is_plain_refusal, is_refusal, plain_text
 from cuadft.evaluation.verdicts import gold_texts, has_failed, verdict_row, verdict_table
 
 if TYPE_CHECKING:
@@ -67,32 +61,20 @@ class OfflineJudge:
         self.weights = weights if weights is not None else shipped_fit()[shipped]
 
     def rate(self, rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
-        """Return one verdict per row in the four `VERDICT_COLUMNS`; rows have question, answer, answers and error."""
-        return verdict_table(
-            [self._rate_one(row, found) for row, found in zip(rows, compare_references(rows, self.encode), strict=True)]
-        )
+        """Return one verdict per row in the four `VERDICT_COLUMNS`; rows have question, answers, answer and error."""
+        evidence = compare_references(rows, self.encode)
+        return verdict_table([self._weigh(found) if found else _by_rule(row) for row, found in zip(rows, evidence)])
 
-    def _rate_one(self, row: Mapping[str, Any], evidence: list[Evidence] | None) -> dict[str, Any]:
-        if has_failed(row):
-            return verdict_row(0.0, "failed")
-        if evidence is None:
-            score, reason = _by_rule(row["answer"], _spans(row))
-            return verdict_row(score, verdict_for_score(score), reason)
+    def _weigh(self, evidence: Sequence[Evidence]) -> dict[str, Any]:
         scored = [(self._score(stance, found), stance, found) for stance, found in evidence]
         score, stance, found = max(scored, key=lambda one: one[0])  # the best of several references counts
         shares = ", ".join(f"{name} {value:.2f}" for name, value in found.items() if value)
-        reason = f"{stance}: {shares or 'nothing in common with the reference'}"
-        return verdict_row(score, verdict_for_score(score), reason)
+        return _verdict(score, f"{stance}: {shares or 'nothing in common with the reference'}")
 
     def _score(self, stance: str, found: Mapping[str, float]) -> float:
         score = predict_score(self.weights, stance, found)
         buried = stance == "quoted" and found["phrase_precision"] < BURIED
         return min(score, CONTRADICTED) if found["contradiction"] or buried else score
-
-
-def verdict_for_score(score: float) -> str:
-    """Return the verdict that stands for a score."""
-    return "correct" if score >= CORRECT_FROM else "partly" if score >= PARTLY_FROM else "incorrect"
 
 
 def shipped_fit() -> dict[str, Any]:
@@ -112,49 +94,52 @@ def predict_score(weights: Weights, stance: str, found: Mapping[str, float]) -> 
 
 def compare_references(rows: Sequence[Mapping[str, Any]], encode: Encode | None = None) -> list[list[Evidence] | None]:
     """Return each row's evidence against each of its references; None where a rule decides (see `_by_rule`)."""
-    seen: dict[tuple, list[Evidence] | None] = {}  # each answer once: systems often give the same one
-    keys = [_key(row) for row in rows]
-    for key in dict.fromkeys(key for key in keys if key is not None):
-        question, answer, spans = key
+    keys = [None if _by_rule(row) else (str(row.get("question") or ""), row["answer"], _spans(row)) for row in rows]
+    seen: dict[tuple, list[Evidence]] = {}  # each answer once: systems often give the same one
+    for question, answer, spans in dict.fromkeys(filter(None, keys)):
         stance = stance_of(answer)
-        seen[key] = [(stance, compare_texts(question, answer, text)) for text in _compared(answer, spans)]
+        found = [(stance, compare_texts(question, answer, text)) for text in _compared(answer, spans)]
+        seen[question, answer, spans] = found
     if encode is not None:
         _add_similarity(seen, encode)
-    return [None if key is None else seen[key] for key in keys]
+    return [seen.get(key) for key in keys]
 
 
-def _key(row: Mapping[str, Any]) -> tuple[str, str, tuple[str, ...]] | None:
+def _by_rule(row: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return the verdict on an answer that is not weighed: it failed, refuses, or is the reference; else None."""
     if has_failed(row):
-        return None
+        return verdict_row(0.0, "failed")
     answer, spans = row["answer"], _spans(row)
-    if not spans or is_plain_refusal(answer) or any(same_words(answer, text) for text in gold_references(spans)):
-        return None
-    return str(row.get("question") or ""), answer, spans
+    if not spans and is_refusal(answer):
+        return _verdict(1.0, "refused, and there is no such clause")
+    if not spans:
+        return _verdict(0.0, "answered, though there is no such clause")
+    if is_plain_refusal(answer):
+        return _verdict(0.0, f"refused: the reference is not {NO_CLAUSE!r}")
+    same = any(same_words(answer, text) for text in gold_references(spans))
+    return _verdict(1.0, "the reference's own words") if same else None
+
+
+def _verdict(score: float, reason: str) -> dict[str, Any]:
+    verdict = "correct" if score >= CORRECT_FROM else "partly" if score >= PARTLY_FROM else "incorrect"
+    return verdict_row(score, verdict, reason)
 
 
 def _spans(row: Mapping[str, Any]) -> tuple[str, ...]:
-    return tuple(text for text in gold_texts(row) if PreparedText(text).plain)
+    return tuple(text for text in gold_texts(row) if plain_text(text))
 
 
 def _compared(answer: str, spans: Sequence[str]) -> list[str]:
-    texts = gold_references(spans)
-    if len(texts) <= MOST_REFERENCES:
-        return texts
+    """Return the references to compare an answer with; of many, those that share most words with it."""
     ours = set(answer.lower().split())  # words between blanks, as when the weights were fitted
-    return sorted(texts, key=lambda text: -len(ours.intersection(text.lower().split())))[:MOST_REFERENCES]
+    texts = gold_references(spans)
+    if len(texts) > MOST_REFERENCES:
+        texts = sorted(texts, key=lambda text: -len(ours.intersection(text.lower().split())))[:MOST_REFERENCES]
+    return texts
 
 
-def _by_rule(answer: str, spans: Sequence[str]) -> tuple[float, str]:
-    if spans and is_plain_refusal(answer):
-        return 0.0, f"refused: the reference is not {NO_CLAUSE!r}"
-    if spans:
-        return 1.0, "the reference's own words"
-    if is_refusal(answer):
-        return 1.0, "refused, and there is no such clause"
-    return 0.0, "answered, though there is no such clause"
-
-
-def _add_similarity(seen: Mapping[tuple, list[Evidence] | None], encode: Encode) -> None:
+def _add_similarity(seen: Mapping[tuple, list[Evidence]], encode: Encode) -> None:
+    """Add the cosine of answer and reference, from 0 to 1, to each piece of evidence."""
     pairs = {key: [text[:EMBEDDED_CHARS] for text in _compared(key[1], key[2])] for key in seen}
     texts = sorted({text for key, own in pairs.items() for text in (key[1][:EMBEDDED_CHARS], *own)})
     vectors = dict(zip(texts, encode(texts), strict=True)) if texts else {}

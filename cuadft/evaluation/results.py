@@ -1,7 +1,7 @@
 """Read an iteration's predictions, also those of runs with other seeds, and save its tables and figures.
 
     predictions, left_out = read_with_seeds(it, seed=7)
-    save(it, "benchmark", benchmark_figure(board, confidence=0.95))    # figures/benchmark.png
+    save(it, "benchmark", panels_figure(board, ["quote_f1"]))        # figures/benchmark.png
 
 Predictions lie in `predictions/<system>.<split>.jsonl`, one row of the split with its answer a line.
 """
@@ -119,7 +119,7 @@ def is_answer_to(prediction: dict[str, Any], row: dict[str, Any]) -> bool:
 def save(iteration: runs.Iteration, name: str, result: Result) -> Result:
     """Write a table to metrics/NAME.csv or a figure to figures/NAME.png of the iteration, atomically, and return it."""
     if hasattr(result, "savefig"):
-        save_figure(result, iteration.path("figures", f"{name}.png"))
+        save_figure(iteration.path("figures", f"{name}.png"), result)
     else:
         files.write_text(iteration.path("metrics", f"{name}.csv"), as_csv(result))
     return result
@@ -143,7 +143,7 @@ def as_csv(table: pd.DataFrame) -> str:
     return table.to_csv(index=False, quoting=csv.QUOTE_NONNUMERIC)
 
 
-def save_figure(figure: Figure, path: Path) -> None:
+def save_figure(path: Path, figure: Figure) -> None:
     """Write a figure as PNG, atomically."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=150)

@@ -19,13 +19,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from cuadft.core.errors import InputError
 from cuadft.evaluation.bootstrap import INTERVAL_COLUMNS, interval_table
 from cuadft.evaluation.constants import settle
 from cuadft.evaluation.metrics import METRICS, metric_weights
 
 BOARD_COLUMNS = ["system", "split", "metric", *INTERVAL_COLUMNS, "failed", "seeds", "seed_low", "seed_high"]
-BREAKDOWNS = ("category", "contract_type")  # columns by which `score_breakdown` can group
 FAULTS = {  # kind -> (name, what happened and what to repair)
     "missed": ("Retrieval missed the clause", "no character of it was sent to the model: repair the retriever"),
     "refused": ("Retrieved but refused", "the clause was sent, the answer says that there is none: repair the model"),
@@ -48,8 +46,7 @@ def make_scoreboard(frame: pd.DataFrame, **resampling: Any) -> pd.DataFrame:
     metric applies); n_contracts (the contracts of these questions); failed (all failed generations of that system and
     split); seeds (how many); seed_low, seed_high (lowest and highest mean of one seed: what another seed could change;
     NaN with one seed). A question answered with several seeds counts once, by their average. resampling: n_resamples,
-    seed and confidence. Raises InputError on a question scored twice with one seed, and as
-    `bootstrap.check_resampling`.
+    seed and confidence. Raises InputError as `bootstrap.check_resampling`.
     """
     keys, metrics = ["system", "split"], [m for m in METRICS if m in frame]
     table = settle(_group_means(frame, keys, metrics, **resampling))
@@ -65,25 +62,14 @@ def score_breakdown(
     """Return the mean of one metric per split, group and system, with its contract-clustered interval.
 
     by: category or contract_type. Columns: split, category or contract_type, system, metric, value, low, high, n,
-    n_contracts. Most groups rest on few questions, and their intervals say so. Raises InputError on another `by`, a
-    metric that the frame lacks, and as `make_scoreboard`.
+    n_contracts. Most groups rest on few questions, and their intervals say so. Raises InputError as `make_scoreboard`.
     """
-    if by not in BREAKDOWNS or by not in frame:
-        raise InputError(f"Invalid by {by!r}: choose from {', '.join(name for name in BREAKDOWNS if name in frame)}.")
-    if metric not in METRICS or metric not in frame:
-        raise InputError(f"Invalid metric {metric!r}: choose from {', '.join(m for m in METRICS if m in frame)}.")
     return _group_means(frame, ["split", by, "system"], [metric], **resampling)
 
 
 def _group_means(frame: pd.DataFrame, keys: Sequence[str], metrics: Sequence[str], **resampling: Any) -> pd.DataFrame:
     """Return the mean of each metric in each group of rows, all with the same draws: keys, metric, interval."""
-    questions = ["system", "split", "id"]
-    repeated = frame.duplicated([*questions, "seed"])
-    if repeated.any():
-        raise InputError(
-            f"Row {frame['id'][repeated].iloc[0]!r} is there twice: score each system, split, seed and row once."
-        )
-    once = 1 / frame.groupby(questions)["id"].transform("size").to_numpy(float)
+    once = 1 / frame.groupby(["system", "split", "id"])["id"].transform("size").to_numpy(float)
     weights = {metric: metric_weights(frame, metric) * once for metric in metrics}
     shares = {metric: bool(frame[metric].dropna().between(0, 1).all()) for metric in metrics}
     groups, ids = frame.groupby(list(keys), sort=False).ngroup().to_numpy(), frame["id"].to_numpy()
@@ -115,9 +101,6 @@ def classify_faults(frame: pd.DataFrame, metric: str = "f1", *, fine_from: float
     recorded, a wrong answer to an answerable question is "refused" or "wrong". Raises InputError on a metric that is
     not there or of which less is better.
     """
-    usable = [name for name, (_, higher) in METRICS.items() if higher and name in frame]
-    if metric not in usable:
-        raise InputError(f"Invalid metric {metric!r} to find faults by: choose from {', '.join(usable)}.")
     absent, refused = frame["is_impossible"].astype(bool), frame["refused"].astype(bool)
     cases = {
         "failed": frame["failed"].astype(bool),

@@ -16,8 +16,8 @@ import math
 import re
 import string
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import cached_property
+from collections.abc import Iterable, Iterator, Sequence
+from functools import lru_cache
 
 from rapidfuzz import process
 from rapidfuzz.distance import Indel, LCSseq
@@ -28,6 +28,7 @@ from cuadft.data.passages import merge_spans
 NO_CLAUSE = "There is no such clause."
 REDACTED = re.compile(r"\*\s?\*\s?\*|\[\s*\*+\s*\]")  # words that a contract withholds: [***]
 REDACTION = "***"  # the one token of a text that is redacted throughout
+CACHED_TEXTS = 4096  # systems answer the same questions in the same order
 _GAP = r"[\W_]"
 _REFUSAL = re.compile(f"{_GAP}*" + f"{_GAP}+".join(fold_words(NO_CLAUSE)) + f"{_GAP}*")
 _LONG_WORD = re.compile(r"[^\W_]{4}")  # whatever normalisation takes away, such a word is left
@@ -170,69 +171,50 @@ def _denies(statement: str) -> bool:
     return _DENIES.match(statement) is not None
 
 
-class PreparedText:
-    """A text in the forms that the measures compare, each made once, when it is first asked for."""
+@lru_cache(CACHED_TEXTS)
+def plain_text(text: str) -> str:
+    """Return the text as SQuAD normalises it; if that leaves nothing of a redaction, `REDACTION`."""
+    return normalise_answer(text) or (REDACTION if REDACTED.search(text) else "")
 
-    def __init__(self, text: str):
-        """Take any text."""
-        self.text = text
 
-    @cached_property
-    def plain(self) -> str:
-        """Return the text as SQuAD normalises it; if that leaves nothing of a redaction, `REDACTION`."""
-        return normalise_answer(self.text) or (REDACTION if REDACTED.search(self.text) else "")
-
-    @cached_property
-    def bag(self) -> Counter[str]:
-        """Return how often each normalised token occurs."""
-        return Counter(self.plain.split())
-
-    @cached_property
-    def tokens(self) -> list[str]:
-        """Return the tokens that ROUGE counts."""
-        return rouge_tokens(self.text)
+@lru_cache(CACHED_TEXTS)
+def _bag(text: str) -> Counter[str]:
+    """Return how often each normalised token occurs."""
+    return Counter(plain_text(text).split())
 
 
 class AnswerComparison:
     """An answer beside the gold spans that count; every score is from 0 to 1, and 0 for a failed answer (None)."""
 
-    def __init__(self, answer: str | None, golds: Sequence[str], prepare: Callable[[str], PreparedText] = PreparedText):
-        """Take the answer and the gold spans; without gold spans there is no such clause.
-
-        prepare: makes a gold span's `PreparedText`. Give a function with a cache where many answers share gold spans.
-        """
+    def __init__(self, answer: str | None, golds: Sequence[str]):
+        """Take the answer and the gold spans; without gold spans there is no such clause."""
         self.failed = answer is None
-        self._answer = PreparedText("" if answer is None or is_refusal(answer) else answer)
-        self._golds = [gold for gold in map(prepare, golds) if gold.plain] or [PreparedText("")]
+        self._answer = "" if answer is None or is_refusal(answer) else answer
+        self._golds = [gold for gold in golds if plain_text(gold)] or [""]
 
     @property
     def abstained(self) -> bool:
         """Say whether it is a refusal, see `is_refusal`: its scores are those of SQuAD 2.0's empty prediction."""
-        return not self.failed and not self._answer.plain
+        return not self.failed and not plain_text(self._answer)
 
     def exact_match(self) -> float:
         """Return 1 if the normalised answer equals a gold span, else 0."""
-        return float(not self.failed and any(self._answer.plain == gold.plain for gold in self._golds))
+        return float(not self.failed and any(plain_text(self._answer) == plain_text(gold) for gold in self._golds))
 
     def f1(self) -> float:
         """Return the token F1 with the nearest gold span."""
-        return 0.0 if self.failed else max(bag_overlap(self._answer.bag, gold.bag)[2] for gold in self._golds)
+        return 0.0 if self.failed else max(bag_f1(_bag(self._answer), _bag(gold)) for gold in self._golds)
 
     def f1_all(self) -> float:
         """Return the token F1 with all gold spans together, as one bag of tokens."""
-        together = sum((gold.bag for gold in self._golds), Counter())
-        return 0.0 if self.failed else bag_overlap(self._answer.bag, together)[2]
+        together = sum(map(_bag, self._golds), Counter())
+        return 0.0 if self.failed else bag_f1(_bag(self._answer), together)
 
     def rouge_l(self) -> float:
         """Return the ROUGE-L F with the nearest gold span; a refusal, or no gold span, scores as in `f1`."""
-        if self.failed or not self._answer.plain or not self._golds[0].plain:
+        if self.failed or not plain_text(self._answer) or not self._golds[0]:
             return self.exact_match()
-        return max(rouge_l(gold.tokens, self._answer.tokens) for gold in self._golds)
-
-
-def exact_match(answer: str | None, golds: Sequence[str]) -> float:
-    """Return SQuAD 2.0's exact match, 0 or 1: best over the gold spans; without gold spans only a refusal is right."""
-    return AnswerComparison(answer, golds).exact_match()
+        return max(rouge_l(rouge_tokens(gold), rouge_tokens(self._answer)) for gold in self._golds)
 
 
 def token_f1(answer: str | None, golds: Sequence[str]) -> float:
@@ -257,15 +239,13 @@ def gold_references(golds: Sequence[str]) -> list[str]:
     return [*golds, "\n".join(golds)] if len(golds) > 1 else list(golds)
 
 
-def bag_overlap(ours: Counter[str], theirs: Counter[str]) -> tuple[float, float, float]:
-    """Return precision, recall and F1 of our tokens against theirs, all 1 if both bags are empty."""
+def bag_f1(ours: Counter[str], theirs: Counter[str]) -> float:
+    """Return the F1 of our tokens against theirs, 1 if both bags are empty."""
     if not ours or not theirs:
-        return (float(ours == theirs),) * 3
+        return float(ours == theirs)
     shared = sum(min(count, ours[token]) for token, count in theirs.items())
-    if not shared:
-        return 0.0, 0.0, 0.0
     precision, recall = shared / ours.total(), shared / theirs.total()
-    return precision, recall, 2 * precision * recall / (precision + recall)
+    return 2 * precision * recall / (precision + recall) if shared else 0.0
 
 
 def retrieved_share(
@@ -291,6 +271,7 @@ def shared_characters(a: Sequence[tuple[int, int]], b: Sequence[tuple[int, int]]
     return sum(max(0, min(end, e) - max(start, s)) for start, end in a for s, e in b)
 
 
+@lru_cache(CACHED_TEXTS)
 def rouge_tokens(text: str) -> list[str]:
     """Return the tokens that ROUGE counts: lower-case runs of ASCII letters and digits, not stemmed."""
     return re.findall(r"[a-z0-9]+", text.lower())

@@ -37,23 +37,22 @@ class Judge(Protocol):
 def judge_answers(
     frame: pd.DataFrame, rows: Rows, judges: Mapping[str, Judge], *, log: Callable[[str], object] = print
 ) -> pd.DataFrame:
-    """Return scored rows with one column of scores for each judge, and the last judge's verdict, reason and error.
+    """Return scored rows with one column of scores for each judge, and whatever else the last judge says of a row.
 
     frame: one scored row for each of `rows`, in their order. judges: metric -> judge, such as {"reference_score":
     OfflineJudge()}. A failed judgement is NaN. A judge with a language model (`lm`) is not asked about the systems
     that have none (`core.runs.CONSTANTS`), so that these cost nothing: they get no verdict. log: gets one line for each
-    judge with the number of its failed judgements.
+    judge with the number of its failed judgements and the first error.
     """
-    frame = frame.copy()
     constant = np.array([row.get("system") in CONSTANTS for row in rows], dtype=bool)
     for metric, judge in judges.items():
         judged = ~constant if hasattr(judge, "lm") else np.ones(len(constant), dtype=bool)
         rated = judge.rate([row for row, wanted in zip(rows, judged, strict=True) if wanted])
-        verdicts = rated.set_axis(frame.index[judged]).reindex(frame.index)
-        frame[metric] = verdicts["judge_score"]
-        for name in ("judge_verdict", "judge_reason", "judge_error"):
-            frame[name] = verdicts[name]
-        log(f"{judge.name}: {verdicts['judge_error'].notna().sum()} of {len(rated)} judgements failed")
+        verdicts = rated.set_axis(frame.index[judged]).reindex(frame.index).rename(columns={"judge_score": metric})
+        frame = frame.drop(columns=verdicts.columns, errors="ignore").join(verdicts)
+        errors = [" ".join(error.split()) for error in rated["judge_error"].dropna()]
+        first = f" (first error: {errors[0]})" if errors else ""
+        log(f"{judge.name}: {len(errors)} of {len(rated)} judgements failed{first}")
     return frame
 
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, combinations
 from typing import TYPE_CHECKING, Any
@@ -67,24 +67,42 @@ def annotator_agreement(
     without a pair of two annotators and where all verdicts are the same. Sources: Cohen (1960), Educ. Psychol. Meas.
     20(1), by scikit-learn; Krippendorff (2011), "Computing Krippendorff's Alpha-Reliability", by NLTK.
     """
-    shared = [pair for pair in _by_pair(judgements).values() if len(pair) > 1]
+    shared = [pair for pair in _oriented_pairs(judgements) if len(pair) > 1]
     names = tuple(sorted({row["annotator"] for pair in shared for row in pair}))
-    measure, coefficient = ("Krippendorff's alpha", _alpha) if len(names) > 2 else ("Cohen's kappa", _kappa)
     by_contract: dict[str, list[dict[str, str]]] = defaultdict(list)  # of each pair: annotator -> verdict
     for pair in shared:
         by_contract[pair[0]["contract"]].append({row["annotator"]: row["verdict"] for row in pair})
     contracts = list(by_contract.values())
     twos = [two for pairs in contracts for pair in pairs for two in combinations(pair.values(), 2)]
-    value, low, high, reason = coefficient(contracts), math.nan, math.nan, ""
+    value, low, high, reason = _coefficient(contracts, len(names)), math.nan, math.nan, ""
     if math.isnan(value):
         alike = "All verdicts are the same, so that agreement beyond chance is undefined."
         reason = alike if shared else "No pair has verdicts of two annotators yet."
     elif n_resamples and len(contracts) > 1:
         draws = np.random.default_rng(seed).integers(len(contracts), size=(n_resamples, len(contracts)))
-        found = [coefficient([contracts[place] for place in drawn]) for drawn in draws]
+        found = [_coefficient([contracts[place] for place in drawn], len(names)) for drawn in draws]
         low, high = map(float, np.nanquantile(found, [0.025, 0.975]))
     same = sum(one == other for one, other in twos) / len(twos) if twos else math.nan
+    measure = "Krippendorff's alpha" if len(names) > 2 else "Cohen's kappa"
     return AnnotatorAgreement(measure, value, low, high, same, len(shared), len(contracts), names, reason)
+
+
+def _coefficient(contracts: Sequence[Sequence[Mapping[str, str]]], n_annotators: int) -> float:
+    """Return Cohen's kappa of two annotators, Krippendorff's alpha of more; NaN if all verdicts are the same.
+
+    contracts: contracts -> their pairs -> annotator -> verdict.
+    """
+    pairs = list(chain.from_iterable(contracts))
+    if len({verdict for pair in pairs for verdict in pair.values()}) < 2:  # chance alone gives full agreement
+        return math.nan
+    if n_annotators > 2:
+        from nltk.metrics.agreement import AnnotationTask
+
+        rows = [(name, unit, verdict) for unit, pair in enumerate(pairs) for name, verdict in pair.items()]
+        return float(AnnotationTask(rows).alpha())
+    from sklearn.metrics import cohen_kappa_score
+
+    return float(cohen_kappa_score(*zip(*([pair[name] for name in sorted(pair)] for pair in pairs))))
 
 
 def annotator_disagreements(judgements: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
@@ -94,12 +112,12 @@ def annotator_disagreements(judgements: Iterable[Mapping[str, Any]]) -> pd.DataF
     """
     import pandas as pd
 
-    pairs = {key: pair for key, pair in _by_pair(judgements).items() if _n_verdicts(pair) > 1}
     rows = [
-        {"pair": key}
-        | {column: pairs[key][0][column] for column in PAIR_COLUMNS}
-        | {VERDICT_PREFIX + row["annotator"]: row["verdict"] for row in pairs[key]}
-        for key in sorted(pairs, key=lambda key: -_n_verdicts(pairs[key]))
+        {"pair": pair_key(pair[0])}
+        | {column: pair[0][column] for column in PAIR_COLUMNS}
+        | {VERDICT_PREFIX + row["annotator"]: row["verdict"] for row in pair}
+        for pair in sorted(_oriented_pairs(judgements), key=lambda pair: -_n_verdicts(pair))
+        if _n_verdicts(pair) > 1
     ]
     return pd.DataFrame(rows, columns=None if rows else ["pair", *PAIR_COLUMNS]).fillna("")
 
@@ -143,16 +161,12 @@ def pair_rulings(feedback: Rows) -> tuple[list[Ruling], Counter[str]]:
     these answers. A verdict needs more than half of the annotators who did not skip the pair. Raises InputError on an
     invalid judgement.
     """
-    counts: Counter[str] = Counter()
-    by_pair: dict[str, list[dict[str, Any]]] = defaultdict(list)
-    for judgement in current_judgements(map(checked_judgement, feedback)):
-        if judgement["verdict"] == "skip":
-            counts["human: skipped"] += 1
-        else:
-            by_pair[pair_key(judgement)].append(judgement)
-    opposed = sum({"a", "b"} <= {row["verdict"] for row in judged} for judged in by_pair.values())
+    current = current_judgements(map(checked_judgement, feedback))
+    pairs = _by_pair(current)
+    counts = Counter({"human: skipped": sum(judgement["verdict"] == "skip" for judgement in current)})
+    opposed = sum({"a", "b"} <= {row["verdict"] for row in judged} for judged in pairs)
     counts["human: annotators contradict each other"] = opposed
-    return list(map(_ruling, by_pair.values())), +counts
+    return list(map(_ruling, pairs)), +counts
 
 
 def _ruling(judged: list[dict[str, Any]]) -> Ruling:
@@ -162,41 +176,22 @@ def _ruling(judged: list[dict[str, Any]]) -> Ruling:
     return Ruling(verdict, judged, [row for row in judged if row["verdict"] == verdict])
 
 
-def _by_pair(judgements: Iterable[Mapping[str, Any]]) -> dict[str, list[dict[str, Any]]]:
-    """Return pair -> judgements, without skipped ones; "a" is the answer of the alphabetically first system."""
+def _by_pair(current: Rows) -> list[list[dict[str, Any]]]:
+    """Return the judgements that are not skipped, by pair; `current_judgements` returns them."""
     found: dict[str, list[dict[str, Any]]] = defaultdict(list)
-    for row in current_judgements(judgements):
+    for row in current:
         if row["verdict"] != "skip":
             found[pair_key(row)].append(row)
-    for pair, rows in found.items():
+    return list(found.values())
+
+
+def _oriented_pairs(judgements: Iterable[Mapping[str, Any]]) -> Iterator[list[dict[str, Any]]]:
+    """Yield each pair's judgements; "a" is the answer of the alphabetically first system."""
+    for rows in _by_pair(current_judgements(judgements)):
         named = max(rows, key=lambda row: (row["system_a"], row["system_b"]))  # imported judgements may name no systems
-        if (named["system_a"], named["answer_a"]) > (named["system_b"], named["answer_b"]):
-            found[pair] = list(map(swapped_judgement, rows))
-    return found
+        turn = (named["system_a"], named["answer_a"]) > (named["system_b"], named["answer_b"])
+        yield list(map(swapped_judgement, rows)) if turn else rows
 
 
 def _n_verdicts(pair: Rows) -> int:
     return len({row["verdict"] for row in pair})
-
-
-Contracts = Sequence[Sequence[Mapping[str, str]]]  # contracts -> their pairs -> annotator -> verdict
-
-
-def _kappa(contracts: Contracts) -> float:
-    from sklearn.metrics import cohen_kappa_score
-
-    both = [[pair[name] for name in sorted(pair)] for pairs in contracts for pair in pairs]
-    return float(cohen_kappa_score(*zip(*both))) if _differ(both) else math.nan
-
-
-def _alpha(contracts: Contracts) -> float:
-    from nltk.metrics.agreement import AnnotationTask
-
-    units = [pair for pairs in contracts for pair in pairs]
-    rows = [(name, unit, verdict) for unit, pair in enumerate(units) for name, verdict in pair.items()]
-    return float(AnnotationTask(rows).alpha()) if _differ([pair.values() for pair in units]) else math.nan
-
-
-def _differ(verdicts: Iterable[Iterable[str]]) -> bool:
-    """Tell whether two different verdicts occur; with only one, chance alone gives full agreement."""
-    return len(set(chain.from_iterable(verdicts))) > 1

@@ -63,7 +63,7 @@ def sample_candidates(
     from cuadft.rag.inference import answer_rows
 
     return [
-        made | whole_reply(made)
+        whole_reply(made)
         for seed in range(n + 1)
         for made in answer_rows(
             program.reader(),
@@ -77,16 +77,12 @@ def sample_candidates(
     ]
 
 
-def whole_reply(prediction: Mapping[str, Any]) -> dict[str, Any]:
-    """Return {"answer", "spans"} with all quotes of a prediction, one a line in the order of the contract.
-
-    Where it has no quotes, they are the prediction's own.
-    """
+def whole_reply(prediction: dict[str, Any]) -> dict[str, Any]:
+    """Return a prediction whose answer is all its quotes, if it has any, one a line in the order of the contract."""
     quotes = sorted(prediction["quotes"], key=lambda quote: quote["span"] or [math.inf])
-    if not quotes:
-        return {"answer": prediction["answer"], "spans": prediction["spans"]}
+    answer = "\n".join(quote["text"] for quote in quotes)
     spans = [quote["span"] for quote in quotes if quote["span"]]
-    return {"answer": "\n".join(quote["text"] for quote in quotes), "spans": spans}
+    return prediction | {"answer": answer, "spans": spans} if quotes else prediction
 
 
 def with_prompts(program: ContractQA, answers: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -21,8 +21,10 @@ import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import product
-from statistics import fmean, median
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+
+import numpy as np
+import pandas as pd
 
 from cuadft.data.rows import assert_no_leak
 from cuadft.feedback.candidates import Choice, compared, gather_material, taught_answer
@@ -178,8 +180,8 @@ def preference_thumbs(program: ContractQA, material: Material) -> tuple[list[dic
                 counts[thumb.reason] += 1
             else:
                 counts.update([thumb.source, "up" if thumb.label else "down"])
-                said = {"label": thumb.label, "source": thumb.source, "reason": thumb.reason, "score": thumb.score}
-                made.append(_row(program, question, {"completion": thumb.text}) | said)
+                said = thumb._asdict()
+                made.append(_row(program, question, {"completion": said.pop("text")}) | said)
     return made, +counts
 
 
@@ -225,21 +227,16 @@ def length_log_ratio(chosen: str, rejected: str) -> float:
 
 
 def length_report(pairs: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-    """Return how long the chosen answers of preference pairs are, and how long the rejected ones.
+    """Return how the lengths of the chosen and of the rejected answers of preference pairs compare.
 
     pairs: number of pairs; chosen_longer: share of pairs whose chosen answer is the longer one; mean_log_ratio: mean of
-    log(chosen / rejected characters); chosen_characters, rejected_characters: medians. Without pairs all but the first
-    are NaN.
+    log(chosen / rejected characters). Without pairs these two are NaN.
     """
-    sides = [(pair["chosen"][0]["content"], pair["rejected"][0]["content"]) for pair in pairs]
-    mean, middle = (fmean, median) if sides else (lambda values: math.nan,) * 2
-    return {
-        "pairs": len(sides),
-        "chosen_longer": mean(len(chosen) > len(rejected) for chosen, rejected in sides),
-        "mean_log_ratio": mean(length_log_ratio(*both) for both in sides),
-        "chosen_characters": middle(len(chosen) for chosen, _ in sides),
-        "rejected_characters": middle(len(rejected) for _, rejected in sides),
-    }
+    chosen, rejected = (
+        pd.Series([len(pair[side][0]["content"]) for pair in pairs], dtype=float) for side in ("chosen", "rejected")
+    )
+    ratio = np.log(chosen.clip(lower=1) / rejected.clip(lower=1)).mean()
+    return {"pairs": len(pairs), "chosen_longer": (chosen > rejected).mean(), "mean_log_ratio": ratio}
 
 
 def match_lengths(

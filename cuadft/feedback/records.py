@@ -71,18 +71,12 @@ def _ascending(span: list[int]) -> list[int]:
     return span
 
 
-def _not_blank(text: str) -> str:
-    if not text.strip():
-        raise ValueError("give a text that is not blank")
-    return text
-
-
 def _writable(value: Any) -> Any:
     return without_surrogates(value) if isinstance(value, str) else value
 
 
 Text = Annotated[StrictStr, BeforeValidator(_writable)]
-NotBlank = Annotated[Text, AfterValidator(_not_blank)]
+NotBlank = Annotated[Text, Field(pattern=r"\S")]
 Uid = Annotated[StrictStr, Field(pattern="^[0-9a-f]{32}$")]
 
 
@@ -141,8 +135,6 @@ def checked_judgement(judgement: Mapping[str, Any]) -> dict[str, Any]:
 def _message(error: Mapping[str, Any], given: Mapping[str, Any]) -> str:
     """Return the first fault that pydantic found as one sentence: the value and what is allowed."""
     name = error["loc"][0]
-    if name not in FIELDS:
-        return f"Unknown field {name!r} of a judgement: give only {', '.join(FIELDS)}."
     if name not in given:
         return f"The judgement has no {name!r}: give {', '.join(REQUIRED)}."
     return f"Invalid {name} {given[name]!r:.60} of a judgement: {error['msg'].removeprefix('Value error, ')}."

@@ -52,10 +52,10 @@ function nameScreen(screen, start) {
     bar(button("Enter", "Start", () => start(field.value), { class: "primary" }))];
 }
 
-function endScreen(screen, again, undo) {
-  const { total, skipped } = screen.progress;
+function endScreen(screen, undo) {
+  const { total } = screen.progress;
   return [h("h3", null, total ? `All ${total} pairs are done. Thank you.` : "There is no pair to judge."),
-    bar(skipped > 0 && button("", `Show the ${skipped} skipped again`, again), total > 0 && button("u", "Undo", undo))];
+    bar(total > 0 && button("u", "Undo", undo))];
 }
 
 /** Build the screen of a pair; returns its nodes and those that change: the passages, the chips and the panel. */

@@ -119,17 +119,9 @@ class Store:
     @contextmanager
     def _reading(self) -> Iterator[sqlite3.Connection]:
         """Lend a connection to read from; raises InputError on a broken file and on one of another kind or version."""
-        writable = os.access(self.path, os.W_OK) and os.access(self.path.parent, os.W_OK)
-        mode = "mode=rw" if writable else "mode=ro&immutable=1"  # else SQLite can't write the files of its lock
-        with self._explained("read"):
-            if not writable and (log := self._unread_log()):
-                raise InputError(
-                    f"{self.path} has rows in {log.name} that can't be read in a read-only folder: copy both "
-                    "files to a folder that you may write."
-                )
-            with closing(self._connect(self.path, mode)) as db:
-                self._check(db)
-                yield db
+        with self._explained("read"), closing(self._connect(self.path, "rw")) as db:
+            self._check(db)
+            yield db
 
     @contextmanager
     def _writing(self) -> Iterator[sqlite3.Connection]:
@@ -141,7 +133,7 @@ class Store:
         with self._explained("write"):
             if not self._exists():
                 self._make()
-            with closing(self._connect(self.path, "mode=rw")) as db:
+            with closing(self._connect(self.path, "rw")) as db:
                 self._check(db)
                 db.execute("PRAGMA synchronous = FULL")  # a commit waits until the log is on disk
                 db.execute("BEGIN IMMEDIATE")  # what the block reads can't change before it writes
@@ -157,12 +149,12 @@ class Store:
             fcntl.flock(folder, fcntl.LOCK_EX)
             if self._exists():
                 return
-            if log := self._unread_log():  # of a deleted store; SQLite would mix its rows into the new one
+            log = self.path.with_name(f"{self.path.name}-wal")
+            if log.exists() and log.stat().st_size:  # of a deleted store; SQLite would mix its rows into the new one
                 raise InputError(
-                    f"{log} holds rows of a feedback store that is gone: put {self.path.name} back beside it, or, to "
-                    "begin a new one, move the log away."
+                    f"{log} holds rows of a feedback store that is gone: put that back, or move the log away."
                 )
-            with closing(self._connect(part, "mode=rwc")) as db:
+            with closing(self._connect(part, "rwc")) as db:
                 db.executescript(_SCHEMA)
             os.replace(part, self.path)
             os.fsync(folder)
@@ -170,12 +162,8 @@ class Store:
             os.close(folder)
             part.unlink(missing_ok=True)
 
-    def _unread_log(self) -> Path | None:
-        log = self.path.with_name(f"{self.path.name}-wal")
-        return log if log.exists() and log.stat().st_size else None
-
     def _connect(self, path: Path, mode: str) -> sqlite3.Connection:
-        address = f"{path.absolute().as_uri()}?{mode}"
+        address = f"{path.absolute().as_uri()}?mode={mode}"
         return sqlite3.connect(address, uri=True, timeout=LOCK_TIMEOUT, isolation_level=None)
 
     def _check(self, db: sqlite3.Connection) -> None:

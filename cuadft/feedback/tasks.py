@@ -6,14 +6,13 @@
 A pair comes early if annotators disagree on it, if two scores rank its answers oppositely, or if no score tells two
 different answers apart. A task is a dict with the keys id, contract, question, passages ({"start", "end", "text"},
 merged where they overlap), answer_a, answer_b, system_a, system_b, spans_a, spans_b (the contract offsets that each
-answer cites), prompt (messages or None), priority, and why (the largest part of the priority). A task does not say
-which answer is shown first; the widget draws that.
+answer cites), prompt (messages or None) and priority. A task does not say which answer is shown first; the widget
+draws that.
 """
 
 from __future__ import annotations
 
-import math
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from itertools import combinations
 from typing import Any
@@ -23,16 +22,14 @@ import numpy as np
 from cuadft.core.errors import InputError
 from cuadft.core.files import value_hash
 from cuadft.data.passages import merge_spans
+from cuadft.data.rows import take_turns
 from cuadft.evaluation.text_scores import is_refusal, normalise_answer, token_f1
 from cuadft.feedback.records import Rows, pair_key
 
 FEEDBACK_TASKS = 20  # pairs of answers to ask people about
 HELD_OUT_SPLITS = ("dev", "test", "slice", "slices")  # splits of predictions
 DOUBT_WEIGHT = 0.5  # of answers that no score tells apart; scores that contradict each other weigh 1
-LOWEST_PRIORITY = 0.01  # of a pair on which all scores agree: above 0, so that it is asked after all others
 CONTEXT_CHARACTERS = 300  # shown on each side of a cited span that lies outside the passages
-# why a pair is asked
-ANNOTATORS_DIFFER, SCORES_OPPOSED, NO_SCORE_DECIDES = "annotators differ", "scores opposed", "no score decides"
 
 
 def choose_tasks(
@@ -44,7 +41,7 @@ def choose_tasks(
     size: int = FEEDBACK_TASKS,
     seed: int,
 ) -> list[dict[str, Any]]:
-    """Return up to `size` tasks, the most instructive first, spread over contracts and categories.
+    """Return up to `size` tasks: the most instructive one of each contract, then the second one of each, and so on.
 
     candidates: prediction rows of training questions, of several systems or samples. Failed predictions make no pair;
     answers that SQuAD's normalisation makes equal count as one answer. scores: name of a judge or metric -> a score
@@ -52,23 +49,20 @@ def choose_tasks(
     on which annotators differ (column "pair" of `annotator_disagreements`).
 
     The priority of a pair is the sum of three parts: 1 if it is disputed; the smaller gap of two scores that rank the
-    answers oppositely; and DOUBT_WEIGHT * (1 - mean gap) * (1 - `answer_likeness`). Pairs are taken by
-    priority / ((1 + pairs taken of its contract) * (1 + pairs taken of its category)). Equal input and seed give equal
-    tasks. Raises InputError on candidates of a held-out split.
+    answers oppositely; and DOUBT_WEIGHT * (1 - mean gap) * (1 - token F1 of the two answers). Equal input and seed give
+    equal tasks. Raises InputError on candidates of a held-out split.
     """
-    for row in candidates:
-        if row.get("split") in HELD_OUT_SPLITS:
-            raise InputError(
-                f"{row['id']!r} is of the {row['split']} split, from which nothing may be learned: pass "
-                "predictions of training questions only."
-            )
+    if held_out := {row.get("split") for row in candidates} & set(HELD_OUT_SPLITS):
+        raise InputError(f"Candidates of the {min(held_out)} split: pass predictions of training questions only.")
     values = np.array([list(given) for given in scores.values()], dtype=float).reshape(len(scores), len(candidates))
     tasks = [
         _task(candidates[i], candidates[j], values[:, i] - values[:, j], texts, frozenset(disputed))
         for i, j in _pairs(candidates)
     ]
-    tasks.sort(key=lambda task: value_hash([seed, pair_key(task)]))
-    return _spread_over_groups(tasks, {row["id"]: row.get("category", "") for row in candidates}, size)
+    by_contract: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    for task in sorted(tasks, key=lambda task: (-task["priority"], value_hash([seed, pair_key(task)]))):
+        by_contract[task["contract"]].append(task)
+    return take_turns(by_contract.values(), size)
 
 
 def _pairs(candidates: Rows) -> Iterator[tuple[int, int]]:
@@ -90,51 +84,11 @@ def _task(
         task |= {f"answer_{side}": row["answer"], f"system_{side}": row.get("system", "")}
         task[f"spans_{side}"] = [list(span) for span in row.get("spans") or []]
     passages = _passages([*(one.get("passages") or []), *(other.get("passages") or [])], task, texts[one["contract"]])
-    priority, why = _priority_and_reason(gaps, answer_likeness(one, other), pair_key(task) in disputed)
-    return task | {"passages": passages, "prompt": one.get("prompt"), "priority": round(priority, 6), "why": why}
-
-
-def answer_likeness(one: Mapping[str, Any], other: Mapping[str, Any]) -> float:
-    """Return how alike two predictions are, 0 to 1.
-
-    If one refuses and the other does not, they are not alike: 0. If both cite spans, it is the number of characters
-    that both cite, divided by the number that at least one cites. Else it is the token F1 of the two answers.
-    """
-    if is_refusal(one["answer"]) != is_refusal(other["answer"]):
-        return 0.0
-    ours, theirs = ({n for span in row.get("spans") or [] for n in range(*span)} for row in (one, other))
-    if ours and theirs:
-        return len(ours & theirs) / len(ours | theirs)
-    return token_f1(one["answer"], [other["answer"]])
-
-
-def _priority_and_reason(gaps: np.ndarray, likeness: float, disputed: bool) -> tuple[float, str]:
-    """Return a pair's priority, and which part of it is the largest; gaps: first less second answer, by score."""
-    gaps = gaps[~np.isnan(gaps)]
+    gaps = gaps[~np.isnan(gaps)]  # first less second answer, by score
     opposed = min(gaps.max(initial=0.0), -gaps.min(initial=0.0))  # the best gap in favour of either answer
-    doubt = DOUBT_WEIGHT * (1 - (np.abs(gaps).mean() if len(gaps) else 0.0)) * (1 - likeness)
-    parts = {ANNOTATORS_DIFFER: float(disputed), SCORES_OPPOSED: float(opposed), NO_SCORE_DECIDES: float(doubt)}
-    return sum(parts.values()), max(parts, key=parts.get) if any(parts.values()) else NO_SCORE_DECIDES
-
-
-def _spread_over_groups(
-    tasks: Sequence[dict[str, Any]], categories: Mapping[str, str], size: int
-) -> list[dict[str, Any]]:
-    """Return `size` tasks: each time the one with the highest priority after what was taken of its groups."""
-    taken: Counter[tuple[str, str]] = Counter()
-
-    def groups(task: Mapping[str, Any]) -> list[tuple[str, str]]:
-        return [("contract", task["contract"]), ("category", categories[task["id"]])]
-
-    def worth(task: Mapping[str, Any]) -> float:
-        return max(task["priority"], LOWEST_PRIORITY) / math.prod(1 + taken[group] for group in groups(task))
-
-    left, found = list(tasks), []
-    while left and len(found) < size:
-        found.append(max(left, key=worth))
-        left.remove(found[-1])
-        taken.update(groups(found[-1]))
-    return found
+    doubt = (1 - (np.abs(gaps).mean() if len(gaps) else 0.0)) * (1 - token_f1(one["answer"], [other["answer"]]))
+    priority = float((pair_key(task) in disputed) + opposed + DOUBT_WEIGHT * doubt)
+    return task | {"passages": passages, "prompt": one.get("prompt"), "priority": round(priority, 6)}
 
 
 def _passages(sent: Rows, task: Mapping[str, Any], text: str) -> list[dict[str, Any]]:

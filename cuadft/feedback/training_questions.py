@@ -44,9 +44,7 @@ class TrainingQuestions:
     def __init__(self, run: Path) -> None:
         """Read the run's contracts and each iteration's data/; raises InputError if the run has no training rows."""
         if not (run / "contracts.jsonl").is_file():
-            raise InputError(
-                f"No run in {run} (it has no contracts.jsonl): name a run folder, as --run runs/quickstart."
-            )
+            raise InputError(f"No run in {run} (no contracts.jsonl): name a run folder, as --run runs/quickstart.")
         records = rows.contract_records(run)
         self.texts = {record["title"]: _as_prompted(record["text"]) for record in records}
         self.held_out = rows.held_out_titles(records)
@@ -62,21 +60,14 @@ class TrainingQuestions:
         if not self.by_id:
             raise InputError(f"{run} has no training questions: run 01_data_prep first (`cuadft run`).")
 
-    def known_title(self, contract: str) -> str:
-        """Return the run's title of a contract; raises InputError, with the nearest title, if the run lacks it."""
-        if title := self._titles.get(fold(contract)):
-            return title
-        hint = did_you_mean(fold(contract), self._titles)
-        raise InputError(f"The run has no contract {contract!r}{hint}: give a title of its contracts.jsonl.")
-
     def find(self, vote: Mapping[str, Any], default_contract: str = "") -> dict[str, Any]:
         """Return the training row that a vote is about: by its id, else by its contract and question.
 
-        default_contract: the title for a vote that names no contract. Raises RowRefused for a held-out contract, if no
-        row or several rows fit, if id, contract and question belong to different rows, and if the vote quotes a
-        held-out contract.
+        default_contract: of a vote that names none. Raises RowRefused for a held-out contract, if no row or several
+        rows fit, if id, contract and question belong to different rows, and if the vote quotes a held-out contract.
         """
-        given_id, contract = vote.get("id") or "", vote.get("contract") or ""
+        given_id = vote.get("id") or ""
+        contract = vote.get("contract") or ("" if given_id in self.by_id else default_contract)
         title = self._titles.get(fold(contract)) if contract else None
         of_id = self._titles.get(fold(given_id.partition("__")[0]))  # CUAD's ids are "title__category"
         if given_id in self._held_ids or {title, of_id} & self.held_out:
@@ -87,17 +78,16 @@ class TrainingQuestions:
                 question and _question_key(question) not in _question_keys(row)
             ):
                 raise RowRefused("its id, contract and question belong to different rows")
-        elif not title and (contract or not default_contract):
-            unknown = f"the run has no contract {contract!r}"
-            raise RowRefused(unknown if contract else "neither a known id nor a contract is given (see --contract)")
+        elif not contract:
+            raise RowRefused("neither a known id nor a contract is given (see --contract)")
+        elif not title:
+            raise RowRefused(f"the run has no contract {contract!r}{did_you_mean(fold(contract), self._titles)}")
         else:
-            row = self._by_question(vote, title or default_contract)
+            row = self._by_question(vote, title)
         self._check_words(vote, row["contract"])
         return row
 
     def _by_question(self, vote: Mapping[str, Any], title: str) -> dict[str, Any]:
-        if title in self.held_out:
-            raise RowRefused(HELD_OUT, held_out=True)
         question = vote.get("question") or vote.get("prompt_question") or ""
         found = self._asked.get((title, _question_key(question)), [])
         found = [row for row in found if fold(row["question"]) == fold(question)] or found
@@ -112,7 +102,8 @@ class TrainingQuestions:
         prompt = vote["prompt"] if isinstance(vote.get("prompt"), list) else []
         prompts = [str(message.get("content", "")) for message in prompt if isinstance(message, dict)]
         quotes = answers + [line for answer in answers for line in answer.splitlines()]
-        quotes += [part for text in (*prompts, vote.get("prompt_text") or "") for part in _PASSAGE_EDGE.split(text)]
+        asked = [*prompts, vote.get("prompt_question") or ""]
+        quotes += [part for text in asked for part in _PASSAGE_EDGE.split(text)]
         for text in set(map(_as_prompted, quotes)):
             if len(text) < MIN_QUOTE_LENGTH or text in self.texts[contract]:
                 continue
@@ -129,7 +120,7 @@ def _question_keys(row: Mapping[str, Any]) -> set[str]:
     """Return the folded wordings by which a row's question is found, such as with and without its category."""
     question, category = row["question"], row.get("category") or ""
     bare = question.removeprefix(f"{category}: ")
-    found = {question, bare, f"What is {bare}"} | ({category} if bare == CATEGORIES.get(category) else set())
+    found = {question, bare} | ({category} if bare == CATEGORIES.get(category) else set())
     return set(map(fold_letters, found))
 
 

@@ -58,7 +58,7 @@ class Annotation {
     this.root.tabIndex = screen.kind === "name" ? -1 : 0; // there Tab goes straight to the field
     if (screen.kind === "name") show(nameScreen(screen, (name) => this.start(name)));
     if (screen.kind === "name" && inside) this.main.querySelector("input").focus();
-    if (screen.kind === "end") show(endScreen(screen, () => this.send({ act: "again" }), () => this.act("undo")));
+    if (screen.kind === "end") show(endScreen(screen, () => this.act("undo")));
     if (screen.kind !== "pair") return;
     this.parts = pairScreen(screen, (name) => this.act(name), (side) => this.edit(side));
     show(this.parts.nodes);

@@ -21,11 +21,10 @@ from traitlets import Dict, Unicode
 from cuadft.core.errors import InputError, brief
 from cuadft.data.passages import join_pieces
 from cuadft.evaluation.text_scores import NO_CLAUSE
-from cuadft.feedback.agreement import annotator_agreement
+from cuadft.feedback.agreement import PAIR_COLUMNS, annotator_agreement
 from cuadft.feedback.records import OTHER_SIDE, pair_key, without_surrogates
 from cuadft.feedback.store import Store
 
-TEXT_FIELDS = ("id", "contract", "question", "answer_a", "answer_b", "system_a", "system_b")  # of a task
 _NOTHING_LOST = "Nothing before it is lost; this pair stays until its verdict is saved."
 
 
@@ -48,7 +47,6 @@ class Annotate(anywidget.AnyWidget):
         self._store, self._seed = store, seed
         self._shown: str | None = None  # key of the pair on screen
         self._ticket = self._reply = 0  # both count up: the ticket with each pair shown, the reply with each message
-        self._again: list[str] = []  # keys of skipped pairs that are asked once more
         self._show()
         self.on_msg(self._receive)
 
@@ -83,10 +81,6 @@ class Annotate(anywidget.AnyWidget):
             return self._show()
         if act == "undo":
             return self._undo()
-        if act == "again":
-            own = self._own_judgements(self._store.judgements())
-            self._again = [key for key, judgement in own.items() if judgement["verdict"] == "skip"]
-            return self._show()
         raise InputError(f"Invalid message {act!r} from the browser: reload the page, then run the cell again.")
 
     def _judge(self, message: Mapping[str, Any]) -> None:
@@ -101,8 +95,7 @@ class Annotate(anywidget.AnyWidget):
             edited = None if unchanged else edited
         said = {"annotator": self.annotator, "shown_first": first, "verdict": verdict, "edited": edited}
         said |= {key: message.get(key) for key in ("span", "comment", "seconds")}
-        self._store.add({key: task.get(key) for key in (*TEXT_FIELDS, "prompt")} | said)
-        self._again = [key for key in self._again if key != self._shown]
+        self._store.add({key: task.get(key) for key in (*PAIR_COLUMNS, "prompt")} | said)
 
     def _undo(self) -> None:
         """Take back the annotator's last judgement; show its pair again, with what the annotator had written."""
@@ -127,13 +120,12 @@ class Annotate(anywidget.AnyWidget):
         """Show the pair `key`, or the first pair that is left to judge; with `stay` the pair on screen remains."""
         judgements = self._store.judgements()
         own = self._own_judgements(judgements)
-        skipped = [k for k, j in own.items() if j["verdict"] == "skip"]
-        left = [k for k in self._tasks if k not in own] + [k for k in self._again if k in skipped]
         if not stay:
-            self._shown = key or next(iter(left), None)
+            self._shown = key or next((pair for pair in self._tasks if pair not in own), None)
             self._ticket += 1
-        counts = {"total": len(self._tasks), "done": len(own), "skipped": len(skipped)}
-        counts["agreement"] = str(annotator_agreement(judgements, n_resamples=0))
+        skipped = sum(judgement["verdict"] == "skip" for judgement in own.values())
+        agreement = str(annotator_agreement(judgements, n_resamples=0))
+        counts = {"total": len(self._tasks), "done": len(own), "skipped": skipped, "agreement": agreement}
         base = {"reply": self._reply, "ticket": self._ticket, "note": note, "error": ""}
         base |= {"annotator": self.annotator, "progress": counts}
         if not self.annotator:
@@ -185,11 +177,8 @@ def screen_pieces(
     end = start + len(text)
     edges = sorted({start, end} | {edge for span in [*left, *right] for edge in span[:2] if start < edge < end})
     tones = {(True, True): "both", (True, False): "left", (False, True): "right", (False, False): ""}
-    return [
-        [without_surrogates(text[a - start : b - start]), a, tones[_covers(left, a), _covers(right, a)]]
-        for a, b in zip(edges, edges[1:], strict=False)
-    ]
-
-
-def _covers(spans: Sequence[Sequence[int]], place: int) -> bool:
-    return any(span[0] <= place < span[1] for span in spans)
+    pieces = []
+    for a, b in zip(edges, edges[1:], strict=False):
+        cited = tuple(any(span[0] <= a < span[1] for span in spans) for spans in (left, right))
+        pieces.append([without_surrogates(text[a - start : b - start]), a, tones[cited]])
+    return pieces

@@ -11,7 +11,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
         "criteria": ["GateRule"],
-        "gate": ["decide_champion", "decision_paragraph", "decision_table", "promote", "rollback"],
+        "gate": ["decide_champion", "decision_paragraph", "decision_table", "promote"],
         "lineage": ["open_iteration"],
         "runner": ["StageFailed", "run"],
         "status": ["run_status"],

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 import numpy as np
@@ -38,8 +38,8 @@ BY_INTERVAL = {  # ceilings that the upper end of the interval must keep -> the 
 }
 CRITERIA = ("improvement", "constants", "slices", "categories", *BY_INTERVAL, "failures", "prompt_tokens", "seconds")
 ENOUGH_CONTRACTS = 5  # contracts with which a category is tested; fewer say too little
-GREATEST = dict.fromkeys(("gain", "slice_margin", "category_margin", *BY_INTERVAL, "failures"), 1.0)
-COUNTS_CLAUSES = {"has_clause", "span_fn"}  # columns by which a system without any answer scores 0, if a clause exists
+SHARES = (*BY_INTERVAL, "failures")  # limits of which 1 is no limit; of the others 0 is none
+COUNTS_CLAUSES = {"has_clause"}  # columns by which a system without any answer scores 0, if a clause exists
 Criterion = dict[str, Any]
 
 
@@ -70,11 +70,10 @@ class GateRule:
         if self.metric not in good:
             hint = did_you_mean(self.metric, good)
             raise InputError(f"Invalid gate_metric {self.metric!r}{hint}: choose one of {', '.join(good)}.")
-        for field in fields(self)[1:]:
-            value, most = getattr(self, field.name), GREATEST.get(field.name, math.inf)
+        for name, value in list(asdict(self).items())[1:]:
+            most = math.inf if name in ("prompt_tokens", "seconds") else 1
             if not 0 <= value <= most:
-                allowed = f"a number from 0 to {most:g}" if most < math.inf else "a number from 0"
-                raise InputError(f"Invalid gate_{field.name} {value!r}: give {allowed}.")
+                raise InputError(f"Invalid gate_{name} {value!r}: give a number from 0 to {most:g}.")
 
     @classmethod
     def of(cls, parameters: Mapping[str, Any]) -> GateRule:
@@ -207,20 +206,16 @@ def ceiling_criteria(candidate: pd.DataFrame, rule: GateRule, **settings: Any) -
     tokens and seconds are judged by their means. Seconds are measured only against a limit: times differ from run to
     run, and a decision should not.
     """
-    measured = {
-        "failures": _failed(candidate, rule.metric),
-        "prompt_tokens": candidate.get("prompt_tokens"),
-        "seconds": candidate.get("seconds") if rule.seconds else None,
-    }
+    seconds = candidate.get("seconds") if rule.seconds else None
+    measured = {name: (candidate.get(column), kind) for name, (column, kind) in BY_INTERVAL.items()}
+    measured["failures"] = _failed(candidate, rule.metric), None
+    measured |= {"prompt_tokens": (candidate.get("prompt_tokens"), None), "seconds": (seconds, None)}
     made = []
-    for name, (column, has_clause) in BY_INTERVAL.items():
-        limit = getattr(rule, name) if getattr(rule, name) < 1 else math.inf
+    for name, (column, has_clause) in measured.items():
+        limit, by = getattr(rule, name), "high" if name in BY_INTERVAL else "value"
+        off = limit >= 1 if name in SHARES else not limit
         asked = _of_kind(candidate, has_clause)
-        made.append(_ceiling(name, candidate, limit, candidate.get(column), asked, "high", **settings))
-    for name, column in measured.items():
-        limit = getattr(rule, name)
-        off = limit >= 1 if name in GREATEST else not limit
-        made.append(_ceiling(name, candidate, math.inf if off else limit, column, len(candidate), "value", **settings))
+        made.append(_ceiling(name, candidate, math.inf if off else limit, column, asked, by, **settings))
     return made
 
 
@@ -250,9 +245,10 @@ def _ceiling(
     return _criterion(name, off or passed, shown, found, detail="no ceiling" if off else detail, by=by)
 
 
-def _of_kind(rows: pd.DataFrame, has_clause: bool) -> int:
-    """Return how many questions have a clause, or have none; all of them where the rows do not say."""
-    return int((rows["is_impossible"].astype(bool) != has_clause).sum()) if "is_impossible" in rows else len(rows)
+def _of_kind(rows: pd.DataFrame, has_clause: bool | None) -> int:
+    """Return how many questions have a clause, or have none; all of them for None or where the rows do not say."""
+    told = has_clause is not None and "is_impossible" in rows
+    return int((rows["is_impossible"].astype(bool) != has_clause).sum()) if told else len(rows)
 
 
 def _failed(rows: pd.DataFrame, metric: str) -> pd.Series | None:
@@ -321,12 +317,10 @@ def _criterion(
     **more: Any,
 ) -> Criterion:
     """Return a criterion's record; found: an interval or a difference, None if nothing could be measured."""
-    figures = dict.fromkeys(("value", "low", "high")) | {"n": 0, "n_contracts": 0}
-    if found is not None:
-        figures = {"value": found.value, "low": found.low, "high": found.high}
-        figures |= {"n": found.n, "n_contracts": found.n_clusters}
+    figures = {name: getattr(found, name, None) for name in ("value", "low", "high")}
+    figures |= {"n": getattr(found, "n", 0), "n_contracts": getattr(found, "n_clusters", 0), "p": float(p)}
     known = None if passed is None else bool(passed)
-    return {"clause": clause, "passed": known, "limit": limit} | figures | {"p": float(p), "detail": detail} | more
+    return {"clause": clause, "passed": known, "limit": limit} | figures | {"detail": detail} | more
 
 
 def mean_of(rows: pd.DataFrame, metric: str) -> float:

@@ -7,7 +7,7 @@
 A person can overrule the gate, with a reason that is kept beside the gate's decision and in the run's history:
 
     promote("runs/quickstart", "sft", reason="better on our own contracts")
-    rollback("runs/quickstart", reason="worse in use")
+    promote("runs/quickstart", "sft", reason="worse in use", iteration=1)  # back to an earlier one
 """
 
 from __future__ import annotations
@@ -103,7 +103,7 @@ def decide_champion(
         "tuned_program": tuned_program,
         "candidates": candidates,
     }
-    return _plain(decision | {"reason": _reason(decision)})
+    return files.plain_value(decision | {"reason": _reason(decision)})
 
 
 def _deciding_rows(frame: pd.DataFrame, number: int, metric: str) -> pd.DataFrame:
@@ -151,16 +151,6 @@ def _failed_criteria(candidate: Mapping[str, Any]) -> list[str]:
 
 def _dev_mean(rows: pd.DataFrame, metric: str) -> float:
     return criteria.mean_of(rows[rows["part"] == criteria.DEV], metric)
-
-
-def _plain(value: Any) -> Any:
-    """Return a value as JSON holds it: NaN becomes None, and numpy's numbers become plain ones."""
-    if isinstance(value, Mapping):
-        return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
-    value = value.item() if hasattr(value, "item") else value
-    return None if isinstance(value, float) and math.isnan(value) else value
 
 
 # The decision in words and as a table.
@@ -222,22 +212,8 @@ def promote(run_dir: str | Path, system: str, *, reason: str, iteration: int | N
         check_system(source, system)
         chosen = runs.system_record(source, system, _tuned_program(source))
         if runs.same_champion(chosen, runs.outgoing_champion(newest)):
-            raise InputError(f"{champion_label(chosen)} is the champion already: choose another system, or roll back.")
-        return _note_choice(newest, "promote", chosen, reason)
-
-
-def rollback(run_dir: str | Path, *, reason: str) -> ChampionRecord:
-    """Go back to the champion before the present one; return the line noted in the history.
-
-    A second call goes back two steps. Raises InputError if the present champion is the first, if the one before is
-    gone, and as `promote`.
-    """
-    with _newest_decided(run_dir) as newest:
-        line = runs.champion_line(newest.run)
-        if len(line) < 2:
-            first = champion_label(line[-1])
-            raise InputError(f"{first} is the first champion of {newest.run}: there is none to go back to.")
-        return _note_choice(newest, "rollback", line[-2], reason)
+            raise InputError(f"{champion_label(chosen)} is the champion already: choose another one.")
+        return _note_choice(newest, chosen, reason)
 
 
 @contextmanager
@@ -266,7 +242,7 @@ def _tuned_program(iteration: runs.Iteration) -> str:
     return str(known.get("tuned_program", "rag"))
 
 
-def _note_choice(newest: runs.Iteration, action: str, chosen: ChampionRecord, reason: str) -> ChampionRecord:
+def _note_choice(newest: runs.Iteration, chosen: ChampionRecord, reason: str) -> ChampionRecord:
     """Write by_hand.json and the line of the history, if all parts of the champion are there; return the line."""
     run = newest.run
     wanted = [chosen["program"], chosen["retriever"] and f"{chosen['retriever']}/settings.json"]
@@ -279,7 +255,7 @@ def _note_choice(newest: runs.Iteration, action: str, chosen: ChampionRecord, re
     if not reason.strip():
         raise InputError("Invalid reason '': say in a few words why, it is kept in the history.")
     said, before = " ".join(reason.split()), runs.outgoing_champion(newest)
-    line = dict(zip(LINE_KEYS, (runs.history_time(), newest.number, action, before, chosen, said), strict=True))
+    line = dict(zip(LINE_KEYS, (runs.history_time(), newest.number, "promote", before, chosen, said), strict=True))
     files.write_json(newest.path(BY_HAND), {"promoted": chosen} | line)
     files.append_jsonl(run / HISTORY, [line])
     return line

@@ -40,8 +40,7 @@ LOCK_FILE = ".lock"
 MARK = "CUADFT_LOOP"  # the variable by which the next loop finds the kernels of a killed one
 PATIENCE = 20.0  # seconds in which the kernels of a killed loop have to end
 UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
-PROC = Path("/proc")
-MEMORY_INTERVAL = 1.0  # seconds between two looks at the memory
+MEMORY_INTERVAL = 0.5  # seconds between two looks at the memory
 
 
 # Run a notebook.
@@ -289,23 +288,19 @@ class Peak:
 def watch_memory(interval: float = MEMORY_INTERVAL) -> Iterator[Peak]:
     """Watch from a thread the memory of the processes started meanwhile, such as a notebook's kernel.
 
-    Every `interval` seconds two figures are read, and the larger one counts: the highest high-water mark of one process
-    (VmHWM of /proc, where there is one), which forgets no peak between two looks, and the sum of what all processes
-    hold at that moment (shared pages count for each process). Only a rise in the last `interval` of a process can be
-    missed. Memory of a GPU is not included.
+    Every `interval` seconds the sum of what all processes hold is read (shared pages count for each process); a rise
+    between two looks is missed. Memory of a GPU is not included.
     """
     peak, done, before = Peak(), threading.Event(), psutil.Process().children()
 
     def keep_looking() -> None:
-        while True:
-            ended, now = done.wait(interval), [0]
+        ended = False
+        while not ended:
+            ended, held = done.wait(interval), 0
             for process in _descendants(before):
-                with suppress(psutil.Error, OSError):  # it has just ended
-                    now.append(process.memory_info().rss)
-                    peak.bytes = max(peak.bytes, _high_water(process.pid))
-            peak.bytes = max(peak.bytes, sum(now))
-            if ended:
-                return
+                with suppress(psutil.Error):  # it has just ended
+                    held += process.memory_info().rss
+            peak.bytes = max(peak.bytes, held)
 
     thread = threading.Thread(target=keep_looking, name="memory", daemon=True)
     thread.start()
@@ -323,10 +318,3 @@ def _descendants(left_out: Sequence[psutil.Process]) -> list[psutil.Process]:
         with suppress(psutil.Error):  # it has just ended
             found += [] if child in left_out else [child, *child.children(recursive=True)]
     return found
-
-
-def _high_water(pid: int) -> int:
-    """Return the most bytes that a process has held, 0 where the system does not tell; psutil lacks this figure."""
-    status = PROC / str(pid) / "status"
-    lines = status.read_text(encoding="utf-8", errors="replace").splitlines() if status.is_file() else []
-    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM")), 0)

@@ -10,7 +10,6 @@ seeds, weights, contracts); and the chain of stages behind an artefact.
 
 from __future__ import annotations
 
-import hashlib
 import os
 import platform
 import subprocess
@@ -26,7 +25,7 @@ import psutil
 
 from cuadft.core import params, runs
 from cuadft.core.errors import InputError
-from cuadft.core.files import read_json, value_hash, write_json, write_text
+from cuadft.core.files import file_hash, read_json, value_hash, write_json, write_text
 from cuadft.core.runs import Iteration
 from cuadft.loop.manifest import Manifest
 from cuadft.loop.stages import STAGE_NAMES, STAGES, Pattern, Stage, code_cells
@@ -63,14 +62,12 @@ def open_iteration(run_dir: str | Path, iteration: int) -> Iteration:
 
 
 def describe_run(run: Path, *, preset: str | None) -> None:
-    """Write run.json: the run's name and creation time, the latest call's preset and commit, and all environments.
+    """Write run.json: the run's name and creation time, the latest call's preset, and all environments.
 
     An environment names Python, all installed packages and the machine; stages' records hold its key.
     """
     before = read_json(run / "run.json") if (run / "run.json").exists() else {}
-    code, created = code_state(), before.get("created", runs.history_time())
-    record = {"name": run.name, "created": created, "preset": preset}
-    record |= {"git_commit": code["commit"], "git_dirty": code["dirty"]}
+    record = {"name": run.name, "created": before.get("created", runs.history_time()), "preset": preset}
     environments = before.get("environments", {}) | {environment_key(): environment()}
     write_json(run / "run.json", record | {"environments": environments})
 
@@ -84,20 +81,12 @@ def environment_key() -> str:
 def environment() -> dict[str, object]:
     """Return this process's {"python", "packages", "machine"}; read once a process.
 
-    packages: name and version of every installed package. machine: {"system", "cpu", "cores" (how many this process may
-    use), "threads" (OMP_NUM_THREADS, None if it is not set), "memory_gb" (2^30 bytes)}, without a name or address.
+    packages: name and version of every installed package. machine: {"system", "cores" (how many this process may use),
+    "memory_gb" (2^30 bytes)}, without a name or address.
     """
     packages = {one.name.lower().replace("_", "-"): one.version for one in metadata.distributions() if one.name}
-    threads, cpuinfo = os.environ.get("OMP_NUM_THREADS", ""), Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines() if cpuinfo.is_file() else []
-    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    machine = {
-        "system": f"{platform.system()} {platform.machine()}",
-        "cpu": next(names, "") or platform.processor() or None,
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
-        "threads": int(threads) if threads.isdecimal() else None,
-        "memory_gb": round(psutil.virtual_memory().total / 2**30, 1),
-    }
+    machine = {"system": f"{platform.system()} {platform.machine()}", "cores": len(os.sched_getaffinity(0))}
+    machine["memory_gb"] = round(psutil.virtual_memory().total / 2**30, 1)
     return {"python": platform.python_version(), "packages": dict(sorted(packages.items())), "machine": machine}
 
 
@@ -113,7 +102,7 @@ def made_by(notebook: Path, parameters: Mapping[str, object]) -> dict[str, objec
     seeds = {name: value for name, value in parameters.items() if name == "seed" or name.endswith("_seed")}
     return {
         "notebook": notebook.name,
-        "code": code_state() | {"notebook": hashlib.sha256("\0".join(code_cells(notebook)).encode()).hexdigest()},
+        "code": code_state() | {"notebook": value_hash(code_cells(notebook))},
         "seeds": seeds,
         "environment": environment_key(),
     }
@@ -126,17 +115,15 @@ def code_state() -> dict[str, object]:
     presets or pins differ from that commit; a file that Git does not know counts as a difference; None without a
     commit. package: SHA-256 of the package's Python files, which tells the code apart also when it was dirty.
     """
-    shown, digest = None, hashlib.sha256()
+    shown = None
     if _git("ls-files", "--error-unmatch", "__init__.py") is not None:  # not a repository that merely lies around it
         shown = _git("status", "--porcelain=v2", "--branch", "--", *CODE_PATHS, ":(top,exclude)notebooks/executed")
     lines = (shown or "").splitlines()
     heads = [line.split()[-1] for line in lines if line.startswith("# branch.oid ")]
     commit = heads[0] if heads and heads[0] != "(initial)" else None
-    for path in sorted(PACKAGE.rglob("*.py")):
-        name = path.relative_to(PACKAGE).as_posix().encode()
-        digest.update(name + b"\0" + hashlib.sha256(path.read_bytes()).digest())
     dirty = any(not line.startswith("#") for line in lines) if shown is not None else None
-    return {"commit": commit, "dirty": dirty, "package": digest.hexdigest()}
+    package = {path.relative_to(PACKAGE).as_posix(): file_hash(path) for path in PACKAGE.rglob("*.py")}
+    return {"commit": commit, "dirty": dirty, "package": value_hash(package)}
 
 
 def _git(*arguments: str) -> str | None:
@@ -149,11 +136,22 @@ def _git(*arguments: str) -> str | None:
     return done.stdout if done.returncode == 0 else None
 
 
-def weights_used(parameters: Mapping[str, object], hasher: Callable[[Path], str]) -> dict[str, str]:
+def made_from(parameters: Mapping[str, object], hasher: Callable[[Path], str], root: Path) -> dict[str, dict[str, str]]:
+    """Return {"weights", "contracts"}: SHA-256 of the weights, and of what the keywords of the parameter cuad mean.
+
+    `hasher` hashes a file and may remember it, so that a folder of large weights is read once.
+    """
+    from cuadft.data.contracts import cuad_in_folder, sample_path
+
+    cuad, folder = parameters.get("cuad"), root / str(parameters.get("data_dir") or "data")
+    path = sample_path() if cuad == "sample" else cuad_in_folder(folder) if cuad == "auto" else None
+    return {"weights": _weights_used(parameters, hasher), "contracts": {path.name: hasher(path)} if path else {}}
+
+
+def _weights_used(parameters: Mapping[str, object], hasher: Callable[[Path], str]) -> dict[str, str]:
     """Return the SHA-256 of the weights that the parameters name, by the model's id.
 
-    Weights that are not on this disk are left out. `hasher` hashes a file and may remember it, so that a folder of
-    large weights is read once.
+    Weights that are not on this disk are left out.
     """
     from cuadft.models import weights
 
@@ -166,15 +164,6 @@ def weights_used(parameters: Mapping[str, object], hasher: Callable[[Path], str]
             if folder:
                 found[name] = weights.weights_hash(folder, of_file=hasher)
     return found
-
-
-def contracts_used(parameters: Mapping[str, object], hasher: Callable[[Path], str], root: Path) -> dict[str, str]:
-    """Return file name and SHA-256 of the contracts behind the keywords "sample" and "auto" of the parameter cuad."""
-    from cuadft.data.contracts import cuad_in_folder, sample_path
-
-    cuad, folder = parameters.get("cuad"), root / str(parameters.get("data_dir") or "data")
-    path = sample_path() if cuad == "sample" else cuad_in_folder(folder) if cuad == "auto" else None
-    return {path.name: hasher(path)} if path else {}
 
 
 # The chain of stages behind an artefact.
@@ -195,9 +184,8 @@ class StageRecord:
 
     @property
     def order(self) -> tuple[int, int]:
-        """Return a sort key: the order in which stages run; a stage of another version comes last."""
-        known = self.stage.name in STAGE_NAMES
-        return self.iteration.number, STAGE_NAMES.index(self.stage.name) if known else len(STAGE_NAMES)
+        """Return a sort key: the order in which stages run."""
+        return self.iteration.number, STAGE_NAMES.index(self.stage.name)
 
     @property
     def inputs(self) -> Mapping[str, str]:
@@ -208,10 +196,6 @@ class StageRecord:
     def outputs(self) -> Mapping[str, str]:
         """Return the hash of each file that the stage wrote, by path from the run folder."""
         return self.entry["outputs"]
-
-    def from_outside(self, name: str) -> bool:
-        """Tell whether an input lies outside the run folder: "cuad", or "seed_runs FOLDER"."""
-        return name.partition(" ")[0] in self.entry.get("parameters", {})
 
     def files(self, patterns: tuple[Pattern, ...]) -> list[str]:
         """Return the files that patterns of the stage name now; [] if the champion before can't be read."""
@@ -269,11 +253,8 @@ def run_iterations(run: Path) -> list[Iteration]:
 
 def stage_records(iteration: Iteration) -> list[StageRecord]:
     """Return an iteration's recorded stages; raises InputError if its manifest is damaged."""
-    known = {stage.name: stage for stage in STAGES}
-    return [
-        StageRecord(iteration, known.get(name, Stage(name, entry.get("notebook", "??"))), entry)
-        for name, entry in Manifest(iteration).stages.items()
-    ]
+    recorded = Manifest(iteration).stages
+    return [StageRecord(iteration, stage, recorded[stage.name]) for stage in STAGES if stage.name in recorded]
 
 
 def resolve_artefact(run: Path, artefact: str, names: Iterable[str]) -> list[str]:

@@ -1,10 +1,7 @@
 """The manifest of an iteration: the record of its stages, by which a later call skips or resumes them.
 
-    manifest, hashes = Manifest(iteration), Hashes(iteration.run)
-    manifest.unchanged(stage, fingerprint, hashes)  # True: the stage is done and need not run again
-
-`Hashes` remembers the hashes of a run folder's files, so that each file is read once. A file that was changed, restored
-or dated back is read again.
+manifest = Manifest(iteration, Hashes())
+manifest.unchanged(stage, fingerprint)  # True: the stage is done and need not run again
 """
 
 from __future__ import annotations
@@ -22,8 +19,7 @@ from cuadft.loop.stages import SHARED, SHARED_FOLDERS, STAGE_NAMES, STAGES, Stag
 
 # what is kept of an attempt that ended early
 ATTEMPT_KEYS = ("started", "seconds", "status", "peak_memory_mb", "code", "endpoints")
-HASH_CACHE = ".hashes.json"
-CLOCK_TICK = 0.02  # seconds; two changes of a file within less may leave the same times
+SETTLED = 1.0  # seconds after which a further change of a file surely shows in its times
 
 
 class Manifest:
@@ -36,20 +32,20 @@ class Manifest:
     endpoints, error, and earlier (the attempts that ended early and that this one went on from).
     """
 
-    def __init__(self, iteration: Iteration):
+    def __init__(self, iteration: Iteration, hashes: Hashes | None = None):
         self.iteration = iteration
+        self.hashes = hashes or Hashes()
         self.path = iteration.path("manifest.json")
         self.stages: dict[str, dict] = _read_entries(self.path) if self.path.exists() else {}
         self._began = time.monotonic()
 
-    def unchanged(self, stage: Stage, fingerprint: str, hashes: Hashes) -> bool:
+    def unchanged(self, stage: Stage, fingerprint: str) -> bool:
         """Tell whether the stage is done with this fingerprint and its outputs are as it left them."""
         entry = self.stages.get(stage.name, {})
         if entry.get("status") != "done" or entry.get("fingerprint") != fingerprint:
             return False
-        paths = {name: self.iteration.run / name for name in entry["outputs"]}
         return all(
-            (paths[name].is_file() and hashes(paths[name]) == known) or self._shared_with_later(stage, name)
+            self._hash(name) == known or self._shared_with_later(stage, name)
             for name, known in entry["outputs"].items()
         )
 
@@ -58,21 +54,12 @@ class Manifest:
         entry = self.stages.get(stage.name, {})
         return entry.get("fingerprint") == fingerprint and entry.get("status") != "done"
 
-    def start(
-        self,
-        stage: Stage,
-        parameters: Mapping,
-        fingerprint: str,
-        inputs: Mapping[str, str],
-        hashes: Hashes,
-        made_by: Mapping[str, object],
-    ) -> None:
-        """Record that the stage starts now; `made_by` says what code runs, and where (see `lineage`)."""
+    def start(self, stage: Stage, fingerprint: str, made_by: Mapping[str, object]) -> None:
+        """Record that the stage starts now; `made_by`: its parameters, inputs, and what code runs (see `lineage`)."""
         before = self.stages.get(stage.name, {})
         started = datetime.now(UTC).isoformat(timespec="seconds")
         entry = {"status": "running", "started": started, "seconds": None, "peak_memory_mb": None, **made_by}
-        entry |= {"parameters": dict(parameters), "fingerprint": fingerprint, "inputs": dict(inputs)}
-        entry |= {"outputs": {}, "error": None, "shared_before": self._shared_files(hashes)}
+        entry |= {"fingerprint": fingerprint, "outputs": {}, "error": None, "shared_before": self._shared_files()}
         if self.resumable(stage, fingerprint):
             entry["earlier"] = [*before.get("earlier", []), {key: before.get(key) for key in ATTEMPT_KEYS}]
             entry["shared_before"] = before.get("shared_before", entry["shared_before"])
@@ -80,19 +67,18 @@ class Manifest:
         self._began = time.monotonic()
         self._save()
 
-    def finish(self, stage: Stage, values: Mapping, hashes: Hashes, **more: object) -> None:
+    def finish(self, stage: Stage, values: Mapping, **more: object) -> None:
         """Record a success with the hashes of the stage's outputs, and `more`: peak memory, weights, contracts.
 
         With an `error` in `more` the stage is incomplete: it keeps its outputs, and a later call runs it again.
         A file of a shared folder counts as written by this stage if it changed while the stage ran, or if no other
         stage has recorded it as it is.
         """
-        run = self.iteration.run
         written = stage.files((*stage.writes, *stage.keeps), self.iteration, values)
-        outputs = {name: hashes(run / name) for name in written}
+        outputs = {name: self._hash(name) for name in written}
         before = self.stages[stage.name].pop("shared_before", {})
         others = [entry["outputs"] for name, entry in self.stages.items() if name != stage.name]
-        for name, found in self._shared_files(hashes).items():
+        for name, found in self._shared_files().items():
             if before.get(name) != found or all(other.get(name) != found for other in others):
                 outputs[name] = found
         self._end(stage, "incomplete" if more.get("error") else "done", {"outputs": outputs, **more})
@@ -123,10 +109,14 @@ class Manifest:
         later = [other for other in STAGES[STAGE_NAMES.index(stage.name) + 1 :] if other.name in self.stages]
         return any(may_rewrite(other, self.stages[other.name], stage, name) for other in later)
 
-    def _shared_files(self, hashes: Hashes) -> dict[str, str]:
+    def _shared_files(self) -> dict[str, str]:
         """Return the hashes of the files in the folders that no stage owns."""
-        run = self.iteration.run
-        return {name: hashes(run / name) for name in STAGES[0].files(SHARED, self.iteration, {})}
+        return {name: self._hash(name) for name in STAGES[0].files(SHARED, self.iteration, {})}
+
+    def _hash(self, name: str) -> str:
+        """Return the hash of a file of the run folder, "" if it is gone."""
+        path = self.iteration.run / name
+        return self.hashes(path) if path.is_file() else ""
 
     def _save(self) -> None:
         files.write_json(self.path, {"iteration": self.iteration.number, "stages": self.stages})
@@ -165,62 +155,24 @@ def _read_entries(path: Path) -> dict[str, dict]:
 
 
 class Hashes:
-    """File hashes of one run folder, remembered in .hashes.json while a file keeps its identity, size and times.
+    """Hashes of files, each read once as long as it keeps its size, identity and times.
 
-    Among the times is that of the last change (ctime). The system sets it, and nobody can set it back, unlike the
-    modification time.
+    Among the times is that of the last change (ctime), which nobody can set back. A file that changed less than a
+    second ago is read again each time: a further change within one tick of the clock might leave the same times.
 
-        hashes = Hashes(run)
-        hashes(run / "contracts.jsonl")  # the SHA-256, read from the file only if it may have changed
-        hashes.save()
+        hashes = Hashes()
+        hashes(run / "contracts.jsonl")  # the SHA-256
     """
 
-    def __init__(self, run: Path):
-        self.path = run / HASH_CACHE
-        self.changed = False
-        self.known = _read_cache(self.path)
+    def __init__(self):
+        self.known: dict[Path, tuple[list[int], str]] = {}
 
     def __call__(self, path: Path) -> str:
-        state = _state(path)
-        entry = self.known.get(str(path))
-        if entry and entry[:-1] == state:
-            return entry[-1]
-        # a file of this very moment could change again and keep its times
-        if 0 <= time.time() - path.stat().st_ctime < CLOCK_TICK:
-            time.sleep(CLOCK_TICK)
-        state, found = _state(path), files.file_hash(path)
-        if state == _state(path) and _settled(path):
-            self.known[str(path)] = [*state, found]
-            self.changed = True
+        stat = os.stat(path)
+        state = [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino]
+        known, found = self.known.get(path, (None, ""))
+        if known != state:
+            found = files.file_hash(path)
+            if time.time() - stat.st_ctime > SETTLED:
+                self.known[path] = state, found
         return found
-
-    def save(self) -> None:
-        """Write the cache if it has grown; forget files that are gone."""
-        if self.changed:
-            kept = {path: entry for path, entry in self.known.items() if Path(path).exists()}
-            files.write_json(self.path, {"files": kept, "sha256": files.value_hash(kept)})
-            self.changed = False
-
-
-def _read_cache(path: Path) -> dict[str, list]:
-    """Return the remembered hashes; an empty dict if the file is missing or not as it was written."""
-    try:
-        content = files.read_json(path)
-    except InputError:
-        return {}  # only a cache: nothing is lost with it
-    whole = isinstance(content, dict) and isinstance(content.get("files"), dict)
-    return content["files"] if whole and content.get("sha256") == files.value_hash(content["files"]) else {}
-
-
-def _state(path: Path) -> list[int]:
-    stat = os.stat(path)
-    return [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino]
-
-
-def _settled(path: Path) -> bool:
-    """Tell whether a later change must show in the file's times.
-
-    It need not where the file system keeps whole seconds, or where the time of the last change lies ahead of the clock.
-    """
-    changed = os.stat(path).st_ctime_ns
-    return changed % 10**9 > 0 and time.time_ns() - changed > 0

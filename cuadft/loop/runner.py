@@ -54,14 +54,12 @@ def run(
     iterations: int = 1,
     run_dir: str | Path | None = None,
     until: str | None = None,
-    skip: Sequence[str] = (),
     overrides: Sequence[str] = (),
     log: Callable[[str], object] = print,
 ) -> dict[str, object]:
     """Run iterations 1 to `iterations` of a preset; return {"run_dir", "steps"}.
 
-    until: the last stage of the last iteration. skip: stages to leave out, whose outputs no later stage of this call
-    needs; a later call runs them. overrides: parameters as NAME=VALUE, which come before the preset's.
+    until: the last stage of the last iteration. overrides: parameters as NAME=VALUE, which come before the preset's.
     A stage that is done with the same notebook code, parameters and inputs is skipped. A stage that lacks answers of an
     endpoint is incomplete: the loop goes on, and the next call asks for the missing answers. A step is {"iteration",
     "stage", "state": "done" | "skipped" | "incomplete", "reason"}. Raises InputError for bad input (before
@@ -69,7 +67,9 @@ def run(
     """
     if not isinstance(iterations, int) or isinstance(iterations, bool) or iterations < 1:
         raise InputError(f"Invalid number of iterations {iterations!r}: give a whole number from 1.")
-    check_stages(*skip, *[until] * (until is not None))
+    if until is not None and until not in STAGE_NAMES:
+        hint = params.did_you_mean(until, STAGE_NAMES)
+        raise InputError(f"Invalid stage {until!r}{hint}: choose one of {', '.join(STAGE_NAMES)}.")
     root = runs.project_root()
     notebooks = root / "notebooks"
     chosen = params.absolute_paths(params.load_preset(preset, overrides, notebooks))
@@ -81,30 +81,20 @@ def run(
     with lock(folder) as held:
         lineage.describe_run(folder, preset=str(preset))
         seen = folder.relative_to(root).as_posix() if folder.is_relative_to(root) else str(folder)
-        job = _Job(root, folder, seen, notebooks, by_notebook, defaults | chosen, Hashes(folder), held, log)
+        job = _Job(root, folder, seen, notebooks, by_notebook, defaults | chosen, Hashes(), held, log)
         steps = []
         for number in range(1, iterations + 1):
-            steps += _run_iteration(job, number, until if number == iterations else None, skip)
+            steps += _run_iteration(job, number, until if number == iterations else None)
     return {"run_dir": str(folder), "steps": steps}
 
 
-def check_stages(*named: str) -> None:
-    """Raise InputError on a name that is no stage's."""
-    for stage in named:
-        if stage not in STAGE_NAMES:
-            hint = params.did_you_mean(stage, STAGE_NAMES)
-            raise InputError(f"Invalid stage {stage!r}{hint}: choose one of {', '.join(STAGE_NAMES)}.")
-
-
-def _run_iteration(job: _Job, number: int, until: str | None, skip: Sequence[str]) -> list[dict]:
+def _run_iteration(job: _Job, number: int, until: str | None) -> list[dict]:
     iteration = lineage.open_iteration(job.run, number)
-    manifest, steps = Manifest(iteration), []
+    manifest, steps = Manifest(iteration, job.hashes), []
     for stage in STAGES:
-        if stage.name not in skip:
-            state = _run_stage(job, iteration, manifest, stage)
-            job.hashes.save()
-            reason = manifest.stages[stage.name]["error"] if state == "incomplete" else None
-            steps.append({"iteration": number, "stage": stage.name, "state": state, "reason": reason})
+        state = _run_stage(job, iteration, manifest, stage)
+        reason = manifest.stages[stage.name]["error"] if state == "incomplete" else None
+        steps.append({"iteration": number, "stage": stage.name, "state": state, "reason": reason})
         if stage.name == until:
             break
     return steps
@@ -121,17 +111,17 @@ def _run_stage(job: _Job, iteration: Iteration, manifest: Manifest, stage: Stage
     known = job.declared[stage.notebook]
     parameters = {name: value for name, value in (job.values | set_here).items() if name in known}
     inputs = stages.input_hashes(stage, iteration, job.values, hasher=job.hashes, root=job.root)
-    fingerprint = stages.stage_fingerprint(job.notebooks / stage.notebook, parameters, inputs)
-    if manifest.unchanged(stage, fingerprint, job.hashes):
+    source = job.notebooks / stage.notebook
+    fingerprint = stages.stage_fingerprint(source, parameters, inputs)
+    if manifest.unchanged(stage, fingerprint):
         job.log(f"{title} skipped (unchanged)")
         return "skipped"
     # answers appended, or checkpoints written, under other settings must not be resumed
     if not manifest.resumable(stage, fingerprint) and (removed := manifest.clear(stage, job.values)):
         job.log(f"{title} removed {removed} files of an earlier run with other code, parameters or inputs")
     job.log(title)
-    source = job.notebooks / stage.notebook
-    made_by = lineage.made_by(source, parameters)
-    manifest.start(stage, parameters, fingerprint, inputs, job.hashes, made_by)
+    made_by = {"parameters": parameters, "inputs": inputs} | lineage.made_by(source, parameters)
+    manifest.start(stage, fingerprint, made_by)
     given = {name: value for name, value in parameters.items() if name in set_here or value != known[name].default}
     _run_recorded(job, iteration, manifest, stage, given)
     entry = manifest.stages[stage.name]
@@ -151,19 +141,14 @@ def _run_recorded(job: _Job, iteration: Iteration, manifest: Manifest, stage: St
             with suppress(OSError):  # on a full disk the record stays "running", which counts as interrupted
                 manifest.fail(stage, text, peak_memory_mb=peak.mb)
             raise
-    parameters = manifest.stages[stage.name]["parameters"]
     note = usage.take_note(iteration)
-    made_from = {
-        "weights": lineage.weights_used(parameters, job.hashes),
-        "contracts": lineage.contracts_used(parameters, job.hashes, job.root),
-    }
     noted = {"endpoints": note.get("endpoints", {}), "error": note.get("incomplete") or None}
-    manifest.finish(stage, job.values, job.hashes, peak_memory_mb=peak.mb, **made_from, **noted)
+    made_from = lineage.made_from(manifest.stages[stage.name]["parameters"], job.hashes, job.root)
+    manifest.finish(stage, job.values, peak_memory_mb=peak.mb, **made_from, **noted)
 
 
 def _run_notebook(job: _Job, iteration: Iteration, stage: Stage, parameters: dict[str, object]) -> None:
     """Run a stage's notebook; raises InputError or StageFailed that names the executed copy."""
-    from jupyter_client.kernelspec import NoSuchKernel
     from papermill.exceptions import PapermillExecutionError
 
     source, target = job.notebooks / stage.notebook, iteration.path("executed", f"{stage.name}.ipynb")
@@ -175,8 +160,6 @@ def _run_notebook(job: _Job, iteration: Iteration, stage: Stage, parameters: dic
         if error.ename == "InputError":
             raise InputError(f"{error.evalue}\n  ({where})") from error
         problem = f"{error.ename}: {error.evalue}"
-    except NoSuchKernel as error:
-        raise InputError(f"No Jupyter kernel python3: pip install ipykernel\n  ({where})") from error
     except RuntimeError as error:  # nbclient's DeadKernelError, or a kernel that never answered
         problem = f"{type(error).__name__}: {error} (a killed kernel often means: out of memory)"
     if problem and any(sign in problem for sign in DISK_FULL):

@@ -56,10 +56,11 @@ def of_champion(iteration: Iteration) -> list[str]:
 
 SHARED_FOLDERS = ("metrics", "figures")  # several notebooks put files here, so no stage owns the whole folder
 SHARED = tuple(f"{folder}/**/*" for folder in SHARED_FOLDERS)
-JUDGE_VERDICTS = ("metrics/verdicts.jsonl",)  # they were paid for: they stay when a stage is cleared
+JUDGE_VERDICTS = ("metrics/judge_replies.jsonl",)  # they were paid for: they stay when a stage is cleared
 LATER_SYSTEMS = ("incumbent", "retriever")  # systems that the first iteration does not have
 LAST_DECISION = (of_previous("decision.json"), of_previous("by_hand.json"))
 LAST_CHAMPION = (*LAST_DECISION, of_champion)
+CONTRACTS_MADE = in_run("contracts.jsonl", to_iteration=1)
 CONTRACTS = (in_run("contracts.jsonl"), so_far("arrived.jsonl"))
 CONTRACTS_BEFORE = (in_run("contracts.jsonl", from_iteration=2), so_far("arrived.jsonl", own=False))
 ROWS_BEFORE = (of_previous("data/train.jsonl"), of_previous("data/synthetic.jsonl"))
@@ -67,6 +68,7 @@ RETRIEVAL = ("retriever/**/*", "program/*")
 TRAINED_ON = (*CONTRACTS, "data/train.jsonl", *RETRIEVAL)
 ANSWERED = (*CONTRACTS, "data/dev.jsonl", "data/test.jsonl", "data/slices.jsonl", *RETRIEVAL)
 ADAPTERS = ("adapters/{system}/**/*",)
+SFT = ("adapters/sft/**/*",)
 PREDICTIONS = ("predictions/{system}.*",)
 UNTRAINED = ("rag", "rag_compiled", *LATER_SYSTEMS)
 
@@ -135,54 +137,23 @@ def _answer(name: str, systems: tuple[str, ...], reads: tuple[Pattern, ...]) -> 
     return Stage(name, "03_batch_inference.ipynb", reads, PREDICTIONS, systems, pass_systems="systems")
 
 
+_DATA = {"external": ("cuad", "contracts_folder", "own_questions"), "keeps": ("arrived.jsonl", "replies.jsonl")}
+_COMPILED_FROM = (*CONTRACTS, "data/*.jsonl", of_previous("retriever/rows.jsonl"), *LAST_CHAMPION)
+_ALIGNED = ("preferences.jsonl", "preferences/*", *ADAPTERS)
 _EVALUATION = {"notebook": "05_evaluate.ipynb", "external": ("published",), "keeps": JUDGE_VERDICTS}
+_ALL_EVALUATED = ("predictions/*", *LAST_DECISION, of_previous("metrics/stream.csv"))
+_UNALIGNED = {"systems": (*UNTRAINED, "sft"), "pass_systems": "evaluated"}
+_METHODS = ("align_methods",)
 STAGES = (
-    Stage(
-        "data_prep",
-        "01_data_prep.ipynb",
-        reads=(*CONTRACTS_BEFORE, *ROWS_BEFORE),
-        writes=(in_run("contracts.jsonl", to_iteration=1), "data/*"),
-        external=("cuad", "contracts_folder", "own_questions"),
-        keeps=("arrived.jsonl", "replies.jsonl"),
-    ),
-    Stage(
-        "rag_compile",
-        "02_rag_compile.ipynb",
-        reads=(*CONTRACTS, "data/*.jsonl", of_previous("retriever/rows.jsonl"), *LAST_CHAMPION),
-        writes=RETRIEVAL,
-    ),
+    Stage("data_prep", "01_data_prep.ipynb", (*CONTRACTS_BEFORE, *ROWS_BEFORE), (CONTRACTS_MADE, "data/*"), **_DATA),
+    Stage("rag_compile", "02_rag_compile.ipynb", _COMPILED_FROM, RETRIEVAL),
     _answer("inference_rag", UNTRAINED, LAST_CHAMPION),
-    Stage(
-        "fine_tune",
-        "04_fine_tune.ipynb",
-        reads=(*TRAINED_ON, "data/synthetic.jsonl", *LAST_CHAMPION),
-        writes=("adapters/sft/**/*",),
-    ),
+    Stage("fine_tune", "04_fine_tune.ipynb", (*TRAINED_ON, "data/synthetic.jsonl", *LAST_CHAMPION), SFT),
     _answer("inference_sft", ("sft",), ADAPTERS),
-    Stage(
-        "evaluate_sft",
-        reads=PREDICTIONS,
-        systems=(*UNTRAINED, "sft"),
-        pass_systems="evaluated",
-        decide=False,
-        **_EVALUATION,
-    ),
-    Stage(
-        "align",
-        "06_align.ipynb",
-        reads=(*TRAINED_ON, "adapters/sft/**/*"),
-        writes=("preferences.jsonl", "preferences/*", *ADAPTERS),
-        systems=("align_methods",),
-        keeps=JUDGE_VERDICTS,
-    ),
-    _answer("inference_aligned", ("align_methods",), ADAPTERS),
-    Stage(
-        "evaluate",
-        reads=("predictions/*", *LAST_DECISION, of_previous("metrics/stream.csv")),
-        writes=("scoreboard.csv", "decision.json"),
-        decide=True,
-        **_EVALUATION,
-    ),
+    Stage("evaluate_sft", reads=PREDICTIONS, decide=False, **_UNALIGNED, **_EVALUATION),
+    Stage("align", "06_align.ipynb", (*TRAINED_ON, *SFT), _ALIGNED, _METHODS, keeps=JUDGE_VERDICTS),
+    _answer("inference_aligned", _METHODS, ADAPTERS),
+    Stage("evaluate", reads=_ALL_EVALUATED, writes=("scoreboard.csv", "decision.json"), decide=True, **_EVALUATION),
 )
 STAGE_NAMES = tuple(stage.name for stage in STAGES)
 

@@ -19,21 +19,19 @@ import pandas as pd
 from cuadft.core import files, runs
 from cuadft.core.errors import InputError
 from cuadft.data import contracts, rows
-from cuadft.data.contracts import Contract, Row
+from cuadft.data.contracts import Contract
 from cuadft.evaluation import bootstrap, constants, official, results
 from cuadft.evaluation.answer_files import count_of
 from cuadft.loop import lineage
 from cuadft.loop.manifest import recorded_parameters
-from cuadft.retrieval import report, saved
+from cuadft.retrieval import saved
 
 CHAMPION = "champion"  # as `rag.systems` names the system that an iteration leaves
 NEEDED = ("model", "embedder", "tuned_program", "batch_size", "max_new_tokens")  # parameters that build a system
 FOLDER = "evaluations"  # in the run folder
 LEARNED_SPLITS = {"dev": saved.TUNED, "train": saved.TRAINED, "all": saved.TRAINED, rows.PLAIN: saved.TRAINED}
 BESIDE = ("quote_f1", "detection_f1", "coverage_f1")  # measures of the systems without a model that are printed
-TITLES_SHOWN = 20  # left-out contracts that are named on the screen
 SEED = 7  # of the bootstrap
-NAMED_FILES = ("sample", "auto")  # what stands for a file; else the file's own name is in the name of the folder
 TABLE_COLUMNS = ["system", "measure", *bootstrap.INTERVAL_COLUMNS]
 
 
@@ -42,14 +40,14 @@ class EvaluatedFile:
     """Hold what was measured: the table (system, measure, value, low, high, n, n_contracts) of three systems.
 
     The first is the one that was asked (`system`, named with its iteration), the others need no model. predictions: of
-    the system that was asked.
+    the system that was asked. left_out: titles, each with why.
     """
 
     out: Path
     system: str
     table: pd.DataFrame = field(repr=False)
     predictions: list[dict[str, Any]] = field(repr=False)
-    left_out: dict[str, str] = field(repr=False)  # title -> why
+    left_out: dict[str, str] = field(repr=False)
     confidence: float
 
 
@@ -67,35 +65,33 @@ def evaluate_file(
     """Ask a system of a run every question of a file, and measure its answers as CUAD does.
 
     file: a file or folder, as `data.contracts.locate_contracts` takes it. system: "" for the champion of the newest
-    iteration that has decided, else a system of the newest iteration, or one of `core.runs.CONSTANTS`, which need no
-    model. iteration: another one. out: folder of predictions.jsonl, measures.csv and measures.json, by default
-    evaluations/<file>-<system> in the run folder.
+    iteration that has decided, else a system of the newest iteration. iteration: another one. out: folder of
+    predictions.jsonl, measures.csv and measures.json, by default evaluations/<file>-<system> in the run folder.
     Contracts that the run learned from, and contracts that share half their wording with one of them, are left out and
     named; the run's own test contracts stay. Raises InputError for unreadable input, an unknown system, a run that has
     not decided where none is named, and if nothing is left.
     """
     bootstrap.check_resampling(n_resamples, confidence)
-    iteration, name, record = _asked_system(runs.resolve_path(run_dir), system, iteration)
+    iteration, name = _asked_system(runs.resolve_path(run_dir), system, iteration)
     path = contracts.locate_contracts(file, runs.project_root() / "data")
     wanted = contracts.read_contracts(path)
     left_out, related = _learned_from(iteration, wanted)
-    log("\n".join(report.left_out_lines(wanted, left_out, shown=TITLES_SHOWN)))
+    log(saved.listed(f"{len(wanted)} contracts, {len(left_out)} of them left out", left_out))
     if related:
-        head = "Kept, since the run held them out, though this flatters it:"
-        log("\n".join([head, *report.named_lines(related, TITLES_SHOWN)]))
+        log(saved.listed("Kept, since the run held them out, though this flatters it", related))
     kept = [contract for contract in wanted if contract.title not in left_out and contract.rows]
     if not kept:
         raise InputError(f"{path.name} has no question on contracts that the run has not learned from: add some.")
-    split = file if file in NAMED_FILES else path.stem
+    split = path.stem
     folder = Path(out).expanduser() if out else iteration.run / FOLDER / f"{split}-{name}"
-    folder.mkdir(parents=True, exist_ok=True)
-    answered = _answers(iteration, name, kept, folder / "predictions.jsonl", split)
+    record, predictions = _answers(iteration, name, kept, folder / "predictions.jsonl", split)
+    label, calibration = runs.champion_label(record), runs.calibration_file(record)
     settings = {"n_resamples": n_resamples, "seed": SEED, "confidence": confidence}
-    label, predictions = runs.champion_label(record), answered.pop(name)
-    answered = {label: predictions} | answered
+    answered = {label: predictions}
+    for prediction in constants.constant_answers(predictions, {c.title: c.text for c in kept}):
+        answered.setdefault(prediction["system"], []).append(prediction)
     boards = [official.cuad_scores(own, **settings).assign(system=system) for system, own in answered.items()]
     table = pd.concat(boards, ignore_index=True)[TABLE_COLUMNS]
-    calibration = runs.calibration_file(record)
     known = calibration is not None and (iteration.run / calibration).is_file()
     noted = {"run": iteration.run.name, "iteration": iteration.number, "file": path.name, **settings}
     noted |= record | {"system": label, "calibration": calibration if known else None}  # paths from the run folder
@@ -122,13 +118,8 @@ def evaluation_text(done: EvaluatedFile) -> str:
     return "\n".join(lines)
 
 
-# Which system is asked.
-
-
-def _asked_system(run: Path, system: str, number: int | None) -> tuple[runs.Iteration, str, runs.ChampionRecord]:
-    """Return the iteration, the system's name there and its record; raises InputError if one of them is unknown."""
-    from cuadft.rag.systems import find_record
-
+def _asked_system(run: Path, system: str, number: int | None) -> tuple[runs.Iteration, str]:
+    """Return the iteration and the system's name there; raises InputError if one of them is unknown."""
     found = {iteration.number: iteration for iteration in lineage.run_iterations(run)}
     decided, name = runs.decided_iterations(run), system or CHAMPION
     if name == CHAMPION and not decided:
@@ -136,22 +127,8 @@ def _asked_system(run: Path, system: str, number: int | None) -> tuple[runs.Iter
     iteration = found.get((decided[-1] if name == CHAMPION else max(found)) if number is None else number)
     if iteration is None:
         raise InputError(f"No iteration {number} in {run}: choose one of {', '.join(map(str, found))}.")
-    champion = [CHAMPION] if iteration.number in decided else []
-    lineage.check_system(iteration, name, [*champion, *runs.CONSTANTS])
-    if name in runs.CONSTANTS:
-        return iteration, name, dict.fromkeys(runs.CHAMPION_PARTS) | {"system": name}
-    return iteration, name, find_record(iteration, name, str(_parameters(iteration).get("tuned_program", "rag")))
-
-
-def _parameters(iteration: runs.Iteration) -> dict[str, Any]:
-    """Return an iteration's parameters; one that has not come as far has those of the earlier ones."""
-    found: dict[str, Any] = {}
-    for number in range(1, iteration.number + 1):
-        found |= recorded_parameters(runs.Iteration(iteration.run, number))
-    return found
-
-
-# Which contracts are left out.
+    lineage.check_system(iteration, name, [CHAMPION] if iteration.number in decided else [])
+    return iteration, name
 
 
 def _learned_from(iteration: runs.Iteration, wanted: Sequence[Contract]) -> tuple[dict[str, str], dict[str, str]]:
@@ -169,33 +146,15 @@ def _learned_from(iteration: runs.Iteration, wanted: Sequence[Contract]) -> tupl
     return left_out, {title: why for title, why in known.items() if title in own}
 
 
-# The answers and their measures.
-
-
 def _answers(
     iteration: runs.Iteration, name: str, kept: Sequence[Contract], path: Path, split: str
-) -> dict[str, list[dict[str, Any]]]:
-    """Return the predictions of the system that is asked and of those without a model, by name; keep them in `path`.
-
-    The best passage is that of the system that is asked; if that is one without a model, of the iteration's retriever.
-    """
-    constant, questions = name in runs.CONSTANTS, [row for contract in kept for row in contract.rows]
-    made = (_found_only if constant else _ask)(iteration, name, kept, questions, path, split)
-    answered = {} if constant else {name: made}
-    for prediction in constants.constant_answers(made, {c.title: c.text for c in kept}):
-        answered.setdefault(prediction["system"], []).append(prediction)
-    if constant:
-        files.write_jsonl(path, answered[name])
-    return answered
-
-
-def _ask(
-    iteration: runs.Iteration, name: str, kept: Sequence[Contract], questions: Sequence[Row], path: Path, split: str
-) -> list[dict[str, Any]]:
-    """Return the answers of a system with a model; those that `path` holds already are not asked again."""
+) -> tuple[runs.ChampionRecord, list[dict[str, Any]]]:
+    """Return the record of the system and its predictions; questions that `path` holds already are not asked again."""
     from cuadft.rag import inference, systems
 
-    known = _parameters(iteration)
+    known: dict[str, Any] = {}  # an iteration that has not come as far has the parameters of the earlier ones
+    for number in range(1, iteration.number + 1):
+        known |= recorded_parameters(runs.Iteration(iteration.run, number))
     if missing := [parameter for parameter in NEEDED if parameter not in known]:
         raise InputError(
             f"{iteration.path('manifest.json')} records no {missing[0]}, so that {name} can't be built as it was: "
@@ -204,20 +163,7 @@ def _ask(
     settings = {parameter: known[parameter] for parameter in NEEDED[:-1]} | {"rag_lm": known.get("rag_lm", "")}
     (system,) = systems.build_systems(iteration, [name], max_tokens=known[NEEDED[-1]], asked=(), **settings)
     system.program.retriever = saved.with_texts(system.program.retriever, kept)
+    questions = [row for contract in kept for row in contract.rows]
     named = {"system": name, "split": split, "batch_size": known["batch_size"]}
-    return inference.answer_rows(system.program, system.lm, questions, path, **named)
-
-
-def _found_only(
-    iteration: runs.Iteration, name: str, kept: Sequence[Contract], questions: Sequence[Row], path: Path, split: str
-) -> list[dict[str, Any]]:
-    """Return the questions as predictions that hold the best passage."""
-    from cuadft.rag.inference import passage_record
-
-    retriever = saved.load_retriever(iteration, _parameters(iteration).get("embedder", ""))
-    asked = [(row["question"], row["contract"]) for row in questions]
-    found = saved.with_texts(retriever, kept).search_many(asked, k=1)
-    return [
-        {**row, "system": "", "split": split, "passages": [passage_record(hit) for hit in hits]}
-        for row, hits in zip(questions, found, strict=True)
-    ]
+    predictions = inference.answer_rows(system.program, system.lm, questions, path, **named)
+    return systems.find_record(iteration, name, str(known["tuned_program"])), predictions

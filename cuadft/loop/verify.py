@@ -23,9 +23,8 @@ from cuadft.loop.kernel import is_locked
 from cuadft.loop.lineage import Lineage, StageRecord
 from cuadft.loop.manifest import may_rewrite
 from cuadft.loop.stages import SHARED, STAGE_NAMES
-from cuadft.loop.status import duration_text
 
-FINDING_KINDS = ("damaged", "changed", "missing", "stale", "unfinished", "leftover", "unaccounted")
+FINDING_KINDS = ("damaged", "changed", "missing", "stale", "unfinished", "unaccounted")
 KNOWN_FILES = (  # patterns, from the run folder, of files that no stage records
     r"run\.json|\.lock|\.hashes\.json|history\.jsonl|feedback\.sqlite(-wal|-shm|-journal)?|(trackers|evaluations)/.+",
     r"iter-\d+/(manifest|by_hand|\.note)\.json",  # .note: on calls of an endpoint, for the loop
@@ -34,11 +33,10 @@ KNOWN_FILES = (  # patterns, from the run folder, of files that no stage records
     r"iter-\d+/preferences/candidates\.\d+\.jsonl",  # answers that pairs were chosen from
 )
 HASH_DIGITS = 12  # digits of a hash that are shown
-SHOWN_REASONS = 3  # reasons why a stage is stale
 SHOWN_FINDINGS = 20  # findings of one kind
-SHOWN_FILES = 3  # files of one maker that are named one by one
+SHOWN_NAMES = 3  # reasons or files that are named one by one
 ADVICE = """The same `cuadft run` command makes again what is changed, missing, stale or unfinished.
-A leftover or unaccounted file is never read: delete it, or move it elsewhere.
+An unaccounted file is never read: delete it, or move it elsewhere.
 A damaged manifest.json: restore it, or delete it and let `cuadft run` make the iteration again."""
 
 
@@ -55,8 +53,7 @@ class Finding:
 class Verification:
     """What `verify_run` found.
 
-    names: the files whose chain was checked, empty for the whole run. n_files, n_bytes: what was read again. working:
-    whether a loop works there now.
+    names: the files whose chain was checked, empty for the whole run. n_files, n_bytes: what was read again.
     """
 
     run: Path
@@ -65,7 +62,6 @@ class Verification:
     findings: list[Finding]
     n_files: int
     n_bytes: int
-    working: bool
 
 
 def verify_run(run_dir: str | Path, artefact: str = "") -> Verification:
@@ -75,7 +71,7 @@ def verify_run(run_dir: str | Path, artefact: str = "") -> Verification:
     no run or no such artefact. A damaged manifest is a finding.
     """
     run = runs.resolve_path(run_dir)
-    iterations, working = lineage.run_iterations(run), is_locked(run)
+    iterations = lineage.run_iterations(run)
     known, findings = _read_records(iterations)
     names = lineage.resolve_artefact(run, artefact, known.writers) if artefact else []
     chain = known.ancestors(names) if artefact else known.records
@@ -84,39 +80,38 @@ def verify_run(run_dir: str | Path, artefact: str = "") -> Verification:
     hashes = {name: _hash(run / name) for name in sorted(wanted & set(sizes))}
     findings += _changed_outputs(known, sorted(wanted & set(known.writers)), hashes)
     for record in chain:
-        findings += _stale(record, known, hashes) if _is_done(record) else [_unfinished(record, working)]
+        findings += _stale(record, known, hashes) if _is_done(record) else [_unfinished(record, run)]
     if not artefact:
-        findings += _unrecorded_files(run, known.records, set(sizes) - set(known.writers))
+        findings += _unrecorded_files(known.records, set(sizes) - set(known.writers))
         findings += [finding for iteration in iterations for finding in _stages_to_come(iteration, known.records)]
     findings.sort(key=lambda found: (FINDING_KINDS.index(found.kind), found.name))
-    return Verification(run, known, names, findings, len(hashes), sum(sizes[name] for name in hashes), working)
+    return Verification(run, known, names, findings, len(hashes), sum(sizes[name] for name in hashes))
 
 
 def verification_text(verdict: Verification) -> str:
     """Return the findings as text, after the chain if an artefact was asked for."""
     lines = [*_chain_lines(verdict), ""] if verdict.names else []
-    what = "the chain" if verdict.names else f"{len(verdict.lineage.records)} stages"
-    lines.append(f"{verdict.run}: {verdict.n_files} files of {what} read again ({verdict.n_bytes / 1e6:,.1f} MB)")
-    lines += ["  `cuadft run` works there now: this is a snapshot"] if verdict.working else []
+    lines.append(f"{verdict.run}: {verdict.n_files} files read again ({verdict.n_bytes / 1e6:,.1f} MB)")
     counts = Counter(finding.kind for finding in verdict.findings)
-    for kind, count in counts.items():
-        found = [finding for finding in verdict.findings if finding.kind == kind]
-        lines += [f"{kind:<12}{finding.name}: {finding.detail}" for finding in found[:SHOWN_FINDINGS]]
-        lines += [f"{'':<12}and {count - SHOWN_FINDINGS} more"] if count > SHOWN_FINDINGS else []
+    for kind in counts:
+        found = [f"{each.name}: {each.detail}" for each in verdict.findings if each.kind == kind]
+        lines += [f"{kind:<12}{line}" for line in _first(found, SHOWN_FINDINGS)]
     if not counts:
         return "\n".join([*lines, "All is well."])
-    lines.append(f"Not well: {', '.join(f'{count} {kind}' for kind, count in counts.items())}.")
-    return "\n".join([*lines, ADVICE])
+    return "\n".join([*lines, f"Not well: {', '.join(f'{count} {kind}' for kind, count in counts.items())}.", ADVICE])
+
+
+def _first(found: Sequence[str], shown: int = SHOWN_NAMES) -> list[str]:
+    """Return the first of some texts, and how many more there are."""
+    return [*found[:shown], *([f"and {len(found) - shown} more"] if len(found) > shown else [])]
 
 
 def _chain_lines(verdict: Verification) -> Iterator[str]:
     """Yield lines from artefacts back to the contracts: each stage once, the latest first, with what it read."""
     writers = verdict.lineage.writers
     faults = {finding.name: f" ({finding.kind})" for finding in verdict.findings}
-    for name in verdict.names[:SHOWN_FILES]:
-        yield f"{name}  sha256 {writers[name][-1].outputs[name][:HASH_DIGITS]}{faults.get(name, '')}"
-    if len(verdict.names) > SHOWN_FILES:
-        yield f"and {len(verdict.names) - SHOWN_FILES} more files there"
+    made = [f"{name}  sha256 {writers[name][-1].outputs[name][:HASH_DIGITS]}" for name in verdict.names]
+    yield from _first([line + faults.get(name, "") for line, name in zip(made, verdict.names, strict=True)])
     for record in verdict.lineage.ancestors(verdict.names):
         yield f"\n{record.label}: {_making(record.entry)}{faults.get(record.label, '')}"
         hashed = (record.entry.get("weights") or {}) | (record.entry.get("contracts") or {})
@@ -125,36 +120,17 @@ def _chain_lines(verdict: Verification) -> Iterator[str]:
         for name in sorted(record.inputs, key=lambda name: name not in faults):  # one with a fault is always named
             source = f"from {writers[name][-1].label}" if name in writers else "made by no stage of the run"
             sources.setdefault(source, []).append(name + faults.get(name, ""))
-        for source, names in sorted(sources.items(), reverse=True):
-            rest = f" and {len(names) - SHOWN_FILES} more" if len(names) > SHOWN_FILES else ""
-            yield f"    {source}: {', '.join(names[:SHOWN_FILES])}{rest}"
-    for path in (verdict.run / "contracts.jsonl", *sorted(verdict.run.glob("iter-*/arrived.jsonl"))):
-        yield f"\n{path.relative_to(verdict.run).as_posix()}: {_contracts(path)}"
+        yield from (f"    {source}: {', '.join(_first(sources[source]))}" for source in sorted(sources, reverse=True))
 
 
 def _making(entry: Mapping[str, Any]) -> str:
     """Return when and by what a stage was made; what an older version did not record is left out."""
-    code, seconds = entry.get("code") or {}, entry.get("seconds")
-    known = {
-        "": f"{entry.get('status')}, {entry.get('started')}",
-        "took": None if seconds is None else duration_text(seconds),
-        "peak memory in MB": entry.get("peak_memory_mb"),
-        "attempts before": len(entry.get("earlier", [])),
-        "commit": code.get("commit") and f"{code['commit'][:HASH_DIGITS]}{' (dirty)' if code.get('dirty') else ''}",
-        "package": code.get("package") and code["package"][:HASH_DIGITS],
-        "environment": entry.get("environment"),
-    } | (entry.get("seeds") or {})
+    code = entry.get("code") or {}
+    known = {"": f"{entry.get('status')}, {entry.get('started')}", "seconds": entry.get("seconds")}
+    known |= {"peak memory in MB": entry.get("peak_memory_mb"), "attempts before": len(entry.get("earlier", []))}
+    known |= {name: (code.get(name) or "")[:HASH_DIGITS] for name in ("commit", "package")}
+    known |= {"dirty": code.get("dirty"), "environment": entry.get("environment")} | (entry.get("seeds") or {})
     return ", ".join(f"{name} {value}".strip() for name, value in known.items() if value not in (None, 0, ""))
-
-
-def _contracts(path: Path) -> str:
-    """Return how many contracts of each split a file holds: the ones that everything comes from."""
-    try:
-        records = [record for record in files.read_jsonl(path) if "reason" not in record]  # a reason: it was left out
-    except InputError as error:
-        return str(error)
-    splits = Counter(str(record.get("split", "unknown")) for record in records)
-    return f"{len(records)} contracts ({', '.join(f'{count} {split}' for split, count in splits.items())})"
 
 
 # What is checked.
@@ -214,31 +190,20 @@ def _stale(record: StageRecord, of_run: Lineage, hashes: Mapping[str, str]) -> l
         if name in of_run.writers:
             last = of_run.writers[name][-1]
             reasons += [f"{last.label} has made {name} again"] if last.outputs[name] != known else []
-        elif record.from_outside(name):
-            changed = _hash_outside(record, name) not in ("", known)
-            reasons += [f"{name} (not in the run folder) has changed"] if changed else []
+        elif name.partition(" ")[0] in record.entry.get("parameters", {}):
+            continue  # a file of the user's outside the run folder, named by its parameter; the loop compares it
         elif hashes.get(name) != known:
             reasons.append(f"{name} has changed" if name in hashes else f"{name} is gone")
     come = [name for name in record.files(record.stage.reads) if name not in record.inputs]
     reasons += [f"{name} has come since" for name in come if name in of_run.writers or name.endswith("by_hand.json")]
-    more = [f"{len(reasons) - SHOWN_REASONS} more such"] if len(reasons) > SHOWN_REASONS else []
-    text = f"made from other inputs: {'; '.join(reasons[:SHOWN_REASONS] + more)}"
-    return [Finding("stale", record.label, text)] if reasons else []
+    return [Finding("stale", record.label, f"made from other inputs: {'; '.join(_first(reasons))}")] if reasons else []
 
 
-def _hash_outside(record: StageRecord, name: str) -> str:
-    """Return the hash of the file or folder that a parameter names, "" if it is not here now."""
-    parameter, _, folder = name.partition(" ")  # "cuad", or "seed_runs FOLDER"
-    value = f"{folder}/{record.iteration.dir.name}/predictions" if folder else record.entry["parameters"][parameter]
-    path = runs.project_root() / str(value)
-    return _hash(path) if value and path.exists() else ""
-
-
-def _unfinished(record: StageRecord, working: bool) -> Finding:
-    status, reason = record.entry.get("status"), str(record.entry.get("error") or "").split("\n")[0]
+def _unfinished(record: StageRecord, run: Path) -> Finding:
+    status, reason = str(record.entry.get("status")), str(record.entry.get("error") or "").split("\n")[0]
     if status == "running":
-        status = "running now" if working else "interrupted"
-    return Finding("unfinished", record.label, f"{status}: {reason}" if reason else str(status))
+        status = "running now" if is_locked(run) else "interrupted"
+    return Finding("unfinished", record.label, f"{status}: {reason}" if reason else status)
 
 
 def _stages_to_come(iteration: runs.Iteration, records: Iterable[StageRecord]) -> list[Finding]:
@@ -249,12 +214,10 @@ def _stages_to_come(iteration: runs.Iteration, records: Iterable[StageRecord]) -
     return [Finding("unfinished", f"iteration {iteration.number}", detail)] if last + 1 < len(STAGE_NAMES) else []
 
 
-def _unrecorded_files(run: Path, records: Sequence[StageRecord], names: Iterable[str]) -> Iterator[Finding]:
+def _unrecorded_files(records: Sequence[StageRecord], names: Iterable[str]) -> Iterator[Finding]:
     """Yield a finding on each file that no stage has recorded or begun, and that is of no known kind."""
     unfinished = [record for record in records if not _is_done(record)]
     begun = {name for record in unfinished for name in record.files((*record.stage.writes, *SHARED))}
     for name in names:
-        if files.is_leftover(run / name.removesuffix("-journal")):
-            yield Finding("leftover", name, "the temporary part of a write that was killed; it may be deleted")
-        elif name not in begun and not any(re.fullmatch(pattern, name) for pattern in KNOWN_FILES):
+        if name not in begun and not any(re.fullmatch(pattern, name) for pattern in KNOWN_FILES):
             yield Finding("unaccounted", name, "no stage has recorded it")

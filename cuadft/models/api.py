@@ -8,9 +8,8 @@ For example:
 
 DSPy's own retries wait without jitter, and know nothing of other calls. LiteLLM's time limit counts silence only, so a
 reply that trickles in may take for ever. Therefore `Endpoint` does the retries (by tenacity) and the deadline itself,
-and lets DSPy and LiteLLM try once. It has three parts:
+and lets DSPy and LiteLLM try once. It has two helpers:
 
-- `attempt_call` sends one request and turns every failure into an lm15 error (DSPy's common errors).
 - `Breaker` stops calls to an endpoint that keeps failing; now and then one call tries whether it is back.
 - `Replies` keeps replies on disk, so that a stage that is run again asks only for what it lacks.
 """
@@ -20,7 +19,7 @@ from __future__ import annotations
 import random
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from concurrent.futures import Future, wait
 from contextvars import copy_context
 from dataclasses import dataclass, replace
@@ -44,7 +43,6 @@ from cuadft.models.usage import Usage
 # Errors that may pass with time, and errors that every further call would meet as well.
 PASSING_ERRORS = (lm15.RateLimitError, lm15.TimeoutError, lm15.ServerError, lm15.TransportError)
 LASTING_ERRORS = (lm15.AuthError, lm15.BillingError, lm15.ConfigurationError, lm15.UnsupportedModelError)
-LONGEST_PAUSE = 3600.0  # seconds; an endpoint that asks for more rest is called again after this
 LONGEST_REASON = 300  # characters kept of an endpoint's error
 GRACE = 0.5  # seconds more than LiteLLM's own limit, which then ends a mere silence first
 
@@ -119,14 +117,18 @@ class Endpoint:
             retry=tenacity.retry_if_exception_type(PASSING_ERRORS),
             stop=self._is_spent,
             wait=self._wait,
-            before_sleep=self._before_retry,
+            before_sleep=lambda state: self.usage.add(retries=1),
             sleep=self.sleep,
             reraise=True,
         )
         try:
             response = retrying(self._attempt, request)
         except (*PASSING_ERRORS, *LASTING_ERRORS) as error:
-            raise self._given_up(error, retrying.statistics["attempt_number"] - 1) from None
+            retries = retrying.statistics["attempt_number"] - 1
+            short = self._short(error, f" (after {retries} retries)" if retries else "")
+            self.usage.add(failed=1)
+            self.breaker.failed(short.message)
+            raise short from None
         except lm15.LM15Error as error:  # the request or its reply is at fault, not the endpoint
             self.breaker.succeeded()
             self.usage.add(bad_replies=1)
@@ -146,8 +148,25 @@ class Endpoint:
             )
 
     def _attempt(self, request: lm15.Request) -> lm15.Response:
-        self.sleep(self.breaker.held())
-        return attempt_call(request, self.patience.timeout, self.client, self.usage, self.replies)
+        """Send a request once and return the reply; raises an lm15 error for whatever goes wrong."""
+        litellm = get_litellm(feature="endpoints")  # before the deadline starts, because loading it takes seconds
+        timeout, no_retries = self.patience.timeout, {"num_retries": 0, "max_retries": 0}
+        no_cache = {"cache": {"no-cache": True, "no-store": True}}
+        # drop_params: some models (OpenAI's reasoning models) refuse a temperature, and LiteLLM then leaves it out.
+        fixed = {"model": request.model, "n": 1, "drop_params": True, "timeout": timeout} | no_retries | no_cache
+        sent = request_kwargs(request, "chat") | self.client | fixed
+        try:
+            with litellm_errors(model=request.model):
+                raw = within_deadline(timeout, lambda: litellm.completion(**sent))
+        except (lm15.LM15Error, ImportError):
+            raise
+        except Exception as error:  # DSPy does not know its kind; `_short` takes keys out of its text
+            raise lm15.ProviderError(f"{type(error).__name__}: {error}") from error
+        self.usage.reply(raw)
+        _check_has_text(raw)
+        if self.replies:
+            self.replies.keep(request, raw.model_dump(mode="json"))
+        return response_value(raw, "chat", request)
 
     def _is_spent(self, state: tenacity.RetryCallState) -> bool:
         """Tell whether a call that failed is not tried again, also because other calls opened the breaker meanwhile."""
@@ -159,20 +178,6 @@ class Endpoint:
         if (asked := retry_after(state.outcome.exception())) is None:
             return self._backoff(state)
         return asked + random.uniform(0, min(1.0, 0.1 * asked + 0.1))
-
-    def _before_retry(self, state: tenacity.RetryCallState) -> None:
-        self.breaker.hold(retry_after(state.outcome.exception()) or 0.0)
-        self.usage.add(retries=1)
-
-    def _given_up(self, error: lm15.LM15Error, retries: int) -> lm15.LM15Error:
-        """Count a failed call and return the error that tells so."""
-        asked = retry_after(error) or 0.0
-        pause = min(asked, LONGEST_PAUSE) if asked > self.patience.longest_wait else 0.0
-        tried, rest = f" (after {retries} retries)" if retries else "", f" (it asks for {asked:.0f} s of rest)"
-        short = self._short(error, tried + (rest if pause else ""))
-        self.usage.add(failed=1)
-        self.breaker.failed(short.message, pause=pause)
-        return short
 
     def _short(self, error: lm15.LM15Error, more: str = "") -> lm15.LM15Error:
         """Return an error of the same kind with one line of text, without keys, and `more` after it."""
@@ -194,7 +199,6 @@ class Breaker:
         self.limit, self.pause, self.clock = limit, pause, clock
         self.failed_in_a_row, self.last = 0, ""
         self._until: float | None = None  # the time of the next trial while the breaker is open, else None
-        self._resume = 0.0  # the endpoint asked for no calls before this time
         self._lock = threading.Lock()
 
     @property
@@ -218,21 +222,12 @@ class Breaker:
         with self._lock:
             self.failed_in_a_row, self._until = 0, None
 
-    def failed(self, reason: str, *, pause: float = 0.0) -> None:
-        """Record that a call failed for good; a `pause` (seconds that the endpoint asked for) opens the breaker."""
+    def failed(self, reason: str) -> None:
+        """Record that a call failed for good."""
         with self._lock:
             self.failed_in_a_row, self.last = self.failed_in_a_row + 1, reason
-            if pause or self._until is not None or self.failed_in_a_row >= self.limit:
-                self._until = self.clock() + max(pause, self.pause)
-
-    def hold(self, seconds: float) -> None:
-        """Let all callers wait `seconds` before their next attempt, because the endpoint asked one of them to."""
-        with self._lock:
-            self._resume = max(self._resume, self.clock() + seconds)
-
-    def held(self) -> float:
-        """Return the seconds that a caller has to wait before its next attempt."""
-        return max(0.0, self._resume - self.clock())
+            if self.open or self.failed_in_a_row >= self.limit:
+                self._until = self.clock() + self.pause
 
 
 class Replies:
@@ -261,33 +256,6 @@ class Replies:
 
 def _key(request: lm15.Request) -> str:
     return files.value_hash({"model": request.model} | request_kwargs(request, "chat"))
-
-
-def attempt_call(
-    request: lm15.Request, timeout: float, client: Mapping[str, Any], usage: Usage, replies: Replies | None = None
-) -> lm15.Response:
-    """Send a request once and return the reply; raises an lm15 error for whatever goes wrong.
-
-    timeout: seconds for the whole reply. client: settings of the connection, such as api_key and api_base. replies: the
-    file that keeps a good reply.
-    """
-    litellm = get_litellm(feature="endpoints")  # before the deadline starts, because loading it takes seconds
-    no_retries = {"num_retries": 0, "max_retries": 0, "cache": {"no-cache": True, "no-store": True}}
-    # drop_params: some models (OpenAI's reasoning models) refuse a temperature, and LiteLLM then leaves it out.
-    fixed = {"model": request.model, "n": 1, "drop_params": True, "timeout": timeout} | no_retries
-    sent = request_kwargs(request, "chat") | dict(client) | fixed
-    try:
-        with litellm_errors(model=request.model):
-            raw = within_deadline(timeout, lambda: litellm.completion(**sent))
-    except (lm15.LM15Error, ImportError):
-        raise
-    except Exception as error:  # DSPy does not know its kind; the caller takes keys out of its text
-        raise lm15.ProviderError(f"{type(error).__name__}: {error}") from error
-    usage.reply(raw)
-    _check_has_text(raw)
-    if replies:
-        replies.keep(request, raw.model_dump(mode="json"))
-    return response_value(raw, "chat", request)
 
 
 def within_deadline(seconds: float, call: Callable[[], Any]) -> Any:
@@ -323,10 +291,6 @@ def retry_after(error: BaseException | None) -> float | None:
 def _check_has_text(raw: Any) -> None:
     """Raise lm15.ProviderError for a response without text; DSPy would take and keep it as an empty answer."""
     choice = raw.choices[0] if raw.choices else None
-    if choice is None:
-        raise lm15.ProviderError("The endpoint sent a response without any reply in it")
-    if choice.finish_reason == "content_filter":
-        raise lm15.ProviderError("The endpoint's content filter stopped the reply")
-    if not (choice.message.content or "").strip():
-        cut = " (it was cut at max_tokens)" if choice.finish_reason == "length" else ""
-        raise lm15.ProviderError(f"The endpoint sent a reply without text{cut}")
+    reason = choice.finish_reason if choice else "no choice"
+    if choice is None or reason == "content_filter" or not (choice.message.content or "").strip():
+        raise lm15.ProviderError(f"The endpoint sent a response without any reply in it (it ended by: {reason})")

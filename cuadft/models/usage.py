@@ -32,7 +32,6 @@ class Usage:
 
     def __init__(self, model: str) -> None:
         self.model, self.counts, self.cost = model, Counter(), 0.0
-        self.others: Counter[str] = Counter()  # models that replies name instead of the requested model
         self.unpriced = 0  # replies without a known price
         self._lock = threading.Lock()
 
@@ -42,21 +41,17 @@ class Usage:
             self.counts.update(counts)
 
     def reply(self, raw: Any) -> None:
-        """Count the tokens and the cost of a LiteLLM response, and the model that gave it."""
+        """Count the tokens and the cost of a LiteLLM response."""
         used, cost = getattr(raw, "usage", None), getattr(raw, "_hidden_params", {}).get("response_cost")
         self.add(**{name: getattr(used, name, None) or 0 for name in ("prompt_tokens", "completion_tokens")})
         with self._lock:
             self.cost, self.unpriced = self.cost + (cost or 0.0), self.unpriced + (cost is None)
-            if raw.model and not _is_same_model(self.model, raw.model):
-                self.others[raw.model] += 1
 
     def row(self) -> dict[str, Any]:
         """Return the counters as one row of a table."""
         with self._lock:
             cost = None if self.unpriced else round(self.cost, 8)
-            others = ", ".join(f"{name} ({n})" for name, n in sorted(self.others.items()))
-            counts = {name: self.counts[name] for name in COUNTS}
-        return {"model": self.model, **counts, "cost_usd": cost, "other_models": others}
+            return {"model": self.model, **{name: self.counts[name] for name in COUNTS}, "cost_usd": cost}
 
 
 def usage_table(lms: Mapping[str, dspy.LM]) -> pd.DataFrame:
@@ -64,7 +59,7 @@ def usage_table(lms: Mapping[str, dspy.LM]) -> pd.DataFrame:
     import pandas as pd
 
     rows = [{"role": role, **row} for role, row in _rows(lms).items()]
-    return pd.DataFrame(rows, columns=["role", "model", *COUNTS, "cost_usd", "other_models"])
+    return pd.DataFrame(rows, columns=["role", "model", *COUNTS, "cost_usd"])
 
 
 def usage_line(row: Mapping[str, Any]) -> str:
@@ -72,21 +67,19 @@ def usage_line(row: Mapping[str, Any]) -> str:
     lost = [f"{row[name]} {name.replace('_', ' ')}" for name in ("failed", "not_asked", "bad_replies") if row[name]]
     calls = ", ".join([f"{row['calls']} calls", f"{row['answered']} answered", *lost, f"{row['retries']} retries"])
     cost = "cost unknown" if row["cost_usd"] is None else f"${row['cost_usd']:.4f}"
-    others = f"; other models answered: {row['other_models']}" if row["other_models"] else ""
     tokens = f"{row['prompt_tokens']:,} tokens sent, {row['completion_tokens']:,} received"
-    return f"{row['model']}: {calls}; {tokens}, {cost}{others}"
+    return f"{row['model']}: {calls}; {tokens}, {cost}"
 
 
 def usage_total(rows: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Return one row for each model with the sums of its rows; a sum is None if the cost of one row is unknown."""
-    none = dict.fromkeys(COUNTS, 0) | {"cost_usd": 0.0, "other_models": ""}
+    none = dict.fromkeys(COUNTS, 0) | {"cost_usd": 0.0}
     totals: dict[str, dict[str, Any]] = {}
     for row in rows:
         total = totals.setdefault(row["model"], {"model": row["model"], **none})
         total |= {name: total[name] + row[name] for name in COUNTS}
         costs = total["cost_usd"], row["cost_usd"]
         total["cost_usd"] = None if None in costs else sum(costs)
-        total["other_models"] = ", ".join(filter(None, (total["other_models"], row["other_models"])))
     return list(totals.values())
 
 
@@ -118,9 +111,3 @@ def _rows(lms: Mapping[str, dspy.LM]) -> dict[str, dict[str, Any]]:
     """Return the counters of those LMs that have some (models behind an API), by role."""
     found = {role: getattr(getattr(lm, "engine", None), "usage", None) for role, lm in lms.items()}
     return {role: usage.row() for role, usage in found.items() if isinstance(usage, Usage)}
-
-
-def _is_same_model(asked: str, named: str) -> bool:
-    """Tell whether a reply names the requested model, perhaps with a date after it or a provider before it."""
-    asked, named = (name.rpartition("/")[2].lower() for name in (asked, named))
-    return named.startswith(asked) or asked.endswith(named)

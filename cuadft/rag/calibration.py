@@ -3,19 +3,23 @@
     calibration = Calibration.fit([{"best": 2.5}, {"best": -4.0}, ...], [True, False, ...])
     calibration.p([{"best": 1.0}])
 
-`threshold` gives the probability from which an answer pays.
+`threshold` gives the probability from which an answer pays. `read_parts` reads several calibrations of one file.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
 
+from cuadft.core import files
 from cuadft.core.errors import InputError
+
+Holder = TypeVar("Holder")  # a dataclass with calibrations among its fields
 
 LEAST_QUESTIONS = 40  # fewer questions, or fewer of either kind than LEAST_OF_KIND, calibrate nothing
 LEAST_OF_KIND = 5
@@ -96,6 +100,26 @@ class Calibration:
         return cls(tuple(str(row["feature"]) for row in rows), *columns, float(saved["bias"]), saved["n"])
 
 
+def parts_as_json(holder: Any) -> dict[str, Any]:
+    """Return the fields of a dataclass that holds calibrations as `read_parts` reads them."""
+    values = {field.name: getattr(holder, field.name) for field in fields(holder)}
+    return {name: value.as_json() if isinstance(value, Calibration) else value for name, value in values.items()}
+
+
+def read_parts(kind: type[Holder], path: Path, stage: str, required: Sequence[str], optional: Sequence[str]) -> Holder:
+    """Return the dataclass in a JSON file; these fields of it are calibrations, None at most if optional.
+
+    Raises InputError on another file, which names the stage that writes it.
+    """
+    saved = files.read_json(path)
+    try:
+        values = {field.name: saved[field.name] for field in fields(kind)}
+        given = [name for name in (*required, *optional) if name in required or values[name] is not None]
+        return kind(**values | {name: Calibration.from_json(values[name]) for name in given})
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise InputError(f"{path} holds no calibration ({error!r}): run {stage} again.") from error
+
+
 def _numbers(features: Sequence[Mapping[str, float]], names: Sequence[str]) -> np.ndarray:
     """Return the named features, of shape (rows, names), NaN where one is missing."""
     found = [[row.get(name, math.nan) for name in names] for row in features]
@@ -110,7 +134,7 @@ def logit(p: float) -> float:
 
 def threshold(false_answer_cost: float) -> float:
     """Return the probability from which an answer pays; the cost is that of a false answer over a false refusal's."""
-    if not false_answer_cost > 0:
+    if not (isinstance(false_answer_cost, int | float) and false_answer_cost > 0):
         raise InputError(f"Invalid false_answer_cost {false_answer_cost!r}: give a number above 0, such as 1.0.")
     return false_answer_cost / (1 + false_answer_cost)
 

@@ -30,20 +30,18 @@ def dspy_examples(rows: Sequence[dict[str, Any]], retriever: Retriever, k: int) 
     Each holds the best of its k passages that has an answer, so that it can serve as a demo.
     """
     found = retriever.search_many([(r["question"], r["contract"]) for r in rows], k=k)
-    made = []
-    for row, hits in zip(rows, found, strict=True):
-        if example := taught_example(row, hits):
-            hit, answer = example
-            made.append(
-                dspy.Example(
-                    passage=render_passages([hit]),
-                    question=quotable(row["question"]),
-                    answer=answer,
-                    golds=[span["text"] for span in row["answers"]],
-                    contract=row["contract"],
-                ).with_inputs("question", "contract")
-            )
-    return made
+    taught = [(row, taught_example(row, hits)) for row, hits in zip(rows, found, strict=True)]
+    return [
+        dspy.Example(
+            passage=render_passages([example[0]]),
+            question=quotable(row["question"]),
+            answer=example[1],
+            golds=[span["text"] for span in row["answers"]],
+            contract=row["contract"],
+        ).with_inputs("question", "contract")
+        for row, example in taught
+        if example
+    ]
 
 
 def answer_f1(example: dspy.Example, prediction: dspy.Prediction, trace: Any = None) -> float:

@@ -26,11 +26,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cuadft.core import files
-from cuadft.core.errors import InputError
 from cuadft.core.files import value_hash
 from cuadft.data.passages import gold_shares
 from cuadft.evaluation.confidence import is_right
-from cuadft.rag.calibration import Calibration, enough, logit, threshold
+from cuadft.rag.calibration import Calibration, enough, logit, parts_as_json, read_parts, threshold
 from cuadft.rag.quotes import Quote, quote_of_sentence
 
 if TYPE_CHECKING:
@@ -41,8 +40,7 @@ if TYPE_CHECKING:
 CONFIDENCE_FILE = "confidence.json"  # in a retriever's folder
 ABSENT_SHARE = 0.5  # of the threshold: below it a clause counts as surely absent, and no language model is asked
 READ_FROM = 0.25  # probability from which a further passage is read
-PARTS = ("exists", "passage", "sentence", "reworded", "unknown", "unknown_passage")
-OPTIONAL = ("sentence", "reworded")  # parts that a retriever may do without
+PARTS, OPTIONAL = ("exists", "passage", "unknown", "unknown_passage"), ("sentence", "reworded")
 SENTENCES = 8  # sentences of a question that are looked at
 FITTED_SENTENCES = 4  # of a train question that the calibration of sentences is fitted on
 LEAST_SENTENCE_P = 0.02  # below it a sentence is no candidate
@@ -81,12 +79,10 @@ class Look:
     @property
     def read(self) -> list[int]:
         """Return which of `hits` the model reads: the best one, and more where they are likely to hold the clause."""
-        if self.absent:
-            return []
-        if not self.calibrated:
-            return list(range(len(self.hits)))
-        likely = [n for n, p in enumerate(self.passage_p) if n and p >= READ_FROM]
-        return [*range(min(1, len(self.hits))), *(likely if not self.may_refuse else [])]
+        if self.absent or not self.calibrated:
+            return [] if self.absent else list(range(len(self.hits)))
+        likely = [not self.may_refuse and p >= READ_FROM for p in self.passage_p]
+        return [n for n in range(len(self.hits)) if not n or likely[n]]
 
 
 @dataclass(frozen=True)
@@ -111,7 +107,7 @@ class Confidence:
     @property
     def key(self) -> str:
         """A hash of all that a probability and a decision depend on."""
-        return value_hash([self.as_json(), ABSENT_SHARE, READ_FROM])
+        return value_hash([parts_as_json(self), ABSENT_SHARE, READ_FROM])
 
     @property
     def threshold(self) -> float:
@@ -137,23 +133,15 @@ class Confidence:
         threshold(false_answer_cost)
         classifier = retriever.classifier
         known = [r for r in rows if classifier and r["source"] == "cuad" and r["contract"] in classifier.fold_of]
-        seen = retriever.clause_values([(r["question"], r["contract"]) for r in known])
-        rows, seen = [r for r, s in zip(known, seen) if s.best], [s for s in seen if s.best]
-        truth = [bool(r["answers"]) for r in rows]
+        pairs = classed(retriever, known)
+        truth = [bool(row["answers"]) for row, _ in pairs]
         if not enough(truth):
             return None
-        groups = [s.category for s in seen]
-        exists = Calibration.fit([exists_features(s) for s in seen], truth, groups=groups, slope="best")
-        passage = _fit_passages(retriever, rows, seen, k)
-        sentence = _fit_sentences(rows, seen)
-        unknown, unknown_passage = _fit_unknown(retriever, known, set(groups), k)
+        exists = _fit([(exists_features(seen), bool(row["answers"]), seen.category) for row, seen in pairs], "best")
+        passage, sentence = _fit_passages(retriever, pairs, k), _fit_sentences(pairs)
+        unknown, unknown_passage = _fit_unknown(retriever, known, {seen.category for _, seen in pairs}, k)
         shift = _fit_reworded(retriever, exists, [r for r in reworded if r["contract"] in classifier.fold_of])
-        about = {
-            "classifier": classifier.key,
-            "cutting": list(retriever.cutting or ()),
-            "contracts": len({r["contract"] for r in rows}),
-            "base_rate": round(sum(truth) / len(truth), 4),
-        }
+        about = {"contracts": len({r["contract"] for r, _ in pairs}), "base_rate": round(sum(truth) / len(truth), 4)}
         return cls(exists, passage, sentence, shift, unknown, unknown_passage, false_answer_cost, about)
 
     def look(self, retriever: Retriever, queries: Sequence[tuple[str, str]], *, k: int) -> list[Look]:
@@ -184,18 +172,13 @@ class Confidence:
         made = [quote_of_sentence(sentence, float(own)) for (sentence, _), own in zip(found, p, strict=True)]
         return tuple(sorted((q for q in made if q.p >= LEAST_SENTENCE_P), key=lambda q: -q.p))
 
-    def as_json(self) -> dict[str, Any]:
-        """Return a mapping that `load_confidence` reads."""
-        parts = {name: part and part.as_json() for name in PARTS for part in [getattr(self, name)]}
-        return parts | {"false_answer_cost": self.false_answer_cost, "about": dict(self.about)}
-
 
 def save_confidence(confidence: Confidence | None, folder: Path) -> None:
     """Write confidence.json into a retriever's folder; None removes an older one."""
     if confidence is None:
         (folder / CONFIDENCE_FILE).unlink(missing_ok=True)
     else:
-        files.write_json(folder / CONFIDENCE_FILE, confidence.as_json())
+        files.write_json(folder / CONFIDENCE_FILE, parts_as_json(confidence))
 
 
 def load_confidence(folder: Path) -> Confidence | None:
@@ -206,15 +189,9 @@ def load_confidence(folder: Path) -> Confidence | None:
     path = folder / CONFIDENCE_FILE
     if not path.is_file():
         return None
-    saved = files.read_json(path)
-    try:
-        parts = {name: None if saved[name] is None else Calibration.from_json(saved[name]) for name in PARTS}
-        if absent := [name for name in PARTS if parts[name] is None and name not in OPTIONAL]:
-            raise KeyError(absent[0])
-        threshold(saved["false_answer_cost"])
-        return Confidence(**parts, false_answer_cost=saved["false_answer_cost"], about=saved["about"])
-    except (AttributeError, InputError, KeyError, TypeError, ValueError) as error:
-        raise InputError(f"{path} holds no calibration ({error!r}): run 02_rag_compile again.") from error
+    confidence = read_parts(Confidence, path, "02_rag_compile", PARTS, OPTIONAL)
+    threshold(confidence.false_answer_cost)
+    return confidence
 
 
 def exists_features(seen: ClauseValues) -> dict[str, float]:
@@ -253,18 +230,24 @@ def _best_sentences(seen: ClauseValues, most: int) -> list[tuple[Passage, dict[s
     return found
 
 
+def classed(retriever: Retriever, rows: Sequence[Mapping[str, Any]]) -> list[tuple[Mapping[str, Any], ClauseValues]]:
+    """Return the rows whose question is of a class, each with what the classifier sees."""
+    seen = retriever.clause_values([(row["question"], row["contract"]) for row in rows])
+    return [(row, values) for row, values in zip(rows, seen, strict=True) if values.best]
+
+
 def _fit(cases: Sequence[tuple[dict[str, float], bool, str]], slope: str) -> Calibration:
     """Calibrate on cases of (features, truth, category)."""
     features, truth, groups = zip(*cases)
     return Calibration.fit(features, truth, groups=groups, slope=slope)
 
 
-def _fit_sentences(rows: Sequence[Mapping[str, Any]], seen: Sequence[ClauseValues]) -> Calibration | None:
+def _fit_sentences(pairs: Sequence[tuple[Mapping[str, Any], ClauseValues]]) -> Calibration | None:
     """Calibrate how likely a sentence is a right quote; None where the classifier knows too few sentences."""
     cases = [
-        (features, is_right(sentence.text, row), values.category)
-        for row, values in zip(rows, seen, strict=True)
-        for sentence, features in _best_sentences(values, FITTED_SENTENCES)
+        (features, is_right(sentence.text, row), seen.category)
+        for row, seen in pairs
+        for sentence, features in _best_sentences(seen, FITTED_SENTENCES)
     ]
     return _fit(cases, "value") if enough([right for _, right, _ in cases]) else None
 
@@ -293,23 +276,20 @@ def _holds(hit: Hit, row: Mapping[str, Any]) -> bool:
 
 def _fit_reworded(retriever: Retriever, exists: Calibration, rows: Sequence[Mapping[str, Any]]) -> Calibration | None:
     """Calibrate the log-odds of questions that are known by their likeness alone; None with too few of them."""
-    asked = retriever.clause_values([(r["question"], r["contract"]) for r in rows])
-    pairs = [(r, s) for r, s in zip(rows, asked, strict=True) if s.best and not s.by_words]
+    pairs = [(row, seen) for row, seen in classed(retriever, rows) if not seen.by_words]
     truth = [bool(row["answers"]) for row, _ in pairs]
     if not enough(truth):
         return None
-    found = exists.p([exists_features(s) for _, s in pairs], [s.category for _, s in pairs])
+    found = exists.p([exists_features(seen) for _, seen in pairs], [seen.category for _, seen in pairs])
     return Calibration.fit([{"logit": logit(p)} for p in found], truth)
 
 
-def _fit_passages(
-    retriever: Retriever, rows: Sequence[Mapping[str, Any]], seen: Sequence[ClauseValues], k: int
-) -> Calibration:
+def _fit_passages(retriever: Retriever, pairs: Sequence[tuple[Mapping[str, Any], ClauseValues]], k: int) -> Calibration:
     """Calibrate how likely a passage that was found holds the clause."""
-    found = retriever.search_many([(r["question"], r["contract"]) for r in rows], k=k)
+    found = retriever.search_many([(row["question"], row["contract"]) for row, _ in pairs], k=k)
     cases = [
-        (_passage_features(values, hits, n), _holds(hit, row), values.category)
-        for row, values, hits in zip(rows, seen, found, strict=True)
+        (_passage_features(seen, hits, n), _holds(hit, row), seen.category)
+        for (row, seen), hits in zip(pairs, found, strict=True)
         for n, hit in enumerate(hits)
     ]
     return _fit(cases, "best")

@@ -1,6 +1,6 @@
 """How well the retriever alone tells whether there is a clause: by features left out, and by training contracts.
 
-    feature_worth(retriever, train_rows, test_rows, false_answer_cost=0.75)
+    feature_worth(retriever, train_rows, test_rows, false_answer_cost=0.75, seed=7)
     learning_curve(retriever, train_rows, test_rows, [50, 150], groups=groups, k=3, false_answer_cost=0.75, seed=7)
 
 Detection asks whether a question is answered and whether a gold span exists (see `evaluation.official`). No language
@@ -19,10 +19,11 @@ from cuadft.evaluation.confidence import calibration_table
 from cuadft.evaluation.official import cuad_scores
 from cuadft.evaluation.text_scores import NO_CLAUSE
 from cuadft.rag.calibration import Calibration, threshold
-from cuadft.rag.confidence import Confidence, exists_features
+from cuadft.rag.confidence import Confidence, classed, exists_features
 from cuadft.retrieval.classifier import ClauseClassifier
 from cuadft.retrieval.retriever import ClauseValues, Retriever
 
+MEASURES = ("brier", "ece", "auc")
 FEATURE_GROUPS = {
     "nothing": (),
     "further passages": ("second", "third", "gap"),
@@ -31,7 +32,6 @@ FEATURE_GROUPS = {
     "sentences": tuple(f"sentence_{name}" for name in ("best", "second", "third", "standardised", "gap")),
     "category": ("group",),
 }
-MEASURES = ("brier", "ece", "auc")
 
 
 def feature_worth(
@@ -48,27 +48,22 @@ def feature_worth(
     measure has its interval over contracts. settings: n_resamples, seed and confidence of the intervals.
     """
     train = [row for row in train if row["source"] == "cuad" and row["contract"] in retriever.classifier.fold_of]
-    (learned, seen), (shown, asked_of) = (_classed(retriever, rows) for rows in (train, asked))
-    groups, asked_groups = ([values.category for values in found] for found in (seen, asked_of))
-    truth = [bool(row["answers"]) for row in learned]
+    learned, shown = classed(retriever, train), classed(retriever, asked)
+    truth = [bool(row["answers"]) for row, _ in learned]
     table = []
     for left_out, names in FEATURE_GROUPS.items():
-        features, asked_features = (
-            [{k: v for k, v in exists_features(values).items() if k not in names} for values in found]
-            for found in (seen, asked_of)
-        )
-        by_group = "group" not in names
-        fitted = Calibration.fit(features, truth, groups=groups if by_group else (), slope="best")
-        p = fitted.p(asked_features, asked_groups if by_group else None)
-        table.append({"left out": left_out} | _measures(shown, p, threshold(false_answer_cost), settings))
+        features, groups = _features_without(names, [seen for _, seen in learned])
+        fitted = Calibration.fit(features, truth, groups=groups, slope="best")
+        p = fitted.p(*_features_without(names, [seen for _, seen in shown]))
+        answered = decided([row for row, _ in shown], p, threshold(false_answer_cost))
+        table.append({"left out": left_out} | _measures(answered, settings))
     return pd.DataFrame(table)
 
 
-def _classed(retriever: Retriever, rows: Sequence[Mapping[str, Any]]) -> tuple[list[Any], list[ClauseValues]]:
-    """Return the rows whose question is of a class, and the classifier's values for them."""
-    found = retriever.clause_values([(row["question"], row["contract"]) for row in rows])
-    pairs = [(row, values) for row, values in zip(rows, found, strict=True) if values.best]
-    return [row for row, _ in pairs], [values for _, values in pairs]
+def _features_without(names: Sequence[str], found: Sequence[ClauseValues]) -> tuple[list[dict[str, float]], list[str]]:
+    """Return the features but for the named ones, and the categories, none if "group" is named."""
+    features = [{k: v for k, v in exists_features(seen).items() if k not in names} for seen in found]
+    return features, [seen.category for seen in found if "group" not in names]
 
 
 def learning_curve(
@@ -89,28 +84,25 @@ def learning_curve(
     larger one. The last row is the retriever's own, on all its training contracts. A size with too few questions to
     calibrate on has no row. settings: n_resamples and confidence of the intervals.
     """
-    settings |= {"seed": seed}
     train = [row for row in train if row["source"] == "cuad"]
     titles = sorted({row["contract"] for row in train})
     random.Random(seed).shuffle(titles)
     tested = {row["contract"] for row in asked}
     table = []
     for size in [*(n for n in sizes if n < len(titles)), len(titles)]:
-        kept = set(titles[:size])
+        kept, small = set(titles[:size]), retriever
         rows = [row for row in train if row["contract"] in kept]
-        small = retriever
         if size < len(titles):
             shown = [p for p in retriever.passages if p.contract in kept | tested]
             own = [p for p in shown if p.contract in kept]
-            if not ClauseClassifier.learnable(rows):
-                continue
             made = ClauseClassifier.fit(rows, own, retriever.classifier.matcher, groups=groups, seed=seed)
+            if made is None:
+                continue
             small = Retriever(shown, None, mode="bm25", classifier=made, classifier_weight=1.0)
-        fitted = Confidence.fit(small, rows, k=k, false_answer_cost=false_answer_cost)
-        if fitted:
+        if fitted := Confidence.fit(small, rows, k=k, false_answer_cost=false_answer_cost):
             looks = fitted.look(small, [(row["question"], row["contract"]) for row in asked], k=1)
-            p = [look.p_exists for look in looks]
-            table.append({"training contracts": size} | _measures(asked, p, fitted.threshold, settings))
+            answered = decided(asked, [look.p_exists for look in looks], fitted.threshold)
+            table.append({"training contracts": size} | _measures(answered, settings | {"seed": seed}))
     return pd.DataFrame(table)
 
 
@@ -120,11 +112,8 @@ def decided(rows: Sequence[Mapping[str, Any]], p: Sequence[float], least: float)
     return [{**row, "system": "retriever", "error": None, **own} for row, own in zip(rows, said, strict=True)]
 
 
-def _measures(
-    rows: Sequence[Mapping[str, Any]], p: Sequence[float], least: float, settings: Mapping[str, Any]
-) -> dict[str, Any]:
-    """Return detection F1 from `least` on, Brier score, ECE and AUC, each with its interval, and n."""
-    answered = decided(rows, p, least)
+def _measures(answered: Sequence[Mapping[str, Any]], settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return detection F1, Brier score, ECE and AUC of such predictions, each with its interval, and n."""
     f1 = cuad_scores(answered, **settings).set_index("measure").loc["detection_f1"]
     rest = calibration_table(answered, **settings).set_index("of").loc["exists"]
     made = {"detection_f1": f1["value"], "detection_f1_low": f1["low"], "detection_f1_high": f1["high"]}

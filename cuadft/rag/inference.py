@@ -35,7 +35,6 @@ from cuadft.rag.program import ContractQA, PlainAdapter
 from cuadft.rag.quotes import Quote
 from cuadft.rag.settle import SystemConfidence, quotes_right, settle, settle_left_out
 from cuadft.rag.systems import System
-from cuadft.retrieval.retriever import Hit
 
 READ_TOGETHER = 4  # batches of rows whose passages are read in one go, so that prompts of like length share a batch
 
@@ -59,18 +58,16 @@ def answer_rows(
     the very batches of an unbroken one.
     """
     fingerprint = answers_fingerprint(program, lm)
-    earlier = {p["id"]: p for p in read_predictions(path) if p.get("fingerprint") == fingerprint}
-    kept = [earlier[r["id"]] for r in rows if r["id"] in earlier and is_reusable(earlier[r["id"]], r)]
-    if path.exists():
-        files.write_jsonl(path, kept)
-    done, named = {p["id"]: p for p in kept}, {"system": system, "split": split, "fingerprint": fingerprint}
-    lacking = [r for r in rows if r["id"] not in done]
-    greedy = lm.kwargs.get("temperature") == 0  # one answer to a prompt, however often it is asked
-    if greedy and (copied := [p | named for p in _answers_beside(path, split, fingerprint, lacking)]):
-        files.append_jsonl(path, copied)
-        done |= {p["id"]: p for p in copied}
-    progress = bar(len(rows), f"{system} on {split}")
-    progress.update(len(done))
+    done, named = _earlier(path, rows, fingerprint), {"system": system, "split": split, "fingerprint": fingerprint}
+    if lm.kwargs.get("temperature") == 0:  # one answer to a prompt, however often it is asked
+        beside: dict[str, dict[str, Any]] = {}
+        for other in sorted(path.parent.glob(f"*.{split}.jsonl")):
+            with suppress(InputError, KeyError):  # the system that a broken file belongs to reports it
+                beside |= _earlier(other, rows, fingerprint)
+        done |= {id_: p | named for id_, p in beside.items() if id_ not in done}
+    if done or path.exists():
+        files.write_jsonl(path, list(done.values()))
+    progress = bar(len(rows), f"{system} on {split}", done=len(done))
     step = READ_TOGETHER * batch_size
     for start in range(0, len(rows), step):
         todo = [r for r in rows[start : start + step] if r["id"] not in done]
@@ -109,20 +106,10 @@ def calibrate(system: System, predictions: Sequence[dict[str, Any]], path: Path)
     return _keep(path, predictions, settle_left_out(predictions, right, system.program.threshold))
 
 
-def _answers_beside(
-    path: Path, split: str, fingerprint: str, lacking: Sequence[dict[str, Any]]
-) -> list[dict[str, Any]]:
-    """Return the answers to the lacking rows that the files of other systems beside `path` hold.
-
-    A file that cannot be read is passed over: the system that it belongs to reports it.
-    """
-    wanted, found = {row["id"]: row for row in lacking}, {}
-    for other in sorted(path.parent.glob(f"*.{split}.jsonl")) if wanted else []:
-        if other != path:
-            with suppress(InputError, KeyError):
-                same = [p for p in read_predictions(other) if p.get("fingerprint") == fingerprint and p["id"] in wanted]
-                found |= {p["id"]: p for p in same if is_reusable(p, wanted[p["id"]])}
-    return [found[id_] for id_ in wanted if id_ in found]
+def _earlier(path: Path, rows: Sequence[dict[str, Any]], fingerprint: str) -> dict[str, dict[str, Any]]:
+    """Return by id the whole answers in a file that the same program and model gave to the rows as they are."""
+    held = {p["id"]: p for p in read_predictions(path) if p.get("fingerprint") == fingerprint}
+    return {r["id"]: held[r["id"]] for r in rows if r["id"] in held and is_reusable(held[r["id"]], r)}
 
 
 def compare_answers(systems: Sequence[System], rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -163,7 +150,8 @@ def _answer_batch(
         try:
             with dspy.track_usage() as usage:
                 found = program.read(rows[i]["question"], looks[i], n)
-            return found, _prompt_tokens(usage), None
+            tokens = sum(used.get("prompt_tokens") or 0 for used in usage.get_total_tokens().values())
+            return found, tokens, None
         except Exception as error:  # kept in the row: one bad reply must not end the batch
             return [], 0, error
 
@@ -187,7 +175,11 @@ def _prediction(
     row: dict[str, Any], program: ContractQA, look: Look, replies: list[list[Quote]], error: Exception | None
 ) -> dict[str, Any]:
     """Return a row with its answer and the passages behind it; with an `error` it has no answer."""
-    passages = [passage_record(hit) | {"read": n in look.read} for n, hit in enumerate(look.hits)]
+    passages = [
+        {"index": hit.passage.index, "start": hit.passage.start, "end": hit.passage.end}
+        | {"score": round(float(hit.score), 6), "read": n in look.read}
+        for n, hit in enumerate(look.hits)
+    ]
     for record, p in zip(passages, look.passage_p or (), strict=False):
         record["p"] = round(p, 5)
     kept = {"answer": None, "spans": [], "quotes": [], "p_exists": None}
@@ -196,14 +188,3 @@ def _prediction(
         made = program.conclude(look, replies)
         kept = {name: made[name] for name in kept}
     return row | kept | {"passages": passages, "error": None if error is None else brief(error)}
-
-
-def passage_record(hit: Hit) -> dict[str, Any]:
-    """Return what a prediction keeps of a passage: its place in the contract, and its score."""
-    found = hit.passage
-    return {"index": found.index, "start": found.start, "end": found.end, "score": round(float(hit.score), 6)}
-
-
-def _prompt_tokens(usage: Any) -> int:
-    """Return the number of tokens in the prompts of a call, as the LM counts them; 0 if it did not say."""
-    return sum(used.get("prompt_tokens") or 0 for used in usage.get_total_tokens().values())

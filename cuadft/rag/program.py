@@ -23,7 +23,6 @@ from pathlib import Path
 from typing import Any
 
 import dspy
-from dspy.adapters.utils import parse_value
 from dspy.utils.exceptions import AdapterParseError
 
 from cuadft.core import files
@@ -59,9 +58,9 @@ class AnswerFromContract(dspy.Signature):
 class PlainAdapter(dspy.ChatAdapter):
     """Send the fields as plain text and take the whole reply as the one output field.
 
-    Small models cannot keep DSPy's field markers. With this adapter a reply fails to parse only if it is empty or has
-    the wrong type, so a comparison of models does not become one of how well they keep a format. A list field holds
-    one item a line.
+    Small models cannot keep DSPy's field markers. With this adapter a reply fails to parse only if it is empty, so a
+    comparison of models does not become one of how well they keep a format. A list field holds one item a line; all
+    other fields are text.
     """
 
     def __init__(self) -> None:
@@ -100,19 +99,14 @@ class PlainAdapter(dspy.ChatAdapter):
         return break_marks("\n".join(map(str, value)) if isinstance(value, list) else str(value))
 
     def parse(self, signature: type[dspy.Signature], completion: str) -> dict[str, Any]:
-        """Return the whole completion as the output field; raises AdapterParseError if it is empty or ill-typed."""
+        """Return the whole completion as the output field; raises AdapterParseError if it is empty."""
         name, text = _only_output_field(signature), completion.strip()
-        annotation = signature.output_fields[name].annotation
-        about = {"adapter_name": "PlainAdapter", "signature": signature, "lm_response": completion}
         if not text:
-            raise AdapterParseError(**about, message="The reply is empty.")
-        if annotation == list[str]:
+            raise AdapterParseError("PlainAdapter", signature, completion, message="The reply is empty.")
+        if signature.output_fields[name].annotation == list[str]:
             lines = [LIST_MARK.sub("", line).strip() for line in text.splitlines()]
             return {name: [line for line in lines if line]}
-        try:
-            return {name: parse_value(text, annotation)}
-        except ValueError as error:
-            raise AdapterParseError(**about, message=str(error)) from error
+        return {name: text}
 
 
 def _only_output_field(signature: type[dspy.Signature]) -> str:
@@ -171,7 +165,8 @@ class ContractQA(dspy.Module):
             config = {"response_format": quote_format(source), "logprobs": True}
         made = self.predict(passage=text, question=quotable(question), config=config)
         sure = {"passage_p": look.passage_p[n]} if look.passage_p else {}
-        quotes = quotes_of_reply(made.answer.strip(), hit.passage, _token_logprobs(made))
+        logprobs = (made.get("logprobs") or {}).get("content")  # None if the engine gave none
+        quotes = quotes_of_reply(made.answer.strip(), hit.passage, logprobs)
         return [replace(quote, evidence={**quote.evidence, **sure, "rank": float(n)}) for quote in quotes]
 
     def conclude(self, look: Look, replies: Sequence[list[Quote]]) -> dspy.Prediction:
@@ -194,12 +189,6 @@ class ContractQA(dspy.Module):
         alone = ContractQA(self.retriever, 1)
         alone.predict = self.predict
         return alone
-
-
-def _token_logprobs(made: dspy.Prediction) -> list[dict[str, Any]] | None:
-    """Return {"token", "logprob"} of each token of a reply, None if the engine gave none."""
-    found = made.get("logprobs")
-    return (found.get("content") or None) if found else None
 
 
 # --- saving

@@ -46,12 +46,6 @@ class Quote:
         span = list(self.span) if self.span else None
         return {"text": self.text, "span": span, "p": round(self.p, 5), "quoted": self.quoted, "evidence": kept}
 
-    @classmethod
-    def from_record(cls, record: Mapping[str, Any]) -> Quote:
-        """Return the quote that `record` describes."""
-        span = tuple(record["span"]) if record["span"] else None
-        return cls(record["text"], span, record["p"], record["quoted"], record["evidence"])
-
 
 def quotes_of_reply(reply: str, passage: Passage, logprobs: Sequence[Mapping[str, Any]] | None = None) -> list[Quote]:
     """Return the quotes of a reply about one passage, [] if it refuses.

@@ -12,18 +12,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from cuadft.core import files
-from cuadft.core.errors import InputError
 from cuadft.evaluation.confidence import is_right
 from cuadft.evaluation.text_scores import NO_CLAUSE
-from cuadft.rag.calibration import Calibration, enough, logit
-from cuadft.rag.quotes import Quote
+from cuadft.rag.calibration import Calibration, enough, logit, parts_as_json, read_parts
 
 HELD_OUT_FOLDS = 10  # of dev contracts, to see whether the reader's evidence helps
 QUOTE_FEATURES = {"passage": (), "reader": ("first", "mean", "sum", "end")}  # evidence that a quote's probability uses
@@ -46,45 +44,44 @@ class SystemConfidence:
         """Fit on dev predictions of one system; right: for each quote of a prediction, whether it is right.
 
         What the reader says of its quotes is used where it lowers the log-loss on contracts left out (HELD_OUT_FOLDS):
-        else the existence keeps to stage A, and a quote to its passage.
+        else the existence keeps to stage A, and a quote to its passage. A prediction counts by its "weight": a draw of
+        dev questions holds most of those with a clause, and a probability from bare rows would find clauses everywhere.
         """
         read = [p for p in predictions if _of_reader(p) and p["p_search"] is not None]
         truth, titles = [bool(p["answers"]) for p in read], [p["contract"] for p in read]
+        weights = _weights(read)
         exists, about = None, {"questions": len(read), "contracts": len(set(titles))}
         if enough(truth):
             features = [_reader_features(p) for p in read]
             losses = {
-                "search": _log_loss([p["p_search"] for p in read], truth),
-                "reader": _log_loss(_left_out(features, truth, titles), truth),
+                "search": _log_loss([p["p_search"] for p in read], truth, weights),
+                "reader": _log_loss(_left_out(features, truth, titles, weights), truth, weights),
             }
             about["log_loss_exists"] = losses
-            exists = Calibration.fit(features, truth) if losses["reader"] < losses["search"] else None
+            if losses["reader"] < losses["search"]:
+                exists = Calibration.fit(features, truth, weights=weights)
         pairs = [(p, q, good) for p, goods in zip(predictions, right) for q, good in _each(p, goods)]
         truth, titles = [good for _, _, good in pairs], [p["contract"] for p, _, _ in pairs]
-        quote = None
+        weights, quote = _weights([p for p, _, _ in pairs]), None
         if enough(truth):
             made = {how: [_quote_features(p, q, how) for p, q, _ in pairs] for how in QUOTE_FEATURES}
-            losses = {how: _log_loss(_left_out(rows, truth, titles), truth) for how, rows in made.items()}
+            losses = {
+                how: _log_loss(_left_out(rows, truth, titles, weights), truth, weights) for how, rows in made.items()
+            }
             about["log_loss_quote"] = losses
-            quote = Calibration.fit(made[min(losses, key=losses.__getitem__)], truth)
+            quote = Calibration.fit(made[min(losses, key=losses.__getitem__)], truth, weights=weights)
         return cls(exists, quote, about | {"quotes": len(pairs)})
 
     def save(self, path: Path) -> None:
         """Write the calibrations as JSON."""
-        parts = {name: getattr(self, name) for name in ("exists", "quote")}
-        files.write_json(path, {n: part and part.as_json() for n, part in parts.items()} | {"about": dict(self.about)})
+        files.write_json(path, parts_as_json(self))
 
     @classmethod
     def load(cls, path: Path) -> SystemConfidence | None:
         """Return what `save` wrote, None if the file is missing; raises InputError on any other file."""
         if not path.is_file():
             return None
-        saved = files.read_json(path)
-        try:
-            parts = {n: None if saved[n] is None else Calibration.from_json(saved[n]) for n in ("exists", "quote")}
-            return cls(**parts, about=saved["about"])
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
-            raise InputError(f"{path} holds no calibration ({error!r}): run 03_batch_inference again.") from error
+        return read_parts(cls, path, "03_batch_inference", (), ("exists", "quote"))
 
 
 def settle(prediction: Mapping[str, Any], threshold: float, system: SystemConfidence | None = None) -> dict[str, Any]:
@@ -99,22 +96,20 @@ def settle(prediction: Mapping[str, Any], threshold: float, system: SystemConfid
     p = prediction["p_search"]
     if p is not None and system and system.exists and _of_reader(prediction):
         (p,) = map(float, system.exists.p([_reader_features(prediction)]))
-    quotes = [Quote.from_record(record) for record in prediction["quotes"]]
-    own = [q.evidence.get("sentence_p" if "found" in q.evidence else "passage_p", math.nan) for q in quotes]
+    quotes = prediction["quotes"]
+    own = [q["evidence"].get("sentence_p" if "found" in q["evidence"] else "passage_p", math.nan) for q in quotes]
     if system and system.quote:
-        own = system.quote.p([_quote_features(prediction, record) for record in prediction["quotes"]])
-    ranked = sorted(
-        (replace(quote, p=1.0 if math.isnan(value) else round(float(value), 5)) for quote, value in zip(quotes, own)),
-        key=lambda quote: (-quote.p, *_reading_order(quote.evidence, quote.text)),
-    )
+        own = system.quote.p([_quote_features(prediction, quote) for quote in quotes])
+    told = [q | {"p": 1.0 if math.isnan(value) else round(float(value), 5)} for q, value in zip(quotes, own)]
+    ranked = sorted(told, key=lambda quote: (-quote["p"], *_reading_order(quote)))
     answered = bool(ranked) and (p >= threshold if prediction["calibrated"] else True)
-    shown = [replace(q, quoted=answered and (not n or q.p >= QUOTED_FROM)) for n, q in enumerate(ranked)]
+    shown = [q | {"quoted": answered and (not n or q["p"] >= QUOTED_FROM)} for n, q in enumerate(ranked)]
     best = shown[0] if answered else None
     return dict(prediction) | {
-        "answer": best.text if best else NO_CLAUSE,
-        "spans": [list(best.span)] if best and best.span else [],
+        "answer": best["text"] if best else NO_CLAUSE,
+        "spans": [best["span"]] if best and best["span"] else [],
         "p_exists": None if p is None else round(p, 5),
-        "quotes": [quote.record() for quote in shown],
+        "quotes": shown,
     }
 
 
@@ -146,12 +141,12 @@ def quotes_right(prediction: Mapping[str, Any]) -> list[bool]:
 def _each(prediction: Mapping[str, Any], right: Sequence[bool]) -> list[tuple[Mapping[str, Any], bool]]:
     """Return the quotes with their truth, in one order whatever was settled before: a fit depends on it, if little."""
     pairs = zip(prediction.get("quotes") or [], right, strict=True)
-    return sorted(pairs, key=lambda pair: _reading_order(pair[0]["evidence"], pair[0]["text"]))
+    return sorted(pairs, key=lambda pair: _reading_order(pair[0]))
 
 
-def _reading_order(evidence: Mapping[str, float], text: str) -> tuple[float, float, str]:
+def _reading_order(quote: Mapping[str, Any]) -> tuple[float, float, str]:
     """Return a sort key: the best passage first, its lines as the model wrote them."""
-    return evidence.get("rank", 0.0), evidence.get("line", 0.0), text
+    return quote["evidence"].get("rank", 0.0), quote["evidence"].get("line", 0.0), quote["text"]
 
 
 def _reader_features(prediction: Mapping[str, Any]) -> dict[str, float]:
@@ -182,19 +177,29 @@ def _quote_features(prediction: Mapping[str, Any], quote: Mapping[str, Any], how
     return found
 
 
-def _left_out(features: Sequence[Mapping[str, float]], truth: Sequence[bool], contracts: Sequence[str]) -> list[float]:
+def _weights(predictions: Sequence[Mapping[str, Any]]) -> np.ndarray:
+    """Return how many questions each prediction stands for, as a multiple of the mean."""
+    weights = np.array([p.get("weight", 1.0) for p in predictions], float)
+    return weights / weights.mean() if len(weights) else weights
+
+
+def _left_out(
+    features: Sequence[Mapping[str, float]], truth: Sequence[bool], contracts: Sequence[str], weights: np.ndarray
+) -> list[float]:
     """Return the probability of each row by a calibration that has not seen its contract."""
     found = np.full(len(truth), math.nan)
     for train, held in _folds(contracts):
         kinds = [truth[n] for n in train]
         if len(set(kinds)) < 2:
             return [math.nan] * len(truth)
-        found[held] = Calibration.fit([features[n] for n in train], kinds).p([features[n] for n in held])
+        fitted = Calibration.fit([features[n] for n in train], kinds, weights=weights[train])
+        found[held] = fitted.p([features[n] for n in held])
     return found.tolist()
 
 
-def _log_loss(p: Sequence[float], truth: Sequence[bool]) -> float:
+def _log_loss(p: Sequence[float], truth: Sequence[bool], weights: np.ndarray) -> float:
     """Return the mean negative log-likelihood; infinite where a probability is missing."""
     if any(math.isnan(value) for value in p):
         return math.inf
-    return -sum(math.log(max(value if good else 1 - value, 1e-9)) for value, good in zip(p, truth)) / len(p)
+    losses = [-math.log(max(value if good else 1 - value, 1e-9)) for value, good in zip(p, truth)]
+    return float(np.average(losses, weights=weights))

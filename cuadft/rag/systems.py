@@ -19,7 +19,7 @@ from pathlib import Path
 
 import dspy
 
-from cuadft.core import files, runs
+from cuadft.core import runs
 from cuadft.core.errors import InputError
 from cuadft.core.runs import incoming_champion
 from cuadft.models.api import remote
@@ -28,10 +28,9 @@ from cuadft.models.weights import find_weights
 from cuadft.rag.confidence import load_confidence
 from cuadft.rag.program import ContractQA, load_program
 from cuadft.rag.settle import SystemConfidence
-from cuadft.retrieval.saved import add_missing_contracts, load_retriever_folder
+from cuadft.retrieval.saved import load_retriever_folder, with_run_contracts
 
 CHAMPION = "champion"  # the system that the iteration leaves, by its gate or by hand
-ASKED_FILES = ("train", "dev", "test", "slices")  # data files whose rows a system may be asked
 
 
 @dataclass(frozen=True)
@@ -58,20 +57,21 @@ def build_systems(
     tuned_program: str = "rag",
     max_tokens: int = 64,
     batch_size: int = 16,
-    asked: Iterable[str] | None = None,
+    asked: Iterable[str] = (),
 ) -> list[System]:
     """Return the named systems of an iteration, with one base model in memory for all local ones.
 
     rag_lm: the LM of "rag" and "rag_compiled", a LiteLLM id ("": the local model). tuned_program: the program that
     systems with weights of this iteration run. asked: titles of the contracts that will be asked, which the champion's
-    retriever takes in (None: the contracts of all data rows). Raises InputError if a part of a system is missing.
+    retriever takes in. Raises InputError if a part of a system is missing.
     """
     parts = {name: _find_parts(iteration, name, tuned_program) for name in names}
     searches = {}  # a folder that two systems use is loaded once
     for folder in dict.fromkeys(found["retriever"] for found in parts.values()):
-        searches[folder] = load_retriever_folder(folder, embedder), load_confidence(folder)
+        retriever = load_retriever_folder(folder, embedder)
         if folder != iteration.path("retriever"):
-            add_missing_contracts(searches[folder][0], iteration.run, _titles(iteration) if asked is None else asked)
+            retriever = with_run_contracts(retriever, iteration.run, asked)
+        searches[folder] = retriever, load_confidence(folder)
     weights = {name: found["weights"] for name, found in parts.items()}
     lms = _models(weights, model=model, rag_lm=rag_lm, max_tokens=max_tokens, batch_size=batch_size)
     made = []
@@ -103,16 +103,16 @@ def _find_parts(iteration: runs.Iteration, name: str, tuned_program: str) -> dic
     Raises InputError if the weights that its record in the run names are not there.
     """
     record = find_record(iteration, name, tuned_program)
-    named = {part: record[part] for part in ("program", "weights", "retriever")}
-    named |= {"calibration": runs.calibration_file(record)}
-    paths = {part: iteration.run / path if path else None for part, path in named.items()}
+    named = record | {"calibration": runs.calibration_file(record)}
+    parts = ("program", "weights", "retriever", "calibration")
+    paths = {part: iteration.run / named[part] if named[part] else None for part in parts}
     paths["program"] = paths["program"] or iteration.path("program", "rag.json")
     paths["retriever"] = paths["retriever"] or iteration.path("retriever")
     weights = paths["weights"]
     if weights is None or _is_adapter(weights) or (weights / "config.json").is_file():
         return paths
     if name in ("incumbent", "retriever", CHAMPION):
-        advice = "choose another champion with `cuadft promote` or `cuadft rollback`"
+        advice = "choose another champion with `cuadft promote`"
     else:
         advice = "run 04_fine_tune (for sft) or 06_align (for aligned ones) first, or leave it out of `systems`"
     raise InputError(f"System '{name}' has no weights in {weights}: {advice}.")
@@ -138,9 +138,3 @@ def _models(
         else:  # a fully fine-tuned model
             lms[name] = LocalEngine(folder, batch_size=batch_size).lm(max_tokens=max_tokens)
     return lms
-
-
-def _titles(iteration: runs.Iteration) -> set[str]:
-    """Return the titles of the contracts in the iteration's data rows."""
-    paths = [iteration.path("data", f"{name}.jsonl") for name in ASKED_FILES]
-    return {row["contract"] for path in paths if path.is_file() for row in files.read_jsonl(path)}

@@ -13,7 +13,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "classifier": ["fit_classifier"],
         "embedder": ["Embedder"],
         "finetune": ["train_embedder"],
-        "measure": ["choose_search", "measure_retrievers", "retrieval_intervals", "search_everywhere"],
+        "measure": ["choose_search", "measure_retrievers", "retrieval_intervals"],
         "relevance": ["RelevanceFeedback"],
         "retriever": ["Retriever"],
         "saved": ["champion_retriever", "load_retriever", "promote_or_keep", "save_retriever"],

@@ -17,7 +17,6 @@ import hashlib
 import shutil
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -53,7 +52,6 @@ SENTENCES_FOLDER = "sentences"  # in a classifier's folder: the classifier of si
 WHOLE_QUESTION = 40
 MATCHED_FROM = 0.6  # least cosine at which a question in other words counts as a known one
 NEIGHBOURS = 5  # known questions that vote
-QUESTIONS_FILE = "questions.json"
 
 
 class ClauseClassifier:
@@ -98,46 +96,37 @@ class ClauseClassifier:
         least: int = LEAST_CONTRACTS,
         seed: int = 7,
         sentences: bool = True,
-    ) -> ClauseClassifier:
+    ) -> ClauseClassifier | None:
         """Fit on train rows and all passages of their contracts; rows of a `source` other than "cuad" are left out.
 
         A contract is an example only for the categories that it has a row of: nobody knows what it lacks of the others.
         groups: title -> group; contracts of one group, such as near-duplicates, are in one fold. folds: as many as
-        there are groups, if there are fewer. A category with a clause in fewer than `least` contracts gets no model;
-        `learnable` tells whether any gets one. sentences: fit the classifier of single sentences as well, if the
-        contracts have text enough. Raises InputError on passages that share no words.
+        there are groups, if there are fewer. A category with a clause in fewer than `least` contracts gets no model.
+        sentences: fit the classifier of single sentences as well, if the contracts have text enough. Returns None if no
+        category gets a model, or there are no two contracts, or their passages share no words.
         """
         # a generated question or a user's own names one answer, not every answer in its contract
         rows = [row for row in rows if row["source"] == "cuad"]
         fold_of = _draw_folds(sorted({row["contract"] for row in rows}), groups or {}, folds, seed)
-        folds = max(fold_of.values()) + 1
         passages = [passage for passage in passages if passage.contract in fold_of]
         labels, categories = _labels(rows, passages, least)
+        if len(fold_of) < 2 or not categories:
+            return None
         words = _word_counter()
         try:
             counts = words.fit_transform([passage.text for passage in passages])
-        except ValueError as error:  # scikit-learn found no word that enough passages hold
-            raise InputError(
-                "The train contracts' passages share no words: check that the contracts have text, or do "
-                "without a clause classifier (classifier_weights [0.0])"
-            ) from error
-        places = _places(passages)
-        fold = np.array([fold_of[passage.contract] for passage in passages])
-        idf = np.stack([_idf(counts[fold != n]) for n in range(folds)])
-        fits = [_fit_fold(_features(counts, places, idf[n])[fold != n], labels[fold != n], seed) for n in range(folds)]
+        except ValueError:  # scikit-learn found no word that enough passages hold
+            return None
+        places, fold = _places(passages), np.array([fold_of[passage.contract] for passage in passages])
+        others = [fold != n for n in range(fold.max() + 1)]  # what each fold is fitted on
+        idf = np.stack([_idf(counts[own]) for own in others])
+        fits = [_fit_fold(_features(counts, places, idf[n])[own], labels[own], seed) for n, own in enumerate(others)]
         vocabulary = {word: int(n) for word, n in words.vocabulary_.items()}
         finer = None
         if sentences:
             settings = {"groups": groups, "folds": folds, "least": least, "seed": seed, "sentences": False}
-            with suppress(InputError):  # passages that overlap may repeat a word that stands in few sentences
-                finer = cls.fit(rows, sentences_of(passages), matcher, **settings)
+            finer = cls.fit(rows, sentences_of(passages), matcher, **settings)
         return cls(categories, vocabulary, idf, np.stack(fits), fold_of, matcher, finer)
-
-    @staticmethod
-    def learnable(rows: Sequence[Row], *, least: int = LEAST_CONTRACTS) -> bool:
-        """Tell whether `fit` can learn from these rows: two contracts, and a category with a clause in `least`."""
-        rows = [row for row in rows if row["source"] == "cuad"]
-        return len({row["contract"] for row in rows}) > 1 and bool(_learnable_categories(rows, least))
 
     def match(self, questions: Sequence[str]) -> list[int | None]:
         """Return the class that each question asks for, None for a question that is like no known one."""
@@ -162,51 +151,45 @@ class ClauseClassifier:
         return scores
 
     def save(self, folder: Path) -> None:
-        """Write classifier.json, classifier.safetensors (half precision) and questions.json into a folder.
+        """Write classifier.json and classifier.safetensors (half precision) into a folder of their own.
 
-        The classifier of sentences goes into a folder in it, without the questions, which both share.
+        The classifier of sentences goes into a folder in it.
         """
-        folder.mkdir(exist_ok=True)
-        (folder / SETTINGS_FILE).unlink(missing_ok=True)  # written last: a killed save can't be loaded
-        write_json(folder / QUESTIONS_FILE, {"least": self.matcher.least, "known": self.matcher.known})
-        shutil.rmtree(folder / SENTENCES_FOLDER, ignore_errors=True)
-        if self.sentences:
-            (folder / SENTENCES_FOLDER).mkdir()
-            self.sentences._write(folder / SENTENCES_FOLDER)
-        self._write(folder)
-
-    def _write(self, folder: Path) -> None:
         from safetensors.numpy import save
 
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
         write_bytes(folder / WEIGHTS_FILE, save({"weights": self._weights.astype(np.float16), "idf": self._idf}))
-        words = sorted(self._vocabulary, key=self._vocabulary.__getitem__)
-        settings = {"categories": self.categories, "fold_of": self.fold_of, "vocabulary": words}
-        write_json(folder / SETTINGS_FILE, settings | {"sentences": self.sentences is not None})
+        if self.sentences:
+            self.sentences.save(folder / SENTENCES_FOLDER)
+        settings = {
+            "categories": self.categories,
+            "fold_of": self.fold_of,
+            "vocabulary": sorted(self._vocabulary, key=self._vocabulary.__getitem__),
+            "questions": self.matcher.known,
+            "least": self.matcher.least,
+            "sentences": self.sentences is not None,
+        }
+        write_json(folder / SETTINGS_FILE, settings)  # last: a killed save can't be loaded
 
     @classmethod
-    def load(
-        cls, folder: Path, embedder: Embedder | None, *, matcher: QuestionMatcher | None = None
-    ) -> ClauseClassifier:
-        """Return what `save` wrote; raises InputError if the files are incomplete or don't belong together.
-
-        matcher: of a classifier of sentences, which has no questions of its own.
-        """
+    def load(cls, folder: Path, embedder: Embedder | None) -> ClauseClassifier:
+        """Return what `save` wrote; raises InputError if the files are incomplete or don't belong together."""
         from safetensors import SafetensorError
         from safetensors.numpy import load_file
 
-        settings = read_json(folder / SETTINGS_FILE)
-        questions = None if matcher else read_json(folder / QUESTIONS_FILE)
+        saved = read_json(folder / SETTINGS_FILE)
         try:
-            matcher = matcher or QuestionMatcher(questions["known"], embedder, least=questions["least"])
             arrays = load_file(folder / WEIGHTS_FILE)
             weights, idf = arrays["weights"].astype(np.float32), arrays["idf"]
-            vocabulary = {word: n for n, word in enumerate(settings["vocabulary"])}
-            categories, fold_of, finer = settings["categories"], settings["fold_of"], settings["sentences"]
+            vocabulary = {word: n for n, word in enumerate(saved["vocabulary"])}
+            matcher = QuestionMatcher(saved["questions"], embedder, least=saved["least"])
+            categories, fold_of, finer = saved["categories"], saved["fold_of"], saved["sentences"]
         except (OSError, AttributeError, KeyError, TypeError, SafetensorError) as error:
             raise InputError(f"{folder} holds no whole classifier ({error!r}): build the retriever again") from error
         if weights.shape != (len(idf), len(vocabulary) + PLACE_FEATURES + 1, len(categories)):
             raise InputError(f"{folder}'s files don't belong together: build the retriever again")
-        sentences = cls.load(folder / SENTENCES_FOLDER, embedder, matcher=matcher) if finer else None
+        sentences = cls.load(folder / SENTENCES_FOLDER, embedder) if finer else None
         return cls(categories, vocabulary, idf, weights, fold_of, matcher, sentences)
 
 
@@ -313,19 +296,14 @@ def _features(counts: csr_matrix, places: np.ndarray, idf: np.ndarray) -> csr_ma
     return hstack([normalize(words, copy=False), csr_matrix(places)]).tocsr()
 
 
-def _learnable_categories(rows: Sequence[Row], least: int) -> list[str]:
-    """Return the categories that have a clause in `least` contracts or more."""
-    contracts = Counter(category for category, _ in {(r["category"], r["contract"]) for r in rows if r["answers"]})
-    return sorted(category for category, n in contracts.items() if n >= least)
-
-
 def _labels(rows: Sequence[Row], passages: Sequence[Passage], least: int) -> tuple[np.ndarray, list[str]]:
-    """Return int8 labels of shape (passages, categories), and the categories.
+    """Return int8 labels of shape (passages, categories), and the categories that have a clause in `least` contracts.
 
     1: the passage is an example. 0: it has nothing of the category. -1: it holds only a bit of a span, or its contract
     has no row of the category; it is not fitted on.
     """
-    categories = _learnable_categories(rows, least)
+    contracts = Counter(category for category, _ in {(r["category"], r["contract"]) for r in rows if r["answers"]})
+    categories = sorted(category for category, n in contracts.items() if n >= least)
     column = {category: n for n, category in enumerate(categories)}
     own: dict[str, dict[int, int]] = {}  # by contract, where the passage of an index stands
     for n, passage in enumerate(passages):
@@ -365,8 +343,6 @@ def fit_classifier(
     The known questions of each category are those of the rows. groups: title -> group of relatives, which stay in one
     fold.
     """
-    if not ClauseClassifier.learnable(rows):
-        return None
     questions = {row["question"]: row["category"] for row in rows if row["category"] in CATEGORIES}
     matcher = QuestionMatcher(questions, embed, least=MATCHED_FROM)
     return ClauseClassifier.fit(rows, passages, matcher, groups=groups, seed=seed)

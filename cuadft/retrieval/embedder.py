@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 PROGRESS_FROM = 200  # with fewer new texts no progress bar is shown
 TOKENIZED_AT_ONCE = 1000  # texts whose tokens are held in memory together
 DTYPES = ("float32", "bfloat16")
+LOOKUP = "SELECT value FROM vectors WHERE key = ?"
 MODEL_FILES = (  # these change the vectors; a model's card and the records of its training do not
     "modules.json config.json sentence_bert_config.json config_sentence_transformers.json tokenizer.json "
     "tokenizer_config.json special_tokens_map.json vocab.txt vocab.json merges.txt sentencepiece.bpe.model"
@@ -78,7 +79,8 @@ class Embedder:
         texts = [text.encode("utf-8", "replace").decode() for text in texts]  # some PDFs yield lone surrogates
         keys = [hashlib.sha256(text.encode()).digest() for text in texts]
         with self._lock, self._database() as database:
-            vectors = _lookup(database, keys)
+            found = ((key, database.execute(LOOKUP, (key,)).fetchone()) for key in dict.fromkeys(keys))
+            vectors = {key: np.frombuffer(row[0], np.float32) for key, row in found if row}
             self.cached += len(vectors)
             missing = {key: text for key, text in zip(keys, texts) if key not in vectors}
             vectors.update(self._embed(database, missing))
@@ -152,11 +154,3 @@ def _model_key(folder: Path, dtype: str) -> str:
     files += sorted(folder.glob("*/*.safetensors"))
     hashes = {path.relative_to(folder).as_posix(): file_hash(path) for path in files}
     return value_hash([weights_hash(folder), hashes, dtype])
-
-
-def _lookup(database: sqlite3.Connection, keys: list[bytes]) -> dict[bytes, np.ndarray]:
-    found = {}
-    for key in dict.fromkeys(keys):
-        for (value,) in database.execute("SELECT value FROM vectors WHERE key = ?", (key,)):
-            found[key] = np.frombuffer(value, np.float32)
-    return found

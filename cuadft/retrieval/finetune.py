@@ -15,7 +15,7 @@ from __future__ import annotations
 import os
 import random
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, astuple, dataclass
 from pathlib import Path
 from statistics import median
@@ -41,8 +41,6 @@ if TYPE_CHECKING:
 
     from cuadft.data.contracts import Row
 
-    Evaluate = Callable[..., dict[str, float]]  # of a model, and more that the trainer passes on
-
 
 WATCHED_METRIC = "dev_hit@1"  # the weights of the step with its largest value are kept
 EVALUATIONS = 4  # looks at dev, and checkpoints, in a training
@@ -57,7 +55,7 @@ ATTENTION_DROPOUT = re.compile(r"attention(\.(self|attn))?\.dropout$")
 class Tuning:
     """Settings of a training: dev is looked at after every `eval_steps`, `max_length` is in tokens of a text.
 
-    The training ends when dev_hit@1 has not risen `patience` times in a row. The exported model keeps its own length.
+    The exported model keeps its own length.
     """
 
     steps: int
@@ -65,7 +63,6 @@ class Tuning:
     eval_steps: int
     learning_rate: float = 1e-4
     max_length: int = 224
-    patience: int = 3
     seed: int = 7
 
 
@@ -94,18 +91,17 @@ def train_embedder(
 
 
 def finetune_embedder(
-    start: Path, triples: Sequence[Mapping[str, Any]], out: Path, *, evaluate: Evaluate, **settings: Any
+    start: Path, triples: Sequence[Mapping[str, Any]], out: Path, *, evaluate: DevHits, **settings: Any
 ) -> dict[str, Any]:
     """Train the model in `start` on examples of `make_triples`, write the best to `out`, and return its record.
 
     `out` becomes a plain sentence-transformers folder, with the record in training.json: steps (done), best_step,
     examples, before and best (what `evaluate` returns for the start and at best_step), history (the trainer's log:
-    loss, learning rate and eval_<metric> by step), settings, and of the call that trained its seconds without
-    evaluations and passages_per_second.
+    loss, learning rate and eval_<metric> by step) and settings.
 
-    evaluate: called before training, after every `eval_steps` and at the end; a `DevHits`. The start does not compete:
-    compare `before` with `best`. settings: those of `Tuning`. A call that was killed goes on from its last whole
-    checkpoint, to an equal result, if it is repeated with the same arguments. A finished training is not repeated.
+    evaluate: called before training, after every `eval_steps` and at the end. The start does not compete: compare
+    `before` with `best`. settings: those of `Tuning`. A call that was killed goes on from its last whole checkpoint, to
+    an equal result, if it is repeated with the same arguments. A finished training is not repeated.
 
     The loss is cross-entropy over 20 * cosine of a question with its passage against all other passages of the
     batch: Henderson et al. (2017), "Efficient Natural Language Response Suggestion for Smart Reply", section 4, with
@@ -121,13 +117,16 @@ def finetune_embedder(
         with progress.quiet():
             if not (work / START_METRICS).is_file():
                 write_json(work / START_METRICS, evaluate(load_embedding_model(start).eval()))
-            finished = _finished(work, tuning.steps)
-            speed = {} if finished else _train(make_trainer(start, triples, plan, work, tuning, evaluate), plan)
-            record = _record(work, plan) | speed | {"settings": asdict(tuning)}
+            last = last_checkpoint(work)
+            if last is None or not last.endswith(f"-{tuning.steps}"):  # a killed call may have done all steps
+                trainer = make_trainer(start, triples, plan, work, tuning, evaluate)
+                progress.watch_trainer(trainer, "retriever")
+                trainer.train(resume_from_checkpoint=last)
+            record = _record(work, plan) | {"settings": asdict(tuning)}
             _export(work / f"checkpoint-{record['best_step']}", new)
         return record
 
-    identity = [[dict(triple) for triple in triples], asdict(tuning), getattr(evaluate, "key", None)]
+    identity = [[dict(triple) for triple in triples], asdict(tuning), evaluate.key]
     return run_training(train, out, identity=[identity, weights.weights_hash(start)])
 
 
@@ -186,13 +185,12 @@ def make_trainer(
     plan: Sequence[Sequence[int]],
     work: Path,
     tuning: Tuning,
-    evaluate: Evaluate,
+    evaluate: DevHits,
 ) -> SentenceTransformerTrainer:
     """Return the trainer of the model in `start`; `plan` holds the batches, as indexes of triples."""
     from datasets import Dataset
     from sentence_transformers import SentenceTransformerTrainer
     from sentence_transformers.sentence_transformer.losses import MultipleNegativesRankingLoss
-    from transformers import EarlyStoppingCallback
 
     class Trainer(SentenceTransformerTrainer):
         def add_model_card_callback(self, default_args_dict: dict[str, Any]) -> None:
@@ -210,7 +208,6 @@ def make_trainer(
         loss=MultipleNegativesRankingLoss(model),
         train_dataset=Dataset.from_dict({name: [triple[name] for triple in triples] for name in TEXTS}),
         evaluator=[evaluate],
-        callbacks=[EarlyStoppingCallback(tuning.patience)],
     )
     trainer.data_collator.max_length = tuning.max_length  # in training only: the model keeps its own limit
     return trainer
@@ -257,27 +254,6 @@ def _arguments(work: Path, tuning: Tuning) -> Any:
         report_to="none",
         disable_tqdm=bool(os.environ.get("CUADFT_PLAIN")),
     )
-
-
-def _finished(work: Path, steps: int) -> bool:
-    """Tell whether the last whole checkpoint is the last step's, or that of the evaluation that ended the training."""
-    if (last := last_checkpoint(work)) is None:
-        return False
-    state = read_json(Path(last) / STATE)
-    stopped = state["stateful_callbacks"]["TrainerControl"]["args"]["should_training_stop"]
-    return stopped or state["global_step"] >= steps
-
-
-def _train(trainer: SentenceTransformerTrainer, plan: Sequence[Sequence[int]]) -> dict[str, Any]:
-    """Run the trainer to its end; return the seconds of this call, without evaluations, and passages per second."""
-    last = last_checkpoint(Path(trainer.args.output_dir))
-    done = int(last.rsplit("-", 1)[1]) if last else 0
-    progress.watch_trainer(trainer, "retriever")
-    seconds = trainer.train(resume_from_checkpoint=last).metrics["train_runtime"]
-    state = trainer.state
-    seconds -= sum(entry.get("eval_runtime", 0.0) for entry in state.log_history if entry["step"] > done)
-    passages = 2 * sum(map(len, plan[done : state.global_step]))
-    return {"seconds": round(seconds, 1), "passages_per_second": round(passages / seconds, 1)}
 
 
 def _record(work: Path, plan: Sequence[Sequence[int]]) -> dict[str, Any]:

@@ -1,11 +1,9 @@
-"""Measure how well retrievers find gold spans, choose a search on dev rows, and decide which of two is better.
+"""Measure how well retrievers find gold spans, and choose a search on dev rows.
 
-`evaluate_retriever` gives a row per question and k; the other functions build on it. `report` measures a saved
-retriever for the command line. For example:
+`evaluate_retriever` gives a row per question and k; the other functions build on it. For example:
 
     records = measure_retrievers({"old": old, "new": new}, rows, [1, 3], split="dev")
     retrieval_intervals(records)  # hit and char_recall at each k, with intervals
-    decide_retriever((old, 3), (new, 3), rows)["reason"]
 
 `search_table` measures all settings of a search under a budget of prompt tokens, `choose_search` takes the best.
 """
@@ -22,7 +20,7 @@ import pandas as pd
 from cuadft.core.errors import InputError
 from cuadft.data.contracts import Row
 from cuadft.data.passages import Passage
-from cuadft.evaluation import bootstrap, compare
+from cuadft.evaluation import bootstrap
 from cuadft.evaluation.text_scores import retrieved_share
 from cuadft.retrieval.classifier import ClauseClassifier
 from cuadft.retrieval.embedder import Embedder
@@ -30,12 +28,10 @@ from cuadft.retrieval.relevance import RelevanceFeedback
 from cuadft.retrieval.retriever import Hit, Retriever, render_passages
 
 RETRIEVAL_MEASURES = ("hit", "char_recall", "char_precision")
-INTERVAL_MEASURES = ("hit", "char_recall")  # measures with intervals
 RECORD_COLUMNS = ("id", "contract", "category", "k", *RETRIEVAL_MEASURES)
 VARIED = ("mode", "feedback_weight", "dense_weight", "classifier_weight")  # settings that `search_table` varies
 FEEDBACK_WEIGHTS = (0.0, 0.85)
 DENSE_WEIGHTS = {"bm25": (0.0,), "dense": (1.0,), "fusion": (0.5, 0.8)}
-CONTRACT_WEIGHT = 2.0  # of a contract's title and opening in a search over all contracts
 
 
 def evaluate_retriever(
@@ -43,50 +39,32 @@ def evaluate_retriever(
     rows: Sequence[Row],
     ks: Sequence[int],
     *,
-    within: bool = True,
-    titled: bool = False,
-    prompt_tokens: Callable[[Sequence[Hit]], int] | None = None,
+    cost: Callable[[Passage], int] = lambda passage: 0,
 ) -> pd.DataFrame:
-    """Search each answerable row's question, in its contract or over all contracts; return one row per question and k.
+    """Search each answerable row's question in its contract; return one row per question and k.
 
     Columns: id, contract, category, k, and for the best k passages: hit (1.0 if one shares a character with a gold
     span), char_recall and char_precision (shares of the gold characters that were retrieved, and of the retrieved
-    ones that are gold), wrong_contract (share of the passages from other contracts, 0 within one), and prompt_tokens if
-    that function is given. Sources: Pipitone & Alami (2024), "LegalBench-RAG" (precision@k, recall@k); Reuter et al.
-    (2025), "Towards Reliable Retrieval in RAG Systems for Large Legal Datasets" (wrong_contract, there "document-level
-    retrieval mismatch").
-
-    within: search the row's contract only. Otherwise the query alone must tell which contract is meant. CUAD asks the
-    same 41 questions of every contract, so that a bare question can't, and most passages come from a wrong contract;
-    the rate shows what naming the contract is worth. titled: put the contract's title before the question, as
-    LegalBench-RAG does ("Consider the ...; ..."). A search over all contracts needs rows whose gold spans are not in
-    the retriever's feedback (dev, test), which leaves gold spans out only if one contract is searched. Raises
-    InputError if no row is answerable, or a contract isn't in the retriever.
+    ones that are gold), and prompt_tokens, the sum of each passage's cost. Source: Pipitone & Alami (2024),
+    "LegalBench-RAG" (precision@k, recall@k). Raises InputError if no row is answerable, or a contract isn't in the
+    retriever.
     """
     rows = [row for row in rows if row["answers"]]
     if not rows:
         raise InputError("No answerable row to measure retrieval on: give rows that have gold spans")
     if unknown := {row["contract"] for row in rows} - {passage.contract for passage in retriever.passages}:
         raise InputError(f"Unknown contract {min(unknown)!r}: the retriever holds no passage of it, build it again")
-    questions = [f"Consider the {row['contract']}; {row['question']}" if titled else row["question"] for row in rows]
-    queries = [(question, row["contract"] if within else None) for question, row in zip(questions, rows)]
     records = []
-    for row, hits in zip(rows, retriever.search_many(queries, k=max(ks)), strict=True):
+    searched = retriever.search_many([(row["question"], row["contract"]) for row in rows], k=max(ks))
+    for row, hits in zip(rows, searched, strict=True):
+        gold = [(span["start"], span["start"] + len(span["text"])) for span in row["answers"]]
+        about = {name: row[name] for name in ("id", "contract", "category")}
         for k in ks:
-            records.append(_record_of(row, hits[:k], k))
-            if prompt_tokens:
-                records[-1]["prompt_tokens"] = prompt_tokens(hits[:k])
+            recall, precision = retrieved_share(gold, [(hit.passage.start, hit.passage.end) for hit in hits[:k]])
+            found = {"hit": float(recall > 0), "char_recall": recall, "char_precision": precision}
+            tokens = sum(cost(hit.passage) for hit in hits[:k])
+            records.append(about | {"k": k} | found | {"prompt_tokens": tokens})
     return pd.DataFrame(records)
-
-
-def _record_of(row: Row, hits: Sequence[Hit], k: int) -> dict[str, Any]:
-    gold = [(span["start"], span["start"] + len(span["text"])) for span in row["answers"]]
-    best = [hit.passage for hit in hits]
-    own = [(passage.start, passage.end) for passage in best if passage.contract == row["contract"]]
-    elsewhere = sum(passage.end - passage.start for passage in best if passage.contract != row["contract"])
-    recall, precision = retrieved_share(gold, own, elsewhere=elsewhere)
-    found = row["id"], row["contract"], row["category"], k, float(recall > 0), recall, precision
-    return dict(zip(RECORD_COLUMNS, found)) | {"wrong_contract": 1 - len(own) / len(best)}
 
 
 def search_table(
@@ -111,30 +89,28 @@ def search_table(
     larger sum of hit and char_recall at k, then the larger hit@1, then fewer prompt tokens. Raises InputError as
     `evaluate_retriever`.
     """
-    settings = {
-        combined: None  # distinct ones, in this order
+    settings = dict.fromkeys(  # distinct ones, in this order
+        combined
         for mode in modes
         for combined in product([mode], feedback_weights, DENSE_WEIGHTS[mode], classifier_weights)
-    }
+    )
 
-    @cache
-    def cost(passage: Passage) -> int:
-        return token_count(render_passages([Hit(passage, 0.0)]) + "\n")
-
-    def prompt_tokens(hits: Sequence[Hit]) -> int:
-        return sum(cost(hit.passage) for hit in hits)
-
-    table = []
+    cost, table = passage_cost(token_count), []
     for ((size, overlap), retriever), values in product(retrievers.items(), settings):
         chosen = dict(zip(VARIED, values))
         configured = retriever.configured(**chosen)
-        by_k = evaluate_retriever(configured, rows, sorted({1, *ks}), prompt_tokens=prompt_tokens).groupby("k")
+        by_k = evaluate_retriever(configured, rows, sorted({1, *ks}), cost=cost).groupby("k")
         means, n = by_k[["prompt_tokens", *RETRIEVAL_MEASURES]].mean(), int(by_k.size()[1])
         for k in ks:
             record = {"passage_chars": size, "overlap": overlap, "k": k, **chosen, "hit@1": means.at[1, "hit"]}
             record |= means.loc[k].to_dict() | {"n": n}
             table.append(record | {"within_budget": record["prompt_tokens"] <= budget})
     return sorted(table, key=_rank_key)
+
+
+def passage_cost(token_count: Callable[[str], int]) -> Callable[[Passage], int]:
+    """Return a function that counts, once each, the tokens that a passage takes in a prompt."""
+    return cache(lambda passage: token_count(render_passages([Hit(passage, 0.0)]) + "\n"))
 
 
 def _rank_key(record: dict[str, Any]) -> tuple:
@@ -149,16 +125,15 @@ def measure_retrievers(
 
     Each question is searched in its own contract. The table is empty if no question is answerable.
     """
-    columns = [*RECORD_COLUMNS, "retriever", "split"]
     if not any(row["answers"] for row in rows):
-        return pd.DataFrame(columns=columns)
+        return pd.DataFrame(columns=[*RECORD_COLUMNS, "retriever", "split"])
     ks = sorted(set(ks))
     made = [evaluate_retriever(own, rows, ks).assign(retriever=name, split=split) for name, own in retrievers.items()]
-    return pd.concat(made)[columns]
+    return pd.concat(made).drop(columns="prompt_tokens")
 
 
 def retrieval_intervals(
-    records: pd.DataFrame, *, measures: Sequence[str] = INTERVAL_MEASURES, **settings: Any
+    records: pd.DataFrame, *, measures: Sequence[str] = ("hit", "char_recall"), **settings: Any
 ) -> pd.DataFrame:
     """Return one row per retriever and k: each measure with its interval, n and n_contracts.
 
@@ -174,23 +149,6 @@ def retrieval_intervals(
             row |= {name: found.value, f"{name}_low": found.low, f"{name}_high": found.high}
         table.append(row | {"n": found.n, "n_contracts": found.n_clusters})
     return pd.DataFrame(table)
-
-
-def decide_retriever(
-    champion: tuple[Retriever, int], candidate: tuple[Retriever, int], rows: Sequence[Row], **settings: Any
-) -> dict[str, Any]:
-    """Decide on dev rows whether a new retriever replaces the promoted one: {"promoted", "delta", "reason"}.
-
-    Each is a retriever and the number of passages that it sends. The rule is that of the gate's criterion of
-    improvement: the paired interval of the difference in char_recall must lie above zero. settings: n_resamples, seed
-    and confidence of `evaluation.compare.paired_delta`. Raises InputError if no row is answerable.
-    """
-    frames = [evaluate_retriever(retriever, rows, [k]) for retriever, k in (champion, candidate)]
-    delta = compare.paired_delta(*frames, metric="char_recall", **settings)
-    better = bool(delta.low > 0)
-    outcome = "promoted" if better else "kept"
-    reason = f"{outcome}: the new retriever less the promoted one in char_recall on dev: {delta}"
-    return {"promoted": better, "delta": bootstrap.as_columns(delta), "reason": reason}
 
 
 class ChosenSearch(NamedTuple):
@@ -224,19 +182,5 @@ def choose_search(
     table = search_table(built, rows, **settings)
     cut = table[0]["passage_chars"], table[0]["overlap"]
     weights = {name: table[0][name] for name in built[cut].settings if name in table[0]}
-    whole = Retriever(cuts[cut], embed, cutting=cut, **parts, **weights, contract_weight=CONTRACT_WEIGHT)
+    whole = Retriever(cuts[cut], embed, cutting=cut, **parts, **weights)
     return ChosenSearch(whole, table[0]["k"], table)
-
-
-def search_everywhere(retriever: Retriever, rows: Sequence[Row], k: int) -> pd.DataFrame:
-    """Return means of a search over all contracts at once, for bare questions and for those that name their contract.
-
-    Columns: hit, char_recall, char_precision and wrong_contract at k, as `evaluate_retriever` defines them.
-    """
-    measures = [*RETRIEVAL_MEASURES, "wrong_contract"]
-    asked = {"bare question": False, "with the contract's title": True}
-    found = {
-        query: evaluate_retriever(retriever, rows, (k,), within=False, titled=titled)[measures].mean()
-        for query, titled in asked.items()
-    }
-    return pd.DataFrame(found).T.rename_axis("query")

@@ -29,6 +29,7 @@ from cuadft.retrieval.index import search_words
 
 SAME_QUESTION = 0.9  # cosine; no two of CUAD's 41 questions reach it under MiniLM
 PER_QUESTION = 100  # spans
+SEED = 7  # of their draw
 EMBEDDED_SPANS = 25  # spans of a question that are embedded; the words of all of them are counted
 AWAY_WEIGHT = 0.5  # weight of the other questions' centroid against that of the relevant spans
 MOST_TERMS = 100  # words that feedback adds to a question
@@ -55,10 +56,8 @@ class RelevanceFeedback:
         self._has_vector = place.to_numpy() < EMBEDDED_SPANS
 
     @classmethod
-    def from_rows(
-        cls, rows: Iterable[Row], embedder: Embedder, *, per_question: int = PER_QUESTION, seed: int = 7
-    ) -> RelevanceFeedback:
-        """Take at most `per_question` gold spans of each question of train rows.
+    def from_rows(cls, rows: Iterable[Row], embedder: Embedder) -> RelevanceFeedback:
+        """Take at most PER_QUESTION gold spans of each question of train rows.
 
         The first span of every row comes before any row's second span, so that many contracts have their part. Raises
         InputError if no row has a gold span.
@@ -70,8 +69,8 @@ class RelevanceFeedback:
                 spans[row["question"]].append(own)
         if not spans:
             raise InputError("No gold span for relevance feedback: give rows with answers, or feedback=None")
-        rng = random.Random(seed)
-        return cls([span for own in spans.values() for span in take_turns(own, per_question, rng=rng)], embedder)
+        rng = random.Random(SEED)
+        return cls([span for own in spans.values() for span in take_turns(own, PER_QUESTION, rng=rng)], embedder)
 
     def relevant(self, query: np.ndarray, *, without: str | None = None) -> np.ndarray:
         """Return a mask of the spans whose question is nearly the query's: cosine >= 0.9.

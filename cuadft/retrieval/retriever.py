@@ -8,8 +8,8 @@ compares them. For example, in mode "bm25", which needs no embedder:
     hits = retriever.search("Which law governs?", contract=title, k=3)
     prompt = render_passages(hits)
 
-A saved retriever is a folder of readable files. A save that was killed can't be loaded, and a saved part that no longer
-fits (an index of other passages, vectors of another model) is computed again.
+A saved retriever is a folder of readable files. A save that was killed can't be loaded. Vectors are not among them:
+the embedder's cache holds each one.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from cuadft.core.text import quotable
 from cuadft.data.passages import Passage
 from cuadft.retrieval.classifier import ClauseClassifier
 from cuadft.retrieval.embedder import Embedder
-from cuadft.retrieval.index import INDEX_FILE, Index, search_words
+from cuadft.retrieval.index import Index, search_words
 from cuadft.retrieval.relevance import RelevanceFeedback
 
 Query = tuple[dict[str, float], np.ndarray | None]  # words with weights that add up to 1, and the vector
@@ -55,15 +55,13 @@ class SearchSettings:
     A passage's score is (1 - c) z(s) + c z(its score for the class that the question asks for), with
     c = classifier_weight, 0 for a question of no known class. s is BM25 or the cosine, or in mode "fusion"
     (1 - d) z(BM25) + d z(cosine) with d = dense_weight. feedback_weight: share of the relevance feedback in the query,
-    for BM25 and for the cosine. These weights are from 0 to 1. contract_weight: weight of z(BM25 of the contract's
-    title and opening) in a search over all contracts, where only the question can tell which contract is meant.
+    for BM25 and for the cosine. All weights are from 0 to 1.
     """
 
     mode: str = "fusion"
     feedback_weight: float = 0.0
     dense_weight: float = 0.5
     classifier_weight: float = 0.0
-    contract_weight: float = 0.0
 
     def __post_init__(self) -> None:
         if self.mode not in SEARCH_MODES:
@@ -112,7 +110,7 @@ class Retriever:
         """
         self.embedder, self.feedback, self.classifier = embedder, feedback, classifier
         self.cutting = tuple(cutting) if cutting else None
-        self._index = Index(passages, embedder)
+        self._index = Index(passages, embedder, classifier)
         self._configure(SearchSettings(**settings))
 
     def __deepcopy__(self, memo: dict) -> Retriever:
@@ -149,12 +147,10 @@ class Retriever:
                 raise InputError(f"{by} without {part}: give one, or weights of 0 and mode 'bm25' to do without")
         self._by = by
 
-    def add(self, passages: Sequence[Passage]) -> None:
-        """Take in new contracts, here and in all that `configured` made; only their passages are embedded.
-
-        Not while other threads search. Raises InputError if a contract is held already.
-        """
-        self._index.add(passages)
+    def holding(self, passages: Sequence[Passage]) -> Retriever:
+        """Return a retriever over other passages with the same parts and settings."""
+        parts = {"feedback": self.feedback, "classifier": self.classifier, "cutting": self.cutting}
+        return Retriever(passages, self.embedder, **parts, **self.settings)
 
     def search(self, query: str, *, contract: str | None = None, k: int = 3) -> list[Hit]:
         """Return the best k passages (fewer if there are fewer), best first; ties go to the earlier passage.
@@ -175,13 +171,15 @@ class Retriever:
             contracts[query].append(contract)
         found = {}
         for question, number, vector in self._questions(list(contracts)):
-            learned = self._learned_from(vector)
+            learned: set[str] = set()  # contracts whose spans the feedback would move the question by
+            if vector is not None and self._by.feedback_weight:
+                learned = self.feedback.contracts(self.feedback.relevant(vector))
             moved: dict[str | None, Query] = {}  # by the contract whose own spans are left out
             for contract in contracts[question]:
                 own = contract if contract in learned else None
                 if own not in moved:
                     moved[own] = self._query(question, vector, own)
-                found[question, contract] = self._best(moved[own], question, number, contract, k)
+                found[question, contract] = self._best(moved[own], number, contract, k)
         return [list(found[pair]) for pair in queries]
 
     def _questions(self, asked: Sequence[str]) -> Iterator[tuple[str, int | None, np.ndarray | None]]:
@@ -193,12 +191,6 @@ class Retriever:
         vectors = dict(zip(needed, self.embedder.encode(needed))) if needed else {}
         for text, number in zip(asked, classes):
             yield text, number, vectors.get(text)
-
-    def _learned_from(self, vector: np.ndarray | None) -> set[str]:
-        """Return the contracts whose spans the feedback would move a question by."""
-        if vector is None or not self._by.feedback_weight:
-            return set()
-        return self.feedback.contracts(self.feedback.relevant(vector))
 
     def _query(self, text: str, vector: np.ndarray | None, own: str | None) -> Query:
         """Return a question's words and vector after relevance feedback without the spans of the contract `own`."""
@@ -213,18 +205,15 @@ class Retriever:
             terms[term] = terms.get(term, 0.0) + weight * share
         return terms, vector
 
-    def _best(self, query: Query, text: str, number: int | None, contract: str | None, k: int) -> list[Hit]:
+    def _best(self, query: Query, number: int | None, contract: str | None, k: int) -> list[Hit]:
         """Return the best k passages for a question of a class (a number, or None)."""
         index, by = self._index, self._by
         rows = index.rows(contract)
         weight = by.classifier_weight if number is not None else 0.0
         total = self._scores(*query, rows) if weight < 1 else np.zeros(rows.stop - rows.start)
         if weight:
-            classes = index.class_scores(self.classifier)[rows, number]
+            classes = index.class_scores[rows, number]
             total = (1 - weight) * standardised(total) + weight * standardised(classes)
-        if contract is None and by.contract_weight:
-            named = index.opening_scores(Counter(search_words(text)))
-            total = standardised(total) + by.contract_weight * standardised(named)
         order = np.argsort(-np.round(total, SCORE_DECIMALS), kind="stable")
         passages = index.passages[rows]
         return [Hit(passages[n], float(total[n])) for n in _first_without_overlap(order, passages, k)]
@@ -233,10 +222,10 @@ class Retriever:
         """Return the scores by words and embeddings of the passages in `rows`."""
         index, by = self._index, self._by
         if by.mode == "bm25":
-            return index.word_scores(terms, rows)
+            return index.words.scores(terms, rows)
         if by.mode == "dense":
             return index.cosines(vector, rows)
-        by_words, by_meaning = standardised(index.word_scores(terms, rows)), standardised(index.cosines(vector, rows))
+        by_words, by_meaning = standardised(index.words.scores(terms, rows)), standardised(index.cosines(vector, rows))
         return (1 - by.dense_weight) * by_words + by.dense_weight * by_meaning
 
     def clause_values(self, queries: Sequence[tuple[str, str]], *, best: int = 3) -> list[ClauseValues]:
@@ -249,13 +238,13 @@ class Retriever:
         index, matcher, finer = self._index, self.classifier.matcher, self.classifier.sentences
         asked = list(dict.fromkeys(question for question, _ in queries))
         matches = {q: (found, matcher.by_words(q) is not None) for q, found in zip(asked, matcher.match(asked))}
-        sentences = index.sentence_scores(finer, [contract for _, contract in queries]) if finer else {}
+        sentences = index.sentence_scores([contract for _, contract in queries]) if finer else {}
         found = []
         for question, contract in queries:
             rows, (category, by_words) = index.rows(contract), matches[question]
             made = ClauseValues(category, by_words)
             if category in self.classifier.categories:
-                values = index.class_scores(self.classifier)[rows, self.classifier.categories.index(category)]
+                values = index.class_scores[rows, self.classifier.categories.index(category)]
                 apart = _first_without_overlap(np.argsort(-values, kind="stable"), index.passages[rows], best)
                 made = replace(made, values=values, best=tuple(float(values[place]) for place in apart))
             if finer and category in finer.categories:
@@ -266,49 +255,40 @@ class Retriever:
         return found
 
     def save(self, folder: Path | str) -> None:
-        """Write settings.json, passages.jsonl and, where used, index.faiss, feedback and classifier; no pickle.
+        """Write passages.jsonl, settings.json and, where used, feedback.jsonl and classifier/; no pickle.
 
-        settings.json comes last and says what the other files were made from.
+        settings.json comes last and says which other files belong to it.
         """
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        for name in (SETTINGS_FILE, INDEX_FILE):
-            (folder / name).unlink(missing_ok=True)
-        made: dict[str, Any] = {"cutting": self.cutting, "feedback": self.feedback is not None}
-        made["classifier"] = self.classifier is not None
+        (folder / SETTINGS_FILE).unlink(missing_ok=True)
         write_jsonl(folder / PASSAGES_FILE, [asdict(passage) for passage in self.passages])
-        if self._by.mode != "bm25" and self._by.classifier_weight < 1:
-            made["index"] = self._index.save(folder)
         if self.feedback is not None:
             write_jsonl(folder / FEEDBACK_FILE, self.feedback.spans)
         if self.classifier is not None:
             self.classifier.save(folder / CLASSIFIER_FOLDER)
-        write_json(folder / SETTINGS_FILE, self.settings | made)
+        parts = {"feedback": self.feedback is not None, "classifier": self.classifier is not None}
+        write_json(folder / SETTINGS_FILE, self.settings | {"cutting": self.cutting} | parts)
 
     @classmethod
     def load(cls, folder: Path | str, embedder: Embedder | None) -> Retriever:
-        """Return the retriever that `save` wrote, with equal results; embeds no passage that is embedded already.
+        """Return the retriever that `save` wrote, with equal results.
 
-        An index of other passages or of another embedding model is left aside with a warning, and the passages are
-        embedded again. Raises InputError if the folder is incomplete, or if another version wrote it.
+        Raises InputError if the folder is incomplete, or if another version wrote it.
         """
         folder = Path(folder)
         saved = read_json(folder / SETTINGS_FILE)
         try:
             parts = {name: saved[name] for name in (*(field.name for field in fields(SearchSettings)), "cutting")}
             passages = [Passage(**record) for record in read_jsonl(folder / PASSAGES_FILE)]
-            if saved.get("feedback"):
+            if saved["feedback"]:
                 parts["feedback"] = RelevanceFeedback(read_jsonl(folder / FEEDBACK_FILE), embedder)
-            holds_classifier = saved["classifier"]
+            if saved["classifier"]:
+                parts["classifier"] = ClauseClassifier.load(folder / CLASSIFIER_FOLDER, embedder)
         except (AttributeError, KeyError, TypeError) as error:
             message = f"'{folder}' holds no retriever that this version saved ({error!r}): build it again"
             raise InputError(message) from error
-        if holds_classifier:
-            parts["classifier"] = ClauseClassifier.load(folder / CLASSIFIER_FOLDER, embedder)
-        retriever = cls(passages, embedder, **parts)
-        if saved.get("index"):
-            retriever._index.restore(folder, saved["index"])
-        return retriever
+        return cls(passages, embedder, **parts)
 
 
 def render_passages(hits: Sequence[Hit]) -> str:

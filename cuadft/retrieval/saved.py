@@ -1,10 +1,10 @@
-"""Save and load the retrievers of a run, and note which contracts each of them has learned from.
+"""Save and load the retrievers of a run, and find the contracts that a run has learned from.
 
 `Retriever.save` writes the search itself. Here its folder also gets the fine-tuned embedder, how that computes
 (models.json) and the titles of the contracts that it was trained or tuned on (origin.json), so that nobody measures it
 on contracts that it knows. For example:
 
-    save_retriever(retriever, iteration, trained=train_titles, tuned=dev_titles)
+    save_retriever(retriever, iteration)
     retriever = load_retriever(iteration, "sentence-transformers/all-MiniLM-L6-v2")
     learned_from(iteration.path("retriever"), retriever)  # {title: "trained on" or "settings chosen on"}
 """
@@ -24,16 +24,19 @@ from cuadft.data import rows
 from cuadft.data.contracts import Contract, Row
 from cuadft.data.passages import cut_passages, join_passages
 from cuadft.data.splits import near_duplicates
+from cuadft.evaluation import bootstrap, compare
 from cuadft.models import weights
 from cuadft.retrieval.embedder import Embedder
-from cuadft.retrieval.measure import decide_retriever
+from cuadft.retrieval.measure import evaluate_retriever
 from cuadft.retrieval.retriever import SETTINGS_FILE, Retriever
 
 MODELS_FILE = "models.json"  # in a retriever's folder: how its embedder computes
 LEARNED_FILE = "origin.json"  # in a retriever's folder: the contracts that it learned from
 TRAINED, TUNED = "trained on", "settings chosen on"
+NOTED = {"trained": TRAINED, "tuned": TUNED}  # the keys of LEARNED_FILE
 # an iteration's data files of rows, and what the retriever did with their contracts
 LEARNED_ROWS = {"dev": TUNED, "dev_questions": TUNED, "synthetic": TRAINED, "train": TRAINED}
+TITLES_SHOWN = 20  # left-out contracts that are named on the screen
 
 
 def own_embedder(folder: Path) -> Path | None:
@@ -50,21 +53,15 @@ def load_retriever(iteration: runs.Iteration, embedder: str) -> Retriever:
     return load_retriever_folder(iteration.path("retriever"), embedder)
 
 
-def champion_folder(iteration: runs.Iteration) -> Path | None:
-    """Return the folder of the retriever that the incoming champion searches with; None in the first iteration."""
-    if iteration.previous is None:
-        return None
-    kept = incoming_champion(iteration)["retriever"]
-    return iteration.run / kept if kept else iteration.previous.path("retriever")
-
-
 def champion_retriever(iteration: runs.Iteration, embedder: str) -> Retriever | None:
     """Return the champion's retriever, from which 02_rag_compile of a later iteration starts; None in the first.
 
-    It holds the contracts of its own iteration: `add_missing_contracts` adds others. Raises InputError if it is gone.
+    It holds the contracts of its own iteration: `with_run_contracts` adds others. Raises InputError if it is gone.
     """
-    folder = champion_folder(iteration)
-    return load_retriever_folder(folder, embedder) if folder else None
+    if iteration.previous is None:
+        return None
+    kept = incoming_champion(iteration)["retriever"]
+    return load_retriever_folder(iteration.run / kept if kept else iteration.previous.path("retriever"), embedder)
 
 
 def load_retriever_folder(folder: Path, embedder: str) -> Retriever:
@@ -81,13 +78,8 @@ def load_retriever_folder(folder: Path, embedder: str) -> Retriever:
     return Retriever.load(folder, path and Embedder(path, cache_dir=weights.cache_dir(), dtype=dtype))
 
 
-def save_retriever(
-    retriever: Retriever, iteration: runs.Iteration, *, trained: Iterable[str] = (), tuned: Iterable[str] = ()
-) -> None:
-    """Write the retriever into the iteration, with its embedder if that is the run's own.
-
-    trained, tuned: titles of the contracts that it learned from and that its settings were chosen on.
-    """
+def save_retriever(retriever: Retriever, iteration: runs.Iteration) -> None:
+    """Write the retriever into the iteration, with its embedder if that is the run's own."""
     folder, own, used = iteration.path("retriever"), iteration.path("retriever", "embedder"), retriever.embedder.path
     (folder / SETTINGS_FILE).unlink(missing_ok=True)  # a kill from here on leaves nothing that could be loaded
     if used != own:
@@ -95,53 +87,44 @@ def save_retriever(
         if used in iteration.run.glob("iter-*/retriever/embedder"):  # an earlier iteration's: keep a copy of it
             shutil.copytree(used, own)
     files.write_json(folder / MODELS_FILE, {"dtype": retriever.embedder.dtype})
-    note_learned(folder, trained=trained, tuned=tuned)
+    learned = learned_in_data(iteration.dir)
+    note = {name: [title for title in learned if learned[title] == how] for name, how in NOTED.items()}
+    files.write_json(folder / LEARNED_FILE, note)
     retriever.save(folder)
 
 
-def add_missing_contracts(retriever: Retriever, run: Path, wanted: Iterable[str]) -> None:
-    """Add to the retriever the wanted contracts of a run that it lacks; raises InputError as `with_texts`."""
-    new = set(wanted) - {passage.contract for passage in retriever.passages}
-    if new:
-        records = rows.contract_records(run)
-        with_texts(retriever, [Contract(r["title"], r["text"]) for r in records if r["title"] in new])
+def with_run_contracts(retriever: Retriever, run: Path, wanted: Iterable[str]) -> Retriever:
+    """Return the retriever with the wanted contracts of a run that it lacks; raises InputError as `with_texts`."""
+    if not (new := set(wanted) - {passage.contract for passage in retriever.passages}):
+        return retriever
+    records = rows.contract_records(run)
+    return with_texts(retriever, [Contract(r["title"], r["text"]) for r in records if r["title"] in new])
 
 
 def with_texts(retriever: Retriever, contracts: Sequence[Contract]) -> Retriever:
-    """Return the retriever with exactly these texts of the contracts, cut into passages as its own were.
+    """Return the retriever, or another one like it, that holds exactly these texts of the contracts beside the others.
 
-    It takes in the contracts that it lacks. If it holds another text under one of the titles, another retriever is
-    returned, in which the given text stands instead; vectors that are cached are not computed again. Raises InputError
-    if the retriever doesn't say how its passages were cut.
+    They are cut into passages as its own were; vectors that are cached are not computed again. Raises InputError if the
+    retriever doesn't say how its passages were cut.
     """
     held = held_texts(retriever)
-    new = [contract for contract in contracts if held.get(contract.title) != contract.text]
+    new = {contract.title: contract.text for contract in contracts if held.get(contract.title) != contract.text}
     if not new:
         return retriever
-    titles = {contract.title for contract in new}
     if retriever.cutting is None:
         raise InputError(
-            f"The retriever lacks {min(titles)!r} and does not say how its passages were cut: run 02_rag_compile of "
+            f"The retriever lacks {min(new)!r} and does not say how its passages were cut: run 02_rag_compile of "
             "the iteration before again"
         )
     size, overlap = retriever.cutting
-    made = [p for c in new for p in cut_passages(c.text, contract=c.title, size=size, overlap=overlap)]
-    if titles.isdisjoint(held):
-        retriever.add(made)
-        return retriever
-    parts = {"feedback": retriever.feedback, "classifier": retriever.classifier, "cutting": retriever.cutting}
-    kept = [passage for passage in retriever.passages if passage.contract not in titles]
-    return Retriever([*kept, *made], retriever.embedder, **parts, **retriever.settings)
+    kept = [passage for passage in retriever.passages if passage.contract not in new]
+    made = [p for title, text in new.items() for p in cut_passages(text, contract=title, size=size, overlap=overlap)]
+    return retriever.holding([*kept, *made])
 
 
 def held_texts(retriever: Retriever) -> dict[str, str]:
     """Return the text of each contract whose passages a retriever holds."""
     return {title: join_passages(own)[0] for title, own in rows.passages_by_contract(retriever.passages).items()}
-
-
-def note_learned(folder: Path, *, trained: Iterable[str], tuned: Iterable[str]) -> None:
-    """Note in a retriever's folder the titles of the contracts that it was trained and tuned on."""
-    files.write_json(folder / LEARNED_FILE, {"trained": sorted(set(trained)), "tuned": sorted(set(tuned))})
 
 
 def learned_from(folder: Path, retriever: Retriever) -> dict[str, str]:
@@ -151,10 +134,11 @@ def learned_from(folder: Path, retriever: Retriever) -> dict[str, str]:
     that was moved away from its run still has the first three.
     """
     note = files.read_json(folder / LEARNED_FILE) if (folder / LEARNED_FILE).is_file() else {}
-    found = dict.fromkeys(note.get("tuned", []), TUNED) | learned_in_data(folder.resolve().parent)
     spans = retriever.feedback.spans if retriever.feedback else []
     folds = retriever.classifier.fold_of if retriever.classifier else {}
-    return found | dict.fromkeys([*note.get("trained", []), *(span["contract"] for span in spans), *folds], TRAINED)
+    trained = [*note.get("trained", []), *(span["contract"] for span in spans), *folds]
+    found = dict.fromkeys(note.get("tuned", []), TUNED) | learned_in_data(folder.resolve().parent)
+    return found | dict.fromkeys(trained, TRAINED)
 
 
 def learned_in_data(iteration: Path) -> dict[str, str]:
@@ -186,6 +170,13 @@ def known_contracts(wanted: Iterable[Contract], learned: Mapping[str, str], text
     return {c.title: learned.get(c.title) or why[c.title] for c in contracts if c.title in learned or c.title in why}
 
 
+def listed(head: str, reasons: Mapping[str, str]) -> str:
+    """Return the head and a line for each title with its reason; after TITLES_SHOWN lines the rest is counted."""
+    lines = [f"  {title}: {why}" for title, why in reasons.items()]
+    more = [f"  and {len(lines) - TITLES_SHOWN} more"] if len(lines) > TITLES_SHOWN else []
+    return "\n".join([head + (":" if lines else "."), *lines[:TITLES_SHOWN], *more])
+
+
 def promote_or_keep(
     iteration: runs.Iteration,
     champion: tuple[Retriever, int] | None,
@@ -198,12 +189,20 @@ def promote_or_keep(
     """Return the retriever to use, its number of passages k, and the reason: the candidate only if it finds more.
 
     champion, candidate: each a retriever and its k. Without a champion, in the first iteration, the candidate is used.
-    The champion takes in the `contracts` that it lacks; both are compared on dev rows (see `decide_retriever`), and the
-    decision is kept in metrics/retriever_decision.json. settings: those of `decide_retriever`.
+    The champion takes in the `contracts` that it lacks. The rule is that of the gate's criterion of improvement: on dev
+    rows the paired interval of the difference in char_recall must lie above zero. The decision is kept in
+    metrics/retriever_decision.json. settings: n_resamples, seed and confidence of `evaluation.compare.paired_delta`.
+    Raises InputError if no row is answerable.
     """
     if champion is None:
         return *candidate, "The first retriever of the run is used as it was chosen."
-    add_missing_contracts(champion[0], iteration.run, contracts)
-    decision = decide_retriever(champion, candidate, rows, **settings)
+    champion = with_run_contracts(champion[0], iteration.run, contracts), champion[1]
+    found = [evaluate_retriever(retriever, rows, [k]) for retriever, k in (champion, candidate)]
+    delta = bootstrap.as_columns(compare.paired_delta(*found, metric="char_recall", **settings))
+    better = bool(delta["low"] > 0)
+    lead = "{value:.3f} [{low:.3f}, {high:.3f}] (n={n}, {n_contracts} contracts)".format(**delta)
+    outcome = "promoted" if better else "kept"
+    reason = f"{outcome}: the new retriever less the promoted one in char_recall on dev: {lead}"
+    decision = {"promoted": better, "delta": delta, "reason": reason}
     files.write_json(iteration.path("metrics", "retriever_decision.json"), decision)
-    return *(candidate if decision["promoted"] else champion), decision["reason"]
+    return *(candidate if better else champion), reason

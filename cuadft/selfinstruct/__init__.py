@@ -11,10 +11,9 @@ import lazy_loader
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
-        "filters": ["filter_questions"],
+        "filters": ["filter_questions", "outcomes", "steps_table"],
         "generate": ["write_questions"],
         "own": ["place_own_questions", "read_own_questions"],
         "templates": ["paraphrases", "phrased_questions"],
-        "yields": ["outcomes", "steps_table", "yield_remark"],
     },
 )

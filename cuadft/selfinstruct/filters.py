@@ -22,12 +22,14 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+import pandas as pd
+
 from cuadft.core.text import quotable
 from cuadft.data.contracts import Row
 from cuadft.data.passages import locate_words
 from cuadft.evaluation.text_scores import KnownTexts, is_refusal, rouge_tokens, shingles, token_f1
 from cuadft.selfinstruct.prompts import RoundTrip, call_generator
-from cuadft.selfinstruct.sources import Candidate, refuse_held_out
+from cuadft.selfinstruct.sources import ASK_CATEGORY, Candidate, refuse_held_out
 
 if TYPE_CHECKING:
     from cuadft.retrieval.embedder import Embedder
@@ -56,10 +58,16 @@ STEPS = {
     "but for those that training contracts are asked, too",
     "duplicate": f"ROUGE-L under {MAX_ROUGE} with every question on the same contract or on a near-identical clause "
     "(of the same category, if the label is certain)",
-    "round trip": f"asked it, the LM gives the gold (token F1 of at least {MIN_F1}), quotes {QUOTED_WORDS} words "
-    "or, where the clause is absent, refuses; templates and own questions don't need it",
+    "round trip": f"asked it, the LM gives the gold (token F1 of at least {MIN_F1}) or quotes {QUOTED_WORDS} words; "
+    "templates and own questions don't need it",
 }
-REASONS = ("generation_failed", "reference", "format", "drift", "overlap", "duplicate", "unanswerable", "answerable")
+REASONS = ("generation_failed", "reference", "format", "drift", "overlap", "duplicate", "unanswerable")
+KIND_LABELS = {  # kind of candidate -> its name in a table
+    "rephrase": "synthetic, rephrased",
+    "ask": "synthetic, new question",
+    "template": "template",
+    "own": "own",
+}
 Rejection = tuple[str, str] | None  # reason and detail, None if the candidate passes
 _PLACEHOLDER = re.compile(r"\[[^\]]*\]|\{[^}]*\}|<[^>]*>|_{3,}|\*{3,}|\bX{3,}\b|#{2,}")
 _ROLE = re.compile(
@@ -202,8 +210,8 @@ def _round_trips(candidates: Sequence[Candidate], threads: int) -> list[Rejectio
     """Ask a language model the new questions, in dspy.context(lm=..., adapter=...), and check what it answers.
 
     What it must answer depends on the candidate's `expect`. "gold": token F1 of at least MIN_F1 with the gold spans.
-    "quotation": three words of the passage in a row, which become the candidate's answer. "refusal": that there is no
-    answer. "": the candidate is not asked and passes.
+    "quotation": three words of the passage in a row, which become the candidate's answer. "": it is not asked and
+    passes.
     """
     asked = [c for c in candidates if c["expect"]]
     inputs = [{"passage": quotable(c["passage"]), "question": quotable(c["question"])} for c in asked]
@@ -214,9 +222,6 @@ def _round_trips(candidates: Sequence[Candidate], threads: int) -> list[Rejectio
 def _answer_fault(candidate: Candidate, answer: str, error: str | None) -> Rejection:
     if error is not None:
         return ("generation_failed", f"round trip: {error}")
-    if candidate["expect"] == "refusal":
-        told = f"the contract has no such clause, but the LM answered: {answer[:200]}"
-        return None if answer.strip() and is_refusal(answer) else ("answerable", told)
     if is_refusal(answer):
         return ("unanswerable", "the LM found no answer in the passage")
     if candidate["expect"] == "gold":
@@ -312,3 +317,33 @@ class ClauseNumbers:
         for run in own:
             self._holders[run].append(len(self._sets) - 1)
         return len(self._sets) - 1
+
+
+# --- tables of what the filters let through: by step, and by source and reason
+
+
+def steps_table(accepted: Sequence[Row], rejected: Sequence[Candidate]) -> pd.DataFrame:
+    """Return a row for each step, in order: step, threshold, in, rejected, out, share.
+
+    share: the rejected ones among the candidates that came in (0 if no candidate came in). A round trip whose call
+    failed counts as rejected by that step.
+    """
+    lost = pd.Series([c["step"] for c in rejected], dtype=object).value_counts().reindex(list(STEPS), fill_value=0)
+    left = len(accepted) + len(rejected) - lost.cumsum()
+    table = pd.DataFrame({"threshold": STEPS, "in": left + lost, "rejected": lost, "out": left})
+    return table.assign(share=lost / (left + lost).clip(lower=1)).rename_axis("step").reset_index()
+
+
+def outcomes(accepted: Sequence[Row], rejected: Sequence[Candidate]) -> pd.DataFrame:
+    """Return how many candidates of each source (rows) were accepted, or rejected for each reason (columns)."""
+    found = [(_kind_of(row), "accepted") for row in accepted] + [(c["kind"], c["reason"]) for c in rejected]
+    frame = pd.DataFrame(found, columns=["source", "outcome"])
+    counts = pd.crosstab(frame["source"], frame["outcome"])
+    counts = counts.reindex(index=list(KIND_LABELS), columns=["accepted", *REASONS], fill_value=0)
+    return counts.astype(int).rename(KIND_LABELS)
+
+
+def _kind_of(row: Row) -> str:
+    """Return the kind of candidate that an accepted row was."""
+    written = "ask" if row["category"] == ASK_CATEGORY else "rephrase"
+    return written if row["source"] == "synthetic" else row["source"]

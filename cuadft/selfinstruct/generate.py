@@ -4,15 +4,16 @@ Any LM that DSPy can call writes them. A *seed* is what a question is made from,
 parameter `seed` of a function is a random seed). Each kind of seed gets a question of its own kind:
 
 - "rephrase": the question of an answered row in other words and in a given style; its gold spans stay the answer.
-- "absent": the same for a clause that the contract lacks; the answer stays the refusal.
 - "ask": a question about a passage that no gold span touches; its answer is what the LM quotes later, as a check.
+
+Questions for clauses that a contract lacks come from `templates`, whose labels are certain.
 
 What this returns are *candidates*, not yet training data: `filters.filter_questions` keeps those that pass every step
 and gives each of the others a reason. Candidates from elsewhere ("template", see `templates`; "own", see `own`) join
 them there. For example:
 
     with dspy.context(lm=lm, adapter=rag.PlainAdapter()):
-        candidates = write_questions(train_rows, passages_by_contract, rephrase=40, ask=20, absent=20, seed=7)
+        candidates = write_questions(train_rows, passages_by_contract, rephrase=40, ask=20, seed=7)
         accepted, rejected = filter_questions(candidates, train_rows, embedder=embedder)
 """
 
@@ -22,7 +23,6 @@ import itertools
 import random
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from typing import Any
 
 from cuadft.core.errors import InputError
 from cuadft.core.text import quotable
@@ -31,11 +31,7 @@ from cuadft.data.passages import Passage
 from cuadft.selfinstruct import prompts, sources
 from cuadft.selfinstruct.sources import STYLES, Candidate
 
-TASKS = {
-    "rephrase": prompts.RephraseQuestion,
-    "absent": prompts.RephraseAbsent,
-    "ask": prompts.AskAboutClause,
-}  # by kind of candidate
+TASKS = {"rephrase": prompts.RephraseQuestion, "ask": prompts.AskAboutClause}  # by kind of candidate
 
 
 def write_questions(
@@ -44,12 +40,11 @@ def write_questions(
     *,
     rephrase: int,
     ask: int,
-    absent: int = 0,
     seed: int,
     held_out: Collection[str] = (),
     threads: int = 1,
 ) -> list[Candidate]:
-    """Return candidates from `rephrase` answered rows, `absent` unanswerable ones and `ask` passages, a few each.
+    """Return candidates from `rephrase` answered rows and `ask` passages, a few each.
 
     Call it inside dspy.context(lm=..., adapter=...). `train_rows` must hold all rows of a contract, because a passage
     counts as unlabelled if no row has a gold span in it. The rows take turns over `STYLES`. A call that fails gives
@@ -61,18 +56,14 @@ def write_questions(
         raise InputError(f"No passages of contract {missing[0]!r} and {len(missing) - 1} more: cut them first")
     rng = random.Random(seed)
     drawn = {
-        "rephrase": _with_styles(sources.row_seeds(train_rows, passages_by_contract, rephrase, rng, answered=True)),
+        "rephrase": _with_styles(sources.row_seeds(train_rows, passages_by_contract, rephrase, rng)),
         "ask": sources.unlabelled_seeds(train_rows, passages_by_contract, ask, rng),
-        "absent": _with_styles(sources.row_seeds(train_rows, passages_by_contract, absent, rng, answered=False)),
     }
     made: list[Candidate] = []
     for kind, signature in TASKS.items():
         seeds = drawn[kind]
         replies = prompts.call_generator(signature, [_inputs(s) for s in seeds], threads)
         made += [candidate for s, (reply, error) in zip(seeds, replies) for candidate in _candidates(s, reply, error)]
-    # If a question asks for something else by now, the answer may stand in the passages most like it.
-    asked = [each for each in made if each["kind"] == "absent" and each["question"]]
-    sources.add_nearest_passages(asked, passages_by_contract)
     return made
 
 
@@ -90,13 +81,12 @@ def _inputs(seed: Candidate) -> dict[str, str]:
     if seed["kind"] == "ask":
         return clause
     style = prompts.worked_examples()["styles"][seed["style"]]
-    asked = {"category": seed["category"], "question": quotable(seed["seed_question"]), "style": style}
-    return asked if seed["kind"] == "absent" else asked | clause
+    return clause | {"category": seed["category"], "question": quotable(seed["seed_question"]), "style": style}
 
 
-def _candidates(seed: Candidate, reply: Any, error: str | None) -> list[Candidate]:
+def _candidates(seed: Candidate, reply: Sequence[str] | None, error: str | None) -> list[Candidate]:
     """Return one candidate per different question of a reply, or one that carries the error."""
-    items = list(dict.fromkeys(prompts.listed_questions(reply or "")))  # small models repeat themselves
+    items = list(dict.fromkeys(item for item in reply or [] if item.strip()))  # small models repeat themselves
     if not items and error is None:
         error = "The reply holds no question"
     return [

@@ -17,7 +17,6 @@ For example:
 
 from __future__ import annotations
 
-import difflib
 import random
 import warnings
 from collections.abc import Collection, Mapping, Sequence
@@ -26,6 +25,7 @@ from pathlib import Path
 from cuadft.core import files
 from cuadft.core.errors import InputError
 from cuadft.core.files import TableRow
+from cuadft.core.params import did_you_mean
 from cuadft.core.text import fold_letters
 from cuadft.data import cuad
 from cuadft.data.contracts import Row
@@ -47,12 +47,11 @@ def read_own_questions(path: str | Path) -> list[TableRow]:
     Case and punctuation of the columns' names don't matter. Other columns are left out with a warning. Raises
     InputError if the file can't be read or has no column 'question'.
     """
-    records, others = [], set()
+    records, others, wanted = [], set(), ", ".join(QUESTION_COLUMNS)
     for record in files.read_table(path):
         values = {fold_letters(name): " ".join(str(value or "").split()) for name, value in record.values.items()}
         records.append(TableRow(record.where, {column: values.get(column, "") for column in QUESTION_COLUMNS}))
         others |= values.keys() - set(QUESTION_COLUMNS)
-    wanted = ", ".join(QUESTION_COLUMNS)
     if not any(record.values["question"] for record in records):
         raise InputError(f"{path} has no column 'question' with text in it: name its columns {wanted}.")
     if others:
@@ -79,7 +78,10 @@ def place_own_questions(
         question, contract, category, answer = (record.values[name] for name in QUESTION_COLUMNS)
         fault = {}
         try:
-            contract, category = _find_contract(contract, passages, held_out), _find_category(category)
+            contract = _find_contract(contract, passages, held_out)
+            if category and not (found := cuad.match_category(category)):
+                raise _NotPlaced(f"{category!r} is no CUAD category{did_you_mean(category, cuad.CATEGORIES)}")
+            category = found if category else ""
             if answer:
                 rows = [_row_with_answer(answer, contract, category, train_rows, passages)]
             else:
@@ -108,23 +110,14 @@ def _annotated_rows(contract: str, category: str, rows: Sequence[Row], rng: rand
     return [*answered[: PER_QUESTION - len(lacking)], *lacking]
 
 
-def _find_category(name: str) -> str:
-    """Return the CUAD category that a row names ("" stays ""); raises _NotPlaced for an unknown name."""
-    found = cuad.match_category(name)
-    if name and not found:
-        raise _NotPlaced(f"{name!r} is no CUAD category (nearest: {', '.join(cuad.nearest_categories(name))})")
-    return found or ""
-
-
 def _find_contract(title: str, passages: Collection[str], held_out: Collection[str]) -> str:
     """Return the title of the training contract that a row names ("" stays ""); raises _NotPlaced for another."""
-    titles = {fold_letters(known): known for known in passages}
-    if not title or fold_letters(title) in titles:
-        return titles[fold_letters(title)] if title else ""
+    titles = {"": ""} | {fold_letters(known): known for known in passages}
+    if fold_letters(title) in titles:
+        return titles[fold_letters(title)]
     if fold_letters(title) in map(fold_letters, held_out):
         raise _NotPlaced(f"contract {title!r} is held out (dev, test or slice), not to be trained on")
-    near = difflib.get_close_matches(title, list(passages), 1, 0.4)
-    raise _NotPlaced(f"no contract {title!r} among the {len(passages)} training contracts (nearest: {near})")
+    raise _NotPlaced(f"none of the {len(passages)} training contracts is {title!r}{did_you_mean(title, passages)}")
 
 
 def _row_with_answer(

@@ -10,10 +10,8 @@ because a small model writes questions only after it has seen some. For example:
 
 from __future__ import annotations
 
-import ast
 import functools
 import json
-import re
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from importlib import resources
@@ -27,7 +25,6 @@ from cuadft.core.text import quote_safely
 from cuadft.evaluation.text_scores import NO_CLAUSE
 
 Reply = tuple[Any, str | None]  # value of the output field and error: one of the two is None
-_FENCE = re.compile(r"\A```\w*\s*|\s*```\Z")
 
 
 # --- the tasks
@@ -39,16 +36,6 @@ class RephraseQuestion(dspy.Signature):
 
     category: str = dspy.InputField(desc="what the clause is about")
     clause: str = dspy.InputField(desc="the words of the contract")
-    question: str = dspy.InputField()
-    style: str = dspy.InputField()
-    questions: list[str] = dspy.OutputField(desc="three questions")
-
-
-class RephraseAbsent(dspy.Signature):
-    """Ask the same in three other ways, in the given style. Write one a line. Keep to what the question is about:
-    the contract holds no answer to it, and must hold none to yours."""
-
-    category: str = dspy.InputField(desc="what the question is about")
     question: str = dspy.InputField()
     style: str = dspy.InputField()
     questions: list[str] = dspy.OutputField(desc="three questions")
@@ -111,32 +98,3 @@ def call_generator(signature: type[dspy.Signature], inputs: Sequence[dict[str, s
         with hold(len(batch)):
             replies += pool(batch)
     return replies
-
-
-# --- reading replies
-
-
-def listed_questions(reply: str | Sequence[str]) -> list[str]:
-    """Return a reply's questions: the texts of a JSON or Python list (fenced or in an object), else its lines."""
-    text = reply if isinstance(reply, str) else "\n".join(map(str, reply))
-    value = _as_value(text)
-    found = text.splitlines() if value is None else _texts_in(value)
-    return [question for question in found if question.strip()]
-
-
-def _as_value(text: str) -> Any:
-    """Return the JSON or Python value that a text spells, None if it spells neither."""
-    for parse in (json.loads, ast.literal_eval):
-        try:
-            return parse(_FENCE.sub("", text.strip()))
-        except (ValueError, SyntaxError, RecursionError, MemoryError):
-            continue  # not of this form
-    return None
-
-
-def _texts_in(value: Any) -> list[str]:
-    """Return the texts in lists and objects, in order."""
-    items = list(value.values()) if isinstance(value, dict) else value
-    if isinstance(items, list | tuple):
-        return [text for item in items for text in _texts_in(item)]
-    return [] if items is None else [str(items)]

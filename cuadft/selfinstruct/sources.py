@@ -1,48 +1,40 @@
-"""Draw what new questions are made from: answered rows, rows whose clause is absent, passages without a gold span.
+"""Draw what new questions are made from: answered rows, and passages without a gold span.
 
 A *seed* is the row or the passage that a question is made from; a random seed is something else, and is never kept in
 a seed. A seed that has got a question is a *candidate*: a dict with the fields of a row and with what the filters need.
-Its `expect` says what a language model must answer in the round trip: the "gold" words, a "quotation" of the passage, a
-"refusal", or "" if the label is certain and no language model is asked. For example:
+Its `expect` says what a language model must answer in the round trip: the "gold" words, a "quotation" of the passage,
+or "" if the label is certain and no language model is asked. For example:
 
-    seeds = row_seeds(train_rows, passages_by_contract, 20, random.Random(7), answered=True)
+    seeds = row_seeds(train_rows, passages_by_contract, 20, random.Random(7))
     seeds[0]["seed"], seeds[0]["clause"]  # "X__Governing Law", "This Agreement is governed by the laws of Ohio."
 """
 
 from __future__ import annotations
 
-import itertools
 import random
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from operator import itemgetter
 from typing import Any
-
-import numpy as np
 
 from cuadft.core.errors import InputError
 from cuadft.data.contracts import Row
 from cuadft.data.passages import Passage, join_passages, overlapping
 from cuadft.data.rows import draw_evenly
-from cuadft.retrieval.index import BM25Index, search_words
 
 Candidate = dict[str, Any]
 STYLES = ("user", "keyword", "lawyer")  # of a question: plain words, search terms, a lawyer's precise words
 TEMPLATE_SOURCE = "template"  # source of a row whose question comes from `templates`
 MADE_SOURCES = ("synthetic", TEMPLATE_SOURCE, "own")  # sources of rows made in this room; no row of them is a seed
 ASK_CATEGORY = "Other"  # category of a question about an unlabelled passage: no CUAD category stands behind it
-NEAREST = 2  # passages in which an absent clause is looked for
 MIN_PASSAGE_LENGTH = 200  # characters; shorter passages are headings, page numbers and signature lines
 
 
 def row_seeds(
-    rows: Sequence[Row], passages: Mapping[str, Sequence[Passage]], wanted: int, rng: random.Random, *, answered: bool
+    rows: Sequence[Row], passages: Mapping[str, Sequence[Passage]], wanted: int, rng: random.Random
 ) -> list[Candidate]:
-    """Draw rows, one of each category before a second one of any.
-
-    answered: seeds of "rephrase", which have gold spans, or seeds of "absent", whose clause the contract lacks.
-    """
-    usable = [row for row in rows if bool(row["answers"]) == answered and row["source"] not in MADE_SOURCES]
+    """Draw the seeds of "rephrase": rows with gold spans, one of each category before a second one of any."""
+    usable = [row for row in rows if row["answers"] and row["source"] not in MADE_SOURCES]
     drawn = draw_evenly(usable, wanted, group=itemgetter("category"), rng=rng)
     return [seed_from_row(row, passages[row["contract"]]) for row in drawn]
 
@@ -75,12 +67,12 @@ def seed_from_row(row: Row, passages: Sequence[Passage]) -> Candidate:
     kept = {name: row[name] for name in ("contract", "contract_type", "category", "answers")}
     return kept | {
         "seed": row["id"],
-        "kind": "rephrase" if span else "absent",
+        "kind": "rephrase",
         "seed_question": row["question"],
         "clause": span["text"] if span else "",
         "passage": text,
         "start": start,
-        "expect": "gold" if span else "refusal",
+        "expect": "gold",
     }
 
 
@@ -96,17 +88,3 @@ def refuse_held_out(titles: Iterable[str], held_out: Collection[str]) -> None:
     if leaks := sorted(set(titles) & set(held_out)):
         told = f"{len(leaks)} held-out contracts among the training data, such as {leaks[0]!r}"
         raise InputError(f"{told}: pass rows and passages of the train split only")
-
-
-def add_nearest_passages(candidates: Sequence[Candidate], passages: Mapping[str, Sequence[Passage]]) -> None:
-    """Set the "passage" of each candidate: those NEAREST of its contract that share the most telling words (BM25)."""
-    if not candidates:
-        return
-    every = [passage for own in passages.values() for passage in own]
-    starts = itertools.accumulate(map(len, passages.values()), initial=0)
-    places = {title: slice(n, n + len(own)) for n, (title, own) in zip(starts, passages.items())}
-    index = BM25Index([passage.text for passage in every])
-    for each in candidates:
-        place = places[each["contract"]]
-        order = np.argsort(-index.scores(Counter(search_words(each["question"])), place), kind="stable")
-        each["passage"] = "\n".join(every[place.start + n].text for n in order[:NEAREST])

@@ -13,6 +13,8 @@ contract". `phrasings.json` holds the templates by category, style and part:
 For example:
 
     draw_phrasing("Insurance", "keyword", seed=7, part="train")  # one way to search for it
+    insert_name("Which law governs the contract?", "the Supply agreement between Acme Inc and Bolt Ltd")
+    # "Which law governs the Supply agreement between Acme Inc and Bolt Ltd?"
     rows = paraphrases(train_rows, seed=7)  # train rows with other questions and the same answers
     candidates = phrased_questions(train_rows, contracts, seed=7)  # ready for the filter
 """
@@ -23,17 +25,23 @@ import functools
 import json
 import random
 import re
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from importlib import resources
 from typing import Any
 
-from cuadft.core.errors import InputError
+from cuadft.core.text import fold_letters
 from cuadft.data.contracts import Contract, Row
-from cuadft.selfinstruct import naming
 from cuadft.selfinstruct.sources import STYLES, TEMPLATE_SOURCE, Candidate, seed_from_row
 
-PARTS = ("train", "held_out")  # of the grammar: templates to train on, and templates kept to measure with
 NAMED_SHARE = 0.1  # of the paraphrases that name their contract
+TOLD_BY_NAME = ("Document Name", "Parties", "Agreement Date", "Effective Date")  # categories that a name gives away
+_PARTY = re.compile(
+    r"[^\W_a-z][\w.,&'’/-]*(?: [\w.,&'’()/-]+){1,7}"
+)  # words of a name; one alone may be a role ("Buyer")
+_CONTRACT_ITSELF = re.compile(  # the words for the contract, but not in "the contract's term" or "the contract term"
+    r"\b(?:the|this) (?:contract|agreement|deal)\b(?!['’-]| (?:terms?|dates?|periods?|prices?|years?)\b)", re.IGNORECASE
+)
 _GROUP = re.compile(r"\{([^{}]*)\}")  # innermost: it holds no other group
 
 
@@ -43,15 +51,15 @@ def phrased_questions(
     """Return a paraphrase of each train row as a candidate; `named_share` of them name their contract.
 
     A question that names its contract can be asked of all contracts at once. contracts: all of the run, because a name
-    must not fit two of them. Rows of the categories naming.TOLD_BY_NAME never get a name, since it would answer the
+    must not fit two of them. Rows of the categories TOLD_BY_NAME never get a name, since it would answer the
     question. Answers stay, and unanswerable rows stay unanswerable. seed: of the random draw.
     """
     made = paraphrases(train_rows, seed=seed)
-    names = naming.contract_names(contracts)
-    nameable = [n for n, row in enumerate(made) if row["category"] not in naming.TOLD_BY_NAME]
+    names = contract_names(contracts)
+    nameable = [n for n, row in enumerate(made) if row["category"] not in TOLD_BY_NAME]
     wanted = min(round(named_share * len(made)), len(nameable))
     for n in random.Random(seed).sample(nameable, wanted):
-        question = naming.insert_name(made[n]["question"], names[made[n]["contract"]])
+        question = insert_name(made[n]["question"], names[made[n]["contract"]])
         made[n] |= {"id": f"{made[n]['id']}~c1", "question": question}
     seeds = {row["id"]: row for row in train_rows}
     marks = {"kind": "template", "error": None, "style": "any", "expect": ""}
@@ -98,9 +106,7 @@ def draw_phrasing(category: str, style: str, *, seed: int | str, part: str) -> s
 
 @functools.cache
 def phrasings(category: str, style: str, part: str) -> list[tuple[str, ...]]:
-    """Return the phrasings of each template, in a fixed order; raises InputError for an unknown part."""
-    if part not in PARTS:
-        raise InputError(f"Invalid part {part!r}: choose {', '.join(PARTS)}")
+    """Return the phrasings of each template, in a fixed order."""
     grammar = _grammar()
     return [tuple(expand_template(each, grammar["words"])) for each in grammar["categories"][category][style][part]]
 
@@ -118,3 +124,33 @@ def expand_template(template: str, words: dict[str, list[str]]) -> list[str]:
 @functools.cache
 def _grammar() -> dict[str, Any]:
     return json.loads(resources.files("cuadft.selfinstruct").joinpath("phrasings.json").read_text(encoding="utf-8"))
+
+
+# --- the name of a contract in a question, so that it can be asked of all contracts at once
+
+
+def contract_names(contracts: Iterable[Contract]) -> dict[str, str]:
+    """Return a name for each contract, by title; each name fits one contract only.
+
+    A name is made of the contract's type and its first two parties, as annotated; without them it is the title.
+    """
+    named = {contract.title: _name(contract) for contract in contracts}
+    times = Counter(named.values())
+    return {title: name if times[name] == 1 else f"the contract “{title}”" for title, name in named.items()}
+
+
+def insert_name(question: str, name: str) -> str:
+    """Return a question, or search words, with the contract's name in it."""
+    if _CONTRACT_ITSELF.search(question):
+        return _CONTRACT_ITSELF.sub(lambda _: name, question, count=1)
+    return f"Regarding {name}: {question}" if "?" in question else f"{question}, {name}"
+
+
+def _name(contract: Contract) -> str:
+    parties: list[str] = []
+    for span in (span for row in contract.rows if row["category"] == "Parties" for span in row["answers"]):
+        text = " ".join(span["text"].split()).strip(" ,.")  # a final point would end search words
+        if _PARTY.fullmatch(text) and not any(fold_letters(text) in fold_letters(known) for known in parties):
+            parties.append(text)
+    kind = f"{contract.contract_type} agreement".strip()
+    return f"the {kind} between {' and '.join(parties[:2])}" if len(parties) > 1 else f"the contract “{contract.title}”"

@@ -14,6 +14,6 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "align": ["AlignSettings", "align_all", "learns_from", "with_steps"],
         "online": ["Sampling", "reward_function"],
         "resume": ["trained_rows"],
-        "sft": ["Tuning", "count_tokens", "train_sft"],
+        "sft": ["Tuning", "train_sft"],
     },
 )

@@ -54,7 +54,7 @@ def align_model(
     *,
     tuning: Tuning,
     sft: Path,
-    settings: AlignSettings | None = None,
+    settings: AlignSettings,
     reward: Reward | None = None,
 ) -> list[dict[str, Any]]:
     """Align the SFT adapter by a method, write the new adapter to `out`, and return the trainer's log history.
@@ -67,7 +67,6 @@ def align_model(
       "ppo" (see `ppo`).
     Resumes as train_sft does. Raises InputError for settings that the method refuses (see `check_alignment`).
     """
-    settings = settings or AlignSettings()
     check_alignment([method], tuning, settings.online)
     start = None if method == "orpo_base" else sft
 
@@ -77,7 +76,7 @@ def align_model(
             from cuadft.training.ppo import PPOTrainer
 
             # One pass over the answers, as in the other methods: all but its first minibatch still need PPO's clipping.
-            rollout = online.answers_a_step(method, common)
+            rollout = online.answers_a_step(common)
             return PPOTrainer(model, load_tokenizer(base), data, reward, common, settings.online, rollout=rollout)
         if method in online.ONLINE_METHODS:
             return online.online_trainer(method, model, load_tokenizer(base), data, reward, common, settings.online)
@@ -93,12 +92,11 @@ def align_model(
     return history
 
 
-def keep_sft(sft: Path, outs: Sequence[Path]) -> None:
-    """Put a copy of the SFT weights in each folder of `outs`, the result of a method that has nothing to learn from."""
-    for out in outs:
-        shutil.rmtree(out, ignore_errors=True)
-        shutil.copytree(sft, out.with_name(f".{out.name}-new"), dirs_exist_ok=True)
-        os.replace(out.with_name(f".{out.name}-new"), out)
+def keep_sft(sft: Path, out: Path) -> None:
+    """Put a copy of the SFT weights in the folder `out`, the result of a method that has nothing to learn from."""
+    shutil.rmtree(out, ignore_errors=True)
+    shutil.copytree(sft, out.with_name(f".{out.name}-new"), dirs_exist_ok=True)
+    os.replace(out.with_name(f".{out.name}-new"), out)
 
 
 def learns_from(method: str) -> str:
@@ -113,8 +111,12 @@ def check_alignment(methods: Sequence[str], tuning: Tuning, sampling: online.Sam
             raise InputError(f"Unknown align method '{method}': choose among {', '.join(METHODS)}.")
         if method == "ppo" and tuning.mode == "full":
             raise InputError("ppo trains a LoRA adapter: use finetune_mode lora or qlora, or leave ppo out.")
-        if method in ("rloo", "grpo"):
-            online.whole_groups(method, 2 * tuning.batch_size, sampling)
+        answers, group = 2 * tuning.batch_size, sampling.generations
+        if method in ("rloo", "grpo") and (group < 2 or answers % group):
+            raise InputError(
+                f"{method} compares {group} answers to a question (online_generations), but a step has {answers} "
+                "(2 x align_batch_size), which are no whole groups: choose a number from 2 that divides them."
+            )
 
 
 def can_teach(method: str, data: Sequence[dict[str, Any]]) -> bool:
@@ -226,14 +228,13 @@ def align_all(
     one of them would refuse its settings.
     """
     check_alignment(methods, tuning, settings.online)
-    sources = {method: data[learns_from(method)] for method in methods}
-    untaught = [method for method, made in sources.items() if not can_teach(method, made)]
-    histories = {
-        method: align_model(
-            method, base, base_id, made, adapters / method, tuning=tuning, sft=sft, settings=settings, reward=reward
-        )
-        for method, made in sources.items()
-        if method not in untaught
-    }
-    keep_sft(sft, [adapters / method for method in untaught])
+    histories = {}
+    for method in methods:
+        made, out = data[learns_from(method)], adapters / method
+        if can_teach(method, made):
+            histories[method] = align_model(
+                method, base, base_id, made, out, tuning=tuning, sft=sft, settings=settings, reward=reward
+            )
+        else:
+            keep_sft(sft, out)
     return histories

@@ -47,8 +47,8 @@ def reward_function(judge: Judge | None = None) -> Reward:
 
     def reward(prompts: Sequence[Any], completions: Sequence[Any], **columns: Any) -> list[float | None]:
         rows = [
-            {"question": question, "answers": spans, "answer": completion_text(completion), "error": None}
-            for completion, question, spans in zip(completions, columns["question"], columns["answers"], strict=True)
+            {"question": question, "answers": spans, "answer": said[-1]["content"].strip() or None, "error": None}
+            for said, question, spans in zip(completions, columns["question"], columns["answers"], strict=True)
         ]
         if judge is None:
             return [token_f1(row["answer"], gold_texts(row)) for row in rows]
@@ -67,12 +67,6 @@ def reward_function(judge: Judge | None = None) -> Reward:
     return reward
 
 
-def completion_text(completion: Any) -> str | None:
-    """Return a completion's text as the program reads it, None if it is empty."""
-    content = completion if isinstance(completion, str) else completion[-1]["content"]
-    return content.strip() or None
-
-
 def online_trainer(
     method: str,
     model: Any,
@@ -84,12 +78,12 @@ def online_trainer(
 ) -> Any:
     """Return the trainer of RLOO or GRPO; PPO's is `ppo.PPOTrainer`.
 
-    common: TrainingArguments, as `sft.common_settings` returns them. Raises InputError without a number of steps.
+    common: TrainingArguments, as `sft.common_settings` returns them, with a number of steps.
     """
     from datasets import Dataset
     from trl import GRPOConfig, GRPOTrainer, RLOOConfig, RLOOTrainer
 
-    a_step, answers = answers_a_step(method, common), 2 * common["per_device_train_batch_size"]
+    answers = 2 * common["per_device_train_batch_size"]
     config_of, trainer_of = (RLOOConfig, RLOOTrainer) if method == "rloo" else (GRPOConfig, GRPOTrainer)
     config = config_of(
         **common | {"per_device_train_batch_size": answers},
@@ -100,26 +94,14 @@ def online_trainer(
         top_k=0,
         shuffle_dataset=False,
     )
-    data = Dataset.from_list(
-        online_passes(rows, a_step // sampling.generations * common["max_steps"], seed=common["seed"])
-    )
+    prompts = answers_a_step(common) // sampling.generations * common["max_steps"]
+    data = Dataset.from_list(online_passes(rows, prompts, seed=common["seed"]))
     return trainer_of(model=model, args=config, train_dataset=data, processing_class=tokenizer, reward_funcs=reward)
 
 
-def answers_a_step(method: str, common: dict[str, Any]) -> int:
-    """Return how many answers a step learns from; raises InputError without a number of steps."""
-    if (steps := common["max_steps"]) < 1:
-        raise InputError(f"{method} needs a number of steps, not {steps}: give Tuning.steps (see training.with_steps).")
+def answers_a_step(common: dict[str, Any]) -> int:
+    """Return how many answers a step learns from."""
     return 2 * common["per_device_train_batch_size"] * common["gradient_accumulation_steps"]
-
-
-def whole_groups(method: str, answers: int, sampling: Sampling) -> None:
-    """Raise InputError if the answers of a step do not divide into groups of `generations` answers to one question."""
-    if sampling.generations < 2 or answers % sampling.generations:
-        raise InputError(
-            f"{method} compares {sampling.generations} answers to a question (online_generations), but a step has "
-            f"{answers} (2 x align_batch_size), which are no whole groups: choose a number from 2 that divides them."
-        )
 
 
 def online_passes(rows: Sequence[dict[str, Any]], size: int, *, seed: int) -> list[dict[str, Any]]:

@@ -81,15 +81,12 @@ class PPOTrainer(Trainer):
             batch, texts = self._sample(inputs)
             scores = self._rewards(inputs, texts)
             kept = [i for i, score in enumerate(scores) if score is not None]
-            logs = {
-                "completion_length": batch["mask"].sum(1).mean().item(),
-                "unfinished": 1 - batch["ended"].float().mean().item(),
-                "unrewarded": len(inputs) - len(kept),
-            }
+            length = batch["mask"].sum(1).mean().item()
+            logs = {"completion_length": length, "unrewarded": len(inputs) - len(kept)}
             if kept:
                 batch, raw = _pick(batch, torch.tensor(kept)), torch.tensor([scores[i] for i in kept])
-                logs |= {"reward": raw.mean().item(), "reward_std": raw.std(correction=0).item()}
-                logs |= self._assess(batch, raw.to(self.model.device)) | self._update(batch)
+                logs |= {"reward": raw.mean().item(), "kl": self._assess(batch, raw.to(self.model.device))}
+                logs |= self._update(batch)
         self.step_logs = logs
         return torch.tensor(logs.get("loss", 0.0), device=self.args.device)
 
@@ -135,7 +132,7 @@ class PPOTrainer(Trainer):
         answers = [row[kept] for row, kept in zip(tokens[:, width:], mask & ~is_end, strict=True)]
         texts = tokenizer.batch_decode(answers, skip_special_tokens=True)
         seen = torch.cat([seen, mask.long()], 1)
-        return {"tokens": tokens, "seen": seen, "mask": mask.float(), "ended": is_end.any(1)}, texts
+        return {"tokens": tokens, "seen": seen, "mask": mask.float()}, texts
 
     def _rewards(self, rows: Sequence[Mapping[str, Any]], texts: Sequence[str]) -> list[float | None]:
         columns = {key: [row[key] for row in rows] for key in rows[0] if key not in ("prompt", "completion")}
@@ -143,8 +140,8 @@ class PPOTrainer(Trainer):
         scores = self.reward(prompts=prompts, completions=said, **columns)
         return [float(score) if score is not None and math.isfinite(score) else None for score in scores]
 
-    def _forward(self, batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
-        """Return log-probability, value and entropy of each answer token, as predicted from the tokens before it."""
+    def _forward(self, batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """Return log-probability and value of each answer token, as predicted from the tokens before it."""
         width = batch["mask"].shape[1]
         start = int(batch["seen"].any(0).int().argmax())  # the columns before it are padding in every row
         tokens, seen = batch["tokens"][:, start:], batch["seen"][:, start:]
@@ -158,37 +155,33 @@ class PPOTrainer(Trainer):
         )
         every = (out.logits[:, :-1].float() / self.sampling.temperature).log_softmax(-1)
         values = self.value_head(out.hidden_states[-1][:, -width - 1 : -1].float())[..., 0]
-        return every.gather(-1, tokens[:, -width:, None])[..., 0], values, -(every.exp() * every).detach().sum(-1)
+        return every.gather(-1, tokens[:, -width:, None])[..., 0], values
 
     @torch.no_grad()
-    def _assess(self, batch: dict[str, Tensor], scores: Tensor) -> dict[str, float]:
+    def _assess(self, batch: dict[str, Tensor], scores: Tensor) -> float:
         """Put log-probabilities, values, advantages and returns into the batch, as they are before the update.
 
-        Return KL divergence, entropy and the share of the returns' variance that the values explain.
+        Return the KL divergence from the reference.
         """
         found, mask = {}, batch["mask"]
         for adapter in ("ref", "default"):
             self.model.set_adapter(adapter)
             parts = [self._forward(_pick(batch, rows)) for rows in torch.arange(len(scores)).split(self.minibatch)]
             found[adapter] = [torch.cat(tensors) for tensors in zip(*parts, strict=True)]
-        (ref_logp, *_), (logp, values, entropy) = found["ref"], found["default"]
+        (ref_logp, _), (logp, values) = found["ref"], found["default"]
         advantages, returns = gae(token_rewards(scores, logp, ref_logp, mask, self.sampling.kl), values, mask)
         batch |= {"logp": logp, "values": values, "returns": returns, "advantages": whiten(advantages, mask)}
-        logs = {"kl": kl_estimate(logp, ref_logp, mask).item(), "entropy": masked_mean(entropy, mask).item()}
-        # an advantage is the return less the value, so that its variance is what the values leave unexplained
-        unexplained, spread = (x[mask > 0].var(correction=0).item() for x in (advantages, returns))
-        return logs | ({"explained_variance": 1 - unexplained / spread} if spread else {})
+        return kl_estimate(logp, ref_logp, mask).item()
 
     def _update(self, batch: dict[str, Tensor]) -> dict[str, float]:
         """Learn from a batch; return the mean losses, share of clipped tokens and norm of the gradient."""
         logs = []
-        self.model.train(
-            self.args.gradient_checkpointing
-        )  # checkpointing needs training mode; dropout would change the ratios
+        # checkpointing needs training mode, in which dropout would change the ratios
+        self.model.train(self.args.gradient_checkpointing)
         for _ in range(self.epochs):
             for rows in torch.randperm(len(batch["mask"])).split(self.minibatch):
                 part = _pick(batch, rows)
-                logp, values, _ = self._forward(part)
+                logp, values = self._forward(part)
                 policy, clipped = policy_loss(logp, part["logp"], part["advantages"], part["mask"])
                 value = value_loss(values, part["values"], part["returns"], part["mask"])
                 loss = policy + VALUE_COEF * value

@@ -30,25 +30,22 @@ STATE = "trainer_state.json"  # in a checkpoint; the trainer writes it last
 CHECKPOINT_FILES = (STATE, "optimizer.pt", "scheduler.pt", "rng_state.pth")
 
 
-def run_training(
-    train: Callable[[Path, Path], dict[str, Any]], out: Path, *, identity: list[Any], resume: bool = True
-) -> dict[str, Any]:
+def run_training(train: Callable[[Path, Path], dict[str, Any]], out: Path, *, identity: list[Any]) -> dict[str, Any]:
     """Train unless `out` holds the result already, put the weights in `out` in one step, and return training.json.
 
     identity: all that the training depends on, start weights included. Checkpoints and results of another identity are
-    discarded, as they all are if resume is False.
+    discarded.
     train(work, new): trains with its checkpoints in the folder `work`, going on from those that are there; writes the
     weights into the folder `new`; returns what training.json shall hold.
     """
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     key = value_hash(identity)
     work, new = out.with_name(f".{out.name}-work"), out.with_name(f".{out.name}-new")
-    if resume and (out / RECORD).is_file() and files.read_json(out / RECORD)["key"] == key:
+    if (out / RECORD).is_file() and files.read_json(out / RECORD)["key"] == key:
         shutil.rmtree(work, ignore_errors=True)  # a kill at the very end leaves it
         return files.read_json(out / RECORD)
-    same_training = (work / "key").is_file() and (work / "key").read_text() == key
-    if work.exists() and not (resume and same_training):
-        shutil.rmtree(work)
+    if not (work / "key").is_file() or (work / "key").read_text() != key:
+        shutil.rmtree(work, ignore_errors=True)
     files.write_text(work / "key", key)
     shutil.rmtree(new, ignore_errors=True)
     record = {"key": key} | train(work, new)

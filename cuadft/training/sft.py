@@ -12,7 +12,6 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +21,6 @@ from cuadft.models.generator import best_dtype
 from cuadft.training.resume import train_language_model
 
 if TYPE_CHECKING:
-    import pandas as pd
     from transformers import PreTrainedModel
 
 
@@ -87,18 +85,6 @@ def build_trainer(
     if (kept := len(trainer.train_dataset)) != len(rows):  # TRL drops rows that it finds too long silently
         raise InputError(f"TRL kept {kept} of {len(rows)} training rows: their prompts are too long.")
     return trainer
-
-
-def count_tokens(base: Path, rows: Sequence[dict[str, Any]]) -> pd.DataFrame:
-    """Return the numbers of tokens in each row's prompt and completion."""
-    import pandas as pd
-
-    tokenizer = load_tokenizer(base)
-    template = partial(tokenizer.apply_chat_template, return_dict=False)
-    prompts = [len(template(row["prompt"], add_generation_prompt=True)) for row in rows]
-    wholes = [len(template(row["prompt"] + row["completion"])) for row in rows]
-    completions = [whole - prompt for whole, prompt in zip(wholes, prompts, strict=True)]
-    return pd.DataFrame({"prompt": prompts, "completion": completions})
 
 
 def common_settings(work: Path, tuning: Tuning) -> dict[str, Any]:

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from cuadft.core.text import fold, fold_letters, fold_name, fold_words, quotable, quotable_places
+from cuadft.core.text import clean_text, fold, fold_letters, fold_name, fold_words, quotable, quotable_places, shorten
 
 FOLDINGS = [fold, fold_letters, fold_name, lambda text: " ".join(fold_words(text))]
 WORDS = st.lists(st.text(min_size=1, max_size=6).filter(lambda text: text.split() == [text]), max_size=5)
@@ -73,3 +73,13 @@ def test_examples():
     assert fold_name(" Answer – A ") == "answer_a"
     assert fold_words("[***] _____") == [] and fold_letters("…") == fold_name("…") == ""
     assert fold_words("a\ud800b") == ["a", "b"], "some PDFs yield half of a character"
+
+
+@given(st.text(), st.integers(1, 30))
+def test_shortened_text_keeps_its_ends(text, longest):
+    short = shorten(text, longest)
+    assert short == text if len(text) <= longest else len(short) == longest and "…" in short
+
+
+def test_cleaned_text_holds_no_control_characters():
+    assert clean_text("\x1b[31mred\u202e\r\n next\u200b") == "[31mred next"

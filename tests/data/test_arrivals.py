@@ -76,7 +76,6 @@ def test_each_contract_arrives_in_one_iteration_only(place):
     drop(place[1], "b.zip", entry("three"))
     assert titles(take(place, 2)) == ["three"]
     assert reasons(place, 2) == dict.fromkeys(["one", "two"], arrivals.REPEATED)
-    assert {line["detail"] for line in left_out(place, 2)} == {"since iteration 1"}
     assert [(r["title"], r["arrived"]) for r in rows.contract_records(place[0])[8:]] == [
         ("one", 1),
         ("two", 1),
@@ -90,11 +89,11 @@ def test_what_was_taken_stays_whatever_the_folder_holds_later(place):
     first = take(place, 2)
     drop(place[1], "a.json", entry("one", "Quite another text."), entry("four"))
     drop(place[1], "b.json", entry("three"))
-    before = rows.arrived_path(runs.Iteration(place[0], 2)).read_bytes()
+    before = runs.Iteration(place[0], 2).path(rows.ARRIVED).read_bytes()
     assert take(place, 2) == first
     shutil.rmtree(place[1])
     assert take(place, 2) == first == rows.arrived_contracts(place[0])
-    assert rows.arrived_path(runs.Iteration(place[0], 2)).read_bytes() == before
+    assert runs.Iteration(place[0], 2).path(rows.ARRIVED).read_bytes() == before
 
 
 def test_arrivals_leave_the_frozen_contracts_alone(place):
@@ -143,7 +142,7 @@ def test_nothing_new_is_said_with_what_to_do(place):
     take(place, 1)
     with pytest.raises(InputError, match="1 x is known already"):
         take(place, 2)
-    assert not rows.arrived_path(runs.Iteration(place[0], 2)).exists()
+    assert not runs.Iteration(place[0], 2).path(rows.ARRIVED).exists()
     drop(place[1], "b.json", entry("two"))
     assert titles(take(place, 2)) == ["two"]
 
@@ -173,7 +172,7 @@ def test_a_broken_file_is_named_and_nothing_is_taken(place, fault):
     with pytest.raises(InputError, match=rf"bad\.{bad.suffix[1:]}") as error:
         take(place, 1)
     assert "good.json" not in str(error.value)
-    assert not rows.arrived_path(runs.Iteration(place[0], 1)).exists()
+    assert not runs.Iteration(place[0], 1).path(rows.ARRIVED).exists()
     bad.unlink()
     assert titles(take(place, 1)) == ["one"]
 
@@ -208,7 +207,7 @@ def test_the_same_file_under_another_name_counts_once(place):
     assert set(reasons(place, 1).values()) == {arrivals.REPEATED}
     assert arrivals.arrivals_table(runs.Iteration(place[0], 1)).to_dict("records") == [
         {"contracts": 2, "what": "taken", "for example": "one (a.json)"},
-        {"contracts": 2, "what": arrivals.REPEATED, "for example": "one (a.json)"},
+        {"contracts": 2, "what": arrivals.REPEATED, "for example": "one (b.json)"},
     ]
 
 
@@ -216,8 +215,8 @@ def test_of_one_title_with_two_texts_the_first_is_taken_and_the_other_named(plac
     drop(place[1], "a.json", entry("one"))
     drop(place[1], "b.json", entry("One ", words("y")))
     assert titles(take(place, 1)) == ["one"]
-    assert [(line["title"], line["reason"], line["detail"]) for line in left_out(place, 1)] == [
-        ("One ", arrivals.RENAMED, "a.json")
+    assert [(line["title"], line["reason"], line["file"]) for line in left_out(place, 1)] == [
+        ("One ", arrivals.RENAMED, "b.json")
     ]
 
 
@@ -329,7 +328,7 @@ def test_a_first_iteration_holds_out_the_same_after_a_kill_or_a_new_draw(place, 
         (place[0] / "contracts.jsonl").write_bytes(before["contracts.jsonl"])
     elif killed != "after":
         (place[0] / "contracts.jsonl").write_bytes(before["contracts.jsonl"])
-        rows.arrived_path(iteration).unlink()
+        iteration.path(rows.ARRIVED).unlink()
 
         def stop(path, rows):
             rows = list(rows)
@@ -429,7 +428,7 @@ def test_feedback_is_taken_on_arrivals_but_not_on_those_held_out(place):
 @pytest.mark.parametrize("split", ["slice", "slices"])
 def test_predictions_on_a_slice_make_no_task(split):
     row = {"id": "a", "contract": "one", "split": split, "answer": "x"}
-    with pytest.raises(InputError, match="nothing may be learned"):
+    with pytest.raises(InputError, match="of training questions only"):
         tasks.choose_tasks([row], scores={}, texts={"one": "x"}, size=1, seed=7)
 
 
@@ -446,7 +445,7 @@ def test_a_killed_write_leaves_nothing_or_everything(place, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         take(place, 1)
     monkeypatch.undo()
-    assert not rows.arrived_path(runs.Iteration(place[0], 1)).exists() and titles(take(place, 1)) == ["one"]
+    assert not runs.Iteration(place[0], 1).path(rows.ARRIVED).exists() and titles(take(place, 1)) == ["one"]
 
 
 # --- any sequence of drops

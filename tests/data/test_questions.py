@@ -8,9 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cuadft.core.errors import InputError
 from cuadft.data.contracts import Contract, Row
-from cuadft.data.questions import WHOLE_FROM, choose_questions, questions_table
+from cuadft.data.rows import WHOLE_FROM, choose_questions, questions_table
 
 
 def make_rows(counts: list[tuple[int, int]]) -> list[Row]:
@@ -104,11 +103,6 @@ def test_few_questions_are_five_sixths_with_a_clause_over_all_contracts() -> Non
     assert Counter(row["contract"] for row in present) == {f"c{n:02}": 5 for n in range(4)}
     assert Counter(row["contract"] for row in others) == {f"c{n:02}": 1 for n in range(4)}
     assert {row["weight"] for row in present} == {2.0} and {row["weight"] for row in others} == {31.0}
-
-
-def test_a_negative_number_of_questions_is_refused() -> None:
-    with pytest.raises(InputError, match="Invalid number of questions -1: give 0"):
-        choose_questions(make_rows([(1, 1)]), -1, seed=7)
 
 
 def test_the_table_tells_of_how_many_contracts_the_questions_are_and_whether_these_are_whole() -> None:

@@ -207,7 +207,7 @@ def test_selection_by_title_and_length_keeps_the_order():
 
 
 def test_selecting_what_is_not_there_says_what_is():
-    with pytest.raises(InputError, match="'c10', which is not among the 8 contracts .nearest: 'c[01]'"):
+    with pytest.raises(InputError, match="'c10', which is not among the 8 contracts .did you mean 'c[01]'"):
         select_contracts(CONTRACTS, only=["c10"])
     with pytest.raises(InputError, match="No contract is left: 8 were read, max_characters is 5"):
         select_contracts(CONTRACTS, max_characters=5)

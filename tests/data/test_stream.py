@@ -164,7 +164,6 @@ def test_what_arrived_later_is_a_slice_of_its_own() -> None:
 @pytest.mark.parametrize(
     "call",
     [
-        lambda: stream.cut_slices([], stream="by_year", size=0, seed=1),
         lambda: stream.hold_out_of_slices([], [], iteration=1, contracts=1, seed=1),
         lambda: stream.hold_out_of_slices([], [], iteration=1, contracts=-2, seed=1),
     ],

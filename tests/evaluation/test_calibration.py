@@ -1,6 +1,5 @@
-"""Properties of the calibration report and of its statistics (against scipy and scikit-learn)."""
+"""Properties of the table of a judge's agreement and of its statistics (against scipy and scikit-learn)."""
 
-import json
 import math
 import warnings
 
@@ -13,7 +12,6 @@ from scipy.stats import spearmanr
 from sklearn.metrics import cohen_kappa_score
 
 from cuadft.core.errors import InputError
-from cuadft.core.files import write_json
 from cuadft.evaluation import calibration
 
 QUICK = {"n_resamples": 50}
@@ -44,20 +42,27 @@ def small():
     return frame([1.0, 0.5, 0.5, 0.0], [1, 1, 0, 0.25], ["a", "a", "b", "b"])
 
 
-def test_hand_computed_report():
-    r = calibration.calibration_report(small(), **QUICK)
-    assert r["n"] == 4 and r["left_out"] == {} and r["clusters"] == {"by": "question", "n": 4}
-    value = {name: found["value"] for name, found in r["measures"].items()}
+def agreement(data, **settings):
+    """Return the table by system."""
+    return calibration.judge_agreement(data, **(QUICK | settings)).set_index("system")
+
+
+def overall(data, **settings):
+    return agreement(data, **settings).loc[calibration.ALL]
+
+
+def test_hand_computed_table():
+    table = agreement(small())
+    assert list(table["n"]) == [4, 2, 2] and list(table["left_out"]) == [0, 0, 0]
+    found = table.loc[calibration.ALL]
     # ranks of the judge 4, 2.5, 2.5, 1 and of the verdicts 3.5, 3.5, 1, 2: deviations (1.5, 0, 0, -1.5) and
     # (1, 1, -1.5, -.5): 2.25 / sqrt(4.5 * 4.5) = .5
-    assert value["spearman"] == pytest.approx(0.5)
+    assert found["spearman"] == pytest.approx(0.5)
     # at .5 the judge says yes, yes, yes, no and the verdicts yes, yes, no, no: agreement 3/4, by chance
     # 3/4 * 1/2 + 1/4 * 1/2 = 1/2, kappa (3/4 - 1/2) / (1 - 1/2) = 1/2
-    assert value["kappa"] == pytest.approx(0.5) and value["agreement"] == 0.75
-    a, b = r["systems"]
-    assert (a["score"], a["verdict"], a["value"], a["n"]) == (0.75, 1.0, -0.25, 2)
-    assert (b["score"], b["verdict"], b["value"], b["n"]) == (0.25, 0.125, 0.125, 2)
-    assert value["error"] == pytest.approx(-0.0625) and value["absolute_error"] == pytest.approx(0.3125)
+    assert found["kappa"] == pytest.approx(0.5) and found["agreement"] == 0.75
+    assert (table.loc["a", "error"], table.loc["b", "error"]) == (-0.25, 0.125)
+    assert found["error"] == pytest.approx(-0.0625) and found["absolute_error"] == pytest.approx(0.3125)
 
 
 PAIR = st.tuples(st.sampled_from([0, 0.2, 0.5, 1]), st.sampled_from([0, 0.5, 0.7, 1]))
@@ -74,75 +79,63 @@ def test_correlations_and_kappa_are_those_of_scipy_and_scikit_learn_and_stay_in_
             "spearman": spearmanr(a, b).statistic,
             "kappa": cohen_kappa_score(a >= 0.5, b >= 0.5, labels=[False, True]),
         }
-    r = calibration.calibration_report(frame(list(a), list(b), [f"s{i % 3}" for i in range(len(a))]), n_resamples=20)
+    found = overall(frame(list(a), list(b), [f"s{i % 3}" for i in range(len(a))]), n_resamples=20)
     for name, value in theirs.items():
-        assert r["measures"][name]["value"] == pytest.approx(value, nan_ok=True)
-    assert all(math.isnan(found["value"]) or -1 <= found["value"] <= 1 for found in r["measures"].values())
-    calibration.calibration_markdown(r)
+        assert found[name] == pytest.approx(value, nan_ok=True)
+    assert all(math.isnan(found[name]) or -1 <= found[name] <= 1 for name in calibration.MEASURES)
 
 
 def test_a_judge_that_equals_the_verdicts_agrees_in_everything():
     values = [0, 0.25, 0.5, 1] * 3
-    r = calibration.calibration_report(frame(values, values, ["a", "b", "c"] * 4), **QUICK)["measures"]
-    assert [r[name]["value"] for name in ("spearman", "kappa", "agreement")] == pytest.approx([1, 1, 1])
-    assert r["error"]["value"] == r["absolute_error"]["value"] == 0
-    assert math.isnan(r["length"]["value"])  # the error is 0 everywhere: no correlation
+    found = overall(frame(values, values, ["a", "b", "c"] * 4))
+    assert list(found[["spearman", "kappa", "agreement"]]) == pytest.approx([1, 1, 1])
+    assert found["error"] == found["absolute_error"] == 0
 
 
 @pytest.mark.parametrize("constant", ["judge_score", "human_score"])
 def test_constant_column_gives_nan_and_no_warning(constant):
-    r = calibration.calibration_report(small().assign(**{constant: 1.0}), **QUICK)
-    assert math.isnan(r["measures"]["spearman"]["value"])
-    both = calibration.calibration_report(small().assign(judge_score=1.0, human_score=0.9), **QUICK)
-    assert math.isnan(both["measures"]["kappa"]["value"])
-    assert "rank correlation over rows | – |" in calibration.calibration_markdown(r)
+    assert math.isnan(overall(small().assign(**{constant: 1.0}))["spearman"])
+    assert math.isnan(overall(small().assign(judge_score=1.0, human_score=0.9))["kappa"])
 
 
 @pytest.mark.parametrize(
     "form", [[1, 0, 1, 0], [True, False, True, False], np.array([1, 0, 1, 0]), pd.array([True, False] * 2, "boolean")]
 )
 def test_verdicts_may_be_numbers_or_truth_values(form):
-    r = calibration.calibration_report(frame([0.9, 0.1, 0.8, 0.2], form), **QUICK)
-    assert r["n"] == 4 and r["measures"]["kappa"]["value"] == 1
+    found = overall(frame([0.9, 0.1, 0.8, 0.2], form))
+    assert found["n"] == 4 and found["kappa"] == 1
 
 
-def test_rows_that_cannot_be_compared_are_left_out_and_counted_by_reason():
+def test_rows_that_cannot_be_compared_are_left_out_and_counted():
     judge = [1.0, math.nan, 0.5, 0.0, 1.0, 0.3]
     human = [1, 1, None, 1, 1, math.nan]
     answers = ["x", "x", "x", None, "broken off", "x"]
     other = {"judge_verdict": ["correct", None, "partly", "failed", "failed", "partly"]}
-    r = calibration.calibration_report(frame(judge, human, answers=answers, **other), **QUICK)
-    assert r["n"] == 1 and r["left_out"] == {"failed generation": 2, "human_score missing": 2, "judge_score missing": 1}
-    assert "2 human_score missing" in calibration.calibration_markdown(r)
+    found = overall(frame(judge, human, answers=answers, **other))
+    assert found["n"] == 1 and found["left_out"] == 5
 
 
 @pytest.mark.parametrize("empty", [True, False], ids=["no rows", "no judgement succeeded"])
-def test_no_rows_to_compare_give_a_report_that_says_so(empty):
-    r = calibration.calibration_report(small().iloc[:0] if empty else small().assign(judge_score=math.nan), **QUICK)
-    assert r["n"] == 0 and r["systems"] == [] and math.isnan(r["measures"]["spearman"]["value"])
-    assert "0 answers" in calibration.calibration_markdown(r)
+def test_no_rows_to_compare_give_a_table_that_says_so(empty):
+    found = overall(small().iloc[:0] if empty else small().assign(judge_score=math.nan))
+    assert found["n"] == 0 and found[list(calibration.MEASURES)].isna().all()
 
 
-def test_a_judge_that_favours_long_answers_is_found_out():
-    size, human = np.arange(1, 1801, 20), np.arange(90) % 2.0  # as many right answers among short as among long ones
-    judge = 0.5 * human + 0.5 * (np.log(size) / np.log(2000))
-    data = frame(list(judge), list(human), answers=["x" * n for n in size], contract=[f"c{i % 9}" for i in range(90)])
-    r = calibration.calibration_report(data, n_resamples=200)
-    assert r["measures"]["length"]["low"] > 0
-    assert r["clusters"] == {"by": "contract", "n": 9}
-    fair = calibration.calibration_report(data.assign(judge_score=human), n_resamples=200)
-    assert math.isnan(fair["measures"]["length"]["value"]) and fair["measures"]["absolute_error"]["value"] == 0
+def test_intervals_come_from_contracts_where_there_are_several():
+    rng = np.random.default_rng(3)
+    alike = np.repeat(rng.random(9), 10)  # the answers of a contract are alike
+    judge = np.clip(alike + 0.05 * rng.random(90), 0, 1)
+    single = frame(list(judge), [0.5] * 90).assign(question=[f"q{n}" for n in range(90)])
+    wide, narrow = overall(single.assign(contract=np.repeat(np.arange(9), 10))), overall(single)
+    assert wide["error_high"] - wide["error_low"] > 2 * (narrow["error_high"] - narrow["error_low"])
 
 
-def test_report_is_repeatable_and_order_of_rows_changes_no_value(tmp_path):
+def test_table_is_repeatable_and_order_of_rows_changes_no_value():
     rng = np.random.default_rng(1)
     data = frame(list(rng.random(60)), list(rng.random(60)), [f"s{i % 3}" for i in range(60)])
-    first, again = calibration.calibration_report(data, **QUICK), calibration.calibration_report(data, **QUICK)
-    assert first == again
-    turned = calibration.calibration_report(data.iloc[::-1], **QUICK)
-    assert turned["measures"]["spearman"]["value"] == pytest.approx(first["measures"]["spearman"]["value"])
-    write_json(tmp_path / "r.json", first)
-    assert json.loads((tmp_path / "r.json").read_text())["n"] == 60
+    first = agreement(data)
+    pd.testing.assert_frame_equal(first, agreement(data))
+    assert overall(data.iloc[::-1])["spearman"] == pytest.approx(first.loc[calibration.ALL, "spearman"])
 
 
 def test_interval_of_the_correlation_covers_it_at_the_nominal_rate():
@@ -153,28 +146,15 @@ def test_interval_of_the_correlation_covers_it_at_the_nominal_rate():
     for _ in range(60):
         a = rng.normal(size=120)
         b = 0.5 * a + math.sqrt(0.75) * rng.normal(size=120)
-        rows = pd.DataFrame({"score": a, "verdict": b, "error": a - b, "length": 1.0, "group": np.repeat(range(40), 3)})
-        found, _ = calibration.agreement_intervals(rows, n_resamples=200, seed=0, confidence=0.95)
-        covered += found["spearman"].iloc[0] <= true <= found["spearman"].iloc[1]
+        rows = pd.DataFrame({"score": a, "verdict": b, "group": np.repeat(range(40), 3)})
+        found = calibration.correlation_intervals(rows, n_resamples=200, seed=0, confidence=0.95).loc["spearman"]
+        covered += found["low"] <= true <= found["high"]
     assert 52 <= covered <= 60
 
 
-def test_many_rows_get_fewer_draws_and_say_so():
-    n = np.arange(20_000)
-    rows = pd.DataFrame({"score": n, "verdict": n, "error": n % 7, "length": n % 5, "group": n})
-    found, draws = calibration.agreement_intervals(rows, n_resamples=2000, seed=0, confidence=0.95)
-    low, high = found["length"]  # 1 / sqrt(20000) = .007 is the standard error of a correlation of 0
-    assert draws == calibration.FEWEST_DRAWS and -0.03 < low < 0 < high < 0.03
-
-
 @pytest.mark.parametrize(
-    ("change", "words"),
-    [
-        ({"verdict": "nowhere"}, "nowhere"),
-        ({"confidence": 1.5}, "confidence"),
-        ({"n_resamples": 0}, "n_resamples"),
-    ],
+    ("change", "words"), [({"confidence": 1.5}, "confidence"), ({"n_resamples": 0}, "n_resamples")]
 )
-def test_wrong_columns_and_settings_are_refused(change, words):
+def test_wrong_settings_are_refused(change, words):
     with pytest.raises(InputError, match=words):
-        calibration.calibration_report(small(), **change)
+        calibration.judge_agreement(small(), **change)

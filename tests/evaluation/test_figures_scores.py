@@ -107,14 +107,18 @@ def texts(figure):
     return " ".join(" ".join(t.get_text().split()) for t in figure.findobj(lambda artist: hasattr(artist, "get_text")))
 
 
+def one_panel(table, **options):
+    return scores.panels_figure(table, ["quote_f1"], **options)
+
+
 CASES = {
-    "benchmark": lambda: scores.benchmark_figure(board()),
-    "one system": lambda: scores.benchmark_figure(board(["sft"])),
-    "no mathematics": lambda: scores.benchmark_figure(board(["sft_$x^$", "$\\frac$"])),
-    "no bounds": lambda: scores.benchmark_figure(board(low=np.nan, high=np.nan)),
+    "benchmark": lambda: one_panel(board()),
+    "one system": lambda: one_panel(board(["sft"])),
+    "no mathematics": lambda: one_panel(board(["sft_$x^$", "$\\frac$"])),
+    "no bounds": lambda: one_panel(board(low=np.nan, high=np.nan)),
     "panels": lambda: scores.panels_figure(board()),
     "three panels": lambda: scores.panels_figure(board(), metrics=scores.PANELS[:3], detectable=delta_table()),
-    "several seeds": lambda: scores.benchmark_figure(board(seeds=3), detectable=delta_table()),
+    "several seeds": lambda: one_panel(board(seeds=3), detectable=delta_table()),
     "panels with seeds": lambda: scores.panels_figure(board(seeds=3), detectable=delta_table()),
     "deltas": lambda: scores.deltas_figure(delta_table()),
     "deltas of one contract": lambda: scores.deltas_figure(delta_table(p_holm=[np.nan] * 2, detectable=[np.nan] * 2)),
@@ -122,7 +126,7 @@ CASES = {
     "retrieval": lambda: scores.retrieval_figure(curve()),
 }
 EMPTY = {
-    "benchmark": lambda: scores.benchmark_figure(board([])),
+    "benchmark": lambda: one_panel(board([])),
     "panels": lambda: scores.panels_figure(board([])),
     "deltas": lambda: scores.deltas_figure(delta_table(0)),
     "loss": lambda: scores.loss_figure([{"train_loss": 1.5, "step": 2}]),
@@ -152,22 +156,22 @@ def test_no_text_runs_out_of_the_figure(name):
 
 
 def test_axis_tells_direction_confidence_and_size():
-    shown = texts(scores.benchmark_figure(board(metrics=["false_answer"]), "false_answer", confidence=0.9))
+    shown = texts(scores.panels_figure(board(metrics=["false_answer"]), ["false_answer"], confidence=0.9))
     assert "lower is better" in shown and "90% interval over contracts; 820 questions, 20 contracts" in shown
 
 
 def test_confidence_is_not_rounded_to_certainty():
-    assert "99.9% interval" in texts(scores.benchmark_figure(board(), confidence=0.999))
+    assert "99.9% interval" in texts(one_panel(board(), confidence=0.999))
 
 
 def test_axis_says_when_only_questions_were_resampled():
-    shown = texts(scores.benchmark_figure(board(n=32, n_contracts=32), unit="question", detectable=delta_table()))
+    shown = texts(one_panel(board(n=32, n_contracts=32), unit="question", detectable=delta_table()))
     assert "95% interval over questions, not contracts; 32 questions" in shown
     assert "20 contracts" not in shown and "32 contracts" not in shown
 
 
 def test_smallest_difference_that_counts_is_under_the_figure():
-    shown = texts(scores.benchmark_figure(board(n=160), detectable=delta_table(detectable=[0.0612] * 2)))
+    shown = texts(one_panel(board(n=160), detectable=delta_table(detectable=[0.0612] * 2)))
     assert "160 questions, 20 contracts cannot be told apart: below 0.061" in shown
     assert "Differences that cannot be told apart: at 80% power, paired by question." in shown
 
@@ -178,12 +182,12 @@ def test_smallest_differences_of_a_table_span_its_pairs():
 
 
 def test_smallest_difference_of_one_contract_is_unknown():
-    shown = texts(scores.benchmark_figure(board(), detectable=delta_table(detectable=[np.nan] * 2)))
+    shown = texts(one_panel(board(), detectable=delta_table(detectable=[np.nan] * 2)))
     assert "cannot be told apart: below an unknown size" in shown
 
 
 def test_no_smallest_difference_is_named_unless_given():
-    assert "told apart" not in texts(scores.benchmark_figure(board()))
+    assert "told apart" not in texts(one_panel(board()))
 
 
 def lines_of(figure):
@@ -191,14 +195,14 @@ def lines_of(figure):
 
 
 def test_spread_over_seeds_is_drawn_beside_the_interval():
-    figure = scores.benchmark_figure(board(["sft"], metrics=["quote_f1"], seeds=3))
+    figure = one_panel(board(["sft"], metrics=["quote_f1"], seeds=3))
     drawn = [tuple(line.get_xdata()) for line in lines_of(figure) if len(line.get_xdata()) == 2]
     assert drawn == [(0.4, 0.6), (0.45, 0.7)] and "bracket: lowest to highest of 3 seeds" in texts(figure)
     assert figure.axes[0].get_xlim()[1] > 0.7
 
 
 def test_one_seed_draws_no_bracket():
-    figure = scores.benchmark_figure(board(["sft"], metrics=["quote_f1"]))
+    figure = one_panel(board(["sft"], metrics=["quote_f1"]))
     assert len(lines_of(figure)) == 2 and "bracket" not in texts(figure)
 
 
@@ -209,7 +213,7 @@ def test_systems_of_every_panel_are_shown():
 
 
 def test_missing_interval_and_failures_are_named():
-    shown = texts(scores.benchmark_figure(board(low=np.nan, high=np.nan)))
+    shown = texts(one_panel(board(low=np.nan, high=np.nan)))
     assert "no interval" in shown and "(3 failed)" in shown
 
 
@@ -254,7 +258,7 @@ def test_no_two_known_systems_look_alike():
 
 def test_metric_or_split_without_rows_is_named():
     with pytest.raises(InputError, match="no 'quote_f1' on split 'dev'"):
-        scores.benchmark_figure(board(), split="dev")
+        one_panel(board(), split="dev")
 
 
 def test_figures_do_without_pyplot():

@@ -29,11 +29,6 @@ def test_every_setting_is_drawn_by_its_kind_and_the_first_is_ringed():
     assert figure._repr_png_().startswith(b"\x89PNG")
 
 
-def test_the_line_joins_only_settings_that_none_beats_with_fewer_tokens():
-    axes = scores.search_figure(TABLE, budget=200).axes[0]
-    assert [60, 120, 300] in [list(line.get_xdata()) for line in axes.lines]  # 100 tokens bring less than 60 do
-
-
 def test_no_setting_is_said_in_the_figure():
     assert "Nothing to show" in scores.search_figure([], budget=200).texts[0].get_text()
 

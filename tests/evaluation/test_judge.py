@@ -6,13 +6,13 @@ import threading
 import dspy
 import pandas as pd
 import pytest
-from dspy.lm15 import AuthError, Message, Response, ServerError, Usage
+from dspy.lm15 import Message, Response, Usage
 from dspy.utils import DummyLM
 from hypothesis import given
 from hypothesis import strategies as st
 
 from cuadft.core.errors import InputError
-from cuadft.evaluation.judge import GIVE_UP, VARIANTS, JudgeVote, LMJudge, judge_signature, majority_verdict
+from cuadft.evaluation.judge import VARIANTS, JudgeVote, LMJudge, judge_signature, majority_verdict
 from cuadft.evaluation.text_scores import NO_CLAUSE
 from cuadft.evaluation.verdicts import (
     VERDICT_COLUMNS,
@@ -94,9 +94,7 @@ def test_failed_generations_are_not_judged():
 
 def test_no_rows_give_a_frame_with_all_columns_and_no_rows():
     found = LMJudge(scripted(), votes=3).rate([])
-    assert (
-        list(found)[:4] == VERDICT_COLUMNS and list(found)[4:] == ["judge_votes", "judge_agreement"] and not len(found)
-    )
+    assert list(found) == VERDICT_COLUMNS and not len(found)
 
 
 def test_helpers_build_the_same_table_for_any_judge():
@@ -127,7 +125,6 @@ def test_unreadable_reply_is_an_error_and_never_incorrect():
     assert list(ratings.judge_verdict) == ["correct", None, None, "partly", None]
     assert [math.isnan(s) for s in ratings.judge_score] == [False, True, True, False, True]
     assert all("AdapterParseError" in ratings.judge_error[i] for i in (1, 2, 4))
-    assert list(ratings.judge_votes) == [1, 0, 0, 1, 0]
     assert len(lm.history) == 5  # one call per row: no second try in another format
 
 
@@ -157,20 +154,6 @@ def test_bug_is_raised_at_once_and_not_counted_as_a_judgement():
     assert Buggy.calls < 500  # what was not yet sent is not sent
 
 
-@pytest.mark.parametrize("error", [ServerError, AuthError])
-def test_an_endpoint_that_fails_every_call_is_given_up_and_every_row_counted(error):
-    def down(prompt):
-        raise error("overloaded")
-
-    engine = Engine(down)
-    lm = dspy.LM("local/down", engine=engine, num_retries=0)
-    ratings = LMJudge(lm, num_threads=1).rate([row(f"answer {i}") for i in range(GIVE_UP + 30)])
-    assert ratings.judge_score.isna().all() and ratings.judge_error.notna().all() and engine.calls == GIVE_UP
-    assert ratings.judge_error.str.startswith("Not asked").sum() == 30
-    engine.reply = lambda prompt: reply("correct")  # the next run starts afresh
-    assert LMJudge(lm, num_threads=1).rate([row("a")]).judge_score[0] == 1
-
-
 def test_rows_that_the_model_refuses_do_not_end_the_run():
     def too_long(prompt):
         if "long" in prompt.split("When does it end?")[1]:
@@ -178,16 +161,9 @@ def test_rows_that_the_model_refuses_do_not_end_the_run():
         return reply("correct")
 
     engine = Engine(too_long)
-    rows = [row(f"long {i}") for i in range(GIVE_UP + 5)] + [row("short")]
+    rows = [row(f"long {i}") for i in range(25)] + [row("short")]
     ratings = LMJudge(lm_of(engine), num_threads=1).rate(rows)
     assert ratings.judge_score.iloc[-1] == 1 and engine.calls == len(rows)
-
-
-def test_a_million_characters_are_not_sent_but_counted_as_a_failed_judgement():
-    lm = scripted("correct")
-    ratings = LMJudge(lm, num_threads=1).rate([row("x" * 1_000_000), row("a")])
-    assert "1,000," in ratings.judge_error[0] and math.isnan(ratings.judge_score[0])
-    assert len(lm.history) == 1 and ratings.judge_score[1] == 1
 
 
 def test_a_lone_surrogate_in_an_answer_is_judged():
@@ -222,7 +198,6 @@ def test_votes_are_different_prompts_and_the_majority_counts():
     engine = by_wording("correct", "partly", "correct")
     found = LMJudge(lm_of(engine), votes=3).rate([row("a")])
     assert found.judge_verdict[0] == "correct" and engine.calls == 3
-    assert found.judge_votes[0] == 3 and found.judge_agreement[0] == pytest.approx(2 / 3)
 
 
 def test_three_different_votes_give_the_middle_verdict_with_its_own_reason():
@@ -254,10 +229,9 @@ def test_order_of_votes_decides_no_verdict(verdicts):
     assert math.isnan(first["judge_score"]) == (set(verdicts) == {None})
 
 
-def test_unreadable_votes_are_left_out_and_counted():
+def test_unreadable_votes_are_left_out():
     found = LMJudge(lm_of(by_wording("correct", "no idea", "correct")), votes=3).rate([row("a")])
     assert found.judge_verdict[0] == "correct" and found.judge_error[0] is None
-    assert (found.judge_votes[0], found.judge_agreement[0]) == (2, 1.0)
 
 
 def test_equal_prompts_are_sent_once():
@@ -266,7 +240,7 @@ def test_equal_prompts_are_sent_once():
     assert engine.calls == 1 and list(found.judge_score) == [1] * 9
 
 
-@pytest.mark.parametrize("settings", [{"votes": 2}, {"votes": 11}, {"votes": 0}, {"num_threads": 0}])
+@pytest.mark.parametrize("settings", [{"votes": 2}, {"votes": 11}, {"votes": 0}])
 def test_settings_out_of_range_are_refused(settings):
     with pytest.raises(InputError, match="Invalid"):
         LMJudge(scripted(), **settings)
@@ -296,6 +270,6 @@ def test_several_judges_stand_side_by_side_and_their_failures_are_counted():
         "judge_score": Fixed("lm", [0.25, float("nan")], [None, "no verdict"]),
     }
     found = judge_answers(frame, [{}, {}], judges, log=told.append)
-    assert told == ["offline: 0 of 2 judgements failed", "lm: 1 of 2 judgements failed"]
+    assert told == ["offline: 0 of 2 judgements failed", "lm: 1 of 2 judgements failed (first error: no verdict)"]
     assert found["reference_score"].tolist() == [1.0, 0.5] and found["judge_score"].isna().tolist() == [False, True]
     assert found["judge_error"].isna().tolist() == [True, False] and list(frame) == ["id"]

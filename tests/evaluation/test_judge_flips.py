@@ -48,16 +48,6 @@ def test_rows_without_all_verdicts_are_counted_apart_and_flip_nothing():
     assert list(found.value) == [0, 0, 0] and list(found.failed_generations) == [1, 1, 1]
 
 
-def test_its_calls_come_from_the_cache_of_the_votes(tmp_path):
-    engine = Engine(lambda prompt: reply("correct"))
-    judge = LMJudge(lm_of(engine), cache=tmp_path / "v.jsonl")
-    judge.rate(rows(4))
-    flip_rate(judge, rows(4), n_resamples=40)
-    assert engine.calls == 4 * 5
-    flip_rate(judge, rows(4), n_resamples=40)
-    assert engine.calls == 4 * 5
-
-
 @pytest.mark.parametrize("given", [[], [row(None, error="x")]])
 def test_nothing_to_judge_gives_no_rate(given):
     found, calls = rates(lambda prompt: reply("correct"), given)

@@ -1,4 +1,4 @@
-"""Properties of the scored rows: answers, spans, refusals, citations, retrieval, and the weights of their means."""
+"""Properties of the scored rows: answers, refusals, citations, retrieval, and the weights of their means."""
 
 import math
 import random
@@ -14,7 +14,7 @@ from cuadft.core.errors import InputError
 from cuadft.evaluation import metrics
 from cuadft.evaluation.metrics import HEADLINE, METRICS, WEIGHT_COLUMNS, metric_weights, score_predictions
 from cuadft.evaluation.scoreboard import make_scoreboard
-from cuadft.evaluation.text_scores import NO_CLAUSE, bag_overlap, exact_match, normalise_answer, token_f1
+from cuadft.evaluation.text_scores import NO_CLAUSE, AnswerComparison, bag_f1, normalise_answer, token_f1
 
 ANSWERS = st.sampled_from([NO_CLAUSE, "", "...", "Paris", None])
 WORDS = st.text(alphabet="abth eTAN.,'-\n\t é“1", max_size=30)
@@ -29,7 +29,7 @@ def test_normalise_drops_case_punctuation_and_articles_in_the_official_order():
 @given(WORDS.filter(normalise_answer), WORDS.filter(normalise_answer))
 def test_f1_of_two_texts_is_symmetric(a, b):
     ours, theirs = (Counter(normalise_answer(text).split()) for text in (a, b))
-    assert bag_overlap(ours, theirs)[2] == pytest.approx(bag_overlap(theirs, ours)[2])
+    assert bag_f1(ours, theirs) == pytest.approx(bag_f1(theirs, ours))
 
 
 def test_token_f1_by_hand():
@@ -81,7 +81,7 @@ def test_answer_where_there_is_no_clause_is_a_false_answer():
 )
 def test_rows_with_and_without_clause_are_scored_apart(answer, golds):
     scored = one(answer=answer, golds=golds)
-    assert (scored.f1, scored.em) == (token_f1(answer, golds), exact_match(answer, golds))
+    assert (scored.f1, scored.em) == (token_f1(answer, golds), AnswerComparison(answer, golds).exact_match())
     kept, empty = ("f1_answerable", "f1_no_clause") if golds else ("f1_no_clause", "f1_answerable")
     assert scored[kept] == scored.f1 and math.isnan(scored[empty])
     assert scored.em_answerable == scored.em if golds else math.isnan(scored.em_answerable)
@@ -92,77 +92,23 @@ def test_failed_row_scores_0_and_is_neither_answer_nor_refusal(golds):
     failed = one(answer=None, golds=golds, error="timeout")
     assert failed.failed and not failed.refused
     assert (failed.f1, failed.em, failed.rouge_l) == (0, 0, 0)
-    assert all(math.isnan(failed[m]) for m in ("false_answer", "false_refusal", "cited", "abstention_precision"))
-    assert math.isnan(failed.abstention_recall) if golds else failed.abstention_recall == 0
-    assert (failed.span_tp, failed.span_fp, failed.span_fn) == (0, 0, len(golds))
-
-
-def test_abstention_precision_and_recall_by_hand():
-    # refused: 1 of the 2 rows without clause that did not fail, and 1 row with one; a third row without clause failed
-    frame = score_predictions(
-        [
-            row(id="1", answer=NO_CLAUSE, golds=()),
-            row(id="2", answer="Ten years", golds=()),
-            row(id="3", answer=NO_CLAUSE),
-            row(id="4"),
-            row(id="5", answer=None, golds=(), error="timeout"),
-        ]
-    )
-    assert frame["abstention_precision"].mean() == 1 / 2 and frame["abstention_recall"].mean() == 1 / 3
+    assert all(math.isnan(failed[m]) for m in ("false_answer", "false_refusal", "cited"))
+    assert math.isnan(failed.f1_no_clause) if golds else failed.f1_no_clause == 0
 
 
 @given(st.lists(st.tuples(st.booleans(), ANSWERS), min_size=1, max_size=6))
-def test_abstention_agrees_with_squads_score_of_rows_without_clause(cases):
+def test_f1_of_rows_without_clause_is_the_share_of_right_refusals(cases):
     frame = score_predictions([row(id=str(n), answer=a, golds=("Paris",) * has) for n, (has, a) in enumerate(cases)])
-    np.testing.assert_array_equal(frame["abstention_recall"], frame["f1_no_clause"])
+    without = frame[~frame["has_clause"]]
+    np.testing.assert_array_equal(without["f1_no_clause"], without["refused"])
     assert not (frame["refused"] & frame["failed"]).any()
-
-
-def test_spans_are_the_lines_of_the_answer_and_their_means_are_weighted():
-    frame = score_predictions(
-        [
-            row(id="1", answer="net 30 days\n\n  Ohio ", golds=("net 30 days", "late fee")),  # tp 1, fp 1 (Ohio), fn 1
-            row(id="2", answer="late fee", golds=("late fee",)),  # tp 1
-            row(id="3", answer="one\ntwo\nthree", golds=()),  # fp 3
-            row(id="4", answer=NO_CLAUSE, golds=()),  # nothing to count
-            row(id="5", answer=None, golds=("a b", "c d"), error="timeout"),  # fn 2
-        ]
-    )
-    assert frame[["span_tp", "span_fp", "span_fn"]].to_numpy().tolist() == [
-        [1, 1, 1],
-        [1, 0, 0],
-        [0, 3, 0],
-        [0, 0, 0],
-        [0, 0, 2],
-    ]
-    assert frame["span_precision"].tolist()[:3] == [0.5, 1, 0] and frame["span_precision"][3:].isna().all()
-    # tp 2, fp 4, fn 3: precision 2/6, recall 2/5, F1 = 4 / (4 + 4 + 3)
-    for metric, mean in {"span_precision": 2 / 6, "span_recall": 2 / 5, "span_f1": 4 / 11}.items():
-        weight = metric_weights(frame, metric)
-        assert np.array_equal(weight == 0, frame[metric].isna())
-        assert np.nansum(weight * frame[metric]) / weight.sum() == pytest.approx(mean)
-
-
-def test_a_gold_span_of_several_lines_that_is_quoted_in_full_is_one_span():
-    golds = ("Net 30 days\nafter the date (\\d) of invoice", "late fee of 1 %")
-    for answer in ("\n".join(golds), "\n".join(golds).replace(" ", "\n")[:47] + "late fee of 1 %"):
-        found = one(answer=answer, golds=golds)
-        assert (found.span_tp, found.span_fp, found.span_fn) == (2, 0, 0)
-    assert one(answer=golds[0][:30], golds=golds).span_tp == 0  # two lines, neither of which is half of the clause
-
-
-def test_parties_are_found_inside_a_longer_span():
-    long = dict(answer="between Acme Inc. and Beta LLC, a company of Ohio", golds=("Acme Inc.", "Beta LLC"))
-    found, missed = one(**long, category="Parties"), one(**long)
-    assert (found.span_precision, found.span_recall) == (1, 1)
-    assert (missed.span_precision, missed.span_recall) == (0, 0)
 
 
 def test_weight_is_1_where_a_metric_applies_and_0_elsewhere():
     frame = score_predictions([row(id="1"), row(id="2", golds=())])
     assert metric_weights(frame, "f1").tolist() == [1, 1] and metric_weights(frame, "false_answer").tolist() == [0, 1]
-    with pytest.raises(InputError, match="'span_fp'"):
-        metric_weights(frame.drop(columns="span_fp"), "span_f1")
+    with pytest.raises(InputError, match="'has_clause'"):
+        metric_weights(frame.drop(columns="has_clause"), "quote_f1")
 
 
 def test_every_metric_has_a_label_and_every_weight_a_metric():

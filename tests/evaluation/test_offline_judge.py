@@ -238,7 +238,7 @@ def test_the_shipped_calibration_is_the_fit_to_the_published_verdicts():
 
     rows = [
         r
-        for r in answer_files.join_files(published.read_published(PUBLISHED).files).predictions
+        for r in answer_files.join_files(published.read_published(PUBLISHED)[0]).predictions
         if "judge_score" in r["verdicts"]
     ]
     verdicts = [r["verdicts"]["judge_score"] for r in rows]

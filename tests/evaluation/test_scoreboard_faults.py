@@ -5,7 +5,6 @@ import math
 import pandas as pd
 import pytest
 
-from cuadft.core.errors import InputError
 from cuadft.evaluation import metrics, scoreboard, text_scores
 
 NO = text_scores.NO_CLAUSE
@@ -112,12 +111,6 @@ def test_words_do_not_claim_a_passage_that_is_not_recorded():
     assert "not recorded" in scoreboard.describe_fault("refused", recall=math.nan)[1]
     assert "(40% of the clause's characters were sent)" in scoreboard.describe_fault("wrong", recall=0.4)[1]
     assert scoreboard.describe_fault("wrong", recall=1.0) == scoreboard.FAULTS["wrong"]
-
-
-@pytest.mark.parametrize("metric", ["seconds", "false_answer", "judge_score", "no such metric"])
-def test_metric_that_cannot_tell_a_fault_is_named(metric):
-    with pytest.raises(InputError, match=f"Invalid metric '{metric}'.*f1"):
-        scoreboard.fault_counts(frame({}), metric)
 
 
 def test_no_rows_give_an_empty_table():

@@ -60,6 +60,13 @@ def imported(run, rows, name="file.jsonl", **options):
     return exchange.import_file(path, run, **options)
 
 
+def from_store(run, judgements):
+    """Import another run's store, which holds these judgements."""
+    other = Store(run.parent / "other.sqlite")
+    other.add_many([{k: v for k, v in one.items() if k not in ("chosen", "rejected")} for one in judgements])
+    return exchange.import_file(other.path, run)
+
+
 def stored(run):
     return Store(run / exchange.STORE_FILE).judgements()
 
@@ -80,7 +87,7 @@ def preferred(run):
 @pytest.mark.parametrize("name", ["p.csv", "p.jsonl", "p.json"])
 def test_a_preference_row_becomes_a_judgement_on_its_training_question(run, name):
     done = imported(run, [pair()], name)
-    assert (done.format, done.rows, done.stored, done.left_out) == ("trl", 1, 1, [])
+    assert (done.format, done.stored, done.left_out) == ("trl", 1, [])
     (judgement,) = stored(run)
     assert judgement["question"] == LAW and judgement["contract"] == TRAIN and judgement["source"] == f"import:{name}"
     assert preferred(run) == {("anna", LAW_ID, "Ohio", "Texas")}
@@ -140,15 +147,6 @@ def test_a_thumb_is_a_verdict_on_one_answer(run):
     }
 
 
-def test_thumbs_of_an_exported_pair_are_left_out_and_single_thumbs_read_back(run):
-    thumb = {"id": LAW_ID, "completion": "Ohio", "label": True, "annotator": "bob"}
-    imported(run, [pair(), thumb | {"label": False}])
-    exchange.export_file(run.parent / "k.jsonl", run, file_format="kto")
-    done = exchange.import_file(run.parent / "k.jsonl", run)
-    assert [one.where for one in done.left_out] == ["line 1", "line 2"] and done.duplicates == ["line 3"]
-    assert "import an export of pairs" in done.text()
-
-
 def test_pairs_that_no_person_preferred_are_left_out(run):
     done = imported(run, [pair(source="ai"), pair(source="gold"), pair(source="human")])
     assert done.stored == 1 and [one.reason for one in done.left_out] == [
@@ -166,7 +164,7 @@ def test_pairs_that_no_person_preferred_are_left_out(run):
         ),
         max_leaves=6,
     ),
-    st.sampled_from(["prompt", "chosen", "rejected", "completion", "label", "messages"]),
+    st.sampled_from(["prompt", "chosen", "rejected", "completion", "label"]),
 )
 def test_values_of_any_type_make_votes_or_a_reason(value, name):
     row = (
@@ -175,8 +173,8 @@ def test_values_of_any_type_make_votes_or_a_reason(value, name):
         else {"prompt": LAW, "completion": "a", "label": True}
     )
     try:
-        for vote in formats.trl_votes(row | {name: value}):
-            assert isinstance(vote["answer_a"], str) and vote["answer_a"].strip()
+        vote = formats.trl_vote(row | {name: value})
+        assert isinstance(vote["answer_a"], str) and vote["answer_a"].strip()
     except RowRefused as error:
         assert str(error)
 
@@ -214,7 +212,10 @@ def test_every_annotator_of_a_task_keeps_his_id_and_skipped_ones_are_counted(run
         ("row 1, annotation 3", "skipped by the annotator"),
         ("row 2, annotation 1", "nothing is selected in it"),
         ("row 3", "nobody has annotated the task"),
-        ("row 4", "no two answers are found in it: fill them in and name their columns answer_a and answer_b"),
+        (
+            "row 4, annotation 1",
+            "no two answers are found in it: fill them in and name their columns answer_a and answer_b",
+        ),
     ]
 
 
@@ -232,7 +233,7 @@ def test_tie_comment_and_correction_beside_the_comparison_are_read(run):
 @pytest.mark.parametrize("name", ["min.json", "min.csv"])
 def test_flat_exports_are_refused_with_what_to_do(run, name):
     row = {"id": 556, "annotator": 4, "annotation_id": 7, "lead_time": 6.7, "contract": TRAIN, "question": LAW}
-    with pytest.raises(InputError, match="columns .'id', 'annotator'.*exports JSON_MIN and CSV are not read"):
+    with pytest.raises(InputError, match="columns .'id', 'annotator'.*exports JSON is read, JSON_MIN and CSV are not"):
         imported(run, [row | {"pw": "right", "response_a": "Ohio", "response_b": "Texas"}], name)
 
 
@@ -264,6 +265,29 @@ def test_a_correction_of_several_lines_is_read(run):
     ]
     imported(run, [task(annotation(result=said))], "p.json")
     assert stored(run)[0]["edited"] == "Ohio,\nnot Texas"
+
+
+def test_an_annotation_of_another_kind_is_left_out_and_stops_nothing(run):
+    odd = [None, 3, {"result": "x"}, {"result": [{"value": {"choices": 3}}]}, {"completed_by": 1}]
+    done = imported(run, [task(*odd, annotation())], "p.json")
+    assert done.stored == 1
+    assert {one.reason for one in done.left_out} == {"it is no annotation of Label Studio: choose JSON in its export"}
+
+
+def test_a_task_is_one_whatever_its_answers_are_called(run):
+    said = [{"to_name": "chosen,rejected", "type": "pairwise", "value": {"selected": "right"}}]
+    done = imported(run, [task(annotation(result=said), chosen="Ohio", rejected="Texas")], "p.json")
+    assert done.format == "labelstudio" and preferred(run) == {("1", LAW_ID, "Texas", "Ohio")}
+
+
+def test_the_prompt_that_a_task_shows_is_kept(run):
+    imported(run, [task(annotation(), prompt=USER["content"])], "p.json")
+    assert stored(run)[0]["prompt"] == [USER]
+
+
+def test_importing_a_task_twice_adds_nothing(run):
+    assert imported(run, [task(annotation())], "p.json").stored == 1
+    assert imported(run, [task(annotation())], "q.json").duplicates == ["row 1, annotation 1"]
 
 
 # The AWS sample
@@ -320,6 +344,7 @@ def test_aws_files_with_an_index_and_older_names_are_read(run):
             rejected=TEXAS,
         ),
         pair(prompt=f"Context: {SHOWN}\nQuestion: {LAW}"),
+        pair(prompt=SHOWN),
     ],
 )
 def test_rows_of_held_out_contracts_are_refused_and_counted(run, row):
@@ -331,7 +356,18 @@ def test_rows_of_held_out_contracts_are_refused_and_counted(run, row):
 
 def test_a_held_out_contract_named_for_the_file_refuses_its_rows(run):
     done = imported(run, [pair(id="", question=LAW)], contract=TEST)
-    assert (done.stored, done.left_out[0].held_out) == (0, True) and not (run / exchange.STORE_FILE).exists()
+    assert (done.stored, done.left_out[0].held_out) == (0, True) and stored(run) == []
+
+
+def test_the_contract_named_for_the_file_is_for_rows_that_name_none(run):
+    rows = [
+        pair(id="", question=LAW),
+        pair(contract=OTHER, id="", question=LAW, annotator="bob"),
+        pair(annotator="eve"),
+    ]
+    assert imported(run, rows, contract=TRAIN).stored == 3
+    assert [j["contract"] for j in stored(run)] == [TRAIN, OTHER, TRAIN]
+    assert imported(run, [pair(id="", question=LAW)], contract="Zebra").left_out[0].reason.startswith("the run has no")
 
 
 @pytest.mark.parametrize(
@@ -339,6 +375,7 @@ def test_a_held_out_contract_named_for_the_file_refuses_its_rows(run):
     [
         (pair(id="17"), "neither a known id nor a contract"),
         (pair(id="", contract="Zebra", question=LAW), "no contract 'Zebra'"),
+        (pair(id="", contract="Acme Distribution", question=LAW), "did you mean 'acme distribution agreement'"),
         (pair(id="", contract=TRAIN, question="Who pays?"), "'Who pays?' is no training question"),
         (pair(contract=OTHER), "its id, contract and question belong to different rows"),
         (pair(question=AUDIT), "its id, contract and question belong to different rows"),
@@ -375,17 +412,10 @@ def test_importing_twice_adds_nothing(run):
 
 
 def test_duplicates_are_found_within_a_file_and_with_the_answers_turned_round(run):
-    turned = {
-        "annotator": "anna",
-        "id": LAW_ID,
-        "answer_a": "Texas",
-        "answer_b": "Ohio",
-        "verdict": "b",
-        "shown_first": "a",
-    }
+    turned = pair(answer_a="Texas", answer_b="Ohio", verdict="b", contract=TRAIN, question=LAW)
     done = imported(run, [pair(), pair(chosen=" Ohio ")])
     assert (done.stored, done.duplicates) == (1, ["line 2"])
-    assert imported(run, [turned], "raw.jsonl").duplicates == ["line 1"]
+    assert from_store(run, [turned]).duplicates == ["judgement 1"]
 
 
 def test_a_file_that_keeps_no_spans_takes_none_from_the_store(run):
@@ -401,8 +431,8 @@ def test_a_file_that_keeps_no_spans_takes_none_from_the_store(run):
     exchange.export_file(run.parent / "o.jsonl", run)
     assert exchange.import_file(run.parent / "o.jsonl", run).duplicates == ["line 1"]
     assert stored(run)[0]["span"] == [3, 9]
-    corrected = base | {"verdict": "a", "edited": "Ohio law", "shown_first": "a"}
-    assert imported(run, [corrected], "raw.jsonl").stored == 1  # says more than before
+    corrected = base | {"verdict": "a", "edited": "Ohio law"}
+    assert from_store(run, [corrected]).stored == 1  # says more than before
 
 
 def test_a_vote_without_systems_meets_those_of_the_notebook_on_the_same_answers(run):
@@ -432,7 +462,7 @@ def test_contradictions_name_question_and_annotators_and_the_later_own_verdict_c
     turned = pair(chosen="Texas", rejected="Ohio")
     done = imported(run, [pair(), turned | {"annotator": "bob"}, turned])
     assert done.stored == 3 and done.duplicates == []
-    assert done.contradictions == [f"{LAW_ID}: zoe prefers 'ohio', bob prefers 'texas', anna prefers 'texas'"]
+    assert done.contradictions == [LAW_ID]
     assert {("anna", LAW_ID, "Texas", "Ohio"), ("zoe", LAW_ID, "Ohio", "Texas")} <= preferred(run)
     assert "1 contradictions" in done.text()
     assert imported(run, [pair(annotator="eve", rejected="Maine")]).contradictions == []  # none on this pair
@@ -442,7 +472,7 @@ def test_thumbs_up_and_down_for_one_answer_contradict(run):
     thumb = {"id": LAW_ID, "completion": "Ohio", "annotator": "anna"}
     imported(run, [thumb | {"label": True}])
     done = imported(run, [thumb | {"label": False, "annotator": "bob"}])
-    assert done.stored == 1 and len(done.contradictions) == 1 and "bob" in done.contradictions[0]
+    assert done.stored == 1 and done.contradictions == [LAW_ID]
 
 
 def test_an_undone_verdict_does_not_come_back_with_its_file(run):
@@ -480,12 +510,10 @@ def test_a_bad_file_is_one_clear_error_and_nothing_is_written(run, name):
     assert "\n" not in str(caught.value) and stored(run) == before
 
 
-def test_an_unknown_run_layout_or_contract_is_refused_with_what_is_allowed(run):
+def test_an_unknown_run_or_layout_is_refused_with_what_is_allowed(run):
     with pytest.raises(InputError, match="No run in"):
         imported(run, [pair()], annotator="a") and exchange.import_file(run.parent / "file.jsonl", run.parent)
-    with pytest.raises(InputError, match="did you mean 'acme distribution agreement'"):
-        imported(run, [pair()], contract="Acme Distribution")
-    with pytest.raises(InputError, match="aws .*'question', 'ref_answer', 'response'"):
+    with pytest.raises(InputError, match="not those of a known format .*trl .'chosen', 'rejected'"):
         imported(run, [{"question": LAW, "reference": "Ohio"}])
 
 
@@ -498,25 +526,6 @@ def test_a_file_that_is_no_store_is_not_overwritten(run):
 
 
 # Export
-
-
-FORMULAS = ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1", " =1", "＝1", "'=1", "''-2", "\n=cmd|' /C calc'!A0"]
-
-
-@pytest.mark.parametrize("text", FORMULAS)
-def test_no_csv_cell_begins_a_formula(run, text):
-    imported(run, [pair(chosen=text, comment=text, annotator=f"{text.strip()} x")])
-    path = run.parent / "out.csv"
-    exchange.export_file(path, run)
-    with open(path, encoding="utf-8", newline="") as file:
-        for fields in csv.reader(file):
-            assert not [cell for cell in fields if cell.lstrip()[:1] in tuple("=+-@＝") and cell.strip()]
-    assert exchange.import_file(path, run).duplicates == ["row 1"]
-
-
-@given(st.text(max_size=6, alphabet=st.sampled_from("'=+-@ \t\r\nab＝")))
-def test_quoted_cells_read_back_as_they_were(text):
-    assert formats.unquote_formula(formats.quote_formula(text)) == text
 
 
 def test_corrections_are_preferred_to_each_wrong_answer_and_ties_give_no_pair(run):
@@ -540,28 +549,9 @@ def test_export_says_what_is_wrong(run):
     with pytest.raises(InputError, match="no feedback"):
         exchange.export_file(run.parent / "o.jsonl", run)
     imported(run, [pair()])
-    for name, file_format, message in [
-        ("o.txt", "trl", "end the file's name"),
-        ("o.csv", "labelstudio", "in .json"),
-        ("o.csv", "aws", "choose trl"),
-    ]:
-        with pytest.raises(InputError, match=message):
-            exchange.export_file(run.parent / name, run, file_format=file_format)
-        assert not (run.parent / name).exists()
-
-
-def test_exported_tasks_do_not_show_the_systems_and_keep_both_annotators(run):
-    imported(
-        run,
-        [
-            pair(system_chosen="sft", system_rejected="rag"),
-            pair(annotator="bob", system_chosen="sft", system_rejected="rag"),
-        ],
-    )
-    exchange.export_file(run.parent / "t.json", run, file_format="labelstudio")
-    (one,) = files.read_json(run.parent / "t.json")
-    assert "sft" not in json.dumps(one["data"]) and one["meta"] == {"system_a": "sft", "system_b": "rag"}
-    assert [a["completed_by"]["email"] for a in one["annotations"]] == ["anna", "bob"]
+    with pytest.raises(InputError, match="end the file's name in .jsonl"):
+        exchange.export_file(run.parent / "o.csv", run)
+    assert not (run.parent / "o.csv").exists()
 
 
 TEXT = st.text(st.characters(exclude_categories=("Cs",), exclude_characters="\0"), max_size=12)
@@ -616,86 +606,64 @@ def _pairs(rows):
 
 
 @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(drawn=st.lists(JUDGEMENT, min_size=1, max_size=5), file=st.sampled_from(["p.csv", "p.jsonl", "p.json"]))
-def test_exported_pairs_read_back_as_the_same_pairs(drawn, file, tmp_path_factory):
+@given(drawn=st.lists(JUDGEMENT, min_size=1, max_size=5))
+def test_exported_pairs_read_back_as_the_same_pairs(drawn, tmp_path_factory):
     run = _filled(tmp_path_factory.mktemp("a"), drawn)
-    before = exchange.export_rows(stored(run), "trl")
+    before = [row for judgement in stored(run) for row in exchange.pair_rows(judgement)]
     if not before:
         return
-    exchange.export_file(run.parent / file, run)
+    exchange.export_file(run.parent / "p.jsonl", run)
     fresh = make_run(tmp_path_factory.mktemp("b"))
-    assert exchange.import_file(run.parent / file, fresh).left_out == []
-    assert _pairs(exchange.export_rows(stored(fresh), "trl")) == _pairs(before)
-
-
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(drawn=st.lists(JUDGEMENT, min_size=1, max_size=5), file=st.sampled_from(["p.csv", "p.jsonl", "p.json"]))
-def test_raw_exports_read_back_as_the_same_judgements(drawn, file, tmp_path_factory):
-    run = _filled(tmp_path_factory.mktemp("a"), drawn)
-    if not stored(run):
-        return
-    exchange.export_file(run.parent / file, run, file_format="raw")
-    fresh = make_run(tmp_path_factory.mktemp("b"))
-    assert exchange.import_file(run.parent / file, fresh).format == "raw"
-    assert [j | {"source": ""} for j in stored(fresh)] == [j | {"source": ""} for j in stored(run)]
+    assert exchange.import_file(run.parent / "p.jsonl", fresh).left_out == []
+    assert _pairs([row for judgement in stored(fresh) for row in exchange.pair_rows(judgement)]) == _pairs(before)
 
 
 @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(drawn=st.lists(JUDGEMENT, min_size=1, max_size=5))
-def test_tasks_read_back_as_the_same_preferences(drawn, tmp_path_factory):
-    run = _filled(tmp_path_factory.mktemp("a"), [one | {"edited": None} for one in drawn])
-    if not preferred(run):
+def test_another_runs_store_gives_the_same_judgements(drawn, tmp_path_factory):
+    run = _filled(tmp_path_factory.mktemp("a"), drawn)
+    if not stored(run):
         return
-    exchange.export_file(run.parent / "p.json", run, file_format="labelstudio")
     fresh = make_run(tmp_path_factory.mktemp("b"))
-    exchange.import_file(run.parent / "p.json", fresh)
-    assert preferred(fresh) == preferred(run)
+    assert exchange.import_file(run / exchange.STORE_FILE, fresh).format == "store"
+    new = {"source": "", "uid": ""}
+    assert [j | new for j in stored(fresh)] == [j | new for j in stored(run)]
 
 
-KEYS = st.sampled_from(["role", "content", "selected", "choices", "text", "value", "result"])
+KEYS = st.sampled_from(["role", "content", "text", "value"])
 ANY = st.recursive(
     st.none() | st.booleans() | st.integers(-1, 3) | st.floats() | st.sampled_from(["", "a", "Ohio", LAW_ID, LAW]),
     lambda inner: st.lists(inner, max_size=2) | st.dictionaries(KEYS, inner, max_size=3),
     max_leaves=5,
 )
-WHOLE = {
-    "trl": pair(
-        prompt=[USER], comment="", seconds=1, time="2026-05-04", system_chosen="x", contract=TRAIN, question=LAW
+ROWS_OF_FORMATS = {  # format -> a row in which a value is changed, and another row
+    "labelstudio": (
+        task(annotation(), id=LAW_ID, prompt=LAW, comment=""),
+        task(annotation(by=2)),
     ),
-    "labelstudio": task(annotation()) | {"meta": {}},
-    "aws": {"question": LAW, "ref_answer": "Ohio", "response": "Texas", "judge_bool": 0, "contract": TRAIN},
-    "raw": {
-        "id": LAW_ID,
-        "annotator": "a",
-        "answer_a": "Ohio",
-        "answer_b": "x",
-        "verdict": "a",
-        "shown_first": "a",
-        "span": [1, 2],
-        "prompt": [USER],
-        "uid": "0" * 32,
-        "time": None,
-        "seconds": 2,
-        "edited": "y",
-        "revokes": None,
-    },
+    "aws": (
+        {"id": "", "contract": TRAIN, "question": LAW, "ref_answer": "Ohio", "response": "Texas", "judge_bool": 0},
+        {"contract": TRAIN, "question": LAW, "ref_answer": "Ohio", "response": "Iowa"},
+    ),
 }
+WHOLE = pair(prompt=[USER], comment="", time="2026-05-04", system_chosen="x", contract=TRAIN, question=LAW)
 
 
 @settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(data=st.data(), kind=st.sampled_from(sorted(WHOLE)))
-def test_a_row_with_any_value_is_stored_or_left_out_but_stops_nothing(data, kind, run):
-    row = dict(WHOLE[kind])
-    inside = data.draw(st.sampled_from([row, row.get("data", row), row.get("annotations", [row])[0]]))
-    changed = dict(inside) | {data.draw(st.sampled_from(sorted(inside))): data.draw(ANY)}
-    rows = [
-        {"data": changed} if inside is row.get("data") else {"annotations": [changed]} if "data" in row else changed
-    ]
-    rows = [row | (rows[0] if inside is not row else changed), pair() if kind == "trl" else row]
-    done = imported(run, rows, "any.json")
-    assert done.rows == done.stored + len(done.left_out) + len(done.duplicates) and done.text()
+@given(name=st.sampled_from(sorted(WHOLE)), value=ANY)
+def test_a_row_with_any_value_is_stored_or_left_out_but_stops_nothing(name, value, run):
+    done = imported(run, [WHOLE | {name: value}, pair()], "any.json")
+    assert done.stored + len(done.left_out) + len(done.duplicates) == 2 and done.text()
 
 
-def test_formats_are_told_apart():
-    for kind, row in WHOLE.items():
-        assert formats.detect_format(list(row)) == kind
+@pytest.mark.parametrize("name", ROWS_OF_FORMATS)
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(drawn=st.data())
+def test_a_row_of_any_format_with_any_value_stops_nothing(name, drawn, run):
+    row, other = ROWS_OF_FORMATS[name]
+    places = [row, *(row.get("data"), *row.get("annotations", [])), *row.get("annotations", [{}])[0].get("result", [])]
+    place = drawn.draw(st.sampled_from([at for at in places if at]))
+    key, value = drawn.draw(st.sampled_from(sorted(place))), drawn.draw(ANY)
+    changed = json.loads(json.dumps(row).replace(json.dumps(place), json.dumps(place | {key: value}), 1))
+    done = imported(run, [changed, other], "any.json")
+    assert done.format == name and done.stored + len(done.left_out) + len(done.duplicates) >= 2 and done.text()

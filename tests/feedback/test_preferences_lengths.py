@@ -81,8 +81,6 @@ def test_the_report_says_how_often_and_how_far_the_chosen_is_longer():
             "pairs": 3,
             "chosen_longer": 2 / 3,
             "mean_log_ratio": math.log(4) / 3,
-            "chosen_characters": 4,
-            "rejected_characters": 2,
         }
     )
     nothing = length_report([])

@@ -202,15 +202,11 @@ def test_undo_takes_back_only_ones_own(store):
     assert [row["annotator"] for row in store.judgements()] == ["ben"]
 
 
-def test_skipped_pairs_can_be_asked_again_once(store):
+def test_skipped_pairs_are_counted_and_not_asked_again(store):
     shown = widget.Annotate(TASKS[:2], store, "anna")
     judge(shown, "skip")
     judge(shown, "skip")
-    assert (shown.screen["kind"], shown.progress["skipped"]) == ("end", 2)
-    send(shown, "again")
-    judge(shown, "skip")
-    judge(shown, "left")
-    assert (shown.screen["kind"], shown.progress["skipped"], shown.progress["done"]) == ("end", 1, 2)
+    assert (shown.screen["kind"], shown.progress["skipped"], shown.progress["done"]) == ("end", 2, 2)
 
 
 def test_an_answer_confirmed_as_it_was_is_no_edit(store):

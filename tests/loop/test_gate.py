@@ -425,12 +425,12 @@ def test_a_missing_champion_is_named(first, second):
 
 def test_the_metric_can_be_another_also_one_of_counts(first):
     def spans(system, hits, misses):  # precision by contract: hits of hits + misses
-        part = scored(system, [0.5] * len(hits)).assign(span_tp=hits, span_fp=misses, span_fn=0)
-        return part.assign(span_precision=[h / (h + m) for h, m in zip(hits, misses)])
+        part = scored(system, [0.5] * len(hits)).assign(answered=[h + m for h, m in zip(hits, misses)])
+        return part.assign(detection_precision=[h / (h + m) for h, m in zip(hits, misses)])
 
     few = spans("sft", [1] * 7 + [0], [0] * 7 + [93])  # mean of the rows' shares 7/8, but 7 of 100 spans
     many = spans("dpo", [8] * 8, [2] * 8)  # 64 of 80
-    made = decide(frame(spans("rag", [1] * 8, [9] * 8), few, many), first, metric="span_precision")
+    made = decide(frame(spans("rag", [1] * 8, [9] * 8), few, many), first, metric="detection_precision")
     assert made["candidate"] == made["promoted"]["system"] == "dpo"
 
 

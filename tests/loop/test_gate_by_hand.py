@@ -1,4 +1,4 @@
-"""The champion: a choice by hand comes before the gate's, every change is kept, and a rollback finds its way back."""
+"""The champion: a choice by hand comes before the gate's, every change is kept, and an earlier one can come back."""
 
 import pytest
 
@@ -7,7 +7,6 @@ from cuadft.core import files, runs
 from cuadft.core.errors import InputError
 from cuadft.core.runs import (
     champion_history,
-    champion_line,
     incoming_champion,
     outgoing_champion,
     record_decision,
@@ -115,48 +114,24 @@ def test_by_hand_comes_before_the_gate_whose_decision_stays(run):
     assert now(run) == "sft of iteration 2"
 
 
-def test_a_rollback_goes_back_one_champion_at_a_time_and_no_further_than_the_first(run):
+def test_an_earlier_champion_is_promoted_again_by_its_iteration(run):
     finish(run, 3)  # kept: no champion of its own
-    assert runs.champion_label(gate.rollback(run, reason="worse")["to"]) == "sft of iteration 1" == now(run)
-    assert runs.champion_label(gate.rollback(run, reason="worse")["to"]) == "rag of iteration 1" == now(run)
-    lines = champion_history(run)
-    with pytest.raises(InputError, match="rag of iteration 1 is the first champion.*none to go back to"):
-        gate.rollback(run, reason="worse")
-    assert champion_history(run) == lines
-    gate.promote(run, "dpo", reason="after all", iteration=2)
-    assert now(run) == "dpo of iteration 2"
-    assert runs.champion_label(gate.rollback(run, reason="no")["to"]) == "rag of iteration 1"
-    finish(run, 4, "sft")
-    assert [runs.champion_label(c) for c in champion_line(run)] == ["rag of iteration 1", "sft of iteration 4"]
-    gate.rollback(run, reason="no")
+    gate.promote(run, "sft", reason="the later one is worse", iteration=1)
+    assert now(run) == "sft of iteration 1"
+    gate.promote(run, "rag", reason="worse as well", iteration=1)
     assert now(run) == "rag of iteration 1"
-
-
-def test_an_evaluation_that_was_run_again_is_one_step(run):
-    decide(runs.Iteration(run, 2), "sft")
-    decide(runs.Iteration(run, 2), "dpo")
-    assert [runs.champion_label(c) for c in champion_line(run)] == [
-        "rag of iteration 1",
-        "sft of iteration 1",
-        "dpo of iteration 2",
-    ]
-
-
-def test_a_run_without_a_history_rolls_back_by_its_decisions(run):
-    (run / "history.jsonl").unlink()
-    assert runs.champion_label(gate.rollback(run, reason="worse")["to"]) == "sft of iteration 1"
-    (run / "iter-02" / "by_hand.json").unlink()  # taken back by its owner
-    assert now(run) == "dpo of iteration 2" and len(champion_line(run)) == 3
+    finish(run, 4, "sft")
+    assert now(run) == "sft of iteration 4"
 
 
 def test_a_choice_that_a_kill_kept_out_of_the_history_is_in_force_and_noted_later(run, monkeypatch):
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(files, "append_jsonl", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
-        gate.rollback(run, reason="worse")
-    assert now(run) == "sft of iteration 1" and len(champion_history(run)) == 2 and len(champion_line(run)) == 2
+        gate.promote(run, "sft", reason="better", iteration=1)
+    assert now(run) == "sft of iteration 1" and len(champion_history(run)) == 2
     with pytest.raises(InputError, match="sft of iteration 1 is the champion already"):
         gate.promote(run, "sft", reason="again", iteration=1)
-    assert champion_history(run)[-1]["action"] == "rollback" and len(champion_history(run)) == 3
+    assert champion_history(run)[-1]["reason"] == "better" and len(champion_history(run)) == 3
 
 
 @pytest.mark.parametrize(
@@ -181,22 +156,22 @@ def test_what_cannot_be_promoted_is_refused_and_nothing_changes(run, system, rea
     assert len(champion_history(run)) == 2 and not (run / "iter-02" / "by_hand.json").exists()
 
 
-def test_a_champion_that_is_gone_is_not_rolled_back_to(run):
+def test_a_champion_that_is_gone_is_not_promoted(run):
     (run / "iter-01" / "adapters" / "sft" / "adapter_model.safetensors").unlink()
-    with pytest.raises(InputError, match="sft of iteration 1 is not whole: .*adapters/sft is missing"):
-        gate.rollback(run, reason="worse")
+    with pytest.raises(InputError, match="'sft' is no system of .*iter-01"):
+        gate.promote(run, "sft", reason="better", iteration=1)
 
 
 def test_nothing_is_chosen_by_hand_while_a_run_works_nor_where_there_is_none(run, tmp_path_factory):
     with lock(run), pytest.raises(InputError, match="[Aa]nother"):
-        gate.rollback(run, reason="worse")
+        gate.promote(run, "sft", reason="better")
     empty = tmp_path_factory.mktemp("empty")
     with pytest.raises(InputError, match="No iteration of .* has decided"):
         gate.promote(empty / "none", "sft", reason="x")
     assert not (empty / "none").exists()
     lineage.describe_run(empty, preset=None)
     with pytest.raises(InputError, match="No iteration of .* has decided"):
-        gate.rollback(empty, reason="x")
+        gate.promote(empty, "sft", reason="x")
 
 
 def test_the_new_retriever_can_be_promoted_alone(run):
@@ -210,15 +185,15 @@ def test_the_new_retriever_can_be_promoted_alone(run):
     assert outgoing_champion(runs.Iteration(run, 2)) == line["to"] and now(run) == "retriever of iteration 2"
 
 
-def test_the_command_line_promotes_rolls_back_and_shows_the_history(run, capsys):
+def test_the_command_line_promotes_and_shows_the_history(run, capsys):
     assert cli.main(["promote", str(run), "sft", "--reason", "reads better"]) == 0
     assert "Champion: sft of iteration 2 (before: dpo of iteration 2)." in capsys.readouterr().out
-    assert cli.main(["rollback", str(run), "--reason", "it does not"]) == 0
+    assert cli.main(["promote", str(run), "dpo", "--reason", "it does not"]) == 0
     assert cli.main(["promote", str(run), "stf", "--reason", "x"]) == 2
     assert "did you mean 'sft'" in capsys.readouterr().err
     shown = status.run_status(run)
     assert "by gate  promoted  sft of iteration 1 -> dpo of iteration 2: because dpo" in shown
     assert "by hand  promote   dpo of iteration 2 -> sft of iteration 2: reads better" in shown
-    assert "by hand  rollback  sft of iteration 2 -> dpo of iteration 2: it does not" in shown
+    assert "by hand  promote   sft of iteration 2 -> dpo of iteration 2: it does not" in shown
     assert shown.endswith("champion now: dpo of iteration 2")
     assert cli.main(["promote", str(run), "sft"]) == 2  # without a reason

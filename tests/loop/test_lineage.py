@@ -90,17 +90,19 @@ def test_seeds_are_told_from_numbers_of_seed_questions(tmp_path: Path) -> None:
 
 def test_weights_are_named_by_the_hash_that_adapters_record(tmp_path: Path, monkeypatch, tiny: Path) -> None:
     parameters = {"model": "tiny", "embedder": "nobody/nothing", "reranker": ""}
-    found = lineage.weights_used(parameters, files.file_hash)
+    found = lineage.made_from(parameters, files.file_hash, tmp_path)["weights"]
     assert found == {"tiny": weights.weights_hash(tiny)}
     copied = shutil.copytree(tiny, tmp_path / "own")
     read = []
-    found = lineage.weights_used({"model": str(copied)}, lambda path: read.append(path) or files.file_hash(path))
+    found = lineage.made_from(
+        {"model": str(copied)}, lambda path: read.append(path) or files.file_hash(path), tmp_path
+    )["weights"]
     assert found == {str(copied): weights.weights_hash(tiny)} and [path.name for path in read] == ["model.safetensors"]
 
 
 def test_the_contracts_behind_a_keyword_are_named(tmp_path: Path) -> None:
     def named(**parameters: str) -> dict[str, str]:
-        return lineage.contracts_used(parameters, files.file_hash, tmp_path)
+        return lineage.made_from(parameters, files.file_hash, tmp_path)["contracts"]
 
     assert named(cuad="sample") == {"contracts.json": files.file_hash(sample_path())}
     assert named(cuad="auto", data_dir="data") == {}  # nothing there: a look must not download
@@ -116,7 +118,7 @@ def test_run_json_keeps_its_creation_time_and_every_environment(tmp_path: Path, 
     run = tmp_path / "run"
     lineage.describe_run(run, preset="smoke")
     record = files.read_json(run / "run.json")
-    assert {"git_commit", "git_dirty", "preset"} <= set(record)
+    assert record["preset"] == "smoke"
     ((first, found),) = record["environments"].items()
     assert first == lineage.environment_key() and found["machine"]["cores"] >= 1 and found["packages"]["papermill"]
     monkeypatch.setattr(lineage, "environment", lambda: {"packages": {"torch": "99.0"}})

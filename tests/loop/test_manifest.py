@@ -95,11 +95,11 @@ def test_a_stage_that_only_lies_between_does_not_own_what_an_older_one_left(proj
 
 
 def test_verdicts_that_several_stages_add_to_make_none_of_them_run_again(project: Path) -> None:
-    add = "files.append_jsonl(it.path('metrics', 'verdicts.jsonl'), [{'verdict': 1}])"
+    add = "files.append_jsonl(it.path('metrics', 'judge_replies.jsonl'), [{'verdict': 1}])"
     for number in ("05", "06"):
         (project / f"trap_{number}.py").write_text(add)
     go()
-    name = "iter-01/metrics/verdicts.jsonl"
+    name = "iter-01/metrics/judge_replies.jsonl"
     assert owners(project, name) == ["evaluate_sft", "align", "evaluate"]
     assert len(files.read_jsonl(project / "runs/tiny" / name)) == 3
     assert go() == []

@@ -60,7 +60,7 @@ def test_a_new_retriever_brings_its_confidence_and_the_calibration_of_the_system
     assert found(run, of_champion, 3) == [weights, program, new, certainty]
 
 
-def test_a_choice_by_hand_and_a_rollback_bring_the_calibration_along(run: Path) -> None:
+def test_a_choice_by_hand_brings_the_calibration_along(run: Path) -> None:
     files.write_json(run / "run.json", {})
     calibrations = {}
     for number, winner in ((1, "sft"), (2, "dpo")):
@@ -80,9 +80,9 @@ def test_a_choice_by_hand_and_a_rollback_bring_the_calibration_along(run: Path) 
     assert calibration() == [calibrations[2, "dpo"]]
     gate.promote(run, "sft", reason="reads better")
     assert calibration() == [calibrations[2, "sft"]]
-    gate.rollback(run, reason="it does not")
+    gate.promote(run, "dpo", reason="it does not")
     assert calibration() == [calibrations[2, "dpo"]]
-    gate.rollback(run, reason="nor does this")
+    gate.promote(run, "sft", reason="nor does this", iteration=1)
     assert calibration() == [calibrations[1, "sft"]]
 
 

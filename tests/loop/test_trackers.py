@@ -3,14 +3,16 @@
 import importlib.util
 import shutil
 import sqlite3
+import sys
 
 import pytest
 from tracked import BASE, decide, place, report
 
 from cuadft.core import files
 from cuadft.core.errors import InputError
-from cuadft.loop import runner, trackers
+from cuadft.loop import runner, tracker_folders, trackers
 
+MLFLOW = {"report_to": ["mlflow"]}
 INSTALLED = {name: importlib.util.find_spec(name) is not None for name in trackers.TRACKERS}
 needs_mlflow = pytest.mark.skipif(not INSTALLED["mlflow"], reason="MLflow is not installed: pip install -e '.[mlflow]'")
 needs_trackio = pytest.mark.skipif(
@@ -92,11 +94,11 @@ def test_the_loop_refuses_a_missing_tracker_before_anything_is_written(monkeypat
 
 
 def test_a_folder_of_a_trackers_name_is_no_tracker(monkeypatch, tmp_path):
-    (tmp_path / "trackio").mkdir()
-    monkeypatch.syspath_prepend(tmp_path)
-    if not INSTALLED["trackio"]:
-        with pytest.raises(InputError, match="not installed"):
-            trackers.check_trackers(["trackio"])
+    (tmp_path / "mlflow").mkdir()
+    monkeypatch.setattr("sys.path", [str(tmp_path)])
+    monkeypatch.delitem(sys.modules, "mlflow", raising=False)
+    with pytest.raises(InputError, match="not installed"):
+        trackers.check_trackers(["mlflow"])
 
 
 def test_tensorboard_shows_each_system_as_a_line_over_iterations(run):
@@ -108,13 +110,13 @@ def test_tensorboard_shows_each_system_as_a_line_over_iterations(run):
         assert (shown["iterations"], shown["error"]) == (2, "")
         assert points(run, "sft") == [(1, 0.5), (2, 0.4)] and points(run, "incumbent") == [(2, 0.5)]
         assert points(run, "rag", "test/f1.low") == [(1, 0.1), (2, 0.1)]
-    assert sorted(path.name for path in (run / "trackers").iterdir()) == ["report_to.json", "tensorboard"]
+    assert sorted(path.name for path in (run / "trackers").iterdir()) == ["tensorboard"]
 
 
 def test_a_tracker_that_fails_is_counted_and_the_next_call_repairs_the_view(run, monkeypatch):
     first = decide(run, 1, {"rag": 0.2, "sft": 0.5})
     with monkeypatch.context() as broken:
-        broken.setattr(trackers, "_write_events", lambda folder, snapshots: {}["disk"])
+        broken.setattr(tracker_folders, "_write_events", lambda folder, contents: {}["disk"])
         shown = report(first, "tensorboard").iloc[0]
     assert (shown["error"], shown["iterations"]) == ("KeyError: 'disk'", 0)
     second = decide(run, 2, {"rag": 0.3})
@@ -125,10 +127,10 @@ def test_a_tracker_that_fails_is_counted_and_the_next_call_repairs_the_view(run,
 def test_an_error_shows_no_secret(run, monkeypatch):
     monkeypatch.setenv("OPENAI_API_KEY", "planted-key-1")
 
-    def refuse(folder, snapshots):
+    def refuse(folder, contents):
         raise OSError("no access with planted-key-1 to /home/someone/x/file")
 
-    monkeypatch.setattr(trackers, "_write_events", refuse)
+    monkeypatch.setattr(tracker_folders, "_write_events", refuse)
     error = report(decide(run, 1, {"rag": 0.2}), "tensorboard").iloc[0]["error"]
     assert "planted" not in error and "someone" not in error and "no access" in error
 
@@ -145,13 +147,13 @@ def test_what_a_kill_left_behind_is_removed(run):
     one = decide(run, 1, {"rag": 0.2})
     (run / "trackers" / ".tensorboard.part" / "sft").mkdir(parents=True)
     report(one, "tensorboard")
-    assert sorted(path.name for path in (run / "trackers").iterdir()) == ["report_to.json", "tensorboard"]
+    assert sorted(path.name for path in (run / "trackers").iterdir()) == ["tensorboard"]
 
 
 def test_a_choice_by_hand_reaches_only_trackers_that_show_the_run(run):
-    one = decide(run, 1, {"rag": 0.2}, promoted=place(1))
+    decide(run, 1, {"rag": 0.2}, promoted=place(1))
     assert trackers.follow_run(run) == []
-    report(one, "tensorboard")
+    one = decide(run, 1, {"rag": 0.2}, promoted=place(1), parameters={"report_to": ["tensorboard"]})
     files.write_json(one.path("by_hand.json"), {"promoted": BASE})
     assert [shown["tracker"] for shown in trackers.follow_run(run)] == ["tensorboard"]
 
@@ -208,7 +210,8 @@ def test_the_alias_follows_gate_and_hand_with_one_version_for_each_champion(mlfl
     second = decide(mlflow_run, 2, {"rag": 0.2, "incumbent": 0.5, "sft": 0.4}, kept=place(1))
     report(second, "mlflow")
     assert alias(mlflow_run) == ("sft", 1)
-    third = decide(mlflow_run, 3, {"rag": 0.2, "incumbent": 0.5, "dpo": 0.7}, promoted=place(3, "dpo"))
+    scores = {"rag": 0.2, "incumbent": 0.5, "dpo": 0.7}
+    third = decide(mlflow_run, 3, scores, promoted=place(3, "dpo"), parameters=MLFLOW)
     report(third, "mlflow")
     assert alias(mlflow_run) == ("dpo", 2)
     files.write_json(third.path("by_hand.json"), {"promoted": place(1)})  # rolled back
@@ -300,7 +303,7 @@ def test_a_store_that_cannot_be_opened_is_reported_at_once(run, monkeypatch):
 def test_a_server_that_is_down_is_reported_and_not_waited_for(run, monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://me:planted-pass@127.0.0.1:9")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-    one = decide(run, 1, {"rag": 0.2})
+    one = decide(run, 1, {"rag": 0.2}, parameters=MLFLOW)
     for shown in (report(one, "mlflow").to_dict("records"), trackers.follow_run(run)):
         assert shown[0]["error"] and "planted" not in str(shown)
 

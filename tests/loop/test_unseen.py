@@ -19,7 +19,6 @@ from cuadft.core.errors import InputError
 from cuadft.data.contracts import Contract
 from cuadft.data.passages import cut_passages
 from cuadft.evaluation.official import MEASURES
-from cuadft.evaluation.text_scores import NO_CLAUSE
 from cuadft.loop import gate, runner, unseen, verify
 from cuadft.rag import inference, systems
 from cuadft.rag.calibration import Calibration
@@ -255,36 +254,20 @@ def test_the_champions_own_confidence_and_calibration_count(run, new, asked):
     assert {quote["p"] for p in other.predictions for quote in p["quotes"]} <= {0.4}
 
 
-def test_a_system_without_a_model_is_measured_without_asking_one(run, new, asked):
-    done, _ = evaluate(run, new, system="always_refuses")
-    assert {p["answer"] for p in done.predictions} == {NO_CLAUSE} and not asked
-    assert set(done.table["system"]) == {"always_refuses", "top_passage"} and done.system == "always_refuses"
-    assert files.read_jsonl(done.out / "predictions.jsonl") == done.predictions
+def test_the_systems_without_a_model_stand_beside_it(run, new):
+    done, _ = evaluate(run, new, system="rag")
+    assert list(done.table["system"].unique()) == ["rag of iteration 1", "always_refuses", "top_passage"]
     board = done.table[done.table["system"] == "always_refuses"].set_index("measure")
     assert board.at["laziness", "value"] == 1 and math.isnan(board.at["verbatim", "value"])
-    assert "verbatim nan [nan, nan] 0" in unseen.evaluation_text(done)
-
-
-def test_the_best_passage_of_the_system_that_is_asked_stands_beside_it(run, new):
-    asked, _ = evaluate(run, new, system="rag")
-    alone, _ = evaluate(run, new, system="top_passage")
-    beside = asked.table[asked.table["system"] == "top_passage"].reset_index(drop=True)
-    own = alone.table[alone.table["system"] == "top_passage"].reset_index(drop=True)
-    assert beside.equals(own)
-    for p in alone.predictions:
-        (start, end), (first,) = p["spans"][0], p["passages"]
-        assert p["answer"] == text_of(p["contract"])[start:end] and (first["start"], first["end"]) == (start, end)
 
 
 def test_another_text_under_a_title_of_the_run_is_the_one_that_is_read(run):
     text = text_of("Elsewhere", "Zanzibar")
     before = files.file_hash(run / "iter-01/retriever")
-    done, _ = evaluate(run, write(Path("other.json"), document("Test", text), document("New A")), system="top_passage")
+    done, _ = evaluate(run, write(Path("other.json"), document("Test", text), document("New A")), system="rag")
     law = next(p for p in done.predictions if p["id"] == "Test__Governing Law")
-    assert "Zanzibar" in law["answer"] and text[slice(*law["spans"][0])] == law["answer"]
-    rag, _ = evaluate(run, "other.json", system="rag")
-    places = [[(p["passages"][0]["start"], p["passages"][0]["end"]) for p in some.predictions] for some in (rag, done)]
-    assert places[0] == places[1]
+    assert any("Zanzibar" in text[p["start"] : p["end"]] for p in law["passages"])
+    assert all(text[slice(*quote["span"])] == quote["text"] for quote in law["quotes"])
     assert files.file_hash(run / "iter-01/retriever") == before
 
 
@@ -300,8 +283,8 @@ def test_a_retriever_gets_exactly_the_texts_of_the_file():
     )
     assert saved.with_texts(held, [contract("a", "a" * 50)]) is held and set(texts(held)) == {"a", "b"}
     more = saved.with_texts(held, [contract("c", "c" * 50)])
-    assert more is held and texts(more)["c"] == "c" * 50
-    other = saved.with_texts(held, [contract("a", "another"), contract("d", "d" * 50)])
+    assert texts(more) == texts(held) | {"c": "c" * 50} and "c" not in texts(held)
+    other = saved.with_texts(more, [contract("a", "another"), contract("d", "d" * 50)])
     assert texts(other) == {"a": "another", "b": "b" * 50, "c": "c" * 50, "d": "d" * 50}
     assert texts(held)["a"] == "a" * 50 and other.settings == held.settings and other.cutting == held.cutting
     held.cutting = None
@@ -332,7 +315,7 @@ def test_a_run_that_has_not_decided_needs_a_system(run, new):
     [
         (
             {"system": "stf"},
-            "'stf' is no system of .*did you mean 'sft'.*choose one of rag, rag_compiled, sft, champion, always",
+            "'stf' is no system of .*did you mean 'sft'.*choose one of rag, rag_compiled, sft, champion",
         ),
         ({"system": "dpo"}, "'dpo' is no system of"),  # its folder holds no weights
         ({"system": "incumbent"}, "'incumbent' is no system of"),  # of a first iteration
@@ -369,7 +352,7 @@ def test_parameters_that_no_manifest_records_are_named(run, new):
 
 def test_many_left_out_contracts_are_counted_on_the_screen_and_all_in_the_files(run):
     copies = [document(f"Copy {n}", text_of("Train")) for n in range(25)]
-    done, told = evaluate(run, write(Path("many.json"), *copies, document("New A")), system="always_refuses")
+    done, told = evaluate(run, write(Path("many.json"), *copies, document("New A")), system="rag")
     assert len(told.splitlines()) == 22 and told.endswith("\n  and 5 more")
     assert len(files.read_json(done.out / "measures.json")["left_out"]) == 25
 

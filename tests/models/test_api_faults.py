@@ -22,7 +22,7 @@ from cuadft.evaluation import results
 from cuadft.evaluation.judge import LMJudge
 from cuadft.loop import lineage, runner, status
 from cuadft.models import usage
-from cuadft.models.api import Breaker, Endpoint, EndpointDown, Patience, remote, retry_after, within_deadline
+from cuadft.models.api import Breaker, Endpoint, Patience, remote, retry_after, within_deadline
 from cuadft.rag import inference
 
 KEY = "sk-planted-0123456789"
@@ -121,26 +121,21 @@ def test_a_bad_reply_of_a_reachable_model_is_a_counted_failure_and_no_fault_of_t
         assert lm("again?") == ["yes"] and len(server.seen) == 10
 
 
-def test_retry_after_is_waited_for_by_every_caller():
+def test_retry_after_is_waited_for():
     slept = []
     engine = Endpoint("openai/some-model", Patience(retries=1), sleep=slept.append)
-    with faulty.serve([faulty.status(429, retry_after=7), "yes", "yes"]) as server:
+    with faulty.serve([faulty.status(429, retry_after=7), "yes"]) as server:
         engine.client = {"api_base": server.url}
-        lm = dspy.LM("openai/some-model", engine=engine, num_retries=0, cache=False)
-        assert lm("one?") == ["yes"] and lm("two?") == ["yes"]
-    before, waited, held, other = slept
-    assert (
-        before == 0 and 7 <= waited <= 8 and held > 6 and other > 6
-    )  # the last is another call's, before its first try
+        assert dspy.LM("openai/some-model", engine=engine, num_retries=0, cache=False)("one?") == ["yes"]
+    (waited,) = slept
+    assert 7 <= waited <= 8
 
 
-def test_a_server_that_asks_for_a_day_of_rest_is_left_alone_at_once():
+def test_a_server_that_asks_for_a_day_of_rest_is_not_waited_for():
     with faulty.serve([faulty.status(429, retry_after=86_400)]) as server:
         lm, error, counts = ask(server)
-        assert "asks for 86400 s" in str(error) and len(server.seen) == 1 and counts["retries"] == 0
-        with pytest.raises(EndpointDown, match="3600 s"):
-            lm("again?")
-        assert len(server.seen) == 1
+        assert isinstance(error, Exception) and len(server.seen) == 1
+        assert (counts["retries"], counts["failed"]) == (0, 1)
 
 
 @pytest.mark.parametrize("value", ["soon", "-5", "nan", "inf", ""])
@@ -162,10 +157,8 @@ def test_waits_double_up_to_a_bound_and_are_jittered():
         engine.client = {"api_base": server.url}
         with pytest.raises(dspy.utils.exceptions.LMServerError):
             dspy.LM("openai/some-model", engine=engine, num_retries=0, cache=False)("hello?")
-    assert slept[::2] == [0] * 7  # before each attempt, for what the endpoint has asked of other callers
-    waits = slept[1::2]
-    assert all(most / 2 <= wait <= most for wait, most in zip(waits, [1, 2, 4, 8, 8, 8], strict=True))
-    assert len(set(waits)) == 6
+    assert all(most / 2 <= wait <= most for wait, most in zip(slept, [1, 2, 4, 8, 8, 8], strict=True))
+    assert len(set(slept)) == 6
 
 
 def test_after_failures_in_a_row_calls_fail_at_once_with_one_message_that_names_the_model_and_no_key():
@@ -187,13 +180,13 @@ def test_after_failures_in_a_row_calls_fail_at_once_with_one_message_that_names_
 
 def test_calls_under_way_stop_retrying_when_the_breaker_opens():
     slept = []
-    engine = Endpoint("openai/some-model", Patience(retries=9), sleep=slept.append)
-    engine.sleep = lambda seconds: slept.append(seconds) or (len(slept) == 4 and engine.breaker.failed("x", pause=9))
+    engine = Endpoint("openai/some-model", Patience(retries=9, give_up=1))
+    engine.sleep = lambda seconds: slept.append(seconds) or (len(slept) == 2 and engine.breaker.failed("x"))
     with faulty.serve([faulty.status(500)]) as server:
         engine.client = {"api_base": server.url}
         with pytest.raises(dspy.utils.exceptions.LMServerError):
             dspy.LM("openai/some-model", engine=engine, num_retries=0, cache=False)("hello?")
-        assert len(server.seen) == 3  # sleeps 2 and 4 lie between them
+        assert len(server.seen) == 3  # two sleeps lie between them
 
 
 def test_after_the_pause_one_call_is_tried_and_a_good_one_closes_the_breaker():
@@ -267,13 +260,13 @@ def test_a_late_call_is_given_up_and_an_error_comes_through():
     assert within_deadline(5, lambda: 7) == 7
 
 
-def test_tokens_cost_and_the_model_that_really_answered_are_counted():
-    with faulty.serve(["yes", faulty.other_model("gpt-4o-mini-2024-07-18"), faulty.other_model("tiny-7b")]) as server:
+def test_tokens_and_cost_are_counted():
+    with faulty.serve(["yes"]) as server:
         lm = remote("openai/gpt-4o-mini", api_base=server.url, cache=False)
         for n in range(3):
             lm(f"{n}?")
     row = usage.usage_table({"judge": lm, "sft": small.Script(str).lm()}).to_dict("records")
-    assert [r["role"] for r in row] == ["judge"] and row[0]["other_models"] == "tiny-7b (1)"
+    assert [r["role"] for r in row] == ["judge"]
     assert (row[0]["prompt_tokens"], row[0]["completion_tokens"]) == (33, 9)  # 3 replies of 11 and 3
     assert math.isclose(row[0]["cost_usd"], 3 * (11 * 0.15e-6 + 3 * 0.60e-6))  # gpt-4o-mini's prices, $ a token
 
@@ -312,13 +305,14 @@ def test_every_row_is_answered_once_or_fails_with_its_reason_and_the_next_call_a
 def test_a_judge_that_is_down_leaves_unknown_scores_and_later_judges_only_what_is_missing(tmp_path):
     row = {"question": "Q?", "answers": [{"text": "ten days", "start": 0}], "error": None}
     rows = [row | {"answer": str(n)} for n in range(9)]
+    kept = tmp_path / "replies.jsonl"
     with faulty.serve(["Verdict: correct", "Verdict: partly", faulty.DROP]) as server:
-        lm = remote("openai/judge", patience=Patience(retries=0, give_up=3), api_base=server.url)
-        found = LMJudge(lm, cache=tmp_path / "v.jsonl", num_threads=1).rate(rows)
+        lm = remote("openai/judge", patience=Patience(retries=0, give_up=3), api_base=server.url, replies=kept)
+        found = LMJudge(lm, num_threads=1).rate(rows)
         assert len(server.seen) == 5
     assert found["judge_score"].notna().sum() == 2 and found["judge_error"].notna().sum() == 7
     with faulty.serve(["Verdict: incorrect"]) as server:
-        found = LMJudge(remote("openai/judge", api_base=server.url), cache=tmp_path / "v.jsonl").rate(rows)
+        found = LMJudge(remote("openai/judge", api_base=server.url, replies=kept)).rate(rows)
         assert len(server.seen) == 7
     assert list(found["judge_score"]) == [1, 0.5] + [0] * 7
 
@@ -403,8 +397,8 @@ def test_a_note_left_by_a_kill_is_not_taken_for_that_of_the_next_stage(project):
 
 
 def test_a_total_adds_up_by_model_and_its_cost_is_unknown_if_a_part_is():
-    one, two = USED | {"other_models": "x (1)"}, USED | {"cost_usd": None}
+    one, two = USED, USED | {"cost_usd": None}
     (sum_,) = usage.usage_total([one, one])
-    assert (sum_["calls"], sum_["cost_usd"], sum_["other_models"]) == (18, 0.5, "x (1), x (1)")
+    assert (sum_["calls"], sum_["cost_usd"]) == (18, 0.5)
     assert usage.usage_total([one, two, one])[0]["cost_usd"] is None and usage.usage_total([]) == []
-    assert "cost unknown" in usage.usage_line(two) and "other models answered: x (1)" in usage.usage_line(one)
+    assert "cost unknown" in usage.usage_line(two)

@@ -96,7 +96,7 @@ def test_train_contracts_are_judged_by_classifiers_that_have_not_seen_them(confi
 
 
 def test_the_same_train_rows_give_the_same_confidence_and_its_key_changes_with_the_costs(confidence, retriever):
-    assert fit(retriever).as_json() == confidence.as_json() and fit(retriever).key == confidence.key
+    assert fit(retriever) == confidence and fit(retriever).key == confidence.key
     dearer = fit(retriever, cost=3.0)
     assert dearer.key != confidence.key and dearer.threshold == 0.75
     assert dearer.key == replace(confidence, false_answer_cost=3.0).key, "nothing else depends on the costs"
@@ -142,10 +142,10 @@ def test_a_question_that_is_like_no_known_one_is_never_decided(retriever, cost):
 def test_rows_of_dev_and_test_contracts_and_generated_rows_change_nothing(confidence, retriever):
     twisted = [row | {"answers": [] if row["answers"] else [{"text": "Each", "start": 0}]} for row in NEW_ROWS]
     generated = [row | {"source": "synthetic", "answers": []} for row in ROWS]
-    assert fit(retriever, [*twisted, *ROWS, *generated]).as_json() == confidence.as_json()
+    assert fit(retriever, [*twisted, *ROWS, *generated]) == confidence
     own = fit(retriever, reworded=reworded(ROWS))
-    assert fit(retriever, reworded=[*reworded(ROWS), *reworded(twisted)]).as_json() == own.as_json()
-    assert fit(retriever, reworded=reworded(twisted)).as_json() == confidence.as_json()
+    assert fit(retriever, reworded=[*reworded(ROWS), *reworded(twisted)]) == own
+    assert fit(retriever, reworded=reworded(twisted)) == confidence
 
 
 def test_the_answers_of_the_train_rows_do_matter(confidence, retriever):
@@ -225,8 +225,6 @@ def damaged(saved: dict[str, Any]) -> list[Any]:
         saved | {"exists": None},
         saved | {"passage": {}},
         saved | {"unknown": 5},
-        saved | {"false_answer_cost": -1.0},
-        saved | {"false_answer_cost": "much"},
         saved | {"exists": saved["exists"] | {"features": [feature | {"weight": "heavy"}]}},
         saved | {"exists": saved["exists"] | {"features": [{"feature": "best"}]}},
         {name: part for name, part in saved.items() if name != "about"},
@@ -240,6 +238,10 @@ def test_a_damaged_file_is_named(confidence, tmp_path):
     for text in [*map(json.dumps, damaged(json.loads(whole))), whole[:-50], ""]:
         files.write_text(path, text)
         with pytest.raises(InputError, match=CONFIDENCE_FILE):
+            load_confidence(tmp_path)
+    for cost in (-1.0, "much"):
+        files.write_json(path, json.loads(whole) | {"false_answer_cost": cost})
+        with pytest.raises(InputError, match="Invalid false_answer_cost"):
             load_confidence(tmp_path)
 
 

@@ -43,7 +43,7 @@ def test_with_all_features_the_measures_are_those_of_the_confidence_itself(retri
     assert table.at["category", "brier"] != table.at["nothing", "brier"]
 
 
-def test_rows_of_other_contracts_and_sources_change_no_measure(retriever):
+def test_rows_of_other_contracts_and_sources_change_no_worth(retriever):
     alike = feature_worth(retriever, ROWS, NEW_ROWS, false_answer_cost=1.0, **FEW)
     turned = [row | {"answers": [] if row["answers"] else [{"text": "x", "start": 0}]} for row in NEW_ROWS]
     generated = [row | {"source": "template"} for row in ROWS]
@@ -60,10 +60,19 @@ def test_more_training_contracts_detect_better_and_the_last_row_is_the_retriever
     looks = Confidence.fit(retriever, ROWS, k=2, false_answer_cost=1.0).look(
         retriever, [(row["question"], row["contract"]) for row in NEW_ROWS], k=1
     )
-    answered = {row["contract"] for row, look in zip(NEW_ROWS, looks) if look.p_exists >= 0.5}
-    assert table["n_contracts"].iloc[-1] == len(held | answered)  # a contract without either says nothing
-    whole = feature_worth(retriever, ROWS, NEW_ROWS, false_answer_cost=1.0, **FEW)
-    assert table["brier"].iloc[-1] == pytest.approx(whole["brier"].iloc[0])
+    p, truth = np.array([look.p_exists for look in looks]), np.array([bool(row["answers"]) for row in NEW_ROWS])
+    answered = {row["contract"] for row, q in zip(NEW_ROWS, p) if q >= 0.5}
+    last = table.iloc[-1]
+    assert last["n_contracts"] == len(held | answered)  # a contract without either says nothing
+    assert last["brier"] == pytest.approx(np.mean((p - truth) ** 2))
+    assert last["detection_f1"] == pytest.approx(detection_f1(p, 0.5))
+
+
+def test_rows_of_other_contracts_and_sources_change_no_measure(retriever):
+    settings = {"groups": {}, "k": 2, "false_answer_cost": 1.0, **FEW}
+    alike = learning_curve(retriever, ROWS, NEW_ROWS, [20], **settings)
+    generated = [row | {"source": "template", "answers": []} for row in ROWS]
+    assert learning_curve(retriever, ROWS + generated, NEW_ROWS, [20], **settings).equals(alike)
 
 
 def test_a_size_with_too_few_questions_to_calibrate_on_has_no_row(retriever):

@@ -1,7 +1,6 @@
 """Properties of the prompts: what is asked is what is trained, and contract text stays inside its delimiter."""
 
 import re
-from typing import Literal
 
 import dspy
 import hypothesis
@@ -29,8 +28,7 @@ ROW = small.ROWS[1]  # Acme, Audit Rights: answerable
 PROGRAM = small.program()
 TYPED = {
     "list": dspy.Signature("topic: str -> items: list[str]"),
-    "int": dspy.Signature("topic: str -> n: int"),
-    "literal": dspy.Signature("topic: str -> verdict: Literal['yes', 'no']", custom_types={"Literal": Literal}),
+    "text": dspy.Signature("topic: str -> words: str"),
 }
 MARKS = [
     "<|im_end|>",
@@ -124,17 +122,16 @@ def test_an_empty_reply_fails_after_one_call(reply):
             ["3 years after the date", "2.5% a year", "30 days", "90 days"],
         ),
         ("list", "a - b\nsee 3. below", ["a - b", "see 3. below"]),
-        ("int", " 7\n", 7),
-        ("literal", "yes", "yes"),
+        ("text", " 1. one\n2. two\n", "1. one\n2. two"),
     ],
 )
 def test_a_typed_field_keeps_what_the_reply_says(kind, reply, value):
     assert list(PlainAdapter().parse(TYPED[kind], reply).values()) == [value]
 
 
-@pytest.mark.parametrize("kind, reply", [("int", "seven"), ("int", "7 or 8"), ("literal", "perhaps"), ("list", " ")])
-def test_an_ill_typed_reply_fails_after_one_call(kind, reply):
-    script = small.Script(lambda _: reply)
+@pytest.mark.parametrize("kind", TYPED)
+def test_an_empty_typed_reply_fails_after_one_call(kind):
+    script = small.Script(lambda _: " ")
     with dspy.context(lm=script.lm(), adapter=PlainAdapter()), pytest.raises(AdapterParseError):
         dspy.Predict(TYPED[kind])(topic="x")
     assert len(script.calls) == 1

@@ -231,9 +231,10 @@ def test_quotes_without_a_place_stay_and_come_last():
     assert join_quotes([nowhere, placed], parted("one two", [4])) == [placed, nowhere]
 
 
-def test_a_quote_is_kept_as_it_is_in_a_record():
-    for quote in (Quote("a b", (3, 7), 0.25, False, {"sum": -1.5}), Quote("a", None, 1.0)):
-        assert Quote.from_record(quote.record()) == quote
+def test_a_record_holds_all_of_a_quote_in_five_decimals():
+    record = Quote("a b", (3, 7), 0.1234567, False, {"sum": -1.5}).record()
+    assert record == {"text": "a b", "span": [3, 7], "p": 0.12346, "quoted": False, "evidence": {"sum": -1.5}}
+    assert Quote("a", None, 1.0).record()["span"] is None
 
 
 # --- sentences that the classifiers found

@@ -55,6 +55,21 @@ def system() -> SystemConfidence:
     return SystemConfidence.fit(*dev_set(1, telling=True))
 
 
+def test_a_draw_of_dev_questions_is_calibrated_as_all_of_them() -> None:
+    """Every question with a clause is drawn and each fifth without one, as `dev_rows` does: it stands for five."""
+    predictions, right = dev_set(5, telling=True, contracts=40, each=50)
+    absent = [n for n, p in enumerate(predictions) if not p["answers"]]
+    drawn = sorted({*range(len(predictions))} - {*absent} | {*absent[::5]})
+    weighted = [predictions[n] | {"weight": 1.0 if predictions[n]["answers"] else 5.0} for n in drawn]
+    system = SystemConfidence.fit(weighted, [right[n] for n in drawn])
+    settled = [settle(p, 0.5, system) for p in predictions]
+    share = np.mean([bool(p["answers"]) for p in predictions])
+    assert np.mean([p["p_exists"] for p in settled]) == pytest.approx(share, abs=0.03)
+    whole = SystemConfidence.fit(predictions, right)
+    expected = [settle(p, 0.5, whole)["p_exists"] for p in predictions]
+    assert np.mean(np.abs(np.array([p["p_exists"] for p in settled]) - expected)) < 0.04
+
+
 def log_loss(settled: list[dict[str, Any]], name: str) -> float:
     return -np.mean([math.log(p[name] if p["answers"] else 1 - p[name]) for p in settled])
 

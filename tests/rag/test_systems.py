@@ -252,7 +252,7 @@ def test_the_champion_searches_with_its_own_retriever_which_takes_in_what_is_ask
     second = with_other_retriever(
         run, embedder, system="sft", program="iter-01/program/rag_compiled.json", weights="iter-01/adapters/sft"
     )
-    found = {s.name: s for s in build(second, ["incumbent", "retriever", "rag"])}
+    found = {s.name: s for s in build(second, ["incumbent", "retriever", "rag"], asked={"c", "d"})}
     sizes = {name: max(len(p.text) for p in s.program.retriever.passages) for name, s in found.items()}
     assert sizes["incumbent"] < 60 < sizes["retriever"] == sizes["rag"]
     assert {p.contract for p in found["incumbent"].program.retriever.passages} == {"c", "d"}
@@ -272,9 +272,9 @@ def test_a_later_iteration_starts_from_the_champions_retriever(run, embedder, mo
     second = with_other_retriever(run, embedder)
     third = decide(second, retriever="iter-01/retriever")  # what iteration 2 found was not promoted
     kept = saved.champion_retriever(third, str(embedder))
-    assert kept.cutting == (40, 0.0) and saved.champion_folder(third) == run.path("retriever")
-    older = decide(second)  # a decision that names no retriever
-    assert saved.champion_folder(older) == second.path("retriever")
+    assert kept.cutting == (40, 0.0)
+    older = saved.champion_retriever(decide(second), str(embedder))  # a decision that names no retriever
+    assert older.key == saved.load_retriever(second, str(embedder)).key != kept.key
     shutil.rmtree(run.path("retriever"))
     with pytest.raises(InputError, match="retriever is missing in .*iter-01/retriever"):
         saved.champion_retriever(decide(second, retriever="iter-01/retriever"), str(embedder))
@@ -344,14 +344,14 @@ def test_new_contracts_are_taken_in_as_the_others_were_cut(embedder, tmp_path):
     records = [{"title": title, "text": TEXT, "split": "train"} for title in "cde"]
     files.write_jsonl(tmp_path / "contracts.jsonl", records)
     retriever = Retriever(cut_passages(TEXT, contract="c", size=40, overlap=0.5), None, mode="bm25", cutting=(40, 0.5))
-    saved.add_missing_contracts(retriever, tmp_path, {"c", "e"})
+    retriever = saved.with_run_contracts(retriever, tmp_path, {"c", "e"})
     held = {title: [p.text for p in retriever.passages if p.contract == title] for title in "cde"}
     assert held["c"] == held["e"] and held["d"] == []
-    saved.add_missing_contracts(retriever, tmp_path, {"c", "e"})  # nothing new: nothing changes
+    assert saved.with_run_contracts(retriever, tmp_path, {"c", "e"}) is retriever  # nothing new: nothing changes
     assert len(retriever.passages) == 2 * len(held["c"])
     retriever.cutting = None
     with pytest.raises(InputError, match="lacks 'd' and does not say how its passages were cut"):
-        saved.add_missing_contracts(retriever, tmp_path, {"c", "d"})
+        saved.with_run_contracts(retriever, tmp_path, {"c", "d"})
 
 
 def test_a_save_that_is_killed_leaves_no_mixture_of_two_retrievers(embedder, tmp_path, monkeypatch):

@@ -1,4 +1,4 @@
-"""Properties of the embedder's fine-tuning: it learns, stops early, survives kills, and leaves a plain model."""
+"""Properties of the embedder's fine-tuning: it learns, keeps the best step, survives kills, leaves a plain model."""
 
 import json
 import shutil
@@ -86,7 +86,7 @@ def test_training_lowers_the_loss_and_finds_more_passages(start, tmp_path):
     found = losses(record)
     assert np.mean([loss for _, loss in found[-3:]]) < 0.7 * np.mean([loss for _, loss in found[:3]])
     assert record["best"]["dev_hit@1"] > record["before"]["dev_hit@1"] + 0.1
-    assert record["examples"] <= 24 * 4 and record["passages_per_second"] > 0 and record["seconds"] > 0
+    assert record["examples"] <= 24 * 4
 
 
 def test_the_export_is_a_plain_model_with_its_record_and_nothing_else_stays(start, tmp_path):
@@ -106,19 +106,17 @@ def test_the_export_is_a_plain_model_with_its_record_and_nothing_else_stays(star
     assert not list((tmp_path / "out").rglob("*.bin")) + list((tmp_path / "out").rglob("*.pt"))
 
 
-def test_training_stops_early_and_exports_the_best_step(start, tmp_path):
+def test_the_best_step_is_exported(start, tmp_path):
     watch = Falling()
-    record = finetune_embedder(start, EXAMPLES, tmp_path / "out", evaluate=watch, patience=2, **SHORT | {"steps": 14})
-    assert (record["steps"], record["best_step"], watch.calls) == (8, 4, 5)  # 0.4 0.6 0.6 0.5: twice no better
+    record = finetune_embedder(start, EXAMPLES, tmp_path / "out", evaluate=watch, **SHORT | {"steps": 14})
+    assert (record["steps"], record["best_step"], watch.calls) == (14, 4, 8)
     assert record["before"]["dev_hit@1"] == 0.1 and record["best"] == {"dev_hit@1": 0.6, "other": 1.0}
-    four = finetune_embedder(
-        start, EXAMPLES, tmp_path / "four", evaluate=Falling(), patience=9, **SHORT | {"steps": 14}
-    )
-    assert four["steps"] == 14 and equal(tmp_path / "out", tmp_path / "four")
+    again = finetune_embedder(start, EXAMPLES, tmp_path / "again", evaluate=Falling(), **SHORT | {"steps": 14})
+    assert again["best_step"] == 4 and equal(tmp_path / "out", tmp_path / "again")
 
 
-def test_a_kill_changes_nothing_in_weights_losses_and_early_stopping(start, tmp_path, monkeypatch):
-    settings = SHORT | {"steps": 14, "patience": 2}
+def test_a_kill_changes_nothing_in_weights_and_losses(start, tmp_path, monkeypatch):
+    settings = SHORT | {"steps": 14}
     whole = finetune_embedder(start, EXAMPLES, tmp_path / "whole", evaluate=Falling(), **settings)
     watch = Falling()
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
@@ -129,29 +127,28 @@ def test_a_kill_changes_nothing_in_weights_losses_and_early_stopping(start, tmp_
     shutil.copytree(work / "checkpoint-6", work / "checkpoint-8")
     (work / "checkpoint-8" / "trainer_state.json").unlink()  # as if the kill had come while this one was written
     resumed = finetune_embedder(start, EXAMPLES, tmp_path / "out", evaluate=watch, **settings)
-    assert (resumed["steps"], resumed["best_step"]) == (whole["steps"], whole["best_step"]) == (8, 4)
+    assert (resumed["steps"], resumed["best_step"]) == (whole["steps"], whole["best_step"]) == (14, 4)
     assert losses(resumed) == [(step, pytest.approx(loss, rel=1e-5)) for step, loss in losses(whole)]
     assert equal(tmp_path / "out", tmp_path / "whole") and resumed["before"] == whole["before"]
 
 
-@pytest.mark.parametrize("patience", [9, 1])
-def test_a_kill_between_training_and_export_repeats_no_step(start, tmp_path, monkeypatch, patience):
+def test_a_kill_between_training_and_export_repeats_no_step(start, tmp_path, monkeypatch):
     from sentence_transformers import SentenceTransformerTrainer
 
-    settings = SHORT | {"steps": 9, "patience": patience}  # with 1 it stops at step 6, for want of a rise since 4
+    settings = SHORT | {"steps": 9}
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(finetune, "_export", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         finetune_embedder(start, EXAMPLES, tmp_path / "out", evaluate=Falling(), **settings)
     monkeypatch.setattr(SentenceTransformerTrainer, "training_step", None)
     record = finetune_embedder(start, EXAMPLES, tmp_path / "out", evaluate=Falling(), **settings)
-    assert (record["steps"], record["best_step"]) == ((9 if patience == 9 else 6), 4)
+    assert (record["steps"], record["best_step"]) == (9, 4)
 
 
 def test_a_finished_training_is_not_repeated_and_other_examples_start_anew(start, tmp_path, monkeypatch):
     record = finetune_embedder(start, EXAMPLES, tmp_path / "out", evaluate=Falling(), **SHORT)
     assert record["best_step"] == 4 and record["before"]["dev_hit@1"] == 0.1
     with monkeypatch.context() as patch:
-        patch.setattr(finetune, "_train", None)
+        patch.setattr(finetune, "make_trainer", None)
         assert finetune_embedder(start, EXAMPLES, tmp_path / "out", evaluate=Falling(), **SHORT) == record
         for changed in ({"learning_rate": 2e-3}, {"triples": EXAMPLES[1:]}):
             given = {"start": start, "triples": EXAMPLES, "out": tmp_path / "out", "evaluate": Falling()}
@@ -163,7 +160,7 @@ def test_a_finished_training_is_not_repeated_and_other_examples_start_anew(start
 
 def test_batches_are_the_planned_ones_and_attention_has_no_dropout(start, tmp_path):
     plan = triples.batch_schedule(EXAMPLES, size=4, steps=3, seed=1)
-    settings = Tuning(**SHORT | {"steps": 3, "max_length": 8, "patience": 1})
+    settings = Tuning(**SHORT | {"steps": 3, "max_length": 8})
     trainer = finetune.make_trainer(start, EXAMPLES, plan, tmp_path, settings, Falling())
     words = trainer.model.tokenizer
     for batch, indexes in zip(trainer.get_train_dataloader(), plan, strict=True):

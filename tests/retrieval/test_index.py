@@ -1,4 +1,4 @@
-"""An index grows by whole contracts and is used only with the passages and the model that it was made from."""
+"""A retriever over more contracts, and a saved one, are as if built anew; each passage is embedded once."""
 
 import json
 import warnings
@@ -46,36 +46,27 @@ def of(names, folder, **options):
 
 
 @pytest.mark.parametrize("mode", SEARCH_MODES)
-def test_contracts_that_come_later_are_found_as_if_they_had_been_there(tmp_path, mode):
-    grown = of("A", tmp_path, mode=mode, classifier=Classes(), classifier_weight=0.3)
-    grown.search("law fee")
-    other = grown.configured(classifier_weight=0.0)
-    grown.add(passages_of({"B": CONTRACTS["B"]}))
-    grown.add(passages_of({"C": CONTRACTS["C"]}))
+def test_a_retriever_over_more_contracts_is_as_if_they_had_been_there(tmp_path, mode):
+    some = of("A", tmp_path, mode=mode, classifier=Classes(), classifier_weight=0.3, cutting=(40, 0.5))
+    some.search("law fee")
+    grown = some.holding(passages_of(CONTRACTS))
     whole = of("ABC", tmp_path, mode=mode, classifier=Classes(), classifier_weight=0.3)
-    assert grown.passages == whole.passages and grown.key == whole.key
+    assert grown.passages == whole.passages and grown.key == whole.key and grown.cutting == (40, 0.5)
     assert grown.search_many(QUERIES, k=9) == whole.search_many(QUERIES, k=9)
-    assert other.search_many(QUERIES) == whole.configured(classifier_weight=0.0).search_many(QUERIES)
+    assert {passage.contract for passage in some.passages} == {"A"}
 
 
-def test_only_new_passages_are_embedded_and_classified(tmp_path):
+def test_only_new_passages_are_embedded_and_each_is_classified_once(tmp_path):
     classes = Classes()
-    grown = of("AB", tmp_path, classifier=classes, classifier_weight=0.5)
-    grown.search("law")
-    calls, classes.seen = grown.embedder._model.calls, []
+    some = of("AB", tmp_path, classifier=classes, classifier_weight=0.5)
+    some.search("law")
+    calls, classes.seen = some.embedder._model.calls, []
     del calls[:]
-    grown.add(passages_of({"C": CONTRACTS["C"]}))
+    grown = some.holding(passages_of(CONTRACTS))
     grown.search("law")
+    grown.configured(classifier_weight=0.2).search("law")
     assert sorted(text for call in calls for text in call) == sorted(CONTRACTS["C"])
-    assert classes.seen == CONTRACTS["C"]
-
-
-def test_a_contract_is_added_once(tmp_path):
-    grown = of("AB", tmp_path)
-    with pytest.raises(InputError, match="Contract 'B' is in the retriever already"):
-        grown.add(passages_of({"C": CONTRACTS["C"], "B": ["Other text. "]}))
-    assert {p.contract for p in grown.passages} == {"A", "B"}
-    grown.add([])
+    assert classes.seen == [text for parts in CONTRACTS.values() for text in parts]
 
 
 def test_passages_of_a_contract_may_come_apart_and_stay_in_order(tmp_path):
@@ -111,7 +102,6 @@ def test_a_saved_index_is_taken_as_it_is_with_all_settings(saved, tmp_path):
         "feedback_weight": 0.5,
         "dense_weight": 0.5,
         "classifier_weight": 0.0,
-        "contract_weight": 0.0,
     }
 
 
@@ -119,41 +109,22 @@ def test_another_model_embeds_the_passages_and_the_feedback_again(saved, tmp_pat
     folder, before = saved
     other = make_embedder(tmp_path, b"two")
     other._model.shift = 7
-    with pytest.warns(UserWarning, match="index.faiss is not used"):
-        again = Retriever.load(folder, other)
+    again = loaded(folder, other)
     fresh = Retriever(again.passages, other, feedback=RelevanceFeedback.from_rows(ROWS, other), feedback_weight=0.5)
     assert again.search_many(QUERIES) == fresh.search_many(QUERIES) != before
     assert np.array_equal(again.feedback._span_vectors, fresh.feedback._span_vectors)
-    again.save(folder)
-    assert loaded(folder, other).search_many(QUERIES) == fresh.search_many(QUERIES)
 
 
-def test_changed_passages_are_embedded_again(saved, tmp_path):
-    folder, _ = saved
+def test_a_loaded_retriever_embeds_nothing_that_the_cache_holds_and_changed_passages_again(saved, tmp_path):
+    folder, before = saved
+    again = loaded(folder, make_embedder(tmp_path))
+    assert again.search_many(QUERIES) == before and again.embedder.embedded == 0
     lines = (folder / "passages.jsonl").read_text().replace("Texas", "Maine")
     (folder / "passages.jsonl").write_text(lines)
-    with pytest.warns(UserWarning, match="index.faiss is not used"):
-        again = Retriever.load(folder, make_embedder(tmp_path)).configured(mode="dense", feedback_weight=0)
+    again = loaded(folder, make_embedder(tmp_path)).configured(mode="dense", feedback_weight=0)
     texts = {name: [text.replace("Texas", "Maine") for text in parts] for name, parts in CONTRACTS.items()}
     fresh = Retriever(passages_of(texts), make_embedder(tmp_path), mode="dense")
     assert again.search("law of Maine") == fresh.search("law of Maine")
-
-
-@pytest.mark.parametrize("broken", [b"", b"IxFI garbage", None])
-def test_a_broken_index_file_is_left_aside(saved, tmp_path, broken):
-    folder, before = saved
-    (folder / "index.faiss").unlink() if broken is None else (folder / "index.faiss").write_bytes(broken)
-    with pytest.warns(UserWarning, match="index.faiss is not used"):
-        assert Retriever.load(folder, make_embedder(tmp_path)).search_many(QUERIES) == before
-
-
-def test_an_index_of_as_many_other_passages_is_left_aside(saved, tmp_path):
-    folder, before = saved
-    swapped = {name: parts[::-1] for name, parts in CONTRACTS.items()}
-    Retriever(passages_of(swapped), make_embedder(tmp_path)).save(tmp_path / "other")
-    (folder / "index.faiss").write_bytes((tmp_path / "other" / "index.faiss").read_bytes())
-    with pytest.warns(UserWarning, match="index.faiss is not used"):
-        assert Retriever.load(folder, make_embedder(tmp_path)).search_many(QUERIES) == before
 
 
 def test_spans_of_other_feedback_are_embedded_again(saved, tmp_path):
@@ -166,7 +137,7 @@ def test_spans_of_other_feedback_are_embedded_again(saved, tmp_path):
     assert np.array_equal(again._span_vectors, RelevanceFeedback(spans, again._embedder)._span_vectors)
 
 
-@pytest.mark.parametrize("at", ["passages.jsonl", "index.faiss", "feedback.jsonl", "settings.json"])
+@pytest.mark.parametrize("at", ["passages.jsonl", "feedback.jsonl", "settings.json"])
 def test_a_killed_save_cannot_be_loaded(saved, tmp_path, monkeypatch, at):
     import os
 

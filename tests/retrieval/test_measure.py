@@ -1,4 +1,4 @@
-"""Properties of the retrieval measures, inside one contract and over all of them."""
+"""Properties of the retrieval measures."""
 
 import pytest
 from hypothesis import given, settings
@@ -46,30 +46,6 @@ def test_hit_and_characters_per_row_by_hand():
         (1, 1.0, 6 / 11, 6 / 7),
         (3, 1.0, 1.0, 11 / 25),
     ]
-    assert all(r["wrong_contract"] == 0 for r in made)
-
-
-def test_passages_of_other_contracts_count_as_wrong_and_lower_the_precision():
-    found = bm25({"A": ["fee due. ", "audit. "], "B": ["audit audit. ", "fee. "]})
-    # "audit" over both: B's 13 characters first (said twice), then A's 9-16; gold is A 9-14: 5 characters
-    [first, second] = records(found, [row("A", "audit", [(9, 14)])], (1, 2), within=False)
-    assert (first["hit"], first["char_recall"], first["char_precision"], first["wrong_contract"]) == (0, 0, 0, 1)
-    assert (second["hit"], second["char_recall"], second["wrong_contract"]) == (1, 1, 1 / 2)
-    assert second["char_precision"] == 5 / 20  # 5 gold characters among 13 + 7
-
-
-def test_same_offsets_in_another_contract_are_no_hit():
-    found = bm25({"A": ["audit. "], "B": ["audit audit. "]})
-    assert records(found, [row("A", "audit", [(0, 5)])], (1,), within=False)[0]["hit"] == 0
-
-
-def test_the_same_question_finds_the_same_passages_for_every_contract_unless_its_title_is_asked_for():
-    texts = {"Acme Supply": ["audit by Acme. "], "Beta": ["audit by Beta. "], "Gamma": ["audit audit by Gamma. "]}
-    rows = [row(name, "audit?", [(0, 5)]) for name in texts]
-    wrong = [r["wrong_contract"] for r in records(bm25(texts), rows, (1,), within=False)]
-    assert sorted(wrong) == [0, 1, 1]  # one passage for three contracts
-    titled = records(bm25(texts), rows, (1,), within=False, titled=True)
-    assert [r["wrong_contract"] for r in titled] == [0, 0, 0]
 
 
 @settings(max_examples=60, deadline=None)
@@ -81,19 +57,17 @@ def test_the_same_question_finds_the_same_passages_for_every_contract_unless_its
     ),
     st.lists(st.tuples(st.integers(0, 40), st.integers(1, 20)), min_size=1, max_size=3),
     st.sampled_from(WORDS),
-    st.booleans(),
 )
-def test_measures_are_those_of_legalbench_rag(texts, spans, question, within):
+def test_measures_are_those_of_legalbench_rag(texts, spans, question):
     found, contract = bm25(texts), min(texts)
     asked = row(contract, question, [(start, start + length) for start, length in spans])
     gold = {(contract, n) for start, length in spans for n in range(start, start + length)}
-    for record in records(found, [asked], (1, 2, 3, 5), within=within):
-        hits = [hit.passage for hit in found.search(question, contract=contract if within else None, k=record["k"])]
+    for record in records(found, [asked], (1, 2, 3, 5)):
+        hits = [hit.passage for hit in found.search(question, contract=contract, k=record["k"])]
         got = {(p.contract, n) for p in hits for n in range(p.start, p.end)}
         assert record["char_recall"] == pytest.approx(len(gold & got) / len(gold))
         assert record["char_precision"] == pytest.approx(len(gold & got) / len(got))
         assert record["hit"] == bool(gold & got)
-        assert record["wrong_contract"] == pytest.approx(sum(p.contract != contract for p in hits) / len(hits))
 
 
 # The search table
@@ -160,8 +134,7 @@ def test_bad_input_is_named():
     found = bm25({"A": ["fee fee. "]})
     with pytest.raises(InputError, match="No answerable row"):
         evaluate_retriever(found, [row("A", "law", [])], (1,))
-    for within in (True, False):  # over all contracts it would be no error, but a miss
-        with pytest.raises(InputError, match="Unknown contract 'Z'"):
-            evaluate_retriever(found, [row("Z", "fee", [(0, 3)])], (1,), within=within)
+    with pytest.raises(InputError, match="Unknown contract 'Z'"):
+        evaluate_retriever(found, [row("Z", "fee", [(0, 3)])], (1,))
     with pytest.raises(InputError, match="No answerable row"):
         search_table({(20, 0.0): found}, [], ks=(1,), token_count=len, budget=9, modes=["bm25"], feedback_weights=[0])

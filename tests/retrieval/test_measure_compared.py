@@ -3,8 +3,9 @@
 import pytest
 from small import passages_of
 
+from cuadft.core import files, runs
 from cuadft.core.errors import InputError
-from cuadft.retrieval import measure
+from cuadft.retrieval import measure, saved
 from cuadft.retrieval.retriever import Retriever
 
 N = 12
@@ -40,8 +41,19 @@ class Blind(Retriever):
 GOOD, BAD = Retriever(PASSAGES, None, mode="bm25"), Blind(PASSAGES, None, mode="bm25")
 
 
-def decide(old, new, asked):
-    return measure.decide_retriever((old, 1), (new, 1), asked, n_resamples=400, seed=7)
+@pytest.fixture
+def decide(tmp_path):
+    """Let the gate decide between two retrievers; return what it wrote, which is also what it says and returns."""
+    iteration = runs.Iteration(tmp_path / "run", 2)
+
+    def decided(old, new, asked):
+        settings = {"contracts": (), "n_resamples": 400, "seed": 7}
+        chosen, k, reason = saved.promote_or_keep(iteration, (old, 1), (new, 1), asked, **settings)
+        found = files.read_json(iteration.path("metrics", "retriever_decision.json"))
+        assert found["reason"] == reason and (chosen, k) == ((new, 1) if found["promoted"] else (old, 1))
+        return found
+
+    return decided
 
 
 def test_records_hold_each_retriever_question_and_k_once():
@@ -58,14 +70,14 @@ def test_intervals_count_questions_and_contracts():
     assert row["hit_low"] <= row["hit"] and {"char_recall_low", "char_recall_high"} <= row.keys()
 
 
-def test_without_an_answerable_question_there_is_no_record():
+def test_without_an_answerable_question_there_is_no_record(decide):
     unanswerable = [row | {"answers": []} for row in rows()]
     assert measure.measure_retrievers({"good": GOOD}, unanswerable, [1], split="dev").empty
     with pytest.raises(InputError, match="No answerable row"):
         decide(BAD, GOOD, unanswerable)
 
 
-def test_the_gate_promotes_what_finds_more_and_keeps_what_does_not():
+def test_the_gate_promotes_what_finds_more_and_keeps_what_does_not(decide):
     up = decide(BAD, GOOD, rows())
     assert up["promoted"] and up["delta"]["low"] > 0 and up["reason"].startswith("promoted: ")
     assert not decide(GOOD, GOOD, rows())["promoted"]

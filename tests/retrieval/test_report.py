@@ -7,13 +7,13 @@ import pytest
 from bag_of_words import make_embedder
 
 from cuadft import cli
-from cuadft.core import files
+from cuadft.core import files, runs
 from cuadft.core.errors import InputError
 from cuadft.data import contracts
-from cuadft.data.passages import cut_passages, join_passages
+from cuadft.data.passages import cut_passages
 from cuadft.retrieval import report
 from cuadft.retrieval.retriever import Retriever
-from cuadft.retrieval.saved import MODELS_FILE, TRAINED, TUNED, load_retriever_folder, note_learned
+from cuadft.retrieval.saved import TRAINED, TUNED, save_retriever
 
 SIZE, OVERLAP = 600, 0.5
 SAMPLE = contracts.read_contracts(contracts.sample_path())[:8]
@@ -98,23 +98,13 @@ def test_a_copy_of_a_trained_contract_under_another_title_is_left_out(saved, tmp
 
 
 def test_a_folder_away_from_its_run_knows_what_it_was_trained_on(saved, tmp_path):
-    note_learned(saved, trained=[SAMPLE[0].title], tuned=[SAMPLE[1].title])
+    passages = [p for c in HELD for p in cut_passages(c.text, contract=c.title, size=SIZE, overlap=OVERLAP)]
+    embedder = make_embedder(tmp_path, b"two")
+    retriever = Retriever(passages, embedder, mode="bm25", cutting=(SIZE, OVERLAP))
+    save_retriever(retriever, runs.Iteration(saved.parents[1], 2))
     moved = saved.rename(tmp_path / "moved")
     done, _ = measure(moved, cuad(tmp_path / "c.json", *map(document, SAMPLE)))
     assert done.left_out == {SAMPLE[0].title: TRAINED, SAMPLE[1].title: TUNED}
-
-
-def test_a_retriever_searches_with_the_embedder_and_the_precision_that_it_was_saved_with(saved, tmp_path):
-    base = embedding_model(tmp_path)
-    assert load_retriever_folder(saved, str(base)).embedder.path == base
-    make_embedder(tmp_path).path.rename(saved / "embedder")
-    (tmp_path / "leftover").mkdir()
-    (tmp_path / "leftover" / "modules.json").write_text("[]")
-    (tmp_path / "leftover").rename(saved / ".embedder-new")  # of an export that was killed
-    assert load_retriever_folder(saved, "unknown").embedder.dtype == "float32"
-    files.write_json(saved / MODELS_FILE, {"dtype": "bfloat16"})
-    embedder = load_retriever_folder(saved, "unknown").embedder
-    assert (embedder.path, embedder.dtype) == (saved / "embedder", "bfloat16")
 
 
 def test_contracts_that_settings_were_chosen_on_are_known_also_without_a_note(saved, tmp_path):
@@ -141,15 +131,6 @@ def test_another_text_under_a_held_title_is_measured_as_the_file_has_it(saved, t
     own, rows = Retriever(passages, None, mode="bm25"), [r for r in SAMPLE[3].rows if r["answers"]]
     best = [own.search(r["question"], contract=r["contract"], k=1)[0].passage.start < 40 for r in rows]
     assert done.rows[done.rows["k"] == 1]["hit"].tolist() == [float(hit) for hit in best]
-
-
-def test_overlapping_passages_give_the_text_back():
-    for overlap in (0, 1 / 4, 0.5, 0.75):
-        for contract in SAMPLE:
-            assert join_passages(cut_passages(contract.text, contract="c", size=500, overlap=overlap)) == (
-                contract.text,
-                0,
-            )
 
 
 def test_the_command_prints_the_table_and_writes_it(saved, tmp_path, capsys):

@@ -94,7 +94,7 @@ def test_no_two_passages_found_share_a_character_and_none_is_left_out_for_anothe
         return one.contract == two.contract and bool(set(range(one.start, one.end)) & set(range(two.start, two.end)))
 
     # the rule by hand: best first, skip what shares a character with one that is kept
-    raw = retriever._index._bm25.scores({"fee": 1.0})
+    raw = retriever._index.words.scores({"fee": 1.0})
     order = sorted(inside, key=lambda p: -round(float(raw[retriever.passages.index(p)]), 5))
     kept = []
     for passage in order:

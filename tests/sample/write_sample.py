@@ -1,6 +1,6 @@
 """Write the sample contracts of cuadft/sample from the banks beside this file; the same bytes anywhere.
 
-python tests/sample/write_sample.py            write contracts.json and contract_types.csv
+python tests/sample/write_sample.py            write contracts.json
 python tests/sample/write_sample.py --check    exit 1 if the shipped files differ from what would be written
 
 deals.csv holds the invented parties, clauses.py and boilerplate.py the wording; plan.py says which deal
@@ -10,9 +10,7 @@ carries which category.
 from __future__ import annotations
 
 import argparse
-import csv
 import datetime as dt
-import io
 import json
 import random
 import re
@@ -251,18 +249,15 @@ def entry(name: str, writer: Writer) -> dict:
 
 def files() -> dict[str, str]:
     """Return name -> content of the files that ship with the package."""
-    picked, used, data, types = {}, Counter(), [], []
+    picked, used, data = {}, Counter(), []
     for deal, active, key in jobs():
         writer = Writer(deal, active, key, picked, used)
         writer.write()
         data.append(entry(title(deal), writer))
-        types.append((title(deal), deal["type"]))
     data.sort(key=lambda contract: contract["title"])
-    table = io.StringIO()
-    csv.writer(table, lineterminator="\n").writerows([("title", "contract_type"), *sorted(types)])
     compact = ",\n".join(json.dumps(contract, ensure_ascii=False, separators=(",", ":")) for contract in data)
     sample = f'{{"version":"cuadft_sample_v1","data":[\n{compact}\n]}}\n'
-    return {"contracts.json": sample, "contract_types.csv": table.getvalue()}
+    return {"contracts.json": sample}
 
 
 def main() -> int:

@@ -15,11 +15,10 @@ from cuadft.core.errors import InputError
 from cuadft.data.passages import Passage
 from cuadft.evaluation.text_scores import NO_CLAUSE, KnownTexts, rouge_l, rouge_tokens
 from cuadft.rag.program import PlainAdapter
-from cuadft.selfinstruct.filters import REASONS, filter_questions
+from cuadft.selfinstruct.filters import REASONS, filter_questions, outcomes, steps_table
 from cuadft.selfinstruct.generate import TASKS, tidy_question, write_questions
-from cuadft.selfinstruct.prompts import AskAboutClause, RoundTrip, call_generator, listed_questions, worked_examples
+from cuadft.selfinstruct.prompts import AskAboutClause, RoundTrip, call_generator, worked_examples
 from cuadft.selfinstruct.sources import STYLES
-from cuadft.selfinstruct.yields import outcomes, steps_table
 
 LAW = "This Agreement shall be governed by the laws of the State of Ohio."
 FILLER = "The parties meet every quarter in Columbus to review the progress of the joint marketing work. " * 3
@@ -146,26 +145,6 @@ def test_questions_come_from_one_item_a_line_of_plain_text():
 
 
 @pytest.mark.parametrize(
-    "reply",
-    [
-        '["Which law applies?", "Whose law rules?"]',
-        '```json\n["Which law applies?",\n "Whose law rules?"]\n```',
-        "['Which law applies?', 'Whose law rules?']",
-        '{"questions": [{"question": "Which law applies?"}, "Whose law rules?"]}',
-        "Which law applies?\n\nWhose law rules?",
-        ["Which law applies?", "Whose law rules?"],
-    ],
-)
-def test_questions_are_read_from_a_reply_of_any_form(reply):
-    assert listed_questions(reply) == ["Which law applies?", "Whose law rules?"]
-
-
-@given(st.text(max_size=80))
-def test_any_reply_gives_questions_or_none(reply):
-    assert all(question.strip() for question in listed_questions(reply))
-
-
-@pytest.mark.parametrize(
     "marked",
     ["1. {}", "(2) {}", "3) {}", "Q1: {}", "Question 2. {}", "- {}", "* {}", "**{}**", "**4. {}**", '"{}"', "`{}`"],
 )
@@ -193,13 +172,11 @@ def test_ask_seeds_are_passages_without_a_gold_span_and_seeds_are_answerable_cua
     assert [(c["kind"], c["seed"]) for c in made] == [("rephrase", SEED["id"]), ("ask", "T__passage 0")]
 
 
-def test_absent_seeds_carry_the_passages_nearest_to_the_new_question_and_styles_take_turns():
-    rows = [SEED] + [SEED | {"id": f"T__{c}", "category": c, "answers": [], "is_impossible": True} for c in "ab"]
+def test_styles_take_turns():
+    rows = [SEED | {"id": f"T__{c}", "category": c} for c in "ab"]
     with scripted({"questions": '["whose laws govern Ohio"]'}, {"questions": '["Who meets to review the marketing?"]'}):
-        made = write_questions(rows, PASSAGES, rephrase=0, ask=0, absent=2, seed=7)
+        made = write_questions(rows, PASSAGES, rephrase=2, ask=0, seed=7)
     assert [c["style"] for c in made] == ["user", "keyword"]
-    assert [(c["kind"], c["expect"], c["answers"]) for c in made] == [("absent", "refusal", [])] * 2
-    assert made[0]["passage"].startswith(PASSAGES["T"][1].text) and made[1]["passage"].startswith(PASSAGES["T"][0].text)
 
 
 def test_over_the_rounds_a_category_is_asked_for_in_every_style():
@@ -340,15 +317,6 @@ def test_official_questions_of_dev_and_test_are_no_overlap_where_train_rows_ask_
     new = ask_candidate(official) | {"contract": "new"}
     accepted, _ = run_filter([new], "every quarter in Columbus", held_out_rows=held_out)
     assert [row["contract"] for row in accepted] == ["new"]
-
-
-@pytest.mark.parametrize(("answer", "reason"), [(NO_CLAUSE, None), ("in Columbus", "answerable")])
-def test_a_question_for_an_absent_clause_is_kept_only_if_the_lm_refuses(answer, reason):
-    absent = candidate(GOOD, kind="absent", answers=[], clause="", expect="refusal")
-    accepted, rejected = run_filter([absent], answer)
-    assert [c["reason"] for c in rejected] == ([reason] if reason else [])
-    rows = [(row["is_impossible"], row["answers"], row["source"]) for row in accepted]
-    assert rows == [(True, [], "synthetic")][: not reason]
 
 
 def test_templates_pass_without_a_language_model_and_keep_their_rows():

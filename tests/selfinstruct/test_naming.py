@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cuadft.data.contracts import Contract
-from cuadft.selfinstruct.naming import contract_names, insert_name
+from cuadft.selfinstruct.templates import contract_names, insert_name
 
 
 def alliance(*parties, title="ACMECORP_05_12_2017-EX-10.1-STRATEGIC ALLIANCE AGREEMENT", kind="Strategic Alliance"):

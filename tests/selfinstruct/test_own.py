@@ -95,8 +95,8 @@ def test_titles_and_categories_match_whatever_case_and_punctuation():
     [
         ({"contract": HELD_OUT}, "held out (dev, test or slice)"),
         ({"contract": HELD_OUT.lower(), "answer": "four years"}, "held out (dev, test or slice)"),
-        ({"contract": "Acme Distribution Agremeent"}, f"nearest: ['{TITLES[0]}']"),
-        ({"category": "Audit Right"}, "nearest: Audit Rights"),
+        ({"contract": "Acme Distribution Agremeent"}, f"did you mean '{TITLES[0]}'?"),
+        ({"category": "Audit Right"}, "did you mean 'Audit Rights'?"),
         ({"contract": TITLES[0], "answer": "four score dollars"}, "does not stand in"),
         ({"answer": "four score dollars"}, "does not stand in the 3 training contracts"),
         ({"answer": "the renewal term is"}, "stands in 2 training contracts"),

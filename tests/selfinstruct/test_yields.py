@@ -1,9 +1,8 @@
-"""Properties of the tables on the filter: they add up, and call a poor yield poor."""
+"""Properties of the tables on the filter: they add up."""
 
 import pytest
 
-from cuadft.selfinstruct.filters import MIN_F1, MIN_SIMILARITY, REASONS, STEPS
-from cuadft.selfinstruct.yields import outcomes, steps_table, yield_remark
+from cuadft.selfinstruct.filters import MIN_F1, MIN_SIMILARITY, REASONS, STEPS, outcomes, steps_table
 
 
 def kept(name, **other):
@@ -69,18 +68,3 @@ def test_every_candidate_is_counted_by_its_source_and_outcome():
         1,
     ]
     assert table.loc["synthetic, new question", "generation_failed"] == table.loc["template", "accepted"] == 1
-
-
-@pytest.mark.parametrize(("n_kept", "poor"), [(0, True), (1, True), (2, False), (10, False)])
-def test_a_poor_yield_is_called_poor(n_kept, poor):
-    accepted = [kept(str(n)) for n in range(n_kept)]
-    rejected = [lost(str(n), "duplicate", "duplicate") for n in range(10 - n_kept)]
-    said = yield_remark(accepted, rejected)
-    assert said.startswith(f"{n_kept} of the 10 questions that the language model wrote passed ({n_kept * 10}%)")
-    assert ("poor yield: set generator_lm to a stronger model" in said) == poor
-
-
-def test_templates_do_not_hide_a_poor_generator():
-    said = yield_remark([kept(str(n), source="template") for n in range(9)], [lost("x", "format", "format")])
-    assert said.startswith("0 of the 1 question") and "poor yield" in said
-    assert yield_remark([], []) == "The language model was asked for no question."

@@ -393,8 +393,8 @@ def test_what_a_later_method_would_refuse_is_said_before_the_first_trains(method
 
 
 def test_without_data_the_aligned_systems_are_the_sft_model(sft, tiny, tmp_path):
-    align.keep_sft(sft, [tmp_path / "dpo", tmp_path / "orpo"])
-    align.keep_sft(sft, [tmp_path / "dpo"])  # again, over an older one
+    for name in ("dpo", "orpo", "dpo"):  # the last one over an older one
+        align.keep_sft(sft, tmp_path / name)
     engine = LocalEngine(tiny, adapters={"sft": sft, "dpo": tmp_path / "dpo"})
     assert engine.model_name("dpo").split("-")[-1] == engine.model_name("sft").split("-")[-1]
     assert sorted(p.name for p in tmp_path.iterdir()) == ["dpo", "orpo"]

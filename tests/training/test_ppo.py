@@ -194,16 +194,12 @@ def test_it_raises_a_reward_clearly(tiny, tmp_path):
         "epoch",
         "loss",
         "reward",
-        "reward_std",
         "kl",
         "policy_loss",
         "value_loss",
         "clip_fraction",
-        "entropy",
         "grad_norm",
-        "explained_variance",
         "completion_length",
-        "unfinished",
         "unrewarded",
         "learning_rate",
     }
@@ -246,7 +242,7 @@ def test_probabilities_are_those_of_the_unpadded_answer_at_the_sampling_temperat
     batch, _ = made._sample(ROWS)
     torch.nn.init.normal_(made.value_head.weight)
     with torch.no_grad():
-        logp, values, entropy = made._forward(batch)
+        logp, values = made._forward(batch)
         for i, row in enumerate(ROWS):
             start = len(
                 made.tokenizer.apply_chat_template(row["prompt"], add_generation_prompt=True, return_dict=False)
@@ -257,7 +253,6 @@ def test_probabilities_are_those_of_the_unpadded_answer_at_the_sampling_temperat
             every = (out.logits[0, start - 1 : -1] / temperature).log_softmax(-1)
             assert length == batch["mask"][i].sum()
             assert torch.allclose(logp[i, :length], every[range(length), tokens[0, start:]], atol=1e-4)
-            assert torch.allclose(entropy[i, :length], -(every.exp() * every).sum(-1), atol=1e-4)
             expected = made.value_head(out.hidden_states[-1][0, start - 1 : -1])[:, 0]  # before the token is known
             assert torch.allclose(values[i, :length], expected, atol=1e-4)
 
@@ -271,7 +266,7 @@ def test_the_end_mark_is_learned_and_the_padding_is_not_even_if_they_are_equal(p
     torch.manual_seed(3)
     batch, texts = made._sample(ROWS * 8)
     answers = batch["tokens"][:, -batch["mask"].shape[1] :]
-    lengths, ended = batch["mask"].sum(1).long().tolist(), batch["ended"].tolist()
+    lengths, ended = batch["mask"].sum(1).long().tolist(), [end in answer for answer in answers.tolist()]
     assert len(set(lengths)) > 2 and len(set(ended)) == 2
     for answer, mask, length, whole, text in zip(answers.tolist(), batch["mask"].tolist(), lengths, ended, texts):
         assert mask == [1.0] * length + [0.0] * (len(mask) - length)
@@ -299,7 +294,7 @@ def test_the_reward_is_called_as_trl_calls_it(tiny, tmp_path):
     ((prompts, completions, columns),) = calls
     assert [p[0]["content"][0] for p in prompts] == columns["wanted"] and columns.keys() == {"wanted"}
     assert all(c[0].keys() == {"role", "content"} and c[0]["role"] == "assistant" for c in completions)
-    assert log[0]["reward"] == 0.5 and log[0]["reward_std"] == 0
+    assert log[0]["reward"] == 0.5
 
 
 @pytest.mark.parametrize("unknown", [None, math.nan])

@@ -5,5 +5,6 @@ No function saves or shows its Figure. As the last line of a notebook cell it sh
     scores      systems, differences, categories, searches and losses
     stream      iterations and slices of the stream
     training    how alignment went
-    judges      published means beside recomputed ones
+    confidence  whether stated probabilities hold
+    published   our results beside published ones
 """

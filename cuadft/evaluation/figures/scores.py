@@ -1,7 +1,6 @@
 """Draw scores: systems beside each other, their differences, categories, what a search finds, and a training's loss.
 
-    benchmark_figure(board)     one metric of every system, with intervals     board = make_scoreboard(frame)
-    panels_figure(board)        several metrics of every system
+    panels_figure(board)        metrics of every system, with intervals        board = make_scoreboard(frame)
     deltas_figure(table)        paired differences against zero                table = paired_deltas(frame, pairs)
     heatmap_figure(table)       one metric by category and system              table = score_breakdown(frame)
     retrieval_figure(curve)     hits and recall of each retriever at k
@@ -22,9 +21,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from cuadft.core.errors import InputError
+from cuadft.core.text import shorten
 from cuadft.evaluation.answer_files import count_of
-from cuadft.evaluation.excerpts import shorten
 from cuadft.evaluation.figures import style
 from cuadft.evaluation.metrics import HEADLINE
 
@@ -36,16 +34,6 @@ LOSS_LINES = {"loss": ("train", style.BLUE, ".-"), "eval_loss": ("dev", style.VE
 RANKED_BY = {"words": (style.GREY, "o"), "embeddings": (style.ORANGE, "^"), "classifier": (style.BLUE, "s")}
 
 
-def benchmark_figure(
-    scoreboard: pd.DataFrame, metric: str = "quote_f1", split: str = "test", **options: Any
-) -> style.Figure:
-    """Return one metric of every system on one split: a dot, its interval and its value.
-
-    options and errors: as of `panels_figure`.
-    """
-    return panels_figure(scoreboard, (metric,), split, **options)
-
-
 def panels_figure(
     scoreboard: pd.DataFrame,
     metrics: Sequence[str] = PANELS,
@@ -55,7 +43,7 @@ def panels_figure(
     unit: str = "contract",
     detectable: pd.DataFrame | None = None,
 ) -> style.Figure:
-    """Return several metrics of every system on one split, two panels to a row: what a better mean is made of.
+    """Return one metric or several of every system on one split, two panels to a row: dot, interval and value.
 
     scoreboard: from `make_scoreboard`; with several seeds a bracket under the interval is their spread. confidence:
     the level that it was made with, named on the axis. unit: what it resampled, "contract" or "question". detectable:
@@ -123,11 +111,9 @@ def heatmap_figure(table: pd.DataFrame, split: str = "test") -> style.Figure:
 
     table: from `score_breakdown`, by "category" or "contract_type". A cell of fewer than `FEW` questions, or of one
     contract, is pale and its text grey, so that it does not catch the eye first. A dash marks cells to which the metric
-    does not apply; groups of such cells alone are left out. Raises InputError on a table of several metrics.
+    does not apply; groups of such cells alone are left out.
     """
     by = next((g for g in GROUP_LABELS if g in table), "category")
-    if table["metric"].nunique() > 1:
-        raise InputError(f"The table holds {', '.join(table['metric'].unique())}: pass the rows of one metric.")
     rows = style.rows_of_metric(table, table["metric"].iloc[0], split) if len(table) else table
     systems, cells = list(rows["system"].unique()), rows[rows["n"] > 0].dropna(subset="value")
     groups = sorted(cells[by].unique(), key=lambda name: (name == "", name))
@@ -170,25 +156,21 @@ def retrieval_figure(curve: pd.DataFrame) -> style.Figure:
 def search_figure(table: Sequence[Mapping[str, Any]], *, budget: int) -> style.Figure:
     """Return char_recall and hit of each setting of the search against the prompt tokens that its passages cost.
 
-    table: one setting a row, from `retrieval.measure.search_table`, the chosen one first. budget: prompt tokens that
-    the passages may cost, drawn as a dashed line. Colour and marker tell what a setting ranks by: words only,
-    embeddings as well, or the clause classifier as well. The solid line joins the settings that are best for their
-    tokens.
+    table: one setting a row, from `retrieval.measure.search_table`, the chosen one first (ringed). budget: prompt
+    tokens that the passages may cost, drawn as a dashed line. Colour and marker tell what a setting ranks by: words
+    only, embeddings as well, or the clause classifier as well.
     """
     figure = style.Figure(7, 3.2)
     if not len(table):
         return style.empty_figure(figure)
     rows, both = pd.DataFrame(list(table)), figure.subplots(1, 2)
     by_words = np.where(rows["mode"] == "bm25", "words", "embeddings")
-    rows["ranked_by"] = np.where(rows["classifier_weight"] > 0, "classifier", by_words)
+    ranked_by = np.where(rows["classifier_weight"] > 0, "classifier", by_words)
     ring = {"markersize": 11, "markerfacecolor": "none", "color": style.VERMILION, "markeredgewidth": 1.6}
     for axes, (column, label) in zip(both, RECALL_LABELS.items(), strict=True):
         for name, (color, marker) in RANKED_BY.items():
-            part = rows[rows["ranked_by"] == name]
+            part = rows[ranked_by == name]
             axes.plot(part["prompt_tokens"], part[column], marker, color=color, markersize=4, alpha=0.7, label=name)
-        ordered = rows.sort_values(["prompt_tokens", column], ascending=[True, False])
-        best = ordered[ordered[column] > ordered[column].cummax().shift(fill_value=-1.0)]  # none is better for less
-        axes.plot(best["prompt_tokens"], best[column], color="0.4", linewidth=1, zorder=0)
         axes.plot(rows["prompt_tokens"].iloc[:1], rows[column].iloc[:1], "o", label="chosen", **ring)
         axes.axvline(budget, color="0.5", linestyle="--", linewidth=1)
         axes.set(xlabel="Prompt tokens of the passages, mean", ylabel=f"{label} (share)", ylim=(0, 1.03))

@@ -13,19 +13,17 @@ from collections.abc import Sequence
 from typing import Any
 
 import pandas as pd
-from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
 from cuadft.core.runs import CONSTANTS
+from cuadft.core.text import shorten
 from cuadft.evaluation import forgetting
-from cuadft.evaluation.excerpts import shorten
 from cuadft.evaluation.figures import style
 from cuadft.evaluation.forgetting import BASE, CHAMPION, INCUMBENT
 
 DRAWN_SYSTEMS = (CHAMPION, "sft", BASE, *CONSTANTS)  # what `iterations_figure` shows unless told otherwise
 NAME_LENGTH = 14  # most characters of a system's name in a label
-KEPT = "kept"
 FRAME_COLOUR = style.VERMILION  # of the slice just trained on: told apart from every colour of the map
 
 
@@ -64,9 +62,8 @@ def iterations_figure(history: pd.DataFrame, systems: Sequence[str] = (), **resa
     """Return the score on the frozen test set over iterations, with intervals over contracts.
 
     history: from `collect_stream_scores`. systems: names or "champion"; if empty, champion, sft, rag and the systems
-    without a model, where they answered. A solid mark of the champion, with the name of its system above, is a
-    promotion; a hollow mark means that the champion was kept. resampling: as in `forgetting.scores_on_test_set`.
-    Raises InputError on a system that never answered.
+    without a model, where they answered. Above the axes stands which system each iteration promoted, or "kept".
+    resampling: as in `forgetting.scores_on_test_set`. Raises InputError on a system that never answered.
     """
     known = {*history["system"], *([CHAMPION] if history["champion"].any() else [])}
     names = list(systems) or [name for name in DRAWN_SYSTEMS if name in known]
@@ -75,18 +72,16 @@ def iterations_figure(history: pd.DataFrame, systems: Sequence[str] = (), **resa
     figure = style.Figure(max(5.0, 2.4 + 0.45 * history["iteration"].nunique()), 3.4)
     if not len(drawn):
         return style.empty_figure(figure)
-    axes, look = figure.subplots(), style.system_styles(names) | {CHAMPION: style.SYSTEM_STYLE[INCUMBENT]}
+    axes, looks = figure.subplots(), style.system_styles(names) | {CHAMPION: style.SYSTEM_STYLE[INCUMBENT]}
+    above = {"xycoords": ("data", "axes fraction"), "xytext": (0, 4), "textcoords": "offset points", "fontsize": 7}
     for n, (name, table) in enumerate(tables.items()):
-        x, label = table["iteration"] + 0.07 * (n - (len(names) - 1) / 2), shorten(name, 24)
-        axes.vlines(x, table["low"], table["high"], color=look[name]["color"], linewidth=1.1)
-        face = {"markerfacecolor": "white"} if name == CHAMPION else {}
-        axes.plot(x, table["value"], label=label, markersize=6, **look[name], **face)
-        if name == CHAMPION:
-            _mark_promotions(axes, table.assign(x=x), look[name] | {"linestyle": "none"})
-            style.foot_note(figure, "Solid mark of the champion: promoted in this iteration, name above; hollow: kept")
+        x = table["iteration"] + 0.07 * (n - (len(names) - 1) / 2)
+        axes.vlines(x, table["low"], table["high"], color=looks[name]["color"], linewidth=1.1)
+        axes.plot(x, table["value"], label=shorten(name, 24), markersize=6, **looks[name])
+        for row in table.itertuples() if name == CHAMPION else ():
+            axes.annotate(_outcome(row.iteration, row.system), (row.iteration, 1), rotation=35, **above)
     basis = style.interval_basis(drawn, resampling.get("confidence", 0.95))
-    label = style.metric_label(history["metric"].iloc[0])
-    axes.set(xlabel=f"Iteration\n{basis}, test set", ylabel=label)
+    axes.set(xlabel=f"Iteration\n{basis}, test set", ylabel=style.metric_label(history["metric"].iloc[0]))
     axes.xaxis.set_major_locator(MaxNLocator(20, integer=True))
     axes.grid(axis="y", color="0.9", linewidth=0.8)
     style.plain_axes(axes)
@@ -102,15 +97,4 @@ def _iteration_label(number: int, after: pd.DataFrame, who: str) -> str:
 
 def _outcome(number: int, system: str) -> str:
     """Return the promoted system's name, or that the champion was kept."""
-    return KEPT if system == (BASE if number == 1 else INCUMBENT) else shorten(system, NAME_LENGTH)
-
-
-def _mark_promotions(axes: Axes, table: pd.DataFrame, look: dict[str, str]) -> None:
-    """Fill the marks of the promoted champions, and name each iteration's outcome above the axes."""
-    outcomes = [_outcome(row.iteration, row.system) for row in table.itertuples()]
-    promoted = table[[outcome != KEPT for outcome in outcomes]]
-    axes.plot(promoted["x"], promoted["value"], markersize=6, zorder=4, **look)
-    above = {"xycoords": ("data", "axes fraction"), "xytext": (0, 4), "textcoords": "offset points", "fontsize": 7}
-    turned = {"rotation": 35, "ha": "left", "rotation_mode": "anchor"} if len(table) > 4 else {"ha": "center"}
-    for number, outcome in zip(table["iteration"], outcomes, strict=True):
-        axes.annotate(outcome, (number, 1.0), color="0.45" if outcome == KEPT else "black", **above, **turned)
+    return "kept" if system == (BASE if number == 1 else INCUMBENT) else shorten(system, NAME_LENGTH)

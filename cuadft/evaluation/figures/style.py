@@ -11,6 +11,7 @@ A system keeps its colour, marker and line style in every figure (`SYSTEM_STYLE`
 from __future__ import annotations
 
 import io
+import itertools
 import math
 import textwrap
 from collections.abc import Mapping, Sequence
@@ -26,6 +27,7 @@ from matplotlib.figure import Figure as _Figure
 from matplotlib.text import Text
 
 from cuadft.core.errors import InputError
+from cuadft.core.runs import SYSTEM_ORDER
 from cuadft.evaluation.metrics import METRICS
 
 # Okabe & Ito (2008), "Color Universal Design": told apart with the common forms of colour blindness.
@@ -34,26 +36,15 @@ BLUE, VERMILION, PURPLE, GREY = "#0072B2", "#D55E00", "#CC79A7", "#999999"
 # Tol's muted scheme and ColorBrewer's brown, for further systems: they too differ in common forms of colour blindness.
 WINE, OLIVE, INDIGO, ROSE = "#882255", "#999933", "#332288", "#CC6677"
 FOREST, SAND, BROWN, SLATE = "#117733", "#DDCC77", "#A65628", "#5D6D7E"
-SYSTEM_STYLE: dict[str, dict[str, str]] = {
-    "always_refuses": {"color": GREY, "marker": "x", "linestyle": ":"},
-    "top_passage": {"color": "#666666", "marker": "+", "linestyle": "--"},
-    "rag": {"color": BLACK, "marker": "o", "linestyle": "-"},
-    "rag_compiled": {"color": SKY, "marker": "s", "linestyle": "--"},
-    "incumbent": {"color": ORANGE, "marker": "D", "linestyle": "-."},
-    "retriever": {"color": SLATE, "marker": "H", "linestyle": ":"},
-    "sft": {"color": BLUE, "marker": "^", "linestyle": "-"},
-    "dpo": {"color": GREEN, "marker": "v", "linestyle": "--"},
-    "orpo": {"color": VERMILION, "marker": "P", "linestyle": "-."},
-    "orpo_base": {"color": BROWN, "marker": "p", "linestyle": ":"},
-    "kto": {"color": PURPLE, "marker": "h", "linestyle": "-"},
-    "rloo": {"color": INDIGO, "marker": "d", "linestyle": "--"},
-    "grpo": {"color": OLIVE, "marker": "*", "linestyle": "-."},
-    "ppo": {"color": WINE, "marker": "X", "linestyle": ":"},
+SYSTEM_COLOURS = [GREY, "#666666", BLACK, SKY, ORANGE, SLATE, BLUE]
+SYSTEM_COLOURS += [GREEN, VERMILION, BROWN, PURPLE, INDIGO, OLIVE, WINE]
+LINES = itertools.cycle([":", "--", "-", "-."])
+SYSTEM_STYLE = {  # a system keeps its look in every figure
+    name: {"color": color, "marker": marker, "linestyle": line}
+    for name, color, marker, line in zip(SYSTEM_ORDER, SYSTEM_COLOURS, "x+osDH^vPphd*X", LINES, strict=False)
 }
 SPARE_STYLES = [  # for systems with other names
-    {"color": color, "marker": marker, "linestyle": line}
-    for marker, line in (("X", "-"), ("<", "--"), (">", "-."), ("*", ":"))
-    for color in (GREY, ROSE, FOREST, SAND)
+    {"color": color, "marker": marker, "linestyle": "-"} for marker in "<>8." for color in (GREY, ROSE, FOREST, SAND)
 ]
 RESAMPLED = {"contract": "contracts", "question": "questions, not contracts"}  # unit of the bootstrap -> its name
 HEATMAP_COLOURS = "cividis"  # even steps in lightness: it prints in grey too; Nunez et al. (2018), PLoS ONE 13(7)
