@@ -248,22 +248,19 @@ def bag_f1(ours: Counter[str], theirs: Counter[str]) -> float:
     return 2 * precision * recall / (precision + recall) if shared else 0.0
 
 
-def retrieved_share(
-    gold: Sequence[tuple[int, int]], retrieved: Sequence[tuple[int, int]], *, elsewhere: int = 0
-) -> tuple[float, float]:
+def retrieved_share(gold: Sequence[tuple[int, int]], retrieved: Sequence[tuple[int, int]]) -> tuple[float, float]:
     """Return recall and precision of the retrieved characters: shares of gold and of retrieved ones in both.
 
-    gold, retrieved: (start, end) offsets in one text; characters inside several spans count once. elsewhere: number
-    of characters retrieved from other texts, which lower the precision. If nothing was retrieved, both are 0. If
-    there is no gold character, both are NaN. Source: Pipitone & Alami (2024), "LegalBench-RAG" (precision@k and
-    recall@k over characters).
+    gold, retrieved: (start, end) offsets in one text; characters inside several spans count once. If nothing was
+    retrieved, both are 0. If there is no gold character, both are NaN. Source: Pipitone & Alami (2024),
+    "LegalBench-RAG" (precision@k and recall@k over characters).
     """
     gold, retrieved = (merge_spans(span for span in spans if span[1] > span[0]) for spans in (gold, retrieved))
     if not gold:
         return math.nan, math.nan
     shared = shared_characters(gold, retrieved)
     total_gold, total = (sum(end - start for start, end in spans) for spans in (gold, retrieved))
-    return shared / total_gold, shared / (total + elsewhere) if shared else 0.0
+    return shared / total_gold, shared / total if shared else 0.0
 
 
 def shared_characters(a: Sequence[tuple[int, int]], b: Sequence[tuple[int, int]]) -> int:
