@@ -91,11 +91,11 @@ def opened_zip(raw: bytes, name: str) -> Iterator[zipfile.ZipFile]:
         raise InputError(f"{name} is not a complete zip archive ({error}); delete it and fetch it again") from error
 
 
-def zip_member(archive: zipfile.ZipFile, inside: str, name: str) -> bytes:
+def zip_member(archive: zipfile.ZipFile, inside: str, name: str, *, largest: int = LARGEST_MEMBER) -> bytes:
     """Return the bytes of one file in an archive; `name` is the archive's, for messages.
 
     Raises InputError if the file is encrypted, a link or twice in the archive, if it is packed in another way than
-    stored or deflated, if it is larger than `LARGEST_MEMBER` bytes, or if it unpacks to more than `LARGEST_RATIO` times its
+    stored or deflated, if it is larger than `largest` bytes, or if it unpacks to more than `LARGEST_RATIO` times its
     packed size.
     """
     info = archive.getinfo(inside)
@@ -106,7 +106,7 @@ def zip_member(archive: zipfile.ZipFile, inside: str, name: str) -> bytes:
         "is encrypted": info.flag_bits & 0x1,
         "is a link": stat.S_ISLNK(info.external_attr >> 16),
         "is packed in an unusual way": info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED),
-        f"has {size} bytes unpacked, more than the {LARGEST_MEMBER:,} allowed": info.file_size > LARGEST_MEMBER,
+        f"has {size} bytes unpacked, more than the {largest:,} allowed": info.file_size > largest,
         f"unpacks to {size} bytes from {packed}, as only a bomb does": is_bomb,
     }
     if found := [fault for fault, applies in faults.items() if applies]:
