@@ -9,7 +9,8 @@ SLOW_FILES = """
     evaluation/test_judge_cache.py evaluation/test_official.py evaluation/test_score.py feedback/test_browser.py
     feedback/test_candidates.py feedback/test_preferences.py loop/test_gate.py loop/test_kernel_lock.py
     loop/test_kernel_memory.py loop/test_manifest.py loop/test_run_comparison.py loop/test_runner.py
-    loop/test_trackers.py loop/test_unseen.py loop/test_verify.py models/test_api.py models/test_api_faults.py
-    rag/test_inference.py rag/test_settle.py retrieval/test_embedder.py retrieval/test_finetune.py
-    training/test_align.py training/test_online.py training/test_ppo.py training/test_sft.py
+    loop/test_trackers.py loop/test_unseen.py loop/test_verify.py loop/test_warm_kernels.py models/test_api.py
+    models/test_api_faults.py rag/test_inference.py rag/test_settle.py retrieval/test_embedder.py
+    retrieval/test_finetune.py training/test_align.py training/test_online.py training/test_ppo.py
+    training/test_sft.py
 """.split()

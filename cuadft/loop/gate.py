@@ -4,6 +4,11 @@
     decision["promoted"]["system"]  # the champion from now on
     decision_paragraph(decision), decision_table(decision)  # which criterion decided, with its figures
 
+A decision holds: action ("promoted" or "kept"), incumbent (the champion's name in the frame), incumbent_score,
+candidate (the system that was promoted or came closest), promoted (a champion's record, see `core.runs`), decided_by
+(the criterion that decided, or "candidates" if there are none), reason, rule, confidence, tuned_program, and
+candidates: {"system", "score", "clauses"} ("clauses" holds the records of the criteria, see `criteria`).
+
 A person can overrule the gate, with a reason that is kept beside the gate's decision and in the run's history:
 
     promote("runs/quickstart", "sft", reason="better on our own contracts")
@@ -52,21 +57,46 @@ def decide_champion(
 
     frame: the rows of `metrics.score_predictions`, of which only dev and earlier slices count; their order changes
     nothing. Of equal means the simpler system wins. The systems `core.runs.CONSTANTS` are neither candidates nor
-    champions: a candidate must beat them as well. The keys of the decision:
-    action ("promoted" or "kept"), incumbent (the champion's name in the frame), incumbent_score, candidate (the system
-    that was promoted or came closest), promoted (a champion's record, see `core.runs`), decided_by (the criterion that
-    decided, or "candidates" if there are none), reason, rule, confidence, tuned_program, and candidates: {"system",
-    "score", "clauses"}, simple systems first ("clauses" holds the records of the criteria, see `criteria`).
+    champions: a candidate must beat them as well. The module's docstring names the keys of the decision.
     Raises InputError if the champion has no dev rows, or is one of the constant systems.
     """
-    rule = rule or GateRule()
-    if iteration.previous and (before := runs.incoming_champion(iteration)["system"]) in CONSTANTS:
+    rule, incumbent = rule or GateRule(), _incumbent(iteration)
+    settings = {"n_resamples": n_resamples, "seed": seed, "confidence": confidence}
+    score, candidates = _test_candidates(frame, iteration, incumbent, rule, settings)
+    best, decided_by = _choice(candidates)
+    won = best is not None and decided_by is None
+    decision = {
+        "action": "promoted" if won else "kept",
+        "incumbent": incumbent,
+        "incumbent_score": score,
+        "candidate": best and best["system"],
+        "promoted": runs.system_record(iteration, best["system"] if won else incumbent, tuned_program),
+        "decided_by": decided_by or CRITERIA[0],
+        "rule": asdict(rule),
+        "confidence": confidence,
+        "tuned_program": tuned_program,
+        "candidates": candidates,
+    }
+    return files.plain_value(decision | {"reason": _reason(decision)})
+
+
+def _incumbent(iteration: runs.Iteration) -> str:
+    """Return the champion's name in the rows; raises InputError if it is one of the constant systems."""
+    if not iteration.previous:
+        return "rag"
+    if (before := runs.incoming_champion(iteration)["system"]) in CONSTANTS:
         raise InputError(
             f"The champion of iteration {iteration.number} is {before}, which only shows what others have to beat: "
             "choose another with `cuadft promote`."
         )
+    return "incumbent"
+
+
+def _test_candidates(
+    frame: pd.DataFrame, iteration: runs.Iteration, incumbent: str, rule: GateRule, settings: dict[str, Any]
+) -> tuple[float, list[dict[str, Any]]]:
+    """Return the champion's mean on dev, and each candidate with its own and its criteria, simple systems first."""
     rows = _deciding_rows(frame, iteration.number, rule.metric)
-    incumbent = "incumbent" if iteration.previous else "rag"
     parts = {name: part for name, part in rows.groupby("system", sort=False)}
     constants = {name: parts.pop(name) for name in CONSTANTS if name in parts}
     before = parts.pop(incumbent, rows[:0])
@@ -75,10 +105,8 @@ def decide_champion(
             f"There are no dev predictions of '{incumbent}', which the others must beat: run 03_batch_inference "
             f"with systems including '{incumbent}' and splits including 'dev'."
         )
-    settings = {"n_resamples": n_resamples, "seed": seed, "confidence": confidence}
     improvements = criteria.improvement_criteria(before, parts, rule, **settings)
-    slices = _earlier_slices(rows, iteration)
-    candidates = []
+    slices, candidates = _earlier_slices(rows, iteration), []
     for name in sorted(parts, key=runs.simplicity):
         made = [
             improvements[name],
@@ -88,22 +116,7 @@ def decide_champion(
             *criteria.ceiling_criteria(parts[name], rule, **settings),
         ]
         candidates.append({"system": name, "score": _dev_mean(parts[name], rule.metric), "clauses": made})
-    best, decided_by = _choice(candidates)
-    won = best is not None and decided_by is None
-    winner = best["system"] if won else incumbent
-    decision = {
-        "action": "promoted" if won else "kept",
-        "incumbent": incumbent,
-        "incumbent_score": _dev_mean(before, rule.metric),
-        "candidate": best and best["system"],
-        "promoted": runs.system_record(iteration, winner, tuned_program),
-        "decided_by": decided_by or CRITERIA[0],
-        "rule": asdict(rule),
-        "confidence": confidence,
-        "tuned_program": tuned_program,
-        "candidates": candidates,
-    }
-    return files.plain_value(decision | {"reason": _reason(decision)})
+    return _dev_mean(before, rule.metric), candidates
 
 
 def _deciding_rows(frame: pd.DataFrame, number: int, metric: str) -> pd.DataFrame:

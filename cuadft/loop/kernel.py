@@ -1,7 +1,7 @@
 """Run a notebook in a Jupyter kernel: its executed copy, the lock on the run folder, and the kernel's peak memory.
 
-    with lock(run) as held, watch_memory() as peak:
-        execute_notebook(source, target, parameters, root, hold=held)
+    with lock(run) as held, WarmKernels(held) as kernels, watch_memory() as peak:
+        execute_notebook(source, target, parameters, root, kernels=kernels)
     peak.mb  # megabytes
 
 One loop at a time works in a run folder. The loop locks the folder's file `.lock` and hands the lock down to the
@@ -19,7 +19,7 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
@@ -31,6 +31,7 @@ from cuadft.core.errors import InputError, redact
 from cuadft.core.files import write_text
 from cuadft.core.params import notebook_cells
 from cuadft.core.runs import unwritable
+from cuadft.loop.warm import WarmKernels
 
 if TYPE_CHECKING:
     from jupyter_client import AsyncKernelManager
@@ -53,12 +54,12 @@ def execute_notebook(
     root: Path,
     log: Callable[[str], None] = print,
     *,
-    hold: int | None = None,
+    kernels: WarmKernels | None = None,
 ) -> None:
     """Run one notebook with papermill in the project root; `target` is kept up to date, also on failure.
 
-    hold: the descriptor of the run folder's lock (see `lock`), which the kernel inherits. log: gets the lines of
-    progress that the notebook prints.
+    kernels: where the kernel comes from, with the lock of the run folder. log: gets the lines of progress that the
+    notebook prints.
     """
     import papermill
     from jupyter_core.utils import ensure_event_loop
@@ -70,7 +71,7 @@ def execute_notebook(
     # the kernel's own log would mix with the loop's lines; errors of cells are kept in the executed copy
     quiet = {"progress_bar": False, "extra_arguments": ["--IPKernelApp.log_level=50"]}
     options = {"kernel_name": "python3", "cwd": str(root), "start_timeout": 180, **quiet}
-    options["kernel_manager_class"] = _kernel_manager(hold)
+    options["kernel_manager_class"] = _kernel_manager(kernels)
     register_copy(target)
     os.environ["CUADFT_PLAIN"] = "1"  # kernels inherit it: whole lines instead of bars, here and in the executed copy
     papermill.execute_notebook(*paths, parameters=parameters, stdout_file=_Relay(log), **options)
@@ -96,8 +97,8 @@ def stopped_early(target: Path) -> str | None:
     return None
 
 
-def _kernel_manager(descriptor: int | None) -> type[AsyncKernelManager]:
-    """Return a class of kernel managers whose kernels inherit a descriptor, and whose clients always come to an end."""
+def _kernel_manager(kernels: WarmKernels | None) -> type[AsyncKernelManager]:
+    """Return a class of managers that start warm kernels if they can, and whose clients always come to an end."""
     from jupyter_client import AsyncKernelClient, AsyncKernelManager
     from jupyter_client.channels import HBChannel
 
@@ -111,9 +112,16 @@ def _kernel_manager(descriptor: int | None) -> type[AsyncKernelManager]:
             self.close()
 
     class Manager(AsyncKernelManager):
-        async def start_kernel(self, **settings: object) -> None:
-            held = {} if descriptor is None else {"pass_fds": (descriptor,)}
-            await super().start_kernel(**settings, **held)
+        async def _async_launch_kernel(self, kernel_cmd: list[str], **settings: Any) -> None:
+            place = {"cwd": settings.get("cwd") or os.getcwd(), "env": settings.get("env") or dict(os.environ)}
+            started = kernels.start(kernel_cmd, **place) if kernels else None
+            if started is None:
+                held = {"pass_fds": (kernels.hold,)} if kernels and kernels.hold is not None else {}
+                await super()._async_launch_kernel(kernel_cmd, **settings, **held)
+                return
+            given = self.provisioner
+            given.process, given.pid, given.pgid, given.cwd = started, started.pid, started.pid, place["cwd"]
+            self._reconcile_connection_info(given.connection_info)
 
         def client(self, **settings: object) -> AsyncKernelClient:
             made = super().client(**settings)
@@ -291,13 +299,13 @@ def watch_memory(interval: float = MEMORY_INTERVAL) -> Iterator[Peak]:
     Every `interval` seconds the sum of what all processes hold is read (shared pages count for each process); a rise
     between two looks is missed. Memory of a GPU is not included.
     """
-    peak, done, before = Peak(), threading.Event(), psutil.Process().children()
+    peak, done, before = Peak(), threading.Event(), set(psutil.Process().children(recursive=True))
 
     def keep_looking() -> None:
         ended = False
         while not ended:
             ended, held = done.wait(interval), 0
-            for process in _descendants(before):
+            for process in set(psutil.Process().children(recursive=True)) - before:
                 with suppress(psutil.Error):  # it has just ended
                     held += process.memory_info().rss
             peak.bytes = max(peak.bytes, held)
@@ -309,12 +317,3 @@ def watch_memory(interval: float = MEMORY_INTERVAL) -> Iterator[Peak]:
     finally:
         done.set()
         thread.join()
-
-
-def _descendants(left_out: Sequence[psutil.Process]) -> list[psutil.Process]:
-    """Return this process's children and all that they have started, without some of the children and theirs."""
-    found = []
-    for child in psutil.Process().children():
-        with suppress(psutil.Error):  # it has just ended
-            found += [] if child in left_out else [child, *child.children(recursive=True)]
-    return found

@@ -22,6 +22,7 @@ from cuadft.loop.kernel import execute_notebook, lock, stopped_early
 from cuadft.loop.manifest import Hashes, Manifest
 from cuadft.loop.stages import STAGE_NAMES, STAGES, Stage
 from cuadft.loop.status import duration_text
+from cuadft.loop.warm import WarmKernels
 from cuadft.models import usage
 
 # how the system, SQLite and compiled libraries say that a disk is full
@@ -34,7 +35,7 @@ class _Job:
     """What all stages of one call share.
 
     run_dir: the run folder as the notebooks see it. declared: each notebook's parameters. values: the values of all
-    notebooks' parameters. hold: the descriptor of the run folder's lock.
+    notebooks' parameters. kernels: where they come from, with the run folder's lock.
     """
 
     root: Path
@@ -44,7 +45,7 @@ class _Job:
     declared: Mapping[str, Mapping[str, Parameter]]
     values: Mapping[str, object]
     hashes: Hashes
-    hold: int
+    kernels: WarmKernels
     log: Callable[[str], object]
 
 
@@ -78,10 +79,10 @@ def run(
     by_notebook = {s.notebook: {p.name: p for p in notebook_parameters(notebooks / s.notebook)} for s in STAGES}
     named = chosen.pop("run_dir", root / "runs" / params.preset_file(preset).stem)
     folder = runs.resolve_path(run_dir or named)
-    with lock(folder) as held:
+    with lock(folder) as held, WarmKernels(held) as warm:
         lineage.describe_run(folder, preset=str(preset))
         seen = folder.relative_to(root).as_posix() if folder.is_relative_to(root) else str(folder)
-        job = _Job(root, folder, seen, notebooks, by_notebook, defaults | chosen, Hashes(), held, log)
+        job = _Job(root, folder, seen, notebooks, by_notebook, defaults | chosen, Hashes(), warm, log)
         steps = []
         for number in range(1, iterations + 1):
             steps += _run_iteration(job, number, until if number == iterations else None)
@@ -133,6 +134,7 @@ def _run_stage(job: _Job, iteration: Iteration, manifest: Manifest, stage: Stage
 def _run_recorded(job: _Job, iteration: Iteration, manifest: Manifest, stage: Stage, given: dict[str, object]) -> None:
     """Run a stage's notebook and record how it ended."""
     usage.take_note(iteration)  # removes an old note, which a kill or a person's own run of a notebook left
+    job.kernels.prepare()  # before the watch: what kernels share is no stage's own memory
     with kernel.watch_memory() as peak:
         try:
             _run_notebook(job, iteration, stage, given)
@@ -154,7 +156,7 @@ def _run_notebook(job: _Job, iteration: Iteration, stage: Stage, parameters: dic
     source, target = job.notebooks / stage.notebook, iteration.path("executed", f"{stage.name}.ipynb")
     where = f"stage {stage.name} of iteration {iteration.number}, executed notebook: {target}"
     try:
-        execute_notebook(source, target, parameters, job.root, job.log, hold=job.hold)
+        execute_notebook(source, target, parameters, job.root, job.log, kernels=job.kernels)
         problem = stopped_early(target)
     except PapermillExecutionError as error:
         if error.ename == "InputError":

@@ -122,10 +122,8 @@ class ClauseClassifier:
         idf = np.stack([_idf(counts[own]) for own in others])
         fits = [_fit_fold(_features(counts, places, idf[n])[own], labels[own], seed) for n, own in enumerate(others)]
         vocabulary = {word: int(n) for word, n in words.vocabulary_.items()}
-        finer = None
-        if sentences:
-            settings = {"groups": groups, "folds": folds, "least": least, "seed": seed, "sentences": False}
-            finer = cls.fit(rows, sentences_of(passages), matcher, **settings)
+        settings = {"groups": groups, "folds": folds, "least": least, "seed": seed, "sentences": False}
+        finer = cls.fit(rows, sentences_of(passages), matcher, **settings) if sentences else None
         return cls(categories, vocabulary, idf, np.stack(fits), fold_of, matcher, finer)
 
     def match(self, questions: Sequence[str]) -> list[int | None]:

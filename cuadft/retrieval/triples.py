@@ -60,9 +60,7 @@ def make_triples(
     (2021), "Approximate Nearest Neighbor Negative Contrastive Learning for Dense Text Retrieval", section 4.
     """
     rows, rng = list(rows), random.Random(seed)
-    if leaked := sorted({row["contract"] for row in rows} & set(held_out)):
-        some = f"{len(leaked)} held-out contracts, such as {leaked[0]!r}"
-        raise InputError(f"Among the training rows are {some}: train on rows of the train split only")
+    _refuse_held_out(rows, held_out)
     drawn = _draw(rows, passages_by_contract, per_category, rng)
     labels, negatives = GoldLabels(rows), _Negatives(negatives_from, rows)
     plans = [
@@ -70,29 +68,36 @@ def make_triples(
         for n, (row, _) in enumerate(drawn)
     ]
     negatives.run(plan[0] for plan in plans)
-    made = []
-    for (row, positive), plan in zip(drawn, plans, strict=True):
-        if found := negatives.pick(row, labels, plan, rng):
-            negative, mode = found
-            answers = {category_of(row)} | labels.touched(positive) | labels.touched(negative)
-            made.append(
-                {
-                    "query": row["question"],
-                    "positive": positive.text,
-                    "negative": negative.text,
-                    "category": category_of(row),
-                    "contract": row["contract"],
-                    "negative_from": mode,
-                    "negative_contract": negative.contract,
-                    "answers": sorted(answers),
-                }
-            )
-    if not made:
-        raise InputError(
-            "No passage looks like an answer without being one: give contracts of more than one passage, "
-            "or leave the embedder as it is (embedder_steps 0)"
-        )
-    return made
+    made = [
+        _example(row, positive, *found, labels)
+        for (row, positive), plan in zip(drawn, plans, strict=True)
+        if (found := negatives.pick(row, labels, plan, rng))
+    ]
+    if made:
+        return made
+    advice = "give contracts of more than one passage, or leave the embedder as it is (embedder_steps 0)"
+    raise InputError(f"No passage looks like an answer without being one: {advice}")
+
+
+def _refuse_held_out(rows: Sequence[Row], held_out: Collection[str]) -> None:
+    if leaked := sorted({row["contract"] for row in rows} & set(held_out)):
+        some = f"{len(leaked)} held-out contracts, such as {leaked[0]!r}"
+        raise InputError(f"Among the training rows are {some}: train on rows of the train split only")
+
+
+def _example(row: Row, positive: Passage, negative: Passage, mode: str, labels: GoldLabels) -> dict[str, Any]:
+    """Return one example; mode: that of the retriever which found the negative."""
+    answers = {category_of(row)} | labels.touched(positive) | labels.touched(negative)
+    return {
+        "query": row["question"],
+        "positive": positive.text,
+        "negative": negative.text,
+        "category": category_of(row),
+        "contract": row["contract"],
+        "negative_from": mode,
+        "negative_contract": negative.contract,
+        "answers": sorted(answers),
+    }
 
 
 def _draw(

@@ -1,6 +1,13 @@
 """Align the SFT adapter: from preference pairs, from thumbs up and down, or online from a reward.
 
-DPO, ORPO and KTO run in TRL's own trainers here; the online methods are in `online` and `ppo`. For example:
+DPO, ORPO and KTO run in TRL's own trainers here; the online methods are in `online` and `ppo`.
+
+- Preference pairs are for "dpo" (Rafailov et al. 2023, the SFT model as reference), "orpo" (Hong et al. 2024, without a
+  reference) and "orpo_base" (the same from the base model, without SFT).
+- Unpaired answers with a label are for "kto" (Ethayarajh et al. 2024).
+- Prompts are for "rloo" (Ahmadian et al. 2024), "grpo" (Shao et al. 2024) and "ppo" (see `ppo`).
+
+For example:
 
     settings = AlignSettings(beta=0.1, dpo_loss=("sigmoid",))
     align_model("dpo", base, base_id, pairs, adapters / "dpo", tuning=Tuning(), sft=adapters / "sft", settings=settings)
@@ -59,13 +66,9 @@ def align_model(
 ) -> list[dict[str, Any]]:
     """Align the SFT adapter by a method, write the new adapter to `out`, and return the trainer's log history.
 
-    data: what the method learns from (see `learns_from`).
-    - Preference pairs for "dpo" (Rafailov et al. 2023, the SFT model as reference), "orpo" (Hong et al. 2024, without a
-      reference) and "orpo_base" (the same from the base model, without SFT).
-    - Unpaired answers with a label for "kto" (Ethayarajh et al. 2024).
-    - Prompts with the columns that `reward` needs for "rloo" (Ahmadian et al. 2024), "grpo" (Shao et al. 2024) and
-      "ppo" (see `ppo`).
-    Resumes as train_sft does. Raises InputError for settings that the method refuses (see `check_alignment`).
+    data: what the method learns from (see `learns_from`): preference pairs, unpaired answers with a label, or prompts
+    with the columns that `reward` needs. Resumes as train_sft does. Raises InputError for settings that the method
+    refuses (see `check_alignment`).
     """
     check_alignment([method], tuning, settings.online)
     start = None if method == "orpo_base" else sft
@@ -84,8 +87,7 @@ def align_model(
 
     goal = reward.__name__ if method in online.ONLINE_METHODS else ""
     identity = [method, list(data), repr(tuning), repr(settings), goal, weights_hash(sft) if start else ""]
-    unknown = getattr(reward, "unknown", 0)
-    ids = [row["id"] for row in data]
+    unknown, ids = getattr(reward, "unknown", 0), [row["id"] for row in data]
     history = train_language_model(build, out, base=base, base_id=base_id, identity=identity, ids=ids)
     if getattr(reward, "unknown", 0) > unknown:  # the judge failed on some answers: another call shall train again
         files.write_json(out / RECORD, files.read_json(out / RECORD) | {"key": ""})
