@@ -37,7 +37,7 @@ check: $(READY) weights lint  ## lint and the quick tests: no training, kernel, 
 	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" -n logical --hypothesis-profile quick
 
 test: $(READY) weights lint  ## lint and all tests, two iterations of all notebooks on the smoke preset among them
-	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest
+	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -n logical --dist loadfile --no-loadscope-reorder
 
 test-faults: $(READY) weights  ## kills, full disks, damaged files and keys on the smoke preset: about an hour on 2 cores
 	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest tests/faults --durations=0

@@ -9,9 +9,10 @@ os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")  # else LiteLLM lo
 
 import signal
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
-from subprocess import Popen
+from threading import Thread
 
 import pytest
 from hypothesis import settings
@@ -45,30 +46,34 @@ def tiny() -> Path:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def smoke_run(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[tuple[Popen, Path] | None]:
-    """Start two smoke iterations if a test needs them; they take minutes, and one of two cores, beside the others."""
-    if not any("smoke" in item.fixturenames for item in request.session.items):
-        yield None
-        return
+def smoke_run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Start two smoke iterations if a test needs them, beside the others; several processes of tests share one run."""
     from commands import start_cuadft
 
-    folder = tmp_path_factory.mktemp("runs")
+    worker, folder = os.environ.get("PYTEST_XDIST_WORKER"), tmp_path_factory.getbasetemp()
+    folder = folder.parent if worker else folder
+    if worker not in (None, "gw0") or not any("smoke" in item.fixturenames for item in request.session.items):
+        yield folder
+        return
     arguments = ["run", "params/smoke.yaml", "--iterations", 2, "--run-dir", folder / "smoke"]
     process = start_cuadft(*arguments, log=folder / "smoke.log")
-    yield process, folder
-    if process.poll() is None:  # the tests were stopped before
+    note = Thread(target=lambda: (folder / "smoke.code").write_text(str(process.wait())), daemon=True)
+    note.start()
+    yield folder
+    if worker is None and process.poll() is None:  # the tests were stopped before
         process.send_signal(signal.SIGINT)
-        process.wait(timeout=60)
+    note.join()
 
 
 @pytest.fixture(scope="session")
-def smoke(smoke_run: tuple[Popen, Path]) -> Path:
+def smoke(smoke_run: Path) -> Path:
     """Return the folder of two smoke iterations, run once for all tests."""
-    process, folder = smoke_run
-    assert process.wait() == 0, (folder / "smoke.log").read_text()
-    return folder / "smoke"
+    code, until = smoke_run / "smoke.code", time.monotonic() + 1800
+    while not (code.exists() and code.read_text()):
+        assert time.monotonic() < until, (smoke_run / "smoke.log").read_text()
+        time.sleep(0.2)
+    assert code.read_text() == "0", (smoke_run / "smoke.log").read_text()
+    return smoke_run / "smoke"
 
 
 @pytest.fixture(autouse=True)
