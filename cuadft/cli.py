@@ -297,9 +297,9 @@ def feedback(
 
     Import reads people's verdicts on pairs of answers into a run's feedback.sqlite. Only training questions are taken;
     held-out ones are refused, duplicates and contradictions reported. Read are TRL's preference pairs and thumbs, Label
-    Studio's exports (JSON, JSON_MIN, CSV), Argilla's records, tables of two answers and a winner, the AWS sample's
-    answers and another run's feedback.sqlite; written are TRL's pairs as JSON lines. Words that are not understood are
-    named; say what they mean, as in --means "Antwort 1=a".
+    Studio's exports (JSON, JSON_MIN, CSV), tables of two answers and a winner, the AWS sample's answers and another
+    run's feedback.sqlite; written are TRL's pairs as JSON lines. Words that are not understood are named; say what they
+    mean, as in --means "Antwort 1=a".
     """
     options = {"annotator": annotator, "contract": contract, "verdict": verdict, "means": means}
     from cuadft.feedback import exchange

@@ -240,7 +240,8 @@ def human_choices(program: ContractQA, ruling: Ruling, question: GradedQuestion,
         return []
     *_, now, _ = program.messages(question.row["question"], question.hit, "")
     seen = ruling.latest("prompt")
-    sent = seen["prompt"][-1]["content"] if seen else now["content"]
+    asked = [one["content"] for one in seen["prompt"] if one["role"] == "user"] if seen else []
+    sent = asked[-1] if asked else now["content"]
     changed = sent != now["content"] and shows_passages(sent, question.row)
     if changed and not _stands_in_passage(better, question):
         counts["human: passages have changed"] += 1

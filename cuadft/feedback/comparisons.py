@@ -40,6 +40,7 @@ PLAIN = {  # verdict -> what says it, without FILLERS
     "(neither|none) (good|correct|right|acceptable)",
     "skip": "skip(ped)?|unsure|not sure|unclear|(can t|cannot|can not|don t) (decide|say|tell|choose|judge|know)|n a",
 }
+PLAINEST = ("left", "right", "tie", "both_wrong", "skip")
 SIGNS = (("a (?:bit|little|lot) ", ""), (">+", " better than "), ("<+", " worse than "), ("[=≈]+", " tie "))
 NAMED = [["answer_a", "answer_b"], ["text1", "text2"]]  # columns of answers that are no guess
 NO_ANSWERS = "no two answers are found in it: fill them in and name their columns answer_a and answer_b"
@@ -110,8 +111,8 @@ class Reading:
 
     def _not_understood(self, words: Mapping[str, set[str | None]]) -> list[str]:
         """Return the words of a control that say nothing: 1 and 2 do, but not among other numbers."""
-        numbers = {word for word in words if word.isdigit() and fold(word) not in self.means}
-        odd = numbers if numbers != {"1", "2"} else ()
+        numbers = {word for word in words if fold_letters(word).isdigit() and fold(word) not in self.means}
+        odd = numbers if set(map(fold_letters, numbers)) != {"1", "2"} else ()
         return [word for word, verdicts in words.items() if None in verdicts or word in odd]
 
     def _taken(self, words: Mapping[str, set[str | None]], unknown: Sequence[str]) -> set[str]:
@@ -129,13 +130,14 @@ class Reading:
             raise RowRefused(one.refused)
         said = list(self._said(one))
         votes = [(c, w, v) for c, w, v in said if v in self.taken[c] and w not in self.unknown[c]]
-        votes += [(control, "its ratings", verdict) for control, verdict in _rated(one)]
+        sure = [(c, w, v) for c, w, v in votes if fold_name(w) in PLAINEST]  # other controls may say something else
+        votes = sure or votes + [(control, "its ratings", verdict) for control, verdict in _rated(one)]
         verdicts = sorted({verdict for *_, verdict in votes})
         if len(verdicts) != 1:
             raise RowRefused(self._why_not(said, verdicts))
         names = _answer_names(one.row, next((one.shown[c] for c, *_ in votes if one.shown.get(c)), ""))
         (before, answer_a), (_, answer_b) = (prompt_and_answer(one.row, name) for name in names)
-        guesses = [f"{c} {w!r} = {v}" for c, w, v in votes if fold_name(w) not in (*VERDICTS, "left", "right")]
+        guesses = [f"{c} {w!r} = {v}" for c, w, v in votes if fold_name(w) not in (*PLAINEST, "a", "b")]
         guesses += [] if names in NAMED else [f"answers = columns {' and '.join(names)}"]
         found = {"answer_a": answer_a, "answer_b": answer_b, "verdict": verdicts[0], "guesses": tuple(guesses)}
         found |= {f"system_{side}": _system(one.row, side) for side in "ab"} | {"edited": one.row.get("edited") or None}
@@ -156,42 +158,32 @@ class Reading:
         return f"its {control} says {word[:40]!r}{beside}, which is not understood: {advice}"
 
     def _said(self, one: Comparison) -> Iterator[tuple[str, str, str | None]]:
-        """Yield what a comparison says but for ratings of one answer: the control, its word and the word's verdict."""
+        """Yield what a comparison says: the control, its word and the word's verdict. A rating alone has none."""
         for control, words in one.said.items():
             for word in words:
-                if isinstance(word, str):
-                    yield control, word, self._verdict(word, one, one.shown.get(control, ""))
-                elif not _rated_side(one, control):
-                    yield control, f"{word:g}", None
+                rates = isinstance(word, float)
+                yield control, f"{word:g}" if rates else word, None if rates else self._verdict(word, one, control)
 
-    def _verdict(self, word: str, one: Comparison, shown: str) -> str | None:
+    def _verdict(self, word: str, one: Comparison, control: str) -> str | None:
         """Return what a word means: what the user says, whose name it is, or what it plainly says."""
         if fold(word) in self.means or fold_name(word) in VERDICTS:
             return self.means.get(fold(word), fold_name(word))
-        names = shown.split(",") if shown.count(",") == 1 else ("", "")
-        key, plain = fold_letters(word), plain_verdict(word)
-        own = {
-            side
-            for side, name in zip("ab", names, strict=True)
-            if key in map(fold_letters, (name, _system(one.row, side)))
-        }
+        shown = one.shown.get(control, "").split(",")
+        key, plain, names = fold_letters(word), plain_verdict(word), shown if len(shown) == 2 else ("", "")
+        called = {side: (name, _system(one.row, side)) for side, name in zip("ab", names, strict=True)}
+        own = {side for side, names in called.items() if key in map(fold_letters, names)}
         found = own | ({plain} if plain in ("a", "b") or not own else set())
         return found.pop() if len(found) == 1 else None
 
 
-def _rated_side(one: Comparison, control: str) -> tuple[str, str] | None:
-    """Return what a control rates and of which answer, by its own name or by what it shows; None if that is unknown."""
-    stem, side = sided(control)
-    shown = sided(one.shown.get(control, ""))[1]
-    return (stem, side) if side else ("rating", shown) if shown else None
-
-
 def _rated(one: Comparison) -> Iterator[tuple[str, str]]:
-    """Yield each rating of both answers with the verdict that it makes."""
+    """Yield each rating of both answers with its verdict. The control's name, or that of what it shows, says a side."""
     rated: dict[str, dict[str, float]] = defaultdict(dict)
     for control, words in one.said.items():
-        if (rates := _rated_side(one, control)) and len(words) == 1 and isinstance(words[0], float):
-            rated[rates[0]][rates[1]] = words[0]
+        stem, side = sided(control)
+        stem, side = (stem, side) if side else ("rating", sided(one.shown.get(control, ""))[1])
+        if side and len(words) == 1 and isinstance(words[0], float):
+            rated[stem][side] = words[0]
     for stem, by_side in rated.items():
         if len(by_side) == 2:
             yield stem, "tie" if by_side["a"] == by_side["b"] else max(by_side, key=by_side.__getitem__)

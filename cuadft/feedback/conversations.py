@@ -23,8 +23,6 @@ from cuadft.feedback.records import Text
 from cuadft.feedback.training_questions import RowRefused, question_of_prompt
 
 Messages = list[dict[str, str]]
-# columns that hold the question where a row has neither prompt nor question
-OTHER_PROMPTS = ("instruction", "messages", "conversations", "conversation", "query", "user_input")
 ROLES = {"human": "user", "gpt": "assistant", "model": "assistant", "bot": "assistant"}
 _TURN = re.compile(r"(?:\A|\n\n)\s*(human|user|assistant|system):[ \t]*|<\|im_start\|>(\w+)\n", re.IGNORECASE)
 _STRUCTURE = re.compile(r"\s*(?:array\(\s*)?(?:\[\s*(?:[\[{'\"]|array\(|\])|\{\s*['\"])")
@@ -115,12 +113,6 @@ def prompt_of(row: Mapping[str, Any], before: Messages, answers: Sequence[str]) 
     an answer nor another message of the assistant stands at the end.
     """
     given = messages_of(row.get("prompt"), "prompt", "user")
-    numbered = str(row.get("id") or 0).isdigit()  # a number of the file says nothing about the question
-    if numbered and not (given or before or row.get("question")):
-        name = next((name for name in OTHER_PROMPTS if row.get(name)), "prompt")
-        given = messages_of(row.get(name), name, "user")
-        if name == "instruction":
-            given += messages_of(row.get("input"), "input", "user")
     ends = set(map(fold, answers))
     while given and given[-1]["role"] == "assistant" and fold(given[-1]["content"]) in ends:
         given.pop()

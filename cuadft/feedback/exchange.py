@@ -66,9 +66,8 @@ class ImportReport:
             headings[f"{'Refused' if vote.held_out else 'Left out'}: {vote.reason}"].append(vote.where)
         headings |= {"Duplicates, not stored again": self.duplicates, "Contradictions": self.contradictions}
         named = {name: "; ".join(found[:ROWS_LISTED]) for name, found in headings.items() if found}
-        return "\n".join(
-            [counts, *taken, *(f"{name} ({len(headings[name])}): {places}" for name, places in named.items())]
-        )
+        listed = [f"{name} ({len(headings[name])}): {places}" for name, places in named.items()]
+        return "\n".join([counts, *taken, *listed])
 
 
 def import_file(

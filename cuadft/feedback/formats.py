@@ -11,7 +11,8 @@ The formats are:
   TRL takes the common beginning for the prompt; here they are read only if the row names its question. Further columns
   are those of TEXT_COLUMNS and time. Verdicts from other programs fit in as contract, question, chosen, rejected and
   annotator.
-- "labelstudio": pairwise comparisons, see `labelstudio`.
+- "labelstudio": comparisons of two answers, see `labelstudio`.
+- "comparison": a table of two answers (response_a, response_b) and a winner, or a rating of each, see `comparisons`.
 - "aws": the AWS sample's answers beside the experts' references; the expert's answer is preferred.
 - "store": another run's feedback.sqlite.
 
@@ -33,18 +34,16 @@ from cuadft.core.errors import InputError
 from cuadft.core.text import fold_name
 from cuadft.feedback.comparisons import RATINGS, Comparison, Reading, is_of_a_side
 from cuadft.feedback.conversations import messages_of, plain_text, prompt_and_answer, prompt_of
-from cuadft.feedback.labelstudio import VERDICT_COLUMNS, annotation_comparisons, argilla_comparisons, flat_comparisons
+from cuadft.feedback.labelstudio import VERDICT_COLUMNS, annotation_comparisons, flat_comparisons
 from cuadft.feedback.records import time_in_utc
 from cuadft.feedback.store import Store
 from cuadft.feedback.training_questions import RowRefused
 
 COLUMNS = {  # format -> sets of columns; a file belongs to the first format of which it has one set
     "labelstudio": [{"data", "annotations"}, {"annotation_id", "annotator"}],
-    "argilla": [{"fields", "responses"}],
     "trl": [{"chosen", "rejected"}, {"completion", "label"}],
     "aws": [{"question", a, b} for a in ("ref_answer", "gt_answer") for b in ("response", "pred_answer")],
 }
-COMPARED = {"labelstudio": annotation_comparisons, "argilla": argilla_comparisons}
 EXPERT = "expert"  # annotator and system of a reference answer
 TEXT_COLUMNS = ("id", "contract", "question", "annotator", "comment")
 OF_ONE_STORE = ("uid", "revokes", "source")  # fields of a judgement that another store does not take over
@@ -83,10 +82,8 @@ def read_votes(path: str | Path, *, verdict: str = "", means: Sequence[str] = ()
     columns = list(dict.fromkeys(name for _, row in rows for name in row))
     found = next((name for name, sets in COLUMNS.items() if any(needed <= set(columns) for needed in sets)), "")
     compares = any(name in VERDICT_COLUMNS or is_of_a_side(name, RATINGS) for name in columns)
-    if any(name.endswith("_responses_users") for name in columns):  # a data set of Argilla's
-        found = "argilla"
-    if found in COMPARED or verdict or means or (compares and not found):
-        compare = COMPARED.get(found if "annotation_id" not in columns else "", flat_comparisons)
+    if found == "labelstudio" or verdict or means or (compares and not found):
+        compare = annotation_comparisons if "annotations" in columns else flat_comparisons
         said = [part for where, row in rows for part in compare(where, row)]
         return found or "comparison", _compared(said, verdict, means)
     if not found:
