@@ -288,21 +288,28 @@ def feedback(
     run: Annotated[str, _option("--run", "D", "run folder")],
     annotator: Annotated[str, _option("--annotator", "NAME", "import: who gave verdicts without a name")] = "",
     contract: Annotated[str, _option("--contract", "TITLE", "import: the contract of rows that name none")] = "",
+    verdict: Annotated[str, _option("--verdict", "COLUMN", "import: what says which answer is better")] = "",
+    means: Annotated[
+        list[str], _option("--means", "WORDS=V", "import: a, b, tie, both_wrong or skip (repeatable)")
+    ] = (),
 ) -> None:
     """Take verdicts on answers from a file, or write them to one.
 
     Import reads people's verdicts on pairs of answers into a run's feedback.sqlite. Only training questions are taken;
     held-out ones are refused, duplicates and contradictions reported. Read are TRL's preference pairs and thumbs, Label
-    Studio's pairwise comparisons (its JSON export), the AWS sample's answers and another run's feedback.sqlite; written
-    are TRL's pairs as JSON lines.
+    Studio's exports (JSON, JSON_MIN, CSV), tables of two answers and a winner, the AWS sample's answers and another
+    run's feedback.sqlite; written are TRL's pairs as JSON lines. Words that are not understood are named; say what they
+    mean, as in --means "Antwort 1=a".
     """
+    options = {"annotator": annotator, "contract": contract, "verdict": verdict, "means": means}
     from cuadft.feedback import exchange
 
     if action == "import":
-        print(exchange.import_file(file, run, annotator=annotator, contract=contract).text())
+        print(exchange.import_file(file, run, **options).text())
         return
-    if annotator or contract:
-        raise InputError("--annotator and --contract belong to import: leave them out of an export.")
+    if any(options.values()):
+        given = " and ".join(f"--{name}" for name, value in options.items() if value)
+        raise InputError(f"{given} belong to import: leave them out of an export.")
     counts = exchange.export_file(file, run)
     print(f"{file}: {', '.join(f'{count} {name}' for name, count in counts.items())}")
 

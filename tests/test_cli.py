@@ -193,6 +193,18 @@ def test_feedback_goes_in_and_out_and_a_second_import_adds_nothing(project, caps
     assert "0 stored, 1 duplicates" in capsys.readouterr().out
 
 
+def test_words_of_a_projects_own_are_named_and_taken_as_said(project, capsys):
+    feedback_run(project / "runs" / "r")
+    rows = ["contract,question,answer_a,answer_b,winner", "train,which law governs?,Ohio,Texas,Antwort 2"]
+    (project / "in.csv").write_text("\n".join(rows))
+    command = ["feedback", "import", "in.csv", "--run", "runs/r"]
+    assert cli.main(command) == 0 and "its winner says 'Antwort 2'" in capsys.readouterr().out
+    assert cli.main([*command, "--means", "Antwort 2=b", "--verdict", "winner"]) == 0
+    assert "1 stored" in (out := capsys.readouterr().out) and "Taken as said: winner 'Antwort 2' = b" in out
+    assert cli.main([*command, "--means", "Antwort 2"]) == 2
+    assert "give WORDS=V" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     "arguments, message",
     [

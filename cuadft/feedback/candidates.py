@@ -25,6 +25,7 @@ from cuadft.evaluation.text_scores import NO_CLAUSE, AnswerComparison, is_refusa
 from cuadft.evaluation.verdicts import Judge, gold_texts, has_failed
 from cuadft.feedback.agreement import Ruling, pair_rulings
 from cuadft.feedback.records import Rows
+from cuadft.feedback.training_questions import shows_passages
 from cuadft.rag.program import ContractQA
 from cuadft.rag.training_rows import target_answer, whole_words
 
@@ -239,7 +240,10 @@ def human_choices(program: ContractQA, ruling: Ruling, question: GradedQuestion,
         return []
     *_, now, _ = program.messages(question.row["question"], question.hit, "")
     seen = ruling.latest("prompt")
-    if seen and seen["prompt"][-1]["content"] != now["content"] and not _stands_in_passage(better, question):
+    asked = [one["content"] for one in seen["prompt"] if one["role"] == "user"] if seen else []
+    sent = asked[-1] if asked else now["content"]
+    changed = sent != now["content"] and shows_passages(sent, question.row)
+    if changed and not _stands_in_passage(better, question):
         counts["human: passages have changed"] += 1
         return []
     wrong = {"a": ruling.answers[1:], "b": ruling.answers[:1]}.get(ruling.verdict, ruling.answers)

@@ -12,8 +12,8 @@ said stands in the store itself, which another run can import.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +40,7 @@ class ImportReport:
 
     stored: number of votes stored. left_out: rows that make no judgement. duplicates: places of votes that were stored
     before. contradictions: the questions of pairs in this file on which annotators differ; notebook 06 shows how.
+    guesses: how words and columns of another tool were taken.
     """
 
     file: str
@@ -48,6 +49,7 @@ class ImportReport:
     left_out: list[Vote]
     duplicates: list[str]
     contradictions: list[str]
+    guesses: list[str] = field(default_factory=list)
 
     def text(self) -> str:
         """Return the report that the command prints: every count, and up to 20 rows under each heading."""
@@ -58,28 +60,40 @@ class ImportReport:
             f"{refused} refused (held out), {len(self.left_out) - refused} left out, "
             f"{len(self.contradictions)} contradictions"
         )
+        taken = [f"Taken as said: {'; '.join(self.guesses[:ROWS_LISTED])}"] if self.guesses else []
         headings: dict[str, list[str]] = defaultdict(list)
         for vote in self.left_out:
             headings[f"{'Refused' if vote.held_out else 'Left out'}: {vote.reason}"].append(vote.where)
         headings |= {"Duplicates, not stored again": self.duplicates, "Contradictions": self.contradictions}
         named = {name: "; ".join(found[:ROWS_LISTED]) for name, found in headings.items() if found}
-        return "\n".join([counts, *(f"{name} ({len(headings[name])}): {places}" for name, places in named.items())])
+        listed = [f"{name} ({len(headings[name])}): {places}" for name, places in named.items()]
+        return "\n".join([counts, *taken, *listed])
 
 
-def import_file(path: str | Path, run: str | Path, *, annotator: str = "", contract: str = "") -> ImportReport:
+def import_file(
+    path: str | Path,
+    run: str | Path,
+    *,
+    annotator: str = "",
+    contract: str = "",
+    verdict: str = "",
+    means: Sequence[str] = (),
+) -> ImportReport:
     """Store a file's votes on training questions in the run's feedback.sqlite; on an error nothing is stored.
 
     annotator, contract: of rows that name none; without an annotator the file's name stands there, and "expert" in the
-    AWS sample's files. A vote that the annotator has given already on these two answers is not stored again.
-    Contradictory votes are stored and reported; an annotator's latest vote counts. Raises InputError for a file or run
-    that can't be read.
+    AWS sample's files. verdict: the column or control that says which answer is better. means: what its words mean, as
+    in "Antwort 1=a", with a verdict of `records.VERDICTS`. A vote that the annotator has given already on these two
+    answers is not stored again. Contradictory votes are stored and reported; an annotator's latest vote counts. Raises
+    InputError for a file or run that can't be read.
     """
     path, run = Path(path), runs.resolve_path(run)
-    found_format, votes = formats.read_votes(path)
+    found_format, votes = formats.read_votes(path, verdict=verdict, means=means)
     training = TrainingQuestions(run)
     votes = [vote if vote.reason else _with_question(vote, training, contract, annotator, path) for vote in votes]
     store = Store(run / STORE_FILE)
-    known = {key for judgement in store.judgements(current=False) for key in _sayings(judgement)}
+    stored = store.judgements(current=False)
+    known = {key for judgement in stored for key in (*_sayings(judgement), *map(_saying_of_pair, pair_rows(judgement)))}
     new, duplicates = [], []
     for vote in [vote for vote in votes if not vote.reason]:
         if _sayings(vote.values)[0] in known:
@@ -89,9 +103,10 @@ def import_file(path: str | Path, run: str | Path, *, annotator: str = "", contr
             known |= set(_sayings(vote.values))
     store.add_many(new)
     left_out = [vote for vote in votes if vote.reason]
+    guesses = list(dict.fromkeys(guess for vote in votes for guess in vote.guesses))
     differ = annotator_disagreements(store.judgements())
     contradictions = differ.loc[differ["pair"].isin(set(map(pair_key, new))), "id"].tolist()
-    return ImportReport(path.name, found_format, len(new), left_out, duplicates, contradictions)
+    return ImportReport(path.name, found_format, len(new), left_out, duplicates, contradictions, guesses)
 
 
 def _with_question(vote: Vote, training: TrainingQuestions, contract: str, annotator: str, path: Path) -> Vote:
@@ -103,7 +118,7 @@ def _with_question(vote: Vote, training: TrainingQuestions, contract: str, annot
         who = vote.values["annotator"] or annotator or path.stem
         said = {name: value for name, value in vote.values.items() if name in FIELDS}
         said |= {name: row[name] for name in ABOUT} | {"annotator": who, "source": f"import:{path.name}"}
-        return Vote(vote.where, checked_judgement(said))
+        return Vote(vote.where, checked_judgement(said), guesses=vote.guesses)
     except RowRefused as error:
         return Vote(vote.where, {}, str(error), error.held_out)
     except InputError as error:
@@ -116,6 +131,12 @@ def _sayings(judgement: Mapping[str, Any]) -> list[tuple[Any, ...]]:
     preferred = f"= {fold(judgement[f'answer_{verdict}'])}" if verdict in ("a", "b") else verdict
     said = (judgement["annotator"], pair_key(judgement), preferred)
     return [(*said, judgement["edited"], str(judgement["span"])), (*said, None, "None")]
+
+
+def _saying_of_pair(row: Mapping[str, Any]) -> tuple[Any, ...]:
+    """Return what an exported pair says when it comes back, such as a correction before the answer that was wrong."""
+    answers = {f"answer_{side}": row[name][0]["content"] for side, name in (("a", "chosen"), ("b", "rejected"))}
+    return _sayings({**row, **answers, "verdict": "a", "edited": None, "span": None})[0]
 
 
 def export_file(path: str | Path, run: str | Path) -> Counter[str]:

@@ -11,7 +11,8 @@ The formats are:
   TRL takes the common beginning for the prompt; here they are read only if the row names its question. Further columns
   are those of TEXT_COLUMNS and time. Verdicts from other programs fit in as contract, question, chosen, rejected and
   annotator.
-- "labelstudio": pairwise comparisons, see `labelstudio`.
+- "labelstudio": comparisons of two answers, see `labelstudio`.
+- "comparison": a table of two answers (response_a, response_b) and a winner, or a rating of each, see `comparisons`.
 - "aws": the AWS sample's answers beside the experts' references; the expert's answer is preferred.
 - "store": another run's feedback.sqlite.
 
@@ -20,28 +21,26 @@ The columns that each needs stand in `COLUMNS`; names are compared without case 
 
 from __future__ import annotations
 
-import ast
-import json
-import re
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from pydantic import TypeAdapter, ValidationError
-
 from cuadft.core import files
 from cuadft.core.errors import InputError
 from cuadft.core.text import fold_name
-from cuadft.feedback.labelstudio import annotation_rows, labelstudio_vote
-from cuadft.feedback.records import Message, time_in_utc
+from cuadft.feedback.comparisons import RATINGS, Comparison, Reading, is_of_a_side
+from cuadft.feedback.conversations import messages_of, plain_text, prompt_and_answer, prompt_of
+from cuadft.feedback.labelstudio import VERDICT_COLUMNS, annotation_comparisons, flat_comparisons
+from cuadft.feedback.records import time_in_utc
 from cuadft.feedback.store import Store
-from cuadft.feedback.training_questions import RowRefused, question_of_prompt
+from cuadft.feedback.training_questions import RowRefused
 
 COLUMNS = {  # format -> sets of columns; a file belongs to the first format of which it has one set
-    "labelstudio": [{"data", "annotations"}],
+    "labelstudio": [{"data", "annotations"}, {"annotation_id", "annotator"}],
     "trl": [{"chosen", "rejected"}, {"completion", "label"}],
     "aws": [{"question", a, b} for a in ("ref_answer", "gt_answer") for b in ("response", "pred_answer")],
 }
@@ -49,9 +48,8 @@ EXPERT = "expert"  # annotator and system of a reference answer
 TEXT_COLUMNS = ("id", "contract", "question", "annotator", "comment")
 OF_ONE_STORE = ("uid", "revokes", "source")  # fields of a judgement that another store does not take over
 TRUE, FALSE = ("true", "1", "1.0"), ("false", "0", "0.0")  # labels of thumbs, and what the AWS sample's judge says
+UP, DOWN = (*TRUE, "yes", "up", "good", "👍"), (*FALSE, "no", "down", "bad", "👎")  # as other tools write labels
 MACHINE_SOURCES = ("gold", "ai")  # sources of pairs that no person preferred
-_MESSAGES = TypeAdapter(list[Message])
-Messages = list[dict[str, str]]
 
 
 @dataclass(frozen=True)
@@ -59,19 +57,21 @@ class Vote:
     """Hold what a row of a file says on two answers, or the reason why the row makes no judgement.
 
     where: the place, "row 3". values: the keys of a judgement; "prompt_question" is the question of its prompt.
-    held_out: whether its contract is held out from training.
+    held_out: whether its contract is held out from training. guesses: how words and columns were taken.
     """
 
     where: str
     values: dict[str, Any]
     reason: str = ""
     held_out: bool = False
+    guesses: tuple[str, ...] = ()
 
 
-def read_votes(path: str | Path) -> tuple[str, list[Vote]]:
+def read_votes(path: str | Path, *, verdict: str = "", means: Sequence[str] = ()) -> tuple[str, list[Vote]]:
     """Return a file's format and its votes, with those that a row does not make for a reason.
 
-    Raises InputError for a file that `core.files.read_table` or `Store` can't read and for columns of no known format.
+    verdict, means: see `exchange.import_file`. Raises InputError for a file that `core.files.read_table` or `Store`
+    can't read, for columns of no known format, and for options that do not fit.
     """
     path = Path(path)
     if path.suffix == ".sqlite" and path.is_file():
@@ -81,14 +81,28 @@ def read_votes(path: str | Path) -> tuple[str, list[Vote]]:
     rows = [(row.where.removeprefix(f"{path}, "), _folded(row.values)) for row in files.read_table(path)]
     columns = list(dict.fromkeys(name for _, row in rows for name in row))
     found = next((name for name, sets in COLUMNS.items() if any(needed <= set(columns) for needed in sets)), "")
+    compares = any(name in VERDICT_COLUMNS or is_of_a_side(name, RATINGS) for name in columns)
+    if found == "labelstudio" or verdict or means or (compares and not found):
+        compare = annotation_comparisons if "annotations" in columns else flat_comparisons
+        said = [part for where, row in rows for part in compare(where, row)]
+        return found or "comparison", _compared(said, verdict, means)
     if not found:
         known = "; ".join(f"{name} {' or '.join(str(sorted(s)) for s in sets)}" for name, sets in COLUMNS.items())
-        advice = "rename them; of Label Studio's exports JSON is read, JSON_MIN and CSV are not"
+        advice = "rename them, such as answer_a, answer_b and verdict, or name the verdict's with --verdict"
         raise InputError(f"{path} has the columns {columns}, not those of a known format ({known}): {advice}.")
-    read = {"trl": trl_vote, "labelstudio": labelstudio_vote, "aws": partial(_aws_vote, system=path.stem)}[found]
-    if found == "labelstudio":
-        rows = [part for where, row in rows for part in annotation_rows(where, row)]
+    read = {"trl": trl_vote, "aws": partial(_aws_vote, system=path.stem)}[found]
     return found, [_vote_of_row(where, row, read) for where, row in rows]
+
+
+def _compared(said: list[Comparison], verdict: str, means: Sequence[str]) -> list[Vote]:
+    """Return the votes of comparisons, by one control alone if the user names it."""
+    if verdict:
+        known = sorted({control for one in said for control in one.said})
+        if fold_name(verdict) not in map(fold_name, known):
+            raise InputError(f"No column or control {verdict!r} says anything: choose one of {', '.join(known)}.")
+        said = [replace(o, said={c: v for c, v in o.said.items() if fold_name(c) == fold_name(verdict)}) for o in said]
+    reading = Reading(said, means=means)
+    return [_vote_of_row(one.where, one.row, lambda _, one=one: reading.vote(one)) for one in said]
 
 
 def _folded(given: Mapping[str, Any]) -> dict[str, Any]:
@@ -99,27 +113,30 @@ def _folded(given: Mapping[str, Any]) -> dict[str, Any]:
 
 def _vote_of_row(where: str, row: Mapping[str, Any], read: Callable[[Mapping[str, Any]], dict[str, Any]]) -> Vote:
     try:
-        values = {name: _text(row.get(name), name) for name in TEXT_COLUMNS} | {"time": row.get("time")} | read(row)
+        values = {name: plain_text(row.get(name), name) for name in TEXT_COLUMNS} | read(row)
     except RowRefused as error:
         return Vote(where, {}, str(error))
-    time, values["time"] = values["time"], None
-    with suppress(TypeError, ValueError, OverflowError):
-        values["time"] = time_in_utc(time)
-    return Vote(where, values)
+    for name, convert in (("time", time_in_utc), ("seconds", _seconds)):
+        values[name] = None
+        with suppress(TypeError, ValueError, OverflowError):
+            values[name] = convert(row.get(name))
+    return Vote(where, values, guesses=values.pop("guesses", ()))
 
 
-def _text(value: Any, name: str) -> str:
-    """Return a value as text, "" for None; raises RowRefused for lists, dicts and truth values."""
-    if isinstance(value, (list, dict, bool)):
-        raise RowRefused(f"its {name} is no text: {str(value)[:40]}")
-    return "" if value is None else str(value)
+def _seconds(given: Any) -> float:
+    """Return a number of seconds, also one that a CSV file holds as text; raises ValueError for another value."""
+    if isinstance(given, bool) or not 0 <= float(given) < math.inf:
+        raise ValueError(f"no number of seconds: {given}")
+    return float(given)
 
 
 def _aws_vote(row: Mapping[str, Any], *, system: str) -> dict[str, Any]:
     if str(row.get("judge_bool")).strip().casefold() in TRUE:
         raise RowRefused("the file's judge calls the response right: no preference")
-    reference = _text(row.get("ref_answer") or row.get("gt_answer"), "reference")
-    response = _text(row.get("response") or row.get("pred_answer"), "response")
+    reference, response = (
+        "\n".join(one["content"] for one in messages_of(row.get(names[0]) or row.get(names[1]), name, "assistant"))
+        for name, names in (("reference", ("ref_answer", "gt_answer")), ("response", ("response", "pred_answer")))
+    )
     if not reference.strip() or not response.strip():
         raise RowRefused("its reference or its response is empty")
     about = {"annotator": EXPERT, "system_a": EXPERT, "system_b": system, "verdict": "a"}
@@ -135,49 +152,14 @@ def trl_vote(row: Mapping[str, Any]) -> dict[str, Any]:
         raise RowRefused(f"it is no person's preference (source {source})")
     if row.get("chosen") in (None, "") and "completion" in row:
         label = str(row.get("label")).strip().casefold()
-        if label not in (*TRUE, *FALSE):
+        if label not in (*UP, *DOWN):
             raise RowRefused(f"its label {label[:20]!r} is neither true nor false")
-        before, answer = _prompt_and_answer(row, "completion")
-        vote = {"answer_a": answer, "answer_b": "", "system_a": _text(row.get("system"), "system")}
-        vote |= {"verdict": "a" if label in TRUE else "both_wrong"}
+        before, answer = prompt_and_answer(row, "completion")
+        vote = {"answer_a": answer, "answer_b": "", "system_a": plain_text(row.get("system"), "system")}
+        vote |= {"verdict": "a" if label in UP else "both_wrong"}
     else:
-        before, chosen = _prompt_and_answer(row, "chosen")
-        vote = {"answer_a": chosen, "answer_b": _prompt_and_answer(row, "rejected")[1], "verdict": "a"}
-        vote |= {"system_a": _text(row.get("system_chosen"), "system")}
-        vote |= {"system_b": _text(row.get("system_rejected"), "system")}
-    messages = _messages(row.get("prompt"), "prompt", "user") + before
-    users = [message["content"] for message in messages if message["role"] == "user"]
-    question = question_of_prompt(users[-1] if users else "")
-    only_asks = [message["content"] for message in messages] in ([], [row.get("question")], [question])
-    return vote | {"prompt_question": question, "prompt": None if only_asks else messages}
-
-
-def _prompt_and_answer(row: Mapping[str, Any], name: str) -> tuple[Messages, str]:
-    """Return the messages of a column before the assistant's last one, and the text of that; of text, the text."""
-    *before, last = _messages(row.get(name), name, "assistant") or [{"role": "assistant", "content": ""}]
-    if last["role"] != "assistant":
-        raise RowRefused(f"the last message of its {name} is not the assistant's")
-    if not last["content"].strip():
-        raise RowRefused(f"its {name} is empty")
-    return before, last["content"]
-
-
-def _messages(value: Any, name: str, role: str) -> Messages:
-    """Return a cell's messages (a list, JSON or, as pandas writes them, a Python literal); a text is one by `role`."""
-    if isinstance(value, str) and re.match(r"\s*\[\s*\{", value):
-        value = _parsed(value)
-    if not isinstance(value, list):
-        text = _text(value, name)
-        return [{"role": role, "content": text}] if text else []
-    try:
-        return [message.model_dump() for message in _MESSAGES.validate_python(value)]
-    except ValidationError:
-        raise RowRefused(f"its {name} is a list of something else than messages with role and content") from None
-
-
-def _parsed(text: str) -> Any:
-    """Return the value that a text of JSON or of a Python literal holds; return another text as it is."""
-    for parse in (json.loads, ast.literal_eval):
-        with suppress(ValueError, SyntaxError, RecursionError, MemoryError):
-            return parse(text)
-    return text
+        before, chosen = prompt_and_answer(row, "chosen")
+        vote = {"answer_a": chosen, "answer_b": prompt_and_answer(row, "rejected")[1], "verdict": "a"}
+        vote |= {"system_a": plain_text(row.get("system_chosen"), "system")}
+        vote |= {"system_b": plain_text(row.get("system_rejected"), "system")}
+    return vote | prompt_of(row, before, [vote["answer_a"], vote["answer_b"]])

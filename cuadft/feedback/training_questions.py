@@ -116,6 +116,11 @@ def question_of_prompt(prompt: str) -> str:
     return _QUESTION_LABEL.split(_ANSWER_TURN.sub("", prompt))[-1].strip()
 
 
+def shows_passages(prompt: str, row: Mapping[str, Any]) -> bool:
+    """Tell whether a prompt holds more than a row's question, with or without a label "Question:" and "Answer:"."""
+    return _question_key(_QUESTION_LABEL.sub("", _ANSWER_TURN.sub("", prompt))) not in _question_keys(row)
+
+
 def _question_keys(row: Mapping[str, Any]) -> set[str]:
     """Return the folded wordings by which a row's question is found, such as with and without its category."""
     question, category = row["question"], row.get("category") or ""

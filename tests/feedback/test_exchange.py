@@ -1,4 +1,3 @@
-import csv
 import json
 import sqlite3
 
@@ -6,19 +5,34 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from small import ROWS, TEXTS
+from votes import (
+    AUDIT,
+    CAP,
+    DEV,
+    LAW,
+    LAW_ID,
+    OTHER,
+    SPLITS,
+    TEST,
+    TRAIN,
+    annotation,
+    from_store,
+    imported,
+    make_run,
+    pair,
+    preferred,
+    stored,
+    task,
+)
 
 from cuadft.core import files
 from cuadft.core.errors import InputError
 from cuadft.core.text import fold
-from cuadft.feedback import exchange, formats
+from cuadft.feedback import conversations, exchange, formats
 from cuadft.feedback.records import pair_key
 from cuadft.feedback.store import Store
 from cuadft.feedback.training_questions import RowRefused
 
-TRAIN, OTHER, DEV, TEST = TEXTS
-SPLITS = {TRAIN: "train", OTHER: "train", DEV: "dev", TEST: "test"}
-LAW, AUDIT, CAP, RENEWAL = (row["question"] for row in ROWS[:4])
-LAW_ID = f"{TRAIN}__Governing Law"
 SHOWN = " ".join(TEXTS[DEV][20:150].split())
 
 
@@ -26,59 +40,6 @@ SHOWN = " ".join(TEXTS[DEV][20:150].split())
 def run(tmp_path):
     """Return a run folder with two training contracts, one dev and one test contract, and no feedback."""
     return make_run(tmp_path)
-
-
-def make_run(tmp_path):
-    folder = tmp_path / "run"
-    files.write_jsonl(
-        folder / "contracts.jsonl", [{"title": t, "text": TEXTS[t], "split": s} for t, s in SPLITS.items()]
-    )
-    for name in ("train", "dev", "test"):
-        rows = [row for row in ROWS if SPLITS[row["contract"]] == name]
-        files.write_jsonl(folder / "iter-01" / "data" / f"{name}.jsonl", rows)
-    return folder
-
-
-def write_csv(path, rows):
-    with open(path, "w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
-    return path
-
-
-def pair(**changes):
-    return {"id": LAW_ID, "chosen": "Ohio", "rejected": "Texas", "annotator": "anna"} | changes
-
-
-def imported(run, rows, name="file.jsonl", **options):
-    path = run.parent / name
-    if path.suffix == ".csv":
-        write_csv(path, rows)
-    else:
-        (files.write_json if path.suffix == ".json" else files.write_jsonl)(path, rows)
-    return exchange.import_file(path, run, **options)
-
-
-def from_store(run, judgements):
-    """Import another run's store, which holds these judgements."""
-    other = Store(run.parent / "other.sqlite")
-    other.add_many([{k: v for k, v in one.items() if k not in ("chosen", "rejected")} for one in judgements])
-    return exchange.import_file(other.path, run)
-
-
-def stored(run):
-    return Store(run / exchange.STORE_FILE).judgements()
-
-
-def preferred(run):
-    """Return (annotator, id, better, worse) of all current judgements with a winner."""
-    other = {"a": "b", "b": "a"}
-    return {
-        (j["annotator"], j["id"], j[f"answer_{j['verdict']}"], j[f"answer_{other[j['verdict']]}"])
-        for j in stored(run)
-        if j["verdict"] in other
-    }
 
 
 # TRL's layouts
@@ -182,19 +143,6 @@ def test_values_of_any_type_make_votes_or_a_reason(value, name):
 # Label Studio
 
 
-def task(*annotations, **data):
-    return {
-        "id": 17,
-        "data": {"contract": TRAIN, "question": LAW, "text1": "Ohio", "text2": "Texas"} | data,
-        "annotations": list(annotations),
-    }
-
-
-def annotation(selected="left", by=1, **more):
-    said = [{"from_name": "pw", "to_name": "text1,text2", "type": "pairwise", "value": {"selected": selected}}]
-    return {"id": 9, "completed_by": by, "result": said, "was_cancelled": False, "lead_time": 4.5} | more
-
-
 def test_every_annotator_of_a_task_keeps_his_id_and_skipped_ones_are_counted(run):
     rows = [
         task(
@@ -228,13 +176,6 @@ def test_tie_comment_and_correction_beside_the_comparison_are_read(run):
     imported(run, [task(annotation(result=said), answer_a="Ohio", answer_b="Texas")], "p.json")
     (judgement,) = stored(run)
     assert [judgement[key] for key in ("verdict", "comment", "edited")] == ["both_wrong", "see 4.2", "Nevada"]
-
-
-@pytest.mark.parametrize("name", ["min.json", "min.csv"])
-def test_flat_exports_are_refused_with_what_to_do(run, name):
-    row = {"id": 556, "annotator": 4, "annotation_id": 7, "lead_time": 6.7, "contract": TRAIN, "question": LAW}
-    with pytest.raises(InputError, match="columns .'id', 'annotator'.*exports JSON is read, JSON_MIN and CSV are not"):
-        imported(run, [row | {"pw": "right", "response_a": "Ohio", "response_b": "Texas"}], name)
 
 
 @pytest.mark.parametrize(
@@ -645,6 +586,10 @@ ROWS_OF_FORMATS = {  # format -> a row in which a value is changed, and another 
         {"id": "", "contract": TRAIN, "question": LAW, "ref_answer": "Ohio", "response": "Texas", "judge_bool": 0},
         {"contract": TRAIN, "question": LAW, "ref_answer": "Ohio", "response": "Iowa"},
     ),
+    "comparison": (
+        {"contract": TRAIN, "prompt": LAW, "answer_a": "Ohio", "answer_b": "Texas", "winner": "A", "model_a": "x"},
+        {"contract": TRAIN, "question": LAW, "answer_a": "Ohio", "answer_b": "Iowa", "winner": "B"},
+    ),
 }
 WHOLE = pair(prompt=[USER], comment="", time="2026-05-04", system_chosen="x", contract=TRAIN, question=LAW)
 
@@ -667,3 +612,118 @@ def test_a_row_of_any_format_with_any_value_stops_nothing(name, drawn, run):
     changed = json.loads(json.dumps(row).replace(json.dumps(place), json.dumps(place | {key: value}), 1))
     done = imported(run, [changed, other], "any.json")
     assert done.format == name and done.stored + len(done.left_out) + len(done.duplicates) >= 2 and done.text()
+
+
+# What comes back from an export, and what a prompt is
+
+
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(drawn=st.lists(JUDGEMENT, min_size=1, max_size=5))
+def test_an_export_says_nothing_new_to_the_run_that_wrote_it(drawn, tmp_path_factory):
+    run = _filled(tmp_path_factory.mktemp("a"), drawn)
+    if not any(list(exchange.pair_rows(judgement)) for judgement in stored(run)):
+        return
+    exchange.export_file(run.parent / "p.jsonl", run)
+    before = stored(run)
+    done = exchange.import_file(run.parent / "p.jsonl", run)
+    assert (done.stored, done.left_out) == (0, []) and stored(run) == before
+
+
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(drawn=st.lists(JUDGEMENT, min_size=1, max_size=5))
+def test_time_and_seconds_come_back_from_an_export(drawn, tmp_path_factory):
+    run = _filled(tmp_path_factory.mktemp("a"), drawn)
+    kept = {(j["annotator"], j["time"], j["seconds"]) for j in stored(run) if list(exchange.pair_rows(j))}
+    if kept:
+        exchange.export_file(run.parent / "p.jsonl", run)
+        fresh = make_run(tmp_path_factory.mktemp("b"))
+        exchange.import_file(run.parent / "p.jsonl", fresh)
+        assert {(j["annotator"], j["time"], j["seconds"]) for j in stored(fresh)} == kept
+
+
+@pytest.mark.parametrize("name", ["p.csv", "p.jsonl"])
+def test_seconds_count_the_same_from_a_table_of_text(run, name):
+    imported(run, [pair(seconds=2.5), pair(annotator="bob", seconds="soon")], name)
+    assert [j["seconds"] for j in stored(run)] == [2.5, None]
+
+
+SYSTEM = {"role": "system", "content": "Quote."}
+HH = "\n\nHuman: {}\n\nAssistant: {}"
+WHOLE_CONVERSATIONS = [  # rows whose columns repeat the conversation, and the prompt that is meant
+    ({"prompt": [USER, *OHIO], "chosen": OHIO, "rejected": TEXAS}, [USER]),
+    ({"prompt": [USER, *OHIO], "chosen": [USER, *OHIO], "rejected": [USER, *TEXAS]}, [USER]),
+    ({"prompt": [USER, *TEXAS], "chosen": "Ohio", "rejected": "Texas"}, [USER]),
+    (
+        {"prompt": USER["content"], "chosen": [USER, *OHIO], "rejected": [USER, *TEXAS], "messages": [USER, *OHIO]},
+        [USER],
+    ),
+    ({"prompt": LAW, "chosen": [SYSTEM, USER, *OHIO], "rejected": [SYSTEM, USER, *TEXAS]}, [SYSTEM, USER]),
+    ({"prompt": [SYSTEM, USER], "chosen": [USER, *OHIO], "rejected": [USER, *TEXAS]}, [SYSTEM, USER]),
+    ({"prompt": f"{LAW}\nOhio", "chosen": "Ohio", "rejected": "Texas"}, None),
+    ({"prompt": HH.format(LAW, "Ohio"), "chosen": "Ohio", "rejected": "Texas"}, None),
+    ({"chosen": HH.format(LAW, "Ohio"), "rejected": HH.format(LAW, "Texas")}, None),
+    ({"prompt": HH.format(LAW, ""), "chosen": "Ohio", "rejected": "Texas"}, None),
+]
+
+
+@pytest.mark.parametrize("as_text", [False, True])
+@pytest.mark.parametrize("row, prompt", WHOLE_CONVERSATIONS)
+def test_no_prompt_ends_with_an_answer(run, row, prompt, as_text):
+    row = {name: str(value) for name, value in row.items()} if as_text else row
+    done = imported(run, [row | {"contract": TRAIN, "annotator": "anna"}], "p.csv" if as_text else "p.jsonl")
+    assert done.left_out == [] and preferred(run) == {("anna", LAW_ID, "Ohio", "Texas")}
+    assert stored(run)[0]["prompt"] == prompt
+    exchange.export_file(run.parent / "o.jsonl", run)
+    assert files.read_jsonl(run.parent / "o.jsonl")[0]["prompt"][-1]["role"] == "user"
+
+
+def test_a_prompt_keeps_the_turns_before_its_question_and_options_that_it_lists(run):
+    before = [{"role": "user", "content": "Hello"}, {"role": "assistant", "content": "Hi"}, USER]
+    options = f"{LAW} Choose one:\nTexas\nOhio"
+    imported(run, [pair(prompt=before), pair(prompt=options, annotator="bob")])
+    assert [j["prompt"] for j in stored(run)] == [before, None]
+    assert formats.trl_vote(pair(prompt=options))["prompt_question"] == options
+
+
+NUMPY = "[{'role': 'user', 'content': %r}\n {'role': 'assistant', 'content': \"%s\"}]"
+
+
+@pytest.mark.parametrize(
+    "cell",
+    [
+        NUMPY,
+        NUMPY.replace("[", "array([", 1) + ", dtype=object)",
+        "[{'from': 'human', 'value': %r}, {'from': 'gpt', 'value': '%s'}]",
+    ],
+)
+def test_lists_that_other_programs_write_into_cells_are_messages(run, cell):
+    row = {"contract": TRAIN, "annotator": "anna", "chosen": cell % (LAW, "Ohio"), "rejected": cell % (LAW, "Texas")}
+    assert imported(run, [row], "p.csv").left_out == [] and preferred(run) == {("anna", LAW_ID, "Ohio", "Texas")}
+
+
+@pytest.mark.parametrize("name", ["p.csv", "p.json"])
+def test_a_list_of_quotes_is_one_answer_with_a_quote_a_line(run, name):
+    imported(run, [pair(chosen=["Ohio", "its courts"], rejected=["Texas' law"])], name)
+    assert preferred(run) == {("anna", LAW_ID, "Ohio\nits courts", "Texas' law")}
+
+
+TURNS = st.lists(st.tuples(st.sampled_from(["user", "system"]), TEXT), max_size=2)
+
+
+@given(TURNS, ANSWER, st.sampled_from(["json", "python", "numpy", "array"]))
+def test_messages_in_a_cell_read_back_as_they_were(before, answer, how):
+    said = [{"role": role, "content": text} for role, text in [*before, ("assistant", answer)]]
+    blanks = "[" + "\n ".join(map(str, said)) + "]"
+    cells = {"json": json.dumps(said), "python": str(said), "numpy": blanks, "array": f"array({said}, dtype=object)"}
+    assert conversations.messages_of(cells[how], "chosen", "assistant") == said
+
+
+def test_brackets_of_a_text_are_no_list(run):
+    imported(run, [pair(chosen="[Redacted] of Ohio", rejected="[1]")], "p.csv")
+    assert preferred(run) == {("anna", LAW_ID, "[Redacted] of Ohio", "[1]")}
+
+
+def test_a_reference_in_a_list_is_its_text(run):
+    row = {"question": LAW, "ref_answer": "['Ohio']", "response": "Texas", "judge_bool": "0"}
+    imported(run, [row], "dpo.csv", contract=TRAIN)
+    assert preferred(run) == {("expert", LAW_ID, "Ohio", "Texas")}

@@ -263,6 +263,13 @@ def test_what_was_said_of_other_passages_counts_only_if_these_hold_the_words():
     assert said(vote("anna", "a", "of the other party", "something else", prompt=sent))[0]
 
 
+@pytest.mark.parametrize("words", ["{}", "Question: {}", "Question: {}\nAnswer:"])
+def test_a_prompt_of_the_bare_question_shows_no_passages_that_could_change(words):
+    asked = [{"role": "system", "content": "Quote."}, {"role": "user", "content": words.format(ROW["question"])}]
+    for prompt in (asked, [*asked, {"role": "assistant", "content": "one"}]):
+        assert said(vote("anna", "a", "of the other party", "two", prompt=prompt))[0]
+
+
 def test_people_are_heard_on_training_questions_without_candidates_only():
     other = small.ROWS[6]
     votes = [vote("anna", "a", "one", "two", row=other)]
