@@ -90,15 +90,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _one_set_each(words: Sequence[str]) -> list[str]:
-    """Return the words with --set before each NAME=VALUE that follows another: `--set a=1 b=2` sets both."""
+    """Return the words with --set before each NAME=VALUE that follows another: `--set seed=1 sft_rows=64` sets both."""
     spread: list[str] = []
     setting = False
     for word in words:
         is_pair = bool(re.match(r"\w+=", word))
-        if setting and is_pair and spread[-1] != "--set":
-            spread.append("--set")
+        spread += ["--set"] * (setting and is_pair and spread[-1] != "--set") + [word]
         setting = word == "--set" or word.startswith("--set=") or (setting and is_pair)
-        spread.append(word)
     return spread
 
 
@@ -121,7 +119,9 @@ def run(
     preset: Preset,
     iterations: Annotated[int, _option("--iterations", "N", "rounds of the loop")] = 1,
     run_dir: Annotated[str | None, _option("--run-dir", "D", "run folder (default runs/<name of the preset>)")] = None,
-    until: Annotated[str | None, _option("--until", "STAGE", "last stage of the last iteration, as fine_tune or 04")] = None,
+    until: Annotated[
+        str | None, _option("--until", "STAGE", "last stage of the last iteration, as fine_tune or 04")
+    ] = None,
     overrides: Overrides = (),
 ) -> int:
     """Run a preset's notebooks in order; resume where a run stopped."""
@@ -217,7 +217,9 @@ def score(
 @app.command(rich_help_panel=MEASURE)
 def retrieval(
     folder: Annotated[str, _argument("FOLDER", "a retriever/ folder that notebook 02 saved")],
-    cuad: Annotated[str, _option("--cuad", "FILE", "contracts in CUAD's layout (zip or JSON), sample or auto")],
+    cuad: Annotated[
+        str, _option("--cuad", "FILE", "contracts in a layout of CUAD (file, zip, folder), sample or auto")
+    ],
     include_trained: Annotated[bool, typer.Option("--include-trained", help="measure these contracts also")] = False,
     embedder: Annotated[str, _option("--embedder", "ID", "of a folder without an embedder (default MiniLM)")] = "",
     model: Annotated[str, _option("--model", "ID", "model whose tokens are counted (default SmolLM2-135M)")] = "",
@@ -242,7 +244,7 @@ def retrieval(
 @app.command(rich_help_panel=MEASURE)
 def evaluate(
     run_dir: RunFolder,
-    file: Annotated[str, _argument("FILE", "contracts in CUAD's layout (zip, JSON, folder), sample or auto")],
+    file: Annotated[str, _argument("FILE", "contracts in a layout of CUAD (file, zip, folder), sample or auto")],
     system: Annotated[str, _option("--system", "NAME", "rag, sft ... (default: the champion)")] = "",
     iteration: Annotated[int | None, _option("--iteration", "N", "whose system (default: the newest)")] = None,
     out: Annotated[str, _option("--out", "DIR", "results (default RUN/evaluations/<FILE>-<NAME>)")] = "",

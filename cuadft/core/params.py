@@ -5,7 +5,8 @@ A notebook declares its parameters in the cell tagged `parameters`, each on one 
     dev_rows: int = 20  # dev questions, spread over the contracts, 0 takes all [0..]
 
 The limits at the end are words to choose from `[a|b|c]`, or an inclusive range `[1..64]`, `[1..]`, `[..5]`; `[0..inf]`
-also takes inf. For a list they hold for each item. The next cell checks the values, because papermill only warns about a misspelt name:
+also takes inf. For a list they hold for each item. The next cell checks the values, because papermill only warns about
+a misspelt name:
 
     core.check_parameters(globals())
 

@@ -61,10 +61,10 @@ def run(
     """Run iterations 1 to `iterations` of a preset; return {"run_dir", "steps"}.
 
     until: the last stage of the last iteration (see `stages.stage_named`). overrides: parameters as NAME=VALUE, which
-    come before the preset's. A stage that is done with the same notebook code, parameters and inputs is skipped. A stage that lacks answers of an
-    endpoint is incomplete: the loop goes on, and the next call asks for the missing answers. A step is {"iteration",
-    "stage", "state": "done" | "skipped" | "incomplete", "reason"}. Raises InputError for bad input (before
-    anything runs, where that can be known), StageFailed if a notebook fails.
+    come before the preset's. A stage that is done with the same notebook code, parameters and inputs is skipped. A
+    stage that lacks answers of an endpoint is incomplete: the loop goes on, and the next call asks for the missing
+    answers. A step is {"iteration", "stage", "state": "done" | "skipped" | "incomplete", "reason"}. Raises InputError
+    for bad input (before anything runs, where that can be known), StageFailed if a notebook fails.
     """
     progress.escape_unprintable()
     if not isinstance(iterations, int) or isinstance(iterations, bool) or iterations < 1:

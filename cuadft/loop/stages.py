@@ -166,10 +166,8 @@ def stage_named(text: str) -> str:
     Raises InputError if that is no stage, or a notebook that several stages run.
     """
     asked = re.sub(r"[\s-]+", "_", Path(text.strip()).name.casefold()).removesuffix(".ipynb").lstrip("0")
-    for stage in STAGES:
-        if asked in (stage.name, stage.label.lstrip("0").replace(" ", "_")):
-            return stage.name
-    own = [s.name for s in STAGES if asked in (s.notebook[1:2], s.notebook[1:-6], s.notebook[3:-6])]
+    own = [s.name for s in STAGES if asked in (s.name, s.label.lstrip("0").replace(" ", "_"))]
+    own = own or [s.name for s in STAGES if asked in (s.notebook[1:2], s.notebook[1:-6], s.notebook[3:-6])]
     if len(own) == 1:
         return own[0]
     hint = f" is a notebook that {len(own)} stages run" if own else did_you_mean(text, STAGE_NAMES)
