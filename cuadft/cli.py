@@ -8,6 +8,8 @@ A command is one function: its parameters are the options, its docstring is the 
 
 from __future__ import annotations
 
+import re
+import shlex
 import sys
 import traceback
 from collections.abc import Sequence
@@ -18,6 +20,7 @@ import typer
 from typer.core import TyperGroup
 
 from cuadft import __version__
+from cuadft.core import progress
 from cuadft.core.errors import InputError, StageFailed, redact
 
 ROLES = ("question", "reference", "answer", "system", "contract")  # columns of an answer file that an option can name
@@ -67,7 +70,7 @@ def _option(name: str, metavar: str, summary: str) -> Any:
 
 Preset = Annotated[str, _argument("PRESET", "a YAML file, or the name of one in params/")]
 RunFolder = Annotated[str, _argument("RUN", "run folder")]
-Overrides = Annotated[list[str], _option("--set", "NAME=VALUE", "set a parameter (repeatable)")]
+Overrides = Annotated[list[str], _option("--set", "NAME=VALUE", "set parameters (--set a=1 b=2)")]
 Resamples = Annotated[int, _option("--n-resamples", "N", "bootstrap resamples")]
 Confidence = Annotated[float, _option("--confidence", "P", "level of the intervals")]
 
@@ -77,12 +80,24 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     0: success. 1: a failed stage or check. 2: bad input. 3: an incomplete run. 130: interrupted.
     """
+    progress.escape_unprintable()
     # --debug may stand anywhere, and belongs to the group of commands
-    words = sorted(sys.argv[1:] if argv is None else argv, key=lambda word: word != "--debug")
+    words = sorted(_one_set_each(sys.argv[1:] if argv is None else argv), key=lambda word: word != "--debug")
     try:
         app(words, prog_name="cuadft")
     except SystemExit as end:
         return end.code
+
+
+def _one_set_each(words: Sequence[str]) -> list[str]:
+    """Return the words with --set before each NAME=VALUE that follows another: `--set seed=1 sft_rows=64` sets both."""
+    spread: list[str] = []
+    setting = False
+    for word in words:
+        is_pair = bool(re.match(r"\w+=", word))
+        spread += ["--set"] * (setting and is_pair and spread[-1] != "--set") + [word]
+        setting = word == "--set" or word.startswith("--set=") or (setting and is_pair)
+    return spread
 
 
 def _print_version(wanted: bool) -> None:
@@ -104,14 +119,16 @@ def run(
     preset: Preset,
     iterations: Annotated[int, _option("--iterations", "N", "rounds of the loop")] = 1,
     run_dir: Annotated[str | None, _option("--run-dir", "D", "run folder (default runs/<name of the preset>)")] = None,
-    until: Annotated[str | None, _option("--until", "STAGE", "stop after this stage of the last iteration")] = None,
+    until: Annotated[
+        str | None, _option("--until", "STAGE", "last stage of the last iteration, as fine_tune or 04")
+    ] = None,
     overrides: Overrides = (),
 ) -> int:
     """Run a preset's notebooks in order; resume where a run stopped."""
     from cuadft.loop import runner
 
     done = runner.run(preset, iterations=iterations, run_dir=run_dir, until=until, overrides=overrides, log=_print_now)
-    print(f"Run folder: {done['run_dir']} (see `cuadft status {done['run_dir']}`)")
+    print(f"Run folder: {done['run_dir']} (see `cuadft status {shlex.quote(done['run_dir'])}`)")
     lacking = [step for step in done["steps"] if step["state"] == "incomplete"]
     for step in lacking:
         print(f"Incomplete: {step['stage']} of iteration {step['iteration']}: {step['reason']}")
@@ -200,7 +217,9 @@ def score(
 @app.command(rich_help_panel=MEASURE)
 def retrieval(
     folder: Annotated[str, _argument("FOLDER", "a retriever/ folder that notebook 02 saved")],
-    cuad: Annotated[str, _option("--cuad", "FILE", "contracts in CUAD's layout (zip or JSON), sample or auto")],
+    cuad: Annotated[
+        str, _option("--cuad", "FILE", "contracts in a layout of CUAD (file, zip, folder), sample or auto")
+    ],
     include_trained: Annotated[bool, typer.Option("--include-trained", help="measure these contracts also")] = False,
     embedder: Annotated[str, _option("--embedder", "ID", "of a folder without an embedder (default MiniLM)")] = "",
     model: Annotated[str, _option("--model", "ID", "model whose tokens are counted (default SmolLM2-135M)")] = "",
@@ -225,7 +244,7 @@ def retrieval(
 @app.command(rich_help_panel=MEASURE)
 def evaluate(
     run_dir: RunFolder,
-    file: Annotated[str, _argument("FILE", "contracts in CUAD's layout (zip, JSON, folder), sample or auto")],
+    file: Annotated[str, _argument("FILE", "contracts in a layout of CUAD (file, zip, folder), sample or auto")],
     system: Annotated[str, _option("--system", "NAME", "rag, sft ... (default: the champion)")] = "",
     iteration: Annotated[int | None, _option("--iteration", "N", "whose system (default: the newest)")] = None,
     out: Annotated[str, _option("--out", "DIR", "results (default RUN/evaluations/<FILE>-<NAME>)")] = "",

@@ -1,3 +1,5 @@
+import os
+import shlex
 import subprocess
 import sys
 import time
@@ -36,6 +38,33 @@ def test_run_and_status(project, capsys):
     assert cli.main(["status", "runs/tiny"]) == 0
     out = capsys.readouterr().out
     assert "iteration 1" in out and "not run" in out
+
+
+def test_a_run_folder_counts_from_where_the_command_is_called(project, capsys, monkeypatch):
+    (project / "cases").mkdir()
+    monkeypatch.chdir(project / "cases")
+    for given, folder in (("../runs/x y", "runs/x y"), ("./here", "cases/here"), ("runs/z", "runs/z")):
+        assert cli.main(["run", "tiny", "--run-dir", given, "--until", "01"]) == 0
+        made = project / folder / "iter-01"
+        assert list((made / "data").iterdir()) and not list((made / "program").iterdir())
+        assert f"`cuadft status {shlex.quote(str(project / folder))}`" in capsys.readouterr().out
+    assert not (project.parent / "runs").exists()
+    assert cli.main(["status", "../runs/x y"]) == 0
+
+
+@pytest.mark.parametrize(
+    "encoding", ["ascii", *(pytest.param(name, marks=pytest.mark.slow) for name in ("cp1252", "utf-8"))]
+)
+def test_a_character_that_stdout_lacks_ends_no_command(tmp_path, encoding):
+    make_project(tmp_path)
+    (tmp_path / "trap_01.py").write_text("print('· ä → 猫 \\udcff')")
+    code = f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})\nfrom tiny_project import run_in_process\n"
+    code += "from cuadft import cli\nfrom cuadft.loop import runner\nrunner.execute_notebook = run_in_process\n"
+    code += "sys.exit(cli.main(['run', 'tiny', '--run-dir', 'runs/猫']) or cli.main(['status', 'runs/猫']))"
+    env = os.environ | {"PYTHONPATH": PACKAGE, "PYTHONIOENCODING": f"{encoding}:strict", "PYTHONUTF8": "1"}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, cwd=tmp_path, env=env, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert b"\\udcff" in done.stdout and ("runs/猫" if encoding == "utf-8" else "runs/\\u732b").encode() in done.stdout
 
 
 @pytest.mark.parametrize(

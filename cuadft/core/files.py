@@ -46,7 +46,7 @@ def write_json(path: str | Path, value: object) -> None:
 
 def write_text(path: str | Path, text: str) -> None:
     """Write a UTF-8 file in one step: a reader sees the old content or the new content, never a part of it."""
-    write_bytes(path, text.encode())
+    write_bytes(path, text.encode("utf-8", "backslashreplace"))  # half a character, of a file's name, has no UTF-8 form
 
 
 def write_bytes(path: str | Path, content: bytes) -> None:

@@ -4,8 +4,9 @@ A notebook declares its parameters in the cell tagged `parameters`, each on one 
 
     dev_rows: int = 20  # dev questions, spread over the contracts, 0 takes all [0..]
 
-The limits at the end are words to choose from `[a|b|c]`, or an inclusive range `[1..64]`, `[1..]`, `[..5]`. For a list
-they hold for each item. The next cell checks the values, because papermill only warns about a misspelt name:
+The limits at the end are words to choose from `[a|b|c]`, or an inclusive range `[1..64]`, `[1..]`, `[..5]`; `[0..inf]`
+also takes inf. For a list they hold for each item. The next cell checks the values, because papermill only warns about
+a misspelt name:
 
     core.check_parameters(globals())
 
@@ -24,6 +25,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -34,10 +36,12 @@ TYPES = {"str": str, "int": int, "float": float, "bool": bool, "list": list}
 SET_BY_LOOP = ("iteration", "systems", "evaluated", "decide")
 # Parameters that may hold a path, and the values of theirs that are words and not paths.
 PATH_PARAMETERS = ("cuad", "contracts_folder", "arrivals_folder", "model", "embedder", "published", "own_questions")
+PATH_PARAMETERS += ("seed_runs",)
 NOT_PATHS = ("", "sample", "auto")
 
 _NUMBER = r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?"
-_LIMITS = re.compile(rf"\[([^\[\]|]+\|[^\[\]]+|(?:{_NUMBER})?\.\.(?:{_NUMBER})?)\]$")
+_INFINITE = re.compile(r"\+?\.?inf(?:inity)?", re.IGNORECASE)
+_LIMITS = re.compile(rf"\[([^\[\]|]+\|[^\[\]]+|(?:{_NUMBER})?\.\.(?:{_NUMBER}|inf)?)\]$")
 
 
 def check_parameters(namespace: Mapping[str, object]) -> None:
@@ -83,9 +87,18 @@ def preset_file(preset: str | Path) -> Path:
 
 
 def absolute_paths(values: Mapping[str, object]) -> dict[str, object]:
-    """Return the values with each relative path that exists here made absolute, since notebooks run in the root."""
-    found = {name: Path(values[name]).expanduser() for name in PATH_PARAMETERS if values.get(name, "") not in NOT_PATHS}
-    return {**values, **{name: str(path.absolute()) for name, path in found.items() if path.exists()}}
+    """Return the values with each path that exists here, or is written from here, made absolute.
+
+    Notebooks run in the project root, where a relative path would be another one.
+    """
+
+    def absolute(value: Any) -> Any:
+        if isinstance(value, list):
+            return [absolute(item) for item in value]
+        is_here = value not in NOT_PATHS and (Path(value).expanduser().exists() or runs.counts_from_here(value))
+        return str(runs.resolve_path(value)) if is_here else value
+
+    return {name: absolute(value) if name in PATH_PARAMETERS else value for name, value in values.items()}
 
 
 def did_you_mean(name: str, names: Iterable[str]) -> str:
@@ -108,9 +121,13 @@ class Parameter:
     def accept(self, value: object) -> object:
         """Return the value; where a float is wanted, as a float if it is a whole number or text that spells a number.
 
-        YAML 1.1 reads 1e-4 as text, only 1.0e-4 as a number.
+        YAML 1.1 reads 1e-4 as text, only 1.0e-4 as a number. "none" or nothing where a list is wanted is an empty list.
         """
+        if self.type == "list" and value in (None, "none"):
+            return []
         spells_number = isinstance(value, (int, str)) and not isinstance(value, bool) and self.type == "float"
+        if spells_number and _INFINITE.fullmatch(str(value)):
+            return math.inf
         return float(value) if spells_number and re.fullmatch(_NUMBER, str(value)) else value
 
     def problem(self, value: object) -> str | None:
@@ -125,9 +142,9 @@ class Parameter:
     def _within_limits(self, item: object) -> bool:
         if "|" in self.limits:
             return item in self.limits[1:-1].split("|")
-        if isinstance(item, float) and not math.isfinite(item):
-            return False
         low, _, high = self.limits[1:-1].partition("..")
+        if isinstance(item, float) and not math.isfinite(item) and (high, item) != ("inf", math.inf):
+            return False
         is_number = isinstance(item, (int, float)) and not isinstance(item, bool)
         return not self.limits or (is_number and float(low or -math.inf) <= item <= float(high or math.inf))
 

@@ -20,6 +20,12 @@ LINE_START = "· "  # by it the loop tells a line of progress from a notebook's 
 SECONDS_BETWEEN_LINES = 20.0  # of a plain log
 
 
+def escape_unprintable() -> None:
+    """Let stdout write a character that its encoding lacks as an escape, such as \\xb7, instead of raising an error."""
+    if hasattr(sys.stdout, "reconfigure"):  # a notebook's stdout takes every character
+        sys.stdout.reconfigure(errors="backslashreplace")
+
+
 @contextmanager
 def quiet() -> Iterator[None]:
     """Hide FutureWarnings and the progress bars of `datasets`, which every training would repeat."""

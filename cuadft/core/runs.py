@@ -74,10 +74,19 @@ def project_root() -> Path:
 
 
 def resolve_path(path: str | Path) -> Path:
-    """Return an absolute path: a relative path counts from here if it exists here, else from the project root."""
-    path = Path(path).expanduser()
-    here = Path.cwd() / path
-    return here if path.is_absolute() or here.exists() else project_root() / path
+    """Return an absolute path: a relative path counts from here if it exists here, else from the project root.
+
+    A path with "..", or with "./" before it, always counts from here, as in a shell.
+    """
+    here = Path.cwd() / Path(path).expanduser()
+    if counts_from_here(path):
+        return here.resolve()
+    return here if here.exists() else project_root() / Path(path).expanduser()
+
+
+def counts_from_here(path: str | Path) -> bool:
+    """Tell whether a path is written as seen from the current folder: "../x", "./x", "x/../y"."""
+    return ".." in Path(path).parts or str(path).startswith("./")
 
 
 def unwritable(folder: Path, error: OSError) -> InputError:

@@ -27,8 +27,11 @@ from cuadft.core.text import fold
 from cuadft.data import contracts, rows, splits
 from cuadft.data.contracts import Contract
 from cuadft.data.cuad import TYPES_NAME
+from cuadft.data.layouts import SUFFIXES
 from cuadft.data.rows import HELD_OUT, PLAIN
 
+READ = (*SUFFIXES, ".zip")
+NOT_READ = f"not a file that is read ({', '.join(READ)})"
 REPEATED = "is known already"
 RENAMED = "has the title of a known contract, but another text: rename it if it is another contract"
 LIKE_HELD_OUT = "repeats a held-out contract (text or filer)"
@@ -40,7 +43,7 @@ _Line = dict[str, Any]  # of contracts.jsonl or of arrived.jsonl
 def take_arrivals(iteration: runs.Iteration, folder: str | Path, *, max_characters: int = 0) -> list[Contract]:
     """Return the contracts that arrive in this iteration, and freeze them in its arrived.jsonl.
 
-    The .json and .zip files of `folder` are read as by `read_contracts`. A contract is left out, with the reason (see
+    The files of `folder` (see `READ`) are read as by `read_contracts`. A contract is left out, with the reason (see
     `arrivals_table`), if the run has its title or text, if it shares text or filer with a held-out contract (dev, test,
     slice), if it has no questions, or if it is longer than `max_characters` (0: any length). A second call returns the
     same contracts, but for those that now repeat a held-out contract because the splits were drawn anew.
@@ -157,12 +160,12 @@ def _read_folder(folder: str | Path) -> tuple[list[Arrival], list[_Line]]:
     if not folder.is_dir():
         raise InputError(
             f"No folder at arrivals_folder {str(folder)!r}: make that folder, and drop files in the layout of "
-            "CUAD_v1.json (.json or .zip) there."
+            f"CUAD_v1.json ({', '.join(READ)}) there."
         )
     found, left, broken = [], [], []
     for path in sorted(folder.glob("[!.]*")):
-        if path.is_dir() or path.suffix.lower() not in (".json", ".zip"):
-            left += [_left_out(path.name, "not a .json or .zip file", path.name)] if path.name != TYPES_NAME else []
+        if path.is_dir() or path.suffix.lower() not in READ:
+            left += [_left_out(path.name, NOT_READ, path.name)] if path.name != TYPES_NAME else []
             continue
         try:
             found += [(path.name, _named_rows(contract)) for contract in contracts.read_contracts(path)]

@@ -13,26 +13,25 @@ that a user corrects a file in few rounds.
 from __future__ import annotations
 
 import importlib.resources
-import json
 import re
 import warnings
-from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, TypedDict
 
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, Field, ValidationError
 
 from cuadft.core import runs
 from cuadft.core.errors import InputError
-from cuadft.core.text import fold_letters
-from cuadft.data import cuad, download
+from cuadft.core.text import fold, fold_letters
+from cuadft.data import cuad, download, layouts, plain
 from cuadft.data.cuad import JSON_NAME
+from cuadft.data.layouts import short
 
 SHOWN_PROBLEMS = 5  # of a file, in one error
 
-_LAYOUT = "expected the SQuAD 2.0 layout of CUAD_v1.json: {'data': [{'title', 'paragraphs': [{'context', 'qas'}]}]}"
 _ADVICE = {  # by kind of fault, where pydantic's own words do not say what to do
     "string_pattern_mismatch": "must not be blank",
     "too_long": "must be one; join several, and shift each 'answer_start' by the length of the text before it",
@@ -40,7 +39,7 @@ _ADVICE = {  # by kind of fault, where pydantic's own words do not say what to d
 # CUAD's own wording of a question, and the category that it quotes.
 _OFFICIAL = re.compile(r'Highlight the parts \(if any\) of this contract related to ".+?".*?Details:(.*)', re.DOTALL)
 _QUOTED = re.compile(r'related to "(.+?)"')
-_FEWEST_LETTERS = 20  # of a contract; a scanned PDF often carries a stamp or page numbers as text
+_SPAN_NUMBER = re.compile(r"_\d+$")  # in train_separate_questions.json and the hub's rows each span is a question
 
 
 class Row(TypedDict):
@@ -91,11 +90,11 @@ def locate_contracts(cuad: str, data_dir: Path) -> Path:
     if cuad == "auto":
         return cuad_in_folder(data_dir) or download.cuad_from_zenodo(data_dir)
     path = runs.resolve_path(cuad) if cuad else Path()
-    found = cuad_in_folder(path) if cuad and path.is_dir() else path
-    if not cuad or found is None or not found.is_file():
+    found = cuad_in_folder(path) or path
+    if not cuad or not (found.is_file() or _files_in(found)):
         raise InputError(
             f"Invalid cuad {cuad!r}: no contracts there; give 'sample', 'auto', a file in the layout of {JSON_NAME}, a "
-            f"zip that holds one, or a folder with {JSON_NAME} or {download.CUAD_FILE} in it"
+            f"file of rows ({', '.join(layouts.SUFFIXES)}), or a zip or folder with one of them in it"
         )
     return found
 
@@ -107,32 +106,45 @@ def sample_path() -> Path:
 
 def cuad_in_folder(folder: Path) -> Path | None:
     """Return the file of CUAD in a folder, None if the folder holds no such file."""
-    candidates = (folder / download.CUAD_FILE, folder / "CUAD_v1" / JSON_NAME, folder / JSON_NAME)
-    return next((path for path in candidates if path.is_file()), None)
+    names = (download.CUAD_FILE, f"CUAD_v1/{JSON_NAME}", JSON_NAME, "CUADv1.json", "data/CUADv1.json", "data.zip")
+    return next((folder / name for name in names if (folder / name).is_file()), None)
+
+
+def _files_in(folder: Path) -> list[Path]:
+    """Return the files of contracts in a folder and the folders in it; none if that is no folder."""
+    found = [path for glob in ("*", "*/*") for path in folder.glob(glob) if path.is_file()]
+    return [folder / name for name in layouts.contract_files(p.relative_to(folder).as_posix() for p in found)]
 
 
 def read_contracts(path: str | Path) -> list[Contract]:
-    """Read the contracts of a CUAD zip, of CUAD_v1.json, or of any file in its layout.
+    """Read the contracts of a CUAD zip, of CUAD_v1.json, or of any file, zip or folder in one of CUAD's layouts.
 
-    Raises InputError that names the first five faults of the file: a broken archive or JSON, spans that do not stand at
-    their offsets, repeated titles or ids, unknown categories, missing fields and fields of a wrong type.
+    A contract that stands in several files counts once; questions in the same words on one category of a contract are
+    one question with the spans of all. Raises InputError that names the first five faults: a broken archive or JSON,
+    spans that do not stand at their offsets, repeated ids, one title for two texts, unknown categories, missing fields
+    and fields of a wrong type.
     """
     path = Path(path)
+    files = _files_in(path) or [path]
     try:
-        raw = download.read_zip_file(path)
+        texts = {str(file): download.read_zip_file(file) for file in files}
     except OSError as error:
         raise InputError(f"Cannot read {path} ({error.strerror}); give a zip or JSON file of contracts") from error
+    raw = texts.get(str(path), b"")
     if raw.startswith(b"PK") or path.suffix.lower() == ".zip":
-        return parse_squad(*cuad.open_cuad(raw, str(path)))
-    beside = path.with_name(cuad.TYPES_NAME)
-    types = cuad.type_table(beside.read_bytes(), str(beside)) if beside.is_file() else {}
-    return parse_squad(raw, str(path), types)
+        texts, types = cuad.open_cuad(raw, str(path))
+    else:
+        beside = files[0].with_name(cuad.TYPES_NAME)
+        types = cuad.type_table(beside.read_bytes(), str(beside)) if beside.is_file() else {}
+    documents = [document for name, raw in texts.items() for document in _checked_documents(raw, name)]
+    return _made_contracts(documents, next(iter(texts)) if len(texts) == 1 else str(path), types)
 
 
 def read_plain_folder(folder: str | Path) -> list[Contract]:
     """Read every PDF and TXT file of a folder as a contract without questions, titled by its file name.
 
-    Files of other kinds are left out with a warning. Raises InputError that names the empty and unreadable files.
+    Files of other kinds, and pages without text, are left out with a warning. Raises InputError that names the files
+    without text, such as scans, and the unreadable ones.
     """
     folder = Path(folder)
     files = sorted(path for path in folder.glob("[!.]*") if path.is_file())
@@ -143,23 +155,19 @@ def read_plain_folder(folder: str | Path) -> list[Contract]:
         warnings.warn(f"{folder}: files that are neither PDF nor TXT left out: {', '.join(others)}", stacklevel=2)
     texts, problems = {}, []
     for file in readable:
+        bare: list[int] = []
         try:
-            texts[file.stem] = _pdf_text(file) if file.suffix.lower() == ".pdf" else file.read_text("utf-8-sig")
+            texts[file.stem], bare = plain.file_text(file)
+        except InputError as error:
+            problems.append(f"{file.name} {error}")
         except Exception as error:  # a damaged PDF can make pypdf raise nearly anything
             problems.append(f"{file.name} cannot be read ({type(error).__name__}: {error}); repair it or remove it")
-        else:
-            if sum(char.isalnum() for char in texts[file.stem]) < _FEWEST_LETTERS:
-                problems.append(f"{file.name} has no text in it (a scan?); run text recognition on it, or remove it")
+        if bare:
+            told = f"no text on pages {plain.page_ranges(bare)} (blank or scanned): what stands there is not read"
+            warnings.warn(f"{file.name}: {told}", stacklevel=2)
     problems += _repeated([file.stem for file in readable], "file name")
     raise_problems(str(folder), problems)
     return [Contract(name, text, cuad.type_in_title(name), cuad.filer(name)) for name, text in texts.items()]
-
-
-def _pdf_text(file: Path) -> str:
-    import pypdf
-
-    pages = [page.extract_text() for page in pypdf.PdfReader(file).pages]
-    return "\n\n".join(pages).encode("utf-8", "replace").decode("utf-8")
 
 
 _Text = Annotated[str, Field(pattern=r"\S")]
@@ -173,7 +181,7 @@ class _Span(BaseModel):
 class _Question(BaseModel):
     id: _Text
     question: _Text
-    answers: list[_Span]
+    answers: Annotated[list[_Span], BeforeValidator(layouts.spans_of)]
     is_impossible: bool | None = None
 
 
@@ -196,19 +204,29 @@ def parse_squad(raw: bytes, name: str, types: Mapping[str, str]) -> list[Contrac
 
     `name` stands for the file in messages. types: contract types by folded title; others are read from the title.
     """
+    return _made_contracts(_checked_documents(raw, name), name, types)
+
+
+def _checked_documents(raw: bytes, name: str) -> list[_Document]:
+    """Return the documents of a file; raises InputError that names the first five faults of its layout."""
+    found, places = layouts.documents_in(raw, name)
     try:
-        found = json.loads(raw.decode("utf-8-sig"))
-    except (ValueError, RecursionError) as error:  # of the encoding or of JSON; nested too deeply
-        raise InputError(f"{name} is not whole UTF-8 JSON ({error}); fetch or save it again. {_LAYOUT}") from error
-    if not isinstance(found, dict) or not isinstance(found.get("data"), list) or not found["data"]:
-        raise InputError(f"{name} holds no contracts but {_short(found)}; {_LAYOUT}")
-    try:
-        documents = _File.model_validate(found, strict=True).data
+        return _File.model_validate({"data": found}, strict=True).data
     except ValidationError as error:
-        raise_problems(name, [_layout_fault(each, found["data"]) for each in error.errors(include_url=False)])
+        raise_problems(name, [_layout_fault(each, found, places) for each in error.errors(include_url=False)])
+        raise
+
+
+def _made_contracts(documents: Sequence[_Document], name: str, types: Mapping[str, str]) -> list[Contract]:
+    """Return one contract for all documents of a title."""
+    by_title: dict[str, list[_Document]] = defaultdict(list)
+    for document in documents:
+        by_title[document.title.strip()].append(document)
     problems: list[str] = []
-    made = [_checked_contract(document, types, problems) for document in documents]
-    problems += _repeated([contract.title for contract in made], "title")
+    for title, same in by_title.items():
+        if len({document.paragraphs[0].context for document in same}) > 1:
+            problems.append(f"title {short(title, 160)} stands more than once, with different texts: rename one")
+    made = [_checked_contract(same, types, problems) for same in by_title.values()]
     problems += _repeated([row["id"] for contract in made for row in contract.rows], "id")
     raise_problems(name, problems)
     return made
@@ -222,35 +240,49 @@ def raise_problems(name: str, problems: list[str]) -> None:
         raise InputError(f"{name}: correct these {len(problems)} problems and run again:{listed}{more}")
 
 
-def _layout_fault(error: Any, documents: list[Any]) -> str:
+def _layout_fault(error: Any, documents: list[Any], places: Mapping[tuple[int, int], str]) -> str:
     """Return where a file differs from the layout, what is wanted there and what was found."""
     number, *inner = error["loc"][1:]
+    row = places.get((number, inner[3] if len(inner) > 3 else 0))
     title = documents[number].get("title", "") if isinstance(documents[number], dict) else ""
-    place = ".".join(map(str, ["data", number, *inner]))
+    place = ".".join(map(str, [row, *(inner[4:] or inner[-1:])] if row else ["data", number, *inner]))
     wanted = _ADVICE.get(error["type"], error["msg"])
-    return f"contract {_short(title, 160)}, {place}: {wanted}; found {_short(error['input'])}"
+    return f"contract {short(title, 160)}, {place}: {wanted}; found {short(error['input'])}"
 
 
-def _checked_contract(document: _Document, types: Mapping[str, str], problems: list[str]) -> Contract:
-    """Return one contract with its rows; add what is wrong with its categories and answers to `problems`."""
-    title, (paragraph,) = document.title, document.paragraphs
+def _checked_contract(same: Sequence[_Document], types: Mapping[str, str], problems: list[str]) -> Contract:
+    """Return the contract of documents of one title; add what is wrong with its categories and answers to `problems`.
+
+    Questions in the same words on one category, such as one for each span, are one row with the spans of all.
+    """
+    title, text = same[0].title, same[0].paragraphs[0].context
     kind = types.get(fold_letters(title)) or cuad.type_in_title(title)
-    rows = []
-    for qa in paragraph.qas:
+    rows: dict[tuple[str, str], Row] = {}
+    for qa in (qa for document in same for qa in document.paragraphs[0].qas):
         category, faults = _category_of(qa)
-        faults += _answer_faults(qa, paragraph.context)
-        problems += [f"contract {_short(title, 160)}, id {_short(qa.id, 160)}{fault}" for fault in faults]
+        faults += _answer_faults(qa, text)
+        problems += [f"contract {short(title, 160)}, id {short(qa.id, 160)}{fault}" for fault in faults]
         official = _OFFICIAL.fullmatch(qa.question.strip())
         question = f"{category}: {' '.join(official[1].split())}" if official else qa.question
-        row = Row(id=qa.id, contract=title, category=category, question=question)
-        row["answers"] = [{"text": span.text, "start": span.answer_start} for span in qa.answers]
-        rows.append(row | {"is_impossible": not qa.answers, "contract_type": kind, "source": "cuad"})
-    return Contract(title, paragraph.context, kind, cuad.filer(title), tuple(rows))
+        known = {"id": _question_id(qa.id, title), "contract": title, "contract_type": kind, "category": category}
+        new = Row(**known, question=question, answers=[], is_impossible=True, source="cuad")
+        row = rows.setdefault((category, fold(question)), new)
+        spans = [{"text": span.text, "start": span.answer_start} for span in qa.answers]
+        row["answers"] += [span for n, span in enumerate(spans) if span not in row["answers"] + spans[:n]]
+        row["is_impossible"] = not row["answers"]
+    return Contract(title, text, kind, cuad.filer(title), tuple(rows.values()))
+
+
+def _question_id(name: str, title: str) -> str:
+    """Return a question's id without the number of the span that CUAD puts behind it: "<title>__Parties_0"."""
+    base = _SPAN_NUMBER.sub("", name)
+    return base if base.startswith(f"{title}__") else name
 
 
 def _category_of(qa: _Question) -> tuple[str, list[str]]:
     """Return the category that a question's id ends with or its words quote, "" if unknown, and what is wrong then."""
     named = [qa.id.rsplit("__", 1)[1]] if "__" in qa.id else []
+    named += [_SPAN_NUMBER.sub("", name) for name in named]
     named += _QUOTED.findall(qa.question)[:1]
     if found := next(filter(None, map(cuad.match_category, named)), None):
         return found, []
@@ -265,19 +297,13 @@ def _answer_faults(qa: _Question, text: str) -> Iterator[str]:
     for n, span in enumerate(qa.answers, start=1):
         words, start = span.text, span.answer_start
         if start < 0 or not text.startswith(words, start):
-            there = _short(text[start : start + len(words)]) if 0 <= start < len(text) else "outside the text"
+            there = short(text[start : start + len(words)]) if 0 <= start < len(text) else "outside the text"
             advice = f"its words stand first at {text.find(words)} in 'context': correct 'answer_start'"
             advice = advice if words in text else "its words stand nowhere in 'context': copy them exactly"
-            yield f", answer {n}: 'text' is {_short(words)}, but at 'answer_start' {start} is {there}; {advice}"
+            yield f", answer {n}: 'text' is {short(words)}, but at 'answer_start' {start} is {there}; {advice}"
 
 
 def _repeated(names: list[str], field: str) -> list[str]:
     """Return a problem for each name that stands more than once."""
     repeated = [name for name, count in Counter(names).items() if count > 1]
-    return [f"{field} {_short(name, 160)} stands more than once; every {field} must be unique" for name in repeated]
-
-
-def _short(value: Any, length: int = 60) -> str:
-    """Return a value as Python writes it, its middle cut out if it is longer than `length` characters."""
-    shown = repr(value)
-    return shown if len(shown) <= length else f"{shown[: length - 15]}...{shown[-12:]}"
+    return [f"{field} {short(name, 160)} stands more than once; every {field} must be unique" for name in repeated]

@@ -23,6 +23,7 @@ import pandas as pd
 from cuadft.core.errors import InputError
 from cuadft.core.text import fold_letters, fold_words
 from cuadft.data.download import opened_zip, zip_member
+from cuadft.data.layouts import contract_files
 
 # Names in the archive; a table of types may also lie beside a JSON file of contracts.
 JSON_NAME, TYPES_NAME, PDF_FOLDER = "CUAD_v1.json", "contract_types.csv", "full_contract_pdf"
@@ -102,23 +103,25 @@ def filer(title: str) -> str:
     return _company(name) or fold_letters(title) or title
 
 
-def open_cuad(raw: bytes, name: str) -> tuple[bytes, str, dict[str, str]]:
-    """Return the JSON in a CUAD zip, its name for messages, and the contract types by folded title.
+def open_cuad(raw: bytes, name: str) -> tuple[dict[str, bytes], dict[str, str]]:
+    """Return the files of contracts in a zip by name for messages, and the contract types by folded title.
 
-    Types come from contract_types.csv beside the JSON, else from the folders of the PDFs. Raises InputError.
+    The files are those of `contract_files`. Types come from contract_types.csv beside the first of them, else from the
+    folders of the PDFs. Raises InputError.
     """
     with opened_zip(raw, name) as archive:
         names = archive.namelist()
-        inside = sorted((n for n in names if PurePosixPath(n).name == JSON_NAME), key=lambda n: (n.count("/"), n))
+        inside = contract_files(names)
         if not inside:
             found = ", ".join(names[:5]) or "nothing"
-            raise InputError(f"{name} holds no {JSON_NAME} (found: {found}); give CUAD's own zip")
-        text = zip_member(archive, inside[0], name)
+            advice = "unpack a zip in it and give that, or give a zip with CUAD_v1.json or CUADv1.json in it"
+            raise InputError(f"{name} holds no file of contracts (found: {found}); {advice}")
+        texts = {f"{name}: {each}": zip_member(archive, each, name) for each in inside}
         table = str(PurePosixPath(inside[0]).with_name(TYPES_NAME))
         types = _folder_types(names)
         if table in names:
             types |= type_table(zip_member(archive, table, name), f"{name}: {table}")
-    return text, f"{name}: {inside[0]}", types
+    return texts, types
 
 
 def type_table(raw: bytes, name: str) -> dict[str, str]:

@@ -16,6 +16,7 @@ import errno
 import fcntl
 import json
 import os
+import re
 import socket
 import threading
 import time
@@ -41,6 +42,7 @@ LOCK_FILE = ".lock"
 MARK = "CUADFT_LOOP"  # the variable by which the next loop finds the kernels of a killed one
 PATIENCE = 20.0  # seconds in which the kernels of a killed loop have to end
 UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
+PASSED_ON = re.compile(rf"{progress.LINE_START}|.*\b(?:cuadft|ipykernel_\d+)/.+:\d+: UserWarning: ")
 MEMORY_INTERVAL = 0.5  # seconds between two looks at the memory
 
 
@@ -74,7 +76,8 @@ def execute_notebook(
     options["kernel_manager_class"] = _kernel_manager(kernels)
     register_copy(target)
     os.environ["CUADFT_PLAIN"] = "1"  # kernels inherit it: whole lines instead of bars, here and in the executed copy
-    papermill.execute_notebook(*paths, parameters=parameters, stdout_file=_Relay(log), **options)
+    options |= {"stdout_file": _Relay(log), "stderr_file": _Relay(log)}
+    papermill.execute_notebook(*paths, parameters=parameters, **options)
 
 
 def _pass_over_dead_kernels(loop: Any, context: dict[str, Any]) -> None:
@@ -132,15 +135,15 @@ def _kernel_manager(kernels: WarmKernels | None) -> type[AsyncKernelManager]:
 
 
 class _Relay:
-    """A file for papermill that passes a notebook's progress lines on and drops its other output."""
+    """A file for papermill that passes a notebook's progress lines and our warnings on and drops its other output."""
 
     def __init__(self, log: Callable[[str], None]):
         self.log = log
 
     def write(self, text: str) -> None:
         for line in text.splitlines():
-            if line.startswith(progress.LINE_START):
-                self.log(f"    {line}")
+            if begin := PASSED_ON.match(line):
+                self.log(f"    {progress.LINE_START}{line[begin.end() :]}")
 
     def flush(self) -> None:
         """Do nothing: each line is passed on at once."""

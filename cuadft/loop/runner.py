@@ -8,19 +8,20 @@ After a kill, or after the repair of a stage that failed, the same call goes on 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from cuadft.core import params, runs
+from cuadft.core import params, progress, runs
 from cuadft.core.errors import InputError, StageFailed, redact
 from cuadft.core.params import Parameter, declared_parameters, notebook_parameters
 from cuadft.core.runs import Iteration
 from cuadft.loop import kernel, lineage, stages, trackers
 from cuadft.loop.kernel import execute_notebook, lock, stopped_early
 from cuadft.loop.manifest import Hashes, Manifest
-from cuadft.loop.stages import STAGE_NAMES, STAGES, Stage
+from cuadft.loop.stages import STAGES, Stage
 from cuadft.loop.status import duration_text
 from cuadft.loop.warm import WarmKernels
 from cuadft.models import usage
@@ -60,17 +61,16 @@ def run(
 ) -> dict[str, object]:
     """Run iterations 1 to `iterations` of a preset; return {"run_dir", "steps"}.
 
-    until: the last stage of the last iteration. overrides: parameters as NAME=VALUE, which come before the preset's.
-    A stage that is done with the same notebook code, parameters and inputs is skipped. A stage that lacks answers of an
-    endpoint is incomplete: the loop goes on, and the next call asks for the missing answers. A step is {"iteration",
-    "stage", "state": "done" | "skipped" | "incomplete", "reason"}. Raises InputError for bad input (before
-    anything runs, where that can be known), StageFailed if a notebook fails.
+    until: the last stage of the last iteration (see `stages.stage_named`). overrides: parameters as NAME=VALUE, which
+    come before the preset's. A stage that is done with the same notebook code, parameters and inputs is skipped. A
+    stage that lacks answers of an endpoint is incomplete: the loop goes on, and the next call asks for the missing
+    answers. A step is {"iteration", "stage", "state": "done" | "skipped" | "incomplete", "reason"}. Raises InputError
+    for bad input (before anything runs, where that can be known), StageFailed if a notebook fails.
     """
+    progress.escape_unprintable()
     if not isinstance(iterations, int) or isinstance(iterations, bool) or iterations < 1:
         raise InputError(f"Invalid number of iterations {iterations!r}: give a whole number from 1.")
-    if until is not None and until not in STAGE_NAMES:
-        hint = params.did_you_mean(until, STAGE_NAMES)
-        raise InputError(f"Invalid stage {until!r}{hint}: choose one of {', '.join(STAGE_NAMES)}.")
+    until = until if until is None else stages.stage_named(until)
     root = runs.project_root()
     notebooks = root / "notebooks"
     chosen = params.absolute_paths(params.load_preset(preset, overrides, notebooks))
@@ -121,7 +121,8 @@ def _run_stage(job: _Job, iteration: Iteration, manifest: Manifest, stage: Stage
     if not manifest.resumable(stage, fingerprint) and (removed := manifest.clear(stage, job.values)):
         job.log(f"{title} removed {removed} files of an earlier run with other code, parameters or inputs")
     job.log(title)
-    made_by = {"parameters": parameters, "inputs": inputs} | lineage.made_by(source, parameters)
+    shown = {name: "inf" if value == math.inf else value for name, value in parameters.items()}  # JSON has no infinity
+    made_by = {"parameters": shown, "inputs": inputs} | lineage.made_by(source, parameters)
     manifest.start(stage, fingerprint, made_by)
     given = {name: value for name, value in parameters.items() if name in set_here or value != known[name].default}
     _run_recorded(job, iteration, manifest, stage, given)

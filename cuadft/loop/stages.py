@@ -15,12 +15,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from cuadft.core.errors import InputError
 from cuadft.core.files import file_hash, is_leftover
-from cuadft.core.params import NOT_PATHS, notebook_cells
+from cuadft.core.params import NOT_PATHS, did_you_mean, notebook_cells
 from cuadft.core.runs import Iteration, calibration_file, incoming_champion
 
 Place = Callable[[Iteration], list[str]]  # returns globs, relative to the run folder, for an iteration
@@ -156,6 +158,20 @@ STAGES = (
     Stage("evaluate", reads=_ALL_EVALUATED, writes=("scoreboard.csv", "decision.json"), decide=True, **_EVALUATION),
 )
 STAGE_NAMES = tuple(stage.name for stage in STAGES)
+
+
+def stage_named(text: str) -> str:
+    """Return the name of the stage that a text spells as people see it: align, 06, 6, 06_align or 06_align.ipynb.
+
+    Raises InputError if that is no stage, or a notebook that several stages run.
+    """
+    asked = re.sub(r"[\s-]+", "_", Path(text.strip()).name.casefold()).removesuffix(".ipynb").lstrip("0")
+    own = [s.name for s in STAGES if asked in (s.name, s.label.lstrip("0").replace(" ", "_"))]
+    own = own or [s.name for s in STAGES if asked in (s.notebook[1:2], s.notebook[1:-6], s.notebook[3:-6])]
+    if len(own) == 1:
+        return own[0]
+    hint = f" is a notebook that {len(own)} stages run" if own else did_you_mean(text, STAGE_NAMES)
+    raise InputError(f"Invalid stage {text!r}{hint}: choose one of {', '.join(own or STAGE_NAMES)}.")
 
 
 def input_hashes(

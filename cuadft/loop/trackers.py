@@ -189,7 +189,9 @@ def _open(run: Path) -> tuple[Any, str, str | None]:
         with closing(sqlite3.connect(path)) as connection:  # where this fails, MLflow would try for an hour
             connection.execute("PRAGMA user_version")
         place = path.with_name(f"{path.stem}-artifacts").as_uri()
-    return MlflowClient(tracking_uri=uri, registry_uri=uri), uri, place
+    # of a plain sqlite:/// address MLflow makes the folder before it unquotes the name: "50%25 x" beside "50% x"
+    with_driver = uri.replace("sqlite:///", "sqlite+pysqlite:///", 1)
+    return MlflowClient(tracking_uri=with_driver, registry_uri=with_driver), uri, place
 
 
 def _send_iteration(client: Any, experiment: str, iteration: runs.Iteration) -> str:

@@ -1,4 +1,5 @@
 import json
+import math
 from pathlib import Path
 
 import pytest
@@ -144,6 +145,24 @@ def test_a_broken_preset_is_reported(folder, preset, message):
         load(folder, preset)
 
 
+@pytest.mark.parametrize("text", ["inf", ".inf", "Inf", "+.INF", "Infinity"])
+def test_infinity_is_taken_where_the_limits_end_with_it(folder, text):
+    write_notebook(folder / "notebooks" / "03_c.ipynb", "tolerance: float = 0.2  # inf for any [0..inf]")
+    assert load(folder, f"tolerance: {text}\n") == load(folder, "", f"tolerance={text}") == {"tolerance": math.inf}
+    for wrong in ("tolerance: -.inf", "tolerance: .nan", f"rate: {text}"):
+        with pytest.raises(InputError, match=wrong.split(":")[0]):
+            load(folder, wrong)
+
+
+def test_none_or_nothing_is_an_empty_list(folder):
+    assert (
+        load(folder, "methods: none\n")
+        == load(folder, "", "methods=")
+        == load(folder, "methods: []")
+        == {"methods": []}
+    )
+
+
 def test_a_missing_preset_names_those_that_exist(folder):
     load(folder)
     with pytest.raises(InputError, match=r"choose one of p\.yaml"):
@@ -188,6 +207,9 @@ def test_paths_that_exist_here_become_absolute(folder, monkeypatch):
         "mode": "my.json",
     }
     assert params.absolute_paths(values) == values | {"cuad": str(folder / "sub" / "my.json")}
+    values = {"cuad": "../new.json", "seed_runs": ["runs/a", "../runs/b"]}
+    expected = {"cuad": f"{folder}/new.json", "seed_runs": ["runs/a", f"{folder}/runs/b"]}
+    assert params.absolute_paths(values) == expected
 
 
 def test_check_reports_bad_values_and_unknown_names_in_a_notebook(folder):

@@ -18,6 +18,9 @@ def test_root_is_the_nearest_project_upwards(tmp_path, monkeypatch):
     assert runs.resolve_path("runs/a") == tmp_path / "runs/a"
     (tmp_path / "notebooks" / "here.txt").touch()
     assert runs.resolve_path("here.txt") == tmp_path / "notebooks" / "here.txt"
+    # what is written as seen from here is from here, whether it exists or not
+    assert runs.resolve_path("../runs/x") == runs.resolve_path("y/../../runs/x") == tmp_path / "runs/x"
+    assert runs.resolve_path("./x") == tmp_path / "notebooks" / "x" and runs.resolve_path("..") == tmp_path
 
 
 def test_iteration_folders_are_numbered_and_linked(tmp_path):

@@ -26,8 +26,8 @@ def entry(title, text=None, ids=None, found=True):
     text = words(title.replace(" ", "")) if text is None else text
     answers = [{"text": text.split()[0], "answer_start": 0}] if found else []
     qas = [
-        {"id": i, "question": QUESTION, "answers": answers, "is_impossible": not answers}
-        for i in ids or [f"{title}__Governing Law"]
+        {"id": i, "question": QUESTION + "!" * n, "answers": answers, "is_impossible": not answers}
+        for n, i in enumerate(ids or [f"{title}__Governing Law"])
     ]
     return {"title": title, "paragraphs": [{"context": text, "qas": qas}]}
 
@@ -119,6 +119,15 @@ def test_questions_and_gold_spans_survive_the_freezing(place):
     assert one.text.startswith("Ohio  law\u2028 governs.\r\n")
 
 
+def test_files_of_rows_arrive_as_well(place):
+    (one,) = entry("one")["paragraphs"]
+    row = {"title": "one", "context": one["context"]} | one["qas"][0]
+    rows_of_spans = [json.dumps(row), json.dumps(row | {"id": "one__Governing Law_1"})]
+    drop(place[1], "a.jsonl").write_text("\n".join(rows_of_spans))
+    (taken,) = take(place, 1)
+    assert [row["id"] for row in taken.rows] == ["one__Governing Law"]
+
+
 def test_short_ids_of_several_files_do_not_meet(place):
     drop(place[1], "a.json", entry("one", ids=["1__Governing Law", "2__Governing Law"]))
     drop(place[1], "b.json", entry("two", ids=["1__Governing Law"]), entry("three"))
@@ -194,7 +203,7 @@ def test_other_files_are_named_and_hidden_ones_passed_over(place):
     (place[1] / "notes.txt").write_text("?")
     (place[1] / "old.json").mkdir()
     assert [c.contract_type for c in take(place, 1)] == ["License"]
-    assert reasons(place, 1) == dict.fromkeys(["notes.txt", "old.json"], "not a .json or .zip file")
+    assert reasons(place, 1) == dict.fromkeys(["notes.txt", "old.json"], arrivals.NOT_READ)
 
 
 # --- the same contract twice

@@ -223,7 +223,7 @@ def test_five_faults_are_shown_and_the_rest_counted(tmp_path: Path) -> None:
         ([], "no contracts but {'version': '1', 'data': []}; expected the SQuAD 2.0 layout"),
         ([document(text=" ")], "context: must not be blank; found ' '"),
         ([document(text="bad \ud800")], "context: Input should be a valid string"),
-        ([document(question(), question())], "id 'ACME"),
+        ([document(question(), question(question="q"))], "id 'ACME"),
         ([document(), document(text="Other")], "title 'ACME"),
         ([document(question(id="a__Governing Lore", question="q"))], "nearest: Governing Law"),
         ([document(question(id="a", question="q"))], "end it with '__'"),

@@ -254,6 +254,14 @@ def test_papermill_hands_values_over_unchanged(real_project):
     assert len(injected) == 1 and "top_k = 5" in injected[0].source
 
 
+def test_our_warnings_and_lines_of_progress_are_passed_on_and_nothing_else():
+    lines = []
+    told = "/a b/cuadft/data/rows.py:120: UserWarning: scan.pdf: no text on pages 2-4\n  plain = read(folder)\n"
+    for text in ("· judging: 2/4\n", "noise\n", told, "/lib/torch/x.py:1: UserWarning: slow\n"):
+        kernel._Relay(lines.append).write(text)
+    assert lines == ["    · judging: 2/4", "    · scan.pdf: no text on pages 2-4"]
+
+
 @pytest.mark.parametrize(
     "trap, message",
     [("import sys\nsys.exit(0)", "stopped early"), ("import os\nos.kill(os.getpid(), 9)", "out of memory")],

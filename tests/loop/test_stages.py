@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 
 from cuadft.core import files
+from cuadft.core.errors import InputError
 from cuadft.core.runs import Iteration, system_record
 from cuadft.loop import gate
-from cuadft.loop.stages import STAGES, Stage, in_run, of_champion, of_previous, so_far
+from cuadft.loop.stages import STAGES, Stage, in_run, of_champion, of_previous, so_far, stage_named
 
 
 @pytest.fixture
@@ -22,6 +23,40 @@ def run(tmp_path: Path) -> Path:
 
 def found(run: Path, pattern, number: int, **more) -> list[str]:
     return Stage("any", "01_any.ipynb", **more).files((pattern,), Iteration(run, number), {"align_methods": ["dpo"]})
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        *(
+            (spelling, "data_prep")
+            for spelling in ("01", "1", "01_data_prep", "data_prep", "01 data_prep", "Data-Prep")
+        ),
+        ("notebooks/04_fine_tune.ipynb", "fine_tune"),
+        ("02 RAG compile", "rag_compile"),
+        ("05_evaluate", "evaluate"),
+        ("03_inference_sft", "inference_sft"),
+        *((label, name) for stage in STAGES for label, name in ((stage.label, stage.name), (stage.name, stage.name))),
+    ],
+)
+def test_stages_are_named_as_people_see_them(text: str, name: str) -> None:
+    assert stage_named(text) == name
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("03", "3 stages run: choose one of inference_rag, inference_sft, inference_aligned."),
+        ("03_batch_inference", "3 stages run"),
+        ("05", "2 stages run: choose one of evaluate_sft, evaluate."),
+        ("finetune", r"did you mean 'fine_tune'\?"),
+        ("7", "choose one of data_prep, rag_compile"),
+        ("", "choose one of"),
+    ],
+)
+def test_what_names_no_stage_or_several_is_told(text: str, told: str) -> None:
+    with pytest.raises(InputError, match=told):
+        stage_named(text)
 
 
 def test_a_plain_glob_lies_in_the_iterations_own_folder(run: Path) -> None:

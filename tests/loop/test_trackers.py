@@ -74,6 +74,15 @@ def points(run, system, tag="test/f1"):
     return [(one.step, round(one.value, 4)) for one in events.Scalars(tag)]
 
 
+@needs_mlflow
+@pytest.mark.parametrize("name", ["50% x", "#1 ä", "a?b"])
+def test_a_run_folder_of_any_name_leaves_no_second_one(mlflow_run, name):
+    run = mlflow_run.rename(mlflow_run.with_name(name))
+    (row,) = report(decide(run, 1, {"rag": 0.4}), "mlflow").to_dict("records")
+    assert not row["error"] and row["iterations"] == 1 and row["store"].startswith("sqlite://")
+    assert [path.name for path in run.parent.iterdir()] == [name]
+
+
 def test_an_unknown_tracker_is_named_with_the_nearest():
     with pytest.raises(InputError, match="'mlfow'.*did you mean 'mlflow'.*tensorboard"):
         trackers.check_trackers(["mlfow"])

@@ -1,0 +1,84 @@
+"""Read the text of a PDF or TXT file; a PDF is judged page by page, since a scan with a stamp is no contract to read.
+
+    text, bare = file_text(Path("supply.pdf"))   # bare: [1, 3], the numbers of pages without text of their own
+
+Text recognition (OCR) is left to other programs.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cuadft.core.errors import InputError
+from cuadft.core.text import fold
+
+if TYPE_CHECKING:
+    from pypdf import PageObject
+
+FEWEST_LETTERS = (
+    20  # letters and digits of a page or text file that count as text; a blank scan often has a page number
+)
+FEWEST_ON_IMAGE = 100  # of a page with an image; a scan may have a stamp
+MOST_IN_MARGINS = 200  # of a page's header, footer and stamps together
+
+
+def file_text(file: Path) -> tuple[str, list[int]]:
+    """Return the text of a file, and the numbers (from 1) of the pages of a PDF that are blank or scanned.
+
+    A header, footer or stamp that stands on most pages is no text of a page. Raises InputError, a sentence without its
+    subject, if a password protects the file, if a package is missing that decrypts it, if it has no text, or if over
+    half of its pages have none; pypdf raises other errors on a damaged file.
+    """
+    if file.suffix.lower() == ".txt":
+        text = file.read_text("utf-8-sig")
+        if count_letters(text) < FEWEST_LETTERS:
+            raise InputError("has no text in it; write some, or remove it")
+        return text, []
+    import pypdf
+
+    try:
+        pages = list(pypdf.PdfReader(file).pages)
+        texts = [page.extract_text() for page in pages]
+    except pypdf.errors.FileNotDecryptedError:
+        raise InputError("is protected by a password: save a copy without one, or remove the file") from None
+    except pypdf.errors.DependencyError:
+        raise InputError("is encrypted with AES: run `pip install cryptography`, then the same command") from None
+    bare = _bare_pages(pages, texts)
+    if not pages or 2 * len(bare) > len(pages):
+        told = f"has no text on {len(bare)} of {len(pages)} pages ({page_ranges(bare)}) but headers or stamps at most"
+        raise InputError(f"{told}; run text recognition (OCR) on it, which cuadft does not do, or remove it")
+    return "\n\n".join(texts).encode("utf-8", "replace").decode("utf-8"), bare
+
+
+def page_ranges(numbers: list[int]) -> str:
+    """Return sorted numbers as people write pages: "2, 4-6"."""
+    starts = [n for n in numbers if n - 1 not in numbers]
+    ends = [n for n in numbers if n + 1 not in numbers]
+    return ", ".join(f"{start}-{end}" if end > start else str(start) for start, end in zip(starts, ends))
+
+
+def count_letters(text: str) -> int:
+    """Return the number of letters and digits in a text."""
+    return sum(char.isalnum() for char in text)
+
+
+def _bare_pages(pages: list[PageObject], texts: list[str]) -> list[int]:
+    lines = [{re.sub(r"\d+", "0", fold(line)) for line in text.splitlines()} for text in texts]
+    counts = Counter(line for own in lines for line in own)
+    repeated = {line for line, count in counts.items() if count > max(2, len(pages) / 2)}
+    bare = []
+    for number, (page, text, own) in enumerate(zip(pages, texts, lines), 1):
+        letters, its_own = count_letters(text), sum(count_letters(line) for line in own - repeated)
+        if its_own < FEWEST_LETTERS and letters < MOST_IN_MARGINS or letters < FEWEST_ON_IMAGE and _has_image(page):
+            bare.append(number)
+    return bare
+
+
+def _has_image(page: PageObject) -> bool:
+    with suppress(Exception):  # of a damaged list of images
+        return len(page.images) > 0
+    return False
