@@ -296,11 +296,11 @@ class Peak:
 
 
 @contextmanager
-def watch_memory(interval: float = MEMORY_INTERVAL) -> Iterator[Peak]:
+def watch_memory(kernels: WarmKernels | None = None, *, interval: float = MEMORY_INTERVAL) -> Iterator[Peak]:
     """Watch from a thread the memory of the processes started meanwhile, such as a notebook's kernel.
 
     Every `interval` seconds the sum of what all processes hold is read (shared pages count for each process); a rise
-    between two looks is missed. Memory of a GPU is not included.
+    between two looks is missed. Memory of a GPU is not included, nor the server of `kernels`, which no stage owns.
     """
     peak, done, before = Peak(), threading.Event(), set(psutil.Process().children(recursive=True))
 
@@ -308,9 +308,10 @@ def watch_memory(interval: float = MEMORY_INTERVAL) -> Iterator[Peak]:
         ended = False
         while not ended:
             ended, held = done.wait(interval), 0
+            server = kernels.server if kernels else None
             for process in set(psutil.Process().children(recursive=True)) - before:
                 with suppress(psutil.Error):  # it has just ended
-                    held += process.memory_info().rss
+                    held += process.memory_info().rss if process.pid != server else 0
             peak.bytes = max(peak.bytes, held)
 
     thread = threading.Thread(target=keep_looking, name="memory", daemon=True)

@@ -135,8 +135,7 @@ def _run_stage(job: _Job, iteration: Iteration, manifest: Manifest, stage: Stage
 def _run_recorded(job: _Job, iteration: Iteration, manifest: Manifest, stage: Stage, given: dict[str, object]) -> None:
     """Run a stage's notebook and record how it ended."""
     usage.take_note(iteration)  # removes an old note, which a kill or a person's own run of a notebook left
-    job.kernels.prepare()  # before the watch: what kernels share is no stage's own memory
-    with kernel.watch_memory() as peak:
+    with kernel.watch_memory(job.kernels) as peak:
         try:
             _run_notebook(job, iteration, stage, given)
         except BaseException as error:

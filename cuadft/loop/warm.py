@@ -66,8 +66,14 @@ class WarmKernels:
 
     def __exit__(self, *_: object) -> None:
         if self._server:
-            self._line.close()  # the server ends when it reads the end of this line
+            self._line.close()
+            self._server.kill()  # it may still be importing
             self._server.wait()
+
+    @property
+    def server(self) -> int | None:
+        """Return the process id of the server, None where it was not needed so far."""
+        return self._server.pid if self._server else None
 
     def start(self, command: Sequence[str], *, cwd: str, env: dict[str, str]) -> WarmKernel | None:
         """Start a kernel by its command line; return None where only an ordinary process will do.
@@ -75,9 +81,12 @@ class WarmKernels:
         So it is on a system that can't fork safely, and for the kernel of another Python.
         """
         own = len(command) > 2 and os.path.realpath(command[0]) == os.path.realpath(sys.executable)
-        self.prepare()
-        if not own or list(command[1:3]) != ["-m", "ipykernel_launcher"] or self._server is None:
+        if not own or list(command[1:3]) != ["-m", "ipykernel_launcher"]:
             return None
+        if sys.platform != "linux" or NEEDS_CUDA.exists():
+            return None
+        if self._server is None:
+            self._start_server()
         try:
             self._line.send((list(command[3:]), cwd, env))
             return WarmKernel(self._line.recv())
@@ -86,10 +95,7 @@ class WarmKernels:
             self._server = None
             return None
 
-    def prepare(self) -> None:
-        """Start the server where it can fork safely and does not run yet; it imports the libraries by itself."""
-        if self._server or sys.platform != "linux" or NEEDS_CUDA.exists():
-            return
+    def _start_server(self) -> None:
         self._line, theirs = Pipe()
         descriptors = [theirs.fileno(), *([] if self.hold is None else [self.hold])]
         self._server = subprocess.Popen(

@@ -69,7 +69,7 @@ def test_a_kernel_that_dies_is_reported_and_the_next_one_starts(tmp_path):
         with pytest.raises(DeadKernelError):
             execute(tmp_path, "import os, signal; os.kill(os.getpid(), signal.SIGKILL)", kernels=warm)
         assert execute(tmp_path, "print(1)", kernels=warm) == ["1"]
-        warm._server.kill()
+        psutil.Process(warm.server).kill()
         assert execute(tmp_path, "print(2)", kernels=warm) == ["2"]
 
 
@@ -105,8 +105,12 @@ with here.kernel.lock(Path("run")) as held, here.WarmKernels(held, libraries=her
 
 def test_what_kernels_share_counts_for_no_stage(tmp_path):
     with WarmKernels(libraries=("numpy", "pandas", *LIBRARIES)) as warm:
-        execute(tmp_path, "1", kernels=warm)
-        server = psutil.Process(warm._server.pid).memory_info().rss / 1e6
-        with kernel.watch_memory(interval=0.02) as peak:
+        with kernel.watch_memory(warm, interval=0.02) as peak:
             execute(tmp_path, "1", kernels=warm)
+            server = psutil.Process(warm.server).memory_info().rss / 1e6
     assert 20 < peak.mb < server + 60  # both together would be more
+
+
+def test_nothing_is_imported_for_a_loop_that_starts_no_kernel():
+    with WarmKernels() as warm:
+        assert warm.server is None
