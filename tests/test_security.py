@@ -352,7 +352,7 @@ def test_links_encrypted_repeated_and_oddly_packed_members_are_refused(tmp_path)
 
 def test_an_archive_inside_an_archive_is_not_opened(tmp_path):
     inner = archive(tmp_path / "inner.zip", ("CUAD_v1.json", SAMPLE)).read_bytes()
-    refused(archive(tmp_path / "in.zip", ("inner.zip", inner)), "holds no CUAD_v1.json", "inner.zip")
+    refused(archive(tmp_path / "in.zip", ("inner.zip", inner)), "holds no file of contracts", "inner.zip")
 
 
 @settings(max_examples=60, deadline=None)
