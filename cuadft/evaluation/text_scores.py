@@ -15,6 +15,7 @@ from __future__ import annotations
 import math
 import re
 import string
+import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
@@ -31,7 +32,14 @@ REDACTION = "***"  # the one token of a text that is redacted throughout
 CACHED_TEXTS = 4096  # systems answer the same questions in the same order
 _GAP = r"[\W_]"
 _REFUSAL = re.compile(f"{_GAP}*" + f"{_GAP}+".join(fold_words(NO_CLAUSE)) + f"{_GAP}*")
+_SIGNS = string.punctuation + "−"
 _LONG_WORD = re.compile(r"[^\W_]{4}")  # whatever normalisation takes away, such a word is left
+
+
+def is_blank(text: str) -> bool:
+    """Say whether a text has no letter, digit or symbol, such as "", "-" or "—"; a redaction such as [***] is no blank."""
+    signs = all(c in _SIGNS or unicodedata.category(c)[0] in "PCZ" for c in text)
+    return signs and not REDACTED.search(text)
 
 
 def is_plain_refusal(answer: str | None) -> bool:
@@ -42,7 +50,7 @@ def is_plain_refusal(answer: str | None) -> bool:
     if answer is None:
         return False
     if not _LONG_WORD.search(answer):
-        return not normalise_answer(answer) and not REDACTED.search(answer)
+        return not REDACTED.search(answer) and (is_blank(answer) or not normalise_answer(answer))
     return _REFUSAL.fullmatch(answer.casefold()) is not None
 
 
@@ -74,6 +82,10 @@ def begins_with_denial(answer: str) -> bool:
     first = _statements(opening)[0] if _CUE.search(opening) else ""
     return _denies(first) and not _QUOTES_A_CLAUSE.search(first)
 
+
+# Ways to tell whether an answer refuses. All metrics of a call share one of them; the other two are counted beside it.
+WHOLE, SENTENCE, JUDGE = "whole", "sentence", "judge"
+READINGS = {WHOLE: is_refusal, SENTENCE: is_plain_refusal, JUDGE: begins_with_denial}
 
 MOST_WORDS = 90  # of a refusal in other words
 _CUE = re.compile(  # what every denial has; each begins with "n", so that the search is fast
@@ -186,15 +198,20 @@ def _bag(text: str) -> Counter[str]:
 class AnswerComparison:
     """An answer beside the gold spans that count; every score is from 0 to 1, and 0 for a failed answer (None)."""
 
-    def __init__(self, answer: str | None, golds: Sequence[str]):
-        """Take the answer and the gold spans; without gold spans there is no such clause."""
+    def __init__(self, answer: str | None, golds: Sequence[str], reading: str = WHOLE):
+        """Take the answer and the gold spans; without gold spans there is no such clause. reading: of `READINGS`."""
         self.failed = answer is None
-        self._answer = "" if answer is None or is_refusal(answer) else answer
+        self._answer = "" if answer is None or READINGS[reading](answer) else answer
         self._golds = [gold for gold in golds if plain_text(gold)] or [""]
 
     @property
+    def has_clause(self) -> bool:
+        """Say whether a gold span counts, so that a refusal is wrong."""
+        return self._golds != [""]
+
+    @property
     def abstained(self) -> bool:
-        """Say whether it is a refusal, see `is_refusal`: its scores are those of SQuAD 2.0's empty prediction."""
+        """Say whether it is a refusal, see `READINGS`: its scores are those of SQuAD 2.0's empty prediction."""
         return not self.failed and not plain_text(self._answer)
 
     def exact_match(self) -> float:
@@ -206,8 +223,8 @@ class AnswerComparison:
         return 0.0 if self.failed else max(bag_f1(_bag(self._answer), _bag(gold)) for gold in self._golds)
 
     def f1_all(self) -> float:
-        """Return the token F1 with all gold spans together, as one bag of tokens."""
-        together = sum(map(_bag, self._golds), Counter())
+        """Return the token F1 with all gold spans together, as one bag of tokens; equal spans count once."""
+        together = sum((_bag(gold) for gold in {plain_text(gold): gold for gold in self._golds}.values()), Counter())
         return 0.0 if self.failed else bag_f1(_bag(self._answer), together)
 
     def rouge_l(self) -> float:
