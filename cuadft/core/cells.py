@@ -24,7 +24,8 @@ _NO_VALUE_BEFORE, _NO_VALUE_AFTER = frozenset(("", *",:([{=")), frozenset(",:)]}
 _NAMES = {"None": None, "null": None, "nan": math.nan, "NaN": math.nan, "true": True, "false": False}
 _WRAPPERS = re.compile(r"(?:(?:np|numpy)\.)?(?:array|(?:str|int|float|bool)\d*_?)|list|tuple|set")
 _STRUCTURE = re.compile(
-    r"\s*(?:array\(|[\[{(]\s*(?:[\[{(\])}'\"\d.-]|[uU]['\"]|array|list|np\.|None|nan|NaN|null|true|false|True|False))", re.ASCII
+    r"\s*(?:array\(|[\[{(]\s*(?:[\[{(\])}'\"\d.-]|[uU]['\"]|array|list|np\.|None|nan|NaN|null|true|false|True|False))",
+    re.ASCII,
 )
 # A list whose first text ends like one, or never ends; a text such as ["Fee" means the fee] goes on with a word.
 _BEGUN = re.compile(
@@ -52,15 +53,14 @@ def spelled_value(value: Any, *, strict: str = "") -> Any:
         if isinstance(found, list | dict):
             return found
     if strict and _BEGUN.match(value):
-        raise InputError(
-            f"{strict} begins as a list or mapping and can't be read as one: {shorten(value, LONGEST_SHOWN)!r}. Write it as JSON, "
-            'such as ["first span", "second span"]; a long cell may have been cut short.'
-        )
+        told = f"begins as a list or mapping and can't be read as one: {shorten(value, LONGEST_SHOWN)!r}"
+        advice = 'Write it as JSON, such as ["first span", "second span"]; a long cell may have been cut short.'
+        raise InputError(f"{strict} {told}. {advice}")
     return value
 
 
 def number_of(value: Any, where: str) -> float:
-    """Return a cell as a number, NaN for a blank one: 1.5, "1.5", "1,5", "1.5 s" and "0:00:01.5" are alike.
+    """Return a cell as a number from 0 on, NaN for a blank one: 1.5, "1.5", "1,5", "1.5 s", "0:00:01.5" are alike.
 
     A time is given in seconds. Raises InputError that shows any other cell; `where` names its place.
     """
@@ -72,9 +72,9 @@ def number_of(value: Any, where: str) -> float:
     number = math.nan
     with suppress(ValueError, OverflowError):
         number = _seconds(text) if re.search(r"\d\s*[a-z:]", text) else float(text)
-    if not math.isfinite(number):
+    if not 0 <= number < math.inf:
         shown = shorten(str(value), LONGEST_SHOWN)
-        raise InputError(f"{where} is {shown!r}: give a number, such as 1.5, or leave the cell blank.")
+        raise InputError(f"{where} is {shown!r}: give a number from 0 on, such as 1.5, or leave the cell blank.")
     return number
 
 

@@ -117,9 +117,9 @@ def read_table(path: str | Path) -> list[TableRow]:
     """Return the rows of a CSV, JSON-lines, JSON or parquet file.
 
     A CSV file has commas, semicolons or tabs and quotes as in RFC 4180; its values are text. A JSON file holds an array
-    of objects, or one object: a row, a list for each column, or a list of rows as "data". A text file is UTF-8, with or without a byte order mark, and
-    a field may hold millions of characters. Raises InputError if the file is missing, empty, binary or cut short, and if a
-    row does not fit its header.
+    of objects, or one object: a row, a list for each column, or a list of rows as "data". A text file is UTF-8, with or
+    without a byte order mark, and a field may hold millions of characters. Raises InputError if the file is missing,
+    empty, binary or cut short, and if a row does not fit its header.
     """
     if _is_parquet(path):
         records = _parquet_rows(path)

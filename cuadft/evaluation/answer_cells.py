@@ -19,7 +19,7 @@ import pandas as pd
 
 from cuadft.core.cells import spelled_value
 from cuadft.core.errors import InputError
-from cuadft.evaluation.text_scores import NO_CLAUSE, is_blank, is_refusal
+from cuadft.evaluation.text_scores import NO_CLAUSE, is_blank, is_refusal, normalise_answer
 
 MISSING = ("nan", "null", "<na>")  # how tables write a missing value
 VERDICT_NUMBERS = {"true": 1.0, "yes": 1.0, "correct": 1.0, "partly": 0.5, "false": 0.0, "no": 0.0, "incorrect": 0.0}
@@ -55,7 +55,7 @@ def gold_spans(value: object, where: str) -> list[dict[str, Any]]:
         if text and not is_blank(text):
             place = {"start": start} if isinstance(start, int) and not isinstance(start, bool) else {}
             spans.setdefault((" ".join(text.split()), *place.values()), {"text": text} | place)
-    refusals = [is_refusal(span["text"]) for span in spans.values()]
+    refusals = [bool(normalise_answer(span["text"])) and is_refusal(span["text"]) for span in spans.values()]
     if any(refusals) and not all(refusals):
         raise InputError(f"{where}: the reference both names a clause and says that there is none: correct it.")
     return [] if any(refusals) else list(spans.values())
@@ -63,7 +63,8 @@ def gold_spans(value: object, where: str) -> list[dict[str, Any]]:
 
 def says_nothing(value: object) -> bool:
     """Say whether a reference is blank; an empty list says that there is no clause."""
-    return isinstance(value, str | float | None) and (text_of(value, "", "") is None or is_blank(str(value)))
+    told = spelled_value(value)
+    return isinstance(told, str | float | None) and (text_of(told, "", "") is None or is_blank(str(told)))
 
 
 def verdict_number(value: object, where: str, column: str) -> float:
@@ -71,10 +72,8 @@ def verdict_number(value: object, where: str, column: str) -> float:
     text = (text_of(value, where, column) or "").strip().casefold()
     number = VERDICT_NUMBERS.get(text, pd.to_numeric(text, errors="coerce"))
     if text and not 0 <= number <= 1:
-        raise InputError(
-            f"{where}: verdict {str(value)[:40]!r} in column {column!r}: give a number from 0 to 1, "
-            "true/false or correct/partly/incorrect."
-        )
+        advice = "give a number from 0 to 1, true/false or correct/partly/incorrect."
+        raise InputError(f"{where}: verdict {str(value)[:40]!r} in column {column!r}: {advice}")
     return float(number)
 
 
@@ -101,7 +100,7 @@ def _is_texts(value: object) -> bool:
 
 
 def _items(value: object, where: str) -> Iterator[tuple[object, object]]:
-    """Yield the text and the start (None if not told) of each span, in the layouts of SQuAD, Hugging Face and others."""
+    """Yield the text and the start (None if not told) of each span, as SQuAD, Hugging Face and others hold them."""
     if isinstance(value, list):
         for item in value:
             yield from _items(item, where)

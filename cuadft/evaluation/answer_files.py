@@ -52,7 +52,7 @@ LONGEST_NAME = 100  # characters of a system's name, which stands in tables and 
 
 @dataclass(frozen=True)
 class AnswerFile:
-    """Hold a file's prediction rows, which have no ids yet, which column plays which role, and what else was guessed."""
+    """Hold a file's prediction rows, which have no ids yet, which column plays which role, and what was guessed."""
 
     path: Path
     columns: dict[str, str]
@@ -152,10 +152,8 @@ def _read_one(path: Path, verdicts: Sequence[str], asked: Mapping[str, str]) -> 
     if blank := sum(answer_cells.says_nothing(record.values.get(columns["reference"])) for record in records):
         notes.append(f"Blank or a dash as the reference: {count_of(blank, 'row')}, read as no such clause.")
     if empty := sum(row["answer"] == "" for row in read):
-        notes.append(
-            f"Empty answers: {count_of(empty, 'row')}, read as refusals. If the generation failed, say so in a column "
-            "named error."
-        )
+        told = "read as refusals. If the generation failed, say so in a column named error."
+        notes.append(f"Empty answers: {count_of(empty, 'row')}, {told}")
     rows = _with_all_spans(read)
     if joined := len(read) - len(rows):
         notes.append(f"Joined: {count_of(joined, 'row')} with one more gold span of a question asked before.")
@@ -175,19 +173,19 @@ def _columns(
     first, *others = named["answer"] or [""]
     if not named["reference"] and fold_name(first) == "answer" and others:
         named["reference"], named["answer"] = [first], others  # such as answer beside prediction, as in many data sets
+    columns, notes = {role: names[0] for role, names in named.items() if names}, []
     for role in named:
-        if not named[role] and (asked.get(role) or role in REQUIRED):
-            raise InputError(_no_column(role, asked.get(role, ""), present, path, len(records) == 1))
-    columns = {role: names[0] for role, names in named.items() if names}
+        if role not in columns and (asked.get(role) or role in REQUIRED):
+            single = len(records) == 1 and columns.keys().isdisjoint(REQUIRED)
+            raise InputError(_no_column(role, asked.get(role, ""), present, path, single))
+        if more := [name for name in named[role][1:] if name in filled and name not in columns.values()]:
+            notes.append(f"Also there: {', '.join(more)} (--{role} COLUMN takes it as the {role}).")
     if all(record.values.get(columns["reference"]) in (None, "") for record in records):
         raise InputError(
             f"{path}: no row has a reference (column {columns['reference']!r}): fill it in, with the sentence "
             f"{NO_CLAUSE!r} where there is none, or name another column with --reference COLUMN."
         )
-    others = {role: [n for n in named[role][1:] if n in filled and n not in columns.values()] for role in REQUIRED}
-    return columns, [
-        f"Also there: {', '.join(names)} (--{role} COLUMN takes it as the {role})." for role, names in others.items() if names
-    ]
+    return columns, notes
 
 
 def _named(role: str, asked: str, present: Sequence[str], filled: Sequence[str]) -> list[str]:
@@ -201,16 +199,15 @@ def _named(role: str, asked: str, present: Sequence[str], filled: Sequence[str])
 
 def _no_column(role: str, asked: str, present: Sequence[str], path: Path, single: bool) -> str:
     """Return the message that a role has no column; a file of one JSON object may hold something else than rows."""
-    listed = shorten(", ".join(map(repr, present)), LONGEST_LIST)
-    if single and path.suffix.lower() in files.JSON_SUFFIXES:
-        return (
-            f"{path} holds one JSON object, which is no table of answers: give an array of objects, or one object a "
-            f"line, each with question, reference and answer. Its keys: {listed}."
-        )
-    return (
-        f"{path} has no column for the {role} (looked for {', '.join([asked] if asked else ANSWER_ALIASES[role].split())})"
-        f"{did_you_mean(asked, present)}. Its columns: {listed}. Name one with --{role} COLUMN."
+    listed, names = (
+        shorten(", ".join(map(repr, present)), LONGEST_LIST),
+        asked or ", ".join(ANSWER_ALIASES[role].split()),
     )
+    if single and path.suffix.lower() in files.JSON_SUFFIXES:
+        told = "holds one JSON object, which is no table of answers: give an array of objects, or one object a line"
+        return f"{path} {told}, each with question, reference and answer. Its keys: {listed}."
+    told = f"has no column for the {role} (looked for {names}){did_you_mean(asked, present)}"
+    return f"{path} {told}. Its columns: {listed}. Name one with --{role} COLUMN."
 
 
 def _prediction_row(
@@ -227,11 +224,7 @@ def _prediction_row(
             f"{where}: {system[:40]!r} is no system's name, it has {len(system):,} characters: give 1 to "
             f"{LONGEST_NAME}, or name the column that tells systems apart with --system COLUMN."
         )
-    golds, numbers = answer_cells.gold_spans(given["reference"], where), {}
-    for name in NUMBERS:
-        numbers[name] = number_of(given[name], f"{where}: the {name} (column {columns.get(name)!r})")
-        if numbers[name] < 0:
-            raise InputError(f"{where}: the {name} is {numbers[name]:g}: give a number from 0 on.")
+    golds = answer_cells.gold_spans(given["reference"], where)
     error = None if (text["error"] or "").casefold() in NO_ERROR else text["error"]
     failed = text["answer"] is None or bool(error and not text["answer"])
     row = {
@@ -242,14 +235,17 @@ def _prediction_row(
         "error": (error or "no answer") if failed else None,
         "system": system,
         "source": "file",
-        **numbers,
+        **{name: number_of(given[name], f"{where}: the column {name!r}") for name in NUMBERS},
         "where": where,
         "verdicts": {name: answer_cells.verdict_number(record.values.get(name), where, name) for name in verdicts},
     }
     if all("start" in gold for gold in golds):
         # this package's predictions also hold passages sent and spans found, as offsets in the contract
-        kept = {name: spelled_value(record.values.get(name)) for name in ("passages", "spans")}
-        row |= {name: value for name, value in kept.items() if isinstance(value, list)}
+        passages, spans = (spelled_value(record.values.get(name)) for name in ("passages", "spans"))
+        if isinstance(passages, list) and all(
+            isinstance(one, dict) and {"start", "end"} <= one.keys() for one in passages
+        ):
+            row |= {"passages": passages} | ({"spans": spans} if isinstance(spans, list) else {})
     return row
 
 
@@ -262,7 +258,7 @@ def _with_all_spans(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     asked: dict[tuple, dict[tuple, dict]] = defaultdict(dict)  # question -> its gold spans
     keys = [(row["contract"], row["category"], " ".join(row["question"].split())) for row in rows]
     for key, row in zip(keys, rows):
-        asked[key] |= {_span_key(span): span for span in row["answers"]}
+        asked[key] |= {(" ".join(span["text"].split()), span.get("start")): span for span in row["answers"]}
     kept: dict[Any, dict[str, Any]] = {}
     split = {key for key, row in zip(keys, rows) if 0 < len(row["answers"]) < len(asked[key]) and row["contract"]}
     for place, (key, row) in enumerate(zip(keys, rows)):
@@ -275,7 +271,3 @@ def _with_all_spans(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     for row in kept.values():
         row["answers"] = [{"start": place} | span for place, span in enumerate(row["answers"])]
     return list(kept.values())
-
-
-def _span_key(span: Mapping[str, Any]) -> tuple:
-    return " ".join(span["text"].split()), span.get("start")

@@ -53,7 +53,8 @@ class OfflineJudge:
     def __init__(self, encode: Encode | None = None, *, weights: Weights | None = None, reading: str = WHOLE) -> None:
         """Take an optional `encode` (texts to unit vectors, one a row) and weights other than the shipped ones.
 
-        reading: what is right where there is no such clause, one of `text_scores.READINGS`. With `encode` the cosine of answer and reference is one more feature, and the weights are others.
+        reading: what is right where there is no such clause, one of `text_scores.READINGS`. With `encode` the cosine of
+        answer and reference is one more feature, and the weights are others.
         """
         self.encode, self.reading = encode, reading
         self.name = "offline+embedding" if encode is not None else "offline"

@@ -81,8 +81,9 @@ def score_files(
     the offline judge scores the answers in any case. columns: role -> column, see `read_answer_files`; verdict: a
     column of others' verdicts in `paths`, to hold the judge against (a published folder has its own). votes: of an
     LLM judge. refusals: what counts as a refusal in every metric, one of `text_scores.READINGS`; on how many rows the
-    readings differ is reported. log: gets each remark as a line. resampling: n_resamples, seed and confidence. Raises InputError for
-    unreadable answers, settings out of range, a folder that can't be written, and a judge that gives no verdict at all.
+    readings differ is reported. log: gets each remark as a line. resampling: n_resamples, seed and confidence. Raises
+    InputError for unreadable answers, settings out of range, a folder that can't be written, and a judge that gives no
+    verdict at all.
     """
     _, _, confidence = bootstrap.check_resampling(**resampling)
     if not judge.strip():
@@ -151,19 +152,16 @@ def _judged(
 
 
 def _refusals_read(own: pd.DataFrame, reading: str) -> str:
-    """Return in one sentence how many answers refuse by the chosen reading, and where the other readings differ."""
+    """Return how many answers refuse by the chosen reading, and on how many rows each other reading differs."""
     answers = own.loc[~own["failed"], "answer"]
     read = {name: [refuses(answer) for answer in answers] for name, refuses in READINGS.items()}
-    others = [
-        f"{sum(found)} by {name} ({answer_files.count_of(sum(map(ne, found, read[reading])), 'row')} read otherwise)"
-        for name, found in read.items()
-        if name != reading
-    ]
+    differ = {name: sum(map(ne, found, read[reading])) for name, found in read.items() if name != reading}
+    others = ", ".join(f"{sum(read[name])} by {name} (other on {rows})" for name, rows in differ.items())
     return (
-        f"Refusals, in every metric by the reading {reading} (--refusals): {sum(read[reading])} of "
-        f"{answer_files.count_of(len(answers), 'answer')}; {', '.join(others)}. whole: the answer says that there is "
-        f"no such clause, in any words, and no more, or has no word; sentence: only {NO_CLAUSE!r}, or no word; judge: also "
-        "an answer that begins with a denial and goes on."
+        f"Refusals: {sum(read[reading])} of {answer_files.count_of(len(answers), 'answer')}, by the reading {reading} "
+        f"in every metric (--refusals); {others}. whole: the answer says that there is no such clause, in any words, "
+        f"and no more, or has no word; sentence: only {NO_CLAUSE!r}, or no word; judge: also one that begins with a "
+        "denial and goes on."
     )
 
 

@@ -32,13 +32,23 @@ REDACTION = "***"  # the one token of a text that is redacted throughout
 CACHED_TEXTS = 4096  # systems answer the same questions in the same order
 _GAP = r"[\W_]"
 _REFUSAL = re.compile(f"{_GAP}*" + f"{_GAP}+".join(fold_words(NO_CLAUSE)) + f"{_GAP}*")
-_SIGNS = string.punctuation + "−"
+_SIGNS = string.punctuation + "−…·"
+_SIGN_KINDS = (
+    "Pd",
+    "Pi",
+    "Pf",
+    "Cc",
+    "Cf",
+    "Zs",
+    "Zl",
+    "Zp",
+)  # dashes, quotes, what has no form; "[•]" stands for words
 _LONG_WORD = re.compile(r"[^\W_]{4}")  # whatever normalisation takes away, such a word is left
 
 
 def is_blank(text: str) -> bool:
-    """Say whether a text has no letter, digit or symbol, such as "", "-" or "—"; a redaction such as [***] is no blank."""
-    signs = all(c in _SIGNS or unicodedata.category(c)[0] in "PCZ" for c in text)
+    """Say whether a text has no letter, digit or symbol, such as "", "-" or "—"; a redaction such as [***] has one."""
+    signs = all(c in _SIGNS or unicodedata.category(c) in _SIGN_KINDS for c in text)
     return signs and not REDACTED.search(text)
 
 
@@ -64,7 +74,7 @@ def is_refusal(answer: str | None) -> bool:
     """
     if answer is None or is_plain_refusal(answer):
         return answer is not None
-    words = answer.split(maxsplit=MOST_WORDS) if _CUE.search(answer) else []
+    words = answer.split(maxsplit=MOST_WORDS) if _CUE.search(answer) or _LACKS.search(answer[:LACKED]) else []
     if not words or len(words) > MOST_WORDS or REDACTED.search(answer):
         return False
     text = _unwrapped(" ".join(words))
@@ -79,7 +89,7 @@ def begins_with_denial(answer: str) -> bool:
     if is_refusal(answer):
         return True
     opening = _unwrapped(" ".join(answer.split(maxsplit=MOST_WORDS)[:MOST_WORDS]))
-    first = _statements(opening)[0] if _CUE.search(opening) else ""
+    first = _statements(opening)[0]
     return _denies(first) and not _QUOTES_A_CLAUSE.search(first)
 
 
@@ -88,14 +98,19 @@ WHOLE, SENTENCE, JUDGE = "whole", "sentence", "judge"
 READINGS = {WHOLE: is_refusal, SENTENCE: is_plain_refusal, JUDGE: begins_with_denial}
 
 MOST_WORDS = 90  # of a refusal in other words
-_CUE = re.compile(  # what every denial has; each begins with "n", so that the search is fast
-    r"n(?:ot?|one|either|[/.]?a|ull|othing|['’]t|able|known|clear|answerable|sufficient|(?<=silen)t)\b", re.IGNORECASE
+LACKED = 200  # characters in which rarer words of a denial are looked for
+_CUE = re.compile(  # what nearly every denial has; each begins with "n", so that the search is fast
+    r"n(?:ot?|one|either|il|[/.]?a|ull|othing|['’]t|able|known|clear|answerable|sufficient|o_answer|(?<=silen)t)\b",
+    re.IGNORECASE,
 )
+_LACKS = re.compile(r"\b(?:lacks?|absent|missing|impossible|cannotanswer)\b", re.IGNORECASE)
 _QUOTES_A_CLAUSE = re.compile(  # a clause's own words, or a long quotation
     r"\b(?:shall|here(?:by|in|of|to|under|after|inafter)|there(?:of|under)|whereas)\b|[\"“”][^\"“”]{40}"
 )
 _WRAPPING = " \t\n\"'“”‘’«»`*_()[]{}<>.!?,;:…-–—#"
-_LABEL = re.compile(r"^(?:(?:final )?answer|response)\W+")
+_LABEL = re.compile(
+    r"^(?:(?:final )?answer|response)(?: is)?\W+(?!not\b|n't)|^i(?:'m| am) (?:sorry|afraid),? (?:but |that )?"
+)
 _PARTS = re.compile(  # where a statement ends: a sentence, a colon, a dash, "No," at the start, and a turn
     r"(?<=[.!?;:])[\"'”’)*]*\s+|\s+[-–—]+\s+|—|(?<=^no),\s*|,?\s+(?:but|however|although|though|while|except|only|unless"
     r"|other than|apart from|aside from|instead)\b,?\s*"
@@ -129,17 +144,24 @@ _LEADS = (
     r"[^,.]{0,60}, )*"
 )
 _DENIALS = (
-    r"no|none|nothing|n[/.]?a\.?|null|unknown|unanswerable|not applicable|no answer|no such thing",
+    r"no|none|nothing|nil|n[/.]?a\.?|null|unknown|unanswerable|not applicable|no[ _]answer|no such thing|absent|missing"
+    r"|can ?not ?answer|impossible to answer|(?:does not|doesn't) exist",
     r"i (?:do not|don't) know",
     rf"(?:none|nothing|not)(?: (?:was|is|were|are))?(?: \w+ly)? {_STATED}{_IN_PAPER}?",
     rf"(?:none|nothing|not) (?:in|of|from) (?:the|these|those|your|any of the) (?:\w+ )?{_PAPER}\b[^,]*",
     rf"neither (?:of {_THE})?(?:\w+ )?{_PAPER} {_MENTIONS}\b.*",
-    rf"there\s*(?:is|are|was|were|exists?)(?:\s+no|{_NOT})\s+(?:an?\b |any\b )?(?:(?:[\w'-]+,? ){{0,5}}?{_MENTION}\b"
+    rf"there\s*(?:'s|is|are|was|were|exists?)(?:\s+no|{_NOT})\s+(?:an?\b |any\b )?(?:(?:[\w'-]+,? ){{0,5}}?{_MENTION}\b"
     r"|(?:explicit|specific|express|such)\b|(?:enough|sufficient) information\b).*",
     rf"there\s*(?:is|are|was|were)(?:\s+no|{_NOT})\b[^,]*{_IN_PAPER}",
     rf"there (?:does|do|did){_NOT} (?:appear|seem) to be\b.*|there (?:appears?|seems?) to be no\b.*",
     rf"{_THE}{_PAPER}(?: \w+)?? (?:does|do|did){_NOT} {_HEDGE}{_TELL}\b.*",
     rf"{_THE}{_SOURCE}(?: \w+)?? (?:does|do|did){_NOT} {_HEDGE}{_MENTIONS}\b.*",
+    rf"(?:it|they|this|that) (?:is|are|was|were){_NOT} {_HEDGE}{_STATED}{_IN_PAPER}",
+    rf"(?:the )?(?:clause|provision|answer|information) (?:(?:is|was) )?not (?:{_STATED})?(?:{_IN_PAPER}| in context)?",
+    rf"{_THE}{_SOURCE}(?: \w+)?? (?:has no|lacks?) (?:[\w'-]+ ){{0,6}}?{_MENTION}\b.*",
+    rf"{_THE}{_SOURCE} neither {_MENTIONS}\b.*|(?:i|we) (?:have )?(?:found|find|see) no\b.*",
+    rf"{_THE}{_PAPER} (?:between|by|of|with|dated) [^.]{{1,90}}? (?:does|do|did){_NOT} {_HEDGE}{_MENTIONS}\b.*",
+    rf"(?:can ?not|could not|can't) be (?:found|determined|answered)(?:{_IN_PAPER}|$)",
     rf"(?:it|they) (?:does|do|did){_NOT} {_HEDGE}(?:mention|specify|state|say|address|discuss|indicate)\b.*",
     rf"{_THE}{_SOURCE}(?: \w+)?? {_MENTIONS} no\b.*",
     rf"{_THE}{_SOURCE}(?: \w+)?? (?:is|are|remains?) (?:silent|unclear)\b.*",
@@ -150,9 +172,10 @@ _DENIALS = (
     rf"(?:i|we) (?:do|did){_NOT} have\b.*|insufficient information\b.*",
     rf"(?:(?:it is|i am|i'm) )?(?:not possible|impossible|unable) to {_FIND}\b.*",
     r"(?:this|it|the (?:question|answer)) (?:can ?not|can't|could ?n[o']t) be (?:found|determined|answered)\b.*",
-    rf"no (?:such |relevant |explicit |specific |clear )*{_MENTION}(?: (?:exists?|(?:is|was|are|were|about|on|regarding"
-    r"|that|in (?:the|these|those|your)|for|found|provided|given|specified|present)\b.*))?",
-    r"no (?:explicit |specific )?(?:mention|indication) of .*",
+    rf"no (?:such |relevant |related |applicable |explicit |specific |clear )*{_MENTION}(?: (?:exists?\b|(?:is|was|are"
+    r"|were|about|on|regarding|concerning|address\w*|relat\w+ to|that|in (?:the|this|these|those|any|your)|for|found"
+    r"|provided|given|specified|present)\b).*)?",
+    r"no (?:explicit |specific )?(?:mention|indication|evidence|sign) of .*",
     rf"no [^.]{{1,120}}? (?:(?:is|are|was|were) )?(?:\w+ly )?"
     rf"(?:{_CLEARLY_STATED}{_IN_PAPER}|(?:mentioned|specified|found))",
 )
