@@ -29,6 +29,7 @@ from cuadft.core.errors import InputError
 from cuadft.core.params import did_you_mean
 from cuadft.core.text import clean_text, fold_name, shorten
 from cuadft.evaluation import answer_cells
+from cuadft.evaluation.answer_cells import says_nothing
 from cuadft.evaluation.text_scores import NO_CLAUSE
 
 NUMBERS = ("seconds", "weight")
@@ -39,7 +40,7 @@ ANSWER_ALIASES = {  # role of a column -> names by which it is found, best first
     "answer": "answer response prediction pred pred_answer predicted_answer prediction_text model_answer "
     "generated_answer actual_output output completion",
     "system": "system system_name",
-    "contract": "contract contract_name contract_id contract_title",
+    "contract": "contract contract_name contract_id contract_title title",
 } | {name: name for name in ("contract_type", "category", "split", "error", *NUMBERS)}
 REQUIRED = ("question", "reference", "answer")
 ROLES = (*REQUIRED, "system", "contract")  # whose columns can be named by an option
@@ -149,7 +150,7 @@ def _read_one(path: Path, verdicts: Sequence[str], asked: Mapping[str, str]) -> 
     columns, notes = _columns(records, asked, path)
     kept = [name for name in verdicts if any(name in record.values for record in records)]
     read = [_prediction_row(record, columns, kept, path) for record in records]
-    if blank := sum(answer_cells.says_nothing(record.values.get(columns["reference"])) for record in records):
+    if blank := sum(says_nothing(record.values.get(columns["reference"])) for record in records):
         notes.append(f"Blank or a dash as the reference: {count_of(blank, 'row')}, read as no such clause.")
     if empty := sum(row["answer"] == "" for row in read):
         told = "read as refusals. If the generation failed, say so in a column named error."
@@ -168,12 +169,19 @@ def _columns(
     A column that is found by its name is taken only if it has a value; of a required role it may be empty.
     """
     present = list(dict.fromkeys(name for record in records for name in record.values))
-    filled = [name for name in present if not all(answer_cells.says_nothing(r.values.get(name)) for r in records)]
+    filled = [name for name in present if not all(says_nothing(r.values.get(name)) for r in records)]
     named = {role: _named(role, asked.get(role, ""), present, filled) for role in ANSWER_ALIASES}
     first, *others = named["answer"] or [""]
     if not named["reference"] and fold_name(first) == "answer" and others:
         named["reference"], named["answer"] = [first], others  # such as answer beside prediction, as in many data sets
     columns, notes = {role: names[0] for role, names in named.items() if names}, []
+    titles = [record.values.get(columns.get("contract")) for record in records]
+    if (
+        not asked.get("contract")
+        and fold_name(columns.get("contract", "")) == "title"
+        and any(map(says_nothing, titles))
+    ):
+        del columns["contract"]  # not every row has one, so that it may be something else
     for role in named:
         if role not in columns and (asked.get(role) or role in REQUIRED):
             single = len(records) == 1 and columns.keys().isdisjoint(REQUIRED)

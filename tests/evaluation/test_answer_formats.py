@@ -154,6 +154,19 @@ def test_rows_of_one_question_are_one_question_with_all_its_spans(tmp_path):
     assert scored == [[1, 1], [1, 1]]
 
 
+def test_rows_of_the_hub_are_joined_by_their_title(tmp_path):
+    hub = [
+        {"id": str(n), "title": "C", "context": "x", "question": "Parties?", "prediction": "Acme"}
+        | {"answers": {"text": [text], "answer_start": [n]}}
+        for n, text in enumerate(["Acme", "Beta"])
+    ]
+    (row,) = one(tmp_path, *hub).rows
+    assert row["contract"] == "C" and [span["text"] for span in row["answers"]] == ["Acme", "Beta"]
+    assert (
+        len(one(tmp_path, *hub, hub[0] | {"title": ""}).rows) == 3
+    )  # a title that not all rows have names no contract
+
+
 def test_different_answers_to_a_question_are_each_held_against_all_spans(tmp_path):
     given = [row | {"answer": row["reference"], "human": n} for n, row in enumerate(SPANS[:2])]
     rows = one(tmp_path, *given, verdicts=["human"]).rows
