@@ -197,13 +197,14 @@ def score(
     system: Annotated[str, _option("--system", "COLUMN", "column of the system")] = "",
     contract: Annotated[str, _option("--contract", "COLUMN", "column of the contract")] = "",
     verdict: Annotated[str, _option("--verdict", "COLUMN", "others' verdicts, to check the judge by")] = "",
+    refusals: Annotated[str, _option("--refusals", "READING", "what refuses: whole, sentence or judge")] = "whole",
     n_resamples: Resamples = 2000,
     confidence: Confidence = 0.95,
     seed: Annotated[int, _option("--seed", "N", "seed of the bootstrap")] = 7,
 ) -> None:
     """Score any file of questions, references and answers.
 
-    Reads CSV and JSON lines; writes a scoreboard, paired tests, a figure, a report and the rows.
+    Reads CSV, JSON lines, JSON and parquet; writes a scoreboard, paired tests, a figure, a report and the rows.
     """
     options = {**locals()}
     from cuadft.evaluation import score

@@ -7,7 +7,7 @@ cannot be read raises `InputError` with its name and line. For example:
     append_jsonl("rows.jsonl", [{"id": 2}])
     read_jsonl("rows.jsonl")                # [{"id": 1}, {"id": 2}]
 
-`read_table` reads a file that a user gives (CSV, JSON lines or a JSON array) and keeps the place of each row for
+`read_table` reads a file that a user gives (CSV, JSON lines, JSON or parquet) and keeps the place of each row for
 messages. `file_hash` and `value_hash` tell whether a file or a value has changed.
 """
 
@@ -32,9 +32,11 @@ from typing import Any
 from cuadft.core.errors import InputError
 
 JSON_SUFFIXES = (".json", ".jsonl", ".ndjson")
+ROWS_IN = ("data", "rows", "results", "predictions", "examples")  # names under which a JSON object may hold its rows
 DELIMITERS = ",;\t"
 # What to do about a file of a run, and about a table of the user's
 AGAIN = "repair or delete it, then run the stage again"
+SAVE_AS_TEXT = "save it as UTF-8 (in Excel: 'CSV UTF-8')"
 REPAIR = "write one object a line, or one array of objects; or the file is cut short"
 LONE_SURROGATE = re.compile("[\ud800-\udfff]")  # half a character, as some PDFs yield them; it has no UTF-8 form
 
@@ -112,18 +114,19 @@ class TableRow:
 
 
 def read_table(path: str | Path) -> list[TableRow]:
-    """Return the rows of a CSV file, of a JSON-lines file or of a JSON array of objects.
+    """Return the rows of a CSV, JSON-lines, JSON or parquet file.
 
-    A CSV file has commas, semicolons or tabs and quotes as in RFC 4180; its values are text. The file is UTF-8, with or
+    A CSV file has commas, semicolons or tabs and quotes as in RFC 4180; its values are text. A JSON file holds an array
+    of objects, or one object: a row, a list for each column, or a list of rows as "data". A text file is UTF-8, with or
     without a byte order mark, and a field may hold millions of characters. Raises InputError if the file is missing,
     empty, binary or cut short, and if a row does not fit its header.
     """
-    text = _read_text(path, missing="check the path", advice="save it as UTF-8 (in Excel: 'CSV UTF-8')")
-    if text.lstrip().startswith("["):
-        values = _loads(text, f"{path}", REPAIR)
-        records = [_as_row(value, f"{path}, row {n}") for n, value in enumerate(values, 1)]
+    if _is_parquet(path):
+        records = _parquet_rows(path)
+    elif (text := _read_text(path, missing="check the path", advice=SAVE_AS_TEXT)).lstrip().startswith("["):
+        records = _numbered(_loads(text, f"{path}", REPAIR), path)
     elif Path(path).suffix.lower() in JSON_SUFFIXES or text.lstrip().startswith("{"):
-        records = _json_lines(text, path, REPAIR)
+        records = _json_rows(text, path)
     else:
         records = _csv_rows(text, path)
     if not records:
@@ -226,6 +229,52 @@ def _json_lines(text: str, path: str | Path, advice: str) -> list[TableRow]:
     # Not splitlines(): it also cuts at U+2028, which may stand inside a JSON text.
     lines = [(f"{path}, line {n}", line) for n, line in enumerate(text.split("\n"), 1) if line.strip()]
     return [_as_row(_loads(line, where, advice), where) for where, line in lines]
+
+
+def _is_parquet(path: str | Path) -> bool:
+    with suppress(OSError), open(path, "rb") as file:
+        return file.read(4) == b"PAR1"
+    return False
+
+
+def _parquet_rows(path: str | Path) -> list[TableRow]:
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    try:
+        return _numbered(parquet.ParquetFile(path).read().to_pylist(), path)
+    except (pa.ArrowException, OSError) as error:
+        raise InputError(f"{path} can't be read as parquet ({str(error)[:200]}): write it again.") from None
+
+
+def _json_rows(text: str, path: str | Path) -> list[TableRow]:
+    """Return the rows of JSON lines, or of one JSON object: its columns, the list of rows in it, or itself as a row."""
+    one_line = "\n" not in text.strip() and Path(path).suffix.lower() != ".json"
+    try:
+        found = None if one_line else json.loads(text)
+    except (ValueError, RecursionError):
+        found = None
+    return _numbered(_object_rows(found), path) if isinstance(found, dict) else _json_lines(text, path, REPAIR)
+
+
+def _object_rows(found: dict[str, Any]) -> list[Any]:
+    listed = [found[name] for name in ROWS_IN if isinstance(found.get(name), list)]
+    if len(listed) == 1:
+        return listed[0]
+    if all(isinstance(column, dict) for column in found.values()):  # pandas' `to_json`: {"column": {"0": value}}
+        if all(name.isdigit() for name in found):
+            return list(found.values())
+        if all(name.isdigit() for column in found.values() for name in column):
+            found = {name: list(column.values()) for name, column in found.items()}
+    lists = [column for column in found.values() if isinstance(column, list)]
+    plain = any(not isinstance(value, list | dict) for column in lists for value in column)  # no list of messages
+    if plain and len(lists) == len(found) and len(set(map(len, lists))) == 1:
+        return [dict(zip(found, row)) for row in zip(*lists)]
+    return [found]
+
+
+def _numbered(values: Iterable[Any], path: str | Path) -> list[TableRow]:
+    return [_as_row(value, f"{path}, row {number}") for number, value in enumerate(values, 1)]
 
 
 def _as_row(value: Any, where: str) -> TableRow:

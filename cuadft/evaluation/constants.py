@@ -40,14 +40,15 @@ def constant_answers(predictions: Sequence[Mapping[str, Any]], texts: Mapping[st
     """Return the predictions of always_refuses and top_passage for every question that the given predictions answer.
 
     texts: the contracts' texts by title. The best passage is the first one that the simplest system with passages was
-    sent. Where no system records its passages, there are no answers of top_passage. They take no time.
+    sent. Where no system records its passages, or no text is given, there are no answers of top_passage. They take no
+    time.
     """
     asked: dict[tuple[Any, ...], Mapping[str, Any]] = {}
     for p in sorted(predictions, key=lambda p: simplicity(p["system"])):
         key = (p["split"], p.get("seed"), p["id"])
         if p["system"] not in CONSTANTS and (key not in asked or not asked[key].get("passages")):
             asked[key] = p
-    sent = {key[:2] for key, p in asked.items() if p.get("passages")}
+    sent = {key[:2] for key, p in asked.items() if p.get("passages") and p["contract"] in texts}
     refusals, quoted = [], []
     for key, p in asked.items():
         refusals.append(_answer(p, ALWAYS_REFUSES, NO_CLAUSE, []))

@@ -21,7 +21,7 @@ import numpy as np
 import pandas as pd
 
 from cuadft.core.errors import InputError
-from cuadft.evaluation.text_scores import AnswerComparison, is_plain_refusal, retrieved_share
+from cuadft.evaluation.text_scores import WHOLE, AnswerComparison, is_plain_refusal, retrieved_share
 from cuadft.evaluation.verdicts import has_failed
 
 METRICS: dict[str, tuple[str, bool]] = {  # name -> (label, higher is better), in the order in which tables show them
@@ -63,11 +63,13 @@ SPAN_MATCH_FROM = 0.5  # lowest share of common words (Jaccard) at which a predi
 PARTIES = "Parties"  # the category whose names CUAD's script also finds inside a longer span
 
 
-def score_predictions(predictions: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
+def score_predictions(predictions: Sequence[Mapping[str, Any]], *, reading: str = WHOLE) -> pd.DataFrame:
     """Return one scored row per prediction (see `METRICS`); metrics that do not apply to a row are NaN.
 
+    reading: what counts as a refusal, one of `text_scores.READINGS`, for every metric.
+
     Columns: the prediction's own `KEY_COLUMNS`, answer and seed (0 unless given); failed and refused (bool, by
-    `text_scores.is_refusal`); reworded_refusal (bool: it refuses in words of its own, which a reading by the sentence
+    the reading); reworded_refusal (bool: it refuses in words of its own, which a reading by the sentence
     alone would count as an answer); answered (bool: neither failed nor refused) and has_clause (bool); weight (for how
     many questions the row stands, 1 unless the prediction says more); prompt_tokens; slice (the number of the slice of
     the stream); every metric of `METRICS` but the judges'. prompt_tokens and slice are floats, NaN where the prediction
@@ -88,7 +90,7 @@ def score_predictions(predictions: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     """
     for prediction in predictions:
         check_prediction(prediction)
-    frame = pd.DataFrame([_score_one(p) for p in predictions], columns=SCORED_COLUMNS)
+    frame = pd.DataFrame([_score_one(p, reading) for p in predictions], columns=SCORED_COLUMNS)
     key = ["system", "split", "seed", "id"]
     if len(twice := frame.loc[frame.duplicated(key), key]):
         raise InputError(f"Prediction {tuple(twice.iloc[0])} is there twice: score each row once per seed.")
@@ -113,12 +115,12 @@ def metric_weights(frame: pd.DataFrame, metric: str) -> np.ndarray:
     return sum(frame[name].to_numpy(float) for name in WEIGHT_COLUMNS[metric]) * questions
 
 
-def _score_one(p: Mapping[str, Any]) -> dict[str, Any]:
+def _score_one(p: Mapping[str, Any], reading: str) -> dict[str, Any]:
     gold = sorted(p["answers"], key=lambda a: a["start"])
-    failed, clause = has_failed(p), bool(gold)
+    failed = has_failed(p)
     answer = None if failed else p["answer"]
-    compared = AnswerComparison(answer, [a["text"] for a in gold])
-    refused, f1, em = compared.abstained, compared.f1(), compared.exact_match()
+    compared = AnswerComparison(answer, [a["text"] for a in gold], reading)
+    clause, refused, f1, em = compared.has_clause, compared.abstained, compared.f1(), compared.exact_match()
     answered = not failed and not refused
     return {
         **{key: p.get(key, "") for key in KEY_COLUMNS},
@@ -144,7 +146,7 @@ def _score_one(p: Mapping[str, Any]) -> dict[str, Any]:
         "rouge_l": compared.rouge_l(),
         "false_answer": _where(not clause and not failed, answered),
         "false_refusal": _where(clause and not failed, refused),
-        **_retrieval_scores(p.get("passages"), gold),
+        **_retrieval_scores(p.get("passages"), gold if clause else ()),
         "cited": _where(answered and p.get("spans") is not None, bool(p.get("spans"))),
         "seconds": p.get("seconds"),
     }

@@ -110,7 +110,7 @@ def _row_parts(p: Mapping[str, Any]) -> dict[str, tuple[float, float]]:
     """Return a row's numerator and denominator of each of `RATIOS`; a denominator of 0: it does not apply."""
     golds, failed = [a["text"] for a in p["answers"]], has_failed(p)
     compared = AnswerComparison(None if failed else p["answer"], golds)
-    refused, clause = compared.abstained, bool(golds)
+    refused, clause = compared.abstained, compared.has_clause
     answered = not failed and not refused
     both, either = answered and clause, answered + clause
     f1 = compared.f1() if both else 0.0
@@ -121,7 +121,7 @@ def _row_parts(p: Mapping[str, Any]) -> dict[str, tuple[float, float]]:
         "detection_precision": (both, answered),
         "detection_recall": (both, clause),
         "quote_f1": (2 * f1, either),
-        **_coverage([p["answer"], *(quote["text"] for quote in shown)] if answered else None, golds),
+        **_coverage([p["answer"], *(quote["text"] for quote in shown)] if answered else None, golds if clause else ()),
         "laziness": (refused and clause, clause),
         "quote_precision": _quoted_characters(p, shown) if answered else (0, 0),
         "verbatim": (bool(verbatim), verbatim is not None),

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cuadft.evaluation.evidence import compare_texts, same_words, stance_of
-from cuadft.evaluation.text_scores import NO_CLAUSE, gold_references, is_plain_refusal, is_refusal, plain_text
+from cuadft.evaluation.text_scores import NO_CLAUSE, READINGS, WHOLE, gold_references, is_plain_refusal, plain_text
 from cuadft.evaluation.verdicts import gold_texts, has_failed, verdict_row, verdict_table
 
 if TYPE_CHECKING:
@@ -50,12 +50,13 @@ EVERYWHERE = ("some", "conflict")  # the same weights in all stances; a conflict
 class OfflineJudge:
     """Judge by features of answer and reference: deterministic, some thousand rows a second, no LM."""
 
-    def __init__(self, encode: Encode | None = None, *, weights: Weights | None = None) -> None:
+    def __init__(self, encode: Encode | None = None, *, weights: Weights | None = None, reading: str = WHOLE) -> None:
         """Take an optional `encode` (texts to unit vectors, one a row) and weights other than the shipped ones.
 
-        With `encode` the cosine of answer and reference is one more feature, and the weights are others.
+        reading: what is right where there is no such clause, one of `text_scores.READINGS`. With `encode` the cosine of
+        answer and reference is one more feature, and the weights are others.
         """
-        self.encode = encode
+        self.encode, self.reading = encode, reading
         self.name = "offline+embedding" if encode is not None else "offline"
         shipped = "weights_with_embedding" if encode is not None else "weights"
         self.weights = weights if weights is not None else shipped_fit()[shipped]
@@ -63,7 +64,8 @@ class OfflineJudge:
     def rate(self, rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
         """Return one verdict per row in the four `VERDICT_COLUMNS`; rows have question, answers, answer and error."""
         evidence = compare_references(rows, self.encode)
-        return verdict_table([self._weigh(found) if found else _by_rule(row) for row, found in zip(rows, evidence)])
+        ruled = [None if found else _by_rule(row, self.reading) for row, found in zip(rows, evidence)]
+        return verdict_table([rule or self._weigh(found) for rule, found in zip(ruled, evidence)])
 
     def _weigh(self, evidence: Sequence[Evidence]) -> dict[str, Any]:
         scored = [(self._score(stance, found), stance, found) for stance, found in evidence]
@@ -105,15 +107,16 @@ def compare_references(rows: Sequence[Mapping[str, Any]], encode: Encode | None 
     return [seen.get(key) for key in keys]
 
 
-def _by_rule(row: Mapping[str, Any]) -> dict[str, Any] | None:
+def _by_rule(row: Mapping[str, Any], reading: str = WHOLE) -> dict[str, Any] | None:
     """Return the verdict on an answer that is not weighed: it failed, refuses, or is the reference; else None."""
     if has_failed(row):
         return verdict_row(0.0, "failed")
     answer, spans = row["answer"], _spans(row)
-    if not spans and is_refusal(answer):
+    if not spans and READINGS[reading](answer):
         return _verdict(1.0, "refused, and there is no such clause")
     if not spans:
         return _verdict(0.0, "answered, though there is no such clause")
+    # a denial in other words is weighed as such (stance "denied"), as the verdicts of the fit do
     if is_plain_refusal(answer):
         return _verdict(0.0, f"refused: the reference is not {NO_CLAUSE!r}")
     same = any(same_words(answer, text) for text in gold_references(spans))

@@ -26,7 +26,7 @@ from cuadft.evaluation.verdicts import judge_answers
 FRAME_COLUMNS = {"judge_bool": "published_bool", "judge_score": "published_score"}  # a file's column -> the frame's
 PRINTED_MEASURES = {"judge_bool": "printed_bool", "judge_score": "printed_score"}  # a column of README -> a measure
 OUR_MEASURES = ("reference_score", "judge_score", "f1", "rouge_l")
-ANSWER_SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson", ".json")
+ANSWER_SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson", ".json", ".parquet")
 TABLE_COLUMNS = ["system", "measure", "run", "value", "low", "high", "n"]
 HIGH_SCORE = 0.8  # 0-to-1 verdict from which a row should have been judged true
 CHANCE = 0.05  # a column of zeros less likely than this is a fault of the parser

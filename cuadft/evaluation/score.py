@@ -15,8 +15,10 @@ judge agrees with it.
 from __future__ import annotations
 
 import itertools
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from operator import ne
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +26,7 @@ import pandas as pd
 
 from cuadft.core import files
 from cuadft.core.errors import InputError
-from cuadft.evaluation import answer_files, bootstrap, metrics
+from cuadft.evaluation import answer_cells, answer_files, bootstrap, metrics
 from cuadft.evaluation import published as others
 from cuadft.evaluation.calibration import judge_agreement
 from cuadft.evaluation.compare import paired_deltas
@@ -32,7 +34,8 @@ from cuadft.evaluation.constants import ALWAYS_REFUSES, constant_answers
 from cuadft.evaluation.offline_judge import OfflineJudge, shipped_fit
 from cuadft.evaluation.results import as_csv, save_figure, with_intervals
 from cuadft.evaluation.scoreboard import make_scoreboard
-from cuadft.evaluation.verdicts import VERDICT_SCORES, judge_answers, reference_text
+from cuadft.evaluation.text_scores import NO_CLAUSE, READINGS, WHOLE
+from cuadft.evaluation.verdicts import VERDICT_SCORES, judge_answers
 from cuadft.models import usage
 
 OFFLINE = "offline"
@@ -68,6 +71,7 @@ def score_files(
     columns: Mapping[str, str] | None = None,
     verdict: str = "",
     votes: int = 1,
+    refusals: str = WHOLE,
     log: Callable[[str], object] = print,
     **resampling: Any,
 ) -> ScoredFiles:
@@ -76,14 +80,18 @@ def score_files(
     published: a folder for `read_published`, whose systems join those of `paths`. judge: "offline", or a LiteLLM id;
     the offline judge scores the answers in any case. columns: role -> column, see `read_answer_files`; verdict: a
     column of others' verdicts in `paths`, to hold the judge against (a published folder has its own). votes: of an
-    LLM judge. log: gets each remark as a line. resampling: n_resamples, seed and confidence. Raises InputError for
-    unreadable answers, settings out of range, a folder that can't be written, and a judge that gives no verdict at all.
+    LLM judge. refusals: what counts as a refusal in every metric, one of `text_scores.READINGS`; on how many rows the
+    readings differ is reported. log: gets each remark as a line. resampling: n_resamples, seed and confidence. Raises
+    InputError for unreadable answers, settings out of range, a folder that can't be written, and a judge that gives no
+    verdict at all.
     """
     _, _, confidence = bootstrap.check_resampling(**resampling)
     if not judge.strip():
         raise InputError(f"Invalid judge {judge!r}: give offline, or a LiteLLM id such as openai/gpt-4o.")
     if judge == OFFLINE and votes != 1:
         raise InputError(f"Invalid votes {votes!r}: the offline judge has one vote; name an LLM with --judge.")
+    if refusals not in READINGS:
+        raise InputError(f"Unknown reading of refusals {refusals!r}: choose one of {', '.join(READINGS)}.")
     if not paths and not str(published):
         raise InputError("Nothing to score: name files of answers, or a folder with --published.")
     asked = {role: name for role, name in (columns or {}).items() if name}
@@ -95,7 +103,9 @@ def score_files(
     folder = _made(Path(out).expanduser())
     remarks = [*map(str, [*found, *theirs]), answer_files.pool_basis(pool)]
     log("\n".join(remarks))
-    own, everybody, judge_metric = _judged(pool, judge, votes, folder, log)
+    own, everybody, judge_metric = _judged(pool, judge, votes, refusals, folder, log)
+    remarks.append(_refusals_read(own, refusals))
+    log(remarks[-1])
     board = make_scoreboard(everybody, **resampling)
     compared, split = list(dict.fromkeys(["quote_f1", "reference_score", judge_metric])), own["split"].iloc[0]
     shared = {"metrics": compared, "split": split, "allow_partial": True}
@@ -117,15 +127,15 @@ def _made(folder: Path) -> Path:
 
 
 def _judged(
-    pool: answer_files.Pool, judge: str, votes: int, folder: Path, log: Callable
+    pool: answer_files.Pool, judge: str, votes: int, reading: str, folder: Path, log: Callable
 ) -> tuple[pd.DataFrame, pd.DataFrame, str]:
     """Return the scored and judged rows, the same after those of always refusing, and the chosen judge's metric."""
-    judges: dict[str, Any] = {"reference_score": OfflineJudge()}
+    judges: dict[str, Any] = {"reference_score": OfflineJudge(reading=reading)}
     if judge != OFFLINE:
         judges["judge_score"] = _language_model(judge, votes, folder)
-    refusals = [p for p in constant_answers(pool.predictions, {}) if ALWAYS_REFUSES not in pool.systems]
-    rows = [*refusals, *pool.predictions]
-    frame = judge_answers(metrics.score_predictions(rows), rows, judges, log=log)
+    constant = [p for p in constant_answers(pool.predictions, {}) if ALWAYS_REFUSES not in pool.systems]
+    rows = [*constant, *pool.predictions]
+    frame = judge_answers(metrics.score_predictions(rows, reading=reading), rows, judges, log=log)
     if frame["judge_error"].notna().any() and not frame["judge_verdict"].isin(list(VERDICT_SCORES)).any():
         raise InputError(
             f"Judge {judge!r} rated no answer ({frame['judge_error'].dropna().iloc[0]}): check the id and the keys in "
@@ -134,8 +144,25 @@ def _judged(
     for row in usage.usage_table({name: getattr(one, "lm", None) for name, one in judges.items()}).to_dict("records"):
         log(usage.usage_line(row))
     named = {name: [p[name] for p in rows] for name in ("contract_name", "error")}
-    frame = frame.assign(reference=list(map(reference_text, rows)), **named)
-    return others.with_verdicts(frame.iloc[len(refusals) :], pool.predictions), frame, list(judges)[-1]
+    for name in ("passages", "spans"):  # as JSON, so that a later call finds them
+        if any(name in p for p in pool.predictions):
+            named[name] = [json.dumps(p[name]) if name in p else None for p in rows]
+    frame = frame.assign(reference=list(map(answer_cells.reference_cell, rows)), **named)
+    return others.with_verdicts(frame.iloc[len(constant) :], pool.predictions), frame, list(judges)[-1]
+
+
+def _refusals_read(own: pd.DataFrame, reading: str) -> str:
+    """Return how many answers refuse by the chosen reading, and on how many rows each other reading differs."""
+    answers = own.loc[~own["failed"], "answer"]
+    read = {name: [refuses(answer) for answer in answers] for name, refuses in READINGS.items()}
+    differ = {name: sum(map(ne, found, read[reading])) for name, found in read.items() if name != reading}
+    others = ", ".join(f"{sum(read[name])} by {name} (other on {rows})" for name, rows in differ.items())
+    return (
+        f"Refusals: {sum(read[reading])} of {answer_files.count_of(len(answers), 'answer')}, by the reading {reading} "
+        f"in every metric (--refusals); {others}. whole: the answer says that there is no such clause, in any words, "
+        f"and no more, or has no word; sentence: only {NO_CLAUSE!r}, or no word; judge: also one that begins with a "
+        "denial and goes on."
+    )
 
 
 def _language_model(name: str, votes: int, folder: Path) -> Any:
@@ -199,6 +226,7 @@ def _write(done: ScoredFiles, folder: Path, report: str, *, split: str, confiden
     more = {**settings, "detectable": done.deltas if len(done.deltas) else None}
     first = [name for name in FIRST_COLUMNS if name in done.frame]
     rows = done.frame.assign(contract=done.frame["contract_name"]).drop(columns="contract_name")
+    rows = rows.assign(answer=rows["answer"].map(answer_cells.answer_cell, na_action="ignore"))
     found: dict[str, Any] = {
         "rows.csv": rows[[*first, *rows.columns.difference(first, sort=False)]],
         "scoreboard.csv": done.scoreboard,

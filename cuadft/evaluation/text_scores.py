@@ -15,6 +15,7 @@ from __future__ import annotations
 import math
 import re
 import string
+import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
@@ -31,7 +32,24 @@ REDACTION = "***"  # the one token of a text that is redacted throughout
 CACHED_TEXTS = 4096  # systems answer the same questions in the same order
 _GAP = r"[\W_]"
 _REFUSAL = re.compile(f"{_GAP}*" + f"{_GAP}+".join(fold_words(NO_CLAUSE)) + f"{_GAP}*")
+_SIGNS = string.punctuation + "−…·"
+_SIGN_KINDS = (
+    "Pd",
+    "Pi",
+    "Pf",
+    "Cc",
+    "Cf",
+    "Zs",
+    "Zl",
+    "Zp",
+)  # dashes, quotes, what has no form; "[•]" stands for words
 _LONG_WORD = re.compile(r"[^\W_]{4}")  # whatever normalisation takes away, such a word is left
+
+
+def is_blank(text: str) -> bool:
+    """Say whether a text has no letter, digit or symbol, such as "", "-" or "—"; a redaction such as [***] has one."""
+    signs = all(c in _SIGNS or unicodedata.category(c) in _SIGN_KINDS for c in text)
+    return signs and not REDACTED.search(text)
 
 
 def is_plain_refusal(answer: str | None) -> bool:
@@ -42,7 +60,7 @@ def is_plain_refusal(answer: str | None) -> bool:
     if answer is None:
         return False
     if not _LONG_WORD.search(answer):
-        return not normalise_answer(answer) and not REDACTED.search(answer)
+        return not REDACTED.search(answer) and (is_blank(answer) or not normalise_answer(answer))
     return _REFUSAL.fullmatch(answer.casefold()) is not None
 
 
@@ -56,7 +74,7 @@ def is_refusal(answer: str | None) -> bool:
     """
     if answer is None or is_plain_refusal(answer):
         return answer is not None
-    words = answer.split(maxsplit=MOST_WORDS) if _CUE.search(answer) else []
+    words = answer.split(maxsplit=MOST_WORDS) if _CUE.search(answer) or _LACKS.search(answer[:LACKED]) else []
     if not words or len(words) > MOST_WORDS or REDACTED.search(answer):
         return False
     text = _unwrapped(" ".join(words))
@@ -71,19 +89,28 @@ def begins_with_denial(answer: str) -> bool:
     if is_refusal(answer):
         return True
     opening = _unwrapped(" ".join(answer.split(maxsplit=MOST_WORDS)[:MOST_WORDS]))
-    first = _statements(opening)[0] if _CUE.search(opening) else ""
+    first = _statements(opening)[0]
     return _denies(first) and not _QUOTES_A_CLAUSE.search(first)
 
 
+# Ways to tell whether an answer refuses. All metrics of a call share one of them; the other two are counted beside it.
+WHOLE, SENTENCE, JUDGE = "whole", "sentence", "judge"
+READINGS = {WHOLE: is_refusal, SENTENCE: is_plain_refusal, JUDGE: begins_with_denial}
+
 MOST_WORDS = 90  # of a refusal in other words
-_CUE = re.compile(  # what every denial has; each begins with "n", so that the search is fast
-    r"n(?:ot?|one|either|[/.]?a|ull|othing|['’]t|able|known|clear|answerable|sufficient|(?<=silen)t)\b", re.IGNORECASE
+LACKED = 200  # characters in which rarer words of a denial are looked for
+_CUE = re.compile(  # what nearly every denial has; each begins with "n", so that the search is fast
+    r"n(?:ot?|one|either|il|[/.]?a|ull|othing|['’]t|able|known|clear|answerable|sufficient|o_answer|(?<=silen)t)\b",
+    re.IGNORECASE,
 )
+_LACKS = re.compile(r"\b(?:lacks?|absent|missing|impossible|cannotanswer)\b", re.IGNORECASE)
 _QUOTES_A_CLAUSE = re.compile(  # a clause's own words, or a long quotation
     r"\b(?:shall|here(?:by|in|of|to|under|after|inafter)|there(?:of|under)|whereas)\b|[\"“”][^\"“”]{40}"
 )
 _WRAPPING = " \t\n\"'“”‘’«»`*_()[]{}<>.!?,;:…-–—#"
-_LABEL = re.compile(r"^(?:(?:final )?answer|response)\W+")
+_LABEL = re.compile(
+    r"^(?:(?:final )?answer|response)(?: is)?\W+(?!not\b|n't)|^i(?:'m| am) (?:sorry|afraid),? (?:but |that )?"
+)
 _PARTS = re.compile(  # where a statement ends: a sentence, a colon, a dash, "No," at the start, and a turn
     r"(?<=[.!?;:])[\"'”’)*]*\s+|\s+[-–—]+\s+|—|(?<=^no),\s*|,?\s+(?:but|however|although|though|while|except|only|unless"
     r"|other than|apart from|aside from|instead)\b,?\s*"
@@ -117,17 +144,24 @@ _LEADS = (
     r"[^,.]{0,60}, )*"
 )
 _DENIALS = (
-    r"no|none|nothing|n[/.]?a\.?|null|unknown|unanswerable|not applicable|no answer|no such thing",
+    r"no|none|nothing|nil|n[/.]?a\.?|null|unknown|unanswerable|not applicable|no[ _]answer|no such thing|absent|missing"
+    r"|can ?not ?answer|impossible to answer|(?:does not|doesn't) exist",
     r"i (?:do not|don't) know",
     rf"(?:none|nothing|not)(?: (?:was|is|were|are))?(?: \w+ly)? {_STATED}{_IN_PAPER}?",
     rf"(?:none|nothing|not) (?:in|of|from) (?:the|these|those|your|any of the) (?:\w+ )?{_PAPER}\b[^,]*",
     rf"neither (?:of {_THE})?(?:\w+ )?{_PAPER} {_MENTIONS}\b.*",
-    rf"there\s*(?:is|are|was|were|exists?)(?:\s+no|{_NOT})\s+(?:an?\b |any\b )?(?:(?:[\w'-]+,? ){{0,5}}?{_MENTION}\b"
+    rf"there\s*(?:'s|is|are|was|were|exists?)(?:\s+no|{_NOT})\s+(?:an?\b |any\b )?(?:(?:[\w'-]+,? ){{0,5}}?{_MENTION}\b"
     r"|(?:explicit|specific|express|such)\b|(?:enough|sufficient) information\b).*",
     rf"there\s*(?:is|are|was|were)(?:\s+no|{_NOT})\b[^,]*{_IN_PAPER}",
     rf"there (?:does|do|did){_NOT} (?:appear|seem) to be\b.*|there (?:appears?|seems?) to be no\b.*",
     rf"{_THE}{_PAPER}(?: \w+)?? (?:does|do|did){_NOT} {_HEDGE}{_TELL}\b.*",
     rf"{_THE}{_SOURCE}(?: \w+)?? (?:does|do|did){_NOT} {_HEDGE}{_MENTIONS}\b.*",
+    rf"(?:it|they|this|that) (?:is|are|was|were){_NOT} {_HEDGE}{_STATED}{_IN_PAPER}",
+    rf"(?:the )?(?:clause|provision|answer|information) (?:(?:is|was) )?not (?:{_STATED})?(?:{_IN_PAPER}| in context)?",
+    rf"{_THE}{_SOURCE}(?: \w+)?? (?:has no|lacks?) (?:[\w'-]+ ){{0,6}}?{_MENTION}\b.*",
+    rf"{_THE}{_SOURCE} neither {_MENTIONS}\b.*|(?:i|we) (?:have )?(?:found|find|see) no\b.*",
+    rf"{_THE}{_PAPER} (?:between|by|of|with|dated) [^.]{{1,90}}? (?:does|do|did){_NOT} {_HEDGE}{_MENTIONS}\b.*",
+    rf"(?:can ?not|could not|can't) be (?:found|determined|answered)(?:{_IN_PAPER}|$)",
     rf"(?:it|they) (?:does|do|did){_NOT} {_HEDGE}(?:mention|specify|state|say|address|discuss|indicate)\b.*",
     rf"{_THE}{_SOURCE}(?: \w+)?? {_MENTIONS} no\b.*",
     rf"{_THE}{_SOURCE}(?: \w+)?? (?:is|are|remains?) (?:silent|unclear)\b.*",
@@ -138,9 +172,10 @@ _DENIALS = (
     rf"(?:i|we) (?:do|did){_NOT} have\b.*|insufficient information\b.*",
     rf"(?:(?:it is|i am|i'm) )?(?:not possible|impossible|unable) to {_FIND}\b.*",
     r"(?:this|it|the (?:question|answer)) (?:can ?not|can't|could ?n[o']t) be (?:found|determined|answered)\b.*",
-    rf"no (?:such |relevant |explicit |specific |clear )*{_MENTION}(?: (?:exists?|(?:is|was|are|were|about|on|regarding"
-    r"|that|in (?:the|these|those|your)|for|found|provided|given|specified|present)\b.*))?",
-    r"no (?:explicit |specific )?(?:mention|indication) of .*",
+    rf"no (?:such |relevant |related |applicable |explicit |specific |clear )*{_MENTION}(?: (?:exists?\b|(?:is|was|are"
+    r"|were|about|on|regarding|concerning|address\w*|relat\w+ to|that|in (?:the|this|these|those|any|your)|for|found"
+    r"|provided|given|specified|present)\b).*)?",
+    r"no (?:explicit |specific )?(?:mention|indication|evidence|sign) of .*",
     rf"no [^.]{{1,120}}? (?:(?:is|are|was|were) )?(?:\w+ly )?"
     rf"(?:{_CLEARLY_STATED}{_IN_PAPER}|(?:mentioned|specified|found))",
 )
@@ -186,15 +221,20 @@ def _bag(text: str) -> Counter[str]:
 class AnswerComparison:
     """An answer beside the gold spans that count; every score is from 0 to 1, and 0 for a failed answer (None)."""
 
-    def __init__(self, answer: str | None, golds: Sequence[str]):
-        """Take the answer and the gold spans; without gold spans there is no such clause."""
+    def __init__(self, answer: str | None, golds: Sequence[str], reading: str = WHOLE):
+        """Take the answer and the gold spans; without gold spans there is no such clause. reading: of `READINGS`."""
         self.failed = answer is None
-        self._answer = "" if answer is None or is_refusal(answer) else answer
+        self._answer = "" if answer is None or READINGS[reading](answer) else answer
         self._golds = [gold for gold in golds if plain_text(gold)] or [""]
 
     @property
+    def has_clause(self) -> bool:
+        """Say whether a gold span counts, so that a refusal is wrong."""
+        return self._golds != [""]
+
+    @property
     def abstained(self) -> bool:
-        """Say whether it is a refusal, see `is_refusal`: its scores are those of SQuAD 2.0's empty prediction."""
+        """Say whether it is a refusal, see `READINGS`: its scores are those of SQuAD 2.0's empty prediction."""
         return not self.failed and not plain_text(self._answer)
 
     def exact_match(self) -> float:
@@ -206,8 +246,8 @@ class AnswerComparison:
         return 0.0 if self.failed else max(bag_f1(_bag(self._answer), _bag(gold)) for gold in self._golds)
 
     def f1_all(self) -> float:
-        """Return the token F1 with all gold spans together, as one bag of tokens."""
-        together = sum(map(_bag, self._golds), Counter())
+        """Return the token F1 with all gold spans together, as one bag of tokens; equal spans count once."""
+        together = sum((_bag(gold) for gold in {plain_text(gold): gold for gold in self._golds}.values()), Counter())
         return 0.0 if self.failed else bag_f1(_bag(self._answer), together)
 
     def rouge_l(self) -> float:

@@ -72,8 +72,8 @@ def has_failed(row: Mapping[str, Any]) -> bool:
 
 
 def gold_texts(row: Mapping[str, Any]) -> list[str]:
-    """Return the gold spans' texts in the order in which they stand in the contract."""
-    return [a["text"] for a in sorted(row["answers"], key=lambda a: a.get("start", 0))]
+    """Return the gold spans' texts in the order in which they stand in the contract, equal ones once."""
+    return list(dict.fromkeys(a["text"] for a in sorted(row["answers"], key=lambda a: a.get("start", 0))))
 
 
 def reference_text(row: Mapping[str, Any]) -> str:

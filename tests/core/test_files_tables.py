@@ -2,9 +2,11 @@ import csv
 import io
 import json
 
+import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pyarrow import parquet
 
 from cuadft.core import files
 from cuadft.core.errors import InputError
@@ -53,6 +55,41 @@ def test_a_field_of_millions_of_characters_is_read_and_the_limit_put_back(tmp_pa
 def test_json_is_known_by_its_content_too(tmp_path):
     (tmp_path / "a.txt").write_text('\ufeff{"q": 1}\n\n{"q": 2}\n', encoding="utf-8")
     assert values(tmp_path / "a.txt") == [{"q": 1}, {"q": 2}]
+
+
+ROWS = [{"q": "x", "a": ["1", "2"]}, {"q": "y", "a": None}]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        {"q": ["x", "y"], "a": [["1", "2"], None]},
+        {"q": {"0": "x", "1": "y"}, "a": {"0": ["1", "2"], "1": None}},
+        {"0": ROWS[0], "1": ROWS[1]},
+        {"version": "1", "data": ROWS},
+    ],
+)
+def test_one_json_object_may_hold_columns_or_rows(tmp_path, content):
+    for indent in (None, 1):
+        (tmp_path / "a.json").write_text(json.dumps(content, indent=indent))
+        assert values(tmp_path / "a.json") == ROWS
+
+
+@pytest.mark.parametrize(
+    "row", [{"id": "answer"}, {"q": "x", "a": ["1"]}, {"prompt": [{"role": "user"}], "chosen": [{"role": "assistant"}]}]
+)
+def test_another_json_object_is_one_row(tmp_path, row):
+    for name, indent in (("a.json", 1), ("a.json", None), ("a.jsonl", None)):
+        (tmp_path / name).write_text(json.dumps(row, indent=indent))
+        assert values(tmp_path / name) == [row]
+
+
+def test_parquet_comes_back_as_it_was_written(tmp_path):
+    parquet.write_table(pa.Table.from_pylist(ROWS), tmp_path / "a.parquet")
+    assert values(tmp_path / "a.parquet") == ROWS
+    (tmp_path / "b.parquet").write_bytes((tmp_path / "a.parquet").read_bytes()[:-20])
+    with pytest.raises(InputError, match="b.parquet can't be read as parquet"):
+        files.read_table(tmp_path / "b.parquet")
 
 
 def test_a_row_is_named_by_its_place(tmp_path):

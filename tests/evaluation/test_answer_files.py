@@ -57,7 +57,7 @@ def test_a_column_that_is_not_there_is_named_with_the_option_and_what_is_there(t
         one(tmp_path, {"question": "q", "answer": "a"})
 
 
-@pytest.mark.parametrize("answer", [None, "", "  ", math.nan, "nan", "NaN", []])
+@pytest.mark.parametrize("answer", [None, math.nan, "nan", "NaN"])
 def test_a_missing_answer_is_a_failed_generation(tmp_path, answer):
     found = one(tmp_path, row(answer=answer)).rows[0]
     assert (found["answer"], found["error"]) == (None, "no answer")
@@ -73,6 +73,15 @@ def test_a_file_without_header_is_not_printed_whole_by_its_error(tmp_path):
 def test_a_missing_answer_keeps_the_error_that_the_file_gives(tmp_path):
     assert one(tmp_path, row(answer=None, error="TimeoutError: 60 s")).rows[0]["error"] == "TimeoutError: 60 s"
     assert one(tmp_path, row(error="seen, then repaired")).rows[0]["error"] is None
+    lost = one(tmp_path, row(answer="", error="TimeoutError")).rows[0]
+    assert (lost["answer"], lost["error"]) == (None, "TimeoutError")
+
+
+@pytest.mark.parametrize("answer", ["", "  ", [], "[]"])
+def test_an_empty_answer_is_a_refusal_that_is_told_of(tmp_path, answer):
+    file = one(tmp_path, row(answer=answer, error="None"), row())
+    assert (file.rows[0]["answer"], file.rows[0]["error"]) == ("", None)
+    assert "Empty answers: 1 row, read as refusals." in str(file)
 
 
 def test_a_systems_name_is_one_line_without_control_characters(tmp_path):
@@ -104,6 +113,12 @@ def test_answers_become_text(tmp_path, answer, text):
         (["there is NO such clause"], []),
         ([], []),
         ({"text": [], "answer_start": []}, []),
+        ({"text": ["a", "b"], "answer_start": [5, 9]}, ["a", "b"]),
+        (["a", "a", " a "], ["a"]),
+        ([["a"], ["b", ""]], ["a", "b"]),
+        ("[***]", ["[***]"]),
+        ('["Fee"] means the fee.', ['["Fee"] means the fee.']),
+        ("(a) the fee (b)", ["(a) the fee (b)"]),
     ],
 )
 def test_references_become_gold_spans(tmp_path, reference, golds):
@@ -115,9 +130,12 @@ def test_references_become_gold_spans(tmp_path, reference, golds):
 @pytest.mark.parametrize(
     "changes, message",
     [
-        ({"reference": ""}, "the reference is empty"),
-        ({"reference": None}, "the reference is empty"),
-        ({"reference": ["a", ""]}, "the reference is empty"),
+        ({"reference": "['a' 'b' ... 'z']"}, "the reference begins as a list .*'a' 'b' ... 'z'"),
+        ({"reference": '["a", "cut sho'}, "the reference begins as a list .*cut sho"),
+        ({"reference": {"spans": ["a"]}}, "holds no 'text'"),
+        ({"seconds": "fast"}, "the column .seconds. is .fast."),
+        ({"seconds": "1,500"}, "the column .seconds. is .1,500."),
+        ({"weight": -1}, "the column .weight. is .-1."),
         ({"reference": ["There is no such clause.", "a"]}, "both names a clause"),
         ({"question": " "}, "question .* emp"),
         ({"answer": {"text": "a"}}, "the answer is"),

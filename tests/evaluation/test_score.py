@@ -1,4 +1,5 @@
 import csv
+import json
 import time
 
 import pandas as pd
@@ -60,13 +61,14 @@ def test_a_call_writes_every_result_and_nothing_else(project):
     assert deltas.loc["quote_f1", "value"] == pytest.approx(values["b"] - values["a"])
     assert set(deltas.index) == {"quote_f1", "reference_score"} and deltas["p_holm"].notna().all()
     report = (project / "scores" / "report.txt").read_text()
-    assert done.summary in report and "question from 'question'" in report
+    assert done.summary in report and "column question taken as the question" in report
     assert "nothing about other contracts" in report and "agreement" not in report
 
 
 def test_rows_keep_the_order_of_the_input_with_failed_answers_counted(project):
     answers = ["The fee is 7 dollars.", "", 'He said "no",\nthen\rleft; =1+1', "7", "nan", "There is no such clause."]
     given = [{"question": f"Q{i}", "reference": "The fee is 7 dollars.", "answer": a} for i, a in enumerate(answers)]
+    given = [row | {"error": "" if row["answer"] else "no answer"} for row in given]
     write(project / "z.csv", given)
     score.score_files(["z.csv"], **FAST)
     found = read(project)
@@ -87,8 +89,62 @@ def test_rows_keep_the_order_of_the_input_with_failed_answers_counted(project):
     assert (found.loc[found["failed"], ["reference_score", "f1"]] == 0).all(axis=None)
 
 
+CLAUSE = {"text": "Cap is $5.", "start": 40}
+AGAIN = {
+    "several spans": [
+        {"question": "Cap?", "reference": ["Limited to $5.", "Cap is $5."], "answer": "Cap is $5."},
+        {"question": "Law?", "reference": ["['Ohio'"], "answer": '["Ohio", "law"]'},
+        {"question": "Term?", "reference": "-", "answer": ""},
+        {"question": "Fee?", "reference": "(a) $5 (b)", "answer": None},
+    ],
+    "a run's predictions": [
+        {
+            "question": "Cap?",
+            "answers": answers,
+            "answer": "Cap is $5.",
+            "weight": weight,
+            "seconds": 0.5,
+            "spans": [[40, 50]],
+        }
+        | {"contract": contract, "category": "Cap", "split": "test", "passages": [{"start": 30, "end": 60}]}
+        for contract, answers, weight in [("C", [CLAUSE], 1.0), ("D", [], 2.5), ("E", [CLAUSE | {"start": 90}], 1.0)]
+    ],
+}
+
+
+@pytest.mark.parametrize("given", AGAIN.values(), ids=AGAIN)
+def test_its_own_rows_give_the_same_figures_again(project, given):
+    (project / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in given))
+    first = score.score_files(["a.jsonl"], out="first", **FAST)
+    again = score.score_files([project / "first" / "rows.csv"], out="again", **FAST)
+    pd.testing.assert_frame_equal(again.scoreboard, first.scoreboard)
+    for name in ("rows.csv", "scoreboard.csv"):
+        assert (project / "again" / name).read_text() == (project / "first" / name).read_text()
+    assert ("hit" in set(first.scoreboard.dropna(subset="value")["metric"])) == ("passages" in given[0])
+
+
+def test_one_reading_of_refusals_holds_for_every_metric_and_the_others_are_counted(project):
+    said = [
+        "There is no such clause.",
+        "The contract does not specify a cap.",
+        "No, the cap is $5.",
+        "",
+        "The cap is $5.",
+    ]
+    write(project / "a.csv", [{"question": f"Q{n}", "reference": "-", "answer": text} for n, text in enumerate(said)])
+    for reading, refused in (("whole", 3), ("sentence", 2), ("judge", 4)):
+        done = score.score_files(["a.csv"], refusals=reading, **FAST)
+        assert done.frame["refused"].sum() == done.frame["f1"].sum() == done.frame["reference_score"].sum() == refused
+        assert done.frame["false_answer"].sum() == 5 - refused
+    report = (project / "scores" / "report.txt").read_text()
+    assert "Refusals: 4 of 5 answers, by the reading judge" in report
+    assert "3 by whole (other on 1), 2 by sentence (other on 2)" in report
+    with pytest.raises(InputError, match="reading of refusals 'words': choose one of whole, sentence, judge"):
+        score.score_files(["a.csv"], refusals="words", **FAST)
+
+
 def test_a_file_of_failed_answers_only_is_scored_zero(project):
-    write(project / "a.csv", [r | {"response": ""} for r in rows(3)])
+    write(project / "a.csv", [r | {"response": "nan"} for r in rows(3)])
     board = score.score_files(["a.csv"], **FAST).scoreboard
     board = board[board["system"] == "a"].set_index("metric")
     assert board.loc["f1", "value"] == 0 and board.loc["f1", "failed"] == 12
@@ -119,7 +175,7 @@ def test_metrics_that_need_more_than_an_answer_are_not_shown(project, capsys):
         and "Seconds" not in out
         and "where the clause" not in out
     )
-    assert "a.csv (12 rows): question from 'question', reference from 'ref_answer', answer from 'response'." in out
+    assert "a.csv (12 rows): column question taken as the question, ref_answer taken as the reference, response" in out
     assert "so each of the 12 questions counts as one draw" in out
     assert "start with report.txt" in out
 

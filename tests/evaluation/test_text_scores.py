@@ -29,7 +29,7 @@ REFUSALS = [
     "There_is no—such “clause”...",
     "… there is no such clause \u00a0",
 ]
-BLANK = ["", " \n", "...", "___", "the", "A."]
+BLANK = ["", " \n", "...", "___", "the", "A.", "-", "—", "–", "…", "“”"]
 REWORDED = [
     "No.",
     "None.",
@@ -39,6 +39,21 @@ REWORDED = [
     "Not found.",
     "No such clause.",
     "No such clause exists.",
+    "There's no such clause.",
+    "No related clause.",
+    "NO_ANSWER",
+    "CANNOTANSWER",
+    "Clause not found",
+    "Answer not found in the contract.",
+    "It is not specified in the contract.",
+    "No clause related to audit rights is present.",
+    "No evidence of a non-compete in the contract.",
+    "The contract lacks a non-compete clause.",
+    "The agreement has no non-compete clause.",
+    "Cannot be determined from the contract.",
+    "I'm sorry, but the contract does not specify the renewal term.",
+    "After reviewing the contract, I found no clause on exclusivity.",
+    "The contract between Acme and Beta does not specify a governing law.",
     "No restriction mentioned.",
     "No, it does not.",
     "I don't know.",
@@ -67,6 +82,10 @@ REWORDED = [
     "the agreement, but that portion does not seem to be included.",
 ]
 NO_REFUSALS = [
+    "[•]",
+    "The contract lacks nothing that the parties agreed.",
+    "This Agreement has no effect on the rights of the Licensor.",
+    "It is not the intention of the parties to form a partnership.",
     "There is no such clause about caps, but fees are limited.",
     "Thereisno suchclause",
     "There is a such clause",
@@ -276,7 +295,7 @@ def test_a_refusal_that_goes_on_with_a_clause_is_none(answer, joined):
 
 def test_what_an_answer_begins_with_is_told_whatever_follows():
     assert begins_with_denial("No, the party's liability is capped.") and begins_with_denial(REWORDED[14] + LONG_CLAUSE)
-    assert not any(map(begins_with_denial, NO_REFUSALS[1:18]))
+    assert not any(map(begins_with_denial, NO_REFUSALS[:4] + NO_REFUSALS[5:22]))
 
 
 @pytest.mark.parametrize("answer", REDACTIONS)
