@@ -91,7 +91,7 @@ BAD_ANSWERS = {
     "not UTF-8": (ANSWERS.replace("Lessee", "Lessée").encode("latin-1"), [], "not UTF-8"),
     "no reference": (ANSWERS.replace("reference", "ref").encode(), [], "--reference COLUMN"),
     "wrong option": (ANSWERS.encode(), ["--answer", "respons"], "did you mean 'response'"),
-    "empty reference": ((ANSWERS + "Who else?,,No one.\n").encode(), [], "row 2: the reference"),
+    "only blank references": (b"question,reference,response\nWho else?,,No one.\n", [], "reference"),
     "torn": (ANSWERS[:-20].encode(), [], "cut short"),
     "open quote": ((ANSWERS + 'Who?,"The Les').encode(), [], "not valid CSV"),
     "no verdicts": (ANSWERS.encode(), ["--verdict", "human"], "No verdict column 'human'"),
