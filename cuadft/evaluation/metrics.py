@@ -33,6 +33,7 @@ METRICS: dict[str, tuple[str, bool]] = {  # name -> (label, higher is better), i
     "false_answer": ("False answers", False),
     "false_refusal": ("False refusals", False),
     "f1": ("F1 over all questions", True),
+    "f1_all": ("Answer F1, all spans together", True),
     "em": ("Exact match", True),
     "f1_no_clause": ("F1 where there is no clause", True),
     "em_answerable": ("Exact match where the clause exists", True),
@@ -79,10 +80,10 @@ def score_predictions(predictions: Sequence[Mapping[str, Any]], *, reading: str 
     of rows with a clause. detection_precision, detection_recall, detection_f1: whether anything is quoted against
     whether any clause exists. The four are ratios of counts (see `metric_weights`). A system that refuses always has
     none of them above 0, however many questions have no clause; to answer always costs precision.
-    f1, em, rouge_l: SQuAD 2.0's and ROUGE-L, best over the gold spans. On a row without clause they are 1 for a refusal
-    and 0 otherwise.
+    f1, em, rouge_l: SQuAD 2.0's and ROUGE-L, best over the gold spans. f1_all: against all gold spans as one bag of
+    words. On a row without clause they are 1 for a refusal and 0 otherwise.
     false_answer: answered although there is no such clause. false_refusal: refused although there is one. Both are NaN
-    on a failed row, where f1, em and rouge_l are 0.
+    on a failed row, where f1, f1_all, em and rouge_l are 0.
     hit: a retrieved passage shares a character with a gold span. hit@1: the first one does. char_recall and
     char_precision: `text_scores.retrieved_share`.
 
@@ -139,6 +140,7 @@ def _score_one(p: Mapping[str, Any], reading: str) -> dict[str, Any]:
         "detection_precision": _where(answered, clause),
         "detection_recall": _where(clause, answered),
         "f1": f1,
+        "f1_all": compared.f1_all(),
         "em": em,
         "f1_answerable": _where(clause, f1),
         "f1_no_clause": _where(not clause, f1),
