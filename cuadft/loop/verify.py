@@ -18,6 +18,7 @@ from typing import Any
 
 from cuadft.core import files, runs
 from cuadft.core.errors import InputError
+from cuadft.core.recorded import run_iterations
 from cuadft.loop import lineage
 from cuadft.loop.kernel import is_locked
 from cuadft.loop.lineage import Lineage, StageRecord
@@ -71,7 +72,7 @@ def verify_run(run_dir: str | Path, artefact: str = "") -> Verification:
     no run or no such artefact. A damaged manifest is a finding.
     """
     run = runs.resolve_path(run_dir)
-    iterations = lineage.run_iterations(run)
+    iterations = run_iterations(run)
     known, findings = _read_records(iterations)
     names = lineage.resolve_artefact(run, artefact, known.writers) if artefact else []
     chain = known.ancestors(names) if artefact else known.records
