@@ -54,7 +54,7 @@ app = typer.Typer(
 _print_now = partial(print, flush=True)
 
 # groups of commands in the help
-LOOP, MEASURE, GIVE = "The loop", "Measure and compare", "Data, weights and parameters"
+LOOP, MEASURE, USE, GIVE = "The loop", "Measure and compare", "Use it", "Data, weights and parameters"
 
 
 def _argument(metavar: str, summary: str) -> Any:
@@ -261,6 +261,29 @@ def compare(
     from cuadft.loop import run_comparison
 
     print(run_comparison.compare_runs(**options).round(3).to_string(index=False))
+
+
+@app.command(rich_help_panel=USE)
+def review(
+    run_dir: RunFolder,
+    paths: Annotated[list[str], _argument("FILE_OR_FOLDER", "PDF, DOCX, TXT, or CUAD's layout (JSON, zip)")],
+    questions: Annotated[str, _option("--questions", "FILE", "your own questions (TXT, CSV, JSON lines)")] = "",
+    out: Annotated[str, _option("--out", "DIR", "results (default RUN/reviews/<FILE>-<NAME>)")] = "",
+    system: Annotated[str, _option("--system", "NAME", "rag, sft ... (default: the champion)")] = "",
+    iteration: Annotated[int | None, _option("--iteration", "N", "whose system (default: the newest)")] = None,
+) -> int:
+    """Find the clauses of contracts with a run's champion.
+
+    Writes a page for each contract, review.csv, review.jsonl and review.xlsx. Correct review.csv in a spreadsheet, and
+    `cuadft feedback import RUN review.csv` takes it back. The same command goes on after a kill; the exit code is 3 if
+    a file could not be read.
+    """
+    options = {**locals()}
+    from cuadft.review import folder
+
+    done = folder.review_files(**options, log=_print_now)
+    print(f"\n{folder.reviewed_text(done)}")
+    return 0 if done.complete else 3
 
 
 @app.command(rich_help_panel=GIVE)

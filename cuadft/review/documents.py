@@ -70,7 +70,9 @@ def files_of(paths: Sequence[str | Path]) -> tuple[list[Path], list[Path]]:
     for path in map(Path, paths):
         if not path.exists():
             raise InputError(f"There is no {path}: give files ({', '.join(SUFFIXES)}) or folders with such files.")
-        below = sorted(p for p in path.rglob("*") if p.is_file() and not p.name.startswith(".")) if path.is_dir() else []
+        below = (
+            sorted(p for p in path.rglob("*") if p.is_file() and not p.name.startswith(".")) if path.is_dir() else []
+        )
         found += [p for p in below if p.suffix.lower() in SUFFIXES] if path.is_dir() else [path]
         others += [p for p in below if p.suffix.lower() not in SUFFIXES]
     return list(dict.fromkeys(found)), others
