@@ -307,8 +307,8 @@ def fetch(
 @app.command(rich_help_panel=GIVE)
 def feedback(
     action: Annotated[Literal["import", "export"], typer.Argument(help="read FILE into the run's store, or write it")],
-    file: Annotated[str, _argument("FILE", "import: CSV, JSON lines, JSON or a store; export: JSON lines")],
-    run: Annotated[str, _option("--run", "D", "run folder")],
+    paths: Annotated[list[str], _argument("[RUN] FILE", "import: a table, JSON lines or a store; export: JSON lines")],
+    run: Annotated[str, _option("--run", "D", "run folder, if it is not given before FILE")] = "",
     annotator: Annotated[str, _option("--annotator", "NAME", "import: who gave verdicts without a name")] = "",
     contract: Annotated[str, _option("--contract", "TITLE", "import: the contract of rows that name none")] = "",
 ) -> None:
@@ -317,10 +317,20 @@ def feedback(
     Import reads people's verdicts on pairs of answers into a run's feedback.sqlite. Only training questions are taken;
     held-out ones are refused, duplicates and contradictions reported. Read are TRL's preference pairs and thumbs, Label
     Studio's pairwise comparisons (its JSON export), the AWS sample's answers and another run's feedback.sqlite; written
-    are TRL's pairs as JSON lines.
+    are TRL's pairs as JSON lines. The review.csv of `cuadft review`, corrected in a spreadsheet, is read as well: the
+    next iteration learns from it.
     """
-    from cuadft.feedback import exchange
+    from cuadft.feedback import corrections, exchange
 
+    *before, file = paths
+    if len([*before, *filter(None, [run])]) != 1:
+        raise InputError("Give one run and one file: cuadft feedback import RUN FILE, or FILE --run RUN.")
+    run = run or before[0]
+    if action == "import" and corrections.is_review(file):
+        if contract:
+            raise InputError("--contract belongs to files of votes: the rows of a review.csv name their contract.")
+        print(corrections.import_corrections(file, run, annotator=annotator).text())
+        return
     if action == "import":
         print(exchange.import_file(file, run, annotator=annotator, contract=contract).text())
         return

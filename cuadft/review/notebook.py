@@ -12,12 +12,20 @@ from pathlib import Path
 from cuadft.core import runs
 from cuadft.core.errors import InputError
 from cuadft.review.documents import read_documents
+from cuadft.review.page import framed_page
 from cuadft.review.reviewer import Review, Reviewer, read_questions
 
 _loaded = lru_cache(maxsize=1)(Reviewer.load)
 
 
-def contract(run: str | Path, path: str | Path, *, questions: str | Path = "", system: str = "") -> Review:
+class ShownReview(Review):
+    """A review that a notebook shows as its page."""
+
+    def _repr_html_(self) -> str:
+        return framed_page(self)
+
+
+def contract(run: str | Path, path: str | Path, *, questions: str | Path = "", system: str = "") -> ShownReview:
     """Review the first contract of a file with a system of a run ("": its champion); the review shows its page.
 
     questions: a file of your own questions, see `reviewer.read_questions`; by default CUAD's are asked. Raises
@@ -28,4 +36,5 @@ def contract(run: str | Path, path: str | Path, *, questions: str | Path = "", s
     if not path.is_file():
         raise InputError(f"There is no file {path}: give a contract as PDF, DOCX or TXT, or in CUAD's layout.")
     document = read_documents(path)[0]
-    return _loaded(str(runs.resolve_path(run)), system=system).review(document, asked)
+    found = _loaded(str(runs.resolve_path(run)), system=system).review(document, asked)
+    return ShownReview(**vars(found))

@@ -111,12 +111,6 @@ class Review:
         except (KeyError, TypeError, AttributeError) as error:
             raise InputError(f"A line of the reviews is not one ({error!r}): delete it, and review again.") from error
 
-    def _repr_html_(self) -> str:
-        """Show the review's page in a notebook."""
-        from cuadft.review.page import framed_page
-
-        return framed_page(self)
-
     def counts(self) -> dict[str, int]:
         """Return how many findings are in each state."""
         return {state: sum(each.state == state for each in self.findings) for state in STATES}
