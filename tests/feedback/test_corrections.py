@@ -52,9 +52,8 @@ def run(tmp_path):
 def reviewed(run, name: str = "new", text: str = "", *found: Finding):
     """Write the review of a contract as `cuadft review` does, and return the rows of its review.csv."""
     text = text or small.TEXTS[NEW] + " " + name
-    law = text[text.index("This Agreement is governed") : text.index(", and the law of no")]
     found = found or (
-        finding("Governing Law", text, law),
+        finding("Governing Law", text, text[text.index("This Agreement is") : text.index(", and the law of no")]),
         finding("Audit Rights", text, "pay all invoices", "within thirty days"),
         finding("Cap On Liability", text),
         finding("Renewal Term", text, "each calendar month", answer=False),
@@ -117,11 +116,12 @@ def test_a_table_that_nobody_changed_teaches_nothing(run):
 @pytest.mark.parametrize("values", [{"verdict": "wrong"}, {"correction": "no such clause"}, {"quote": ""}])
 def test_a_wrong_quote_is_refused(run, values):
     table = reviewed(run)
+    quote = table[0]["quote"]
     edited(table, "Governing Law", **values)
     import_corrections(saved(run, table), run)
     assert learned(run) == {"Governing Law": []}
     (said,) = Store(run / "feedback.sqlite").judgements()
-    assert (said["answer_a"], said["answer_b"], said["verdict"]) == (table[0]["quote"], NO_CLAUSE, "b")
+    assert (said["answer_a"], said["answer_b"], said["verdict"]) == (quote, NO_CLAUSE, "b")
 
 
 def test_quotes_that_stay_beside_a_corrected_one_count_and_those_that_are_merely_possible_do_not(run):
