@@ -28,6 +28,7 @@ from cuadft.data import cuad, rows
 from cuadft.data.contracts import Contract
 from cuadft.data.corrections import CORRECTIONS, corrections_of
 from cuadft.data.passages import locate_words, merge_spans
+from cuadft.evaluation.answer_files import count_of
 from cuadft.evaluation.text_scores import NO_CLAUSE, is_refusal
 from cuadft.feedback.exchange import STORE_FILE
 from cuadft.feedback.records import checked_judgement
@@ -61,9 +62,10 @@ class CorrectionReport:
     def text(self) -> str:
         """Return what the command prints."""
         counts = (
-            f"{self.file} (review): {self.rows} questions to learn from on {len(self.contracts)} contracts, "
-            f"{self.judgements} judgements stored, {len(self.duplicates)} duplicates, {self.refused} refused (held "
-            f"out), {sum(map(len, self.left_out.values())) - self.refused} left out"
+            f"{self.file} (review): {count_of(self.rows, 'question')} to learn from on "
+            f"{count_of(len(self.contracts), 'contract')}, {count_of(self.judgements, 'judgement')} stored, "
+            f"{len(self.duplicates)} duplicates, {self.refused} refused (held out), "
+            f"{sum(map(len, self.left_out.values())) - self.refused} left out"
         )
         headings = self.left_out | {"Imported before": self.duplicates}
         lines = [f"{why} ({len(found)}): {'; '.join(found[:ROWS_LISTED])}" for why, found in headings.items() if found]
@@ -88,7 +90,7 @@ def import_corrections(path: str | Path, run: str | Path, *, annotator: str = ""
     path, run, who = Path(path), runs.resolve_path(run), annotator or "reviewer"
     if not (run / "contracts.jsonl").is_file():
         raise InputError(f"No run in {run} (no contracts.jsonl): name a run folder, as runs/quickstart.")
-    table = [TableRow(f"row {n}", _cells(row)) for n, row in enumerate(files.read_table(path), 1)]
+    table = [TableRow(f"row {n}", cells) for n, row in enumerate(files.read_table(path), 1) if (cells := _cells(row))]
     report, reviews = CorrectionReport(path.name), _reviews_of(table, path, run)
     records = rows.contract_records(run)
     lines: dict[str, dict[str, Any]] = {}
@@ -115,7 +117,9 @@ def import_corrections(path: str | Path, run: str | Path, *, annotator: str = ""
 
 
 def _cells(row: TableRow) -> dict[str, str]:
-    return {fold_name(name): of_cell(str(value or "")) for name, value in row.values.items()}
+    """Return the cells of a row by their folded names; {} for an empty row."""
+    cells = {fold_name(name): of_cell(str(value or "")) for name, value in row.values.items()}
+    return cells if any(cells.values()) else {}
 
 
 # Find the reviews.

@@ -213,7 +213,7 @@ def test_the_command_takes_the_run_first_and_tells_reviews_from_votes(run, capsy
     path = saved(run, table)
     assert is_review(path) and not is_review(run / "contracts.jsonl")
     assert cli.main(["feedback", "import", str(run), str(path), "--annotator", "anna"]) == 0
-    assert "1 questions to learn from on 1 contracts" in capsys.readouterr().out
+    assert "1 question to learn from on 1 contract," in capsys.readouterr().out
     assert cli.main(["feedback", "import", str(path), "--run", str(run)]) == 0
     assert cli.main(["feedback", "import", str(path)]) == 2
 
