@@ -166,7 +166,7 @@ def _write(folder: Path, reviews: Sequence[Review], log: Callable[[str], object]
     pages = {TWO: two_page(*reviews)} if len(reviews) == 2 else {}
     for review in reviews:
         name = _plain_name(review.document.name)
-        numbered = (f"{name}{end}.html" for end in ("", *(f"-{n}" for n in itertools.count(2))))
+        numbered = (f"{name}-{n}.html" if n > 1 else f"{name}.html" for n in itertools.count(1))
         pages[next(each for each in numbered if each not in pages)] = review_page(review)
     for name, page in pages.items():
         files.write_text(folder / name, page)
