@@ -57,7 +57,7 @@ app = typer.Typer(
 _print_now = partial(print, flush=True)
 
 # groups of commands in the help
-LOOP, MEASURE, GIVE = "The loop", "Measure and compare", "Data, weights and parameters"
+LOOP, MEASURE, USE, GIVE = "The loop", "Measure and compare", "Use it", "Data, weights and parameters"
 
 
 def _argument(metavar: str, summary: str) -> Any:
@@ -283,6 +283,29 @@ def compare(
     print(run_comparison.compare_runs(**options).round(3).to_string(index=False))
 
 
+@app.command(rich_help_panel=USE)
+def review(
+    run_dir: RunFolder,
+    paths: Annotated[list[str], _argument("FILE_OR_FOLDER", "PDF, DOCX, TXT, or CUAD's layout (JSON, zip)")],
+    questions: Annotated[str, _option("--questions", "FILE", "your own questions (TXT, CSV, JSON lines)")] = "",
+    out: Annotated[str, _option("--out", "DIR", "results (default RUN/reviews/<FILE>-<NAME>)")] = "",
+    system: Annotated[str, _option("--system", "NAME", "rag, sft ... (default: the champion)")] = "",
+    iteration: Annotated[int | None, _option("--iteration", "N", "whose system (default: the newest)")] = None,
+) -> int:
+    """Find the clauses of contracts with a run's champion.
+
+    Writes a page for each contract, review.csv, review.jsonl and review.xlsx. Correct review.csv in a spreadsheet, and
+    `cuadft feedback import RUN review.csv` takes it back. The same command goes on after a kill; the exit code is 3 if
+    a file could not be read.
+    """
+    options = {**locals()}
+    from cuadft.review import folder
+
+    done = folder.review_files(**options, log=_print_now)
+    print(f"\n{folder.reviewed_text(done)}")
+    return 0 if done.complete else 3
+
+
 @app.command(rich_help_panel=GIVE)
 def fetch(
     ids: Annotated[list[str], _argument("ID", "models to fetch (default: the quick start's)")] = (),
@@ -304,8 +327,8 @@ def fetch(
 @app.command(rich_help_panel=GIVE)
 def feedback(
     action: Annotated[Literal["import", "export"], typer.Argument(help="read FILE into the run's store, or write it")],
-    file: Annotated[str, _argument("FILE", "import: CSV, JSON lines, JSON or a store; export: JSON lines")],
-    run: Annotated[str, _option("--run", "D", "run folder")],
+    paths: Annotated[list[str], _argument("[RUN] FILE", "import: a table, JSON lines or a store; export: JSON lines")],
+    run: Annotated[str, _option("--run", "D", "run folder, if it is not given before FILE")] = "",
     annotator: Annotated[str, _option("--annotator", "NAME", "import: who gave verdicts without a name")] = "",
     contract: Annotated[str, _option("--contract", "TITLE", "import: the contract of rows that name none")] = "",
     verdict: Annotated[str, _option("--verdict", "COLUMN", "import: what says which answer is better")] = "",
@@ -319,11 +342,21 @@ def feedback(
     held-out ones are refused, duplicates and contradictions reported. Read are TRL's preference pairs and thumbs, Label
     Studio's exports (JSON, JSON_MIN, CSV), tables of two answers and a winner, the AWS sample's answers and another
     run's feedback.sqlite; written are TRL's pairs as JSON lines. Words that are not understood are named; say what they
-    mean, as in --means "Antwort 1=a".
+    mean, as in --means "Antwort 1=a". The review.csv of `cuadft review`, corrected in a spreadsheet, is read as well:
+    the next iteration learns from it.
     """
     options = {"annotator": annotator, "contract": contract, "verdict": verdict, "means": means}
-    from cuadft.feedback import exchange
+    from cuadft.feedback import corrections, exchange
 
+    *before, file = paths
+    if len([*before, *filter(None, [run])]) != 1:
+        raise InputError("Give one run and one file: cuadft feedback import RUN FILE, or FILE --run RUN.")
+    run = run or before[0]
+    if action == "import" and corrections.is_review(file):
+        if contract or verdict or means:
+            raise InputError("A review.csv takes no --contract, --verdict or --means: they belong to files of votes.")
+        print(corrections.import_corrections(file, run, annotator=annotator).text())
+        return
     if action == "import":
         print(exchange.import_file(file, run, **options).text())
         return

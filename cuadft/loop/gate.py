@@ -28,12 +28,11 @@ import pandas as pd
 
 from cuadft.core import files, runs
 from cuadft.core.errors import InputError
+from cuadft.core.recorded import check_system, recorded_parameters
 from cuadft.core.runs import BY_HAND, CONSTANTS, DECISION, HISTORY, ChampionRecord, champion_label
 from cuadft.loop import criteria
 from cuadft.loop.criteria import CRITERIA, GateRule
 from cuadft.loop.kernel import lock
-from cuadft.loop.lineage import check_system
-from cuadft.loop.manifest import recorded_parameters
 
 SLICES = "slices"  # the split that holds the questions of the slices' held-out contracts
 LINE_KEYS = ("time", "iteration", "action", "from", "to", "reason")  # of the history

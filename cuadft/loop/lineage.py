@@ -232,25 +232,6 @@ class Lineage:
         return [found[order] for order in sorted(found, reverse=True)]
 
 
-def check_system(iteration: Iteration, name: str, more: Iterable[str] = ()) -> None:
-    """Raise InputError unless an iteration has a system: a program, trained weights, a new retriever or one of more."""
-    trained = [path.name for path in iteration.path("adapters").glob("[!.]*") if runs.has_weights(path)]
-    names = [known for known in runs.PROGRAMS if iteration.path("program", f"{known}.json").is_file()]
-    names += ["retriever"] if iteration.previous and names else []
-    names += [*sorted(set(trained) - set(runs.NOT_TRAINED)), *more]
-    if name not in names:
-        hint = params.did_you_mean(name, names)
-        raise InputError(f"'{name}' is no system of {iteration.dir}{hint}: choose one of {', '.join(names)}.")
-
-
-def run_iterations(run: Path) -> list[Iteration]:
-    """Return the iterations of a run folder; raises InputError if it holds none."""
-    numbers = sorted(int(path.name[5:]) for path in run.glob("iter-*") if path.name[5:].isdigit() and path.is_dir())
-    if not numbers:
-        raise InputError(f"No run in {run}: start one with `cuadft run PRESET`, or give another folder.")
-    return [Iteration(run, number) for number in numbers]
-
-
 def stage_records(iteration: Iteration) -> list[StageRecord]:
     """Return an iteration's recorded stages; raises InputError if its manifest is damaged."""
     recorded = Manifest(iteration).stages

@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from cuadft.core import files
-from cuadft.core.errors import InputError
+from cuadft.core.recorded import manifest_entries
 from cuadft.core.runs import Iteration
 from cuadft.loop.stages import SHARED, SHARED_FOLDERS, STAGE_NAMES, STAGES, Stage
 
@@ -36,7 +36,7 @@ class Manifest:
         self.iteration = iteration
         self.hashes = hashes or Hashes()
         self.path = iteration.path("manifest.json")
-        self.stages: dict[str, dict] = _read_entries(self.path) if self.path.exists() else {}
+        self.stages: dict[str, dict] = manifest_entries(self.path)
         self._began = time.monotonic()
 
     def unchanged(self, stage: Stage, fingerprint: str) -> bool:
@@ -122,14 +122,6 @@ class Manifest:
         files.write_json(self.path, {"iteration": self.iteration.number, "stages": self.stages})
 
 
-def recorded_parameters(iteration: Iteration) -> dict[str, object]:
-    """Return the parameters of all stages of an iteration that its manifest records."""
-    found: dict[str, object] = {}
-    for entry in Manifest(iteration).stages.values():
-        found |= entry.get("parameters") or {}
-    return found
-
-
 def may_rewrite(later: Stage, entry: Mapping, stage: Stage, name: str) -> bool:
     """Tell whether a later stage with this entry has written a shared file of `stage` again, or may have begun to.
 
@@ -140,18 +132,6 @@ def may_rewrite(later: Stage, entry: Mapping, stage: Stage, name: str) -> bool:
     may_have_begun = later.notebook == stage.notebook or name in entry.get("shared_before", {})
     begun = entry.get("status") != "done" and may_have_begun
     return shared and (begun or name in entry["outputs"])
-
-
-def _read_entries(path: Path) -> dict[str, dict]:
-    """Return the stages' entries; one that is damaged counts as missing, so that its stage runs again."""
-    try:
-        content = files.read_json(path)
-    except InputError as error:
-        raise InputError(f"{error}\n  Without {path} the iteration's stages run again: you may delete it.") from error
-    if not isinstance(content, dict) or not isinstance(content.get("stages"), dict):
-        raise InputError(f"{path} is no manifest: delete it to run the iteration again.")
-    entries = {name: entry for name, entry in content["stages"].items() if isinstance(entry, dict)}
-    return {name: entry for name, entry in entries.items() if isinstance(entry.get("outputs"), dict)}
 
 
 class Hashes:

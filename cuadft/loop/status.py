@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from cuadft.core import runs
+from cuadft.core.recorded import run_iterations
 from cuadft.core.runs import GATE_ACTIONS, Iteration, champion_label, outgoing_champion
 from cuadft.loop.kernel import is_locked
-from cuadft.loop.lineage import run_iterations
 from cuadft.loop.manifest import Manifest
 from cuadft.loop.stages import STAGES
 from cuadft.models import usage

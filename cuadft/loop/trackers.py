@@ -30,8 +30,9 @@ from urllib.parse import quote, unquote
 from cuadft.core import files, runs
 from cuadft.core.errors import InputError, brief, redact
 from cuadft.core.params import SET_BY_LOOP, did_you_mean
+from cuadft.core.recorded import recorded_parameters
 from cuadft.loop import tracker_folders
-from cuadft.loop.manifest import Hashes, recorded_parameters
+from cuadft.loop.manifest import Hashes
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -22,14 +22,9 @@ from cuadft.data import contracts, rows
 from cuadft.data.contracts import Contract
 from cuadft.evaluation import bootstrap, constants, official, results
 from cuadft.evaluation.answer_files import count_of
-from cuadft.loop import lineage
-from cuadft.loop.manifest import recorded_parameters
 from cuadft.retrieval import saved
 
-CHAMPION = "champion"  # as `rag.systems` names the system that an iteration leaves
-NEEDED = ("model", "embedder", "tuned_program", "batch_size", "max_new_tokens")  # parameters that build a system
 FOLDER = "evaluations"  # in the run folder
-LEARNED_SPLITS = {"dev": saved.TUNED, "train": saved.TRAINED, "all": saved.TRAINED, rows.PLAIN: saved.TRAINED}
 BESIDE = ("quote_f1", "detection_f1", "coverage_f1")  # measures of the systems without a model that are printed
 SEED = 7  # of the bootstrap
 TABLE_COLUMNS = ["system", "measure", *bootstrap.INTERVAL_COLUMNS]
@@ -71,8 +66,10 @@ def evaluate_file(
     named; the run's own test contracts stay. Raises InputError for unreadable input, an unknown system, a run that has
     not decided where none is named, and if nothing is left.
     """
+    from cuadft.rag import systems
+
     bootstrap.check_resampling(n_resamples, confidence)
-    iteration, name = _asked_system(runs.resolve_path(run_dir), system, iteration)
+    iteration, name = systems.asked_system(runs.resolve_path(run_dir), system, iteration)
     path = contracts.locate_contracts(file, runs.project_root() / "data")
     wanted = contracts.read_contracts(path)
     left_out, related = _learned_from(iteration, wanted)
@@ -118,27 +115,13 @@ def evaluation_text(done: EvaluatedFile) -> str:
     return "\n".join(lines)
 
 
-def _asked_system(run: Path, system: str, number: int | None) -> tuple[runs.Iteration, str]:
-    """Return the iteration and the system's name there; raises InputError if one of them is unknown."""
-    found = {iteration.number: iteration for iteration in lineage.run_iterations(run)}
-    decided, name = runs.decided_iterations(run), system or CHAMPION
-    if name == CHAMPION and not decided:
-        raise InputError(f"{run} has not decided on a champion yet: name a system with --system, such as rag or sft.")
-    iteration = found.get((decided[-1] if name == CHAMPION else max(found)) if number is None else number)
-    if iteration is None:
-        raise InputError(f"No iteration {number} in {run}: choose one of {', '.join(map(str, found))}.")
-    lineage.check_system(iteration, name, [CHAMPION] if iteration.number in decided else [])
-    return iteration, name
-
-
 def _learned_from(iteration: runs.Iteration, wanted: Sequence[Contract]) -> tuple[dict[str, str], dict[str, str]]:
     """Return the contracts to leave out, and held-out ones of the run that only resemble a training contract.
 
     Both are titles with the reason. Of CUAD's own split some test contracts resemble training contracts; they stay.
     """
     records = {record["title"]: record for record in rows.contract_records(iteration.run, iteration.number)}
-    learned = saved.learned_in_data(iteration.dir)
-    learned |= {title: LEARNED_SPLITS[one["split"]] for title, one in records.items() if one["split"] in LEARNED_SPLITS}
+    learned = saved.learned_by_run(iteration, records.values())
     texts = {title: records[title]["text"] for title in learned if title in records}
     known = saved.known_contracts(wanted, learned, texts)
     own = {c.title for c in wanted if c.title not in learned and records.get(c.title, {}).get("text") == c.text}
@@ -152,18 +135,9 @@ def _answers(
     """Return the record of the system and its predictions; questions that `path` holds already are not asked again."""
     from cuadft.rag import inference, systems
 
-    known: dict[str, Any] = {}  # an iteration that has not come as far has the parameters of the earlier ones
-    for number in range(1, iteration.number + 1):
-        known |= recorded_parameters(runs.Iteration(iteration.run, number))
-    if missing := [parameter for parameter in NEEDED if parameter not in known]:
-        raise InputError(
-            f"{iteration.path('manifest.json')} records no {missing[0]}, so that {name} can't be built as it was: "
-            "finish that iteration with `cuadft run`."
-        )
-    settings = {parameter: known[parameter] for parameter in NEEDED[:-1]} | {"rag_lm": known.get("rag_lm", "")}
-    (system,) = systems.build_systems(iteration, [name], max_tokens=known[NEEDED[-1]], asked=(), **settings)
+    system = systems.recorded_system(iteration, name)
     system.program.retriever = saved.with_texts(system.program.retriever, kept)
     questions = [row for contract in kept for row in contract.rows]
-    named = {"system": name, "split": split, "batch_size": known["batch_size"]}
+    named = {"system": name, "split": split, "batch_size": system.batch_size}
     predictions = inference.answer_rows(system.program, system.lm, questions, path, **named)
-    return systems.find_record(iteration, name, str(known["tuned_program"])), predictions
+    return system.record, predictions

@@ -18,6 +18,9 @@ from typing import Any
 
 from cuadft.core import files, runs
 from cuadft.core.errors import InputError
+from cuadft.core.recorded import run_iterations
+from cuadft.data.rows import CORRECTED
+from cuadft.evaluation.answer_files import count_of
 from cuadft.loop import lineage
 from cuadft.loop.kernel import is_locked
 from cuadft.loop.lineage import Lineage, StageRecord
@@ -26,7 +29,8 @@ from cuadft.loop.stages import SHARED, STAGE_NAMES
 
 FINDING_KINDS = ("damaged", "changed", "missing", "stale", "unfinished", "unaccounted")
 KNOWN_FILES = (  # patterns, from the run folder, of files that no stage records
-    r"run\.json|\.lock|\.hashes\.json|history\.jsonl|feedback\.sqlite(-wal|-shm|-journal)?|(trackers|evaluations)/.+",
+    r"run\.json|\.lock|\.hashes\.json|history\.jsonl|feedback\.sqlite(-wal|-shm|-journal)?|corrections\.jsonl",
+    r"(trackers|evaluations|reviews)/.+",
     r"iter-\d+/(manifest|by_hand|\.note)\.json",  # .note: on calls of an endpoint, for the loop
     rf"iter-\d+/executed/({'|'.join(STAGE_NAMES)})\.ipynb",
     r"iter-\d+/(.+/)?\.[^/]+-(work|new)/.+",  # checkpoints of unfinished training
@@ -71,7 +75,7 @@ def verify_run(run_dir: str | Path, artefact: str = "") -> Verification:
     no run or no such artefact. A damaged manifest is a finding.
     """
     run = runs.resolve_path(run_dir)
-    iterations = lineage.run_iterations(run)
+    iterations = run_iterations(run)
     known, findings = _read_records(iterations)
     names = lineage.resolve_artefact(run, artefact, known.writers) if artefact else []
     chain = known.ancestors(names) if artefact else known.records
@@ -116,11 +120,23 @@ def _chain_lines(verdict: Verification) -> Iterator[str]:
         yield f"\n{record.label}: {_making(record.entry)}{faults.get(record.label, '')}"
         hashed = (record.entry.get("weights") or {}) | (record.entry.get("contracts") or {})
         yield from (f"    {name}  sha256 {found[:HASH_DIGITS]}" for name, found in hashed.items())
+        yield from _feedback_lines(verdict.run, record)
         sources: dict[str, list[str]] = {}
         for name in sorted(record.inputs, key=lambda name: name not in faults):  # one with a fault is always named
             source = f"from {writers[name][-1].label}" if name in writers else "made by no stage of the run"
             sources.setdefault(source, []).append(name + faults.get(name, ""))
         yield from (f"    {source}: {', '.join(_first(sources[source]))}" for source in sorted(sources, reverse=True))
+
+
+def _feedback_lines(run: Path, record: StageRecord) -> Iterator[str]:
+    """Yield a line on the corrected questions that a stage took from people, if it took any."""
+    for name in record.outputs:
+        if name == f"{record.iteration.dir.name}/{CORRECTED}" and (run / name).is_file():
+            lines = files.read_jsonl(run / name)
+            asked = [row["id"] for line in lines for row in line["rows"]]
+            told = f"{count_of(len(asked), 'question')} on {count_of(len(lines), 'contract')}"
+            shown = ", ".join(_first(asked))
+            yield f"    human feedback ({name}): {told}: {shown}"
 
 
 def _making(entry: Mapping[str, Any]) -> str:

@@ -16,11 +16,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import dspy
 
 from cuadft.core import runs
 from cuadft.core.errors import InputError
+from cuadft.core.recorded import check_system, recorded_parameters, run_iterations
 from cuadft.core.runs import incoming_champion
 from cuadft.models.api import remote
 from cuadft.models.local import LocalEngine
@@ -31,13 +33,15 @@ from cuadft.rag.settle import SystemConfidence
 from cuadft.retrieval.saved import load_retriever_folder, with_run_contracts
 
 CHAMPION = "champion"  # the system that the iteration leaves, by its gate or by hand
+NEEDED = ("model", "embedder", "tuned_program", "batch_size", "max_new_tokens")  # parameters that build a system
 
 
 @dataclass(frozen=True)
 class System:
     """A program and the language model that runs it.
 
-    calibration: the file with what is calibrated on the system's dev answers; own: this iteration calibrates it.
+    calibration: the file with what is calibrated on the system's dev answers; own: this iteration calibrates it;
+    record: where its parts lie in the run; batch_size: prompts that its run asks at once.
     """
 
     name: str
@@ -45,6 +49,8 @@ class System:
     lm: dspy.LM
     calibration: Path | None = None
     own: bool = True
+    record: runs.ChampionRecord | None = None
+    batch_size: int = 16
 
 
 def build_systems(
@@ -80,8 +86,44 @@ def build_systems(
         system = SystemConfidence.load(calibration) if calibration else None
         program = load_program(found["program"], *searches[found["retriever"]], system)
         own = calibration is None or iteration.dir in calibration.parents
-        made.append(System(name, program, lms[name], calibration, own))
+        record = find_record(iteration, name, tuned_program)
+        made.append(System(name, program, lms[name], calibration, own, record, batch_size))
     return made
+
+
+def asked_system(run: Path, system: str = "", number: int | None = None) -> tuple[runs.Iteration, str]:
+    """Return the iteration and the name of the system that is asked for.
+
+    system: "" for the champion. number: of the iteration; by default the newest that has decided, for a champion, else
+    the newest. Raises InputError if there is no such iteration or system, or no champion yet.
+    """
+    found = {iteration.number: iteration for iteration in run_iterations(run)}
+    decided, name = runs.decided_iterations(run), system or CHAMPION
+    if name == CHAMPION and not decided:
+        raise InputError(f"{run} has not decided on a champion yet: name a system with --system, such as rag or sft.")
+    iteration = found.get((decided[-1] if name == CHAMPION else max(found)) if number is None else number)
+    if iteration is None:
+        raise InputError(f"No iteration {number} in {run}: choose one of {', '.join(map(str, found))}.")
+    check_system(iteration, name, [CHAMPION] if iteration.number in decided else [])
+    return iteration, name
+
+
+def recorded_system(iteration: runs.Iteration, name: str) -> System:
+    """Return a system of an iteration, built with the parameters that its run has recorded.
+
+    Raises InputError if a parameter or a part of the system is missing.
+    """
+    known: dict[str, Any] = {}  # an iteration that has not come as far has the parameters of the earlier ones
+    for number in range(1, iteration.number + 1):
+        known |= recorded_parameters(runs.Iteration(iteration.run, number))
+    if missing := [parameter for parameter in NEEDED if parameter not in known]:
+        raise InputError(
+            f"{iteration.path('manifest.json')} records no {missing[0]}, so that {name} can't be built as it was: "
+            "finish that iteration with `cuadft run`."
+        )
+    settings = {parameter: known[parameter] for parameter in NEEDED[:-1]} | {"rag_lm": known.get("rag_lm", "")}
+    (system,) = build_systems(iteration, [name], max_tokens=known[NEEDED[-1]], **settings)
+    return system
 
 
 def start_weights(iteration: runs.Iteration) -> Path | None:

@@ -13,7 +13,7 @@ from tiny_project import make_project, run_in_process
 
 import cuadft
 from cuadft import cli
-from cuadft.core import files
+from cuadft.core import files, recorded
 from cuadft.core.errors import InputError
 from cuadft.data.contracts import sample_path
 from cuadft.loop import lineage, runner, verify
@@ -102,7 +102,7 @@ def test_every_output_that_is_harmed_is_named_and_no_other(run: Path, turn: int)
 @pytest.mark.parametrize("name", ["retriever/confidence.json", "predictions/sft.confidence.json"])
 def test_a_champions_confidence_is_of_the_chain_and_its_change_is_found_and_repaired(run: Path, name: str) -> None:
     path = f"iter-01/{name}"
-    compiled = lineage.stage_records(lineage.run_iterations(run)[1])[1]
+    compiled = lineage.stage_records(recorded.run_iterations(run)[1])[1]
     assert compiled.stage.name == "rag_compile" and compiled.inputs[path] == files.file_hash(run / path)
     (run / path).write_text('{"about": "changed"}')
     assert found(run) == found(run, SFT) == {path: "changed"}
