@@ -55,6 +55,7 @@ _print_now = partial(print, flush=True)
 
 # groups of commands in the help
 LOOP, MEASURE, GIVE = "The loop", "Measure and compare", "Data, weights and parameters"
+USE = "Use it"
 
 
 def _argument(metavar: str, summary: str) -> Any:
@@ -261,6 +262,37 @@ def compare(
     from cuadft.loop import run_comparison
 
     print(run_comparison.compare_runs(**options).round(3).to_string(index=False))
+
+
+@app.command(rich_help_panel=USE)
+def export(
+    run_dir: RunFolder,
+    system: Annotated[str, _argument("SYSTEM", "rag, sft ... (default: the champion)")] = "",
+    to: Annotated[str, _option("--to", "DIR", "folder of the export, new or empty")] = "",
+    push: Annotated[str, _option("--push", "REPO", "upload it to the hub, owner/name, private if it is new")] = "",
+    iteration: Annotated[int | None, _option("--iteration", "N", "whose system (default: the newest)")] = None,
+    replace: Annotated[bool, typer.Option("--replace", help="write over an earlier export in DIR")] = False,
+    check: Annotated[int, _option("--check", "N", "test prompts to compare the exported weights on")] = 20,
+) -> None:
+    """Write a system's weights, prompt, search and a model card to a folder.
+
+    Merged weights, the adapter, GGUF with an Ollama Modelfile. README.md there says what each file is for. The exported
+    weights answer some of the run's test prompts, and how many alike is printed. --push takes the hub's token from
+    HF_TOKEN.
+    """
+    options = {**locals()}
+    from cuadft.review import export
+
+    if not options.pop("to"):
+        raise InputError("Name the folder of the export: --to DIR.")
+    if options.pop("push"):
+        export.hub(push)  # a missing token is told before the work
+    done = export.export_system(options.pop("run_dir"), to, **options, log=_print_now)
+    for note in done.notes:
+        print(note)
+    print(f"{'Written' if done.new else 'Already there'}: {done.folder} ({done.system}; start with README.md)")
+    if push:
+        print(f"Pushed: {export.push(done.folder, push)}")
 
 
 @app.command(rich_help_panel=GIVE)
