@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from cuadft.core import files, runs
 from cuadft.core.errors import InputError, brief
@@ -30,10 +30,9 @@ if TYPE_CHECKING:
 
 NOTE = "export.json"  # in the folder, written last
 LAYOUT = 1  # of the folder; another number makes an earlier export out of date
-TOKENS = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")  # environment variables that may hold the hub's token
 NOT_NEEDED = shutil.ignore_patterns("rows.jsonl", "training.json", ".*.tmp")  # of the retriever's folder
 MODEL_FILES = ("*.json", "*.safetensors", "*.txt", "*.jinja", "*.model")
-BYTES_A_NUMBER = {"adapter": 4 + 2 + 34 / 32, "": 2 + 34 / 32}  # merged weights in 32 bits, GGUF in 16 and in 8
+GROWTH = 4  # an export takes at most so many times the bytes of the base model: in 32 bits, in 16 and in 8
 
 
 @dataclass(frozen=True)
@@ -73,14 +72,14 @@ def export_system(
     if _is_there(folder, key, replace):
         return Exported(folder, source.label, tuple(files.read_json(folder / NOTE)["notes"]), new=False)
     with _scratch(folder) as scratch:
-        notes = _write_parts(made, source, scratch, log)
-        if (scratch / "model").is_dir() and check:
+        log(f"Write {source.label} ...")
+        notes = _write_parts(made, source, scratch)
+        if check and (scratch / "model").is_dir():
             log(f"Compare answers to {check} test prompts ...")
             notes += export_check.agreement(made, source, scratch, check)
-        (scratch / "README.md").write_text(export_card.card(source, scratch, notes), encoding="utf-8")
+        files.write_text(scratch / "README.md", export_card.card(source, notes))
         about = {"layout": LAYOUT, "key": key, "run": found.run.name, "system": source.label, "notes": notes}
-        about |= {"settings": source.settings, "files": _hashes(scratch)}
-        files.write_json(scratch / NOTE, about)
+        files.write_json(scratch / NOTE, about | {"files": _hashes(scratch)})
     return Exported(folder, source.label, tuple(notes))
 
 
@@ -92,18 +91,17 @@ def hub(repo: str) -> HfApi:
 
     from cuadft.models.weights import hub_endpoint
 
-    token = next(filter(None, map(os.environ.get, TOKENS)), None)
     try:
         validate_repo_id(repo)
     except HFValidationError as error:
-        raise InputError(f"Invalid --push {repo!r}: give owner/name ({error}).") from None
+        raise InputError(f"Invalid --push {repo!r} ({error}): give owner/name.") from None
     if "/" not in repo:
         raise InputError(f"Invalid --push {repo!r}: give owner/name, such as acme/{repo}.")
     if constants.HF_HUB_OFFLINE:
         raise InputError("--push needs the hub, and HF_HUB_OFFLINE forbids it: unset it.")
-    if not token:
+    if not os.environ.get("HF_TOKEN"):
         raise InputError("--push needs a token that may write: set HF_TOKEN in the environment.")
-    return HfApi(endpoint=hub_endpoint(), token=token)
+    return HfApi(endpoint=hub_endpoint(), token=os.environ["HF_TOKEN"])
 
 
 def push(folder: Path, repo: str) -> str:
@@ -117,8 +115,8 @@ def push(folder: Path, repo: str) -> str:
     api = hub(repo)
     try:
         api.create_repo(repo, private=True, exist_ok=True)
-        api.upload_folder(repo_id=repo, folder_path=folder, commit_message="Export of cuadft")
-    except (HfHubHTTPError, httpx.HTTPError, OSError) as error:
+        api.upload_folder(repo_id=repo, folder_path=folder, commit_message="Export of cuadft", delete_patterns="*")
+    except (HfHubHTTPError, httpx.HTTPError, OSError, RuntimeError) as error:
         raise InputError(
             f"{repo} did not take the export ({brief(error).splitlines()[0]}): check the name and the token's rights. "
             f"{folder} is complete; the same command goes on from there."
@@ -140,21 +138,21 @@ def _key(made: System, iteration: runs.Iteration) -> str:
 
 def _is_there(folder: Path, key: str, replace: bool) -> bool:
     """Tell whether a folder holds this export whole; raises InputError if it may not be written to."""
-    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
-        return False
-    if not folder.is_dir():
+    if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder} is a file: give a folder.")
+    if not folder.exists() or not any(folder.iterdir()):
+        return False
     note = files.read_json(folder / NOTE) if (folder / NOTE).is_file() else {}
     known = note.get("files", {}) if isinstance(note, dict) else {}
-    held = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if not path.is_dir()} - {NOTE}
-    if not known or held - set(known):
-        stray = f"it holds {min(held - set(known))}, which is" if known else "what it holds is"
-        raise InputError(f"{folder} isn't empty, and {stray} no part of an export: choose another folder.")
-    if note.get("key") == key and _hashes(folder) == known:
-        return not replace
-    if not replace:
+    stray = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if not path.is_dir()} - {NOTE, *known}
+    if not known or stray:
+        named = f" (such as {min(stray)})" if stray else ""
+        raise InputError(f"{folder} holds files that are no part of an export{named}: choose another folder.")
+    if replace:
+        return False
+    if note.get("key") != key or _hashes(folder) != known:
         raise InputError(f"{folder} holds another export, or a damaged one: choose another folder, or --replace it.")
-    return False
+    return True
 
 
 @contextmanager
@@ -176,9 +174,9 @@ def _scratch(folder: Path) -> Iterator[Path]:
         if folder.exists():
             os.replace(folder, old)
         os.replace(scratch, folder)
-        shutil.rmtree(old, ignore_errors=True)
     finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+        for left in (scratch, old):
+            shutil.rmtree(left, ignore_errors=True)
         os.close(lock)
 
 
@@ -191,52 +189,42 @@ def _hashes(folder: Path) -> dict[str, str]:
 # --- its parts
 
 
-def _write_parts(made: System, source: export_card.Source, folder: Path, log: Callable[[str], object]) -> list[str]:
+def _write_parts(made: System, source: export_card.Source, folder: Path) -> list[str]:
     """Write prompt, search, confidence and weights; return what there is to say about them."""
     from cuadft.models.local import LocalEngine
     from cuadft.rag.program import save_program
 
     save_program(made.program, folder / "program.json")
-    shutil.copytree(source.retriever, folder / "retriever", ignore=NOT_NEEDED)
+    searched = source.record["retriever"]
+    retriever = source.asked.run / searched if searched else source.asked.path("retriever")
+    shutil.copytree(retriever, folder / "retriever", ignore=NOT_NEEDED)
     if made.calibration and made.calibration.is_file():
         shutil.copyfile(made.calibration, folder / "confidence.json")
-    engine = getattr(made.lm, "engine", None)
+    engine: Any = getattr(made.lm, "engine", None)
     if not isinstance(engine, LocalEngine):
         return [f"{source.label} is answered by {made.lm.model}, an API model: there are no weights to export."]
-    adapter = engine.adapters.get(made.name)
-    _check_room(engine.path, adapter, folder)
-    log(f"Write the weights of {source.label} ...")
-    _write_model(engine.path, adapter, source.base, folder)
-    log("Write GGUF ...")
+    needed = GROWTH * sum(path.stat().st_size for path in engine.path.glob("*.safetensors"))
+    if (free := shutil.disk_usage(folder).free) < needed:
+        raise InputError(f"{folder.parent} has {free / 1e9:.1f} GB free, the export may need {needed / 1e9:.1f}.")
+    _write_model(engine.path, engine.adapters.get(made.name), source.base, folder)
     return _write_gguf(made, source, folder)
-
-
-def _check_room(base: Path, adapter: Path | None, folder: Path) -> None:
-    size = sum(path.stat().st_size for path in base.glob("*.safetensors"))
-    needed = size + size / 2 * BYTES_A_NUMBER["adapter" if adapter else ""]  # a base has 2 bytes a number at least
-    free = shutil.disk_usage(folder).free
-    if free < needed:
-        raise InputError(
-            f"{folder.parent} has {free / 1e9:.1f} GB free, the export needs {needed / 1e9:.1f}: make room."
-        )
 
 
 def _write_model(base: Path, adapter: Path | None, base_id: str, folder: Path) -> None:
     """Write model/ and adapter/; merged weights have 32 bits, since a small change is lost in 16."""
-    if adapter is None:
-        (folder / "model").mkdir()
-        for path in sorted({path for pattern in MODEL_FILES for path in base.glob(pattern)} - {base / "source.json"}):
-            shutil.copyfile(path, folder / "model" / path.name)
-        return
     from cuadft.models.generator import Generator
 
+    if adapter is None:
+        (folder / "model").mkdir()
+        for path in {path for pattern in MODEL_FILES for path in base.glob(pattern)} - {base / "source.json"}:
+            shutil.copyfile(path, folder / "model" / path.name)
+        return
     generator = Generator(base, dtype="float32")
     generator.add_adapter("own", adapter)
     generator.use("own").save_pretrained(folder / "model")
     generator.tokenizer.save_pretrained(folder / "model")
-    for name in ("adapter_config.json", "base.json"):
-        if (adapter / name).is_file():
-            key = {"adapter_config.json": "base_model_name_or_path", "base.json": "model"}[name]
+    for name, key in (("adapter_config.json", "base_model_name_or_path"), ("base.json", "model")):
+        if (adapter / name).is_file():  # the base's folder means nothing elsewhere
             files.write_json(folder / "adapter" / name, files.read_json(adapter / name) | {key: base_id})
     shutil.copyfile(adapter / "adapter_model.safetensors", folder / "adapter" / "adapter_model.safetensors")
 
@@ -248,16 +236,12 @@ def _write_gguf(made: System, source: export_card.Source, folder: Path) -> list[
     (folder / "gguf").mkdir()
     for form in export_gguf.FORMATS:
         path = folder / "gguf" / f"{source.system}-{form}.gguf"
-        export_gguf.write_gguf(folder / "model", path, form, name=source.title)
-    tokenizer = made.lm.engine.tokenizer
-    if not export_gguf.is_chatml(tokenizer):
-        return ["No Modelfile was written: the model's chat template is not ChatML, the one that it is written for."]
-    context = files.read_json(folder / "model" / "config.json")["max_position_embeddings"]
-    text = export_gguf.modelfile(
-        f"{source.system}-q8_0.gguf",
-        export_check.prompt(made, "", "")[:-1],
-        max_tokens=made.lm.kwargs["max_tokens"],
-        context=context,
-    )
-    (folder / "gguf" / "Modelfile").write_text(text, encoding="utf-8")
+        export_gguf.write_gguf(folder / "model", path, form, name=f"{source.asked.run.name}: {source.label}")
+    if not export_gguf.is_chatml(made.lm.engine.tokenizer):
+        return ["No Modelfile was written: the model's chat template is not ChatML."]
+    sizes = {"max_tokens": source.max_tokens}
+    sizes["context"] = files.read_json(folder / "model" / "config.json")["max_position_embeddings"]
+    instructions = export_check.prompt(made, "", "")[:-1]
+    text = export_gguf.modelfile(f"{source.system}-q8_0.gguf", instructions, **sizes)
+    files.write_text(folder / "gguf" / "Modelfile", text)
     return []

@@ -1,7 +1,7 @@
 """The model card of an exported system, written from the figures of its own run.
 
     source = read_source(system, iteration)         # what the run has recorded about a system
-    text = card(source, folder, notes)              # README.md of the exported folder
+    text = card(source, notes)                      # README.md of the exported folder
 
 A figure that the run has not measured is not made up: the card says that it is missing.
 """
@@ -12,7 +12,6 @@ import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 from string import Template
 from typing import TYPE_CHECKING, Any
@@ -24,7 +23,7 @@ if TYPE_CHECKING:
     from cuadft.rag.systems import System
 
 TEMPLATE = Path(__file__).with_name("card.md")
-LICENCES = {"HuggingFaceTB/SmolLM2": "apache-2.0", "Qwen/Qwen3": "apache-2.0", "sentence-transformers/": "apache-2.0"}
+APACHE = ("HuggingFaceTB/SmolLM2", "Qwen/Qwen3", "sentence-transformers/")  # how the ids of Apache-2.0 models begin
 MEASURES = {
     "quote_f1": "quote F1: are the right words quoted",
     "detection_f1": "detection F1: is it known whether there is a clause",
@@ -33,28 +32,29 @@ MEASURES = {
     "f1_answerable": "token F1 of the questions with a clause",
     "f1": "token F1 over all questions (a constant refusal is hard to beat)",
 }
+CALIBRATED = {"exists": "whether there is a clause", "best_quote": "whether the answer's words are right"}
 BESIDE = ("always_refuses", "top_passage")  # systems without a model
-FILES = {
-    "model/": "merged weights (safetensors), tokenizer, chat template; any program that reads transformers' models",
-    "adapter/": "the LoRA adapter alone, for PEFT; its base is {base}",
-    "gguf/": "the merged weights for llama.cpp and Ollama, in 16 bits (f16) and in 8 (q8_0), and Ollama's Modelfile",
-    "program.json": "the DSPy program: instructions, examples and the number of passages",
-    "confidence.json": "how this system's probabilities were calibrated on the dev contracts",
-    "retriever/": "the search, its clause classifiers and the calibrated confidence (confidence.json in it)",
-    "export.json": "what was exported, and the SHA-256 of each file",
-}
+SPLITS = {"official": "CUAD's own, which has related contracts on both sides"}
+BY_GROUP = "by group: contracts that share a filer or half of their wording are on one side"
 
 
 @dataclass(frozen=True)
 class Source:
-    """A system in its run: record, base model, and the places and figures that an export takes from there."""
+    """A system in its run: its record, the iterations that were asked and that made it, and what the run holds.
 
-    run: str
+    base, embedder: ids of models; of a folder the name alone, since its path means nothing elsewhere. data: the name of
+    the contracts' source, "CUAD v1" or another. contracts: the records of all of them.
+    """
+
     record: runs.ChampionRecord
-    made_in: runs.Iteration
     asked: runs.Iteration
-    parameters: Mapping[str, Any] = field(repr=False)
-    settings: Mapping[str, Any] = field(repr=False)
+    made_in: runs.Iteration
+    base: str
+    embedder: str
+    data: str
+    split: str
+    max_tokens: int
+    contracts: Sequence[Mapping[str, Any]] = field(repr=False)
 
     @property
     def system(self) -> str:
@@ -66,199 +66,115 @@ class Source:
         """The system's name with its iteration."""
         return runs.champion_label(self.record)
 
-    @property
-    def title(self) -> str:
-        """What the exported model is called."""
-        return f"{self.run}: {self.label}"
-
-    @property
-    def base(self) -> str:
-        """The base model's id; of a folder its name alone, since its path means nothing elsewhere."""
-        return self.settings["model"]
-
-    @property
-    def retriever(self) -> Path:
-        """The folder of the system's search."""
-        kept = self.record.get("retriever")
-        return self.asked.run / kept if kept else self.asked.path("retriever")
-
-    @property
-    def answers(self) -> Path:
-        """The file of the system's test answers."""
-        return self.made_in.path("predictions", f"{self.system}.test.jsonl")
-
-    @cached_property
-    def contracts(self) -> list[dict[str, Any]]:
-        """The records of the run's contracts."""
-        from cuadft.data.rows import contract_records
-
-        return contract_records(self.asked.run, self.asked.number)
-
-    @cached_property
-    def texts(self) -> dict[str, str]:
-        """The text of each contract of the run."""
-        return {record["title"]: record["text"] for record in self.contracts}
-
 
 def read_source(made: System, iteration: runs.Iteration) -> Source:
     """Return what a run has recorded about a system of an iteration."""
-    parameters: dict[str, Any] = {}
+    from cuadft.data.rows import contract_records
+
+    known: dict[str, Any] = {}
     for number in range(1, iteration.number + 1):
-        parameters |= recorded_parameters(runs.Iteration(iteration.run, number))
-    record = made.record
-    folder = (runs.calibration_file(record) or iteration.dir.name).partition("/")[0]
-    made_in = runs.Iteration(iteration.run, int(folder.removeprefix("iter-")))
-    settings = {name: _public(parameters[name]) for name in ("model", "embedder")}
-    settings |= {"max_new_tokens": made.lm.kwargs["max_tokens"], "k": made.program.k}
-    settings |= {"threshold": made.program.threshold}
-    return Source(iteration.run.name, record, made_in, iteration, parameters, settings)
+        known |= recorded_parameters(runs.Iteration(iteration.run, number))
+    folder = (runs.calibration_file(made.record) or iteration.dir.name).partition("/")[0]
+    cuad = str(known.get("cuad", "sample"))
+    data = {"sample": "cuadft's invented sample contracts", "auto": "CUAD v1"}.get(cuad, Path(cuad).name)
+    return Source(
+        record=made.record,
+        asked=iteration,
+        made_in=runs.Iteration(iteration.run, int(folder.removeprefix("iter-"))),
+        base=_public(known["model"]),
+        embedder=_public(known["embedder"]),
+        data="CUAD v1" if data.lower().startswith("cuad_v1") else data,
+        split=str(known.get("split", "")),
+        max_tokens=made.lm.kwargs["max_tokens"],
+        contracts=contract_records(iteration.run, iteration.number),
+    )
 
 
-def card(source: Source, folder: Path, notes: Sequence[str]) -> str:
+def card(source: Source, notes: Sequence[str]) -> str:
     """Return the model card: the hub's settings, then the text of card.md with the run's figures."""
-    held = [name for name in FILES if (folder / name).exists() or name == "export.json"]
     values = {
-        "title": source.title,
-        "base": source.base,
-        "label": source.label,
-        "files": "\n".join(f"| `{name}` | {FILES[name].format(base=source.base)} |" for name in held),
-        "notes": "\n".join(f"- {note}" for note in notes) or "- Nothing was left out.",
-        "use": _use(source, folder),
-        "data": _data(source),
-        "training": _training(source),
+        "title": f"{source.asked.run.name}: {source.label}",
+        "notes": "\n".join(f"- {note}" for note in notes),
+        "trained": _training(source),
+        "rows": _data(source),
+        "split_by": SPLITS.get(source.split, BY_GROUP),
         "figures": _figures(source),
         "licence": _licence(source),
     }
+    values |= {name: getattr(source, name) for name in ("base", "embedder", "data", "system", "label", "max_tokens")}
     return f"---\n{_settings(source)}\n---\n\n{Template(TEMPLATE.read_text('utf-8')).substitute(values)}"
 
 
 def _public(name: str) -> str:
-    """Return a model's id, or the name of a model's folder without its path."""
     return Path(name).name if os.path.isdir(os.path.expanduser(name)) or name.startswith((".", "/", "~")) else name
 
 
 def _settings(source: Source) -> str:
     """Return the hub's settings as YAML."""
-    from huggingface_hub import EvalResult, ModelCardData
+    from huggingface_hub import ModelCardData
 
-    found = {row["metric"]: row for row in _scores(source, source.system) if row["metric"] in MEASURES}
-    results = [
-        EvalResult("question-answering", _data_name(source), _data_name(source), name, round(float(row["value"]), 4))
-        for name, row in found.items()
-        if row["value"]
-    ]
-    named = (
-        {"model_name": source.title.replace(": ", "-").replace(" ", "-"), "eval_results": results} if results else {}
-    )
-    data = ModelCardData(
+    return ModelCardData(
         language="en",
-        license=_known_licence(source.base) or "other",
+        license="apache-2.0" if source.base.startswith(APACHE) else "other",
         library_name="transformers",
         pipeline_tag="text-generation",
         base_model=source.base if "/" in source.base else None,
-        datasets=["theatticusproject/cuad"] if _data_name(source) == "CUAD v1" else None,
-        tags=["legal", "contracts", "dspy", "rag", "cuadft"],
-        **named,
-    )
-    return data.to_yaml()
-
-
-def _known_licence(model: str) -> str:
-    return next((licence for start, licence in LICENCES.items() if model.startswith(start)), "")
-
-
-def _data_name(source: Source) -> str:
-    cuad = str(source.parameters.get("cuad", ""))
-    if cuad == "sample":
-        return "cuadft's sample contracts"
-    return "CUAD v1" if cuad in ("", "auto") or "cuad_v1" in cuad.lower() else Path(cuad).name
-
-
-def _use(source: Source, folder: Path) -> str:
-    """Return the part of the card on how to ask, as far as the parts are there."""
-    if not (folder / "model").is_dir():
-        return "The language model is an API model: `program.json` holds the prompt that it was asked with."
-    shown = (TEMPLATE.with_name("card_use.md")).read_text("utf-8")
-    values = {"embedder": source.settings["embedder"], "max_tokens": source.settings["max_new_tokens"]}
-    ollama = f"ollama create {source.system} -f Modelfile && ollama run {source.system}"
-    values["ollama"] = f"    cd gguf && {ollama}" if (folder / "gguf" / "Modelfile").is_file() else "(no Modelfile)"
-    return Template(shown).substitute(values)
+        tags=["legal", "contracts", "cuad", "dspy", "cuadft"],
+    ).to_yaml()
 
 
 def _data(source: Source) -> str:
-    counts = Counter(record["split"] for record in source.contracts)
-    asked = {}
+    """Return the table of contracts and questions by split."""
+    contracts, lines = Counter(record["split"] for record in source.contracts), []
     for name in ("train", "dev", "test", "synthetic"):
         path = source.made_in.path("data", f"{name}.jsonl")
-        asked[name] = len(files.read_jsonl(path)) if path.is_file() else 0
-    split = (
-        "CUAD's own, which has related contracts on both sides"
-        if source.parameters.get("split") == "official"
-        else ("by group: contracts that share a filer or half of their wording are on one side")
-    )
-    lines = [
-        f"{_data_name(source)}; the split is {split}.",
-        "",
-        "| split | contracts | questions |",
-        "| --- | --- | --- |",
-    ]
-    lines += [f"| {name} | {counts[name]} | {asked[name]} |" for name in ("train", "dev", "test")]
-    return "\n".join([*lines, "", f"{asked['synthetic']} further questions on training contracts were generated."])
+        count = len(files.read_jsonl(path)) if path.is_file() else 0
+        shown = contracts[name] if name != "synthetic" else "those of train"
+        lines.append(f"| {'generated' if name == 'synthetic' else name} | {shown} | {count} |")
+    return "\n".join(lines)
 
 
 def _training(source: Source) -> str:
     if not source.record["weights"]:
-        return f"The weights are those of {source.base} as they are; prompt, search and confidence were fitted."
-    lines = []
-    for name in dict.fromkeys(("sft", source.system)):
-        path = source.made_in.path("adapters", name, "training.json")
-        if path.is_file():
-            lines.append(f"- `{name}`: trained on {len(files.read_json(path).get('rows', []))} rows")
-    return "\n".join(lines) or f"The weights are in {source.record['weights']}; how they were trained is not recorded."
-
-
-def _scores(source: Source, system: str) -> list[dict[str, str]]:
-    path = source.made_in.path("scoreboard.csv")
-    rows = [row.values for row in files.read_table(path)] if path.is_file() else []
-    return [row for row in rows if row["system"] == system and row["split"] == "test"]
+        return "The weights are those of the base model as they are; prompt, search and confidence were fitted."
+    paths = {name: source.made_in.path("adapters", name, "training.json") for name in ("sft", source.system)}
+    counts = {name: len(files.read_json(path).get("rows", [])) for name, path in paths.items() if path.is_file()}
+    return "\n".join(f"- `{name}`: {count} rows" for name, count in counts.items()) or "The run does not tell."
 
 
 def _figures(source: Source) -> str:
     """Return the test scores, each with its interval and number of questions, beside systems without a model."""
-    boards = {name: {row["metric"]: row for row in _scores(source, name)} for name in (source.system, *BESIDE)}
-    own = boards[source.system]
-    if not own:
-        return "This system has not been evaluated: the run has no scoreboard with its test answers."
-    shown = [name for name in boards if boards[name]]
+    found = {(row["system"], row["metric"]): row for row in _rows(source, "scoreboard.csv") if row["split"] == "test"}
+    shown = [name for name in (source.system, *BESIDE) if (name, "quote_f1") in found]
+    if source.system not in shown:
+        return "This system has not been evaluated: the run has no scoreboard of its test answers."
     lines = [f"| measure | {' | '.join(shown)} | questions | contracts |", f"| --- |{' --- |' * (len(shown) + 2)}"]
     for metric, meaning in MEASURES.items():
-        if metric in own:
-            cells = [_cell(boards[name].get(metric)) for name in shown]
-            lines.append(f"| {meaning} | {' | '.join(cells)} | {own[metric]['n']} | {own[metric]['n_contracts']} |")
-    failed = max(int(row["failed"] or 0) for row in own.values())
-    return "\n".join([*lines, "", f"- {failed} answers failed.", *_calibration(source), f"- {_reason(source)}"])
+        cells = [_cell(found.get((name, metric), {})) for name in shown]
+        own = found.get((source.system, metric), {})
+        lines.append(f"| {meaning} | {' | '.join(cells)} | {own.get('n', 0)} | {own.get('n_contracts', 0)} |")
+    failed = found[source.system, "quote_f1"]["failed"] or 0
+    lines += ["", f"- Answers that failed: {failed}.", f"- {_chosen(source)}"]
+    for row in _rows(source, "metrics/confidence.csv"):
+        if row["system"] == source.system and row["of"] in CALIBRATED:
+            error = _cell({"value": row["ece"], "low": row["ece_low"], "high": row["ece_high"]}, 3)
+            lines.append(f"- Expected calibration error, {CALIBRATED[row['of']]}: {error}, n = {row['n']}.")
+    return "\n".join(lines)
 
 
-def _cell(row: Mapping[str, str] | None) -> str:
-    if not row or not row["value"]:
+def _rows(source: Source, name: str) -> list[dict[str, str]]:
+    path = source.made_in.path(name)
+    return [row.values for row in files.read_table(path)] if path.is_file() else []
+
+
+def _cell(row: Mapping[str, str], digits: int = 2) -> str:
+    value, low, high = (float(row[key]) if row.get(key) else None for key in ("value", "low", "high"))
+    if value is None:
         return "none"
-    interval = f" [{float(row['low']):.2f}, {float(row['high']):.2f}]" if row["low"] else ""
-    return f"{float(row['value']):.2f}{interval}"
+    return f"{value:.{digits}f}" + (f" [{low:.{digits}f}, {high:.{digits}f}]" if low is not None else "")
 
 
-def _calibration(source: Source) -> list[str]:
-    path = source.made_in.path("metrics", "confidence.csv")
-    rows = [row.values for row in files.read_table(path)] if path.is_file() else []
-    named = {"exists": "whether there is a clause", "best_quote": "whether the answer's words are right"}
-    return [
-        f"- Expected calibration error, {named[row['of']]}: {float(row['ece']):.3f} "
-        f"[{float(row['ece_low']):.3f}, {float(row['ece_high']):.3f}] (n = {row['n']})."
-        for row in rows
-        if row["system"] == source.system and row["of"] in named and row["ece"] and row["ece_low"]
-    ]
-
-
-def _reason(source: Source) -> str:
+def _chosen(source: Source) -> str:
     """Return why the system is the champion, or that it is none."""
     path = source.asked.path(runs.DECISION)
     if not path.is_file() or not runs.same_champion(runs.outgoing_champion(source.asked), source.record):
@@ -270,14 +186,10 @@ def _reason(source: Source) -> str:
 
 
 def _licence(source: Source) -> str:
-    known = {"apache-2.0": "Apache-2.0"}.get(_known_licence(source.base), "see the card of that model")
-    lines = [f"- Base model {source.base}: {known}."]
-    if _known_licence(source.settings["embedder"]):
-        lines.append(f"- Embedder {source.settings['embedder']}: Apache-2.0.")
-    if _data_name(source) == "CUAD v1":
+    models = dict.fromkeys((source.base, source.embedder))
+    lines = [f"- {name}: {'Apache-2.0' if name.startswith(APACHE) else 'see its own card'}." for name in models if name]
+    if source.data == "CUAD v1":
         lines.append("- CUAD v1 by The Atticus Project: CC BY 4.0 (Hendrycks, Burns, Chen and Ball, 2021).")
-    elif source.parameters.get("cuad") == "sample":
-        lines.append("- The sample contracts are invented, Apache-2.0.")
     else:
-        lines.append("- The contracts are the user's own: who may see their words is for their owner to say.")
+        lines.append(f"- {source.data}: {'Apache-2.0' if 'sample' in source.data else 'for their owner to say'}.")
     return "\n".join(lines)

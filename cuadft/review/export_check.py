@@ -1,6 +1,6 @@
 """Compare exported weights with those of the run: do they answer the run's own test prompts with the same words?
 
-    agreement(system, source, folder, 20)  # ["model/ gave the run's answer to 20 of 20 prompts ...", ...]
+    agreement(system, source, folder, 20)  # ["model/ gave the run's greedy answer to 20 of 20 test prompts.", ...]
 
 The prompts are those of the passages that the system read for its test questions. All are answered greedily and freely,
 without the grammar that holds the run's quotes to the passage, so that every word is the weights' own.
@@ -9,7 +9,7 @@ without the grammar that holds the run's quotes to the passage, so that every wo
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,36 +34,28 @@ def agreement(made: System, source: Source, folder: Path, count: int) -> list[st
     """Return a sentence on each exported form: how many prompts it answered as the run's weights do."""
     from cuadft.models.local import LocalEngine
 
-    engine, name = made.lm.engine, made.name if made.name in made.lm.engine.adapters else ""
-    asked = list(itertools.islice(_spread(list(_read_passages(source)), count), count))
+    found = list(_read_passages(source))
+    asked = found[:: max(1, len(found) // count)][:count]  # from all over the test contracts
     if not asked:
-        return [
-            "The exported weights were not compared with the run's: it has no test questions whose passages it read."
-        ]
-    messages = [prompt(made, question, passage) for question, passage in asked]
-    tokens, longest = [engine.tokenize(each) for each in messages], made.lm.kwargs["max_tokens"]
-    expected = list(_answers(engine, tokens, name, longest))
-    merged = _answers(LocalEngine(folder / "model"), tokens, "", longest)
-    same = sum(own == other for own, other in zip(expected, merged, strict=True))
-    notes = [f"model/ gave the run's greedy answer to {same} of {len(asked)} test prompts."]
+        return ["No form was compared with the run's weights: these have read no passage for a test question."]
+    engine, adapter = made.lm.engine, made.name if made.name in made.lm.engine.adapters else ""
+    tokens = [engine.tokenize(prompt(made, *each)) for each in asked]
+    expected = list(_answers(engine, tokens, adapter, source.max_tokens))
+    merged = _answers(LocalEngine(folder / "model"), tokens, "", source.max_tokens)
+    notes = [f"model/ gave the run's greedy answer to {_same(merged, expected)} of {len(asked)} test prompts."]
     for path in sorted((folder / "gguf").glob("*.gguf")):
-        notes.append(_gguf_agreement(path, engine, messages, tokens, expected, longest))
+        notes.append(f"gguf/{path.name} {_in_llama(path, engine.tokenizer, tokens, expected, source.max_tokens)}.")
     return notes
 
 
 def _read_passages(source: Source) -> Iterator[tuple[str, str]]:
-    """Yield question and passage of each prompt of a run's test answers."""
-    if not source.answers.is_file():
-        return
-    for row in read_jsonl(source.answers, torn_ok=True):
+    """Yield question and passage of each prompt of the system's test answers."""
+    path = source.made_in.path("predictions", f"{source.system}.test.jsonl")
+    texts = {record["title"]: record["text"] for record in source.contracts}
+    for row in read_jsonl(path, torn_ok=True) if path.is_file() else ():
         for passage in row["passages"]:
-            if passage["read"] and row["contract"] in source.texts:
-                yield row["question"], source.texts[row["contract"]][passage["start"] : passage["end"]]
-
-
-def _spread(items: Sequence[Any], count: int) -> Iterable[Any]:
-    """Return some `count` items from all over a sequence."""
-    return items[:: max(1, len(items) // max(count, 1))]
+            if passage["read"] and row["contract"] in texts:
+                yield row["question"], texts[row["contract"]][passage["start"] : passage["end"]]
 
 
 def _answers(engine: Any, tokens: Sequence[list[int]], adapter: str, longest: int) -> Iterator[list[int]]:
@@ -73,31 +65,23 @@ def _answers(engine: Any, tokens: Sequence[list[int]], adapter: str, longest: in
         yield from (each.tokens for each in made)
 
 
-def _gguf_agreement(
-    path: Path,
-    engine: Any,
-    messages: Sequence[Sequence[Mapping[str, str]]],
-    tokens: Sequence[list[int]],
-    expected: Sequence[list[int]],
-    longest: int,
-) -> str:
-    """Return a sentence on a GGUF file, as llama.cpp reads it, where llama-cpp-python is installed."""
+def _same(made: Iterator[list[int]], expected: Sequence[list[int]]) -> int:
+    return sum(one == other for one, other in zip(made, expected, strict=True))
+
+
+def _in_llama(path: Path, tokenizer: Any, tokens: list[list[int]], expected: list[list[int]], longest: int) -> str:
+    """Return how a GGUF file answers where llama-cpp-python is installed, as the end of a sentence."""
     try:
         from llama_cpp import Llama
     except ImportError:
-        return f"gguf/{path.name} was not compared: llama-cpp-python is not installed here."
-
+        return "was not compared: llama-cpp-python is not installed here"
     llama = Llama(str(path), n_ctx=max(map(len, tokens)) + longest + 1, verbose=False)
-    texts = [engine.tokenizer.decode(each) for each in tokens]
-    cut = sum(llama.tokenize(text.encode(), add_bos=False, special=True) == own for text, own in zip(texts, tokens))
-    ends = {llama.token_eos(), engine.tokenizer.eos_token_id}
-    same = sum(_llama_answer(llama, own, ends, longest) == answer for own, answer in zip(tokens, expected, strict=True))
-    return (
-        f"gguf/{path.name} gave the run's greedy answer to {same} of {len(tokens)} test prompts in llama.cpp, "
-        f"which cut {cut} of them into the same tokens."
-    )
+    cut = (llama.tokenize(tokenizer.decode(own).encode(), add_bos=False, special=True) for own in tokens)
+    ends = {llama.token_eos(), tokenizer.eos_token_id}
 
+    def answer(own: list[int]) -> list[int]:
+        written = itertools.islice(llama.generate(own, temp=0.0, repeat_penalty=1.0), longest)
+        return list(itertools.takewhile(lambda token: token not in ends, written))
 
-def _llama_answer(llama: Any, tokens: list[int], ends: set[int], longest: int) -> list[int]:
-    written = llama.generate(tokens, temp=0.0, repeat_penalty=1.0)
-    return list(itertools.takewhile(lambda token: token not in ends, itertools.islice(written, longest)))
+    same, alike = _same(map(answer, tokens), expected), _same(cut, tokens)
+    return f"gave it to {same} of {len(tokens)} in llama.cpp, which cut {alike} of the prompts into the same tokens"
