@@ -20,6 +20,7 @@ from typer.core import TyperGroup
 from cuadft import __version__
 from cuadft.core.errors import InputError, StageFailed, redact
 
+LOCAL = "127.0.0.1"  # where `serve` listens
 ROLES = ("question", "reference", "answer", "system", "contract")  # columns of an answer file that an option can name
 
 
@@ -54,8 +55,7 @@ app = typer.Typer(
 _print_now = partial(print, flush=True)
 
 # groups of commands in the help
-LOOP, MEASURE, GIVE = "The loop", "Measure and compare", "Data, weights and parameters"
-USE = "Use it"
+LOOP, MEASURE, USE, GIVE = "The loop", "Measure and compare", "Use it", "Data, weights and parameters"
 
 
 def _argument(metavar: str, summary: str) -> Any:
@@ -265,6 +265,29 @@ def compare(
 
 
 @app.command(rich_help_panel=USE)
+def review(
+    run_dir: RunFolder,
+    paths: Annotated[list[str], _argument("FILE_OR_FOLDER", "PDF, DOCX, TXT, or CUAD's layout (JSON, zip)")],
+    questions: Annotated[str, _option("--questions", "FILE", "your own questions (TXT, CSV, JSON lines)")] = "",
+    out: Annotated[str, _option("--out", "DIR", "results (default RUN/reviews/<FILE>-<NAME>)")] = "",
+    system: Annotated[str, _option("--system", "NAME", "rag, sft ... (default: the champion)")] = "",
+    iteration: Annotated[int | None, _option("--iteration", "N", "whose system (default: the newest)")] = None,
+) -> int:
+    """Find the clauses of contracts with a run's champion.
+
+    Writes a page for each contract, review.csv, review.jsonl and review.xlsx. Correct review.csv in a spreadsheet, and
+    `cuadft feedback import RUN review.csv` takes it back. The same command goes on after a kill; the exit code is 3 if
+    a file could not be read.
+    """
+    options = {**locals()}
+    from cuadft.review import folder
+
+    done = folder.review_files(**options, log=_print_now)
+    print(f"\n{folder.reviewed_text(done)}")
+    return 0 if done.complete else 3
+
+
+@app.command(rich_help_panel=USE)
 def export(
     run_dir: RunFolder,
     system: Annotated[str, _argument("SYSTEM", "rag, sft ... (default: the champion)")] = "",
@@ -295,6 +318,29 @@ def export(
         print(f"Pushed: {export.push(done.folder, push)}")
 
 
+@app.command(rich_help_panel=USE)
+def serve(
+    run_dir: RunFolder,
+    host: Annotated[
+        str, _option("--host", "ADDRESS", "another one than this machine's own needs CUADFT_TOKEN")
+    ] = LOCAL,
+    port: Annotated[int, _option("--port", "N", "0 for any free one")] = 8000,
+    system: Annotated[str, _option("--system", "NAME", "rag, sft ... (default: the champion)")] = "",
+    iteration: Annotated[int | None, _option("--iteration", "N", "whose system (default: the newest)")] = None,
+    megabytes: Annotated[float, _option("--megabytes", "N", "largest request")] = 20,
+    seconds: Annotated[float, _option("--seconds", "N", "longest time of a request, the wait included")] = 600,
+) -> None:
+    """Review contracts over HTTP, with a page that takes a dropped PDF.
+
+    POST /review (a form with file or text), POST /ask (JSON with contract and question), GET /health; /docs tells the
+    rest. Only this machine can reach it, unless --host says otherwise and the environment sets CUADFT_TOKEN.
+    """
+    from cuadft.review import serve
+
+    limits = serve.Limits(megabytes, seconds)
+    serve.serve(run_dir, host=host, port=port, system=system, iteration=iteration, limits=limits, log=_print_now)
+
+
 @app.command(rich_help_panel=GIVE)
 def fetch(
     ids: Annotated[list[str], _argument("ID", "models to fetch (default: the quick start's)")] = (),
@@ -316,8 +362,8 @@ def fetch(
 @app.command(rich_help_panel=GIVE)
 def feedback(
     action: Annotated[Literal["import", "export"], typer.Argument(help="read FILE into the run's store, or write it")],
-    file: Annotated[str, _argument("FILE", "import: CSV, JSON lines, JSON or a store; export: JSON lines")],
-    run: Annotated[str, _option("--run", "D", "run folder")],
+    paths: Annotated[list[str], _argument("[RUN] FILE", "import: a table, JSON lines or a store; export: JSON lines")],
+    run: Annotated[str, _option("--run", "D", "run folder, if it is not given before FILE")] = "",
     annotator: Annotated[str, _option("--annotator", "NAME", "import: who gave verdicts without a name")] = "",
     contract: Annotated[str, _option("--contract", "TITLE", "import: the contract of rows that name none")] = "",
 ) -> None:
@@ -326,10 +372,20 @@ def feedback(
     Import reads people's verdicts on pairs of answers into a run's feedback.sqlite. Only training questions are taken;
     held-out ones are refused, duplicates and contradictions reported. Read are TRL's preference pairs and thumbs, Label
     Studio's pairwise comparisons (its JSON export), the AWS sample's answers and another run's feedback.sqlite; written
-    are TRL's pairs as JSON lines.
+    are TRL's pairs as JSON lines. The review.csv of `cuadft review`, corrected in a spreadsheet, is read as well: the
+    next iteration learns from it.
     """
-    from cuadft.feedback import exchange
+    from cuadft.feedback import corrections, exchange
 
+    *before, file = paths
+    if len([*before, *filter(None, [run])]) != 1:
+        raise InputError("Give one run and one file: cuadft feedback import RUN FILE, or FILE --run RUN.")
+    run = run or before[0]
+    if action == "import" and corrections.is_review(file):
+        if contract:
+            raise InputError("--contract belongs to files of votes: the rows of a review.csv name their contract.")
+        print(corrections.import_corrections(file, run, annotator=annotator).text())
+        return
     if action == "import":
         print(exchange.import_file(file, run, annotator=annotator, contract=contract).text())
         return

@@ -25,6 +25,7 @@ ORDER = (
     "rag",
     "selfinstruct",
     "feedback",
+    "review",
     "loop",
     "cli",
 )

@@ -23,6 +23,7 @@ MARK = re.compile(r"[<＜﹤](?=[^\s\d<=])|\[(?=/?(?:INST|SYSTEM_PROMPT|AVAILABL
 RUNS = re.compile(r"[<＜﹤]{2,}|[>＞﹥]{2,}|[\[［]{2,}|[\]］]{2,}")
 # characters without width and marks of direction: they hide text from a reader, or split a mark to hide it from us
 UNSEEN = re.compile("[\u00ad\u061c\u180e\u200b-\u200f\u202a-\u202e\u2060-\u206f\ufeff\U000e0000-\U000e007f]")
+FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")  # spreadsheets run what begins so
 WORD = re.compile(r"[^\W_]+")  # a run of letters and digits of any script
 
 
@@ -55,6 +56,17 @@ def shorten(text: str, longest: int) -> str:
 def clean_text(text: str) -> str:
     """Return a text with single blanks and without control, zero-width and direction characters."""
     return "".join(c for c in re.sub(r"\s+", " ", text) if c.isprintable())
+
+
+def as_cell(text: str) -> str:
+    """Return a text for a cell of a spreadsheet: with an apostrophe before what would be taken for a formula."""
+    return f"'{text}" if text.startswith(FORMULA_STARTS) else text
+
+
+def of_cell(text: str) -> str:
+    """Return the text that `as_cell` made a cell of, without blanks at its ends."""
+    text = text.strip()
+    return text[1:] if text.startswith("'") and text[1:].startswith(FORMULA_STARTS) else text
 
 
 def break_marks(text: str) -> str:

@@ -64,7 +64,7 @@ def take_arrivals(iteration: runs.Iteration, folder: str | Path, *, max_characte
             f"Nothing new in {folder} for iteration {iteration.number} ({reasons}): drop a file with new contracts "
             "there, in the layout of CUAD_v1.json, then run the same command again."
         )
-    groups = _groups_of_new([contract for _, contract in taken], known, learned=_learned_from(iteration))
+    groups = groups_of_new([contract for _, contract in taken], known, learned=_learned_from(iteration))
     held_out = {line["title"]: line["slice"] for line in before if "slice" in line}
     lines = []
     for file, contract in taken:
@@ -122,7 +122,7 @@ def _left_out(file: str, reason: str, title: str, detail: str = "") -> _Line:
     return {"title": title, "file": file, "reason": reason, "detail": detail}
 
 
-def _groups_of_new(new: Sequence[Contract], known: Iterable[_Line], *, learned: Iterable[str]) -> dict[str, int]:
+def groups_of_new(new: Sequence[Contract], known: Iterable[_Line], *, learned: Iterable[str]) -> dict[str, int]:
     """Return the group of each new contract: that of the known contracts that it belongs to, else an unused number.
 
     A contract gets group -1, that of contracts without annotations, if it repeats such a contract or if its title is in

@@ -30,13 +30,16 @@ from cuadft.core.errors import InputError
 from cuadft.core.params import did_you_mean
 from cuadft.data import splits
 from cuadft.data.contracts import Contract, Row, read_plain_folder
+from cuadft.data.cuad import CATEGORIES
 from cuadft.data.passages import Passage, cut_passages
 
 Item = TypeVar("Item")
 SPLITS = ("train", "dev", "test")
 HELD_OUT = ("dev", "test", "slice")  # nothing is learned from these; "slice" is held out of a slice of the stream
 PLAIN = "plain"  # the split of contracts without annotations
+FEEDBACK = "feedback"  # source of a row that a person made by correcting a review
 ARRIVED = "arrived.jsonl"  # not in data/, which is cleared when a parameter changes
+CORRECTED = "corrected.jsonl"  # as ARRIVED: the reviewed contracts that people corrected, see `data.corrections`
 WHOLE_FROM = 5  # whole contracts are asked from this number on: an interval over fewer says nothing
 
 
@@ -72,10 +75,11 @@ def freeze_splits(
 def contract_records(run: Path, upto: int | None = None) -> list[dict[str, Any]]:
     """Return the records of contracts.jsonl, then those that arrived in iterations 1 to `upto` (None: in any).
 
-    A record of an arrived contract has "arrived", the number of its iteration. It takes the place of a contract without
-    annotations that has the same title.
+    A record of an arrived contract has "arrived", the number of its iteration; one of a contract that was reviewed and
+    corrected has "corrected". Both take the place of a contract without annotations that has the same title.
     """
     later = [{k: v for k, v in line.items() if k not in ("rows", "file")} for line in taken_lines(run, upto)]
+    later += [{k: v for k, v in line.items() if k != "rows"} for line in corrected_lines(run, upto)]
     annotated = {r["title"] for r in later}
     return [r for r in files.read_jsonl(run / "contracts.jsonl") if r["title"] not in annotated] + later
 
@@ -264,6 +268,19 @@ def taken_lines(run: Path, upto: int | None = None) -> list[dict[str, Any]]:
     numbers = sorted(int(file.parent.name.removeprefix("iter-")) for file in run.glob(f"iter-[0-9]*/{ARRIVED}"))
     iterations = [runs.Iteration(run, number) for number in numbers if upto is None or number <= upto]
     return [line for iteration in iterations for line in arrived_lines(iteration) if "reason" not in line]
+
+
+def corrected_lines(run: Path, upto: int | None = None) -> list[dict[str, Any]]:
+    """Return the lines of the corrected contracts that the newest iteration up to `upto` (None: any) learns from."""
+    numbers = sorted(int(file.parent.name.removeprefix("iter-")) for file in run.glob(f"iter-[0-9]*/{CORRECTED}"))
+    newest = [number for number in numbers if upto is None or number <= upto][-1:]
+    return [line for n in newest for line in files.read_jsonl(runs.Iteration(run, n).path(CORRECTED))]
+
+
+def is_annotated(row: Mapping[str, Any]) -> bool:
+    """Tell whether a person marked the row's answers, all that there are, as those of one of CUAD's categories."""
+    source = row.get("source", "cuad")
+    return source == "cuad" or (source == FEEDBACK and row["category"] in CATEGORIES)
 
 
 def arrived_contracts(run: Path, upto: int | None = None) -> list[Contract]:

@@ -188,6 +188,29 @@ def near_duplicates(texts: Sequence[str]) -> list[tuple[int, int]]:
     return [(int(one), int(other)) for one, other in np.argwhere(enough)]
 
 
+class KnownTexts:
+    """Texts among which a further one is looked for; as `near_duplicates`, but each text is read only once."""
+
+    def __init__(self, texts: Sequence[str]) -> None:
+        """Read the texts: `sets` holds the hashes of each one's word sequences, in ascending order."""
+        dice = random.Random(0)
+        self._codes: dict[str, int] = defaultdict(lambda: dice.getrandbits(64))  # word -> 64 bits
+        self.sets = [self._shingles_of(text) for text in texts]
+
+    def nearest(self, text: str) -> int | None:
+        """Return which text is equal to this one or its nearest near-duplicate, None if there is no such text."""
+        own = self._shingles_of(text)
+        shares = [
+            len(np.intersect1d(own, other, assume_unique=True)) / max(1, min(len(own), len(other)))
+            for other in self.sets
+        ]
+        best = int(np.argmax(shares)) if shares else 0
+        return best if shares and shares[best] >= CONTAINMENT else None
+
+    def _shingles_of(self, text: str) -> np.ndarray:
+        return _shingles(np.array([self._codes[word] for word in fold_words(text)], dtype=np.uint64))
+
+
 def largest_overlap(records: Iterable[Mapping[str, Any]]) -> tuple[float, str, str]:
     """Return the largest containment (0 to 1) of a held-out and a training contract, and the titles of both.
 
@@ -207,9 +230,7 @@ def largest_overlap(records: Iterable[Mapping[str, Any]]) -> tuple[float, str, s
 
 def _shared_shingles(texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
     """Return two n x n counts: the word sequences shared by each two texts, and those of the smaller text."""
-    dice = random.Random(0)
-    codes: dict[str, int] = defaultdict(lambda: dice.getrandbits(64))  # word -> 64 bits
-    sets = [_shingles(np.array([codes[word] for word in fold_words(text)], dtype=np.uint64)) for text in texts]
+    sets = KnownTexts(texts).sets
     sizes = np.array([len(each) for each in sets], dtype=np.int64)
     _, columns = np.unique(np.concatenate([np.zeros(0, np.uint64), *sets]), return_inverse=True)
     owners = np.repeat(np.arange(len(texts)), sizes)

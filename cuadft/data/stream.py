@@ -16,7 +16,7 @@ import itertools
 import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from cuadft.core.errors import InputError
 from cuadft.data import rows
 from cuadft.data.arrivals import take_arrivals
 from cuadft.data.contracts import Contract, Row
+from cuadft.data.corrections import records_of, take_corrections
 from cuadft.data.splits import SPLIT_SEED, seeded_order
 
 UNDATED = "undated"
@@ -182,11 +183,12 @@ class NextSlice:
     earlier: list[str]  # all training contracts of earlier slices
     records: list[_Record]
     contracts: list[Contract]
+    corrected: list[str] = field(default_factory=list)  # reviewed contracts that people corrected: all so far
 
     @property
     def train(self) -> list[str]:
         """The titles that this iteration learns from."""
-        return self.new + self.replayed
+        return self.new + self.replayed + self.corrected
 
 
 def next_slice(
@@ -206,12 +208,14 @@ def next_slice(
 
     contracts, records: as read and as frozen by `freeze_splits`; with the stream "arrivals", contracts of up to
     max_characters that lie in arrivals_folder are taken in first. The splits are kept on disk. Raises InputError on
-    settings out of range, and if contracts arrived in a run whose stream is another one.
+    settings out of range, and if contracts arrived in a run whose stream is another one. Contracts that people reviewed
+    and corrected come on top (see `data.corrections`).
     """
     if stream == "arrivals":
         take_arrivals(iteration, arrivals_folder, max_characters=max_characters)
         contracts = [*contracts, *rows.arrived_contracts(iteration.run, iteration.number)]
         records = rows.contract_records(iteration.run, iteration.number)
+        records = [record for record in records if "corrected" not in record]
     elif arrived := rows.taken_lines(iteration.run, iteration.number):
         raise InputError(
             f"{len(arrived)} contracts arrived in this run (iter-*/{rows.ARRIVED}): keep stream arrivals, or take a "
@@ -224,7 +228,10 @@ def next_slice(
     held = {record["title"] for record in records if record["split"] == SLICE_SPLIT}
     place, new, replayed = slice_portion(slices, held, iteration=number, replay=replay, seed=seed)
     earlier = sorted({title for part in slices[: number - 1] for title in part} - held)
-    return NextSlice(place, slices, new, replayed, earlier, records, list(contracts))
+    corrected = take_corrections(iteration)
+    records, contracts = [*records, *records_of(corrected)], [*contracts, *map(Contract.from_record, corrected)]
+    titles = [line["title"] for line in corrected]
+    return NextSlice(place, slices, new, replayed, earlier, records, contracts, titles)
 
 
 def question_sets(

@@ -61,8 +61,12 @@ LATER_SYSTEMS = ("incumbent", "retriever")  # systems that the first iteration d
 LAST_DECISION = (of_previous("decision.json"), of_previous("by_hand.json"))
 LAST_CHAMPION = (*LAST_DECISION, of_champion)
 CONTRACTS_MADE = in_run("contracts.jsonl", to_iteration=1)
-CONTRACTS = (in_run("contracts.jsonl"), so_far("arrived.jsonl"))
-CONTRACTS_BEFORE = (in_run("contracts.jsonl", from_iteration=2), so_far("arrived.jsonl", own=False))
+CONTRACTS = (in_run("contracts.jsonl"), so_far("arrived.jsonl"), so_far("corrected.jsonl"))
+CONTRACTS_BEFORE = (
+    in_run("contracts.jsonl", from_iteration=2),
+    so_far("arrived.jsonl", own=False),
+    so_far("corrected.jsonl", own=False),
+)
 ROWS_BEFORE = (of_previous("data/train.jsonl"), of_previous("data/synthetic.jsonl"))
 RETRIEVAL = ("retriever/**/*", "program/*")
 TRAINED_ON = (*CONTRACTS, "data/train.jsonl", *RETRIEVAL)
@@ -137,7 +141,10 @@ def _answer(name: str, systems: tuple[str, ...], reads: tuple[Pattern, ...]) -> 
     return Stage(name, "03_batch_inference.ipynb", reads, PREDICTIONS, systems, pass_systems="systems")
 
 
-_DATA = {"external": ("cuad", "contracts_folder", "own_questions"), "keeps": ("arrived.jsonl", "replies.jsonl")}
+_DATA = {
+    "external": ("cuad", "contracts_folder", "own_questions"),
+    "keeps": ("arrived.jsonl", "corrected.jsonl", "replies.jsonl"),
+}
 _COMPILED_FROM = (*CONTRACTS, "data/*.jsonl", of_previous("retriever/rows.jsonl"), *LAST_CHAMPION)
 _ALIGNED = ("preferences.jsonl", "preferences/*", *ADAPTERS)
 _EVALUATION = {"notebook": "05_evaluate.ipynb", "external": ("published",), "keeps": JUDGE_VERDICTS}

@@ -25,7 +25,6 @@ from cuadft.evaluation.answer_files import count_of
 from cuadft.retrieval import saved
 
 FOLDER = "evaluations"  # in the run folder
-LEARNED_SPLITS = {"dev": saved.TUNED, "train": saved.TRAINED, "all": saved.TRAINED, rows.PLAIN: saved.TRAINED}
 BESIDE = ("quote_f1", "detection_f1", "coverage_f1")  # measures of the systems without a model that are printed
 SEED = 7  # of the bootstrap
 TABLE_COLUMNS = ["system", "measure", *bootstrap.INTERVAL_COLUMNS]
@@ -122,8 +121,7 @@ def _learned_from(iteration: runs.Iteration, wanted: Sequence[Contract]) -> tupl
     Both are titles with the reason. Of CUAD's own split some test contracts resemble training contracts; they stay.
     """
     records = {record["title"]: record for record in rows.contract_records(iteration.run, iteration.number)}
-    learned = saved.learned_in_data(iteration.dir)
-    learned |= {title: LEARNED_SPLITS[one["split"]] for title, one in records.items() if one["split"] in LEARNED_SPLITS}
+    learned = saved.learned_by_run(iteration, records.values())
     texts = {title: records[title]["text"] for title in learned if title in records}
     known = saved.known_contracts(wanted, learned, texts)
     own = {c.title for c in wanted if c.title not in learned and records.get(c.title, {}).get("text") == c.text}

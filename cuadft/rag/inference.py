@@ -72,7 +72,7 @@ def answer_rows(
     for start in range(0, len(rows), step):
         todo = [r for r in rows[start : start + step] if r["id"] not in done]
         if todo:
-            made = [prediction | named for prediction in _answer_batch(program, lm, todo, batch_size)]
+            made = [prediction | named for prediction in answer_batch(program, lm, todo, batch_size)]
             files.append_jsonl(path, made)
             done |= {p["id"]: p for p in made}
             progress.update(len(made))
@@ -116,7 +116,7 @@ def compare_answers(systems: Sequence[System], rows: Sequence[dict[str, Any]]) -
     """Return one record a row, for reading: question, gold, and each system's answer or error; nothing goes to disk."""
     if not rows:
         return []
-    answers = {system.name: _answer_batch(system.program, system.lm, rows, len(rows)) for system in systems}
+    answers = {system.name: answer_batch(system.program, system.lm, rows, len(rows)) for system in systems}
     return [
         {"question": row["question"], "gold": row["answers"][0]["text"] if row["answers"] else NO_CLAUSE}
         | {name: made[index]["answer"] or made[index]["error"] for name, made in answers.items()}
@@ -124,19 +124,7 @@ def compare_answers(systems: Sequence[System], rows: Sequence[dict[str, Any]]) -
     ]
 
 
-def answers_fingerprint(program: ContractQA, lm: dspy.LM) -> str:
-    """Return a hash of all that an answer depends on, 16 characters long.
-
-    It covers the LM (whose name holds the hash of its weights), the generation settings, the passages, the search and
-    the prompt.
-    """
-    settings = {k: lm.kwargs.get(k) for k in ("max_tokens", "temperature", "seed")}
-    prompt = [program.k, program.predict.signature.instructions, [dict(d) for d in program.predict.demos]]
-    confidence = program.confidence.key if program.confidence else None
-    return value_hash([lm.model, settings, program.retriever.key, prompt, confidence])[:16]
-
-
-def _answer_batch(
+def answer_batch(
     program: ContractQA, lm: dspy.LM, rows: Sequence[dict[str, Any]], batch_size: int
 ) -> list[dict[str, Any]]:
     """Run the program over some rows, all passages at once; a failed row carries the error instead of an answer."""
@@ -169,6 +157,18 @@ def _answer_batch(
         tokens = sum(n for _, n, _ in own) or (None if own else 0)
         made.append(prediction | {"seconds": round(seconds, 4), "prompt_tokens": tokens})
     return made
+
+
+def answers_fingerprint(program: ContractQA, lm: dspy.LM) -> str:
+    """Return a hash of all that an answer depends on, 16 characters long.
+
+    It covers the LM (whose name holds the hash of its weights), the generation settings, the passages, the search and
+    the prompt.
+    """
+    settings = {k: lm.kwargs.get(k) for k in ("max_tokens", "temperature", "seed")}
+    prompt = [program.k, program.predict.signature.instructions, [dict(d) for d in program.predict.demos]]
+    confidence = program.confidence.key if program.confidence else None
+    return value_hash([lm.model, settings, program.retriever.key, prompt, confidence])[:16]
 
 
 def _prediction(

@@ -16,6 +16,7 @@ from typing import Any
 
 from cuadft.core.text import quotable_places
 from cuadft.data.passages import merge_spans
+from cuadft.data.rows import FEEDBACK
 from cuadft.evaluation.text_scores import NO_CLAUSE
 from cuadft.models.verbatim import belong_together
 from cuadft.rag.confidence import HELD_FROM
@@ -82,26 +83,28 @@ def prompt_completions(
 
     `impossible_share` of the rows are questions whose clause does not exist (fewer if there are fewer); with a
     confidence they are drawn near the decision, the nearest first. At most TEMPLATE_SHARE of the others are paraphrases
-    from a grammar (source "template"), for they repeat clauses of other rows. The counts say how many rows were taken
-    of either kind, and how many were left out for which reason.
+    from a grammar (source "template"), for they repeat clauses of other rows. Of either kind, rows that a person
+    corrected (source "feedback") are taken first. The counts say how many rows were taken of either kind, and how many
+    were left out for which reason.
     """
     shuffled = random.Random(seed).sample(list(rows), len(rows))
     looks = program.look([(r["question"], r["contract"]) for r in shuffled])
-    absent, own, templates = [], [], []  # examples of questions without a clause, and of those with one
+    absent, human, own, templates = [], [], [], []  # examples of questions without a clause, and of those with one
     for row, look in zip(shuffled, looks, strict=True):
         if found := taught_example(row, look.hits):
             *prompt, completion = program.messages(row["question"], *found)
             example = {"id": row["id"], "prompt": prompt, "completion": [completion]}
             if row["is_impossible"]:
-                absent.append((abs(look.p_exists - look.threshold) if look.calibrated else 1.0, example))
+                distance = abs(look.p_exists - look.threshold) if look.calibrated else 1.0
+                absent.append((-1.0 if row["source"] == FEEDBACK else distance, example))
             else:
-                (templates if row["source"] == "template" else own).append(example)
+                {FEEDBACK: human, "template": templates}.get(row["source"], own).append(example)
     absent = [example for _, example in sorted(absent, key=lambda pair: pair[0])]
-    present = _with_templates(own, templates, size or len(rows), seed)
+    present = human + _with_templates(own, templates, max(0, (size or len(rows)) - len(human)), seed)
     n_absent, n_present = _sizes(len(absent), len(present), size, impossible_share)
     chosen = absent[:n_absent] + present[:n_present]
     random.Random(seed).shuffle(chosen)
-    usable = len(absent) + len(own) + len(templates)
+    usable = len(absent) + len(human) + len(own) + len(templates)
     counts = {"unanswerable": n_absent, "answerable": n_present, "not drawn": usable - len(chosen)}
     counts["gold span not in the passages"] = len(rows) - usable
     return chosen, +Counter(counts)

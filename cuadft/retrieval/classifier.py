@@ -28,7 +28,7 @@ from cuadft.core.files import read_json, value_hash, write_bytes, write_json
 from cuadft.core.text import fold
 from cuadft.data.cuad import CATEGORIES
 from cuadft.data.passages import Passage, cut_sentences, gold_shares, join_passages
-from cuadft.data.rows import passages_by_contract
+from cuadft.data.rows import is_annotated, passages_by_contract
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
@@ -97,7 +97,7 @@ class ClauseClassifier:
         seed: int = 7,
         sentences: bool = True,
     ) -> ClauseClassifier | None:
-        """Fit on train rows and all passages of their contracts; rows of a `source` other than "cuad" are left out.
+        """Fit on train rows and all passages of their contracts; rows that no person annotated are left out.
 
         A contract is an example only for the categories that it has a row of: nobody knows what it lacks of the others.
         groups: title -> group; contracts of one group, such as near-duplicates, are in one fold. folds: as many as
@@ -106,7 +106,7 @@ class ClauseClassifier:
         category gets a model, or there are no two contracts, or their passages share no words.
         """
         # a generated question or a user's own names one answer, not every answer in its contract
-        rows = [row for row in rows if row["source"] == "cuad"]
+        rows = [row for row in rows if is_annotated(row)]
         fold_of = _draw_folds(sorted({row["contract"] for row in rows}), groups or {}, folds, seed)
         passages = [passage for passage in passages if passage.contract in fold_of]
         labels, categories = _labels(rows, passages, least)

@@ -36,6 +36,7 @@ TRAINED, TUNED = "trained on", "settings chosen on"
 NOTED = {"trained": TRAINED, "tuned": TUNED}  # the keys of LEARNED_FILE
 # an iteration's data files of rows, and what the retriever did with their contracts
 LEARNED_ROWS = {"dev": TUNED, "dev_questions": TUNED, "synthetic": TRAINED, "train": TRAINED}
+LEARNED_SPLITS = {"dev": TUNED, "train": TRAINED, "all": TRAINED, rows.PLAIN: TRAINED}
 TITLES_SHOWN = 20  # left-out contracts that are named on the screen
 
 
@@ -153,6 +154,15 @@ def learned_in_data(iteration: Path) -> dict[str, str]:
         if path.parents[1].name <= iteration.name
         for row in files.read_jsonl(path)
     }
+
+
+def learned_by_run(iteration: runs.Iteration, records: Iterable[Mapping[str, Any]]) -> dict[str, str]:
+    """Return the titles of the contracts that a run has learned from up to an iteration, each with how.
+
+    records: of `data.rows.contract_records`, for the contracts that count by their split.
+    """
+    by_split = {each["title"]: LEARNED_SPLITS[each["split"]] for each in records if each["split"] in LEARNED_SPLITS}
+    return learned_in_data(iteration.dir) | by_split
 
 
 def known_contracts(wanted: Iterable[Contract], learned: Mapping[str, str], texts: Mapping[str, str]) -> dict[str, str]:

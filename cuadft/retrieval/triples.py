@@ -21,7 +21,7 @@ from cuadft.core.errors import InputError
 from cuadft.core.text import fold
 from cuadft.data.contracts import Row
 from cuadft.data.passages import Passage, gold_shares
-from cuadft.data.rows import take_turns
+from cuadft.data.rows import is_annotated, take_turns
 from cuadft.retrieval.embedder import Embedder
 from cuadft.retrieval.relevance import RelevanceFeedback
 from cuadft.retrieval.retriever import Retriever
@@ -172,7 +172,7 @@ def category_of(row: Mapping[str, Any]) -> str:
 class GoldLabels:
     """The gold spans of rows, by contract and category: which passages answer a category, and which might.
 
-    Only rows of the corpus itself (`source` "cuad") label a contract for their category, so that all its other passages
+    Only rows that a person annotated label a contract for their category, so that all its other passages
     are known not to answer. A generated question or a user's own names one answer, and says nothing of the rest.
     """
 
@@ -184,7 +184,7 @@ class GoldLabels:
         self._touched: dict[Passage, frozenset[str]] = {}
         for row in rows:
             category = category_of(row)
-            if row.get("source", "cuad") == "cuad":
+            if is_annotated(row):
                 self._labelled.add((row["contract"], category))
             for span in row["answers"]:
                 self._spans[row["contract"]].append((span["start"], span["start"] + len(span["text"]), category))

@@ -138,13 +138,13 @@ def new(run) -> str:
 @pytest.fixture
 def asked(monkeypatch) -> list[str]:
     """Return the list to which the ids of all questions that a model is asked are added."""
-    ids, answer = [], inference._answer_batch
+    ids, answer = [], inference.answer_batch
 
     def counted(program, lm, rows, threads):
         ids.extend(row["id"] for row in rows)
         return answer(program, lm, rows, threads)
 
-    monkeypatch.setattr(inference, "_answer_batch", counted)
+    monkeypatch.setattr(inference, "answer_batch", counted)
     return ids
 
 

@@ -1,0 +1,98 @@
+"""Show reviews as web pages that hold all that they need: one contract with its clauses, or two side by side.
+
+A page has no script and loads nothing. The contract's text is data: it is escaped, and the page forbids the browser to
+run or fetch anything. For example:
+
+    files.write_text("supply.html", review_page(review))
+    files.write_text("side-by-side.html", two_page(review, other))
+"""
+
+from __future__ import annotations
+
+import html
+import re
+from collections.abc import Iterator
+from functools import cache
+from importlib import resources
+from typing import Any
+
+from cuadft.core.text import shorten
+from cuadft.review.reviewer import Review
+from cuadft.review.side_by_side import compared_reviews
+
+FRAME_HEIGHT = 760  # pixels, in a notebook
+LONGEST_TAG = 40  # characters of a category that stand before its quote in the text
+HEADINGS = {
+    "sure": "Clauses found",
+    "unsure": "To be checked",
+    "failed": "Not answered",
+    "absent": "No such clause",
+}
+# characters that no HTML document may hold
+_PLANES = "".join(chr(plane << 16 | 0xFFFE) + chr(plane << 16 | 0xFFFF) for plane in range(17))
+_UNSHOWN = re.compile(f"[\x00-\x08\x0b-\x1f\x7f-\x9f\ufdd0-\ufdef{_PLANES}]")
+
+
+def review_page(review: Review) -> str:
+    """Return the page of one review: findings by state with links into the text, in which the quotes are marked."""
+    groups = [
+        {"state": state, "heading": heading, "findings": found}
+        for state, heading in HEADINGS.items()
+        if (found := [(n, each) for n, each in enumerate(review.findings) if each.state == state])
+    ]
+    return _template("review.html").render(review=review, groups=groups, pieces=list(text_pieces(review)))
+
+
+def two_page(one: Review, other: Review) -> str:
+    """Return the page of two reviews: which clauses one contract has and the other lacks."""
+    return _template("two.html").render(one=one, other=other, groups=compared_reviews(one, other))
+
+
+def framed_page(review: Review) -> str:
+    """Return the page in a frame of its own, for the output of a notebook's cell."""
+    name, page = html.escape(shorten(review.document.name, 80)), html.escape(review_page(review))
+    style = f"width: 100%; height: {FRAME_HEIGHT}px; border: 1px solid #bbb"
+    return f'<iframe title="Review of {name}" sandbox="" style="{style}" srcdoc="{page}"></iframe>'
+
+
+def text_pieces(review: Review) -> Iterator[dict[str, Any]]:
+    """Yield the contract's text in pieces that together are all of it, cut where a quote or a page begins or ends.
+
+    A piece has its text, "page" (the number of a page that begins with it, else None), "tags" (of the quotes that begin
+    with it) and "state" (of the surest finding that quotes it, "possible" for what no system answers with, or "").
+    """
+    text, pages = review.document.text, review.document.page_starts
+    quotes = [
+        {"id": f"q{n}-{m}", "back": f"f{n}", "name": shorten(found.category, LONGEST_TAG), "start": quote.start}
+        | {"end": quote.end, "p": quote.p, "state": found.state if quote.answer else "possible"}
+        for n, found in enumerate(review.findings)
+        for m, quote in enumerate(found.quotes)
+        if quote.start is not None
+    ]
+    numbers = {start: number for number, start in enumerate(pages, 1)}
+    cuts = sorted({0, len(text), *numbers, *(quote[edge] for quote in quotes for edge in ("start", "end"))})
+    for start, end in zip(cuts, cuts[1:]):
+        over = [quote["state"] for quote in quotes if quote["start"] <= start < quote["end"]]
+        state = next((state for state in (*HEADINGS, "possible") if state in over), "")
+        tags = [quote for quote in quotes if quote["start"] == start]
+        yield {"text": text[start:end], "page": numbers.get(start), "tags": tags, "state": state}
+
+
+def percent(p: float | None) -> str:
+    """Return a probability for readers: "87 %"; certainty is never claimed."""
+    if p is None:
+        return "not calibrated"
+    return "below 1 %" if p < 0.01 else "above 99 %" if p > 0.99 else f"{p:.0%}".replace("%", " %")
+
+
+@cache
+def _template(name: str) -> Any:
+    import jinja2
+
+    loader = jinja2.FunctionLoader(lambda file: resources.files("cuadft.review").joinpath(file).read_text("utf-8"))
+    made = jinja2.Environment(
+        loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
+    )
+    made.finalize = lambda value: _UNSHOWN.sub("\ufffd", value) if isinstance(value, str) else value
+    made.filters |= {"percent": percent}
+    return made.get_template(name)
