@@ -115,7 +115,7 @@ def push(folder: Path, repo: str) -> str:
     api = hub(repo)
     try:
         api.create_repo(repo, private=True, exist_ok=True)
-        api.upload_folder(repo_id=repo, folder_path=folder, commit_message="Export of cuadft", delete_patterns="*")
+        api.upload_folder(repo_id=repo, folder_path=folder, commit_message="Export of cuadft")
     except (HfHubHTTPError, httpx.HTTPError, OSError, RuntimeError) as error:
         raise InputError(
             f"{repo} did not take the export ({brief(error).splitlines()[0]}): check the name and the token's rights. "
