@@ -147,7 +147,7 @@ _DATA = {
 }
 _COMPILED_FROM = (*CONTRACTS, "data/*.jsonl", of_previous("retriever/rows.jsonl"), *LAST_CHAMPION)
 _ALIGNED = ("preferences.jsonl", "preferences/*", *ADAPTERS)
-_EVALUATION = {"notebook": "05_evaluate.ipynb", "external": ("published",), "keeps": JUDGE_VERDICTS}
+_EVALUATION = {"notebook": "05_evaluate.ipynb", "external": ("published", "review_file"), "keeps": JUDGE_VERDICTS}
 _ALL_EVALUATED = ("predictions/*", *LAST_DECISION, of_previous("metrics/stream.csv"))
 _UNALIGNED = {"systems": (*UNTRAINED, "sft"), "pass_systems": "evaluated"}
 _METHODS = ("align_methods",)

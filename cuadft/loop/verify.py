@@ -19,6 +19,7 @@ from typing import Any
 from cuadft.core import files, runs
 from cuadft.core.errors import InputError
 from cuadft.core.recorded import run_iterations
+from cuadft.data.rows import CORRECTED
 from cuadft.loop import lineage
 from cuadft.loop.kernel import is_locked
 from cuadft.loop.lineage import Lineage, StageRecord
@@ -118,11 +119,22 @@ def _chain_lines(verdict: Verification) -> Iterator[str]:
         yield f"\n{record.label}: {_making(record.entry)}{faults.get(record.label, '')}"
         hashed = (record.entry.get("weights") or {}) | (record.entry.get("contracts") or {})
         yield from (f"    {name}  sha256 {found[:HASH_DIGITS]}" for name, found in hashed.items())
+        yield from _feedback_lines(verdict.run, record)
         sources: dict[str, list[str]] = {}
         for name in sorted(record.inputs, key=lambda name: name not in faults):  # one with a fault is always named
             source = f"from {writers[name][-1].label}" if name in writers else "made by no stage of the run"
             sources.setdefault(source, []).append(name + faults.get(name, ""))
         yield from (f"    {source}: {', '.join(_first(sources[source]))}" for source in sorted(sources, reverse=True))
+
+
+def _feedback_lines(run: Path, record: StageRecord) -> Iterator[str]:
+    """Yield a line on the corrected questions that a stage took from people, if it took any."""
+    for name in record.outputs:
+        if name == f"{record.iteration.dir.name}/{CORRECTED}" and (run / name).is_file():
+            lines = files.read_jsonl(run / name)
+            asked = [row["id"] for line in lines for row in line["rows"]]
+            shown = ", ".join(_first(asked))
+            yield f"    human feedback ({name}): {len(asked)} questions on {len(lines)} contracts: {shown}"
 
 
 def _making(entry: Mapping[str, Any]) -> str:

@@ -10,8 +10,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from cuadft.core import runs
-from cuadft.core.errors import InputError
-from cuadft.review.documents import read_documents
+from cuadft.review.documents import Document, read_documents
 from cuadft.review.page import framed_page
 from cuadft.review.reviewer import Review, Reviewer, read_questions
 
@@ -25,16 +24,15 @@ class ShownReview(Review):
         return framed_page(self)
 
 
-def contract(run: str | Path, path: str | Path, *, questions: str | Path = "", system: str = "") -> ShownReview:
-    """Review the first contract of a file with a system of a run ("": its champion); the review shows its page.
+def contract(
+    run: str | Path, source: str | Path | Document, *, questions: str | Path = "", system: str = ""
+) -> ShownReview:
+    """Review a document, or the first contract of a file, with a system of a run; the review shows its page.
 
-    questions: a file of your own questions, see `reviewer.read_questions`; by default CUAD's are asked. Raises
-    InputError as `Reviewer.load` and `read_documents` do.
+    system: "" for the run's champion. questions: a file of your own questions, see `reviewer.read_questions`; by
+    default CUAD's are asked. Raises InputError as `Reviewer.load` and `read_documents` do.
     """
     asked = read_questions(questions) if questions else ()
-    path = runs.resolve_path(path)
-    if not path.is_file():
-        raise InputError(f"There is no file {path}: give a contract as PDF, DOCX or TXT, or in CUAD's layout.")
-    document = read_documents(path)[0]
+    document = source if isinstance(source, Document) else read_documents(runs.resolve_path(source))[0]
     found = _loaded(str(runs.resolve_path(run)), system=system).review(document, asked)
     return ShownReview(**vars(found))

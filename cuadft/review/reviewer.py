@@ -148,6 +148,10 @@ class Reviewer:
         self.iteration, self.name, self.system = iteration, name, system
         self.run, self.label = iteration.run, runs.champion_label(system.record)
         self._retriever = system.program.retriever
+        if self._retriever.cutting is None:
+            raise InputError(
+                f"{self.run}: the search does not say how its passages were cut: run 02_rag_compile again."
+            )
         self._background = self._retriever.passages[:BACKGROUND]
         self._records = {each["title"]: each for each in rows.contract_records(self.run, iteration.number)}
         self._titles = {each["text"]: title for title, each in self._records.items()}
