@@ -116,7 +116,7 @@ def push(folder: Path, repo: str) -> str:
     try:
         api.create_repo(repo, private=True, exist_ok=True)
         api.upload_folder(repo_id=repo, folder_path=folder, commit_message="Export of cuadft")
-    except (HfHubHTTPError, httpx.HTTPError, OSError, RuntimeError) as error:
+    except (HfHubHTTPError, httpx.HTTPError, OSError, RuntimeError, ValueError) as error:
         raise InputError(
             f"{repo} did not take the export ({brief(error).splitlines()[0]}): check the name and the token's rights. "
             f"{folder} is complete; the same command goes on from there."

@@ -10,6 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import hub_stand_in
 import pytest
 import small
 import tiny_run
@@ -197,3 +198,64 @@ def test_the_command_names_the_folder_the_agreement_and_bad_input(run, tmp_path,
     for wrong in (["sftt", "--to", "x"], [], ["--to", "x", "--check", "-1"], ["--to", "x", "--push", "a b/c"]):
         assert cli.main(["export", str(run), *wrong]) == 2
     assert "did you mean 'sft'" in capsys.readouterr().err
+
+
+# --- to the hub
+
+HUB_TOKEN = "hf_not_a_real_token"
+
+
+@pytest.fixture
+def hub(monkeypatch):
+    """Return a local hub that is asked in place of the real one, with a token in the environment."""
+    from huggingface_hub import constants
+
+    with hub_stand_in.serve() as server:
+        monkeypatch.setenv("HF_ENDPOINT", server.url)
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+        monkeypatch.setattr(
+            constants, "HF_HUB_DISABLE_XET", True
+        )  # the stand-in speaks LFS, which the hub takes as well
+        monkeypatch.setenv("HF_TOKEN", HUB_TOKEN)
+        yield server
+
+
+def test_a_push_brings_every_file_whole_and_private(exported, hub):
+    assert export.push(exported, "acme/contracts") == f"{hub.url}/acme/contracts"
+    assert hub.repositories == {"acme/contracts": {"private": True, "files": contents(exported)}}
+    assert hub.tokens == {f"Bearer {HUB_TOKEN}"}
+    assert not any(HUB_TOKEN.encode() in path.read_bytes() for path in exported.rglob("*") if path.is_file())
+
+
+@pytest.mark.parametrize(("where", "status"), [("/api/repos/create", 401), ("/lfs/", 400), ("/commit/", 403)])
+def test_a_push_that_fails_says_so_without_the_token_and_goes_on(exported, hub, where, status):
+    hub.fail = where, status
+    with pytest.raises(InputError) as refused:
+        export.push(exported, "acme/contracts")
+    assert "acme/contracts did not take the export" in str(refused.value) and HUB_TOKEN not in str(refused.value)
+    before, hub.fail = list(hub.uploads), None
+    export.push(exported, "acme/contracts")
+    assert hub.repositories["acme/contracts"]["files"] == contents(exported)
+    assert len(hub.uploads) == len(set(hub.uploads)) >= len(before)  # what was there was not sent again
+
+
+def test_a_hub_that_is_gone_is_named(exported, hub, monkeypatch):
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    with pytest.raises(InputError, match="did not take the export"):
+        export.push(exported, "acme/contracts")
+
+
+@pytest.mark.parametrize("name", ["HF_TOKEN", "HF_HUB_OFFLINE"])
+def test_what_a_push_lacks_is_told_before_the_export(run, hub, tmp_path, monkeypatch, capsys, name):
+    from huggingface_hub import constants
+
+    monkeypatch.delenv("HF_TOKEN") if name == "HF_TOKEN" else monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    assert cli.main(["export", str(run), "--to", str(tmp_path / "out"), "--push", "acme/contracts"]) == 2
+    assert name in capsys.readouterr().err and not list(tmp_path.iterdir())
+
+
+def test_the_command_pushes_what_it_has_written(run, hub, tmp_path, capsys):
+    command = ["export", str(run), "--to", str(tmp_path / "out"), "--push", "acme/contracts", "--check", "0"]
+    assert cli.main(command) == 0 and cli.main(command) == 0
+    assert "Already there" in capsys.readouterr().out
+    assert hub.repositories["acme/contracts"]["files"] == contents(tmp_path / "out")
