@@ -23,6 +23,7 @@ from cuadft import __version__
 from cuadft.core import progress
 from cuadft.core.errors import InputError, StageFailed, redact
 
+LOCAL = "127.0.0.1"  # where `serve` listens
 ROLES = ("question", "reference", "answer", "system", "contract")  # columns of an answer file that an option can name
 
 
@@ -304,6 +305,60 @@ def review(
     done = folder.review_files(**options, log=_print_now)
     print(f"\n{folder.reviewed_text(done)}")
     return 0 if done.complete else 3
+
+
+@app.command(rich_help_panel=USE)
+def export(
+    run_dir: RunFolder,
+    system: Annotated[str, _argument("SYSTEM", "rag, sft ... (default: the champion)")] = "",
+    to: Annotated[str, _option("--to", "DIR", "folder of the export, new or empty")] = "",
+    push: Annotated[str, _option("--push", "REPO", "upload it to the hub, owner/name, private if it is new")] = "",
+    iteration: Annotated[int | None, _option("--iteration", "N", "whose system (default: the newest)")] = None,
+    replace: Annotated[bool, typer.Option("--replace", help="write over an earlier export in DIR")] = False,
+    check: Annotated[int, _option("--check", "N", "test prompts to compare the exported weights on")] = 20,
+) -> None:
+    """Write a system's weights, prompt, search and a model card to a folder.
+
+    Merged weights, the adapter, GGUF with an Ollama Modelfile. README.md there says what each file is for. The exported
+    weights answer some of the run's test prompts, and how many alike is printed. --push takes the hub's token from
+    HF_TOKEN.
+    """
+    options = {**locals()}
+    from cuadft.review import export
+
+    if not options.pop("to"):
+        raise InputError("Name the folder of the export: --to DIR.")
+    if options.pop("push"):
+        export.hub(push)  # a missing token is told before the work
+    done = export.export_system(options.pop("run_dir"), to, **options, log=_print_now)
+    for note in done.notes:
+        print(note)
+    print(f"{'Written' if done.new else 'Already there'}: {done.folder} ({done.system}; start with README.md)")
+    if push:
+        print(f"Pushed: {export.push(done.folder, push)}")
+
+
+@app.command(rich_help_panel=USE)
+def serve(
+    run_dir: RunFolder,
+    host: Annotated[
+        str, _option("--host", "ADDRESS", "another one than this machine's own needs CUADFT_TOKEN")
+    ] = LOCAL,
+    port: Annotated[int, _option("--port", "N", "0 for any free one")] = 8000,
+    system: Annotated[str, _option("--system", "NAME", "rag, sft ... (default: the champion)")] = "",
+    iteration: Annotated[int | None, _option("--iteration", "N", "whose system (default: the newest)")] = None,
+    megabytes: Annotated[float, _option("--megabytes", "N", "largest request")] = 20,
+    seconds: Annotated[float, _option("--seconds", "N", "longest time of a request, the wait included")] = 600,
+) -> None:
+    """Review contracts over HTTP, with a page that takes a dropped PDF.
+
+    POST /review (a form with file or text), POST /ask (JSON with contract and question), GET /health; /docs tells the
+    rest. Only this machine can reach it, unless --host says otherwise and the environment sets CUADFT_TOKEN.
+    """
+    from cuadft.review import serve
+
+    limits = serve.Limits(megabytes, seconds)
+    serve.serve(run_dir, host=host, port=port, system=system, iteration=iteration, limits=limits, log=_print_now)
 
 
 @app.command(rich_help_panel=GIVE)

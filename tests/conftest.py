@@ -23,7 +23,7 @@ settings.register_profile("cuadft", deadline=None)
 settings.register_profile("quick", deadline=None, max_examples=20)  # of `make check`
 settings.load_profile("cuadft")
 
-pytest_plugins = ["chat_server"]
+pytest_plugins = ["browser", "chat_server"]
 
 
 @pytest.hookimpl(tryfirst=True)  # before -m chooses by the marks

@@ -11,6 +11,7 @@ SLOW_FILES = """
     loop/test_kernel_memory.py loop/test_manifest.py loop/test_run_comparison.py loop/test_runner.py
     loop/test_trackers.py loop/test_unseen.py loop/test_verify.py loop/test_warm_kernels.py models/test_api.py
     models/test_api_faults.py rag/test_inference.py rag/test_settle.py retrieval/test_embedder.py
-    retrieval/test_finetune.py training/test_align.py training/test_online.py training/test_ppo.py
+    retrieval/test_finetune.py review/test_export.py review/test_export_gguf.py review/test_serve.py
+    review/test_serve_browser.py training/test_align.py training/test_online.py training/test_ppo.py
     training/test_sft.py
 """.split()

@@ -18,15 +18,6 @@ import pytest
 
 from cuadft.feedback.store import Store
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-FLAGS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--no-first-run",
-]
 PATIENCE = 60_000  # milliseconds: a busy machine is no fault of the widget
 CELL = """import json
 from cuadft.feedback.store import Store
@@ -68,25 +59,6 @@ def tasks():
             }
         )
     return made
-
-
-@pytest.fixture(scope="module")
-def chromium():
-    """Start headless Chromium."""
-    missing = ""
-    try:
-        from playwright.sync_api import sync_playwright
-    except ImportError:
-        missing = "Playwright is missing: pip install playwright"
-    missing = missing or ("" if CHROMIUM else "Chromium is missing: apt install chromium")
-    if missing and os.environ.get("CUADFT_BROWSER") == "required":
-        pytest.fail(missing)
-    if missing:
-        pytest.skip(missing)
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, headless=True, args=FLAGS)
-        yield browser
-        browser.close()
 
 
 @pytest.fixture(scope="module")
