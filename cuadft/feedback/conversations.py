@@ -9,15 +9,13 @@ A column often repeats the whole conversation, answer and all. A prompt is what 
 
 from __future__ import annotations
 
-import ast
-import json
 import re
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from typing import Any
 
 from pydantic import AliasChoices, BaseModel, Field, TypeAdapter, ValidationError
 
+from cuadft.core.cells import spelled_value
 from cuadft.core.text import fold
 from cuadft.feedback.records import Text
 from cuadft.feedback.training_questions import RowRefused, question_of_prompt
@@ -25,10 +23,6 @@ from cuadft.feedback.training_questions import RowRefused, question_of_prompt
 Messages = list[dict[str, str]]
 ROLES = {"human": "user", "gpt": "assistant", "model": "assistant", "bot": "assistant"}
 _TURN = re.compile(r"(?:\A|\n\n)\s*(human|user|assistant|system):[ \t]*|<\|im_start\|>(\w+)\n", re.IGNORECASE)
-_STRUCTURE = re.compile(r"\s*(?:array\(\s*)?(?:\[\s*(?:[\[{'\"]|array\(|\])|\{\s*['\"])")
-_QUOTED = r"""('(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*")"""
-# what numpy prints that is no literal: array(...), its dtype, and blanks where commas stand in a list
-_NUMPY = re.compile(rf"{_QUOTED}|array\(|,\s*dtype=\w+\)|(?<=\])\)|(?<=[}}\]'\"])(\s+)(?=[{{\['\"]|array)", re.DOTALL)
 
 
 class _Part(BaseModel):
@@ -50,16 +44,13 @@ _MESSAGES = TypeAdapter(list[_Message])
 
 
 def cell_value(cell: Any) -> Any:
-    """Return the list or mapping that a cell writes as JSON, Python literal or numpy array; any other value as it is.
+    """Return the list or mapping that a cell spells (see `core.cells`), and any other value as it is.
 
     Lists of anything but texts, lists and mappings are left as text, for "[1]" may be an answer.
     """
-    if isinstance(cell, str) and _STRUCTURE.match(cell):
-        literal = _NUMPY.sub(lambda found: found[1] or ("," if found[2] else ""), cell)
-        for parse, text in ((json.loads, cell), (ast.literal_eval, literal.strip())):
-            with suppress(ValueError, SyntaxError, RecursionError, MemoryError):
-                return parse(text)
-    return cell
+    found = spelled_value(cell)
+    plain = isinstance(found, list) and found and not any(isinstance(item, (str, list, dict)) for item in found)
+    return cell if plain else found
 
 
 def plain_text(value: Any, name: str) -> str:
