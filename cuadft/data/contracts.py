@@ -136,8 +136,7 @@ def read_contracts(path: str | Path) -> list[Contract]:
     else:
         beside = files[0].with_name(cuad.TYPES_NAME)
         types = cuad.type_table(beside.read_bytes(), str(beside)) if beside.is_file() else {}
-    documents = [document for name, raw in texts.items() for document in _checked_documents(raw, name)]
-    return _made_contracts(documents, next(iter(texts)) if len(texts) == 1 else str(path), types)
+    return _in_files(texts, next(iter(texts)) if len(texts) == 1 else str(path), types)
 
 
 def read_plain_folder(folder: str | Path) -> list[Contract]:
@@ -163,7 +162,9 @@ def read_plain_folder(folder: str | Path) -> list[Contract]:
         except Exception as error:  # a damaged PDF can make pypdf raise nearly anything
             problems.append(f"{file.name} cannot be read ({type(error).__name__}: {error}); repair it or remove it")
         if bare:
-            told = f"no text on pages {plain.page_ranges(bare)} (blank or scanned): what stands there is not read"
+            told = (
+                f"no text on pages {plain.page_ranges(bare)} (blank, scanned or damaged): what stands there is not read"
+            )
             warnings.warn(f"{file.name}: {told}", stacklevel=2)
     problems += _repeated([file.stem for file in readable], "file name")
     raise_problems(str(folder), problems)
@@ -199,12 +200,18 @@ class _File(BaseModel):
     data: list[_Document]
 
 
-def parse_squad(raw: bytes, name: str, types: Mapping[str, str]) -> list[Contract]:
-    """Return the contracts in a file's JSON; raises InputError on whatever differs from the layout.
+def parse_contracts(raw: bytes, name: str) -> list[Contract]:
+    """Return the contracts in the content of a zip, or of a file in one of CUAD's layouts; see `read_contracts`.
 
-    `name` stands for the file in messages. types: contract types by folded title; others are read from the title.
+    `name` stands for the file in messages.
     """
-    return _made_contracts(_checked_documents(raw, name), name, types)
+    texts, types = cuad.open_cuad(raw, name) if raw.startswith(b"PK") else ({name: raw}, {})
+    return _in_files(texts, name, types)
+
+
+def _in_files(texts: Mapping[str, bytes], name: str, types: Mapping[str, str]) -> list[Contract]:
+    """Return the contracts of several files; types: contract types by folded title, others are read from the title."""
+    return _made_contracts([one for own, raw in texts.items() for one in _checked_documents(raw, own)], name, types)
 
 
 def _checked_documents(raw: bytes, name: str) -> list[_Document]:

@@ -11,7 +11,7 @@ import re
 from collections import Counter
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 from cuadft.core.errors import InputError
 from cuadft.core.text import fold
@@ -19,39 +19,61 @@ from cuadft.core.text import fold
 if TYPE_CHECKING:
     from pypdf import PageObject
 
-FEWEST_LETTERS = (
-    20  # letters and digits of a page or text file that count as text; a blank scan often has a page number
-)
+# letters and digits of a page or text file that count as text; a blank scan often has a page number
+FEWEST_LETTERS = 20
 FEWEST_ON_IMAGE = 100  # of a page with an image; a scan may have a stamp
 MOST_IN_MARGINS = 200  # of a page's header, footer and stamps together
 
 
 def file_text(file: Path) -> tuple[str, list[int]]:
-    """Return the text of a file, and the numbers (from 1) of the pages of a PDF that are blank or scanned.
+    """Return the text of a file, and the numbers (from 1) of the pages of a PDF that have no text.
 
-    A header, footer or stamp that stands on most pages is no text of a page. Raises InputError, a sentence without its
-    subject, if a password protects the file, if a package is missing that decrypts it, if it has no text, or if over
-    half of its pages have none; pypdf raises other errors on a damaged file.
+    Raises InputError as `pdf_pages`, and for a text file without text.
     """
     if file.suffix.lower() == ".txt":
         text = file.read_text("utf-8-sig")
         if count_letters(text) < FEWEST_LETTERS:
             raise InputError("has no text in it; write some, or remove it")
         return text, []
+    texts, bare, damaged = pdf_pages(file)
+    return "\n\n".join(texts).encode("utf-8", "replace").decode("utf-8"), sorted(bare + damaged)
+
+
+def pdf_pages(source: Path | BinaryIO) -> tuple[list[str], list[int], list[int]]:
+    """Return the text of each page of a PDF, and the numbers (from 1) of pages without text and of damaged pages.
+
+    A header, footer or stamp that stands on most pages is no text of a page. Raises InputError, a sentence without its
+    subject, if a password protects the file, if a package is missing that decrypts it, if it has no text, or if over
+    half of its pages have none; pypdf raises other errors on a damaged file.
+    """
     import pypdf
 
     try:
-        pages = list(pypdf.PdfReader(file).pages)
-        texts = [page.extract_text() for page in pages]
+        pages = list(pypdf.PdfReader(source).pages)
+        read = [_page_text(page) for page in pages]
     except pypdf.errors.FileNotDecryptedError:
         raise InputError("is protected by a password: save a copy without one, or remove the file") from None
     except pypdf.errors.DependencyError:
         raise InputError("is encrypted with AES: run `pip install cryptography`, then the same command") from None
-    bare = _bare_pages(pages, texts)
-    if not pages or 2 * len(bare) > len(pages):
-        told = f"has no text on {len(bare)} of {len(pages)} pages ({page_ranges(bare)}) but headers or stamps at most"
+    texts, damaged = [text or "" for text in read], [n for n, text in enumerate(read, 1) if text is None]
+    bare = [n for n in _bare_pages(pages, texts) if n not in damaged]
+    if not pages or 2 * len(bare + damaged) > len(pages):
+        without = page_ranges(sorted(bare + damaged))
+        told = f"has no text on {len(bare + damaged)} of {len(pages)} pages ({without}) but headers or stamps at most"
         raise InputError(f"{told}; run text recognition (OCR) on it, which cuadft does not do, or remove it")
-    return "\n\n".join(texts).encode("utf-8", "replace").decode("utf-8"), bare
+    return texts, bare, damaged
+
+
+def _page_text(page: PageObject) -> str | None:
+    """Return a page's text, None if the page is damaged."""
+    import pypdf
+
+    try:
+        return page.extract_text()
+    except (pypdf.errors.FileNotDecryptedError, pypdf.errors.DependencyError):
+        raise
+    except Exception:  # a damaged page can make pypdf raise nearly anything
+        return None
 
 
 def page_ranges(numbers: list[int]) -> str:

@@ -22,11 +22,11 @@ from pathlib import Path
 
 from cuadft.core.errors import InputError, brief
 from cuadft.core.files import value_hash
-from cuadft.data import contracts, cuad
+from cuadft.data import contracts, layouts, plain
 from cuadft.data.download import LARGEST_MEMBER, opened_zip, read_zip_file, zip_member
 from cuadft.feedback.records import without_surrogates
 
-SUFFIXES = (".pdf", ".docx", ".txt", ".json", ".zip")  # of the files that are taken from a folder
+SUFFIXES = (".pdf", ".docx", ".txt", ".zip", *layouts.SUFFIXES)  # of the files that are taken from a folder
 MOST_CHARACTERS = 2_000_000  # of a contract, six times CUAD's longest
 FEWEST_LETTERS = 20  # a scanned page often carries a stamp or a page number as text
 BETWEEN = "\n\n"  # pages and paragraphs
@@ -103,8 +103,8 @@ def documents_of(name: str, content: bytes) -> list[Document]:
     for start, told in ((OLD_OFFICE, "is an old or a password-protected Office file"), (RTF, "is an RTF file")):
         if content.startswith(start):
             raise InputError(f"{name} {told}: save it as .docx or PDF, without a password, and give that.")
-    if suffix == ".json":
-        return _of_cuad(contracts.parse_squad(content, name, {}), name)
+    if suffix in layouts.SUFFIXES:
+        return _of_cuad(name, content)
     if suffix not in ("", ".txt"):
         raise InputError(f"{name} is no {suffix[1:].upper()} file: give a PDF, DOCX or TXT file, or CUAD's layout.")
     text, unread = _decoded(name, content)
@@ -141,8 +141,8 @@ def _decoded(name: str, content: bytes) -> tuple[str, list[str]]:
     return _LINE_END.sub("\n", text), unread
 
 
-def _of_cuad(found: Sequence[contracts.Contract], file: str) -> list[Document]:
-    return [_checked(contract.title, contract.text, file=file) for contract in found]
+def _of_cuad(name: str, content: bytes) -> list[Document]:
+    return [_checked(found.title, found.text, file=name) for found in contracts.parse_contracts(content, name)]
 
 
 def _of_archive(name: str, content: bytes) -> list[Document]:
@@ -154,11 +154,9 @@ def _of_archive(name: str, content: bytes) -> list[Document]:
             if (size := sum(info.file_size for info in archive.infolist())) > LARGEST_MEMBER:
                 raise InputError(f"{name} unpacks to {size:,} bytes: take out its pictures, or give it as PDF.")
             return [_checked(Path(name).stem, *_docx_text(name, content), file=name)]
-        if not any(Path(inside).name == cuad.JSON_NAME for inside in names):
-            raise InputError(
-                f"{name} is a zip archive without {cuad.JSON_NAME}: unpack it, and give the contracts in it."
-            )
-    return _of_cuad(contracts.parse_squad(*cuad.open_cuad(content, name)), name)
+        if not layouts.contract_files(names):
+            raise InputError(f"{name} is a zip archive without CUAD_v1.json: unpack it, and give the contracts in it.")
+    return _of_cuad(name, content)
 
 
 def _plain(text: str) -> str:
@@ -166,36 +164,19 @@ def _plain(text: str) -> str:
     return _LINE_END.sub("\n", text).replace("\xa0", " ")
 
 
-def _listed(numbers: Sequence[int]) -> str:
-    shown = [*map(str, numbers[:10]), *([f"{len(numbers) - 10} more"] if len(numbers) > 10 else [])]
-    return " and ".join(filter(None, (", ".join(shown[:-1]), shown[-1])))
-
-
 def _pdf_text(name: str, content: bytes) -> tuple[str, list[int], list[str]]:
     """Return a PDF's text, where its pages start, and which pages could not be read."""
-    import pypdf
-
     logging.getLogger("pypdf").setLevel(logging.CRITICAL)  # what it mends in silence is no concern of the reader
-    texts, lost = [], []
     try:
-        reader = pypdf.PdfReader(io.BytesIO(content))
-        if reader.is_encrypted and not reader.decrypt(""):
-            raise InputError(f"{name} is encrypted: save a copy without a password, and give that.")
-        pages = list(reader.pages)
-    except InputError:
-        raise
+        found, bare, lost = plain.pdf_pages(io.BytesIO(content))
+    except InputError as error:
+        raise InputError(f"{name} {error}.") from error
     except Exception as error:  # a damaged PDF can make pypdf raise nearly anything
         advice = "open it in a PDF reader, print it to a new PDF, and give that"
         raise InputError(f"{name} can't be read as a PDF ({brief(error)}): {advice}.") from error
-    for number, page in enumerate(pages, 1):
-        try:
-            texts.append(_plain(page.extract_text()))
-        except Exception:  # as above, for one page
-            texts.append("")
-            lost.append(number)
-    bare = [n for n, text in enumerate(texts, 1) if sum(map(str.isalnum, text)) < FEWEST_LETTERS and n not in lost]
-    unread = [f"Damaged, not read: page {_listed(lost)}."] if lost else []
-    unread += [f"Without text (a scan, a picture or blank): page {_listed(bare)}."] if bare else []
+    texts = list(map(_plain, found))
+    unread = [f"Damaged, not read: page {plain.page_ranges(lost)}."] if lost else []
+    unread += [f"Without text (a scan, a picture or blank): page {plain.page_ranges(bare)}."] if bare else []
     starts = [0, *accumulate(len(text) + len(BETWEEN) for text in texts[:-1])] if texts else []
     return BETWEEN.join(texts), starts, unread
 

@@ -303,7 +303,7 @@ def test_no_json_value_raises_anything_but_input_error(value: object) -> None:
         {"data": [document(value)]},
     ):
         try:
-            contracts.parse_squad(json.dumps(candidate).encode(), "own.json", {})
+            contracts.parse_contracts(json.dumps(candidate).encode(), "own.json")
         except InputError:
             pass
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from cuadft.core.errors import InputError
 from cuadft.data import layouts
-from cuadft.data.contracts import locate_contracts, parse_squad, read_contracts
+from cuadft.data.contracts import locate_contracts, parse_contracts, read_contracts
 
 TEXT = "Acme Inc. buys from Bolt LLC. Ohio law governs. Acme Inc. insures the goods."
 ASKED = (
@@ -123,10 +123,10 @@ def summary(contracts: list) -> list:
 @given(st.fixed_dictionaries({name: st.lists(st.sampled_from(WORDS), unique=True) for name in CATEGORIES}))
 def test_every_layout_gives_the_same_contracts(found: dict[str, list[str]]) -> None:
     whole = documents({name: [span(words) for words in own] for name, own in found.items()})
-    expected = summary(parse_squad(WRITERS["documents"](whole), "d", {}))
+    expected = summary(parse_contracts(WRITERS["documents"](whole), "d"))
     assert [len(contract[3]) for contract in expected] == [4, 4]
     for name, write in WRITERS.items():
-        assert summary(parse_squad(write(whole), name, {})) == expected, name
+        assert summary(parse_contracts(write(whole), name)) == expected, name
 
 
 WHOLE = documents({"Parties": [span("Acme Inc."), span("Bolt LLC")], "Insurance": []})
@@ -148,7 +148,7 @@ def test_the_archive_of_cuads_repository_and_its_folder_are_read_once(
             archive.writestr(inside + name, FILES[name])
             (tmp_path / "folder" / inside / name).write_bytes(FILES[name])
         archive.writestr("__MACOSX/._test.json", b"\0")
-    expected = summary(parse_squad(FILES["CUADv1.json"], "d", {}))
+    expected = summary(parse_contracts(FILES["CUADv1.json"], "d"))
     for place in (tmp_path / "data.zip", tmp_path / "folder", tmp_path):  # the last one holds the archive
         assert summary(read_contracts(locate_contracts(str(place), tmp_path))) == expected
 
@@ -158,7 +158,7 @@ def test_a_folder_of_datasets_is_read_without_what_lies_beside_the_rows(tmp_path
     (tmp_path / "data" / "train-00000-of-00001.parquet").write_bytes(WRITERS["parquet"](WHOLE))
     (tmp_path / "data" / "test.jsonl").write_bytes(WRITERS["rows"](WHOLE))
     (tmp_path / "dataset_infos.json").write_text("{}")
-    assert summary(read_contracts(tmp_path)) == summary(parse_squad(FILES["CUADv1.json"], "d", {}))
+    assert summary(read_contracts(tmp_path)) == summary(parse_contracts(FILES["CUADv1.json"], "d"))
 
 
 def test_questions_in_other_words_stay_apart() -> None:
@@ -167,14 +167,14 @@ def test_questions_in_other_words_stay_apart() -> None:
         own[0] | {"id": "2__Parties", "question": "who signs?"},
         own[0] | {"id": "3__Parties", "question": "Who  signs?"},
     ]
-    (contract,) = parse_squad(lines(own), "d", {})
+    (contract,) = parse_contracts(lines(own), "d")
     assert [row["id"] for row in contract.rows] == ["A - SUPPLY AGREEMENT__Parties", "2__Parties"]
     assert all(len(row["answers"]) == 2 for row in contract.rows)
 
 
 def test_a_row_without_an_id_is_known_by_its_category() -> None:
     own = [row | {"category": "Parties", "question": "Who signs?"} for row in without(rows(WHOLE[:1])[:1], "id")]
-    assert parse_squad(lines(own), "d", {})[0].rows[0]["id"] == "A - SUPPLY AGREEMENT__Parties"
+    assert parse_contracts(lines(own), "d")[0].rows[0]["id"] == "A - SUPPLY AGREEMENT__Parties"
 
 
 @pytest.mark.parametrize(
@@ -197,7 +197,7 @@ def test_a_row_without_an_id_is_known_by_its_category() -> None:
 )
 def test_what_is_no_contract_is_named_and_valid_json_is_never_called_damaged(raw: bytes, told: str) -> None:
     with pytest.raises(InputError) as caught:
-        parse_squad(raw, "own.file", {})
+        parse_contracts(raw, "own.file")
     assert told in str(caught.value)
     assert ("whole" in told) == ("whole" in str(caught.value))
 

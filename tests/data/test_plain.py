@@ -79,7 +79,7 @@ def test_pages_without_text_are_named_and_the_others_read(tmp_path: Path) -> Non
     path = write_pdf(tmp_path / "deal.pdf", body(1), body(2), "", body(4), "Signature page", image=False)
     text, bare = file_text(path)
     assert bare == [3, 5] and body(4) in text
-    with pytest.warns(UserWarning, match=r"deal\.pdf: no text on pages 3, 5 \(blank or scanned\)"):
+    with pytest.warns(UserWarning, match=r"deal\.pdf: no text on pages 3, 5 \(blank, scanned or damaged\)"):
         (contract,) = read_plain_folder(tmp_path)
     assert contract.text == text
 

@@ -89,7 +89,7 @@ def test_a_text_is_read_in_the_encodings_that_people_have(encoding):
 FAULTS = {
     "empty.pdf": (b"", "is empty"),
     "blank.txt": (b" \n ", "is empty"),
-    "locked.pdf": (reviewing.pdf(LAW, password="secret"), "encrypted"),
+    "locked.pdf": (reviewing.pdf(LAW, password="secret"), "protected by a password"),
     "scan.pdf": (reviewing.pdf("", ""), "text recognition"),
     "cut.pdf": (b"%PDF-1.7\n1 0 obj << /Type", "can't be read as a PDF"),
     "archive.pdf": (archive(a__txt="x"), "zip archive"),

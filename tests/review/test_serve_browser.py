@@ -95,7 +95,7 @@ def test_a_file_is_also_chosen_and_a_text_pasted_with_the_keyboard(page):
     ("name", "content", "told"),
     [
         ("empty.pdf", b"", "is empty"),
-        ("locked.pdf", reviewing.pdf(CLAUSES, password="x"), "is encrypted"),
+        ("locked.pdf", reviewing.pdf(CLAUSES, password="x"), "is protected by a password"),
         ("scan.pdf", reviewing.pdf(""), "no text"),
         ("big.pdf", b"%PDF" + b"a" * 1_100_000, "larger than 1 MB"),
         ("<img src=x onerror=document.title='hacked'>.exe", b"MZ\x90" * 99, "give a PDF"),
