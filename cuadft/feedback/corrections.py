@@ -6,8 +6,9 @@
 A row counts as checked if its `verdict` is right or wrong, if its `correction` holds words of the contract (or says
 that there is no such clause), or if its `quote` was changed. A question counts as checked if one of its rows does; the
 quotes of its other rows stand if the review was sure of them (LIKELY). A row without an id that names contract and
-category adds a quote. A question on a contract that is new to the run becomes a row of the run's corrections.jsonl, see `data.corrections`.
-Where the person's answer differs from the system's, both are stored as a judgement in the run's feedback.sqlite.
+category adds a quote. A question on a contract that is new to the run becomes a row of the run's corrections.jsonl,
+see `data.corrections`. Where the person's answer differs from the system's, both are stored as a judgement in the
+run's feedback.sqlite.
 """
 
 from __future__ import annotations
