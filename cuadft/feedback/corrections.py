@@ -5,9 +5,10 @@
 
 A row counts as checked if its `verdict` is right or wrong, if its `correction` holds words of the contract (or says
 that there is no such clause), or if its `quote` was changed. A question counts as checked if one of its rows does; the
-quotes of its other rows stand as they are. A row without an id that names contract and category adds a quote. A
-question on a contract that is new to the run becomes a row of the run's corrections.jsonl, see `data.corrections`.
-Where the person's answer differs from the system's, both are stored as a judgement in the run's feedback.sqlite.
+quotes of its other rows stand if the review was sure of them (LIKELY). A row without an id that names contract and
+category adds a quote. A question on a contract that is new to the run becomes a row of the run's corrections.jsonl,
+see `data.corrections`. Where the person's answer differs from the system's, both are stored as a judgement in the
+run's feedback.sqlite.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ from cuadft.feedback.training_questions import HELD_OUT, RowRefused, TrainingQue
 
 NEEDED = {"id", "quote", "verdict", "correction"}  # columns that tell a review.csv from other tables
 RIGHT, WRONG = {"right", "ok", "yes", "true", "correct", "1"}, {"wrong", "no", "false", "incorrect", "0"}
+LIKELY = 0.5  # probability from which a quote of a sure finding stands that nobody touched
 NEAR = 3000  # characters around a quote in which its correction is looked for first
 OTHER = "Other"  # category of a question that is none of CUAD's
 ROWS_LISTED = 20  # under each heading of a report
@@ -192,7 +194,7 @@ def _checked_spans(finding: Mapping[str, Any], own: Sequence[TableRow], text: st
             spans += [] if is_refusal(words) else _located(words, text, place)
         elif verdict in RIGHT:
             spans += place
-        elif not verdict and quote and quote["answer"]:
+        elif not verdict and quote and finding["state"] == "sure" and (quote["p"] or 0) >= LIKELY:
             left += place
     return merge_spans(spans + left) if checked else None
 
