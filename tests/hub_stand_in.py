@@ -15,7 +15,7 @@ COMMIT = "c" * 40
 
 
 class Hub(ThreadingHTTPServer):
-    """Repositories by name: {"private", "files": path -> SHA-256}; `tokens` are the Authorization headers seen.
+    """Repositories by name: {"visibility", "files": path -> SHA-256}; `tokens` are the Authorization headers seen.
 
     fail: a path (a part of it) that is answered with this status until it is cleared.
     """
@@ -62,7 +62,7 @@ class _Handler(BaseHTTPRequestHandler):
             asked = json.loads(body)
             name = f"{asked['organization']}/{asked['name']}" if asked.get("organization") else asked["name"]
             known = name in self.server.repositories
-            self.server.repositories.setdefault(name, {"private": asked.get("private"), "files": {}})
+            self.server.repositories.setdefault(name, {"visibility": asked.get("visibility"), "files": {}})
             return self._reply({"url": f"{self.server.url}/{name}"}, 409 if known else 200)
         if path == "/api/validate-yaml":
             return self._reply({"errors": [], "warnings": []})

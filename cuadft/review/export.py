@@ -32,6 +32,7 @@ NOTE = "export.json"  # in the folder, written last
 LAYOUT = 1  # of the folder; another number makes an earlier export out of date
 NOT_NEEDED = shutil.ignore_patterns("rows.jsonl", "training.json", ".*.tmp")  # of the retriever's folder
 MODEL_FILES = ("*.json", "*.safetensors", "*.txt", "*.jinja", "*.model")
+NOTES_OF_RUN = ("source.json", "base.json", "training.json")  # beside a model's files; they mean nothing elsewhere
 GROWTH = 4  # an export takes at most so many times the bytes of the base model: in 32 bits, in 16 and in 8
 
 
@@ -67,7 +68,7 @@ def export_system(
     if check < 0:
         raise InputError(f"Invalid check {check}: give the number of prompts to compare, 0 for none.")
     found, name = systems.asked_system(runs.resolve_path(run_dir), system, iteration)
-    made, folder = systems.recorded_system(found, name), Path(to).expanduser().absolute()
+    made, folder = systems.recorded_system(found, name), Path(to).expanduser().resolve()
     source, key = export_card.read_source(made, found), _key(made, found)
     if _is_there(folder, key, replace):
         return Exported(folder, source.label, tuple(files.read_json(folder / NOTE)["notes"]), new=False)
@@ -194,18 +195,20 @@ def _write_parts(made: System, source: export_card.Source, folder: Path) -> list
     from cuadft.models.local import LocalEngine
     from cuadft.rag.program import save_program
 
-    save_program(made.program, folder / "program.json")
     searched = source.record["retriever"]
     retriever = source.asked.run / searched if searched else source.asked.path("retriever")
+    engine: Any = getattr(made.lm, "engine", None)
+    base = sorted(engine.path.glob("*.safetensors")) if isinstance(engine, LocalEngine) else []
+    needed = sum(p.stat().st_size for p in [*retriever.rglob("*"), *base * GROWTH])
+    if (free := shutil.disk_usage(folder).free) < needed:
+        told = f"{folder.parent} has {free / 1e6:.0f} MB free, and the export may need {needed / 1e6:.0f} MB"
+        raise InputError(f"{told}: make room, or choose a folder on another disk.")
+    save_program(made.program, folder / "program.json")
     shutil.copytree(retriever, folder / "retriever", ignore=NOT_NEEDED)
     if made.calibration and made.calibration.is_file():
         shutil.copyfile(made.calibration, folder / "confidence.json")
-    engine: Any = getattr(made.lm, "engine", None)
-    if not isinstance(engine, LocalEngine):
+    if not base:
         return [f"{source.label} is answered by {made.lm.model}, an API model: there are no weights to export."]
-    needed = GROWTH * sum(path.stat().st_size for path in engine.path.glob("*.safetensors"))
-    if (free := shutil.disk_usage(folder).free) < needed:
-        raise InputError(f"{folder.parent} has {free / 1e9:.1f} GB free, the export may need {needed / 1e9:.1f}.")
     _write_model(engine.path, engine.adapters.get(made.name), source.base, folder)
     return _write_gguf(made, source, folder)
 
@@ -216,7 +219,7 @@ def _write_model(base: Path, adapter: Path | None, base_id: str, folder: Path) -
 
     if adapter is None:
         (folder / "model").mkdir()
-        for path in {path for pattern in MODEL_FILES for path in base.glob(pattern)} - {base / "source.json"}:
+        for path in {path for pattern in MODEL_FILES for path in base.glob(pattern) if path.name not in NOTES_OF_RUN}:
             shutil.copyfile(path, folder / "model" / path.name)
         return
     generator = Generator(base, dtype="float32")

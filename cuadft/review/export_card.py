@@ -13,7 +13,6 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from string import Template
 from typing import TYPE_CHECKING, Any
 
 from cuadft.core import files, runs
@@ -24,18 +23,7 @@ if TYPE_CHECKING:
 
 TEMPLATE = Path(__file__).with_name("card.md")
 APACHE = ("HuggingFaceTB/SmolLM2", "Qwen/Qwen3", "sentence-transformers/")  # how the ids of Apache-2.0 models begin
-MEASURES = {
-    "quote_f1": "quote F1: are the right words quoted",
-    "detection_f1": "detection F1: is it known whether there is a clause",
-    "false_answer": "false answers, of the questions without a clause",
-    "false_refusal": "false refusals, of the questions with a clause",
-    "f1_answerable": "token F1 of the questions with a clause",
-    "f1": "token F1 over all questions (a constant refusal is hard to beat)",
-}
-CALIBRATED = {"exists": "whether there is a clause", "best_quote": "whether the answer's words are right"}
 BESIDE = ("always_refuses", "top_passage")  # systems without a model
-SPLITS = {"official": "CUAD's own, which has related contracts on both sides"}
-BY_GROUP = "by group: contracts that share a filer or half of their wording are on one side"
 
 
 @dataclass(frozen=True)
@@ -92,17 +80,28 @@ def read_source(made: System, iteration: runs.Iteration) -> Source:
 
 def card(source: Source, notes: Sequence[str]) -> str:
     """Return the model card: the hub's settings, then the text of card.md with the run's figures."""
+    import jinja2
+
+    found = {(row["system"], row["metric"]): row for row in _rows(source, "scoreboard.csv") if row["split"] == "test"}
     values = {
-        "title": f"{source.asked.run.name}: {source.label}",
-        "notes": "\n".join(f"- {note}" for note in notes),
-        "trained": _training(source),
-        "rows": _data(source),
-        "split_by": SPLITS.get(source.split, BY_GROUP),
-        "figures": _figures(source),
-        "licence": _licence(source),
+        "settings": _settings(source),
+        "run": source.asked.run.name,
+        "notes": notes,
+        "counts": _counts(source),
+        "trained": _trained(source),
+        "scores": found,
+        "shown": [name for name in (source.system, *BESIDE) if (name, "quote_f1") in found],
+        "calibration": {
+            row["of"]: row for row in _rows(source, "metrics/confidence.csv") if row["system"] == source.system
+        },
+        "chosen": _chosen(source),
+        "apache": APACHE,
+        "cell": _cell,
+        "source": source,
     }
-    values |= {name: getattr(source, name) for name in ("base", "embedder", "data", "system", "label", "max_tokens")}
-    return f"---\n{_settings(source)}\n---\n\n{Template(TEMPLATE.read_text('utf-8')).substitute(values)}"
+    options = {"trim_blocks": True, "lstrip_blocks": True, "keep_trailing_newline": True}
+    template = jinja2.Template(TEMPLATE.read_text("utf-8"), **options, undefined=jinja2.StrictUndefined)
+    return template.render(values)
 
 
 def _public(name: str) -> str:
@@ -123,43 +122,19 @@ def _settings(source: Source) -> str:
     ).to_yaml()
 
 
-def _data(source: Source) -> str:
-    """Return the table of contracts and questions by split."""
-    contracts, lines = Counter(record["split"] for record in source.contracts), []
-    for name in ("train", "dev", "test", "synthetic"):
-        path = source.made_in.path("data", f"{name}.jsonl")
-        count = len(files.read_jsonl(path)) if path.is_file() else 0
-        shown = contracts[name] if name != "synthetic" else "those of train"
-        lines.append(f"| {'generated' if name == 'synthetic' else name} | {shown} | {count} |")
-    return "\n".join(lines)
+def _counts(source: Source) -> dict[str, tuple[int, int]]:
+    """Return the numbers of contracts and of questions by split; generated questions are about train's contracts."""
+    contracts = Counter(record["split"] for record in source.contracts)
+    paths = {name: source.made_in.path("data", f"{name}.jsonl") for name in ("train", "dev", "test", "synthetic")}
+    asked = {name: len(files.read_jsonl(path)) if path.is_file() else 0 for name, path in paths.items()}
+    return {name: (contracts["train" if name == "synthetic" else name], count) for name, count in asked.items()}
 
 
-def _training(source: Source) -> str:
-    if not source.record["weights"]:
-        return "The weights are those of the base model as they are; prompt, search and confidence were fitted."
-    paths = {name: source.made_in.path("adapters", name, "training.json") for name in ("sft", source.system)}
-    counts = {name: len(files.read_json(path).get("rows", [])) for name, path in paths.items() if path.is_file()}
-    return "\n".join(f"- `{name}`: {count} rows" for name, count in counts.items()) or "The run does not tell."
-
-
-def _figures(source: Source) -> str:
-    """Return the test scores, each with its interval and number of questions, beside systems without a model."""
-    found = {(row["system"], row["metric"]): row for row in _rows(source, "scoreboard.csv") if row["split"] == "test"}
-    shown = [name for name in (source.system, *BESIDE) if (name, "quote_f1") in found]
-    if source.system not in shown:
-        return "This system has not been evaluated: the run has no scoreboard of its test answers."
-    lines = [f"| measure | {' | '.join(shown)} | questions | contracts |", f"| --- |{' --- |' * (len(shown) + 2)}"]
-    for metric, meaning in MEASURES.items():
-        cells = [_cell(found.get((name, metric), {})) for name in shown]
-        own = found.get((source.system, metric), {})
-        lines.append(f"| {meaning} | {' | '.join(cells)} | {own.get('n', 0)} | {own.get('n_contracts', 0)} |")
-    failed = found[source.system, "quote_f1"]["failed"] or 0
-    lines += ["", f"- Answers that failed: {failed}.", f"- {_chosen(source)}"]
-    for row in _rows(source, "metrics/confidence.csv"):
-        if row["system"] == source.system and row["of"] in CALIBRATED:
-            error = _cell({"value": row["ece"], "low": row["ece_low"], "high": row["ece_high"]}, 3)
-            lines.append(f"- Expected calibration error, {CALIBRATED[row['of']]}: {error}, n = {row['n']}.")
-    return "\n".join(lines)
+def _trained(source: Source) -> dict[str, int]:
+    """Return how many rows each training behind the system's weights has seen, as far as it is noted."""
+    names = ("sft", source.system) if source.record["weights"] else ()
+    paths = {name: source.made_in.path("adapters", name, "training.json") for name in names}
+    return {name: len(files.read_json(path).get("rows", [])) for name, path in paths.items() if path.is_file()}
 
 
 def _rows(source: Source, name: str) -> list[dict[str, str]]:
@@ -167,8 +142,9 @@ def _rows(source: Source, name: str) -> list[dict[str, str]]:
     return [row.values for row in files.read_table(path)] if path.is_file() else []
 
 
-def _cell(row: Mapping[str, str], digits: int = 2) -> str:
-    value, low, high = (float(row[key]) if row.get(key) else None for key in ("value", "low", "high"))
+def _cell(row: Mapping[str, str], names: Sequence[str] = ("value", "low", "high"), digits: int = 2) -> str:
+    """Return a figure with its interval, such as "0.66 [0.54, 0.76]"; "none" for what was not measured."""
+    value, low, high = (float(row[name]) if row.get(name) else None for name in names)
     if value is None:
         return "none"
     return f"{value:.{digits}f}" + (f" [{low:.{digits}f}, {high:.{digits}f}]" if low is not None else "")
@@ -183,13 +159,3 @@ def _chosen(source: Source) -> str:
     if not runs.same_champion(decision["promoted"], source.record):
         return "A person made it the champion of its run, over the gate's choice."
     return f"It is the champion of its run. The gate's reason: {decision['reason']}"
-
-
-def _licence(source: Source) -> str:
-    models = dict.fromkeys((source.base, source.embedder))
-    lines = [f"- {name}: {'Apache-2.0' if name.startswith(APACHE) else 'see its own card'}." for name in models if name]
-    if source.data == "CUAD v1":
-        lines.append("- CUAD v1 by The Atticus Project: CC BY 4.0 (Hendrycks, Burns, Chen and Ball, 2021).")
-    else:
-        lines.append(f"- {source.data}: {'Apache-2.0' if 'sample' in source.data else 'for their owner to say'}.")
-    return "\n".join(lines)

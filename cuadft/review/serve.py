@@ -25,6 +25,7 @@ from string import Template
 from typing import Annotated, Any
 
 from fastapi import FastAPI, File, Form, HTTPException, Request, Response, UploadFile
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse
 from pydantic import BaseModel, Field
 
@@ -103,6 +104,7 @@ def make_app(reviewer: Reviewer, limits: Limits, *, token: str = "") -> FastAPI:
     most = {"max_body_size": int(limits.megabytes * 1e6)}
     app.add_middleware(Guard, megabytes=limits.megabytes, seconds=limits.seconds, token=token)
     app.add_exception_handler(InputError, _refused)
+    app.add_exception_handler(RequestValidationError, _refused)
     app.post("/review", summary="Answer questions about a contract: CUAD's 41, or your own", **most)(desk.review)
     app.post("/ask", summary="Answer one question about a contract", **most)(desk.ask)
     app.get("/health", summary="Tell that the service is up, and how many requests wait")(desk.health)
@@ -208,4 +210,8 @@ def _only_document(name: str, content: bytes) -> Document:
 
 
 async def _refused(_: Request, error: Exception) -> Response:
-    return JSONResponse({"detail": redact(str(error))}, 422)
+    """Reply with the reason alone: what was sent may be a whole contract."""
+    told = redact(str(error))
+    if isinstance(error, RequestValidationError):
+        told = "; ".join(f"{'.'.join(map(str, each['loc'][1:]))}: {each['msg']}" for each in error.errors())
+    return JSONResponse({"detail": told.encode("utf-8", "replace").decode()}, 422)

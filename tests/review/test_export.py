@@ -85,6 +85,7 @@ def test_the_card_holds_the_figures_of_the_run_and_no_others(exported):
     assert "| quote F1: are the right words quoted | 0.62 [0.50, 0.75] | 4 | 1 |" in card  # SCORES of the run
     assert "| token F1 of the questions with a clause | none | 0 | 0 |" in card
     assert "promoted: a gain of 0.125" in card and "`sft`: 3 rows" in card
+    assert "| measure | sft | questions | contracts |\n| --- | --- | --- | --- |\n| quote F1" in card
     assert "| train | 2 | 8 |" in card and "| test | 1 | 4 |" in card  # 4 questions a contract
     assert "model/ gave the run's greedy answer to 6 of 6 test prompts." in card or "of 8 test prompts" in card
 
@@ -146,6 +147,14 @@ def test_a_damaged_export_is_not_taken_for_whole(run, exported, tmp_path):
     (folder / "program.json").write_text("{}")
     with pytest.raises(InputError, match="damaged"):
         quietly(run, folder)
+
+
+def test_a_disk_without_room_is_told_before_anything_is_written(run, tmp_path, monkeypatch):
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(export.shutil, "disk_usage", lambda folder: usage._replace(free=1_000_000))
+    with pytest.raises(InputError, match="has 1 MB free"):
+        quietly(run, tmp_path / "out")
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_failure_leaves_nothing_behind_and_the_folder_as_it_was(run, exported, tmp_path, monkeypatch):
@@ -222,7 +231,7 @@ def hub(monkeypatch):
 
 def test_a_push_brings_every_file_whole_and_private(exported, hub):
     assert export.push(exported, "acme/contracts") == f"{hub.url}/acme/contracts"
-    assert hub.repositories == {"acme/contracts": {"private": True, "files": contents(exported)}}
+    assert hub.repositories == {"acme/contracts": {"visibility": "private", "files": contents(exported)}}
     assert hub.tokens == {f"Bearer {HUB_TOKEN}"}
     assert not any(HUB_TOKEN.encode() in path.read_bytes() for path in exported.rglob("*") if path.is_file())
 

@@ -148,6 +148,26 @@ def test_what_cannot_be_reviewed_is_refused_with_the_reason(reviewer, sent, stat
         assert client.post("/ask", json={"contract": contract(2), "question": LAW}).status_code == 200
 
 
+@pytest.mark.parametrize(
+    ("asked", "told"),
+    [
+        ({"contract": "A whole contract."}, "question: Field required"),
+        ({"contract": "A whole contract.", "question": ""}, "question: "),
+        ({"contract": "A whole contract.", "question": "x" * 1001}, "question: "),
+        ({"contract": contract(1), "question": " "}, "Empty query"),
+        ({"contract": contract(1), "question": "Is \ud800 there?"}, "question: "),
+        ({"contract": 5, "question": LAW}, "contract: "),
+        ([], ""),
+    ],
+)
+def test_a_question_that_cannot_be_asked_is_refused_without_an_echo(reviewer, asked, told):
+    with running(reviewer) as client:
+        reply = client.post("/ask", content=json.dumps(asked), headers={"Content-Type": "application/json"})
+        odd = client.post("/ask", json={"contract": "\0" + contract(1), "question": LAW, "name": "\u202e<b>"})
+    assert reply.status_code == 422 and told in reply.json()["detail"] and "whole" not in reply.text
+    assert odd.status_code == 200
+
+
 def test_a_fault_of_the_service_tells_no_secret_and_it_goes_on(reviewer, monkeypatch, caplog, capfd):
     monkeypatch.setenv("SOME_API_KEY", "sk-secret-of-mine")
     broken, real = "sk-secret-of-mine in /home/someone", reviewer.review
