@@ -228,10 +228,9 @@ def next_slice(
     held = {record["title"] for record in records if record["split"] == SLICE_SPLIT}
     place, new, replayed = slice_portion(slices, held, iteration=number, replay=replay, seed=seed)
     earlier = sorted({title for part in slices[: number - 1] for title in part} - held)
-    corrected = take_corrections(iteration)
-    records, contracts = [*records, *records_of(corrected)], [*contracts, *map(Contract.from_record, corrected)]
-    titles = [line["title"] for line in corrected]
-    return NextSlice(place, slices, new, replayed, earlier, records, contracts, titles)
+    lines = take_corrections(iteration)
+    records, contracts = [*records, *records_of(lines)], [*contracts, *map(Contract.from_record, lines)]
+    return NextSlice(place, slices, new, replayed, earlier, records, contracts, [line["title"] for line in lines])
 
 
 def question_sets(

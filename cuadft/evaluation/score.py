@@ -75,47 +75,53 @@ def score_files(
     log: Callable[[str], object] = print,
     **resampling: Any,
 ) -> ScoredFiles:
-    """Score answer files, write the results into `out` and return them.
+    """Score answer files, write the results into `out` and return them; log gets each remark as a line.
 
-    published: a folder for `read_published`, whose systems join those of `paths`. judge: "offline", or a LiteLLM id;
-    the offline judge scores the answers in any case. columns: role -> column, see `read_answer_files`; verdict: a
-    column of others' verdicts in `paths`, to hold the judge against (a published folder has its own). votes: of an
-    LLM judge. refusals: what counts as a refusal in every metric, one of `text_scores.READINGS`; on how many rows the
-    readings differ is reported. log: gets each remark as a line. resampling: n_resamples, seed and confidence. Raises
-    InputError for unreadable answers, settings out of range, a folder that can't be written, and a judge that gives no
-    verdict at all.
+    published: a folder for `read_published`, whose systems join those of `paths`. judge: "offline" (it scores in any
+    case), or a LiteLLM id with an odd number of votes. columns: role -> column, see `read_answer_files`. verdict: a
+    column of others' verdicts in `paths`, to hold the judge against. refusals: one of `text_scores.READINGS`.
+    resampling: n_resamples, seed and confidence. Raises InputError for unreadable answers, settings out of range, a
+    folder that can't be written, and a judge that gives no verdict at all.
     """
     _, _, confidence = bootstrap.check_resampling(**resampling)
-    if not judge.strip():
-        raise InputError(f"Invalid judge {judge!r}: give offline, or a LiteLLM id such as openai/gpt-4o.")
-    if judge == OFFLINE and votes != 1:
-        raise InputError(f"Invalid votes {votes!r}: the offline judge has one vote; name an LLM with --judge.")
-    if refusals not in READINGS:
-        raise InputError(f"Unknown reading of refusals {refusals!r}: choose one of {', '.join(READINGS)}.")
-    if not paths and not str(published):
-        raise InputError("Nothing to score: name files of answers, or a folder with --published.")
-    asked = {role: name for role, name in (columns or {}).items() if name}
-    found = answer_files.read_answer_files(paths, verdicts=[verdict] if verdict else [], **asked)
-    if verdict and not any(row["verdicts"] for file in found for row in file.rows):
-        raise InputError(f"No verdict column {verdict!r}: name a column of {', '.join(map(str, paths))}.")
+    _check_settings([*paths, *filter(None, [str(published)])], judge, votes, refusals)
+    found = _read_files(paths, columns or {}, verdict)
     theirs, means = others.read_published(published) if str(published) else ([], None)
-    pool = answer_files.join_files([*found, *theirs])
-    folder = _made(Path(out).expanduser())
+    pool, folder = answer_files.join_files([*found, *theirs]), _made(Path(out).expanduser())
     remarks = [*map(str, [*found, *theirs]), answer_files.pool_basis(pool)]
     log("\n".join(remarks))
     own, everybody, judge_metric = _judged(pool, judge, votes, refusals, folder, log)
-    remarks.append(_refusals_read(own, refusals))
-    log(remarks[-1])
+    log(said := _refusals_read(own, refusals))
     board = make_scoreboard(everybody, **resampling)
-    compared, split = list(dict.fromkeys(["quote_f1", "reference_score", judge_metric])), own["split"].iloc[0]
+    split, compared = own["split"].iloc[0], list(dict.fromkeys(["quote_f1", "reference_score", judge_metric]))
     shared = {"metrics": compared, "split": split, "allow_partial": True}
     deltas = paired_deltas(own, _pairs(pool.systems), **shared, **resampling)
     agreement = _agreement(own, pool, judge_metric, resampling)
     beside = None if means is None else others.compare_published(means, own, **resampling)
     summary = _summary(everybody, board, deltas, agreement, beside)
     done = ScoredFiles(pool.unit, judge_metric, own, board, deltas, agreement, beside, summary)
-    _write(done, folder, "\n".join([*remarks, "", summary, ""]), split=split, confidence=confidence)
+    _write(done, folder, "\n".join([*remarks, said, "", summary, ""]), split=split, confidence=confidence)
     return done
+
+
+def _check_settings(given: Sequence[str | Path], judge: str, votes: int, refusals: str) -> None:
+    if not given:
+        raise InputError("Nothing to score: name files of answers, or a folder with --published.")
+    if not judge.strip():
+        raise InputError(f"Invalid judge {judge!r}: give offline, or a LiteLLM id such as openai/gpt-4o.")
+    if judge == OFFLINE and votes != 1:
+        raise InputError(f"Invalid votes {votes!r}: the offline judge has one vote; name an LLM with --judge.")
+    if refusals not in READINGS:
+        raise InputError(f"Unknown reading of refusals {refusals!r}: choose one of {', '.join(READINGS)}.")
+
+
+def _read_files(paths: Sequence[str | Path], columns: Mapping[str, str], verdict: str) -> list[answer_files.AnswerFile]:
+    """Read the answer files; raises InputError if no file has the column of verdicts that is asked for."""
+    asked = {role: name for role, name in columns.items() if name}
+    found = answer_files.read_answer_files(paths, verdicts=[verdict] if verdict else [], **asked) if paths else []
+    if verdict and not any(row["verdicts"] for file in found for row in file.rows):
+        raise InputError(f"No verdict column {verdict!r}: name a column of {', '.join(map(str, paths))}.")
+    return found
 
 
 def _made(folder: Path) -> Path:

@@ -9,7 +9,7 @@ batch, so that the same call goes on after a kill. Nothing of the run itself cha
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -71,24 +71,13 @@ def evaluate_file(
     bootstrap.check_resampling(n_resamples, confidence)
     iteration, name = systems.asked_system(runs.resolve_path(run_dir), system, iteration)
     path = contracts.locate_contracts(file, runs.project_root() / "data")
-    wanted = contracts.read_contracts(path)
-    left_out, related = _learned_from(iteration, wanted)
-    log(saved.listed(f"{len(wanted)} contracts, {len(left_out)} of them left out", left_out))
-    if related:
-        log(saved.listed("Kept, since the run held them out, though this flatters it", related))
-    kept = [contract for contract in wanted if contract.title not in left_out and contract.rows]
-    if not kept:
-        raise InputError(f"{path.name} has no question on contracts that the run has not learned from: add some.")
+    kept, left_out, related = _kept(iteration, path, log)
     split = path.stem
     folder = Path(out).expanduser() if out else iteration.run / FOLDER / f"{split}-{name}"
     record, predictions = _answers(iteration, name, kept, folder / "predictions.jsonl", split)
     label, calibration = runs.champion_label(record), runs.calibration_file(record)
     settings = {"n_resamples": n_resamples, "seed": SEED, "confidence": confidence}
-    answered = {label: predictions}
-    for prediction in constants.constant_answers(predictions, {c.title: c.text for c in kept}):
-        answered.setdefault(prediction["system"], []).append(prediction)
-    boards = [official.cuad_scores(own, **settings).assign(system=system) for system, own in answered.items()]
-    table = pd.concat(boards, ignore_index=True)[TABLE_COLUMNS]
+    table = _measures(label, predictions, kept, settings)
     known = calibration is not None and (iteration.run / calibration).is_file()
     noted = {"run": iteration.run.name, "iteration": iteration.number, "file": path.name, **settings}
     noted |= record | {"system": label, "calibration": calibration if known else None}  # paths from the run folder
@@ -97,6 +86,32 @@ def evaluate_file(
     files.write_text(folder / "measures.csv", results.as_csv(table))
     files.write_json(folder / "measures.json", noted)
     return EvaluatedFile(folder, label, table, predictions, left_out, confidence)
+
+
+def _measures(
+    label: str, predictions: list[dict[str, Any]], kept: Sequence[contracts.Contract], settings: Mapping[str, Any]
+) -> pd.DataFrame:
+    """Return CUAD's measures of the answers, and of what constant systems would have answered."""
+    answered = {label: predictions}
+    for prediction in constants.constant_answers(predictions, {c.title: c.text for c in kept}):
+        answered.setdefault(prediction["system"], []).append(prediction)
+    boards = [official.cuad_scores(own, **settings).assign(system=system) for system, own in answered.items()]
+    return pd.concat(boards, ignore_index=True)[TABLE_COLUMNS]
+
+
+def _kept(
+    iteration: runs.Iteration, path: Path, log: Callable[[str], object]
+) -> tuple[list[contracts.Contract], list[str], list[str]]:
+    """Return the contracts of a file to ask about, the titles that are left out, and those of held-out relatives."""
+    wanted = contracts.read_contracts(path)
+    left_out, related = _learned_from(iteration, wanted)
+    log(saved.listed(f"{len(wanted)} contracts, {len(left_out)} of them left out", left_out))
+    if related:
+        log(saved.listed("Kept, since the run held them out, though this flatters it", related))
+    kept = [contract for contract in wanted if contract.title not in left_out and contract.rows]
+    if not kept:
+        raise InputError(f"{path.name} has no question on contracts that the run has not learned from: add some.")
+    return kept, left_out, related
 
 
 def evaluation_text(done: EvaluatedFile) -> str:
