@@ -15,6 +15,7 @@ import runpy
 import signal
 import subprocess
 import sys
+import warnings
 from collections.abc import Sequence
 from contextlib import suppress
 from importlib import import_module
@@ -119,7 +120,9 @@ def serve(line: Connection, libraries: Sequence[str]) -> None:
     with suppress(EOFError):
         while True:
             request = line.recv()
-            if (pid := os.fork()) == 0:
+            with warnings.catch_warnings(action="ignore"):  # of threads: those of BLAS and Arrow are made for forks
+                pid = os.fork()
+            if pid == 0:
                 line.close()
                 become_kernel(*request)
             with suppress(OSError):  # the kernel has done it, or has ended
