@@ -60,13 +60,13 @@ def clean_text(text: str) -> str:
 
 def as_cell(text: str) -> str:
     """Return a text for a cell of a spreadsheet: with an apostrophe before what would be taken for a formula."""
-    return f"'{text}" if text.startswith(FORMULA_STARTS) else text
+    return f"'{text}" if text.startswith(FORMULA_STARTS) and text.strip() else text
 
 
 def of_cell(text: str) -> str:
     """Return the text that `as_cell` made a cell of, without blanks at its ends."""
     text = text.strip()
-    return text[1:] if text.startswith("'") and text[1:].startswith(FORMULA_STARTS) else text
+    return text[1:].strip() if text.startswith("'") and text[1:].startswith(FORMULA_STARTS) else text
 
 
 def break_marks(text: str) -> str:

@@ -5,9 +5,10 @@
 
 A row counts as checked if its `verdict` is right or wrong, if its `correction` holds words of the contract (or says
 that there is no such clause), or if its `quote` was changed. A question counts as checked if one of its rows does; the
-quotes of its other rows stand as they are. A row without an id that names contract and category adds a quote. A
-question on a contract that is new to the run becomes a row of the run's corrections.jsonl, see `data.corrections`.
-Where the person's answer differs from the system's, both are stored as a judgement in the run's feedback.sqlite.
+quotes of its other rows stand if the review was sure of them (LIKELY). A row without an id that names contract and
+category adds a quote. A question on a contract that is new to the run becomes a row of the run's corrections.jsonl,
+see `data.corrections`. Where the person's answer differs from the system's, both are stored as a judgement in the
+run's feedback.sqlite.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from cuadft.data import cuad, rows
 from cuadft.data.contracts import Contract
 from cuadft.data.corrections import CORRECTIONS, corrections_of
 from cuadft.data.passages import locate_words, merge_spans
+from cuadft.evaluation.answer_files import count_of
 from cuadft.evaluation.text_scores import NO_CLAUSE, is_refusal
 from cuadft.feedback.exchange import STORE_FILE
 from cuadft.feedback.records import checked_judgement
@@ -36,6 +38,7 @@ from cuadft.feedback.training_questions import HELD_OUT, RowRefused, TrainingQue
 
 NEEDED = {"id", "quote", "verdict", "correction"}  # columns that tell a review.csv from other tables
 RIGHT, WRONG = {"right", "ok", "yes", "true", "correct", "1"}, {"wrong", "no", "false", "incorrect", "0"}
+LIKELY = 0.5  # probability from which a quote of a sure finding stands that nobody touched
 NEAR = 3000  # characters around a quote in which its correction is looked for first
 OTHER = "Other"  # category of a question that is none of CUAD's
 ROWS_LISTED = 20  # under each heading of a report
@@ -61,9 +64,10 @@ class CorrectionReport:
     def text(self) -> str:
         """Return what the command prints."""
         counts = (
-            f"{self.file} (review): {self.rows} questions to learn from on {len(self.contracts)} contracts, "
-            f"{self.judgements} judgements stored, {len(self.duplicates)} duplicates, {self.refused} refused (held "
-            f"out), {sum(map(len, self.left_out.values())) - self.refused} left out"
+            f"{self.file} (review): {count_of(self.rows, 'question')} to learn from on "
+            f"{count_of(len(self.contracts), 'contract')}, {count_of(self.judgements, 'judgement')} stored, "
+            f"{len(self.duplicates)} duplicates, {self.refused} refused (held out), "
+            f"{sum(map(len, self.left_out.values())) - self.refused} left out"
         )
         headings = self.left_out | {"Imported before": self.duplicates}
         lines = [f"{why} ({len(found)}): {'; '.join(found[:ROWS_LISTED])}" for why, found in headings.items() if found]
@@ -88,7 +92,7 @@ def import_corrections(path: str | Path, run: str | Path, *, annotator: str = ""
     path, run, who = Path(path), runs.resolve_path(run), annotator or "reviewer"
     if not (run / "contracts.jsonl").is_file():
         raise InputError(f"No run in {run} (no contracts.jsonl): name a run folder, as runs/quickstart.")
-    table = [TableRow(f"row {n}", _cells(row)) for n, row in enumerate(files.read_table(path), 1)]
+    table = [TableRow(f"row {n}", cells) for n, row in enumerate(files.read_table(path), 1) if (cells := _cells(row))]
     report, reviews = CorrectionReport(path.name), _reviews_of(table, path, run)
     records = rows.contract_records(run)
     lines: dict[str, dict[str, Any]] = {}
@@ -115,7 +119,9 @@ def import_corrections(path: str | Path, run: str | Path, *, annotator: str = ""
 
 
 def _cells(row: TableRow) -> dict[str, str]:
-    return {fold_name(name): of_cell(str(value or "")) for name, value in row.values.items()}
+    """Return the cells of a row by their folded names; {} for an empty row."""
+    cells = {fold_name(name): of_cell(str(value or "")) for name, value in row.values.items()}
+    return cells if any(cells.values()) else {}
 
 
 # Find the reviews.
@@ -188,7 +194,7 @@ def _checked_spans(finding: Mapping[str, Any], own: Sequence[TableRow], text: st
             spans += [] if is_refusal(words) else _located(words, text, place)
         elif verdict in RIGHT:
             spans += place
-        elif not verdict and quote and quote["answer"]:
+        elif not verdict and quote and finding["state"] == "sure" and (quote["p"] or 0) >= LIKELY:
             left += place
     return merge_spans(spans + left) if checked else None
 

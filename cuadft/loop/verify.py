@@ -20,6 +20,7 @@ from cuadft.core import files, runs
 from cuadft.core.errors import InputError
 from cuadft.core.recorded import run_iterations
 from cuadft.data.rows import CORRECTED
+from cuadft.evaluation.answer_files import count_of
 from cuadft.loop import lineage
 from cuadft.loop.kernel import is_locked
 from cuadft.loop.lineage import Lineage, StageRecord
@@ -133,8 +134,9 @@ def _feedback_lines(run: Path, record: StageRecord) -> Iterator[str]:
         if name == f"{record.iteration.dir.name}/{CORRECTED}" and (run / name).is_file():
             lines = files.read_jsonl(run / name)
             asked = [row["id"] for line in lines for row in line["rows"]]
+            told = f"{count_of(len(asked), 'question')} on {count_of(len(lines), 'contract')}"
             shown = ", ".join(_first(asked))
-            yield f"    human feedback ({name}): {len(asked)} questions on {len(lines)} contracts: {shown}"
+            yield f"    human feedback ({name}): {told}: {shown}"
 
 
 def _making(entry: Mapping[str, Any]) -> str:

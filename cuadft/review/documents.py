@@ -23,7 +23,7 @@ from pathlib import Path
 from cuadft.core.errors import InputError, brief
 from cuadft.core.files import value_hash
 from cuadft.data import contracts, cuad
-from cuadft.data.download import opened_zip, read_zip_file, zip_member
+from cuadft.data.download import LARGEST_MEMBER, opened_zip, read_zip_file, zip_member
 from cuadft.feedback.records import without_surrogates
 
 SUFFIXES = (".pdf", ".docx", ".txt", ".json", ".zip")  # of the files that are taken from a folder
@@ -122,8 +122,8 @@ def _checked(
     if sum(map(str.isalnum, text[: MOST_CHARACTERS + 1])) < FEWEST_LETTERS:
         raise InputError(f"{file or name} {_NO_TEXT}.")
     if len(text) > MOST_CHARACTERS:
-        told = f"{file or name} has {len(text):,} characters, more than the {MOST_CHARACTERS:,} of the longest contract"
-        raise InputError(f"{told} that is read: cut it into parts.")
+        told = f"{file or name} has {len(text):,} characters, more than the {MOST_CHARACTERS:,} that are read"
+        raise InputError(f"{told}: cut it into parts.")
     return Document(name, without_surrogates(text), tuple(page_starts), tuple(unread), file)
 
 
@@ -151,12 +151,19 @@ def _of_archive(name: str, content: bytes) -> list[Document]:
         names = archive.namelist()
         if WORD_PART in names:
             zip_member(archive, WORD_PART, name)  # refuses what unpacks to far too much
+            if (size := sum(info.file_size for info in archive.infolist())) > LARGEST_MEMBER:
+                raise InputError(f"{name} unpacks to {size:,} bytes: take out its pictures, or give it as PDF.")
             return [_checked(Path(name).stem, *_docx_text(name, content), file=name)]
         if not any(Path(inside).name == cuad.JSON_NAME for inside in names):
             raise InputError(
                 f"{name} is a zip archive without {cuad.JSON_NAME}: unpack it, and give the contracts in it."
             )
     return _of_cuad(contracts.parse_squad(*cuad.open_cuad(content, name)), name)
+
+
+def _plain(text: str) -> str:
+    """Return a text with plain line ends and blanks: a layout's blanks that don't break are no part of the words."""
+    return _LINE_END.sub("\n", text).replace("\xa0", " ")
 
 
 def _listed(numbers: Sequence[int]) -> str:
@@ -182,7 +189,7 @@ def _pdf_text(name: str, content: bytes) -> tuple[str, list[int], list[str]]:
         raise InputError(f"{name} can't be read as a PDF ({brief(error)}): {advice}.") from error
     for number, page in enumerate(pages, 1):
         try:
-            texts.append(_LINE_END.sub("\n", page.extract_text()))
+            texts.append(_plain(page.extract_text()))
         except Exception:  # as above, for one page
             texts.append("")
             lost.append(number)
@@ -227,5 +234,5 @@ def _paragraphs(part: object) -> Iterator[str]:
         for piece in etree.ElementBase.xpath(paragraph, f".//w:r/{own}", namespaces=names):
             if next(piece.iterancestors(f"{word}p")) is paragraph:  # not of a text box inside the paragraph
                 pieces.append(piece.text or "" if piece.tag == f"{word}t" else spelt.get(piece.tag, ""))
-        if text := "".join(pieces).strip():
+        if text := _plain("".join(pieces)).strip():
             yield text

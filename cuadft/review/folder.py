@@ -9,6 +9,7 @@ on after a kill and asks nothing twice. A review.csv that somebody has changed i
 
 from __future__ import annotations
 
+import itertools
 import re
 import time
 from collections.abc import Callable, Sequence
@@ -19,6 +20,7 @@ from pathlib import Path
 from cuadft.core import files, runs
 from cuadft.core.errors import InputError, brief
 from cuadft.core.progress import LINE_START
+from cuadft.evaluation.answer_files import count_of
 from cuadft.review import tables
 from cuadft.review.documents import Document, files_of, read_documents
 from cuadft.review.page import review_page, two_page
@@ -27,7 +29,7 @@ from cuadft.review.side_by_side import compared_text
 
 FOLDER, FINISHED = "reviews", "finished"  # in the run folder; in the folder of the results
 CSV, JSONL, XLSX, TWO = "review.csv", "review.jsonl", "review.xlsx", "side-by-side.html"
-LONGEST_NAME = 100  # characters of a contract's name in the name of its page
+LONGEST_NAME = 120  # bytes of a contract's name in the name of its page
 _NOT_IN_NAMES = re.compile(r"[^\w .,&()'-]+")
 
 
@@ -75,7 +77,7 @@ def review_files(
     folder = Path(out).expanduser() if out else run / FOLDER / f"{_plain_name(Path(paths[0]).stem)}-{name}"
     (folder / FINISHED).mkdir(parents=True, exist_ok=True)
     reviewer = Reviewer.load(run, system=system, iteration=iteration)
-    log(f"{reviewer.label} of {run.name} reviews {len(documents)} contracts into {folder}")
+    log(f"{reviewer.label} of {run.name} reviews {count_of(len(documents), 'contract')} into {folder}")
     reviews = _review_all(reviewer, documents, asked, folder / FINISHED, broken, log)
     return ReviewedFiles(folder, reviews, broken, _write(folder, reviews, log))
 
@@ -87,8 +89,8 @@ def reviewed_text(done: ReviewedFiles) -> str:
         lines += ["", compared_text(*done.reviews)]
     lines += [f"Not reviewed: {reason}" for reason in done.broken.values()]
     failed = sum(review.counts()["failed"] for review in done.reviews)
-    lines += [f"{failed} questions failed; the same command asks them again."] if failed else []
-    pages = f"{len(done.pages)} pages (.html)"
+    lines += [f"{count_of(failed, 'question')} failed; the same command asks them again."] if failed else []
+    pages = f"{count_of(len(done.pages), 'page')} (.html)"
     return "\n".join([*lines, f"Written to {done.out}: {CSV}, {JSONL}, {XLSX} and {pages}"])
 
 
@@ -161,16 +163,14 @@ def _write(folder: Path, reviews: Sequence[Review], log: Callable[[str], object]
     files.write_jsonl(folder / JSONL, [review.record() for review in reviews])
     files.write_bytes(folder / CSV, content)
     tables.write_workbook(folder / XLSX, reviews)
-    pages: dict[Path, str] = {}
+    pages = {TWO: two_page(*reviews)} if len(reviews) == 2 else {}
     for review in reviews:
         name = _plain_name(review.document.name)
-        path = folder / f"{name}.html"
-        pages[path if path not in pages else folder / f"{name}-{len(pages)}.html"] = review_page(review)
-    if len(reviews) == 2:
-        pages[folder / TWO] = two_page(*reviews)
-    for path, page in pages.items():
-        files.write_text(path, page)
-    return list(pages)
+        numbered = (f"{name}-{n}.html" if n > 1 else f"{name}.html" for n in itertools.count(1))
+        pages[next(each for each in numbered if each not in pages)] = review_page(review)
+    for name, page in pages.items():
+        files.write_text(folder / name, page)
+    return [folder / name for name in pages]
 
 
 def _csv_before(folder: Path) -> bytes | None:
@@ -181,8 +181,9 @@ def _csv_before(folder: Path) -> bytes | None:
 
 
 def _plain_name(name: str) -> str:
-    """Return a name that any file system takes, unlike those of the tables' files."""
-    return _NOT_IN_NAMES.sub("_", name)[:LONGEST_NAME].strip(" .") or "contract"
+    """Return a name that any file system takes."""
+    short = _NOT_IN_NAMES.sub("_", name).encode()[:LONGEST_NAME].decode(errors="ignore")
+    return short.strip(" .") or "contract"
 
 
 def _listed(names: Sequence[str], most: int = 5) -> str:

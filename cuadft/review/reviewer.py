@@ -26,7 +26,6 @@ from cuadft.core import runs
 from cuadft.core.errors import InputError
 from cuadft.core.files import value_hash
 from cuadft.data import cuad, rows, splits
-from cuadft.data.contracts import Contract
 from cuadft.data.passages import cut_passages
 from cuadft.rag.systems import System
 from cuadft.retrieval import saved
@@ -169,11 +168,12 @@ class Reviewer:
 
     def key(self, document: Document, questions: Sequence[Question] = ()) -> str:
         """Return the key of a review, 16 hexadecimal digits: of the contract, the questions and the system."""
+        from cuadft.rag.calibration import parts_as_json
         from cuadft.rag.inference import answers_fingerprint
 
         program = self.system.program
         program.retriever = self._retriever
-        system = [answers_fingerprint(program, self.system.lm), program.system and program.system.about]
+        system = [answers_fingerprint(program, self.system.lm), program.system and parts_as_json(program.system)]
         return value_hash([document.text, [asdict(each) for each in questions or standard_questions()], system])[:16]
 
     def review(self, document: Document, questions: Sequence[Question] = ()) -> Review:
@@ -237,11 +237,6 @@ def _state(p: float | None, quotes: Sequence[Quoted], threshold: float) -> str:
         return "absent"
     answers = [quote for quote in quotes if quote.answer]
     return "sure" if p is not None and p >= 1 - doubt and answers and answers[0].p >= LIKELY else "unsure"
-
-
-def contract_of(document: Document) -> Contract:
-    """Return a document as a contract without questions."""
-    return Contract(document.name, document.text, cuad.type_in_title(document.name), cuad.filer(document.name))
 
 
 def renamed(review: Review, document: Document) -> Review:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+from dataclasses import replace
 
 import pytest
 import reviewing
@@ -124,12 +125,21 @@ def test_a_wrong_quote_is_refused(run, values):
     assert (said["answer_a"], said["answer_b"], said["verdict"]) == (quote, NO_CLAUSE, "b")
 
 
-def test_quotes_that_stay_beside_a_corrected_one_count_and_those_that_are_merely_possible_do_not(run):
+def test_sure_quotes_that_stay_beside_a_corrected_one_count_and_possible_ones_do_not(run):
     table = reviewed(run)
     edited(table, "Audit Rights", correction="Dynamo may audit")
     edited(table, "Renewal Term", comment="nothing to say")
     import_corrections(saved(run, table), run)
     assert learned(run) == {"Audit Rights": ["within thirty days", "Dynamo may audit"]}
+
+
+def test_unsure_quotes_that_nobody_touched_are_not_learned(run):
+    text = small.TEXTS[NEW]
+    unsure = replace(finding("Audit Rights", text, "pay all invoices", "within thirty days"), state="unsure")
+    table = reviewed(run, "new", text, unsure)
+    edited(table, "Audit Rights", correction="Dynamo may audit")
+    import_corrections(saved(run, table), run)
+    assert learned(run) == {"Audit Rights": ["Dynamo may audit"]}
 
 
 def test_a_new_row_adds_a_quote_that_was_missed(run):
@@ -213,7 +223,7 @@ def test_the_command_takes_the_run_first_and_tells_reviews_from_votes(run, capsy
     path = saved(run, table)
     assert is_review(path) and not is_review(run / "contracts.jsonl")
     assert cli.main(["feedback", "import", str(run), str(path), "--annotator", "anna"]) == 0
-    assert "1 questions to learn from on 1 contracts" in capsys.readouterr().out
+    assert "1 question to learn from on 1 contract," in capsys.readouterr().out
     assert cli.main(["feedback", "import", str(path), "--run", str(run)]) == 0
     assert cli.main(["feedback", "import", str(path)]) == 2
 

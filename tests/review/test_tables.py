@@ -25,8 +25,8 @@ def formulas():
 
 @given(st.text())
 def test_a_cell_is_no_formula_and_gives_its_text_back(text):
-    assert not as_cell(text).startswith(("=", "+", "-", "@", "\t", "\r"))
-    assert of_cell(as_cell(text)) in (text.strip(), text.strip().lstrip("'"))
+    assert not text.strip() or not as_cell(text).startswith(("=", "+", "-", "@", "\t", "\r"))
+    assert of_cell(as_cell(text)) in (text.strip(), text.strip().removeprefix("'").strip())
 
 
 @given(st.lists(reviewing.reviews(), max_size=2))
