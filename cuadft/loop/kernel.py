@@ -236,7 +236,7 @@ def _take_lock(run: Path, file: TextIO) -> None:
         if time.monotonic() > patience:
             raise InputError(
                 f"A run in {run} was killed ({who}), but what it started still works there and can't be ended "
-                "from here: end its kernel (ipykernel_launcher), then repeat the command."
+                "from here: end its kernel (cuadft.loop.warm or ipykernel_launcher), then repeat the command."
             )
         for process in psutil.process_iter():
             with suppress(psutil.Error):  # it has just ended, or is another user's

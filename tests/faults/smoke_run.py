@@ -71,11 +71,17 @@ class Attempt:
                 return False
         return False
 
+    def _is_kernel(self, process: psutil.Process) -> bool:
+        """Tell a kernel, warm or not, from the server that warm kernels are forked from."""
+        command = process.cmdline()
+        warm = "cuadft.loop.warm" in command and process.ppid() != self.process.pid
+        return warm or "ipykernel_launcher" in command
+
     def kernels(self) -> list[psutil.Process]:
         """Return the kernels at work."""
         try:
             below = psutil.Process(self.process.pid).children(recursive=True)
-            return [p for p in below if any("ipykernel" in word for word in p.cmdline())]
+            return [p for p in below if self._is_kernel(p)]
         except psutil.NoSuchProcess:
             return []
 
