@@ -1,7 +1,7 @@
 """Start kernels that have the large libraries in memory: a stage begins at once instead of importing them anew.
 
     with WarmKernels(hold=descriptor) as warm:
-        process = warm.start(command, cwd="notebooks", env=dict(os.environ))   # the first call imports the libraries
+        process = warm.start(command, cwd="notebooks", env=dict(os.environ))   # None: start an ordinary process
 
 A server process imports them and forks itself for each kernel. It knows nothing of this package, so that each stage
 reads the package's code as it is then. The server ends with the process that started it, and so do its kernels.
@@ -54,11 +54,12 @@ class WarmKernel(psutil.Process):
 class WarmKernels:
     """Where kernels come from during a run.
 
-    hold: a descriptor that all of them inherit (None: no descriptor). libraries: the modules that they share.
+    hold: a descriptor that all of them inherit (None: no descriptor). libraries: the modules that they share. after:
+    how many kernels start as ordinary processes before, so that a run of one stage imports only what that needs.
     """
 
-    def __init__(self, hold: int | None = None, *, libraries: Sequence[str] = LIBRARIES) -> None:
-        self.hold, self.libraries = hold, libraries
+    def __init__(self, hold: int | None = None, *, libraries: Sequence[str] = LIBRARIES, after: int = 1) -> None:
+        self.hold, self.libraries, self.after = hold, libraries, after
         self._server: subprocess.Popen | None = None
         self._line: Connection | None = None
 
@@ -79,12 +80,13 @@ class WarmKernels:
     def start(self, command: Sequence[str], *, cwd: str, env: dict[str, str]) -> WarmKernel | None:
         """Start a kernel by its command line; return None where only an ordinary process will do.
 
-        So it is on a system that can't fork safely, and for the kernel of another Python.
+        So it is for the first kernel, on a system that can't fork safely, and for the kernel of another Python.
         """
         own = len(command) > 2 and os.path.realpath(command[0]) == os.path.realpath(sys.executable)
         if not own or list(command[1:3]) != ["-m", "ipykernel_launcher"]:
             return None
-        if sys.platform != "linux" or NEEDS_CUDA.exists():
+        self.after -= 1
+        if self.after >= 0 or sys.platform != "linux" or NEEDS_CUDA.exists():
             return None
         if self._server is None:
             self._start_server()
@@ -137,8 +139,9 @@ def become_kernel(arguments: list[str], cwd: str, env: dict[str, Any]) -> None:
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     os.chdir(cwd)
     os.environ.clear()
-    os.environ.update(env | {"JPY_PARENT_PID": str(os.getppid())})  # a kernel ends when this parent does
-    sys.argv = ["ipykernel_launcher", *arguments]
+    os.environ.update(env)
+    # A kernel ends when this parent does. It would read JPY_PARENT_PID when it is imported, which was before.
+    sys.argv = ["ipykernel_launcher", *arguments, f"--IPKernelApp.parent_handle={os.getppid()}"]
     runpy.run_module("ipykernel_launcher", run_name="__main__", alter_sys=True)
     sys.exit()
 

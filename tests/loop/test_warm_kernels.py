@@ -33,7 +33,7 @@ def is_at_work(pid: int) -> bool:
 
 
 def test_a_kernel_has_the_libraries_when_it_starts_and_shares_nothing_else_with_the_one_before(tmp_path):
-    with WarmKernels(libraries=LIBRARIES) as warm:
+    with WarmKernels(after=0, libraries=LIBRARIES) as warm:
         first = execute(
             tmp_path, "import sys, os; print('colorsys' in sys.modules, os.getpid()); mine = 1", kernels=warm
         )
@@ -52,20 +52,20 @@ def test_a_kernel_works_as_an_ordinary_one(tmp_path, monkeypatch):
         "import matplotlib; print(matplotlib.get_backend())",
         "import random; print(random.random() != 0.5, sys.path[0])",
     )
-    with WarmKernels(libraries=LIBRARIES) as warm:
+    with WarmKernels(after=0, libraries=LIBRARIES) as warm:
         found = execute(tmp_path, *cells, kernels=warm)
     assert found == execute(tmp_path, *cells, kernels=None)
     assert found[0].startswith(f"{tmp_path} seen __main__") and found[2] == "1" and "inline" in found[3]
 
 
 def test_each_kernel_draws_random_numbers_of_its_own(tmp_path):
-    with WarmKernels(libraries=("random", "ipykernel.kernelapp")) as warm:
+    with WarmKernels(after=0, libraries=("random", "ipykernel.kernelapp")) as warm:
         drawn = [execute(tmp_path, "import random; print(random.random())", kernels=warm)[0] for _ in range(2)]
     assert drawn[0] != drawn[1]
 
 
 def test_a_kernel_that_dies_is_reported_and_the_next_one_starts(tmp_path):
-    with WarmKernels(libraries=LIBRARIES) as warm:
+    with WarmKernels(after=0, libraries=LIBRARIES) as warm:
         with pytest.raises(DeadKernelError):
             execute(tmp_path, "import os, signal; os.kill(os.getpid(), signal.SIGKILL)", kernels=warm)
         assert execute(tmp_path, "print(1)", kernels=warm) == ["1"]
@@ -76,17 +76,18 @@ def test_a_kernel_that_dies_is_reported_and_the_next_one_starts(tmp_path):
 def test_an_error_keeps_the_executed_copy(tmp_path):
     from papermill.exceptions import PapermillExecutionError
 
-    with WarmKernels(libraries=LIBRARIES) as warm, pytest.raises(PapermillExecutionError):
+    with WarmKernels(after=0, libraries=LIBRARIES) as warm, pytest.raises(PapermillExecutionError):
         execute(tmp_path, "print('before')", "1 / 0", kernels=warm)
     assert "ZeroDivisionError" in (tmp_path / "out.ipynb").read_text()
 
 
-def test_a_killed_loop_takes_its_kernels_along_and_the_lock_is_free(tmp_path):
+@pytest.mark.parametrize("at_once", [True, False])
+def test_a_killed_loop_takes_its_kernels_along_and_the_lock_is_free(tmp_path, at_once):
     script = f"""
 import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})
 from pathlib import Path
 import test_warm_kernels as here
-with here.kernel.lock(Path("run")) as held, here.WarmKernels(held, libraries=here.LIBRARIES) as warm:
+with here.kernel.lock(Path("run")) as held, here.WarmKernels(held, after=0, libraries=here.LIBRARIES) as warm:
     note = "import os; open('pid', 'w').write(str(os.getpid()))"
     here.execute(Path.cwd(), note, "import time; time.sleep(60)", kernels=warm)
 """
@@ -99,18 +100,25 @@ with here.kernel.lock(Path("run")) as held, here.WarmKernels(held, libraries=her
     assert is_at_work(pid)
     loop.send_signal(signal.SIGKILL)
     loop.wait()
+    until = time.monotonic() + 20
+    while at_once is False and is_at_work(pid) and time.monotonic() < until:
+        time.sleep(0.1)
+    assert at_once or not is_at_work(pid)  # it ends by itself within a second or so
     with kernel.lock(tmp_path / "run"):
         assert not is_at_work(pid)
 
 
 def test_what_kernels_share_counts_for_no_stage(tmp_path):
-    with WarmKernels(libraries=("numpy", "pandas", *LIBRARIES)) as warm:
+    with WarmKernels(after=0, libraries=("numpy", "pandas", *LIBRARIES)) as warm:
         with kernel.watch_memory(warm, interval=0.02) as peak:
             execute(tmp_path, "1", kernels=warm)
             server = psutil.Process(warm.server).memory_info().rss / 1e6
     assert 20 < peak.mb < server + 60  # both together would be more
 
 
-def test_nothing_is_imported_for_a_loop_that_starts_no_kernel():
-    with WarmKernels() as warm:
-        assert warm.server is None
+def test_nothing_is_imported_for_a_loop_of_one_stage(tmp_path):
+    with WarmKernels(libraries=LIBRARIES) as warm:
+        (first,) = execute(tmp_path, "import os; print(os.getppid())", kernels=warm)
+        assert warm.server is None and first == str(os.getpid())
+        (second,) = execute(tmp_path, "import os; print(os.getppid())", kernels=warm)
+        assert second == str(warm.server)
