@@ -38,7 +38,7 @@ from cuadft.feedback.training_questions import HELD_OUT, RowRefused, TrainingQue
 
 NEEDED = {"id", "quote", "verdict", "correction"}  # columns that tell a review.csv from other tables
 RIGHT, WRONG = {"right", "ok", "yes", "true", "correct", "1"}, {"wrong", "no", "false", "incorrect", "0"}
-LIKELY = 0.5  # probability from which a quote of a sure finding stands that nobody touched
+LIKELY = 0.5  # probability of a sure finding's quote; from it on a quote stands that nobody touched
 NEAR = 3000  # characters around a quote in which its correction is looked for first
 OTHER = "Other"  # category of a question that is none of CUAD's
 ROWS_LISTED = 20  # under each heading of a report

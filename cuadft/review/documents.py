@@ -28,7 +28,6 @@ from cuadft.feedback.records import without_surrogates
 
 SUFFIXES = (".pdf", ".docx", ".txt", ".zip", *layouts.SUFFIXES)  # of the files that are taken from a folder
 MOST_CHARACTERS = 2_000_000  # of a contract, six times CUAD's longest
-FEWEST_LETTERS = 20  # a scanned page often carries a stamp or a page number as text
 BETWEEN = "\n\n"  # pages and paragraphs
 PDF, ZIP, OLD_OFFICE, RTF = b"%PDF-", b"PK", b"\xd0\xcf\x11\xe0", b"{\\rtf"
 WORD_PART = "word/document.xml"
@@ -119,7 +118,7 @@ def document_of_text(name: str, text: str) -> Document:
 def _checked(
     name: str, text: str, page_starts: Sequence[int] = (), unread: Sequence[str] = (), file: str = ""
 ) -> Document:
-    if sum(map(str.isalnum, text[: MOST_CHARACTERS + 1])) < FEWEST_LETTERS:
+    if plain.count_letters(text[: MOST_CHARACTERS + 1]) < plain.FEWEST_LETTERS:
         raise InputError(f"{file or name} {_NO_TEXT}.")
     if len(text) > MOST_CHARACTERS:
         told = f"{file or name} has {len(text):,} characters, more than the {MOST_CHARACTERS:,} that are read"

@@ -27,12 +27,12 @@ from cuadft.core.errors import InputError
 from cuadft.core.files import value_hash
 from cuadft.data import cuad, rows, splits
 from cuadft.data.passages import cut_passages
+from cuadft.feedback.corrections import LIKELY
 from cuadft.rag.systems import System
 from cuadft.retrieval import saved
 from cuadft.review.documents import Document
 
 STATES = ("sure", "unsure", "absent", "failed")
-LIKELY = 0.5  # probability from which a quote is right more likely than not
 MOST_QUESTIONS, LONGEST_QUESTION = 500, 1000  # of a file; characters
 BACKGROUND = 3000  # passages of the run's own contracts beside the reviewed one, among which words are weighed
 
