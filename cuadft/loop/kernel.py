@@ -303,6 +303,8 @@ def watch_memory(kernels: WarmKernels | None = None, *, interval: float = MEMORY
     between two looks is missed. Memory of a GPU is not included, nor the server of `kernels`, which no stage owns.
     """
     peak, done, before = Peak(), threading.Event(), set(psutil.Process().children(recursive=True))
+    # a process that is about to start another program shows the memory, and the command, of the one that it copied
+    own = psutil.Process().cmdline()
 
     def keep_looking() -> None:
         ended = False
@@ -311,7 +313,8 @@ def watch_memory(kernels: WarmKernels | None = None, *, interval: float = MEMORY
             server = kernels.server if kernels else None
             for process in set(psutil.Process().children(recursive=True)) - before:
                 with suppress(psutil.Error):  # it has just ended
-                    held += process.memory_info().rss if process.pid != server else 0
+                    counts = process.pid != server and process.cmdline() != own
+                    held += process.memory_info().rss if counts else 0
             peak.bytes = max(peak.bytes, held)
 
     thread = threading.Thread(target=keep_looking, name="memory", daemon=True)

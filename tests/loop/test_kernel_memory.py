@@ -72,3 +72,10 @@ def test_nothing_seen_is_none_not_zero() -> None:
 def test_an_error_under_watch_passes_through() -> None:
     with pytest.raises(ZeroDivisionError), kernel.watch_memory():
         raise ZeroDivisionError
+
+
+def test_the_copy_of_this_process_that_is_about_to_start_another_program_does_not_count() -> None:
+    held = b"x" * 300_000_000
+    with kernel.watch_memory(interval=0.02) as peak:
+        subprocess.run([sys.executable, "-c", "import time; time.sleep(0.3)"], preexec_fn=lambda: time.sleep(0.3))
+    assert len(held) == 300_000_000 and 0 < peak.mb < 200
