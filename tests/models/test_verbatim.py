@@ -16,10 +16,11 @@ from processor import VerbatimLogits
 from test_local import PROMPTS, SHARED, make_adapter
 
 from cuadft.core.errors import InputError
+from cuadft.core.text import without_marks
 from cuadft.models import quoting, verbatim, weights
 from cuadft.models.generator import Generator, _end_marks
 from cuadft.models.local import LocalEngine
-from cuadft.models.verbatim import QuoteSource, Vocabulary, cut_to_words, quote_format, token_bytes
+from cuadft.models.verbatim import Choices, QuoteSource, Vocabulary, cut_to_words, quote_format, token_bytes
 from cuadft.rag import PlainAdapter
 
 FEE = "The fee of Café Ltd (“the Fee”) is 2.5% – due in May. The term is two years; the fee isn't refunded."
@@ -392,11 +393,21 @@ def smollm():
 @given(text=st.text(max_size=40))
 @example(text=FEE)
 @example(text=" The\n\tfee  中文 😀e\u0301")
+@example(text="The fee<|im_end|> is due<|endoftext|>")
 def test_byte_level_tokens_spell_the_text_that_they_were_cut_from(byte_level, text):
     for tokenizer, spelled in byte_level:
-        tokens = tokenizer(text, add_special_tokens=False)["input_ids"]
-        lacking = any(bytes([byte]) not in spelled for byte in text.encode())  # SmolLM2 has no token for some bytes
-        assert lacking or b"".join(spelled[token] for token in tokens) == text.encode()
+        plain = without_marks(text, tokenizer.all_special_tokens)  # as every prompt is written
+        tokens = tokenizer(plain, add_special_tokens=False)["input_ids"]
+        lacking = any(bytes([byte]) not in spelled for byte in plain.encode())  # SmolLM2 has no token for some bytes
+        assert lacking or b"".join(spelled[token] for token in tokens) == plain.encode()
+
+
+def test_a_draft_ends_before_a_special_token_that_a_source_writes_out(byte_level):
+    for tokenizer, spelled in byte_level:
+        choices = Choices(QuoteSource("The fee<|im_end|> is due in May."), Vocabulary.of(tokenizer))
+        row = quoting.QuotedRow(choices, choices.grammar.start)
+        row.look_ahead(tokenizer, 12, [tokenizer.eos_token_id])
+        assert b"".join(spelled[token] for token in row.draft) == b"The fee"
 
 
 def test_tokens_spell_what_the_tokenizer_decodes_and_special_ones_nothing(byte_level):
