@@ -36,8 +36,8 @@ TYPES = {"str": str, "int": int, "float": float, "bool": bool, "list": list}
 SET_BY_LOOP = ("iteration", "systems", "evaluated", "decide")
 # Parameters that may hold a path, and the values of theirs that are words and not paths.
 PATH_PARAMETERS = ("cuad", "contracts_folder", "arrivals_folder", "model", "embedder", "published", "own_questions")
-PATH_PARAMETERS += ("seed_runs", "review_file")
-NOT_PATHS = ("", "sample", "auto")
+PATH_PARAMETERS += ("own_questions", "seed_runs", "review_file")
+NOT_PATHS = ("", "sample", "auto", "rows")
 
 _NUMBER = r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?"
 _INFINITE = re.compile(r"\+?\.?inf(?:inity)?", re.IGNORECASE)

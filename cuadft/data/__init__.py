@@ -13,7 +13,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     submod_attrs={
         "arrivals": ["arrivals_table"],
         "contracts": ["locate_contracts", "read_contracts"],
-        "cuad": ["CATEGORIES", "is_official_test"],
+        "cuad": ["is_official_test"],
         "rows": [
             "HELD_OUT",
             "assert_no_leak",
@@ -29,6 +29,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "spread_rows",
             "unannotated_contracts",
         ],
+        "schema": ["read_schema", "run_schema", "save_schema"],
         "stream": ["next_slice", "question_sets", "slices_table"],
         "splits": ["SPLIT_SEED", "largest_overlap", "relatives_in_training"],
     },

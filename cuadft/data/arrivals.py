@@ -29,6 +29,7 @@ from cuadft.data.contracts import Contract
 from cuadft.data.cuad import TYPES_NAME
 from cuadft.data.layouts import SUFFIXES
 from cuadft.data.rows import HELD_OUT, PLAIN
+from cuadft.data.schema import Schema
 
 READ = (*SUFFIXES, ".zip")
 NOT_READ = f"not a file that is read ({', '.join(READ)})"
@@ -40,7 +41,9 @@ Arrival = tuple[str, Contract]  # the name of the file that a contract came in, 
 _Line = dict[str, Any]  # of contracts.jsonl or of arrived.jsonl
 
 
-def take_arrivals(iteration: runs.Iteration, folder: str | Path, *, max_characters: int = 0) -> list[Contract]:
+def take_arrivals(
+    iteration: runs.Iteration, folder: str | Path, *, max_characters: int = 0, schema: Schema | None = None
+) -> list[Contract]:
     """Return the contracts that arrive in this iteration, and freeze them in its arrived.jsonl.
 
     The files of `folder` (see `READ`) are read as by `read_contracts`. A contract is left out, with the reason (see
@@ -57,7 +60,7 @@ def take_arrivals(iteration: runs.Iteration, folder: str | Path, *, max_characte
         found = [(line["file"], Contract.from_record(line)) for line in before if "reason" not in line]
         left = [line for line in before if "reason" in line]
     else:
-        found, left = _read_folder(folder)
+        found, left = _read_folder(folder, schema)
     taken, refused = admit_arrivals(found, known, max_characters=max_characters)
     left += refused
     if not taken and iteration.previous:
@@ -151,7 +154,7 @@ def _learned_from(iteration: runs.Iteration) -> set[str]:
     return {row["contract"] for path in paths if path.is_file() for row in files.read_jsonl(path)}
 
 
-def _read_folder(folder: str | Path) -> tuple[list[Arrival], list[_Line]]:
+def _read_folder(folder: str | Path, schema: Schema | None) -> tuple[list[Arrival], list[_Line]]:
     """Return the contracts of a folder's files, and a line for each file of another kind.
 
     Raises InputError that names every broken file, such as one that is still being copied.
@@ -168,7 +171,7 @@ def _read_folder(folder: str | Path) -> tuple[list[Arrival], list[_Line]]:
             left += [_left_out(path.name, NOT_READ, path.name)] if path.name != TYPES_NAME else []
             continue
         try:
-            found += [(path.name, _named_rows(contract)) for contract in contracts.read_contracts(path)]
+            found += [(path.name, _named_rows(contract)) for contract in contracts.read_contracts(path, schema)]
         except InputError as error:
             broken.append(str(error))
     contracts.raise_problems(str(folder), broken)

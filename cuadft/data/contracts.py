@@ -17,7 +17,7 @@ import re
 import warnings
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, TypedDict
 
@@ -27,8 +27,10 @@ from cuadft.core import runs
 from cuadft.core.errors import InputError
 from cuadft.core.text import fold, fold_letters
 from cuadft.data import cuad, download, layouts, plain
+from cuadft.data.category_names import SPAN_NUMBER, categories_of
 from cuadft.data.cuad import JSON_NAME
 from cuadft.data.layouts import short
+from cuadft.data.schema import Schema, packaged_schema
 
 SHOWN_PROBLEMS = 5  # of a file, in one error
 
@@ -36,10 +38,8 @@ _ADVICE = {  # by kind of fault, where pydantic's own words do not say what to d
     "string_pattern_mismatch": "must not be blank",
     "too_long": "must be one; join several, and shift each 'answer_start' by the length of the text before it",
 }
-# CUAD's own wording of a question, and the category that it quotes.
+# CUAD's own wording of a question.
 _OFFICIAL = re.compile(r'Highlight the parts \(if any\) of this contract related to ".+?".*?Details:(.*)', re.DOTALL)
-_QUOTED = re.compile(r'related to "(.+?)"')
-_SPAN_NUMBER = re.compile(r"_\d+$")  # in train_separate_questions.json and the hub's rows each span is a question
 
 
 class Row(TypedDict):
@@ -116,12 +116,15 @@ def _files_in(folder: Path) -> list[Path]:
     return [folder / name for name in layouts.contract_files(p.relative_to(folder).as_posix() for p in found)]
 
 
-def read_contracts(path: str | Path) -> list[Contract]:
+def read_contracts(path: str | Path, schema: Schema | None = None, unknown: str = "keep") -> list[Contract]:
     """Read the contracts of a CUAD zip, of CUAD_v1.json, or of any file, zip or folder in one of CUAD's layouts.
+
+    schema: whose categories the questions are of (None: CUAD's). unknown: "keep" other categories or "leave out" their
+    questions, each with a warning, or "refuse" them.
 
     A contract that stands in several files counts once; questions in the same words on one category of a contract are
     one question with the spans of all. Raises InputError that names the first five faults: a broken archive or JSON,
-    spans that do not stand at their offsets, repeated ids, one title for two texts, unknown categories, missing fields
+    spans that do not stand at their offsets, repeated ids, one title for two texts, missing fields
     and fields of a wrong type.
     """
     path = Path(path)
@@ -136,10 +139,11 @@ def read_contracts(path: str | Path) -> list[Contract]:
     else:
         beside = files[0].with_name(cuad.TYPES_NAME)
         types = cuad.type_table(beside.read_bytes(), str(beside)) if beside.is_file() else {}
-    return _in_files(texts, next(iter(texts)) if len(texts) == 1 else str(path), types)
+    name = next(iter(texts)) if len(texts) == 1 else str(path)
+    return _in_files(texts, name, types, schema or packaged_schema(), unknown)
 
 
-def read_plain_folder(folder: str | Path) -> list[Contract]:
+def read_plain_folder(folder: str | Path, schema: Schema | None = None) -> list[Contract]:
     """Read every PDF and TXT file of a folder as a contract without questions, titled by its file name.
 
     Files of other kinds, and pages without text, are left out with a warning. Raises InputError that names the files
@@ -168,7 +172,15 @@ def read_plain_folder(folder: str | Path) -> list[Contract]:
             warnings.warn(f"{file.name}: {told}", stacklevel=2)
     problems += _repeated([file.stem for file in readable], "file name")
     raise_problems(str(folder), problems)
-    return [Contract(name, text, cuad.type_in_title(name), cuad.filer(name)) for name, text in texts.items()]
+    return [titled(name, text, schema or packaged_schema()) for name, text in texts.items()]
+
+
+def titled(title: str, text: str, schema: Schema, kind: str = "", rows: Sequence[Row] = ()) -> Contract:
+    """Return a contract with what its title tells by the rules of a schema: who filed it, and its type if unknown."""
+    if schema.titles == "edgar":
+        kind = kind or cuad.type_in_title(title)
+    filer = cuad.filer(title) if schema.titles == "edgar" else title
+    return Contract(title, text, kind, filer, tuple(rows))
 
 
 _Text = Annotated[str, Field(pattern=r"\S")]
@@ -200,18 +212,23 @@ class _File(BaseModel):
     data: list[_Document]
 
 
-def parse_contracts(raw: bytes, name: str) -> list[Contract]:
+def parse_contracts(raw: bytes, name: str, schema: Schema | None = None) -> list[Contract]:
     """Return the contracts in the content of a zip, or of a file in one of CUAD's layouts; see `read_contracts`.
 
     `name` stands for the file in messages.
     """
     texts, types = cuad.open_cuad(raw, name) if raw.startswith(b"PK") else ({name: raw}, {})
-    return _in_files(texts, name, types)
+    return _in_files(texts, name, types, schema or packaged_schema(), "keep")
 
 
-def _in_files(texts: Mapping[str, bytes], name: str, types: Mapping[str, str]) -> list[Contract]:
+def _in_files(
+    texts: Mapping[str, bytes], name: str, types: Mapping[str, str], schema: Schema, unknown: str
+) -> list[Contract]:
     """Return the contracts of several files; types: contract types by folded title, others are read from the title."""
-    return _made_contracts([one for own, raw in texts.items() for one in _checked_documents(raw, own)], name, types)
+    documents = [one for own, raw in texts.items() for one in _checked_documents(raw, own)]
+    asked = [(qa.id, qa.question) for one in documents for qa in one.paragraphs[0].qas]
+    categories, problems = categories_of(asked, name, schema, unknown)
+    return _made_contracts(documents, name, types, schema, categories, problems)
 
 
 def _checked_documents(raw: bytes, name: str) -> list[_Document]:
@@ -224,16 +241,22 @@ def _checked_documents(raw: bytes, name: str) -> list[_Document]:
         raise
 
 
-def _made_contracts(documents: Sequence[_Document], name: str, types: Mapping[str, str]) -> list[Contract]:
-    """Return one contract for all documents of a title."""
+def _made_contracts(
+    documents: Sequence[_Document],
+    name: str,
+    types: Mapping[str, str],
+    schema: Schema,
+    categories: Mapping[str, str],
+    problems: list[str],
+) -> list[Contract]:
+    """Return one contract for all documents of a title; categories: of each question, by its id."""
     by_title: dict[str, list[_Document]] = defaultdict(list)
     for document in documents:
         by_title[document.title.strip()].append(document)
-    problems: list[str] = []
     for title, same in by_title.items():
         if len({document.paragraphs[0].context for document in same}) > 1:
             problems.append(f"title {short(title, 160)} stands more than once, with different texts: rename one")
-    made = [_checked_contract(same, types, problems) for same in by_title.values()]
+    made = [_checked_contract(same, types, schema, categories, problems) for same in by_title.values()]
     problems += _repeated([row["id"] for contract in made for row in contract.rows], "id")
     raise_problems(name, problems)
     return made
@@ -257,44 +280,42 @@ def _layout_fault(error: Any, documents: list[Any], places: Mapping[tuple[int, i
     return f"contract {short(title, 160)}, {place}: {wanted}; found {short(error['input'])}"
 
 
-def _checked_contract(same: Sequence[_Document], types: Mapping[str, str], problems: list[str]) -> Contract:
-    """Return the contract of documents of one title; add what is wrong with its categories and answers to `problems`.
+def _checked_contract(
+    same: Sequence[_Document],
+    types: Mapping[str, str],
+    schema: Schema,
+    categories: Mapping[str, str],
+    problems: list[str],
+) -> Contract:
+    """Return the contract of documents of one title; add what is wrong with its answers to `problems`.
 
     Questions in the same words on one category, such as one for each span, are one row with the spans of all.
     """
     title, text = same[0].title, same[0].paragraphs[0].context
-    kind = types.get(fold_letters(title)) or cuad.type_in_title(title)
+    contract = titled(title, text, schema, types.get(fold_letters(title), ""))
     rows: dict[tuple[str, str], Row] = {}
     for qa in (qa for document in same for qa in document.paragraphs[0].qas):
-        category, faults = _category_of(qa)
-        faults += _answer_faults(qa, text)
-        problems += [f"contract {short(title, 160)}, id {short(qa.id, 160)}{fault}" for fault in faults]
+        if (category := categories.get(qa.id)) is None:
+            continue
+        problems += [
+            f"contract {short(title, 160)}, id {short(qa.id, 160)}{fault}" for fault in _answer_faults(qa, text)
+        ]
         official = _OFFICIAL.fullmatch(qa.question.strip())
         question = f"{category}: {' '.join(official[1].split())}" if official else qa.question
-        known = {"id": _question_id(qa.id, title), "contract": title, "contract_type": kind, "category": category}
-        new = Row(**known, question=question, answers=[], is_impossible=True, source="cuad")
+        known = {"id": _question_id(qa.id, title), "contract": title, "contract_type": contract.contract_type}
+        known |= {"category": category, "question": question}
+        new = Row(**known, answers=[], is_impossible=True, source=schema.source)
         row = rows.setdefault((category, fold(question)), new)
         spans = [{"text": span.text, "start": span.answer_start} for span in qa.answers]
         row["answers"] += [span for n, span in enumerate(spans) if span not in row["answers"] + spans[:n]]
         row["is_impossible"] = not row["answers"]
-    return Contract(title, text, kind, cuad.filer(title), tuple(rows.values()))
+    return replace(contract, rows=tuple(rows.values()))
 
 
 def _question_id(name: str, title: str) -> str:
     """Return a question's id without the number of the span that CUAD puts behind it: "<title>__Parties_0"."""
-    base = _SPAN_NUMBER.sub("", name)
+    base = SPAN_NUMBER.sub("", name)
     return base if base.startswith(f"{title}__") else name
-
-
-def _category_of(qa: _Question) -> tuple[str, list[str]]:
-    """Return the category that a question's id ends with or its words quote, "" if unknown, and what is wrong then."""
-    named = [qa.id.rsplit("__", 1)[1]] if "__" in qa.id else []
-    named += [_SPAN_NUMBER.sub("", name) for name in named]
-    named += _QUOTED.findall(qa.question)[:1]
-    if found := next(filter(None, map(cuad.match_category, named)), None):
-        return found, []
-    near = ", ".join(cuad.nearest_categories(named[0] if named else "")) or "Governing Law"
-    return "", [f": no CUAD category in its id; end it with '__' and one of the 41 categories (nearest: {near})"]
 
 
 def _answer_faults(qa: _Question, text: str) -> Iterator[str]:

@@ -1,15 +1,13 @@
-"""CUAD itself: its 41 clause categories, 25 contract types, test contracts and zip, and what titles of contracts tell.
+"""CUAD itself: its 25 contract types, test contracts and zip, and what titles of contracts tell.
 
-For example:
+Its 41 categories are a schema (see `data.schema`). For example:
 
-    match_category("governing law")                                     # "Governing Law"
     type_in_title("ACME CORP_03_04_2010-EX-10.1-SUPPLY AGREEMENT")       # "Supply"
     filer("ACME CORP_03_04_2010-EX-10.1-SUPPLY AGREEMENT")               # "acme"
 """
 
 from __future__ import annotations
 
-import difflib
 import io
 import json
 import re
@@ -32,10 +30,6 @@ JSON_NAME, TYPES_NAME, PDF_FOLDER = "CUAD_v1.json", "contract_types.csv", "full_
 def _packaged(name: str) -> Any:
     return json.loads(resources.files("cuadft.data").joinpath(name).read_text("utf-8"))
 
-
-# Each category and what it asks for, worded as in CUAD_v1.json (The Atticus Project, CC BY 4.0) with single blanks.
-CATEGORIES: dict[str, str] = _packaged("categories.json")
-_CATEGORY_BY_KEY = {fold_letters(name): name for name in CATEGORIES}
 
 # CUAD's contract types and the words (patterns) by which a title announces each of them.
 _TYPE_WORDS: dict[str, str] = _packaged("contract_types.json")
@@ -62,17 +56,6 @@ def is_official_test(titles: Iterable[str]) -> bool:
     """Tell whether all these contracts, one at least, are test contracts of CUAD's own split."""
     folded = {title.strip() for title in titles}
     return bool(folded) and folded <= official_test_titles()
-
-
-def match_category(name: str) -> str | None:
-    """Return the official category that `name` spells, in any case and punctuation, or None."""
-    return _CATEGORY_BY_KEY.get(fold_letters(name))
-
-
-def nearest_categories(name: str, *, count: int = 3) -> list[str]:
-    """Return up to `count` official categories most like `name`, best first (difflib ratio from 0.4)."""
-    close = difflib.get_close_matches(fold_letters(name), _CATEGORY_BY_KEY, n=count, cutoff=0.4)
-    return [_CATEGORY_BY_KEY[key] for key in close]
 
 
 def type_of_name(name: str) -> str:

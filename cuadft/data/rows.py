@@ -30,8 +30,8 @@ from cuadft.core.errors import InputError
 from cuadft.core.params import did_you_mean
 from cuadft.data import splits
 from cuadft.data.contracts import Contract, Row, read_plain_folder
-from cuadft.data.cuad import CATEGORIES
 from cuadft.data.passages import Passage, cut_passages
+from cuadft.data.schema import NO_CATEGORY, PACKAGED, Schema
 
 Item = TypeVar("Item")
 SPLITS = ("train", "dev", "test")
@@ -115,13 +115,15 @@ def held_out_relatives(contracts: Sequence[Contract], records: Iterable[dict[str
     return {c.title: held_out_in[groups[c.title]] for c in contracts if groups[c.title] in held_out_in}
 
 
-def unannotated_contracts(iteration: runs.Iteration, folder: str, records: Iterable[dict[str, Any]]) -> list[Contract]:
+def unannotated_contracts(
+    iteration: runs.Iteration, folder: str, records: Iterable[dict[str, Any]], schema: Schema | None = None
+) -> list[Contract]:
     """Return the contracts without annotations in a folder ("": no folder), which serve self-instruct only.
 
     They are kept in contracts.jsonl. One whose title is among the records is left out: it has come with annotations
     since.
     """
-    plain = read_plain_folder(runs.resolve_path(folder)) if folder else []
+    plain = read_plain_folder(runs.resolve_path(folder), schema) if folder else []
     add_plain_contracts(iteration.run, plain)
     annotated = {record["title"] for record in records}
     return [contract for contract in plain if contract.title not in annotated]
@@ -278,9 +280,13 @@ def corrected_lines(run: Path, upto: int | None = None) -> list[dict[str, Any]]:
 
 
 def is_annotated(row: Mapping[str, Any]) -> bool:
-    """Tell whether a person marked the row's answers, all that there are, as those of one of CUAD's categories."""
-    source = row.get("source", "cuad")
-    return source == "cuad" or (source == FEEDBACK and row["category"] in CATEGORIES)
+    """Tell whether a person marked the row's answers, all that there are, as those of a category of the schema."""
+    return is_original(row) or (row["source"] == FEEDBACK and row["category"] != NO_CATEGORY)
+
+
+def is_original(row: Mapping[str, Any]) -> bool:
+    """Tell whether a row came with its contract, annotated."""
+    return row.get("source", PACKAGED) in (PACKAGED, "annotated")
 
 
 def arrived_contracts(run: Path, upto: int | None = None) -> list[Contract]:

@@ -26,6 +26,7 @@ from cuadft.data import rows
 from cuadft.data.arrivals import take_arrivals
 from cuadft.data.contracts import Contract, Row
 from cuadft.data.corrections import records_of, take_corrections
+from cuadft.data.schema import Schema
 from cuadft.data.splits import SPLIT_SEED, seeded_order
 
 UNDATED = "undated"
@@ -203,16 +204,17 @@ def next_slice(
     seed: int,
     arrivals_folder: str | Path = "arrivals",
     max_characters: int = 0,
+    schema: Schema | None = None,
 ) -> NextSlice:
     """Take an iteration's slice of the stream, hold `hold_out` contracts of it out, and add replayed earlier ones.
 
     contracts, records: as read and as frozen by `freeze_splits`; with the stream "arrivals", contracts of up to
-    max_characters that lie in arrivals_folder are taken in first. The splits are kept on disk. Raises InputError on
-    settings out of range, and if contracts arrived in a run whose stream is another one. Contracts that people reviewed
-    and corrected come on top (see `data.corrections`).
+    max_characters that lie in arrivals_folder are taken in first, with the categories of `schema`. The splits are kept
+    on disk. Raises InputError on settings out of range, and if contracts arrived in a run whose stream is another one.
+    Contracts that people reviewed and corrected come on top (see `data.corrections`).
     """
     if stream == "arrivals":
-        take_arrivals(iteration, arrivals_folder, max_characters=max_characters)
+        take_arrivals(iteration, arrivals_folder, max_characters=max_characters, schema=schema)
         contracts = [*contracts, *rows.arrived_contracts(iteration.run, iteration.number)]
         records = rows.contract_records(iteration.run, iteration.number)
         records = [record for record in records if "corrected" not in record]

@@ -17,7 +17,7 @@ import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +25,11 @@ from cuadft.core import files, runs
 from cuadft.core.errors import InputError
 from cuadft.core.files import TableRow
 from cuadft.core.text import fold, fold_name, of_cell
-from cuadft.data import cuad, rows
-from cuadft.data.contracts import Contract
+from cuadft.data import rows
+from cuadft.data.contracts import titled
 from cuadft.data.corrections import CORRECTIONS, corrections_of
 from cuadft.data.passages import locate_words, merge_spans
+from cuadft.data.schema import NO_CATEGORY, newest_schema
 from cuadft.evaluation.answer_files import count_of
 from cuadft.evaluation.text_scores import NO_CLAUSE, is_refusal
 from cuadft.feedback.exchange import STORE_FILE
@@ -40,7 +41,6 @@ NEEDED = {"id", "quote", "verdict", "correction"}  # columns that tell a review.
 RIGHT, WRONG = {"right", "ok", "yes", "true", "correct", "1"}, {"wrong", "no", "false", "incorrect", "0"}
 LIKELY = 0.5  # probability of a sure finding's quote; from it on a quote stands that nobody touched
 NEAR = 3000  # characters around a quote in which its correction is looked for first
-OTHER = "Other"  # category of a question that is none of CUAD's
 ROWS_LISTED = 20  # under each heading of a report
 _ID = re.compile(r"([0-9a-f]{16}):(\d+):(\d+)")
 _Asked = tuple[str, int]  # the key of a review and the number of a question
@@ -237,7 +237,7 @@ def _contract_line(document: Mapping[str, Any], run: Path, records: Sequence[Map
     titles = {fold(each["title"]) for each in [*records, *lines] if each["text"] != text}
     before = [each["title"] for each in lines if each["text"] == text]
     title = [*before, f"{name} ({files.value_hash(text)[:8]})" if fold(name) in titles else name][0]
-    contract = Contract(title, text, cuad.type_in_title(name), cuad.filer(name))
+    contract = replace(titled(name, text, newest_schema(run)), title=title)
     if rows.held_out_relatives([contract], records):
         raise RowRefused("Refused: it shares text or filer with a held-out contract", held_out=True)
     return contract.record(group=-1, split=rows.PLAIN) | {"rows": []}
@@ -245,11 +245,11 @@ def _contract_line(document: Mapping[str, Any], run: Path, records: Sequence[Map
 
 def _row(line: Mapping[str, Any], finding: Mapping[str, Any], spans: Sequence[tuple[int, int]], run: Path) -> dict:
     """Return the row of a corrected question; of an annotated training contract, the row that the run has already."""
-    question, category = finding["question"], cuad.match_category(finding["category"]) or OTHER
+    question, category = finding["question"], newest_schema(run).match(finding["category"]) or NO_CATEGORY
     if line["split"] != rows.PLAIN and "corrected" not in line:
         known = TrainingQuestions(run).find({"contract": line["title"], "question": question})
         return known | {"answers": [{"text": line["text"][s:e], "start": s} for s, e in spans]}
-    name = category if category != OTHER else f"question {files.value_hash(question)[:8]}"
+    name = category if category != NO_CATEGORY else f"question {files.value_hash(question)[:8]}"
     answers = [{"text": line["text"][start:end], "start": start} for start, end in spans]
     about = {"id": f"{line['title']}__{name}", "contract": line["title"], "contract_type": line["contract_type"]}
     about |= {"category": category, "question": question, "answers": answers, "is_impossible": not answers}

@@ -21,7 +21,6 @@ from cuadft.core.errors import InputError
 from cuadft.core.params import did_you_mean
 from cuadft.core.text import fold, fold_letters
 from cuadft.data import rows
-from cuadft.data.cuad import CATEGORIES
 
 MIN_QUOTE_LENGTH = 60  # characters; a shorter quote may stand in several contracts by chance
 HELD_OUT = "its contract is held out (dev, test or slice)"
@@ -125,7 +124,7 @@ def _question_keys(row: Mapping[str, Any]) -> set[str]:
     """Return the folded wordings by which a row's question is found, such as with and without its category."""
     question, category = row["question"], row.get("category") or ""
     bare = question.removeprefix(f"{category}: ")
-    found = {question, bare} | ({category} if bare == CATEGORIES.get(category) else set())
+    found = {question, bare} | ({category} if rows.is_original(row) else set())
     return set(map(fold_letters, found))
 
 

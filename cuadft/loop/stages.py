@@ -144,10 +144,10 @@ def _answer(name: str, systems: tuple[str, ...], reads: tuple[Pattern, ...]) -> 
 
 
 _DATA = {
-    "external": ("cuad", "contracts_folder", "own_questions"),
+    "external": ("cuad", "schema", "contracts_folder", "own_questions"),
     "keeps": ("arrived.jsonl", "corrected.jsonl", "replies.jsonl"),
 }
-_COMPILED_FROM = (*CONTRACTS, "data/*.jsonl", of_previous("retriever/rows.jsonl"), *LAST_CHAMPION)
+_COMPILED_FROM = (*CONTRACTS, "data/*.jsonl", "data/schema.json", of_previous("retriever/rows.jsonl"), *LAST_CHAMPION)
 _ALIGNED = ("preferences.jsonl", "preferences/*", *ADAPTERS)
 _EVALUATION = {"notebook": "05_evaluate.ipynb", "external": ("published", "review_file"), "keeps": JUDGE_VERDICTS}
 _ALL_EVALUATED = ("predictions/*", *LAST_DECISION, of_previous("metrics/stream.csv"))

@@ -20,6 +20,7 @@ from cuadft.core import files, runs
 from cuadft.core.errors import InputError
 from cuadft.data import contracts, rows
 from cuadft.data.contracts import Contract
+from cuadft.data.schema import run_schema
 from cuadft.evaluation import bootstrap, constants, official, results
 from cuadft.evaluation.answer_files import count_of
 from cuadft.retrieval import saved
@@ -103,7 +104,7 @@ def _kept(
     iteration: runs.Iteration, path: Path, log: Callable[[str], object]
 ) -> tuple[list[contracts.Contract], list[str], list[str]]:
     """Return the contracts of a file to ask about, the titles that are left out, and those of held-out relatives."""
-    wanted = contracts.read_contracts(path)
+    wanted = contracts.read_contracts(path, run_schema(iteration), "leave out")
     left_out, related = _learned_from(iteration, wanted)
     log(saved.listed(f"{len(wanted)} contracts, {len(left_out)} of them left out", left_out))
     if related:

@@ -300,11 +300,11 @@ def _make_tiny(folder: Path, seed: int = 0) -> None:
     from tokenizers import ByteLevelBPETokenizer
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-    from cuadft.data.cuad import CATEGORIES
+    from cuadft.data.schema import packaged_schema
 
     bpe = ByteLevelBPETokenizer()
     special = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
-    texts = [f"{name} {wording}" for name, wording in CATEGORIES.items()]
+    texts = [each.question.replace(": ", " ", 1) for each in packaged_schema().categories.values()]
     bpe.train_from_iterator(texts, vocab_size=1024, special_tokens=special, show_progress=False)
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=bpe._tokenizer, bos_token=special[1], eos_token=special[2], pad_token=special[0]

@@ -28,6 +28,7 @@ import numpy as np
 from cuadft.core import files
 from cuadft.core.files import value_hash
 from cuadft.data.passages import gold_shares
+from cuadft.data.rows import is_original
 from cuadft.evaluation.confidence import is_right
 from cuadft.rag.calibration import Calibration, enough, logit, parts_as_json, read_parts, threshold
 from cuadft.rag.quotes import Quote, quote_of_sentence
@@ -132,7 +133,7 @@ class Confidence:
         """
         threshold(false_answer_cost)
         classifier = retriever.classifier
-        known = [r for r in rows if classifier and r["source"] == "cuad" and r["contract"] in classifier.fold_of]
+        known = [r for r in rows if classifier and is_original(r) and r["contract"] in classifier.fold_of]
         pairs = classed(retriever, known)
         truth = [bool(row["answers"]) for row, _ in pairs]
         if not enough(truth):

@@ -15,6 +15,7 @@ from typing import Any
 
 import pandas as pd
 
+from cuadft.data.rows import is_original
 from cuadft.evaluation.confidence import calibration_table
 from cuadft.evaluation.official import cuad_scores
 from cuadft.evaluation.text_scores import NO_CLAUSE
@@ -47,7 +48,7 @@ def feature_worth(
     train: rows of the contracts that the classifier was cross-fitted on. Questions of no class are left out. Every
     measure has its interval over contracts. settings: n_resamples, seed and confidence of the intervals.
     """
-    train = [row for row in train if row["source"] == "cuad" and row["contract"] in retriever.classifier.fold_of]
+    train = [row for row in train if is_original(row) and row["contract"] in retriever.classifier.fold_of]
     learned, shown = classed(retriever, train), classed(retriever, asked)
     truth = [bool(row["answers"]) for row, _ in learned]
     table = []
@@ -84,7 +85,7 @@ def learning_curve(
     larger one. The last row is the retriever's own, on all its training contracts. A size with too few questions to
     calibrate on has no row. settings: n_resamples and confidence of the intervals.
     """
-    train = [row for row in train if row["source"] == "cuad"]
+    train = [row for row in train if is_original(row)]
     titles = sorted({row["contract"] for row in train})
     random.Random(seed).shuffle(titles)
     tested = {row["contract"] for row in asked}

@@ -26,9 +26,9 @@ import pandas as pd
 from cuadft.core.errors import InputError
 from cuadft.core.files import read_json, value_hash, write_bytes, write_json
 from cuadft.core.text import fold
-from cuadft.data.cuad import CATEGORIES
 from cuadft.data.passages import Passage, cut_sentences, gold_shares, join_passages
 from cuadft.data.rows import is_annotated, passages_by_contract
+from cuadft.data.schema import NO_CATEGORY
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
@@ -341,6 +341,6 @@ def fit_classifier(
     The known questions of each category are those of the rows. groups: title -> group of relatives, which stay in one
     fold.
     """
-    questions = {row["question"]: row["category"] for row in rows if row["category"] in CATEGORIES}
+    questions = {row["question"]: row["category"] for row in rows if row["category"] != NO_CATEGORY}
     matcher = QuestionMatcher(questions, embed, least=MATCHED_FROM)
     return ClauseClassifier.fit(rows, passages, matcher, groups=groups, seed=seed)

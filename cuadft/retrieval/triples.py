@@ -21,7 +21,7 @@ from cuadft.core.errors import InputError
 from cuadft.core.text import fold
 from cuadft.data.contracts import Row
 from cuadft.data.passages import Passage, gold_shares
-from cuadft.data.rows import is_annotated, take_turns
+from cuadft.data.rows import is_annotated, is_original, take_turns
 from cuadft.retrieval.embedder import Embedder
 from cuadft.retrieval.relevance import RelevanceFeedback
 from cuadft.retrieval.retriever import Retriever
@@ -274,7 +274,7 @@ def mine_triples(
     """
     contracts = list(passages_by_contract.values())
     everything, some = ([passage for own in contracts[:n] for passage in own] for n in (None, MINED_CONTRACTS))
-    feedback = RelevanceFeedback.from_rows([row for row in rows if row["source"] == "cuad"], embed)
+    feedback = RelevanceFeedback.from_rows([row for row in rows if is_original(row)], embed)
     by_words = Retriever(everything, embed, mode="bm25", feedback=feedback, feedback_weight=0.85)
     by_meaning = Retriever(some, embed, mode="dense")
     return make_triples(rows, passages_by_contract, negatives_from=[by_words, by_meaning], **settings)

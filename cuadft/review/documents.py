@@ -24,6 +24,7 @@ from cuadft.core.errors import InputError, brief
 from cuadft.core.files import value_hash
 from cuadft.data import contracts, layouts, plain
 from cuadft.data.download import LARGEST_MEMBER, opened_zip, read_zip_file, zip_member
+from cuadft.data.schema import FROM_ROWS, Schema
 from cuadft.feedback.records import without_surrogates
 
 SUFFIXES = (".pdf", ".docx", ".txt", ".zip", *layouts.SUFFIXES)  # of the files that are taken from a folder
@@ -141,7 +142,10 @@ def _decoded(name: str, content: bytes) -> tuple[str, list[str]]:
 
 
 def _of_cuad(name: str, content: bytes) -> list[Document]:
-    return [_checked(found.title, found.text, file=name) for found in contracts.parse_contracts(content, name)]
+    return [
+        _checked(found.title, found.text, file=name)
+        for found in contracts.parse_contracts(content, name, Schema(FROM_ROWS))
+    ]
 
 
 def _of_archive(name: str, content: bytes) -> list[Document]:

@@ -25,8 +25,9 @@ from typing import Any
 from cuadft.core import runs
 from cuadft.core.errors import InputError
 from cuadft.core.files import value_hash
-from cuadft.data import cuad, rows, splits
+from cuadft.data import rows, splits
 from cuadft.data.passages import cut_passages
+from cuadft.data.schema import Schema, run_schema
 from cuadft.feedback.corrections import LIKELY
 from cuadft.rag.systems import System
 from cuadft.retrieval import saved
@@ -115,9 +116,9 @@ class Review:
         return {state: sum(each.state == state for each in self.findings) for state in STATES}
 
 
-def standard_questions() -> list[Question]:
-    """Return CUAD's 41 questions, in CUAD's order and wording."""
-    return [Question(category, f"{category}: {asked}") for category, asked in cuad.CATEGORIES.items()]
+def standard_questions(schema: Schema) -> list[Question]:
+    """Return the questions of a schema, in its order and wording."""
+    return [Question(each.name, each.question) for each in schema.categories.values()]
 
 
 def read_questions(path: str | Path) -> list[Question]:
@@ -151,6 +152,7 @@ class Reviewer:
             raise InputError(
                 f"{self.run}: the search does not say how its passages were cut: run 02_rag_compile again."
             )
+        self.schema = run_schema(iteration)
         self._background = self._retriever.passages[:BACKGROUND]
         self._records = {each["title"]: each for each in rows.contract_records(self.run, iteration.number)}
         self._titles = {each["text"]: title for title, each in self._records.items()}
@@ -174,10 +176,12 @@ class Reviewer:
         program = self.system.program
         program.retriever = self._retriever
         system = [answers_fingerprint(program, self.system.lm), program.system and parts_as_json(program.system)]
-        return value_hash([document.text, [asdict(each) for each in questions or standard_questions()], system])[:16]
+        return value_hash(
+            [document.text, [asdict(each) for each in questions or standard_questions(self.schema)], system]
+        )[:16]
 
     def review(self, document: Document, questions: Sequence[Question] = ()) -> Review:
-        """Ask all questions (by default CUAD's) about a document, in one batch; a failed one carries its error."""
+        """Ask all questions (by default the schema's) about a document in one batch; a failed one carries its error."""
         from cuadft.rag.inference import answer_batch
 
         started, key = time.perf_counter(), self.key(document, questions)
@@ -186,7 +190,7 @@ class Reviewer:
         own = cut_passages(document.text, contract=title, size=size, overlap=overlap)
         others = [passage for passage in self._background if passage.contract != title]
         self.system.program.retriever = self._retriever.holding([*others, *own])
-        asked = questions or standard_questions()
+        asked = questions or standard_questions(self.schema)
         named = {"contract": title, "answers": []}
         wanted = [{"id": f"{n}", "question": each.text} | named for n, each in enumerate(asked)]
         made = answer_batch(self.system.program, self.system.lm, wanted, self.system.batch_size)

@@ -27,9 +27,10 @@ import pandas as pd
 from cuadft.core.text import quotable
 from cuadft.data.contracts import Row
 from cuadft.data.passages import locate_words
+from cuadft.data.schema import NO_CATEGORY
 from cuadft.evaluation.text_scores import KnownTexts, is_refusal, rouge_tokens, shingles, token_f1
 from cuadft.selfinstruct.prompts import RoundTrip, call_generator
-from cuadft.selfinstruct.sources import ASK_CATEGORY, Candidate, refuse_held_out
+from cuadft.selfinstruct.sources import Candidate, refuse_held_out
 
 if TYPE_CHECKING:
     from cuadft.retrieval.embedder import Embedder
@@ -345,5 +346,5 @@ def outcomes(accepted: Sequence[Row], rejected: Sequence[Candidate]) -> pd.DataF
 
 def _kind_of(row: Row) -> str:
     """Return the kind of candidate that an accepted row was."""
-    written = "ask" if row["category"] == ASK_CATEGORY else "rephrase"
+    written = "ask" if row["category"] == NO_CATEGORY else "rephrase"
     return written if row["source"] == "synthetic" else row["source"]

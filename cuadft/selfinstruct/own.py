@@ -11,7 +11,7 @@ A question that can't be placed becomes a candidate whose `fault` says why, and 
 For example:
 
     records = read_own_questions("own_questions.csv")
-    candidates = place_own_questions(records, train_rows, passages_by_contract, held_out=dev_titles, seed=7)
+    candidates = place_own_questions(records, train_rows, passages_by_contract, schema, held_out=dev_titles, seed=7)
     accepted, rejected = filter_questions(candidates, train_rows, embedder=embedder)
 """
 
@@ -27,9 +27,9 @@ from cuadft.core.errors import InputError
 from cuadft.core.files import TableRow
 from cuadft.core.params import did_you_mean
 from cuadft.core.text import fold_letters
-from cuadft.data import cuad
 from cuadft.data.contracts import Row
 from cuadft.data.passages import Passage, join_passages, locate_words
+from cuadft.data.schema import NO_CATEGORY, Schema
 from cuadft.selfinstruct import sources
 from cuadft.selfinstruct.sources import Candidate
 
@@ -63,6 +63,7 @@ def place_own_questions(
     records: Sequence[TableRow],
     train_rows: Sequence[Row],
     passages: Mapping[str, Sequence[Passage]],
+    schema: Schema,
     *,
     held_out: Collection[str] = (),
     seed: int = 7,
@@ -79,15 +80,15 @@ def place_own_questions(
         fault = {}
         try:
             contract = _find_contract(contract, passages, held_out)
-            if category and not (found := cuad.match_category(category)):
-                raise _NotPlaced(f"{category!r} is no CUAD category{did_you_mean(category, cuad.CATEGORIES)}")
+            if category and not (found := schema.match(category)):
+                raise _NotPlaced(f"{category!r} is no category of the schema{schema.nearest(category)}")
             category = found if category else ""
             if answer:
-                rows = [_row_with_answer(answer, contract, category, train_rows, passages)]
+                rows = [_row_with_answer(answer, contract, category, train_rows, passages, schema)]
             else:
                 rows = _annotated_rows(contract, category, train_rows, random.Random(f"{seed} {question}"))
         except _NotPlaced as error:
-            rows, fault = [_row(contract, category)], {"fault": str(error)}
+            rows, fault = [_row(contract, category, schema)], {"fault": str(error)}
         asked = {"question": question, "raw": question, "kind": "own", "style": "any", "error": None, "expect": ""}
         for n, row in enumerate(rows, 1):
             own = sources.seed_from_row(row, passages.get(row["contract"], ()))
@@ -121,7 +122,12 @@ def _find_contract(title: str, passages: Collection[str], held_out: Collection[s
 
 
 def _row_with_answer(
-    answer: str, contract: str, category: str, rows: Sequence[Row], passages: Mapping[str, Sequence[Passage]]
+    answer: str,
+    contract: str,
+    category: str,
+    rows: Sequence[Row],
+    passages: Mapping[str, Sequence[Passage]],
+    schema: Schema,
 ) -> Row:
     """Return a row whose gold span is the user's answer; one contract must hold its words."""
     found = []
@@ -135,10 +141,10 @@ def _row_with_answer(
         raise _NotPlaced(f"the answer {answer[:100]!r} {told}")
     title, span = found[0]
     kind = next((row["contract_type"] for row in rows if row["contract"] == title), "")
-    return _row(title, category) | {"contract_type": kind, "answers": [span]}
+    return _row(title, category, schema) | {"contract_type": kind, "answers": [span]}
 
 
-def _row(contract: str, category: str) -> Row:
-    asked = f"{category}: {cuad.CATEGORIES[category]}" if category in cuad.CATEGORIES else ""
-    category = category or sources.ASK_CATEGORY
+def _row(contract: str, category: str, schema: Schema) -> Row:
+    asked = schema.categories[category].question if category else ""
+    category = category or NO_CATEGORY
     return Row(id="", contract=contract, contract_type="", category=category, question=asked, answers=[])

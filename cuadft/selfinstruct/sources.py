@@ -21,12 +21,12 @@ from cuadft.core.errors import InputError
 from cuadft.data.contracts import Row
 from cuadft.data.passages import Passage, join_passages, overlapping
 from cuadft.data.rows import draw_evenly
+from cuadft.data.schema import NO_CATEGORY
 
 Candidate = dict[str, Any]
 STYLES = ("user", "keyword", "lawyer")  # of a question: plain words, search terms, a lawyer's precise words
 TEMPLATE_SOURCE = "template"  # source of a row whose question comes from `templates`
 MADE_SOURCES = ("synthetic", TEMPLATE_SOURCE, "own")  # sources of rows made in this room; no row of them is a seed
-ASK_CATEGORY = "Other"  # category of a question about an unlabelled passage: no CUAD category stands behind it
 MIN_PASSAGE_LENGTH = 200  # characters; shorter passages are headings, page numbers and signature lines
 
 
@@ -78,7 +78,7 @@ def seed_from_row(row: Row, passages: Sequence[Passage]) -> Candidate:
 
 def seed_from_passage(passage: Passage, contract_type: str) -> Candidate:
     """Return a passage as a seed."""
-    own = {"contract": passage.contract, "contract_type": contract_type, "category": ASK_CATEGORY, "answers": []}
+    own = {"contract": passage.contract, "contract_type": contract_type, "category": NO_CATEGORY, "answers": []}
     seed = own | {"seed": f"{passage.contract}__passage {passage.index}", "kind": "ask", "seed_question": ""}
     return seed | {"clause": passage.text, "passage": passage.text, "start": passage.start, "expect": "quotation"}
 

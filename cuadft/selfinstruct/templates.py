@@ -1,8 +1,8 @@
-"""Ask for the 41 CUAD categories in other words, from a grammar of templates: questions without a language model.
+"""Ask for the categories of a schema in other words, from its templates: questions without a language model.
 
 Two words of this file are easily taken for each other. A *template* is a pattern of the grammar, such as "{title|name}
 of {the|this} {agreement|contract}". A *phrasing* is one text that a template stands for, such as "name of this
-contract". `phrasings.json` holds the templates by category, style and part:
+contract". A schema holds the templates of each category by style and part; CUAD's keeps to these rules:
 
 - `{a|b}` stands for one of its alternatives, `{deal}` for one of the texts under "words"; groups may hold groups.
 - A question never says which party is meant, because an answer may bind either one. A category that joins several
@@ -12,11 +12,11 @@ contract". `phrasings.json` holds the templates by category, style and part:
 
 For example:
 
-    draw_phrasing("Insurance", "keyword", seed=7, part="train")  # one way to search for it
-    insert_name("Which law governs the contract?", "the Supply agreement between Acme Inc and Bolt Ltd")
+    draw_phrasing("Insurance", "keyword", schema, seed=7, part="train")  # one way to search for it
+    insert_name("Which law governs the contract?", "the Supply agreement between Acme Inc and Bolt Ltd", schema)
     # "Which law governs the Supply agreement between Acme Inc and Bolt Ltd?"
-    rows = paraphrases(train_rows, seed=7)  # train rows with other questions and the same answers
-    candidates = phrased_questions(train_rows, contracts, seed=7)  # ready for the filter
+    rows = paraphrases(train_rows, schema, seed=7)  # train rows with other questions and the same answers
+    candidates = phrased_questions(train_rows, contracts, schema, seed=7)  # ready for the filter
 """
 
 from __future__ import annotations
@@ -27,39 +27,41 @@ import random
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from importlib import resources
-from typing import Any
 
 from cuadft.core.text import fold_letters
 from cuadft.data.contracts import Contract, Row
-from cuadft.selfinstruct.sources import STYLES, TEMPLATE_SOURCE, Candidate, seed_from_row
+from cuadft.data.rows import is_original
+from cuadft.data.schema import Schema, expand_template
+from cuadft.selfinstruct.sources import TEMPLATE_SOURCE, Candidate, seed_from_row
 
 NAMED_SHARE = 0.1  # of the paraphrases that name their contract
-TOLD_BY_NAME = ("Document Name", "Parties", "Agreement Date", "Effective Date")  # categories that a name gives away
+# what makes "the contract" part of other words: "the contract's term", "the contract term"
+_NOT_ITS_PART = r"(?!['’-]| (?:terms?|dates?|periods?|prices?|years?)\b)"
 _PARTY = re.compile(
     r"[^\W_a-z][\w.,&'’/-]*(?: [\w.,&'’()/-]+){1,7}"
 )  # words of a name; one alone may be a role ("Buyer")
-_CONTRACT_ITSELF = re.compile(  # the words for the contract, but not in "the contract's term" or "the contract term"
-    r"\b(?:the|this) (?:contract|agreement|deal)\b(?!['’-]| (?:terms?|dates?|periods?|prices?|years?)\b)", re.IGNORECASE
-)
-_GROUP = re.compile(r"\{([^{}]*)\}")  # innermost: it holds no other group
 
 
 def phrased_questions(
-    train_rows: Sequence[Row], contracts: Iterable[Contract], *, named_share: float = NAMED_SHARE, seed: int
+    train_rows: Sequence[Row],
+    contracts: Iterable[Contract],
+    schema: Schema,
+    *,
+    named_share: float = NAMED_SHARE,
+    seed: int,
 ) -> list[Candidate]:
     """Return a paraphrase of each train row as a candidate; `named_share` of them name their contract.
 
     A question that names its contract can be asked of all contracts at once. contracts: all of the run, because a name
-    must not fit two of them. Rows of the categories TOLD_BY_NAME never get a name, since it would answer the
-    question. Answers stay, and unanswerable rows stay unanswerable. seed: of the random draw.
+    must not fit two of them. Rows of categories that a title tells never get a name, since it would answer
+    the question. Answers stay, and unanswerable rows stay unanswerable. seed: of the random draw.
     """
-    made = paraphrases(train_rows, seed=seed)
-    names = contract_names(contracts)
-    nameable = [n for n, row in enumerate(made) if row["category"] not in TOLD_BY_NAME]
+    made = paraphrases(train_rows, schema, seed=seed)
+    names = contract_names(contracts, schema)
+    nameable = [n for n, row in enumerate(made) if not schema.categories[row["category"]].told_by_title]
     wanted = min(round(named_share * len(made)), len(nameable))
     for n in random.Random(seed).sample(nameable, wanted):
-        question = insert_name(made[n]["question"], names[made[n]["contract"]])
+        question = insert_name(made[n]["question"], names[made[n]["contract"]], schema)
         made[n] |= {"id": f"{made[n]['id']}~c1", "question": question}
     seeds = {row["id"]: row for row in train_rows}
     marks = {"kind": "template", "error": None, "style": "any", "expect": ""}
@@ -71,20 +73,23 @@ def phrased_questions(
     ]
 
 
-def paraphrases(rows: Iterable[Row], *, seed: int, part: str = "train") -> list[Row]:
+def paraphrases(rows: Iterable[Row], schema: Schema, *, seed: int, part: str = "train") -> list[Row]:
     """Return a row for each official question: same contract and answers, asked in other words.
 
     Their id is "<row id>~t1", their source "template"; unanswerable rows stay unanswerable. The style of a question is
-    drawn. Only rows of source "cuad" with the official question of a category ("Insurance: Is there ...") are
-    rephrased, because any other question may ask for less than its category. part: "train" or "held_out".
+    drawn. Only annotated rows with the schema's question of a category ("Insurance: Is there ...") are rephrased,
+    because any other question may ask for less than its category; a category without phrasings gives no row. part:
+    "train" or "held_out".
     """
     made = []
     for row in rows:
         category, key = row["category"], f"{seed}|{row['id']}"
-        official = row["source"] == "cuad" and row["question"].startswith(f"{category}: ")
-        if official and category in _grammar()["categories"]:
-            style = random.Random(key).sample(STYLES, len(STYLES))[0]
-            text = draw_phrasing(category, style, seed=key, part=part)
+        known = schema.categories.get(category)
+        official = known and (row["question"] == known.question or row["question"].startswith(f"{category}: "))
+        styles = [style for style, parts in known.phrasings.items() if part in parts] if official else []
+        if is_original(row) and styles:
+            style = random.Random(key).sample(styles, len(styles))[0]
+            text = draw_phrasing(category, style, schema, seed=key, part=part)
             changed = {"id": f"{row['id']}~t1", "question": text, "source": TEMPLATE_SOURCE}
             made.append(Row(**{**row, **changed, "answers": [dict(answer) for answer in row["answers"]]}))
     return made
@@ -93,64 +98,57 @@ def paraphrases(rows: Iterable[Row], *, seed: int, part: str = "train") -> list[
 # --- the grammar
 
 
-def draw_phrasing(category: str, style: str, *, seed: int | str, part: str) -> str:
+def draw_phrasing(category: str, style: str, schema: Schema, *, seed: int | str, part: str) -> str:
     """Draw a way to ask for a category, any template as likely as another.
 
-    style: "user" (plain words), "keyword" (search terms, no question mark) or "lawyer". part: "train" or "held_out".
-    Each part has 12 or more phrasings of each category and style.
+    style: in CUAD's schema "user" (plain words), "keyword" (search terms, no question mark) or "lawyer", each with 12
+    or more phrasings in each part. part: "train" or "held_out".
     """
-    templates = phrasings(category, style, part)
+    templates = phrasings(schema, category, style, part)
     rng = random.Random(f"{seed}|{category}|{style}|{part}")
     return rng.sample(rng.sample(templates, len(templates))[0], 1)[0]
 
 
-@functools.cache
-def phrasings(category: str, style: str, part: str) -> list[tuple[str, ...]]:
+def phrasings(schema: Schema, category: str, style: str, part: str) -> list[tuple[str, ...]]:
     """Return the phrasings of each template, in a fixed order."""
-    grammar = _grammar()
-    return [tuple(expand_template(each, grammar["words"])) for each in grammar["categories"][category][style][part]]
-
-
-def expand_template(template: str, words: dict[str, list[str]]) -> list[str]:
-    """Return the phrasings of a template; `words` says what a group without alternatives, `{name}`, stands for."""
-    if not (group := _GROUP.search(template)):
-        return [template]
-    before, inside, after = template[: group.start()], group[1], template[group.end() :]
-    choices = inside.split("|") if "|" in inside else words[inside]
-    found = [text for choice in choices for text in expand_template(before + choice + after, words)]
-    return list(dict.fromkeys(found))
+    templates = schema.categories[category].phrasings[style][part]
+    return [_expanded(each, json.dumps(schema.words)) for each in templates]
 
 
 @functools.cache
-def _grammar() -> dict[str, Any]:
-    return json.loads(resources.files("cuadft.selfinstruct").joinpath("phrasings.json").read_text(encoding="utf-8"))
+def _expanded(template: str, words: str) -> tuple[str, ...]:
+    return tuple(expand_template(template, json.loads(words)))
 
 
 # --- the name of a contract in a question, so that it can be asked of all contracts at once
 
 
-def contract_names(contracts: Iterable[Contract]) -> dict[str, str]:
+def contract_names(contracts: Iterable[Contract], schema: Schema) -> dict[str, str]:
     """Return a name for each contract, by title; each name fits one contract only.
 
     A name is made of the contract's type and its first two parties, as annotated; without them it is the title.
     """
-    named = {contract.title: _name(contract) for contract in contracts}
+    named = {contract.title: _name(contract, schema) for contract in contracts}
     times = Counter(named.values())
-    return {title: name if times[name] == 1 else f"the contract “{title}”" for title, name in named.items()}
+    return {title: name if times[name] == 1 else f"the {schema.document} “{title}”" for title, name in named.items()}
 
 
-def insert_name(question: str, name: str) -> str:
+def insert_name(question: str, name: str, schema: Schema) -> str:
     """Return a question, or search words, with the contract's name in it."""
-    if _CONTRACT_ITSELF.search(question):
-        return _CONTRACT_ITSELF.sub(lambda _: name, question, count=1)
+    words = "|".join(map(re.escape, [schema.document, *schema.also_called]))
+    itself = re.compile(rf"\b(?:the|this) (?:{words})\b{_NOT_ITS_PART}", re.IGNORECASE)
+    if itself.search(question):
+        return itself.sub(lambda _: name, question, count=1)
     return f"Regarding {name}: {question}" if "?" in question else f"{question}, {name}"
 
 
-def _name(contract: Contract) -> str:
+def _name(contract: Contract, schema: Schema) -> str:
     parties: list[str] = []
-    for span in (span for row in contract.rows if row["category"] == "Parties" for span in row["answers"]):
+    telling = {each.name for each in schema.categories.values() if each.names_parties}
+    for span in (span for row in contract.rows if row["category"] in telling for span in row["answers"]):
         text = " ".join(span["text"].split()).strip(" ,.")  # a final point would end search words
         if _PARTY.fullmatch(text) and not any(fold_letters(text) in fold_letters(known) for known in parties):
             parties.append(text)
-    kind = f"{contract.contract_type} agreement".strip()
-    return f"the {kind} between {' and '.join(parties[:2])}" if len(parties) > 1 else f"the contract “{contract.title}”"
+    kind = f"{contract.contract_type} {next(iter(schema.also_called), schema.document)}".strip()
+    between = f"the {kind} between {' and '.join(parties[:2])}"
+    return between if len(parties) > 1 else f"the {schema.document} “{contract.title}”"
