@@ -35,7 +35,7 @@ from cuadft.core.errors import InputError
 TYPES = {"str": str, "int": int, "float": float, "bool": bool, "list": list}
 SET_BY_LOOP = ("iteration", "systems", "evaluated", "decide")
 # Parameters that may hold a path, and the values of theirs that are words and not paths.
-PATH_PARAMETERS = ("cuad", "contracts_folder", "arrivals_folder", "model", "embedder", "published", "own_questions")
+PATH_PARAMETERS = ("cuad", "schema", "contracts_folder", "arrivals_folder", "model", "embedder", "published")
 PATH_PARAMETERS += ("own_questions", "seed_runs", "review_file")
 NOT_PATHS = ("", "sample", "auto", "rows")
 
