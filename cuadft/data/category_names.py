@@ -55,7 +55,7 @@ def categories_of(
     more = f"; and {len(told) - SHOWN} more" if len(told) > SHOWN else ""
     done = "They are kept as categories of their own (schema_strict refuses them)."
     warnings.warn(
-        f"{where}: {len(told)} categories are not among the {len(schema.categories)} of schema {schema.name!r}: "
+        f"{where}: {len(told)} not among the {len(schema.categories)} categories of schema {schema.name!r}: "
         f"{'; '.join(told[:SHOWN])}{more}. {done if unknown == 'keep' else 'Their questions are left out.'}",
         stacklevel=2,
     )

@@ -96,11 +96,11 @@ class Schema:
 
     @functools.cached_property
     def _by_key(self) -> dict[str, str]:
-        return {fold_letters(name) or name: name for name in self.categories}
+        return {_key(name): name for name in self.categories}
 
     def match(self, name: str) -> str | None:
         """Return the category that `name` spells, in any case and punctuation, or None."""
-        return self._by_key.get(fold_letters(name) or name)
+        return self._by_key.get(_key(name))
 
     def nearest(self, name: str) -> str:
         """Return " (nearest: ...)" with the category most like `name`, "" if no category is like it."""
@@ -129,6 +129,11 @@ class Schema:
     def from_record(cls, record: Mapping[str, Any]) -> Schema:
         """Return the schema of a record."""
         return cls(**{**record, "categories": {each["name"]: Category(**each) for each in record["categories"]}})
+
+
+def _key(name: str) -> str:
+    """Return what all spellings of a category share."""
+    return fold_letters(name) or " ".join(name.split())
 
 
 # --- reading a file
@@ -218,7 +223,7 @@ def _checked(found: Any, where: str, name: str) -> Schema:
     except ValidationError as error:
         faults = [f"{'.'.join(map(str, each['loc'])) or 'the file'}: {each['msg']}" for each in error.errors()]
         raise _faulty(where, faults) from error
-    keys = Counter(fold_letters(each.category) or each.category for each in read.categories)
+    keys = Counter(_key(each.category) for each in read.categories)
     faults = [f"category {key!r} stands {times} times" for key, times in keys.items() if times > 1]
     made = {}
     for each in read.categories:

@@ -145,6 +145,6 @@ def _row_with_answer(
 
 
 def _row(contract: str, category: str, schema: Schema) -> Row:
-    asked = schema.categories[category].question if category else ""
+    asked = schema.categories[category].question if category in schema.categories else ""
     category = category or NO_CATEGORY
     return Row(id="", contract=contract, contract_type="", category=category, question=asked, answers=[])

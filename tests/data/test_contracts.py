@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from cuadft.core.errors import InputError
 from cuadft.data import contracts, cuad
 from cuadft.data.contracts import Contract, locate_contracts, read_contracts, read_plain_folder
-from cuadft.data.cuad import CATEGORIES
+from cuadft.data.schema import packaged_schema
 
 TITLE = "ACMECORP_05_12_2020-EX-10.1-SUPPLY AGREEMENT"
 TEXT = "SUPPLY AGREEMENT\n\nThis Agreement is governed by the laws of Ohio. The term is two years."
@@ -84,7 +84,7 @@ def test_a_row_keeps_its_exact_span_and_the_question_without_its_frame(tmp_path:
         "contract": TITLE,
         "contract_type": "Supply",
         "category": "Governing Law",
-        "question": f"Governing Law: {CATEGORIES['Governing Law']}",
+        "question": packaged_schema().categories["Governing Law"].question,
         # "SUPPLY AGREEMENT" 16 + two line ends + "This Agreement is " 18 = 36
         "answers": [{"text": LAW, "start": 36}],
         "is_impossible": False,
@@ -123,9 +123,10 @@ def test_categories_are_recognised_whatever_case_and_punctuation(
 
 
 def test_there_are_41_categories_with_a_tidy_description() -> None:
-    assert len(CATEGORIES) == 41
-    assert all(text == " ".join(text.split()) and text for text in CATEGORIES.values())
-    assert cuad.nearest_categories("Goverment Law")[0] == "Governing Law"
+    schema = packaged_schema()
+    assert len(schema.categories) == 41
+    assert all(each.question == " ".join(each.question.split()) for each in schema.categories.values())
+    assert schema.nearest("Goverment Law") == " (nearest: Governing Law)" and schema.nearest("xyz") == ""
 
 
 def test_types_come_from_the_table_beside_the_json_before_the_title(tmp_path: Path) -> None:
@@ -225,7 +226,6 @@ def test_five_faults_are_shown_and_the_rest_counted(tmp_path: Path) -> None:
         ([document(text="bad \ud800")], "context: Input should be a valid string"),
         ([document(question(), question(question="q"))], "id 'ACME"),
         ([document(), document(text="Other")], "title 'ACME"),
-        ([document(question(id="a__Governing Lore", question="q"))], "nearest: Governing Law"),
         ([document(question(id="a", question="q"))], "end it with '__'"),
         ([document(question(answers=[]))], "there are 0 answers"),
         ([document(question(is_impossible=True))], "there are 1 answers"),
@@ -391,7 +391,7 @@ def test_the_real_data_has_the_counts_it_states() -> None:
     found = read_contracts(CUAD)
     rows = [row for contract in found for row in contract.rows]
     assert len(rows) == 41 * len(found)
-    assert all(row["question"] == f"{row['category']}: {CATEGORIES[row['category']]}" for row in rows)
+    assert all(row["question"] == packaged_schema().categories[row["category"]].question for row in rows)
     assert all(contract.contract_type in cuad.CONTRACT_TYPES for contract in found)
     if len(found) == 450:  # 450 contracts of the 510: 18,450 questions, 5,927 answerable, 12,289 spans
         assert sum(not row["is_impossible"] for row in rows) == 5927

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from matplotlib.colors import to_rgb
 
 from cuadft.core.errors import InputError
-from cuadft.data.cuad import CATEGORIES
+from cuadft.data.schema import packaged_schema
 from cuadft.evaluation.figures import scores, style
 
 SYSTEMS = [
@@ -128,7 +128,7 @@ def test_contract_types_are_drawn_and_the_unknown_type_comes_last():
 @pytest.mark.parametrize(
     "groups, systems",
     [
-        (list(CATEGORIES), SYSTEMS),
+        (list(packaged_schema().categories), SYSTEMS),
         ([f"Type {i}" for i in range(26)], SYSTEMS),
         (["Parties"], ["rag"]),
         (["P" * 200], ["s" * 200]),

@@ -18,6 +18,7 @@ from cuadft.core.errors import InputError
 from cuadft.data import corrections as data_corrections
 from cuadft.data import rows, stream
 from cuadft.data.contracts import Contract
+from cuadft.data.schema import NO_CATEGORY
 from cuadft.evaluation.text_scores import NO_CLAUSE
 from cuadft.feedback import corrections
 from cuadft.feedback.corrections import import_corrections, is_review
@@ -299,4 +300,4 @@ def test_a_contract_that_has_come_with_annotations_since_needs_no_corrections(ru
 def test_corrections_label_a_contract_for_their_category_and_questions_of_ones_own_do_not():
     row = {"category": "Governing Law", "source": "feedback"}
     assert rows.is_annotated(row) and rows.is_annotated(row | {"source": "cuad", "category": "Any"})
-    assert not rows.is_annotated(row | {"category": "Other"}) and not rows.is_annotated(row | {"source": "own"})
+    assert not rows.is_annotated(row | {"category": NO_CATEGORY}) and not rows.is_annotated(row | {"source": "own"})

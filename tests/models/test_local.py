@@ -11,12 +11,12 @@ import pytest
 
 from cuadft.core import text
 from cuadft.core.errors import InputError
-from cuadft.data.cuad import CATEGORIES
+from cuadft.data.schema import packaged_schema
 from cuadft.models import generator, local
 from cuadft.models.local import LocalEngine
 from cuadft.models.weights import _make_tiny, weights_hash
 
-TEXTS = [f"{name}: {text}" for name, text in CATEGORIES.items()]
+TEXTS = [each.question for each in packaged_schema().categories.values()]
 # lengths from one word to a whole paragraph, all different
 PROMPTS = ["Fee?", *TEXTS[:5], " ".join(TEXTS[5:12]), " ".join(TEXTS[12:16])]
 SHARED = "Quote the words of the contract that answer the question. " * 6

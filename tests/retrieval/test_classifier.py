@@ -7,6 +7,7 @@ from small import passages_of
 
 from cuadft.core.errors import InputError
 from cuadft.data.passages import Passage, gold_shares
+from cuadft.data.schema import NO_CATEGORY
 from cuadft.retrieval.classifier import ClauseClassifier, QuestionMatcher, _labels, sentences_of
 
 AUDIT = [
@@ -169,7 +170,7 @@ def test_files_of_two_classifiers_are_not_mixed(tmp_path):
 
 def test_generated_questions_label_nothing():
     rows, passages = corpus()
-    extra = [row | {"source": "template", "category": "Other"} for row in rows]
+    extra = [row | {"source": "template", "category": NO_CATEGORY} for row in rows]
     assert ClauseClassifier.fit(rows + extra, passages, MATCHER, folds=2, least=2).categories == ["Audit", "Law"]
 
 

@@ -10,6 +10,7 @@ import small
 from hypothesis import given
 
 from cuadft.core.errors import InputError
+from cuadft.data.schema import packaged_schema
 from cuadft.evaluation.text_scores import NO_CLAUSE
 from cuadft.review import reviewer as module
 from cuadft.review.documents import document_of_text
@@ -110,5 +111,5 @@ def test_own_questions_are_read_one_a_line_or_from_a_table(tmp_path):
 
 
 def test_cuads_questions_are_the_41_in_the_words_that_the_run_was_trained_on():
-    asked = standard_questions()
+    asked = standard_questions(packaged_schema())
     assert len(asked) == 41 and all(each.text.startswith(f"{each.category}: ") for each in asked)

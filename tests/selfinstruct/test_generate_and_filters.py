@@ -13,6 +13,7 @@ from torchmetrics.functional.text import rouge_score
 
 from cuadft.core.errors import InputError
 from cuadft.data.passages import Passage
+from cuadft.data.schema import NO_CATEGORY
 from cuadft.evaluation.text_scores import NO_CLAUSE, KnownTexts, rouge_l, rouge_tokens
 from cuadft.rag.program import PlainAdapter
 from cuadft.selfinstruct.filters import REASONS, filter_questions, outcomes, steps_table
@@ -93,7 +94,7 @@ def ask_candidate(question):
         seed="T__passage 0",
         id="T__passage 0~s1",
         seed_question="",
-        category="Other",
+        category=NO_CATEGORY,
         answers=[],
         expect="quotation",
         clause=FILLER,
@@ -380,7 +381,7 @@ def test_an_accepted_new_question_has_a_quotation_with_exact_offsets(answer):
     (answer,) = row["answers"]
     assert answer["text"] == "every quarter in Columbus"
     assert TEXT[answer["start"] : answer["start"] + len(answer["text"])] == answer["text"]
-    assert (row["category"], row["is_impossible"], row["source"]) == ("Other", False, "synthetic")
+    assert (row["category"], row["is_impossible"], row["source"]) == (NO_CATEGORY, False, "synthetic")
 
 
 @pytest.mark.parametrize("answer", ["quarter", '"in Columbus ."', "they meet monthly in Cleveland", NO_CLAUSE])

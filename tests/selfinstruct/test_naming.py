@@ -5,6 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cuadft.data.contracts import Contract
+from cuadft.data.schema import packaged_schema
 from cuadft.selfinstruct.templates import contract_names, insert_name
 
 
@@ -14,7 +15,7 @@ def alliance(*parties, title="ACMECORP_05_12_2017-EX-10.1-STRATEGIC ALLIANCE AGR
 
 
 def names(*contracts):
-    return list(contract_names(contracts).values())
+    return list(contract_names(contracts, packaged_schema()).values())
 
 
 def test_a_contract_is_named_by_its_type_and_its_first_two_annotated_parties():
@@ -51,7 +52,7 @@ def test_a_contract_without_two_annotated_parties_is_named_by_its_title(parties)
 def test_a_name_that_would_do_for_two_contracts_is_given_to_neither():
     pair = [alliance("Acme Corp.", "Energous GmbH", title=title) for title in "AB"]
     other = alliance("Acme Corp.", "Energous GmbH", title="C", kind="Supply")
-    assert contract_names([*pair, other]) == {
+    assert contract_names([*pair, other], packaged_schema()) == {
         "A": "the contract “A”",
         "B": "the contract “B”",
         "C": "the Supply agreement between Acme Corp and Energous GmbH",
@@ -78,4 +79,4 @@ NAME = "the Supply agreement between Acme Corp and Energous GmbH"
     ],
 )
 def test_a_question_names_its_contract_once(question, asked):
-    assert insert_name(question, NAME) == asked and asked.count(NAME) == 1
+    assert insert_name(question, NAME, packaged_schema()) == asked and asked.count(NAME) == 1

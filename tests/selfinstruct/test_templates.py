@@ -5,9 +5,11 @@ import numpy as np
 from small import ROWS, TEXTS
 
 from cuadft.data.contracts import Contract
+from cuadft.data.schema import packaged_schema
 from cuadft.selfinstruct.filters import filter_questions
 from cuadft.selfinstruct.templates import phrased_questions
 
+SCHEMA = packaged_schema()
 PARTIES = [("Acme", "Bolt"), ("Cedar", "Dune"), ("Elm", "Fjord"), ("Gale", "Haven")]
 OPENING = (
     "SUPPLY AGREEMENT\n\nThis Supply Agreement is made as of March {day}, 2016 by and between {one} Corp., a "
@@ -42,7 +44,7 @@ class Alike:
 
 
 def test_every_row_is_paraphrased_with_its_own_label():
-    made = phrased_questions(TRAIN, CONTRACTS, seed=7)
+    made = phrased_questions(TRAIN, CONTRACTS, SCHEMA, seed=7)
     seeds = {row["id"]: row for row in TRAIN}
     assert [c["seed"] for c in made] == list(seeds)
     assert all(c["answers"] == seeds[c["seed"]]["answers"] and c["expect"] == "" for c in made)
@@ -50,7 +52,7 @@ def test_every_row_is_paraphrased_with_its_own_label():
 
 
 def test_a_share_names_the_contract_and_never_another():
-    made = phrased_questions(TRAIN, CONTRACTS, named_share=0.5, seed=7)
+    made = phrased_questions(TRAIN, CONTRACTS, SCHEMA, named_share=0.5, seed=7)
     named = [c for c in made if "~c" in c["id"]]
     assert len(named) == len(made) // 2
     for c in named:
@@ -60,12 +62,12 @@ def test_a_share_names_the_contract_and_never_another():
 
 
 def test_the_same_seed_gives_the_same_and_no_rows_give_none():
-    one, two, three = (phrased_questions(TRAIN, CONTRACTS, named_share=0.5, seed=seed) for seed in (7, 7, 8))
-    assert one == two != three and phrased_questions([], CONTRACTS, seed=7) == []
+    one, two, three = (phrased_questions(TRAIN, CONTRACTS, SCHEMA, named_share=0.5, seed=seed) for seed in (7, 7, 8))
+    assert one == two != three and phrased_questions([], CONTRACTS, SCHEMA, seed=7) == []
 
 
 def test_they_pass_the_filter_as_template_rows_without_a_language_model():
-    made = phrased_questions(TRAIN, CONTRACTS, named_share=0.5, seed=7)
+    made = phrased_questions(TRAIN, CONTRACTS, SCHEMA, named_share=0.5, seed=7)
     with dspy.context(lm=None):
         accepted, rejected = filter_questions(made, TRAIN, embedder=Alike())
     assert len(accepted) + len(rejected) == len(made) and len(accepted) > len(made) / 2
@@ -83,11 +85,11 @@ def test_rows_whose_category_the_name_tells_are_paraphrased_without_it():
         }
         for n in range(9)
     ]
-    made = phrased_questions([*TRAIN, *dated], CONTRACTS, named_share=1.0, seed=7)
+    made = phrased_questions([*TRAIN, *dated], CONTRACTS, SCHEMA, named_share=1.0, seed=7)
     assert [c["seed"] for c in made] == [row["id"] for row in [*TRAIN, *dated]]
     assert not [c for c in made if "~c" in c["id"] and c["category"] == "Agreement Date"]
 
 
 def test_ids_of_a_users_file_may_end_like_made_ones():
-    (made,) = phrased_questions([TRAIN[0] | {"id": "clause~t1"}], CONTRACTS, seed=7)
+    (made,) = phrased_questions([TRAIN[0] | {"id": "clause~t1"}], CONTRACTS, SCHEMA, seed=7)
     assert made["seed"] == "clause~t1"

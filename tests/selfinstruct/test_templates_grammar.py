@@ -7,25 +7,27 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cuadft.data import contracts
-from cuadft.data.cuad import CATEGORIES
+from cuadft.data.schema import expand_template, packaged_schema
 from cuadft.evaluation.text_scores import rouge_tokens
 from cuadft.selfinstruct.sources import STYLES
 from cuadft.selfinstruct.templates import (
     draw_phrasing,
-    expand_template,
     paraphrases,
     phrasings,
 )
 from tests.small import ROWS
 
+SCHEMA = packaged_schema()
 PARTS = ("train", "held_out")
-EVERY = [(category, style, part) for category in CATEGORIES for style in STYLES for part in PARTS]
+EVERY = [(category, style, part) for category in SCHEMA.categories for style in STYLES for part in PARTS]
 LEAST = 12
 
 
 def possible_phrasings(category, style, part=None):
     """Return every phrasing of a part, of both by default."""
-    return [text for p in PARTS if part in (None, p) for texts in phrasings(category, style, p) for text in texts]
+    return [
+        text for p in PARTS if part in (None, p) for texts in phrasings(SCHEMA, category, style, p) for text in texts
+    ]
 
 
 def plain(text):
@@ -45,7 +47,7 @@ def test_no_phrasing_asks_for_two_categories():
 
 
 def test_no_held_out_phrasing_can_be_trained_on_whatever_its_style():
-    for category in CATEGORIES:
+    for category in SCHEMA.categories:
         trained = {plain(text) for style in STYLES for text in possible_phrasings(category, style, part="train")}
         assert not trained & {
             plain(text) for style in STYLES for text in possible_phrasings(category, style, part="held_out")
@@ -100,16 +102,18 @@ def test_a_phrasing_says_what_sets_its_category_apart_from_its_neighbours(catego
 @given(st.sampled_from(EVERY), st.integers())
 def test_a_draw_is_repeatable_and_from_its_part(chosen, seed):
     category, style, part = chosen
-    drawn = draw_phrasing(category, style, seed=seed, part=part)
-    assert drawn == draw_phrasing(category, style, seed=seed, part=part)
+    drawn = draw_phrasing(category, style, SCHEMA, seed=seed, part=part)
+    assert drawn == draw_phrasing(category, style, SCHEMA, seed=seed, part=part)
     assert drawn in possible_phrasings(category, style, part=part)
 
 
 def test_any_template_is_as_likely_as_another_however_many_phrasings_it_has():
     kinds = ({"a", "b"}, {"c", "d"})
     assert [set(expand_template(t, {"x": ["c", "d"]})) for t in ("{a|b}", "{x}")] == list(kinds)
-    templates = phrasings("Termination For Convenience", "keyword", "train")
-    drawn = [draw_phrasing("Termination For Convenience", "keyword", seed=seed, part="train") for seed in range(300)]
+    templates = phrasings(SCHEMA, "Termination For Convenience", "keyword", "train")
+    drawn = [
+        draw_phrasing("Termination For Convenience", "keyword", SCHEMA, seed=seed, part="train") for seed in range(300)
+    ]
     counts = [sum(text in own for text in drawn) for own in templates]
     assert len({len(own) for own in templates}) > 1 and all(60 < count < 140 for count in counts), (
         "three templates, 100 each, standard deviation 8.2"
@@ -128,11 +132,11 @@ def test_groups_within_groups_expand_to_every_combination():
 
 
 def test_another_seed_draws_other_phrasings():
-    assert len({draw_phrasing("Insurance", "user", seed=seed, part="train") for seed in range(10)}) > 5
+    assert len({draw_phrasing("Insurance", "user", SCHEMA, seed=seed, part="train") for seed in range(10)}) > 5
 
 
 def test_paraphrased_rows_keep_contract_and_answers_and_say_where_they_come_from():
-    made = paraphrases(ROWS, seed=7)
+    made = paraphrases(ROWS, SCHEMA, seed=7)
     assert len(made) == len(ROWS) and len({row["id"] for row in made}) == len(made)
     by_id = {row["id"]: row for row in ROWS}
     for row in made:
@@ -146,13 +150,13 @@ def test_paraphrased_rows_keep_contract_and_answers_and_say_where_they_come_from
 
 def test_every_style_is_drawn():
     for row in ROWS[:3]:
-        texts = [paraphrases([row], seed=seed)[0]["question"] for seed in range(20)]
+        texts = [paraphrases([row], SCHEMA, seed=seed)[0]["question"] for seed in range(20)]
         assert all(any(text in possible_phrasings(row["category"], style) for text in texts) for style in STYLES)
 
 
 def test_changing_a_paraphrase_leaves_the_row_as_it_was():
     row = next(row for row in ROWS if row["answers"])
-    paraphrases([row], seed=0)[0]["answers"][0]["text"] = "changed"
+    paraphrases([row], SCHEMA, seed=0)[0]["answers"][0]["text"] = "changed"
     assert row["answers"][0]["text"] != "changed"
 
 
@@ -163,9 +167,9 @@ def test_questions_other_than_the_official_ones_are_not_rephrased():
         ROWS[0] | {"category": "Other"},
         ROWS[0] | {"question": "Does the law of Ohio govern the warranty?"},
     ]
-    assert paraphrases(others, seed=0) == []
+    assert paraphrases(others, SCHEMA, seed=0) == []
 
 
 def test_the_sample_contracts_can_be_paraphrased():
     rows = [row for contract in contracts.read_contracts(contracts.sample_path()) for row in contract.rows]
-    assert len(paraphrases(rows, seed=0, part="held_out")) == len(rows)
+    assert len(paraphrases(rows, SCHEMA, seed=0, part="held_out")) == len(rows)
