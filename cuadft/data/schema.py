@@ -198,7 +198,7 @@ def packaged_schema() -> Schema:
 def parse_schema(text: str | bytes, where: str, name: str) -> Schema:
     """Return the schema that a YAML text spells; raises InputError, which names `where`."""
     try:
-        found = yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+        found = getattr(yaml, "CSafeLoader", yaml.SafeLoader)(text).get_single_data()  # safe_load, by libyaml
     except yaml.YAMLError as error:
         raise InputError(f"{where} is not YAML ({error}): correct it.") from error
     if isinstance(found, dict) and isinstance(found.get("categories"), dict):  # the short form: category: question
