@@ -41,7 +41,7 @@ def categories_of(
             own[number] = named[0]
         else:
             bare.append(number)
-    example = next(iter(schema.categories), "Governing Law")
+    example = next(iter(schema.categories), "Category")
     told = f"no category in its id; end it with '__' and its category, as in '...__{example}'"
     problems = [f"id {short(number, 160)}: {told}" for number in bare]
     spelled = _one_spelling(own)
