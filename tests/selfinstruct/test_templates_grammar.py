@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 from cuadft.data import contracts
 from cuadft.data.cuad import CATEGORIES
 from cuadft.evaluation.text_scores import rouge_tokens
-from cuadft.selfinstruct.sources import STYLES
 from cuadft.selfinstruct.templates import (
     draw_phrasing,
     expand_template,
@@ -19,6 +18,7 @@ from cuadft.selfinstruct.templates import (
 from tests.small import ROWS
 
 PARTS = ("train", "held_out")
+STYLES = ("user", "keyword", "lawyer")
 EVERY = [(category, style, part) for category in CATEGORIES for style in STYLES for part in PARTS]
 LEAST = 12
 
