@@ -202,9 +202,9 @@ def test_a_model_is_trained_on_the_refusal_that_it_is_asked_for_and_answers_with
     assert refusal in trained[0]["prompt"][0]["content"] and trained[0]["prompt"] == script.calls[0]
     wrong = made | {"answer": "for two years after", "quotes": []}
     kinds = {"judge": None, "rows": rows, "asked": [], "contracts": [], "feedback": ()}
-    (pair,) = training_data(program, [made, wrong], {}, **kinds)[0]["pairs"]
-    assert pair["chosen"][0]["content"] == refusal
-    assert {p["answer"] for p in constant_answers([made], {}, refusal)} == {refusal}
+    learned, counts = training_data(program, [made, wrong], {}, **kinds)
+    assert [each["completion"][0]["content"] for each in learned["answers"] if each["label"]] == [refusal], counts
+    assert {p["answer"] for p in constant_answers([made | {"system": "rag", "split": "dev"}], {}, refusal)} == {refusal}
 
 
 def test_a_program_saved_before_schemas_were_data_refuses_as_cuads(tmp_path):
@@ -216,7 +216,9 @@ def test_a_program_saved_before_schemas_were_data_refuses_as_cuads(tmp_path):
 def test_the_widget_speaks_of_the_schemas_documents(tmp_path):
     shown = Annotate([], Store(tmp_path / "feedback.sqlite"), "anna", schema=POLICIES)
     assert shown.words["document"] == "policy" and shown.words["refusal"] == "There is no such statement."
-    assert "contract" not in re.sub(r'screen\.contract|"contract"', "", shown._esm)
+    code = re.sub(r"//.*|/\*(?s:.*?)\*/", "", shown._esm)
+    names = r'screen\.contract|class: "contract"|words\.clause'  # of the code itself
+    assert not re.search("contract|clause", re.sub(names, "", code))
 
 
 @pytest.mark.parametrize(
