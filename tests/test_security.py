@@ -25,6 +25,7 @@ from tiny_project import make_project
 from cuadft.core.errors import InputError, brief, redact
 from cuadft.core.text import MARK, UNSEEN, quote_safely
 from cuadft.data import contracts, download
+from cuadft.data.schema import naming
 from cuadft.evaluation.judge import VARIANTS, LMJudge, VerdictAdapter, fenced, judge_signature
 from cuadft.evaluation.offline_judge import OfflineJudge
 from cuadft.loop import kernel
@@ -379,7 +380,7 @@ WRONG = "Each party shall keep the other's trade secrets for five years."
 
 
 def rendered(fields: dict[str, str], variant=VARIANTS[0]) -> list[dict[str, str]]:
-    return VerdictAdapter().format(judge_signature(variant), [], fenced(fields))
+    return VerdictAdapter().format(judge_signature(variant, naming("contract", "clause")), [], fenced(fields))
 
 
 def fields(text: str, where: str) -> dict[str, str]:

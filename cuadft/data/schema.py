@@ -47,6 +47,8 @@ NO_CATEGORY = "Other (unlabelled passage)"  # of a generated question that no ca
 SCHEMA_FILE = "schema.json"  # in data/ of an iteration
 ANY_STYLE, PARTS = "any", ("train", "held_out")
 LONGEST_WORD = 40  # characters of the document's and the clause's name
+CONTRACT = "contract"  # documents of which prompts speak as lawyers do, with examples from contracts
+_AN = re.compile(r"(?!eu|uni|us[aeu]|one\b)[aeiou]|hour|hono", re.IGNORECASE)  # words that take "an"
 _GROUP = re.compile(r"\{([^{}]*)\}")  # innermost: it holds no other group
 
 Phrasings = Mapping[str, Mapping[str, list[str]]]  # style -> part ("train", "held_out") -> templates
@@ -88,6 +90,11 @@ class Schema:
     def refusal(self) -> str:
         """The answer where a document has nothing of the kind: "There is no such clause." """
         return f"There is no such {self.clause}."
+
+    @property
+    def naming(self) -> dict[str, str]:
+        """The words of texts about the documents, by what templates call them, see `naming`."""
+        return naming(self.document, self.clause)
 
     @property
     def source(self) -> str:
@@ -134,6 +141,35 @@ class Schema:
 def _key(name: str) -> str:
     """Return what all spellings of a category share."""
     return fold_letters(name) or " ".join(name.split())
+
+
+# --- the words of prompts and pages
+
+
+def naming(document: str, clause: str) -> dict[str, str]:
+    """Return the words that templates of prompts and pages have places for.
+
+    Of "contract" they are document, a_document ("a contract"), documents, Document and Documents; likewise of clause;
+    beside them `expert` and `an_expert` (who knows such documents), `reader` (whom they concern) and `refusal`.
+    """
+    expert, reader = ("lawyer", "client") if document == CONTRACT else ("expert", "reader")
+    made = {"expert": expert, "an_expert": _with_article(expert), "reader": reader}
+    for name, word in (("document", document), ("clause", clause)):
+        made |= {name: word, f"{name}s": plural(word), f"a_{name}": _with_article(word)}
+        made |= {key.capitalize(): made[key][:1].upper() + made[key][1:] for key in (name, f"{name}s")}
+    return made | {"refusal": Schema("", document, clause).refusal}
+
+
+def plural(word: str) -> str:
+    """Return an English noun in the plural; a word in another script stays as it is."""
+    for ending, more in (("sis", "ses"), ("[sxz]|[cs]h", r"\g<0>es"), ("(?<![aeiou])y", "ies"), ("[a-z]", r"\g<0>s")):
+        if re.search(f"(?:{ending})$", word, re.IGNORECASE):
+            return re.sub(f"(?:{ending})$", more, word, flags=re.IGNORECASE)
+    return word
+
+
+def _with_article(word: str) -> str:
+    return f"an {word}" if _AN.match(word) else f"a {word}"
 
 
 # --- reading a file

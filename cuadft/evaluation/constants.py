@@ -36,12 +36,14 @@ def settle(table: pd.DataFrame) -> pd.DataFrame:
     return table.assign(**{end: table[end].mask(sure, table["value"]) for end in ("low", "high")})
 
 
-def constant_answers(predictions: Sequence[Mapping[str, Any]], texts: Mapping[str, str]) -> list[dict[str, Any]]:
+def constant_answers(
+    predictions: Sequence[Mapping[str, Any]], texts: Mapping[str, str], refusal: str = NO_CLAUSE
+) -> list[dict[str, Any]]:
     """Return the predictions of always_refuses and top_passage for every question that the given predictions answer.
 
     texts: the contracts' texts by title. The best passage is the first one that the simplest system with passages was
     sent. Where no system records its passages, or no text is given, there are no answers of top_passage. They take no
-    time.
+    time. refusal: the sentence that refuses.
     """
     asked: dict[tuple[Any, ...], Mapping[str, Any]] = {}
     for p in sorted(predictions, key=lambda p: simplicity(p["system"])):
@@ -51,10 +53,10 @@ def constant_answers(predictions: Sequence[Mapping[str, Any]], texts: Mapping[st
     sent = {key[:2] for key, p in asked.items() if p.get("passages") and p["contract"] in texts}
     refusals, quoted = [], []
     for key, p in asked.items():
-        refusals.append(_answer(p, ALWAYS_REFUSES, NO_CLAUSE, []))
+        refusals.append(_answer(p, ALWAYS_REFUSES, refusal, []))
         if key[:2] in sent:  # a question for which nothing was found is refused
             first = list(p.get("passages") or [])[:1]
-            answer = texts[p["contract"]][first[0]["start"] : first[0]["end"]] if first else NO_CLAUSE
+            answer = texts[p["contract"]][first[0]["start"] : first[0]["end"]] if first else refusal
             quoted.append(_answer(p, TOP_PASSAGE, answer, first))
     return refusals + quoted
 

@@ -63,12 +63,12 @@ def measure_drift(
     return {"n_incoming": len(new), "n_reference": len(old)} | tested
 
 
-def drift_sentence(found: dict[str, Any]) -> str:
-    """Return what a measurement says, in one or two sentences."""
-    contracts = f"{found['n_incoming']} new and {found['n_reference']} earlier contracts"
+def drift_sentence(found: dict[str, Any], documents: str = "contracts") -> str:
+    """Return what a measurement says, in one or two sentences; documents: what the documents are called."""
+    contracts = f"{found['n_incoming']} new and {found['n_reference']} earlier {documents}"
     if found["p"] is None:
-        return f"Drift was not tested: needs two contracts on either side, got {contracts}."
-    differ = "the new contracts differ from the earlier ones by more than chance"
+        return f"Drift was not tested: needs two {documents} on either side, got {contracts}."
+    differ = f"the new {documents} differ from the earlier ones by more than chance"
     return (
         f"MMD² = {found['mmd2']:.4f} (95% of random splits below {found['limit']:.4f}), p = {found['p']:.3f}, from "
         f"{found['passages']:,} passages of {contracts}: "

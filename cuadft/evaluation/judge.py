@@ -44,6 +44,7 @@ from cuadft.core import files
 from cuadft.core.errors import InputError, brief
 from cuadft.core.progress import bar
 from cuadft.core.text import quote_safely
+from cuadft.data.schema import Schema, packaged_schema
 from cuadft.evaluation.bootstrap import cluster_bootstrap
 from cuadft.evaluation.calibration import cluster_column
 from cuadft.evaluation.verdicts import VERDICT_SCORES, Rows, has_failed, reference_text, verdict_row, verdict_table
@@ -63,19 +64,20 @@ class JudgeVote(NamedTuple):
 class LMJudge:
     """Judge with a language model: a verdict (correct 1, partly 0.5, incorrect 0) and one sentence that says why."""
 
-    def __init__(self, lm: Any, *, votes: int = 1, num_threads: int = 8) -> None:
+    def __init__(self, lm: Any, *, votes: int = 1, num_threads: int = 8, schema: Schema | None = None) -> None:
         """Take any dspy.LM; DSPy's own cache is not used, so that a failed call is sent again and a failure is seen.
 
         votes: how many prompt variants are asked, an odd number; the majority counts (see `VARIANTS`). num_threads:
-        calls that are open at once. The temperature is 0, and the LM's own where a model refuses one (OpenAI's
-        reasoning models). Raises InputError on another number of votes.
+        calls that are open at once. schema: whose words the prompts take; None is CUAD's. The temperature is 0, and the
+        LM's own where a model refuses one (OpenAI's reasoning models). Raises InputError on another number of votes.
         """
         if votes not in VOTES:
             raise InputError(f"Invalid votes {votes!r}: choose one of {', '.join(map(str, VOTES))}.")
         self.lm, self.name, self.num_threads, self.variants = lm, lm.model, num_threads, VARIANTS[:votes]
+        self.naming = (schema or packaged_schema()).naming
         # max_completion_tokens is how DSPy marks the models that refuse any temperature but 1
         config = {"cache": False, "temperature": None if "max_completion_tokens" in lm.kwargs else 0.0}
-        self.programs = {variant: dspy.Predict(judge_signature(variant), **config) for variant in VARIANTS}
+        self.programs = {v: dspy.Predict(judge_signature(v, self.naming), **config) for v in VARIANTS}
 
     def rate(self, rows: Rows) -> pd.DataFrame:
         """Return one verdict per row in the four `VERDICT_COLUMNS`.
@@ -90,7 +92,8 @@ class LMJudge:
 
     def vote(self, rows: Rows, variants: Sequence[Variant]) -> list[list[JudgeVote]]:
         """Return the votes on each row, none of which may have failed, one a variant."""
-        wanted = [[(v, row["question"], reference_text(row), row["answer"]) for v in variants] for row in rows]
+        texts = [(row["question"], reference_text(row, self.naming["refusal"]), row["answer"]) for row in rows]
+        wanted = [[(v, *given) for v in variants] for given in texts]
         prompts, votes = list(dict.fromkeys(prompt for own in wanted for prompt in own)), {}
         # a copied context carries the caller's dspy.context(...) into the thread
         calls = [partial(copy_context().run, self._ask, prompt) for prompt in prompts]
@@ -158,7 +161,8 @@ def flip_rate(
 
 LONGEST_REASON = 500  # characters
 
-PROMPTS = files.read_json(Path(__file__).with_name("judge_prompts.json"))  # wording -> its lines
+# wording -> its lines, with places for the words of a schema
+PROMPTS = files.read_json(Path(__file__).with_name("judge_prompts.json"))
 WORDINGS = {name: "\n".join(lines) for name, lines in PROMPTS.items()}
 ORDERS = {
     "reference first": ("question", "reference", "answer"),
@@ -166,8 +170,8 @@ ORDERS = {
     "question last": ("reference", "answer", "question"),
 }
 FIELD_DESCRIPTIONS = {
-    "question": "${question}",  # DSPy's mark of a field that its name describes
-    "reference": "the clauses a lawyer marked, or the sentence that there is none",
+    "question": "${{question}}",  # DSPy's mark of a field that its name describes
+    "reference": "the {clauses} {an_expert} marked, or the sentence that there is none",
     "answer": "the answer to grade",
 }
 VerdictWord = Literal["correct", "partly", "incorrect"]
@@ -188,14 +192,17 @@ VARIANTS = [
 ]
 
 
-def judge_signature(variant: Variant) -> type[dspy.Signature]:
-    """Return the DSPy signature of one variant: the input fields in its order, then verdict and reason."""
+def judge_signature(variant: Variant, naming: Mapping[str, str]) -> type[dspy.Signature]:
+    """Return the DSPy signature of one variant: the input fields in its order, then verdict and reason.
+
+    naming: the words of the schema (`Schema.naming`).
+    """
     fields: dict[str, Any] = {
-        name: (str, dspy.InputField(desc=FIELD_DESCRIPTIONS[name])) for name in ORDERS[variant.order]
+        name: (str, dspy.InputField(desc=FIELD_DESCRIPTIONS[name].format(**naming))) for name in ORDERS[variant.order]
     }
     fields["verdict"] = (VerdictWord, dspy.OutputField())
     fields["reason"] = (str, dspy.OutputField(desc="one sentence"))
-    return dspy.Signature(fields, WORDINGS[variant.wording])
+    return dspy.Signature(fields, WORDINGS[variant.wording].format(**naming))
 
 
 def fenced(fields: Mapping[str, str]) -> dict[str, str]:

@@ -26,6 +26,8 @@ from cuadft.evaluation.verdicts import gold_texts, has_failed, verdict_row, verd
 if TYPE_CHECKING:
     import pandas as pd
 
+    from cuadft.data.schema import Schema
+
 Encode = Callable[[list[str]], np.ndarray]  # texts to unit vectors, one a row
 Evidence = tuple[str, dict[str, float]]  # an answer's stance, and what `compare_texts` found
 Weights = dict[str, dict[str, float]]  # stance, or "everywhere" -> "bias" or a feature -> weight
@@ -50,13 +52,21 @@ EVERYWHERE = ("some", "conflict")  # the same weights in all stances; a conflict
 class OfflineJudge:
     """Judge by features of answer and reference: deterministic, some thousand rows a second, no LM."""
 
-    def __init__(self, encode: Encode | None = None, *, weights: Weights | None = None, reading: str = WHOLE) -> None:
+    def __init__(
+        self,
+        encode: Encode | None = None,
+        *,
+        weights: Weights | None = None,
+        reading: str = WHOLE,
+        schema: Schema | None = None,
+    ) -> None:
         """Take an optional `encode` (texts to unit vectors, one a row) and weights other than the shipped ones.
 
         reading: what is right where there is no such clause, one of `text_scores.READINGS`. With `encode` the cosine of
-        answer and reference is one more feature, and the weights are others.
+        answer and reference is one more feature, and the weights are others. schema: whose word the reasons take for a
+        clause; None is CUAD's.
         """
-        self.encode, self.reading = encode, reading
+        self.encode, self.reading, self.refusal = encode, reading, schema.refusal if schema else NO_CLAUSE
         self.name = "offline+embedding" if encode is not None else "offline"
         shipped = "weights_with_embedding" if encode is not None else "weights"
         self.weights = weights if weights is not None else shipped_fit()[shipped]
@@ -64,7 +74,7 @@ class OfflineJudge:
     def rate(self, rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
         """Return one verdict per row in the four `VERDICT_COLUMNS`; rows have question, answers, answer and error."""
         evidence = compare_references(rows, self.encode)
-        ruled = [None if found else _by_rule(row, self.reading) for row, found in zip(rows, evidence)]
+        ruled = [None if found else _by_rule(row, self.reading, self.refusal) for row, found in zip(rows, evidence)]
         return verdict_table([rule or self._weigh(found) for rule, found in zip(ruled, evidence)])
 
     def _weigh(self, evidence: Sequence[Evidence]) -> dict[str, Any]:
@@ -107,18 +117,18 @@ def compare_references(rows: Sequence[Mapping[str, Any]], encode: Encode | None 
     return [seen.get(key) for key in keys]
 
 
-def _by_rule(row: Mapping[str, Any], reading: str = WHOLE) -> dict[str, Any] | None:
+def _by_rule(row: Mapping[str, Any], reading: str = WHOLE, refusal: str = NO_CLAUSE) -> dict[str, Any] | None:
     """Return the verdict on an answer that is not weighed: it failed, refuses, or is the reference; else None."""
     if has_failed(row):
         return verdict_row(0.0, "failed")
-    answer, spans = row["answer"], _spans(row)
+    answer, spans, none = row["answer"], _spans(row), refusal[0].lower() + refusal[1:-1]
     if not spans and READINGS[reading](answer):
-        return _verdict(1.0, "refused, and there is no such clause")
+        return _verdict(1.0, f"refused, and {none}")
     if not spans:
-        return _verdict(0.0, "answered, though there is no such clause")
+        return _verdict(0.0, f"answered, though {none}")
     # a denial in other words is weighed as such (stance "denied"), as the verdicts of the fit do
     if is_plain_refusal(answer):
-        return _verdict(0.0, f"refused: the reference is not {NO_CLAUSE!r}")
+        return _verdict(0.0, f"refused: the reference is not {refusal!r}")
     same = any(same_words(answer, text) for text in gold_references(spans))
     return _verdict(1.0, "the reference's own words") if same else None
 

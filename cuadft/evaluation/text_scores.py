@@ -23,7 +23,6 @@ from functools import lru_cache
 from rapidfuzz import process
 from rapidfuzz.distance import Indel, LCSseq
 
-from cuadft.core.text import fold_words
 from cuadft.data.passages import merge_spans
 
 NO_CLAUSE = "There is no such clause."
@@ -31,7 +30,8 @@ REDACTED = re.compile(r"\*\s?\*\s?\*|\[\s*\*+\s*\]")  # words that a contract wi
 REDACTION = "***"  # the one token of a text that is redacted throughout
 CACHED_TEXTS = 4096  # systems answer the same questions in the same order
 _GAP = r"[\W_]"
-_REFUSAL = re.compile(f"{_GAP}*" + f"{_GAP}+".join(fold_words(NO_CLAUSE)) + f"{_GAP}*")
+# the refusal of any schema: "There is no such clause.", or one to three words in the clause's place
+_REFUSAL = re.compile(rf"{_GAP}*there{_GAP}+is{_GAP}+no{_GAP}+such{_GAP}+([^\W_]+(?:[\s'’-]+[^\W_]+){{0,2}}){_GAP}*")
 _SIGNS = string.punctuation + "−…·"
 _SIGN_KINDS = (
     "Pd",
@@ -55,13 +55,15 @@ def is_blank(text: str) -> bool:
 def is_plain_refusal(answer: str | None) -> bool:
     """Say whether the answer is the refusal sentence alone, or has no word that counts: SQuAD 2.0's empty prediction.
 
-    Case, punctuation and spaces are ignored. A redaction such as [***] is an answer: it can be what the clause says.
+    In place of "clause" the sentence may have the word of any schema ("There is no such statement."). Case, punctuation
+    and spaces are ignored. A redaction such as [***] is an answer: it can be what the clause says.
     """
     if answer is None:
         return False
     if not _LONG_WORD.search(answer):
         return not REDACTED.search(answer) and (is_blank(answer) or not normalise_answer(answer))
-    return _REFUSAL.fullmatch(answer.casefold()) is not None
+    found = _REFUSAL.fullmatch(answer.casefold())
+    return found is not None and not _PARTS.search(found[1])  # "no such cap unless agreed" says more
 
 
 def is_refusal(answer: str | None) -> bool:

@@ -17,7 +17,6 @@ import numpy as np
 import pandas as pd
 
 from cuadft.core.runs import CONSTANTS
-from cuadft.evaluation.text_scores import NO_CLAUSE
 
 Rows = Sequence[Mapping[str, Any]]  # predictions: question, answers, answer, error
 VERDICT_SCORES = {"correct": 1.0, "partly": 0.5, "incorrect": 0.0}
@@ -76,6 +75,6 @@ def gold_texts(row: Mapping[str, Any]) -> list[str]:
     return list(dict.fromkeys(a["text"] for a in sorted(row["answers"], key=lambda a: a.get("start", 0))))
 
 
-def reference_text(row: Mapping[str, Any]) -> str:
+def reference_text(row: Mapping[str, Any], refusal: str) -> str:
     """Return the gold spans' texts, a line each; the refusal sentence if the row has no gold span."""
-    return "\n".join(gold_texts(row)) or NO_CLAUSE
+    return "\n".join(gold_texts(row)) or refusal

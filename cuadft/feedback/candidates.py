@@ -169,7 +169,8 @@ def gather_material(
     for row in candidates:
         if not has_failed(row):
             distinct.setdefault((row["id"], compared(row["answer"])), row | {"answer": taught_answer(row["answer"])})
-    for row, score in zip(distinct.values(), _judge_scores(judge, list(distinct.values())), strict=True):
+    shown = [row | {"answer": in_words(program, row["answer"])} for row in distinct.values()]
+    for row, score in zip(distinct.values(), _judge_scores(judge, shown), strict=True):
         question = questions[row["id"]]
         grade = gold_score(row["answer"], row, question.expert and question.expert.text)
         question.answers.append(GradedAnswer(row["answer"], grade, score))
@@ -196,8 +197,13 @@ def gold_score(answer: str, row: Mapping[str, Any], taught: str | None = None) -
 
 
 def taught_answer(answer: str) -> str:
-    """Return an answer as it is taught: every wording of a refusal becomes `NO_CLAUSE`, other answers stay."""
+    """Return an answer as it is graded: every wording of a refusal becomes `NO_CLAUSE`, other answers stay."""
     return NO_CLAUSE if is_refusal(answer) else answer
+
+
+def in_words(program: ContractQA, answer: str) -> str:
+    """Return an answer as the program teaches it: `NO_CLAUSE` becomes the refusal that its prompt asks for."""
+    return program.refusal if answer == NO_CLAUSE else answer
 
 
 def compared(answer: str) -> str:

@@ -24,12 +24,12 @@ from typing import Any
 from cuadft.core import files, runs
 from cuadft.core.errors import InputError
 from cuadft.core.files import TableRow
-from cuadft.core.text import fold, fold_name, of_cell
+from cuadft.core.text import fold, fold_letters, fold_name, of_cell
 from cuadft.data import rows
 from cuadft.data.contracts import titled
 from cuadft.data.corrections import CORRECTIONS, corrections_of
 from cuadft.data.passages import locate_words, merge_spans
-from cuadft.data.schema import NO_CATEGORY, newest_schema
+from cuadft.data.schema import NO_CATEGORY, naming, newest_schema
 from cuadft.evaluation.answer_files import count_of
 from cuadft.evaluation.text_scores import NO_CLAUSE, is_refusal
 from cuadft.feedback.exchange import STORE_FILE
@@ -101,7 +101,7 @@ def import_corrections(path: str | Path, run: str | Path, *, annotator: str = ""
         review, place = reviews[key], ", ".join(row.where for row in own)
         finding = review["findings"][number]
         try:
-            spans = _checked_spans(finding, own, review["document"]["text"])
+            spans = _checked_spans(finding, own, review)
             if spans is None:
                 continue
             line = lines.get(key) or _contract_line(review["document"], run, records)
@@ -113,7 +113,7 @@ def import_corrections(path: str | Path, run: str | Path, *, annotator: str = ""
         if row["source"] == rows.FEEDBACK:
             lines[key] = line
             line["rows"].append(row | {"where": place})
-        said += _judgement(row, finding, review["system"], who, path.name, own)
+        said += _judgement(row, finding, review, who, path.name, own)
     _store(run, lines, said, report)
     return report
 
@@ -173,12 +173,19 @@ def _by_question(
 # What a person said.
 
 
-def _checked_spans(finding: Mapping[str, Any], own: Sequence[TableRow], text: str) -> list[tuple[int, int]] | None:
+def _naming(review: Mapping[str, Any]) -> dict[str, str]:
+    """Return the words of a review's record; one from before there were others has a contract's."""
+    return naming(review.get("document_name", "contract"), review.get("clause_name", "clause"))
+
+
+def _checked_spans(
+    finding: Mapping[str, Any], own: Sequence[TableRow], review: Mapping[str, Any]
+) -> list[tuple[int, int]] | None:
     """Return the spans that answer a question as the person says, [] if nothing does, None if nobody checked it.
 
     Raises RowRefused for words that the contract does not hold, and for a verdict that can't be understood.
     """
-    checked, left = False, []
+    checked, left, text, words_of = False, [], review["document"]["text"], _naming(review)
     spans: list[tuple[int, int]] = []
     for row in own:
         found = _ID.fullmatch(row.values["id"])
@@ -188,10 +195,11 @@ def _checked_spans(finding: Mapping[str, Any], own: Sequence[TableRow], text: st
         if verdict and verdict not in RIGHT | WRONG:
             raise RowRefused(f"Verdict {verdict[:20]!r} is neither right nor wrong")
         if verdict in WRONG and not words and quote is None:
-            raise RowRefused("Where a clause was missed, the correction must hold its words")
+            raise RowRefused("Where {a_clause} was missed, the correction must hold its words".format(**words_of))
         checked = checked or bool(words or verdict)
         if words:
-            spans += [] if is_refusal(words) else _located(words, text, place)
+            none = is_refusal(words) or fold_letters(words) == fold_letters(f"no such {words_of['clause']}")
+            spans += [] if none else _located(words, text, place)
         elif verdict in RIGHT:
             spans += place
         elif not verdict and quote and finding["state"] == "sure" and (quote["p"] or 0) >= LIKELY:
@@ -257,17 +265,23 @@ def _row(line: Mapping[str, Any], finding: Mapping[str, Any], spans: Sequence[tu
 
 
 def _judgement(
-    row: Mapping[str, Any], finding: Mapping[str, Any], system: str, who: str, file: str, own: Sequence[TableRow]
+    row: Mapping[str, Any],
+    finding: Mapping[str, Any],
+    review: Mapping[str, Any],
+    who: str,
+    file: str,
+    own: Sequence[TableRow],
 ) -> list[dict[str, Any]]:
     """Return the judgement that prefers the person's answer to the system's, none where both are the same."""
     answers = [quote["text"] for quote in finding["quotes"] if quote["answer"]]
-    theirs = answers[0] if answers else NO_CLAUSE
+    refusal = _naming(review)["refusal"]
+    theirs = answers[0] if answers else refusal
     spans = [(span["start"], span["start"] + len(span["text"])) for span in row["answers"]]
-    ours = " ".join(row["answers"][0]["text"].split()) if spans else NO_CLAUSE
+    ours = " ".join(row["answers"][0]["text"].split()) if spans else refusal
     if fold(theirs) in {fold(span["text"]) for span in row["answers"]} | {fold(ours)}:
         return []
     said = {name: row[name] for name in ("id", "contract", "question")} | {"answer_a": theirs, "answer_b": ours}
-    said |= {"annotator": who, "verdict": "b", "system_a": system, "source": f"import:{file}"}
+    said |= {"annotator": who, "verdict": "b", "system_a": review["system"], "source": f"import:{file}"}
     said["comment"] = " ".join(filter(None, (each.values.get("comment", "") for each in own)))
     return [checked_judgement(said | {"span": list(spans[0]) if spans else None})]
 

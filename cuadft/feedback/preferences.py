@@ -27,7 +27,7 @@ import numpy as np
 import pandas as pd
 
 from cuadft.data.rows import assert_no_leak
-from cuadft.feedback.candidates import Choice, compared, gather_material, taught_answer
+from cuadft.feedback.candidates import Choice, compared, gather_material, in_words, taught_answer
 from cuadft.feedback.records import Rows
 from cuadft.rag.training_rows import online_prompts, telling_rows
 
@@ -143,7 +143,8 @@ def _row(program: ContractQA, question: GradedQuestion, answers: Mapping[str, st
     """Return a row with its prompt, and each answer as the message that the program would be sent back."""
     asked = question.row["question"]
     *prompt, _ = program.messages(asked, question.hit, "")
-    messages = {name: program.messages(asked, question.hit, text)[-1:] for name, text in answers.items()}
+    taught = {name: in_words(program, text) for name, text in answers.items()}
+    messages = {name: program.messages(asked, question.hit, text)[-1:] for name, text in taught.items()}
     return {"id": question.row["id"], "contract": question.row["contract"], "prompt": prompt} | messages
 
 

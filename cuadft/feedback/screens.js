@@ -1,12 +1,12 @@
 // What the annotation widget's screens are built of. Everything shown is set as text, never as HTML.
 // widget.py beside it joins this file and widget.js into the one module that the browser gets.
 
-const KEYS = [
+const keys = ({ document: text }) => [
   ["1 or a", "answer 1 is better"], ["2 or b", "answer 2 is better"], ["t", "equally good"], ["w", "both wrong"],
   ["e", "edit the better answer (Enter saves it as your verdict, Shift+Enter begins a line, Esc goes back)"],
-  ["m", "mark the selected words of the contract as the true evidence (select by mouse, or by keys after F7)"],
+  ["m", `mark the selected words of the ${text} as the true evidence (select by mouse, or by keys after F7)`],
   ["c", "comment (Enter goes back)"], ["s", "skip this pair"], ["u", "take back your last verdict"],
-  ["↑ ↓ PgUp PgDn", "scroll the contract"], ["Tab", "go to the next button, and out of the widget"],
+  ["↑ ↓ PgUp PgDn", `scroll the ${text}`], ["Tab", "go to the next button, and out of the widget"],
   ["? or h", "show or hide these keys"],
 ];
 const ACTIONS = [["t", "tie", "Equally good"], ["w", "both_wrong", "Both wrong"], ["e", "edit", "Edit"], ["m", "mark", "Mark"],
@@ -31,8 +31,8 @@ function button(key, label, click, attributes) {
 
 const bar = (...buttons) => h("div", { class: "bar" }, ...buttons);
 
-function helpTable() {
-  const rows = KEYS.map(([key, what]) => h("tr", null, h("th", { scope: "row" }, h("kbd", null, key)), h("td", null, what)));
+function helpTable(words) {
+  const rows = keys(words).map(([key, what]) => h("tr", null, h("th", { scope: "row" }, h("kbd", null, key)), h("td", null, what)));
   return h("table", { class: "help", hidden: true, "aria-label": "Keys" }, h("tbody", null, ...rows));
 }
 
@@ -59,8 +59,8 @@ function endScreen(screen, undo) {
 }
 
 /** Build the screen of a pair; returns its nodes and those that change: the passages, the chips and the panel. */
-function pairScreen(screen, act, edit) {
-  const pane = h("div", { class: "passages", tabindex: 0, role: "document", "aria-label": "Passages of the contract" });
+function pairScreen(screen, words, act, edit) {
+  const pane = h("div", { class: "passages", tabindex: 0, role: "document", "aria-label": `Passages of the ${words.document}` });
   const chips = h("div", { class: "chips" }), panel = h("div", { class: "panel" });
   const used = Object.keys(CITED).filter((tone) => screen.stretches.some(({ pieces }) => pieces.some((p) => p[2] === tone)));
   const legend = h("div", { class: "legend" }, ...used.map((tone) => h("span", { class: tone }, CITED[tone])),
@@ -68,13 +68,13 @@ function pairScreen(screen, act, edit) {
   const actions = ACTIONS.map(([key, name, label]) => button(key, label, () => act(name)));
   const nodes = [h("div", { class: "asked" }, h("div", { class: "contract" }, screen.contract), h("h3", null, screen.question)),
     h("div", { class: "text" }, pane, legend),
-    h("div", { class: "answers" }, card(screen, "left", 1, act, edit), card(screen, "right", 2, act, edit)),
+    h("div", { class: "answers" }, card(screen, words, "left", 1, act, edit), card(screen, words, "right", 2, act, edit)),
     h("div", { class: "verdict" }, chips, panel, bar(...actions))];
   return { nodes, pane, chips, panel };
 }
 
-function card(screen, side, number, act, edit) {
-  const none = screen.cites[number - 1] ? "" : "cites no words of the contract";
+function card(screen, words, side, number, act, edit) {
+  const none = screen.cites[number - 1] ? "" : `cites no words of the ${words.document}`;
   return h("section", { class: `card ${side}`, "aria-label": `Answer ${number}` },
     h("h4", null, `Answer ${number}`, h("small", null, none)),
     h("div", { class: "answer" }, screen.answers[number - 1] || "(empty answer)"),

@@ -12,9 +12,10 @@ const NO_REPLY = "No reply yet: this is not saved. If the notebook's kernel is b
 class Annotation {
   constructor(model, el) {
     Object.assign(this, { model, screen: {}, draft: {}, mode: "", waiting: null, spent: 0, since: null, parts: null });
+    this.words = model.get("words");
     this.alert = h("div", { role: "alert", class: "alert" });
     this.note = h("div", { "aria-live": "polite", class: "note" });
-    [this.head, this.main, this.help] = [h("header"), h("main"), helpTable()];
+    [this.head, this.main, this.help] = [h("header"), h("main"), helpTable(this.words)];
     this.root = h("div", { class: "cuadft-annotate", tabindex: 0, role: "application",
       "aria-label": "Judge pairs of answers. Press question mark for the keys.",
       keydown: (event) => this.onKey(event), mousedown: (event) => this.onMouse(event) },
@@ -60,7 +61,7 @@ class Annotation {
     if (screen.kind === "name" && inside) this.main.querySelector("input").focus();
     if (screen.kind === "end") show(endScreen(screen, () => this.act("undo")));
     if (screen.kind !== "pair") return;
-    this.parts = pairScreen(screen, (name) => this.act(name), (side) => this.edit(side));
+    this.parts = pairScreen(screen, this.words, (name) => this.act(name), (side) => this.edit(side));
     show(this.parts.nodes);
     this.refresh();
     if (!screen.note) this.say(`Pair ${screen.progress.done + 1} of ${screen.progress.total}`);
@@ -135,10 +136,10 @@ class Annotation {
     const given = { left: this.screen.answers[0], right: this.screen.answers[1], both_wrong: "" };
     if (this.draft.edited === null || this.draft.base !== base) this.write({ base, edited: given[base] });
     const field = h("textarea", { rows: 4, input: () => this.write({ edited: field.value }) });
-    const none = () => { this.write({ edited: this.screen.refusal }); field.value = this.screen.refusal; field.focus(); };
+    const none = () => { this.write({ edited: this.words.refusal }); field.value = this.words.refusal; field.focus(); };
     this.open("edit", EDITS[base], field, this.draft.edited, [
       button("Enter", "Save as verdict", () => this.confirm(), { class: "primary" }),
-      button("", "The contract has no such clause", none), button("Esc", "Back", () => this.close())]);
+      button("", `The ${this.words.document} has no such ${this.words.clause}`, none), button("Esc", "Back", () => this.close())]);
   }
 
   pick() {
@@ -182,7 +183,7 @@ class Annotation {
   mark() {
     const span = selectedSpan(this.parts.pane);
     if (span === "apart") return this.say("Mark words of one passage: the text between two passages is not shown.");
-    if (!span) return this.say("Select words of the contract first, by mouse (or by keys, after F7 in most browsers).");
+    if (!span) return this.say(`Select words of the ${this.words.document} first, by mouse (or by keys, after F7 in most browsers).`);
     window.getSelection().removeAllRanges();
     this.write({ span });
     this.root.focus();

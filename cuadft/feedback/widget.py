@@ -20,7 +20,7 @@ from traitlets import Dict, Unicode
 
 from cuadft.core.errors import InputError, brief
 from cuadft.data.passages import join_pieces
-from cuadft.evaluation.text_scores import NO_CLAUSE
+from cuadft.data.schema import Schema, packaged_schema
 from cuadft.feedback.agreement import PAIR_COLUMNS, annotator_agreement
 from cuadft.feedback.records import OTHER_SIDE, pair_key, without_surrogates
 from cuadft.feedback.store import Store
@@ -32,17 +32,26 @@ class Annotate(anywidget.AnyWidget):
     """Ask an annotator to judge pairs of answers.
 
     tasks: as `tasks.choose_tasks` makes them. store: where the judgements go. annotator: a name; if it is empty, the
-    widget asks for it. The order of the two answers on screen is drawn for each annotator and pair from `seed`.
+    widget asks for it. The order of the two answers on screen is drawn for each annotator and pair from `seed`. schema:
+    whose words the screen takes; None is CUAD's.
     """
 
     _esm = "\n".join(Path(__file__).with_name(name).read_text("utf-8") for name in ("screens.js", "widget.js"))
     _css = Path(__file__).with_name("widget.css")
     annotator = Unicode()
     screen = Dict().tag(sync=True)  # what is shown; set whole, so that a reloaded page finds it
+    words = Dict().tag(sync=True)  # for a document and for what a question asks for, and the refusal
     draft = Dict().tag(sync=True)  # the unsaved edit, span and comment of the pair shown, written by the browser
 
-    def __init__(self, tasks: Sequence[Mapping[str, Any]], store: Store, annotator: str = "", seed: int = 0) -> None:
-        super().__init__(annotator=" ".join(annotator.split()))
+    def __init__(
+        self,
+        tasks: Sequence[Mapping[str, Any]],
+        store: Store,
+        annotator: str = "",
+        seed: int = 0,
+        schema: Schema | None = None,
+    ) -> None:
+        super().__init__(annotator=" ".join(annotator.split()), words=(schema or packaged_schema()).naming)
         self._tasks = {pair_key(task): task for task in tasks}
         self._store, self._seed = store, seed
         self._shown: str | None = None  # key of the pair on screen
@@ -165,7 +174,6 @@ def pair_screen(task: Mapping[str, Any], first: str) -> dict[str, Any]:
         "question": without_surrogates(task["question"]),
         "answers": [without_surrogates(task[f"answer_{side}"]) for side in order],
         "stretches": stretches,
-        "refusal": NO_CLAUSE,
         "cites": list(map(len, spans)),
     }
 

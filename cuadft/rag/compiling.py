@@ -1,6 +1,6 @@
 """Compile the program: search for a better prompt with one of DSPy's optimisers. For example:
 
-    compiled = compile_program(program, dspy_examples(train_rows, retriever, 3), [], optimizer="bootstrap")
+    compiled = compile_program(program, dspy_examples(train_rows, program), [], optimizer="bootstrap")
 
 The compiled program differs in its instructions and demos alone.
 """
@@ -18,19 +18,19 @@ from cuadft.core.text import quotable
 from cuadft.evaluation.text_scores import token_f1
 from cuadft.rag.program import ContractQA
 from cuadft.rag.training_rows import taught_example
-from cuadft.retrieval.retriever import Retriever, render_passages
+from cuadft.retrieval.retriever import render_passages
 
 CANDIDATES = 3  # prompts that random search or MIPROv2 tries
 OPTIMIZERS = ("bootstrap", "bootstrap_random_search", "mipro")
 
 
-def dspy_examples(rows: Sequence[dict[str, Any]], retriever: Retriever, k: int) -> list[dspy.Example]:
+def dspy_examples(rows: Sequence[dict[str, Any]], program: ContractQA) -> list[dspy.Example]:
     """Return DSPy examples of the rows that have an answer to teach (see `target_answer`).
 
-    Each holds the best of its k passages that has an answer, so that it can serve as a demo.
+    Each holds the best of the program's k passages that has an answer, so that it can serve as a demo.
     """
-    found = retriever.search_many([(r["question"], r["contract"]) for r in rows], k=k)
-    taught = [(row, taught_example(row, hits)) for row, hits in zip(rows, found, strict=True)]
+    found = program.retriever.search_many([(r["question"], r["contract"]) for r in rows], k=program.k)
+    taught = [(row, taught_example(row, hits, program.refusal)) for row, hits in zip(rows, found, strict=True)]
     return [
         dspy.Example(
             passage=render_passages([example[0]]),

@@ -82,7 +82,8 @@ def answer_rows(
 
 def settle_file(path: Path, predictions: Sequence[dict[str, Any]], program: ContractQA) -> list[dict[str, Any]]:
     """Return the predictions settled as the program now decides, and write them to `path` if that changed one."""
-    return _keep(path, predictions, [settle(p, program.threshold, program.system) for p in predictions])
+    settled = [settle(p, program.threshold, program.system, program.refusal) for p in predictions]
+    return _keep(path, predictions, settled)
 
 
 def _keep(path: Path, before: Sequence[dict[str, Any]], settled: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -103,7 +104,8 @@ def calibrate(system: System, predictions: Sequence[dict[str, Any]], path: Path)
     if system.own and system.calibration is not None:
         system.program.system = SystemConfidence.fit(predictions, right)
         system.program.system.save(system.calibration)
-    return _keep(path, predictions, settle_left_out(predictions, right, system.program.threshold))
+    settled = settle_left_out(predictions, right, system.program.threshold, system.program.refusal)
+    return _keep(path, predictions, settled)
 
 
 def _earlier(path: Path, rows: Sequence[dict[str, Any]], fingerprint: str) -> dict[str, dict[str, Any]]:
@@ -116,9 +118,10 @@ def compare_answers(systems: Sequence[System], rows: Sequence[dict[str, Any]]) -
     """Return one record a row, for reading: question, gold, and each system's answer or error; nothing goes to disk."""
     if not rows:
         return []
+    none = systems[0].program.refusal if systems else NO_CLAUSE
     answers = {system.name: answer_batch(system.program, system.lm, rows, len(rows)) for system in systems}
     return [
-        {"question": row["question"], "gold": row["answers"][0]["text"] if row["answers"] else NO_CLAUSE}
+        {"question": row["question"], "gold": row["answers"][0]["text"] if row["answers"] else none}
         | {name: made[index]["answer"] or made[index]["error"] for name, made in answers.items()}
         for index, row in enumerate(rows)
     ]

@@ -29,6 +29,7 @@ from cuadft.core import files
 from cuadft.core.errors import InputError
 from cuadft.core.text import break_marks, quotable
 from cuadft.data.passages import Passage
+from cuadft.data.schema import Schema, packaged_schema
 from cuadft.evaluation.text_scores import NO_CLAUSE
 from cuadft.models.local import LocalEngine
 from cuadft.models.verbatim import QuoteSource, quote_format
@@ -44,15 +45,18 @@ LIST_MARK = re.compile(r"\A\s*(?:[-*•]|\(?\d{1,3}[.)])(?:\s+|$)")
 # --- signature and adapter
 
 
-class AnswerFromContract(dspy.Signature):
-    __doc__ = (
-        f"Quote the words of the contract that answer the question, one quote a line. If the passage holds no such "
-        f"clause, reply: {NO_CLAUSE}"
+def answer_signature(schema: Schema) -> type[dspy.Signature]:
+    """Return what a language model is asked, in the schema's words."""
+    told = (
+        f"Quote the words of the {schema.document} that answer the question, one quote a line. If the passage holds no "
+        f"such {schema.clause}, reply: {schema.refusal}"
     )
-
-    passage: str = dspy.InputField(desc="a passage of one contract")
-    question: str = dspy.InputField()
-    answer: str = dspy.OutputField(desc="the contract's words")
+    fields = {
+        "passage": (str, dspy.InputField(desc=f"a passage of one {schema.document}")),
+        "question": (str, dspy.InputField()),
+        "answer": (str, dspy.OutputField(desc=f"the {schema.document}'s words")),
+    }
+    return dspy.Signature(fields, told, "AnswerFromContract")
 
 
 class PlainAdapter(dspy.ChatAdapter):
@@ -123,7 +127,7 @@ class ContractQA(dspy.Module):
     The prediction carries `answer` (the likeliest quote, or the refusal), `spans` (the answer's [start, end) in the
     contract, [] for a refusal and for words that stand nowhere), `hits` (passages with scores), and what `settle` needs
     and gives: `quotes`, `p_exists`, `p_search`, `calibrated`. Without a confidence every passage is read and may be
-    refused, and the first quote of the best passage is the answer.
+    refused, and the first quote of the best passage is the answer. schema: whose words it asks in; None is CUAD's.
     """
 
     def __init__(
@@ -132,10 +136,12 @@ class ContractQA(dspy.Module):
         k: int = 2,
         confidence: Confidence | None = None,
         system: SystemConfidence | None = None,
+        schema: Schema | None = None,
     ) -> None:
         super().__init__()
+        schema = schema or packaged_schema()
         self.retriever, self.k, self.confidence, self.system = retriever, k, confidence, system
-        self.predict = dspy.Predict(AnswerFromContract)
+        self.refusal, self.predict = schema.refusal, dspy.Predict(answer_signature(schema))
 
     @property
     def threshold(self) -> float:
@@ -161,7 +167,7 @@ class ContractQA(dspy.Module):
         hit, config = look.hits[n], {}
         text = render_passages([hit])
         if isinstance(getattr(dspy.settings.lm, "engine", None), LocalEngine):
-            source = QuoteSource(quotable(hit.passage.text), NO_CLAUSE if look.may_refuse else None)
+            source = QuoteSource(quotable(hit.passage.text), self.refusal if look.may_refuse else None)
             config = {"response_format": quote_format(source), "logprobs": True}
         made = self.predict(passage=text, question=quotable(question), config=config)
         sure = {"passage_p": look.passage_p[n]} if look.passage_p else {}
@@ -175,7 +181,8 @@ class ContractQA(dspy.Module):
         quotes = join_quotes([quote for reply in replies for quote in reply], read)
         quotes = with_sentences(quotes, look.sentences)
         raw = {"error": None, "p_search": look.p_exists, "calibrated": look.calibrated}
-        settled = settle(raw | {"quotes": [quote.record() for quote in quotes]}, self.threshold, self.system)
+        reading = raw | {"quotes": [quote.record() for quote in quotes]}
+        settled = settle(reading, self.threshold, self.system, self.refusal)
         return dspy.Prediction(hits=look.hits, passage_p=look.passage_p, **settled)
 
     def messages(self, question: str, hit: Hit, answer: str) -> list[dict[str, str]]:
@@ -187,7 +194,7 @@ class ContractQA(dspy.Module):
     def reader(self) -> ContractQA:
         """Return the program that reads the best passage alone and decides by the reply: what alignment samples."""
         alone = ContractQA(self.retriever, 1)
-        alone.predict = self.predict
+        alone.predict, alone.refusal = self.predict, self.refusal
         return alone
 
 
@@ -195,10 +202,11 @@ class ContractQA(dspy.Module):
 
 
 def save_program(program: ContractQA, path: Path) -> None:
-    """Write the program's prompt (instructions, demos, k) as JSON."""
+    """Write the program's prompt (instructions, demos, k) as JSON, and its refusal where that is not CUAD's."""
     bare = ContractQA(k=program.k)  # without the LM, which the run chooses and which is no part of the prompt
     bare.predict.signature, bare.predict.demos = program.predict.signature, program.predict.demos
-    files.write_json(path, {"k": bare.k, "state": bare.dump_state()})
+    own = {"refusal": program.refusal} if program.refusal != NO_CLAUSE else {}
+    files.write_json(path, {"k": bare.k, "state": bare.dump_state()} | own)
 
 
 def load_program(
@@ -214,6 +222,7 @@ def load_program(
     try:
         program = ContractQA(retriever, int(saved["k"]), confidence, system)
         program.load_state(saved["state"])
+        program.refusal = str(saved.get("refusal", NO_CLAUSE))
         program.messages("", Hit(Passage("", 0, 0, 0, ""), 0.0), "")  # renders the demos, which fails on anything else
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise InputError(

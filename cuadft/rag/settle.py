@@ -84,7 +84,9 @@ class SystemConfidence:
         return read_parts(cls, path, "03_batch_inference", (), ("exists", "quote"))
 
 
-def settle(prediction: Mapping[str, Any], threshold: float, system: SystemConfidence | None = None) -> dict[str, Any]:
+def settle(
+    prediction: Mapping[str, Any], threshold: float, system: SystemConfidence | None = None, refusal: str = NO_CLAUSE
+) -> dict[str, Any]:
     """Return a prediction with its probabilities, and with the answer that follows from them.
 
     Of a prediction that was read, `p_search` (stage A, None where nothing is calibrated), `calibrated` and the evidence
@@ -106,7 +108,7 @@ def settle(prediction: Mapping[str, Any], threshold: float, system: SystemConfid
     shown = [q | {"quoted": answered and (not n or q["p"] >= QUOTED_FROM)} for n, q in enumerate(ranked)]
     best = shown[0] if answered else None
     return dict(prediction) | {
-        "answer": best["text"] if best else NO_CLAUSE,
+        "answer": best["text"] if best else refusal,
         "spans": [best["span"]] if best and best["span"] else [],
         "p_exists": None if p is None else round(p, 5),
         "quotes": shown,
@@ -114,14 +116,17 @@ def settle(prediction: Mapping[str, Any], threshold: float, system: SystemConfid
 
 
 def settle_left_out(
-    predictions: Sequence[Mapping[str, Any]], right: Sequence[Sequence[bool]], threshold: float
+    predictions: Sequence[Mapping[str, Any]],
+    right: Sequence[Sequence[bool]],
+    threshold: float,
+    refusal: str = NO_CLAUSE,
 ) -> list[dict[str, Any]]:
     """Return dev predictions settled by stage B fitted without the contract that they are about (HELD_OUT_FOLDS)."""
-    settled = [settle(p, threshold) for p in predictions]
+    settled = [settle(p, threshold, None, refusal) for p in predictions]
     for train, held in _folds([p["contract"] for p in predictions]):
         system = SystemConfidence.fit([predictions[n] for n in train], [right[n] for n in train])
         for n in held:
-            settled[n] = settle(predictions[n], threshold, system)
+            settled[n] = settle(predictions[n], threshold, system, refusal)
     return settled
 
 

@@ -27,7 +27,7 @@ REWARD_COLUMNS = ("id", "contract", "question", "answers", "is_impossible")  # o
 TEMPLATE_SHARE = 0.2  # of the rows to train on that have a clause
 
 
-def target_answer(row: Mapping[str, Any], hit: Hit) -> str | None:
+def target_answer(row: Mapping[str, Any], hit: Hit, refusal: str = NO_CLAUSE) -> str | None:
     """Return the answer to teach for a row and a passage: the refusal, or the passage's gold spans, one a line.
 
     A span that the passage's edge cuts counts as far as it lies inside, if that is HELD_FROM of it. Returns None if the
@@ -35,7 +35,7 @@ def target_answer(row: Mapping[str, Any], hit: Hit) -> str | None:
     to teach overlooking.
     """
     if row["is_impossible"]:
-        return NO_CLAUSE
+        return refusal
     passage = hit.passage
     held = []
     for span in row["answers"]:
@@ -68,10 +68,10 @@ def _quotable_parts(text: str, spans: Sequence[tuple[int, int]]) -> list[str]:
     return [clean[start:end] for start, end in merge_spans(found)]
 
 
-def taught_example(row: Mapping[str, Any], hits: Sequence[Hit]) -> tuple[Hit, str] | None:
+def taught_example(row: Mapping[str, Any], hits: Sequence[Hit], refusal: str) -> tuple[Hit, str] | None:
     """Return the best passage that has an answer to teach, with that answer; None if there is none."""
     for hit in hits:
-        if (answer := target_answer(row, hit)) is not None:
+        if (answer := target_answer(row, hit, refusal)) is not None:
             return hit, answer
     return None
 
@@ -91,7 +91,7 @@ def prompt_completions(
     looks = program.look([(r["question"], r["contract"]) for r in shuffled])
     absent, human, own, templates = [], [], [], []  # examples of questions without a clause, and of those with one
     for row, look in zip(shuffled, looks, strict=True):
-        if found := taught_example(row, look.hits):
+        if found := taught_example(row, look.hits, program.refusal):
             *prompt, completion = program.messages(row["question"], *found)
             example = {"id": row["id"], "prompt": prompt, "completion": [completion]}
             if row["is_impossible"]:

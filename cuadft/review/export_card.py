@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from cuadft.core import files, runs
 from cuadft.core.recorded import recorded_parameters
+from cuadft.data.schema import CONTRACT, PACKAGED, Schema, run_schema
 
 if TYPE_CHECKING:
     from cuadft.rag.systems import System
@@ -43,6 +44,11 @@ class Source:
     split: str
     max_tokens: int
     contracts: Sequence[Mapping[str, Any]] = field(repr=False)
+
+    @property
+    def schema(self) -> Schema:
+        """The questions of the run."""
+        return run_schema(self.asked)
 
     @property
     def system(self) -> str:
@@ -98,10 +104,21 @@ def card(source: Source, notes: Sequence[str]) -> str:
         "apache": APACHE,
         "cell": _cell,
         "source": source,
+        "words": source.schema.naming,
+        "example": _example(source.schema),
     }
     options = {"trim_blocks": True, "lstrip_blocks": True, "keep_trailing_newline": True}
     template = jinja2.Template(TEMPLATE.read_text("utf-8"), **options, undefined=jinja2.StrictUndefined)
     return template.render(values)
+
+
+def _example(schema: Schema) -> dict[str, str]:
+    """Return a text and a question for the card's example, which it shows as Python strings."""
+    if schema.document == CONTRACT:
+        text = "This Agreement is governed by the law of Ohio."
+        return {"text": text, "question": "Governing Law: Which state's law governs the contract?"}
+    asked = [each.question for each in schema.categories.values()] or ["What does it say?"]
+    return {"text": f"The text of the {schema.document}.", "question": asked[0].replace('"', "'").replace("\\", "/")}
 
 
 def _public(name: str) -> str:
@@ -118,7 +135,7 @@ def _settings(source: Source) -> str:
         library_name="transformers",
         pipeline_tag="text-generation",
         base_model=source.base if "/" in source.base else None,
-        tags=["legal", "contracts", "cuad", "dspy", "cuadft"],
+        tags=[*(["legal", "contracts", "cuad"] if source.schema.name == PACKAGED else []), "dspy", "cuadft"],
     ).to_yaml()
 
 

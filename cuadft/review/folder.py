@@ -77,7 +77,8 @@ def review_files(
     folder = Path(out).expanduser() if out else run / FOLDER / f"{_plain_name(Path(paths[0]).stem)}-{name}"
     (folder / FINISHED).mkdir(parents=True, exist_ok=True)
     reviewer = Reviewer.load(run, system=system, iteration=iteration)
-    log(f"{reviewer.label} of {run.name} reviews {count_of(len(documents), 'contract')} into {folder}")
+    named = reviewer.schema.naming["document" if len(documents) == 1 else "documents"]
+    log(f"{reviewer.label} of {run.name} reviews {len(documents):,} {named} into {folder}")
     reviews = _review_all(reviewer, documents, asked, folder / FINISHED, broken, log)
     return ReviewedFiles(folder, reviews, broken, _write(folder, reviews, log))
 
@@ -96,7 +97,7 @@ def reviewed_text(done: ReviewedFiles) -> str:
 
 def _counted(review: Review) -> str:
     counts = ", ".join(f"{count} {state}" for state, count in review.counts().items() if count or state != "failed")
-    notes = ([f"the contract {review.known}"] if review.known else []) + list(review.document.unread)
+    notes = ([f"the {review.document_name} {review.known}"] if review.known else []) + list(review.document.unread)
     return "; ".join([counts, *notes])
 
 

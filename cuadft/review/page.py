@@ -22,11 +22,11 @@ from cuadft.review.side_by_side import compared_reviews
 
 FRAME_HEIGHT = 760  # pixels, in a notebook
 LONGEST_TAG = 40  # characters of a category that stand before its quote in the text
-HEADINGS = {
-    "sure": "Clauses found",
+HEADINGS = {  # with places for the words of a schema
+    "sure": "{Clauses} found",
     "unsure": "To be checked",
     "failed": "Not answered",
-    "absent": "No such clause",
+    "absent": "No such {clause}",
 }
 # characters that no HTML document may hold
 _PLANES = "".join(chr(plane << 16 | 0xFFFE) + chr(plane << 16 | 0xFFFF) for plane in range(17))
@@ -36,16 +36,18 @@ _UNSHOWN = re.compile(f"[\x00-\x08\x0b-\x1f\x7f-\x9f\ufdd0-\ufdef{_PLANES}]")
 def review_page(review: Review) -> str:
     """Return the page of one review: findings by state with links into the text, in which the quotes are marked."""
     groups = [
-        {"state": state, "heading": heading, "findings": found}
+        {"state": state, "heading": heading.format(**review.naming), "findings": found}
         for state, heading in HEADINGS.items()
         if (found := [(n, each) for n, each in enumerate(review.findings) if each.state == state])
     ]
-    return _template("review.html").render(review=review, groups=groups, pieces=list(text_pieces(review)))
+    shown = {"groups": groups, "pieces": list(text_pieces(review))}
+    return _template("review.html").render(review=review, words=review.naming, **shown)
 
 
 def two_page(one: Review, other: Review) -> str:
     """Return the page of two reviews: which clauses one contract has and the other lacks."""
-    return _template("two.html").render(one=one, other=other, groups=compared_reviews(one, other))
+    groups = compared_reviews(one, other)
+    return _template("two.html").render(one=one, other=other, words=one.naming, groups=groups)
 
 
 def framed_page(review: Review) -> str:

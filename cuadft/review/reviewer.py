@@ -27,7 +27,7 @@ from cuadft.core.errors import InputError
 from cuadft.core.files import value_hash
 from cuadft.data import rows, splits
 from cuadft.data.passages import cut_passages
-from cuadft.data.schema import Schema, run_schema
+from cuadft.data.schema import Schema, naming, run_schema
 from cuadft.feedback.corrections import LIKELY
 from cuadft.rag.systems import System
 from cuadft.retrieval import saved
@@ -82,6 +82,7 @@ class Review:
     """One contract with its findings, in the order of the questions.
 
     key: of contract, questions and system. known: how the run knows this contract from training, "" if it does not.
+    document_name, clause_name: the schema's words, in which the review is shown.
     """
 
     key: str
@@ -92,6 +93,13 @@ class Review:
     threshold: float
     seconds: float
     findings: tuple[Finding, ...]
+    document_name: str = "contract"
+    clause_name: str = "clause"
+
+    @property
+    def naming(self) -> dict[str, str]:
+        """The words in which the review is shown, see `data.schema.naming`."""
+        return naming(self.document_name, self.clause_name)
 
     def record(self) -> dict[str, Any]:
         """Return the review as JSON-able values."""
@@ -197,7 +205,8 @@ class Reviewer:
         findings = [self._finding(each, prediction, document) for each, prediction in zip(asked, made, strict=True)]
         threshold, seconds = self.system.program.threshold, round(time.perf_counter() - started, 2)
         known = self._known_from(document.text)
-        return Review(key, document, self.run.name, self.label, known, threshold, seconds, tuple(findings))
+        names = self.schema.document, self.schema.clause
+        return Review(key, document, self.run.name, self.label, known, threshold, seconds, tuple(findings), *names)
 
     def _known_from(self, text: str) -> str:
         """Return how the run has learned from a text or from one like it, by its words and not by its name."""

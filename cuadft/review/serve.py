@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import html
+import json
 import os
 import secrets
 import socket
@@ -30,6 +31,7 @@ from fastapi.responses import HTMLResponse, JSONResponse
 from pydantic import BaseModel, Field
 
 from cuadft.core.errors import SHORTEST_SECRET, InputError, redact
+from cuadft.data.schema import PACKAGED
 from cuadft.review.documents import Document, document_of_text, documents_of
 from cuadft.review.page import review_page
 from cuadft.review.reviewer import LONGEST_QUESTION, MOST_QUESTIONS, Question, Review, Reviewer
@@ -99,14 +101,19 @@ def serve(
 
 def make_app(reviewer: Reviewer, limits: Limits, *, token: str = "") -> FastAPI:
     """Return the ASGI application around a loaded system."""
-    desk = Desk(reviewer, limits)
-    app = FastAPI(title="cuadft", description=f"Contract review by {reviewer.label}.", docs_url=None, redoc_url=None)
+    desk, words = Desk(reviewer, limits), reviewer.schema.naming
+    standard = "CUAD's 41" if reviewer.schema.name == PACKAGED else f"the schema's {len(reviewer.schema.categories)}"
+    app = FastAPI(
+        title="cuadft", description=f"{words['Document']} review by {reviewer.label}.", docs_url=None, redoc_url=None
+    )
     most = {"max_body_size": int(limits.megabytes * 1e6)}
     app.add_middleware(Guard, megabytes=limits.megabytes, seconds=limits.seconds, token=token)
     app.add_exception_handler(InputError, _refused)
     app.add_exception_handler(RequestValidationError, _refused)
-    app.post("/review", summary="Answer questions about a contract: CUAD's 41, or your own", **most)(desk.review)
-    app.post("/ask", summary="Answer one question about a contract", **most)(desk.ask)
+    app.post("/review", summary=f"Answer questions about {words['a_document']}: {standard}, or your own", **most)(
+        desk.review
+    )
+    app.post("/ask", summary=f"Answer one question about {words['a_document']}", **most)(desk.ask)
     app.get("/health", summary="Tell that the service is up, and how many requests wait")(desk.health)
     app.get("/pages/{key}", summary="Show the page of a review that was made lately")(desk.page)
     app.get("/", include_in_schema=False)(desk.front)
@@ -175,6 +182,8 @@ class Desk:
         """Return the page that takes a file."""
         values = {"system": html.escape(f"{self.reviewer.label} of {self.reviewer.run.name}")}
         values["megabytes"] = f"{self.limits.megabytes:g}"
+        values |= {name: html.escape(word) for name, word in self.reviewer.schema.naming.items()}
+        values["in_script"] = json.dumps(self.reviewer.schema.document)[1:-1].replace("<", "\\u003c")
         return HTMLResponse(Template((HERE / "serve.html").read_text("utf-8")).substitute(values))
 
     @contextmanager

@@ -11,21 +11,23 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from cuadft.core.files import write_bytes
 from cuadft.core.text import as_cell, shorten
-from cuadft.evaluation.text_scores import NO_CLAUSE
 from cuadft.review.reviewer import Finding, Quoted, Review
 
 COLUMNS = (
     *("contract", "category", "state", "quote", "answer", "page", "p_quote", "p_clause", "p_no_clause"),
     *("verdict", "correction", "comment", "start", "end", "system", "question", "id"),
 )
+MOST_OF_TITLE = 31  # characters of a sheet's title
 LONGEST_CELL = 32_000  # characters; a spreadsheet holds 32,767
 FILLS = {"sure": "B7E4C7", "unsure": "FFE8A3", "failed": "F5B7B1"}  # as the page has them
+_SHEET = re.compile(r"[][*?:/\\]")  # what no title of a sheet may hold
 _WIDTHS = {"contract": 30, "category": 26, "quote": 80, "correction": 40, "comment": 24}
 
 
@@ -45,13 +47,13 @@ def review_rows(review: Review) -> Iterator[dict[str, Any]]:
         about |= {"system": review.system, "question": found.question}
         about |= {"p_clause": found.p_clause, "p_no_clause": _other(found.p_clause), "comment": found.error}
         for m, quote in enumerate(found.quotes or (None,)):
-            row = about | {"id": f"{review.key}:{n}:{m}"} | _of_quote(found, quote)
+            row = about | {"id": f"{review.key}:{n}:{m}"} | _of_quote(found, quote, review.naming["refusal"])
             yield {name: as_cell(value) if isinstance(value, str) else value for name, value in row.items()}
 
 
-def _of_quote(found: Finding, quote: Quoted | None) -> dict[str, Any]:
+def _of_quote(found: Finding, quote: Quoted | None, refusal: str) -> dict[str, Any]:
     if quote is None:
-        return {"quote": NO_CLAUSE if found.state != "failed" else "", "answer": "none"}
+        return {"quote": refusal if found.state != "failed" else "", "answer": "none"}
     place = {"start": quote.start, "end": quote.end, "page": quote.page, "p_quote": quote.p}
     return place | {"quote": quote.text, "answer": "quote" if quote.answer else "possible"}
 
@@ -67,7 +69,8 @@ def write_workbook(path: Path, reviews: Sequence[Review]) -> None:
     book = openpyxl.Workbook()
     _fill_sheet(book.active, "Comparison", [_compared(review) for review in reviews])
     _fill_sheet(book.create_sheet(), "Quotes", [row for review in reviews for row in review_rows(review)])
-    _fill_sheet(book.create_sheet(), "Contracts", [_described(review) for review in reviews])
+    named = reviews[0].naming["Documents"] if reviews else "Contracts"
+    _fill_sheet(book.create_sheet(), _SHEET.sub(" ", named)[:MOST_OF_TITLE], [_described(review) for review in reviews])
     for cells in book["Comparison"].iter_rows(min_row=2, min_col=2):
         for cell in cells:
             _colour(cell)

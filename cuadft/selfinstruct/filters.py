@@ -27,9 +27,9 @@ import pandas as pd
 from cuadft.core.text import quotable
 from cuadft.data.contracts import Row
 from cuadft.data.passages import locate_words
-from cuadft.data.schema import NO_CATEGORY
+from cuadft.data.schema import NO_CATEGORY, Schema, packaged_schema
 from cuadft.evaluation.text_scores import KnownTexts, is_refusal, rouge_tokens, shingles, token_f1
-from cuadft.selfinstruct.prompts import RoundTrip, call_generator
+from cuadft.selfinstruct.prompts import ROUND_TRIP, call_generator
 from cuadft.selfinstruct.sources import Candidate, refuse_held_out
 
 if TYPE_CHECKING:
@@ -91,13 +91,14 @@ def filter_questions(
     held_out_texts: Mapping[str, str] | None = None,
     earlier: Sequence[Row] = (),
     threads: int = 1,
+    schema: Schema | None = None,
 ) -> tuple[list[Row], list[Candidate]]:
     """Return (rows to train on, rejected candidates with `step`, `reason`, `detail`): every candidate is in one.
 
     The candidates take the STEPS in order, and the rejected ones are in that order, too; of two near-duplicates the
     first is kept. held_out_texts: title -> text of held-out contracts. earlier: rows accepted in earlier iterations; if
-    one has the id of a candidate, the accepted row takes the next free number. Call it inside dspy.context(lm=...,
-    adapter=...) if an LM must confirm a candidate.
+    one has the id of a candidate, the accepted row takes the next free number. schema: whose words the round trip asks
+    in; None is CUAD's. Call it inside dspy.context(lm=..., adapter=...) if an LM must confirm a candidate.
     Raises InputError if a row or candidate comes from a held-out contract.
     """
     texts = dict(held_out_texts or {})
@@ -114,7 +115,7 @@ def filter_questions(
         "drift": lambda some: _drifted(some, embedder),
         "overlap": lambda some: _overlapping(some, foreign, texts.values()),
         "duplicate": lambda some: [_repeated(c, asked) for c in some],
-        "round trip": lambda some: _round_trips(some, threads),
+        "round trip": lambda some: _round_trips(some, schema or packaged_schema(), threads),
     }
     left, rejected = [dict(candidate) for candidate in candidates], []
     for name, step in steps.items():
@@ -207,7 +208,7 @@ def _repeated(candidate: Candidate, asked: AskedQuestions) -> Rejection:
     return None
 
 
-def _round_trips(candidates: Sequence[Candidate], threads: int) -> list[Rejection]:
+def _round_trips(candidates: Sequence[Candidate], schema: Schema, threads: int) -> list[Rejection]:
     """Ask a language model the new questions, in dspy.context(lm=..., adapter=...), and check what it answers.
 
     What it must answer depends on the candidate's `expect`. "gold": token F1 of at least MIN_F1 with the gold spans.
@@ -216,7 +217,7 @@ def _round_trips(candidates: Sequence[Candidate], threads: int) -> list[Rejectio
     """
     asked = [c for c in candidates if c["expect"]]
     inputs = [{"passage": quotable(c["passage"]), "question": quotable(c["question"])} for c in asked]
-    replies = iter(call_generator(RoundTrip, inputs, threads))
+    replies = iter(call_generator(ROUND_TRIP, inputs, schema, threads))
     return [_answer_fault(c, *next(replies)) if c["expect"] else None for c in candidates]
 
 

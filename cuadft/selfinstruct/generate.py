@@ -28,10 +28,11 @@ from cuadft.core.errors import InputError
 from cuadft.core.text import quotable
 from cuadft.data.contracts import Row
 from cuadft.data.passages import Passage
+from cuadft.data.schema import Schema, packaged_schema
 from cuadft.selfinstruct import prompts, sources
-from cuadft.selfinstruct.sources import STYLES, Candidate
+from cuadft.selfinstruct.sources import Candidate
 
-TASKS = {"rephrase": prompts.RephraseQuestion, "ask": prompts.AskAboutClause}  # by kind of candidate
+TASKS = {"rephrase": prompts.REPHRASE, "ask": prompts.ASK}  # by kind of candidate
 
 
 def write_questions(
@@ -43,44 +44,49 @@ def write_questions(
     seed: int,
     held_out: Collection[str] = (),
     threads: int = 1,
+    schema: Schema | None = None,
 ) -> list[Candidate]:
     """Return candidates from `rephrase` answered rows and `ask` passages, a few each.
 
     Call it inside dspy.context(lm=..., adapter=...). `train_rows` must hold all rows of a contract, because a passage
-    counts as unlabelled if no row has a gold span in it. The rows take turns over `STYLES`. A call that fails gives
-    one candidate with `error` set, which the filter counts. held_out: titles of held-out contracts. Raises InputError
-    if a row comes from one of them, if passages are missing, or if no LM is configured.
+    counts as unlabelled if no row has a gold span in it. The rows take turns over the styles. A call that fails gives
+    one candidate with `error` set, which the filter counts. held_out: titles of held-out contracts. schema: whose words
+    the prompts take; None is CUAD's. Raises InputError if a row comes from a held-out contract, if passages are
+    missing, or if no LM is configured.
     """
+    schema = schema or packaged_schema()
     sources.refuse_held_out([*passages_by_contract, *(row["contract"] for row in train_rows)], held_out)
     if missing := sorted({row["contract"] for row in train_rows} - set(passages_by_contract)):
         raise InputError(f"No passages of contract {missing[0]!r} and {len(missing) - 1} more: cut them first")
     rng = random.Random(seed)
     drawn = {
-        "rephrase": _with_styles(sources.row_seeds(train_rows, passages_by_contract, rephrase, rng)),
+        "rephrase": _with_styles(
+            sources.row_seeds(train_rows, passages_by_contract, rephrase, rng), list(prompts.styles(schema))
+        ),
         "ask": sources.unlabelled_seeds(train_rows, passages_by_contract, ask, rng),
     }
     made: list[Candidate] = []
-    for kind, signature in TASKS.items():
+    for kind, task in TASKS.items():
         seeds = drawn[kind]
-        replies = prompts.call_generator(signature, [_inputs(s) for s in seeds], threads)
+        replies = prompts.call_generator(task, [_inputs(s, schema) for s in seeds], schema, threads)
         made += [candidate for s, (reply, error) in zip(seeds, replies) for candidate in _candidates(s, reply, error)]
     return made
 
 
-def _with_styles(seeds: Sequence[Candidate]) -> list[Candidate]:
+def _with_styles(seeds: Sequence[Candidate], styles: Sequence[str]) -> list[Candidate]:
     """Give each seed a style. The styles take turns within a category, so that several seeds of it get all styles."""
     turns: dict[str, Iterator[str]] = {}  # by category, each beginning one style later than the one before
     for seed in seeds:
-        turns.setdefault(seed["category"], itertools.islice(itertools.cycle(STYLES), len(turns), None))
+        turns.setdefault(seed["category"], itertools.islice(itertools.cycle(styles), len(turns), None))
     return [seed | {"style": next(turns[seed["category"]])} for seed in seeds]
 
 
-def _inputs(seed: Candidate) -> dict[str, str]:
+def _inputs(seed: Candidate, schema: Schema) -> dict[str, str]:
     """Return the input fields of the task that a seed's kind stands for."""
     clause = {"clause": quotable(seed["clause"])}
     if seed["kind"] == "ask":
         return clause
-    style = prompts.worked_examples()["styles"][seed["style"]]
+    style = prompts.styles(schema)[seed["style"]]
     return clause | {"category": seed["category"], "question": quotable(seed["seed_question"]), "style": style}
 
 

@@ -1,10 +1,10 @@
 """What the language model is asked: to write questions (self-instruct), and to answer them as a check (round trip).
 
-Each task is a DSPy signature. `call_generator` sends it together with worked examples from `worked_examples.json`,
-because a small model writes questions only after it has seen some. For example:
+Each task is a DSPy signature in the words of a schema. `call_generator` sends it together with worked examples from
+`worked_examples.json`, because a small model writes questions only after it has seen some. For example:
 
     with dspy.context(lm=lm, adapter=rag.PlainAdapter()):
-        replies = call_generator(AskAboutClause, [{"clause": "The Carrier shall unload the goods."}], threads=1)
+        replies = call_generator(ASK, [{"clause": "The Carrier shall unload the goods."}], schema, threads=1)
     questions, error = replies[0]  # (["Who unloads the goods?", ...], None), or (None, "AdapterParseError: ...")
 """
 
@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from importlib import resources
 from typing import Any
@@ -22,7 +22,7 @@ from dspy.utils.exceptions import DSPyError
 
 from cuadft.core.errors import InputError, brief
 from cuadft.core.text import quote_safely
-from cuadft.evaluation.text_scores import NO_CLAUSE
+from cuadft.data.schema import CONTRACT, Schema
 
 Reply = tuple[Any, str | None]  # value of the output field and error: one of the two is None
 
@@ -30,62 +30,92 @@ Reply = tuple[Any, str | None]  # value of the output field and error: one of th
 # --- the tasks
 
 
-class RephraseQuestion(dspy.Signature):
-    """Ask for the same clause in three other ways, without having read the contract and in the given style. Write
-    one a line. Do not quote the clause."""
+# what is asked of each task, with places for the words of a schema
+REPHRASE, ASK, ROUND_TRIP = "RephraseQuestion", "AskAboutClause", "RoundTrip"
+INSTRUCTIONS = {
+    REPHRASE: "Ask for the same {clause} in three other ways, without having read the {document} and in the given "
+    "style. Write\none a line. Do not quote the {clause}.",
+    ASK: "Write two questions that this {clause} of {a_document} answers, each by other words of it, as {an_expert} "
+    "who has\nnot read the {document} would. Write one a line, each ending with a question mark. Do not quote the "
+    "{clause}.",
+    ROUND_TRIP: "Quote the words of the passage that answer the question. If the passage holds no answer, reply: "
+    "{refusal}",
+}
+OUTPUTS = {
+    REPHRASE: ("questions", list[str], "three questions"),
+    ASK: ("questions", list[str], "two questions"),
+    ROUND_TRIP: ("answer", str, "the passage's words"),
+}
 
-    category: str = dspy.InputField(desc="what the clause is about")
-    clause: str = dspy.InputField(desc="the words of the contract")
-    question: str = dspy.InputField()
-    style: str = dspy.InputField()
-    questions: list[str] = dspy.OutputField(desc="three questions")
+
+def task_signature(task: str, schema: Schema) -> type[dspy.Signature]:
+    """Return what a task asks, in the schema's words."""
+    words = schema.naming
+    clause = {_clause_field(schema): "the words of the {document}"}
+    question = {"question": "${{question}}"}  # DSPy's mark of a field that its name describes
+    inputs = {
+        REPHRASE: {"category": "what the {clause} is about", **clause, **question, "style": "${{style}}"},
+        ASK: clause,
+        ROUND_TRIP: {"passage": "a passage of {a_document}", **question},
+    }[task]
+    fields = {name: (str, dspy.InputField(desc=desc.format(**words))) for name, desc in inputs.items()}
+    output, kind, desc = OUTPUTS[task]
+    fields[output] = (kind, dspy.OutputField(desc=desc))
+    return dspy.Signature(fields, INSTRUCTIONS[task].format(**words), task)
 
 
-class AskAboutClause(dspy.Signature):
-    """Write two questions that this clause of a contract answers, each by other words of it, as a lawyer who has
-    not read the contract would. Write one a line, each ending with a question mark. Do not quote the clause."""
-
-    clause: str = dspy.InputField(desc="the words of the contract")
-    questions: list[str] = dspy.OutputField(desc="two questions")
+def task_inputs(values: Mapping[str, str], schema: Schema) -> dict[str, str]:
+    """Return input fields under the names that the schema's prompts show: a "clause" stands under CUAD's name alone."""
+    return {_clause_field(schema) if name == "clause" else name: value for name, value in values.items()}
 
 
-class RoundTrip(dspy.Signature):
-    __doc__ = (
-        f"Quote the words of the passage that answer the question. If the passage holds no answer, reply: {NO_CLAUSE}"
-    )
+def _clause_field(schema: Schema) -> str:
+    return "clause" if schema.clause == "clause" else "words"
 
-    passage: str = dspy.InputField(desc="a passage of a contract")
-    question: str = dspy.InputField()
-    answer: str = dspy.OutputField(desc="the passage's words")
+
+def styles(schema: Schema) -> dict[str, str]:
+    """Return what a prompt calls each style of a question, by the style's name."""
+    return _shown(schema)["styles"]
+
+
+def worked_examples(task: str, schema: Schema) -> list[dict[str, Any]]:
+    """Return the solved examples that the prompts of a task show: from contracts, or for other documents neutral ones.
+
+    An answer of the round trip that `worked_examples.json` leaves empty is the schema's refusal.
+    """
+    found = _shown(schema)["examples"][task]
+    refusal = {"answer": schema.refusal}
+    return [task_inputs(demo | (refusal if demo.get("answer") == "" else {}), schema) for demo in found]
+
+
+def _shown(schema: Schema) -> dict[str, Any]:
+    return _read_examples()["contracts" if schema.document == CONTRACT else "others"]
 
 
 @functools.cache
-def worked_examples() -> dict[str, dict[str, Any]]:
-    """Return the worked examples of `worked_examples.json`, as the prompts show them. Do not change what it returns.
-
-    It is {"styles": {name of a style: what a prompt calls it}, "examples": {name of a signature: [fields]}}.
-    """
+def _read_examples() -> dict[str, dict[str, Any]]:
     return json.loads(resources.files("cuadft.selfinstruct").joinpath("worked_examples.json").read_text("utf-8"))
 
 
 # --- asking
 
 
-def call_generator(signature: type[dspy.Signature], inputs: Sequence[dict[str, str]], threads: int) -> list[Reply]:
+def call_generator(task: str, inputs: Sequence[dict[str, str]], schema: Schema, threads: int) -> list[Reply]:
     """Ask the configured LM once per input; return (value of the output field, error) for each, one of them None.
 
-    Raises InputError if there is something to ask and no LM is configured.
+    task: of INSTRUCTIONS. inputs: its fields; words of a document stand under "clause". Raises InputError if there is
+    something to ask and no LM is configured.
     """
     lm = dspy.settings.lm
     if inputs and lm is None:
         raise InputError("No language model to generate with: call this inside dspy.context(lm=..., adapter=...)")
-    (output,) = signature.output_fields
-    predict = dspy.Predict(signature)
-    predict.demos = [dspy.Example(**demo) for demo in worked_examples()["examples"][signature.__name__]]
+    output, predict = OUTPUTS[task][0], dspy.Predict(task_signature(task, schema))
+    predict.demos = [dspy.Example(**demo) for demo in worked_examples(task, schema)]
 
     def attempt(values: dict[str, str]) -> Reply:
         try:
-            return predict(**{name: quote_safely(text) for name, text in values.items()})[output], None
+            safe = {name: quote_safely(text) for name, text in task_inputs(values, schema).items()}
+            return predict(**safe)[output], None
         except DSPyError as error:  # the candidate carries it: one bad reply must not end the batch
             return None, brief(error)
 

@@ -24,7 +24,6 @@ from cuadft.data.rows import draw_evenly
 from cuadft.data.schema import NO_CATEGORY
 
 Candidate = dict[str, Any]
-STYLES = ("user", "keyword", "lawyer")  # of a question: plain words, search terms, a lawyer's precise words
 TEMPLATE_SOURCE = "template"  # source of a row whose question comes from `templates`
 MADE_SOURCES = ("synthetic", TEMPLATE_SOURCE, "own")  # sources of rows made in this room; no row of them is a seed
 MIN_PASSAGE_LENGTH = 200  # characters; shorter passages are headings, page numbers and signature lines

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cuadft.core.errors import InputError
+from cuadft.data.schema import naming
 from cuadft.evaluation.judge import VARIANTS, JudgeVote, LMJudge, judge_signature, majority_verdict
 from cuadft.evaluation.text_scores import NO_CLAUSE
 from cuadft.evaluation.verdicts import (
@@ -141,7 +142,7 @@ def test_lm_error_is_kept_with_its_row():
 
 def test_bug_is_raised_at_once_and_not_counted_as_a_judgement():
     class Buggy(dspy.Module):
-        signature, calls = judge_signature(VARIANTS[0]), 0
+        signature, calls = judge_signature(VARIANTS[0], naming("contract", "clause")), 0
 
         def forward(self, **fields):
             Buggy.calls += 1

@@ -8,6 +8,7 @@ from dspy.utils.exceptions import AdapterParseError
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from cuadft.data.schema import naming
 from cuadft.evaluation.judge import (
     ORDERS,
     VARIANTS,
@@ -18,6 +19,7 @@ from cuadft.evaluation.judge import (
     read_reply,
 )
 
+NAMING = naming("contract", "clause")
 REPLY = "[[ ## verdict ## ]]\n{}\n\n[[ ## reason ## ]]\nIt misses the notice.\n\n[[ ## completed ## ]]"
 
 
@@ -99,7 +101,7 @@ def test_a_long_reply_is_read_at_once():
 
 def test_an_unreadable_reply_raises_what_dspy_raises():
     with pytest.raises(AdapterParseError, match="no verdict"):
-        VerdictAdapter().parse(judge_signature(VARIANTS[0]), "no idea")
+        VerdictAdapter().parse(judge_signature(VARIANTS[0], NAMING), "no idea")
 
 
 def test_any_three_first_votes_differ_in_wording_and_order_and_all_nine_are_every_combination():
@@ -111,7 +113,7 @@ def test_any_three_first_votes_differ_in_wording_and_order_and_all_nine_are_ever
 
 def test_every_variant_shows_the_same_fields():
     for variant in VARIANTS:
-        signature = judge_signature(variant)
+        signature = judge_signature(variant, NAMING)
         assert set(signature.input_fields) == {"question", "reference", "answer"}
         assert list(signature.output_fields) == ["verdict", "reason"]
         assert "<<<" in signature.instructions  # each wording says what the fences mean
@@ -124,6 +126,6 @@ def test_no_text_can_close_its_fence_forge_a_header_or_fail_to_encode(text):
     assert not any(mark in inside for mark in ("<<", ">>", "[[", "]]"))
     made.encode()
     messages = dspy.ChatAdapter().format(
-        judge_signature(VARIANTS[0]), [], {"question": "q", "reference": "r", "answer": made}
+        judge_signature(VARIANTS[0], NAMING), [], {"question": "q", "reference": "r", "answer": made}
     )
     assert messages[-1]["content"].count("[[ ## verdict ## ]]") == 1  # DSPy's own, in the closing request

@@ -217,7 +217,7 @@ def test_the_same_prompt_from_a_saved_program_is_not_recomputed(tmp_path):
     from cuadft.rag.program import load_program, save_program
 
     program = small.program()
-    program.predict.demos = dspy_examples(small.ROWS[:8], program.retriever, 2)[:2]
+    program.predict.demos = dspy_examples(small.ROWS[:8], program)[:2]
     save_program(program, tmp_path / "p.json")
     script = small.Script(small.first_clause)
     run(tmp_path / "p.jsonl", script.lm(), program=program)

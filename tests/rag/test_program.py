@@ -20,7 +20,7 @@ from cuadft.models.local import LocalEngine
 from cuadft.models.verbatim import QuoteSource, cut_to_words, read_quote_format
 from cuadft.rag.compiling import answer_f1, compile_program, dspy_examples
 from cuadft.rag.confidence import HELD_FROM, Confidence
-from cuadft.rag.program import AnswerFromContract, ContractQA, PlainAdapter, load_program, save_program
+from cuadft.rag.program import ContractQA, PlainAdapter, load_program, save_program
 from cuadft.rag.training_rows import online_prompts, prompt_completions, target_answer
 from cuadft.retrieval.retriever import Hit, render_passages
 
@@ -74,7 +74,7 @@ def own_clause(row: dict):
 def compiled() -> ContractQA:
     """Return a program with a demo and with other instructions, as MIPROv2 makes."""
     made = small.program()
-    made.predict.demos = dspy_examples(small.ROWS[4:8], made.retriever, made.k)[:2]
+    made.predict.demos = dspy_examples(small.ROWS[4:8], made)[:2]
     made.predict.signature = made.predict.signature.with_instructions(
         "Answer in the contract's words.\n\nBe brief: {x}"
     )
@@ -101,7 +101,7 @@ def test_each_passage_has_a_prompt_with_instructions_demos_as_turns_the_passage_
 
 @pytest.mark.parametrize("reply", ["Answer: yes", "a\n\nb", "[[ ## answer ## ]] x", '{"answer": 1}', "null"])
 def test_the_whole_reply_is_the_answer(reply):
-    assert PlainAdapter().parse(AnswerFromContract, f" {reply}\n") == {"answer": reply}
+    assert PlainAdapter().parse(small.program().predict.signature, f" {reply}\n") == {"answer": reply}
 
 
 @pytest.mark.parametrize("reply", ["", "  \n "])
@@ -420,7 +420,7 @@ def right_with_demos(messages: list[dict]) -> str:
 @pytest.mark.parametrize("optimizer", ["bootstrap", "bootstrap_random_search", "mipro"])
 def test_compiling_takes_demos_from_the_training_set_only(optimizer):
     program = small.program()
-    train, dev = (dspy_examples(rows, program.retriever, program.k) for rows in (small.ROWS[:8], small.ROWS[8:]))
+    train, dev = (dspy_examples(rows, program) for rows in (small.ROWS[:8], small.ROWS[8:]))
     with dspy.context(lm=small.Script(right_with_demos).lm(), adapter=PlainAdapter()):
         made = compile_program(program, train, dev, optimizer=optimizer, bootstrapped_demos=1, labeled_demos=2)
     known = {(e.question, e.passage, e.answer) for e in train}
@@ -433,7 +433,7 @@ def test_compiling_takes_demos_from_the_training_set_only(optimizer):
 @pytest.mark.parametrize("optimizer", ["bootstrap", "bootstrap_random_search", "mipro"])
 def test_a_model_that_mostly_fails_does_not_end_the_search(optimizer):
     program = small.program()
-    data = dspy_examples(small.ROWS, program.retriever, program.k)
+    data = dspy_examples(small.ROWS, program)
     with dspy.context(
         lm=small.Script(lambda m: "" if "<passage>" in m[-1]["content"] else "Quote it.").lm(), adapter=PlainAdapter()
     ):
@@ -444,7 +444,7 @@ def test_a_model_that_mostly_fails_does_not_end_the_search(optimizer):
 def test_a_bootstrapped_demo_holds_what_the_model_said_and_not_how_sure_it_was(tiny, confident):
     lm = LocalEngine(tiny, dtype="float32").lm(max_tokens=24)
     rows = [row for row in small.clause_corpus(range(100, 106))[0] if row["answers"]]
-    data = dspy_examples(rows, confident.retriever, 1)
+    data = dspy_examples(rows, confident)
     with dspy.context(lm=lm, adapter=PlainAdapter()):
         made = compile_program(confident, data, [], bootstrapped_demos=1, labeled_demos=1, threshold=0.0)
     (demo,) = made.predict.demos
@@ -460,11 +460,11 @@ def test_an_unknown_optimizer_is_refused():
 def test_examples_leave_out_rows_without_a_target_and_score_their_gold_answer_one():
     program = small.program(k=1)
     outside = ROW | {"answers": [{"text": "not here", "start": 10**6}]}
-    assert dspy_examples([outside], program.retriever, 1) == []
-    for example in dspy_examples(small.ROWS, program.retriever, 1):
+    assert dspy_examples([outside], program) == []
+    for example in dspy_examples(small.ROWS, program):
         assert answer_f1(example, dspy.Prediction(answer=example.answer)) == 1.0
         assert set(example.inputs().keys()) == {"question", "contract"}
 
 
 def test_the_signature_names_the_refusal():
-    assert NO_CLAUSE in AnswerFromContract.instructions
+    assert NO_CLAUSE in small.program().predict.signature.instructions

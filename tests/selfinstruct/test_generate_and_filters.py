@@ -13,13 +13,12 @@ from torchmetrics.functional.text import rouge_score
 
 from cuadft.core.errors import InputError
 from cuadft.data.passages import Passage
-from cuadft.data.schema import NO_CATEGORY
+from cuadft.data.schema import NO_CATEGORY, Schema, packaged_schema
 from cuadft.evaluation.text_scores import NO_CLAUSE, KnownTexts, rouge_l, rouge_tokens
 from cuadft.rag.program import PlainAdapter
 from cuadft.selfinstruct.filters import REASONS, filter_questions, outcomes, steps_table
 from cuadft.selfinstruct.generate import TASKS, tidy_question, write_questions
-from cuadft.selfinstruct.prompts import AskAboutClause, RoundTrip, call_generator, worked_examples
-from cuadft.selfinstruct.sources import STYLES
+from cuadft.selfinstruct.prompts import ASK, ROUND_TRIP, call_generator, styles, task_signature, worked_examples
 
 LAW = "This Agreement shall be governed by the laws of the State of Ohio."
 FILLER = "The parties meet every quarter in Columbus to review the progress of the joint marketing work. " * 3
@@ -223,22 +222,23 @@ def test_missing_lm_and_missing_passages_are_named():
         write_questions([SEED], {}, rephrase=1, ask=0, seed=7)
 
 
-@pytest.mark.parametrize("signature", [*TASKS.values(), RoundTrip], ids=lambda signature: signature.__name__)
-def test_each_task_has_worked_examples_of_all_its_fields(signature):
-    demos = worked_examples()["examples"][signature.__name__]
-    assert len(demos) >= 2 and all(set(demo) == set(signature.fields) for demo in demos)
-    assert all(demo["style"] in worked_examples()["styles"].values() for demo in demos if "style" in demo)
-
-
-def test_worked_examples_know_the_styles_and_the_refusal():
-    assert tuple(worked_examples()["styles"]) == STYLES
-    assert NO_CLAUSE in [demo["answer"] for demo in worked_examples()["examples"]["RoundTrip"]]
+@pytest.mark.parametrize("schema", [packaged_schema(), Schema("own"), Schema("own", "lease", "clause")])
+@pytest.mark.parametrize("task", [*TASKS.values(), ROUND_TRIP])
+def test_each_task_has_worked_examples_of_all_its_fields(task, schema):
+    demos, fields = worked_examples(task, schema), set(task_signature(task, schema).fields)
+    assert len(demos) >= 2 and all(set(demo) == fields for demo in demos)
+    assert all(demo["style"] in styles(schema).values() for demo in demos if "style" in demo)
+    if task == ROUND_TRIP:
+        assert schema.refusal in [demo["answer"] for demo in demos]
+        assert all(demo["answer"] in demo["passage"] for demo in demos if demo["answer"] != schema.refusal)
 
 
 def test_replies_keep_the_order_of_the_inputs_under_threads():
     lm = DummyLM({f"clause number {n}x": {"questions": f'["Question {n}?"]'} for n in range(20)})
     with dspy.context(lm=lm, adapter=dspy.ChatAdapter()):
-        replies = call_generator(AskAboutClause, [{"clause": f"clause number {n}x"} for n in range(20)], threads=4)
+        replies = call_generator(
+            ASK, [{"clause": f"clause number {n}x"} for n in range(20)], packaged_schema(), threads=4
+        )
     assert replies == [([f"Question {n}?"], None) for n in range(20)]
 
 

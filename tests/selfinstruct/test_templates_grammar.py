@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 from cuadft.data import contracts
 from cuadft.data.schema import expand_template, packaged_schema
 from cuadft.evaluation.text_scores import rouge_tokens
-from cuadft.selfinstruct.sources import STYLES
 from cuadft.selfinstruct.templates import (
     draw_phrasing,
     paraphrases,
@@ -19,6 +18,7 @@ from tests.small import ROWS
 
 SCHEMA = packaged_schema()
 PARTS = ("train", "held_out")
+STYLES = ("user", "keyword", "lawyer")
 EVERY = [(category, style, part) for category in SCHEMA.categories for style in STYLES for part in PARTS]
 LEAST = 12
 
