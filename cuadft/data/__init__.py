@@ -21,6 +21,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "contract_records",
             "freeze_splits",
             "held_out_titles",
+            "is_original",
             "passages_by_contract",
             "questions_table",
             "read_rows",
