@@ -58,7 +58,8 @@ def check_parameters(namespace: Mapping[str, object]) -> None:
 def load_preset(preset: str | Path, overrides: Sequence[str], notebooks_dir: str | Path) -> dict[str, object]:
     """Return the values of a preset, then of `name=value` overrides, that differ from the notebooks' defaults.
 
-    A preset's path that begins with ./ or ../ counts from the preset's folder. Raises InputError that lists every misspelt name, wrong type and impossible value at once.
+    A preset's path that begins with ./ or ../ counts from the preset's folder. Raises InputError that lists every
+    misspelt name, wrong type and impossible value at once.
     """
     parameters = declared_parameters(notebooks_dir)
     file, problems = preset_file(preset), []
