@@ -125,14 +125,15 @@ def unannotated_contracts(
     that shares text or filer with a held-out contract is left out with a warning.
     """
     annotated = {record["title"]: record for record in records}
+    first = {title for title, record in annotated.items() if not {"arrived", "corrected"} & record.keys()}
     plain = read_plain_folder(runs.resolve_path(folder), schema) if folder else []
-    plain = [contract for contract in plain if contract.title not in annotated]
-    near = held_out_relatives(plain, annotated.values())
+    plain = [contract for contract in plain if contract.title not in first]
+    near = held_out_relatives([c for c in plain if c.title not in annotated], annotated.values())
     for title, other in near.items():
         warnings.warn(f"contracts_folder: {title} repeats {other}, which is held out, and is left out", stacklevel=2)
     plain = [contract for contract in plain if contract.title not in near]
     add_plain_contracts(iteration.run, plain)
-    return plain
+    return [contract for contract in plain if contract.title not in annotated]
 
 
 def _frozen_records(path: Path, contracts: dict[str, Contract]) -> list[dict[str, Any]]:

@@ -171,7 +171,11 @@ def test_a_folder_may_hold_annotated_documents_and_relatives_of_held_out_ones(tm
     records, folder = freeze(tmp_path / "run"), tmp_path / "in"
     held_out = next(r for r in records if r["split"] == "test")
     folder.mkdir()
-    for name, text in ((records[0]["title"], "as it was"), ("near", held_out["text"] + " End."), ("new", words("new"))):
+    for name, text in (
+        (records[0]["title"], words("was")),
+        ("near", held_out["text"] + " End."),
+        ("new", words("new")),
+    ):
         (folder / f"{name}.txt").write_text(text)
     with pytest.warns(UserWarning, match=f"near repeats {held_out['title']}, which is held out"):
         found = unannotated_contracts(runs.Iteration(tmp_path / "run", 1), str(folder), records)
