@@ -116,6 +116,29 @@ def _cuadft(
 
 
 @app.command(rich_help_panel=LOOP)
+def init(
+    folder: Annotated[str, _argument("FOLDER", "a new folder")],
+    documents: Annotated[str, _option("--documents", "DIR", "your PDF, DOCX or TXT files")] = "",
+    questions: Annotated[str, _option("--questions", "FILE", "your questions (TXT, CSV or a schema in YAML)")] = "",
+) -> None:
+    """Start your own: a schema of questions, a preset, and an example or a table of answers to fill in."""
+    from cuadft.loop import start
+
+    print(start.started_text(start.start_folder(folder, documents=documents, questions=questions, log=_print_now)))
+
+
+@app.command(rich_help_panel=LOOP)
+def label(
+    folder: Annotated[str, _argument("FOLDER", "a folder of `cuadft init`, with a filled labels.csv")],
+    documents: Annotated[list[str], _argument("DOCUMENTS", "the documents, as files or folders")],
+) -> None:
+    """Make annotated documents of the answers in labels.csv, for the first run or the next iteration."""
+    from cuadft.loop import labels
+
+    print(labels.label_documents(folder, documents).text())
+
+
+@app.command(rich_help_panel=LOOP)
 def run(
     preset: Preset,
     iterations: Annotated[int, _option("--iterations", "N", "rounds of the loop")] = 1,

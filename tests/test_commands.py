@@ -1,4 +1,4 @@
-"""Commands that people copy: each one that is printed in the README, a notebook, a preset or a message can be run."""
+"""Commands that people copy: each one that is printed in a README, a notebook, a preset or a message can be run."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ from cuadft import cli
 from cuadft.core import params
 from cuadft.loop import stages
 
-README = (ROOT / "README.md").read_text()
+README = (ROOT / "README.md").read_text() + (ROOT / "notebooks" / "README.md").read_text()
 BLOCKS = re.findall(r"```bash\n(.*?)```", README, re.DOTALL)
-PLACEHOLDER = re.compile(r"[A-Z]{2,}|x")  # RUN, FILE, or the value of an f-string
+# RUN, FILE, the value of an f-string, or a preset that `cuadft init` writes (tests/loop/test_start.py runs those)
+PLACEHOLDER = re.compile(r"([A-Z]{2,}|x)(/preset\.yaml)?|(mine|library)/preset\.yaml")
 
 
 def prose() -> list[str]:

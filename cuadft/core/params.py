@@ -58,10 +58,12 @@ def check_parameters(namespace: Mapping[str, object]) -> None:
 def load_preset(preset: str | Path, overrides: Sequence[str], notebooks_dir: str | Path) -> dict[str, object]:
     """Return the values of a preset, then of `name=value` overrides, that differ from the notebooks' defaults.
 
-    Raises InputError that lists every misspelt name, wrong type and impossible value at once.
+    A preset's path that begins with ./ or ../ counts from the preset's folder. Raises InputError that lists every
+    misspelt name, wrong type and impossible value at once.
     """
     parameters = declared_parameters(notebooks_dir)
-    values, problems = _read_preset(preset_file(preset)), []
+    file, problems = preset_file(preset), []
+    values = {name: _seen_from(file.parent, name, value) for name, value in _read_preset(file).items()}
     for override in overrides:
         name, found, text = override.partition("=")
         if found:
@@ -74,6 +76,12 @@ def load_preset(preset: str | Path, overrides: Sequence[str], notebooks_dir: str
         problems.append(by_loop or _problem(name, value, parameters))
     _raise_problems(problems, f"preset {preset}")
     return {name: value for name, value in values.items() if value != parameters[name].default}
+
+
+def _seen_from(folder: Path, name: str, value: Any) -> Any:
+    """Return a preset's value, a path that is written as seen from the preset's folder as an absolute one."""
+    is_path = name in PATH_PARAMETERS and isinstance(value, str) and runs.counts_from_here(value)
+    return str((folder / value).resolve()) if is_path else value
 
 
 def preset_file(preset: str | Path) -> Path:

@@ -42,7 +42,12 @@ _Line = dict[str, Any]  # of contracts.jsonl or of arrived.jsonl
 
 
 def take_arrivals(
-    iteration: runs.Iteration, folder: str | Path, *, max_characters: int = 0, schema: Schema | None = None
+    iteration: runs.Iteration,
+    folder: str | Path,
+    *,
+    max_characters: int = 0,
+    schema: Schema | None = None,
+    needed: bool = True,
 ) -> list[Contract]:
     """Return the contracts that arrive in this iteration, and freeze them in its arrived.jsonl.
 
@@ -52,7 +57,7 @@ def take_arrivals(
     same contracts, but for those that now repeat a held-out contract because the splits were drawn anew.
 
     Raises InputError that names the broken files of the folder; nothing is taken then. From iteration 2 on it is also
-    raised if there is nothing new.
+    raised if there is nothing new, unless that is not `needed`.
     """
     known = rows.contract_records(iteration.run, iteration.number - 1)
     before = rows.arrived_lines(iteration)
@@ -63,12 +68,13 @@ def take_arrivals(
         found, left = _read_folder(folder, schema)
     taken, refused = admit_arrivals(found, known, max_characters=max_characters)
     left += refused
-    if not taken and iteration.previous:
+    if not taken and iteration.previous and needed:
         counts = pd.Series([line["reason"] for line in left]).value_counts()
         reasons = "; ".join(f"{count} x {reason}" for reason, count in counts.items()) or "it is empty"
         raise InputError(
             f"Nothing new in {folder} for iteration {iteration.number} ({reasons}): drop a file with new contracts "
-            "there, in the layout of CUAD_v1.json, then run the same command again."
+            "there, in the layout of CUAD_v1.json, or import the corrections of a review, then run the same command "
+            "again."
         )
     groups = groups_of_new([contract for _, contract in taken], known, learned=_learned_from(iteration))
     held_out = {line["title"]: line["slice"] for line in before if "slice" in line}

@@ -34,6 +34,12 @@ def corrections_of(run: Path) -> list[_Line]:
     return list(merged.values())
 
 
+def corrected_anew(iteration: runs.Iteration) -> bool:
+    """Tell whether there are corrections that the iteration before did not learn from."""
+    before = [row for line in rows.corrected_lines(iteration.run, iteration.number - 1) for row in line["rows"]]
+    return any(row not in before for line in corrections_of(iteration.run) for row in line["rows"])
+
+
 def take_corrections(iteration: runs.Iteration) -> list[_Line]:
     """Return the corrected contracts that an iteration learns from, and freeze them in its corrected.jsonl.
 

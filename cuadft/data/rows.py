@@ -19,6 +19,7 @@ has its title, file, reason and detail. `cuadft.data.arrivals` writes these line
 from __future__ import annotations
 
 import random
+import warnings
 from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from operator import itemgetter
@@ -120,12 +121,18 @@ def unannotated_contracts(
 ) -> list[Contract]:
     """Return the contracts without annotations in a folder ("": no folder), which serve self-instruct only.
 
-    They are kept in contracts.jsonl. One whose title is among the records is left out: it has come with annotations
-    since.
+    They are kept in contracts.jsonl. One whose title is among the records is left out, since it has annotations; one
+    that shares text or filer with a held-out contract is left out with a warning.
     """
+    annotated = {record["title"]: record for record in records}
+    first = {title for title, record in annotated.items() if not {"arrived", "corrected"} & record.keys()}
     plain = read_plain_folder(runs.resolve_path(folder), schema) if folder else []
+    plain = [contract for contract in plain if contract.title not in first]
+    near = held_out_relatives([c for c in plain if c.title not in annotated], annotated.values())
+    for title, other in near.items():
+        warnings.warn(f"contracts_folder: {title} repeats {other}, which is held out, and is left out", stacklevel=2)
+    plain = [contract for contract in plain if contract.title not in near]
     add_plain_contracts(iteration.run, plain)
-    annotated = {record["title"] for record in records}
     return [contract for contract in plain if contract.title not in annotated]
 
 

@@ -25,7 +25,7 @@ from cuadft.core.errors import InputError
 from cuadft.data import rows
 from cuadft.data.arrivals import take_arrivals
 from cuadft.data.contracts import Contract, Row
-from cuadft.data.corrections import records_of, take_corrections
+from cuadft.data.corrections import corrected_anew, records_of, take_corrections
 from cuadft.data.schema import Schema
 from cuadft.data.splits import SPLIT_SEED, seeded_order
 
@@ -50,14 +50,16 @@ def cut_slices(records: Iterable[_Record], *, stream: str, size: int, seed: int)
     random: in seeded order, cut after `size` contracts. by_type: one contract type after another in seeded order, as
     many whole types as fit into `size`. by_date: by filing year, undated contracts last, cut after `size`. With size 0
     a slice is everything, one type or one year. arrivals: first `size` contracts (0: all) that the run began with and
-    those that arrived in iteration 1, then what each iteration found new.
+    those that arrived in iteration 1, then what each iteration found new, or the first slice again.
     """
     usable = [r for r in records if r["split"] in ("train", SLICE_SPLIT, "all")]
     pool = sorted(usable, key=lambda r: seeded_order(seed, r["title"]))
     if stream == "arrivals":
         first = [r["title"] for r in pool if "arrived" not in r][: size or None]
         first += [r["title"] for r in pool if r.get("arrived") == 1]
-        return [first, *_titles_by([r for r in pool if r.get("arrived", 1) > 1], lambda r: r["arrived"])]
+        later = {n: [r["title"] for r in pool if r.get("arrived") == n] for n in {r.get("arrived", 1) for r in pool}}
+        # nothing may have arrived in an iteration that learned from corrections: it had the first slice again
+        return [first, *(later.get(n) or first for n in range(2, max(later, default=1) + 1))]
     keys: dict[str, Callable[[_Record], Any]] = {
         "random": lambda r: "",
         "by_type": lambda r: (seeded_order(seed, r["contract_type"]), r["contract_type"]),
@@ -214,7 +216,8 @@ def next_slice(
     Contracts that people reviewed and corrected come on top (see `data.corrections`).
     """
     if stream == "arrivals":
-        take_arrivals(iteration, arrivals_folder, max_characters=max_characters, schema=schema)
+        others = corrected_anew(iteration)
+        take_arrivals(iteration, arrivals_folder, max_characters=max_characters, schema=schema, needed=not others)
         contracts = [*contracts, *rows.arrived_contracts(iteration.run, iteration.number)]
         records = rows.contract_records(iteration.run, iteration.number)
         records = [record for record in records if "corrected" not in record]

@@ -33,8 +33,9 @@ def folder(tmp_path, monkeypatch):
 
 
 def load(folder, preset="", *overrides):
-    (folder / "params" / "p.yaml").write_text(preset)
-    return params.load_preset("params/p.yaml", overrides, folder / "notebooks")
+    path = folder / "params" / "p.yaml"
+    path.write_text(preset)
+    return params.load_preset(path, overrides, folder / "notebooks")
 
 
 def test_types_defaults_help_and_limits_are_read_from_the_cells(folder):
@@ -161,6 +162,14 @@ def test_none_or_nothing_is_an_empty_list(folder):
         == load(folder, "methods: []")
         == {"methods": []}
     )
+
+
+def test_a_presets_path_that_is_written_as_seen_from_it_counts_from_its_folder(folder, tmp_path, monkeypatch):
+    (folder / "params" / "elsewhere").mkdir()
+    monkeypatch.chdir(folder / "params" / "elsewhere")
+    for written, seen in (("./m", "params/m"), ("../m", "m"), ("m", None), ("owner/m", None)):
+        values = load(folder, f"model: {written}\nmode: dense\n")
+        assert values == {"model": str(folder / seen) if seen else written, "mode": "dense"}
 
 
 def test_a_missing_preset_names_those_that_exist(folder):

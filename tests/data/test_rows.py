@@ -29,6 +29,7 @@ from cuadft.data.rows import (
     split_titles,
     spread_rows,
     take_turns,
+    unannotated_contracts,
 )
 
 
@@ -164,6 +165,22 @@ def test_a_plain_contract_like_a_train_contract_is_welcome(tmp_path):
     train = split_titles(freeze(tmp_path), "train")[0]
     copy = next(c for c in CONTRACTS if c.title == train).text
     assert add_plain_contracts(tmp_path, [contract("mine", copy)])[-1]["title"] == "mine"
+
+
+def test_a_folder_may_hold_annotated_documents_and_relatives_of_held_out_ones(tmp_path):
+    records, folder = freeze(tmp_path / "run"), tmp_path / "in"
+    held_out = next(r for r in records if r["split"] == "test")
+    folder.mkdir()
+    for name, text in (
+        (records[0]["title"], words("was")),
+        ("near", held_out["text"] + " End."),
+        ("new", words("new")),
+    ):
+        (folder / f"{name}.txt").write_text(text)
+    with pytest.warns(UserWarning, match=f"near repeats {held_out['title']}, which is held out"):
+        found = unannotated_contracts(runs.Iteration(tmp_path / "run", 1), str(folder), records)
+    assert [each.title for each in found] == ["new"]
+    assert [r["title"] for r in files.read_jsonl(tmp_path / "run" / "contracts.jsonl")][len(records) :] == ["new"]
 
 
 # --- leaks

@@ -117,6 +117,15 @@ def test_a_later_iteration_holds_out_of_what_arrived_in_it_alone() -> None:
     assert stream.hold_out_of_slices(marked, parts, iteration=3, contracts=4, seed=1) == marked
 
 
+def test_an_iteration_without_arrivals_has_the_first_slice_and_later_ones_keep_their_place() -> None:
+    pool = records(4) + [r | {"title": f"new {r['title']}", "arrived": 3, "group": 50} for r in records(2)]
+    first, again, third = stream.cut_slices(pool, stream="arrivals", size=0, seed=1)
+    assert first == again and sorted(first) == sorted(r["title"] for r in records(4))
+    assert sorted(third) == sorted(r["title"] for r in pool if r.get("arrived") == 3)
+    assert stream.slice_portion([first, again, third], set(), iteration=3, replay=0, seed=1)[:2] == (3, third)
+    assert stream.cut_slices(pool[:4], stream="arrivals", size=0, seed=1) == [first]
+
+
 def test_what_training_questions_were_written_on_before_is_never_held_out() -> None:
     pool = [r | {"group": -1, "arrived": 2} for r in records(6)]
     parts = stream.cut_slices(pool, stream="random", size=0, seed=1)
@@ -156,7 +165,7 @@ def test_replay_is_a_fair_sample_of_all_earlier_contracts() -> None:
 
 
 def test_what_arrived_later_is_a_slice_of_its_own() -> None:
-    pool = records(6) + [{**r, "title": f"new {r['title']}", "arrived": 3} for r in records(2)]
+    pool = records(6) + [{**r, "title": f"new {r['title']}", "arrived": 2} for r in records(2)]
     parts = stream.cut_slices(pool, stream="arrivals", size=0, seed=1)
     assert [len(part) for part in parts] == [6, 2] and all(t.startswith("new") for t in parts[1])
 

@@ -242,14 +242,15 @@ def test_corrected_words_are_found_at_their_offsets(data):
 # What the next iteration makes of it.
 
 
-def taken(run, number: int):
+def taken(run, number: int, **options: object):
     """Return what notebook 01 of an iteration gets from the stream."""
+    options = {"stream": "random"} | options
     iteration = runs.Iteration(run, number)
     records = [r for r in files.read_jsonl(run / "contracts.jsonl")]
     contracts = [
         Contract(t, small.TEXTS[t], rows=tuple(r for r in small.ROWS if r["contract"] == t)) for t in TITLES[:3]
     ]
-    part = stream.next_slice(iteration, contracts, records, stream="random", size=0, hold_out=0, replay=0, seed=7)
+    part = stream.next_slice(iteration, contracts, records, size=0, hold_out=0, replay=0, seed=7, **options)
     return part, stream.question_sets(part, iteration, dev_rows=0, test_rows=0, slice_rows=0, seed=7)
 
 
@@ -283,6 +284,19 @@ def test_what_an_iteration_took_stays_and_what_comes_later_waits_for_the_next(ru
     corrected(run, "later", later)
     assert taken(run, 2)[0] == before and set(taken(run, 3)[0].corrected) == {"new", "later"}
     assert {r["title"] for r in rows.contract_records(run, 2)} == {*TITLES[:3], "new"}
+
+
+def test_corrections_are_enough_for_an_iteration_in_which_nothing_arrives_but_only_once(run):
+    (run.parent / "in").mkdir()
+    arrivals = {"stream": "arrivals", "arrivals_folder": run.parent / "in"}
+    with pytest.raises(InputError, match="Nothing new in .* or import the corrections of a review"):
+        taken(run, 2, **arrivals)
+    corrected(run)
+    part, _ = taken(run, 2, **arrivals)
+    assert part.corrected == ["new"] and part.new == taken(run, 1, **arrivals)[0].new
+    assert taken(run, 2, **arrivals)[0] == part
+    with pytest.raises(InputError, match="Nothing new in"):
+        taken(run, 3, **arrivals)
 
 
 def test_the_first_iteration_takes_no_corrections(run):
