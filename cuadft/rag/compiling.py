@@ -17,7 +17,7 @@ from cuadft.core.errors import InputError
 from cuadft.core.text import quotable
 from cuadft.evaluation.text_scores import token_f1
 from cuadft.rag.program import ContractQA
-from cuadft.rag.training_rows import taught_example
+from cuadft.rag.training_rows import taught_examples
 from cuadft.retrieval.retriever import render_passages
 
 CANDIDATES = 3  # prompts that random search or MIPROv2 tries
@@ -30,7 +30,10 @@ def dspy_examples(rows: Sequence[dict[str, Any]], program: ContractQA) -> list[d
     Each holds the best of the program's k passages that has an answer, so that it can serve as a demo.
     """
     found = program.retriever.search_many([(r["question"], r["contract"]) for r in rows], k=program.k)
-    taught = [(row, taught_example(row, hits, program.refusal)) for row, hits in zip(rows, found, strict=True)]
+    taught = [
+        (row, next(iter(taught_examples(row, hits, program.refusal)), None))
+        for row, hits in zip(rows, found, strict=True)
+    ]
     return [
         dspy.Example(
             passage=render_passages([example[0]]),

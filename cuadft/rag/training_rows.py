@@ -68,12 +68,10 @@ def _quotable_parts(text: str, spans: Sequence[tuple[int, int]]) -> list[str]:
     return [clean[start:end] for start, end in merge_spans(found)]
 
 
-def taught_example(row: Mapping[str, Any], hits: Sequence[Hit], refusal: str) -> tuple[Hit, str] | None:
-    """Return the best passage that has an answer to teach, with that answer; None if there is none."""
-    for hit in hits:
-        if (answer := target_answer(row, hit, refusal)) is not None:
-            return hit, answer
-    return None
+def taught_examples(row: Mapping[str, Any], hits: Sequence[Hit], refusal: str) -> list[tuple[Hit, str]]:
+    """Return the passages that have an answer to teach, the best first, each with that answer."""
+    answers = ((hit, target_answer(row, hit, refusal)) for hit in hits)
+    return [(hit, answer) for hit, answer in answers if answer is not None]
 
 
 def prompt_completions(
@@ -84,16 +82,22 @@ def prompt_completions(
     `impossible_share` of the rows are questions whose clause does not exist (fewer if there are fewer); with a
     confidence they are drawn near the decision, the nearest first. At most TEMPLATE_SHARE of the others are paraphrases
     from a grammar (source "template"), for they repeat clauses of other rows. Of either kind, rows that a person
-    corrected (source "feedback") are taken first. The counts say how many rows were taken of either kind, and how many
+    corrected (source "feedback") are taken first. If there are fewer than `size`, further passages of the questions
+    that have a clause are taught as well. The counts say how many rows were taken of either kind, and how many
     were left out for which reason.
     """
     shuffled = random.Random(seed).sample(list(rows), len(rows))
     looks = program.look([(r["question"], r["contract"]) for r in shuffled])
     absent, human, own, templates = [], [], [], []  # examples of questions without a clause, and of those with one
+    further = []  # examples of other passages
     for row, look in zip(shuffled, looks, strict=True):
-        if found := taught_example(row, look.hits, program.refusal):
+        examples = []
+        for found in taught_examples(row, look.hits, program.refusal):
             *prompt, completion = program.messages(row["question"], *found)
-            example = {"id": row["id"], "prompt": prompt, "completion": [completion]}
+            examples.append({"id": row["id"], "prompt": prompt, "completion": [completion]})
+        if examples:
+            example, *others = examples
+            further += [] if row["is_impossible"] else others
             if row["is_impossible"]:
                 distance = abs(look.p_exists - look.threshold) if look.calibrated else 1.0
                 absent.append((-1.0 if row["source"] == FEEDBACK else distance, example))
@@ -101,11 +105,12 @@ def prompt_completions(
                 {FEEDBACK: human, "template": templates}.get(row["source"], own).append(example)
     absent = [example for _, example in sorted(absent, key=lambda pair: pair[0])]
     present = human + _with_templates(own, templates, max(0, (size or len(rows)) - len(human)), seed)
+    present += further[: max(0, size - len(present) - round(size * impossible_share))]
     n_absent, n_present = _sizes(len(absent), len(present), size, impossible_share)
     chosen = absent[:n_absent] + present[:n_present]
     random.Random(seed).shuffle(chosen)
     usable = len(absent) + len(human) + len(own) + len(templates)
-    counts = {"unanswerable": n_absent, "answerable": n_present, "not drawn": usable - len(chosen)}
+    counts = {"unanswerable": n_absent, "answerable": n_present, "not drawn": max(0, usable - len(chosen))}
     counts["gold span not in the passages"] = len(rows) - usable
     return chosen, +Counter(counts)
 
