@@ -1,6 +1,7 @@
 """Properties of the prompts: what is asked is what is trained, and contract text stays inside its delimiter."""
 
 import re
+from collections import Counter
 
 import dspy
 import hypothesis
@@ -190,6 +191,18 @@ def test_of_questions_without_a_clause_those_near_the_decision_are_taught(confid
     assert max(far[id_] for id_ in taught) <= min(far[id_] for id_ in far.keys() - taught)
     plain, _ = prompt_completions(ContractQA(confident.retriever, 3), rows, size=40, impossible_share=0.25, seed=3)
     assert {one["id"] for one in plain} & far.keys() != taught and len(plain) == 40
+
+
+def test_further_passages_of_a_question_are_taught_only_where_rows_are_too_few(confident):
+    rows = [row for row in small.clause_corpus(range(100, 140))[0] if row["answers"]]
+    one, _ = prompt_completions(confident, rows, size=0, impossible_share=0.0, seed=3)
+    few, _ = prompt_completions(confident, rows, size=len(one), impossible_share=0.0, seed=3)
+    more, counts = prompt_completions(confident, rows, size=1000, impossible_share=0.0, seed=3)
+    assert few == one and len({example["id"] for example in one}) == len(one)
+    prompts = {(example["id"], example["prompt"][-1]["content"]) for example in more}
+    assert len(one) < len(more) == len(prompts) == counts["answerable"] and all(each in more for each in one)
+    twice = Counter(example["id"] for example in more)
+    assert {row["id"] for row in rows if twice[row["id"]] > 1} <= {r["id"] for r in rows if len(r["answers"]) > 1}
 
 
 @pytest.fixture(scope="module")
