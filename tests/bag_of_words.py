@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from cuadft.retrieval.embedder import Embedder
-from cuadft.retrieval.index import search_words
+from cuadft.retrieval.words import search_words
 
 
 class BagOfWords:

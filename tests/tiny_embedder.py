@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from cuadft.retrieval.index import search_words
+from cuadft.retrieval.words import search_words
 
 
 def make(folder: Path, texts: list[str]) -> Path:

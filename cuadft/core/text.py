@@ -6,6 +6,7 @@ Everything that compares texts or names folds them here:
     fold_words("Co-Branding, 2019")    # ["co", "branding", "2019"]: shared words
     fold_letters("Anti-Assignment")    # "antiassignment": two spellings of one name
     fold_name("Answer A")              # "answer_a": the name of a column
+    spaced("租期3年")                   # " 租  期 3 年 ": scripts without blanks, a word a character
 
 Three foldings are fixed by what others published, and stand beside the measures that need them: SQuAD's in
 `evaluation.text_scores.normalise_answer`, ROUGE's in `evaluation.text_scores.rouge_tokens`, and CUAD's in
@@ -24,7 +25,23 @@ RUNS = re.compile(r"[<＜﹤]{2,}|[>＞﹥]{2,}|[\[［]{2,}|[\]］]{2,}")
 # characters without width and marks of direction: they hide text from a reader, or split a mark to hide it from us
 UNSEEN = re.compile("[\u00ad\u061c\u180e\u200b-\u200f\u202a-\u202e\u2060-\u206f\ufeff\U000e0000-\U000e007f]")
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")  # spreadsheets run what begins so
-WORD = re.compile(r"[^\W_]+")  # a run of letters and digits of any script
+# Inside a character class: accents and vowel signs, which Python's \w leaves out (with the letters of India's scripts)
+MARKS = (
+    "\u0300-\u036f\u0483-\u0487\u0591-\u05bd\u05bf\u05c1\u05c2\u05c4\u05c5\u05c7\u0610-\u061a\u064b-\u065f\u0670\u06d6-\u06dc"
+    "\u06df-\u06e8\u06ea-\u06ed\u0900-\u0963\u0966-\u0dff\u0e31\u0e33-\u0e3a\u0e47-\u0e4e\u0eb1\u0eb3-\u0ebc\u0ec8-\u0ece\u102b-\u103e"
+    "\u1056-\u1059\u17b4-\u17d3\u3099\u309a\ufe00-\ufe0f"
+)
+# ... and letters of scripts without blanks between words: Thai, Lao, Burmese, Khmer, kana, Chinese
+UNSPACED = (
+    "\u0e01-\u0e30\u0e32\u0e40-\u0e46\u0e81-\u0eb0\u0eb2\u0ec0-\u0ec6\u1000-\u102a\u103f\u1050-\u1055\u1780-\u17b3\u3005-\u3007\u3021-\u3029"
+    "\u3031-\u3035\u3038-\u303c\u3041-\u3096\u309d-\u309f\u30a1-\u30fa\u30fc-\u30ff\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
+    "\uff66-\uff9d\U0001b000-\U0001b16f\U00020000-\U0003ffff"
+)
+LETTER = re.compile(f"[{UNSPACED}][{MARKS}]*")  # of such a script, with its marks
+WORD = re.compile(rf"[^\W_]+(?:[{MARKS}]+[^\W_]*)*")  # a run of letters and digits of any script
+LEAST_UNSPACED = (
+    0.2  # share of such letters from which a text is one without blanks; a foreign name in a text stays whole
+)
 
 
 def fold(text: str) -> str:
@@ -45,6 +62,22 @@ def fold_letters(text: str) -> str:
 def fold_name(text: str) -> str:
     """Return the words of a name, case-folded and joined by "_": "Answer A" becomes "answer_a"."""
     return "_".join(fold_words(text))
+
+
+def is_unspaced(text: str) -> bool:
+    """Tell whether a text is written without blanks between words, by the share of letters of such scripts."""
+    found = 0 if text.isascii() else len(LETTER.findall(text))
+    return found > 0 and found >= LEAST_UNSPACED * sum(char.isalnum() for char in text)
+
+
+def spaced(text: str) -> str:
+    """Return a text with blanks around each letter of a script without blanks, so that each is a word of its own."""
+    return text if text.isascii() else LETTER.sub(r" \g<0> ", text)
+
+
+def split_words(text: str) -> list[str]:
+    """Return what stands between blanks; where a text is written without blanks, each of its characters."""
+    return (spaced(text) if is_unspaced(text) else text).split()
 
 
 def shorten(text: str, longest: int) -> str:

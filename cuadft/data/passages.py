@@ -10,6 +10,7 @@ For example:
 from __future__ import annotations
 
 import re
+import unicodedata
 from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -17,24 +18,36 @@ from fractions import Fraction
 from typing import Any
 
 from cuadft.core.errors import InputError
+from cuadft.core.text import MARKS, UNSPACED, is_unspaced
 
 # Lengths in shares of the wanted size: the longest passage, the shortest, and a rest that joins the passage before it.
 _LONGEST, _SHORTEST, _REST = 1.25, 0.6, 0.2
 _OVERLAPS = [Fraction(0), *(Fraction(n, of) for of in (2, 3, 4) for n in range(1, of))]
 # Where a passage may end, best first, always with the blanks that follow: after a paragraph with a closing mark (a
-# heading has no such mark), after any paragraph, a sentence, a line, a word.
+# heading has no such mark), after any paragraph, a sentence, a line, a clause in Chinese or Japanese, a word. After a
+# full stop a capital begins the next sentence, or a letter of a script without capitals.
+_CLOSING = ')"”’“»」』）】》〉'
+_STOPS = "。！？；｡।॥"  # they end a sentence without a blank
+_CAPITALS = "A-ZÀ-ÖØ-ÞΑ-ΩЀ-Я\u0531-\u0556\u05d0-\u0dff\u0e00-\u0fff\u3040-\ud7ff"
+_ABBREVIATIONS = "Inc Corp Ltd Co No Art Sec Mr Dr St Prof Nr Abs Ziff bzw ggf gem vgl inkl zzgl evtl Sra Avda"
+_NO_ABBREVIATION = "".join(rf"(?<!\b{word}.)" for word in _ABBREVIATIONS.split())
+_MONTHS = "Januar|Februar|März|April|Mai|Juni|Juli|August|September|Oktober|November|Dezember"
+_NO_DATE = rf"(?:(?<!\d\.)|(?!\s+(?:{_MONTHS})(?:\s+\d{{4}}|\s+[a-zäöü]|[,.;)])))"  # "zum 31. Mai eines Jahres"
 _ENDS = (
-    re.compile(r"(?<=[.!?:;)\]\"”])[^\S\n]*\n[^\S\n]*\n\s*"),
+    re.compile(rf"(?<=[.!?:;{_CLOSING}\]{_STOPS}：؟])[^\S\n]*\n[^\S\n]*\n\s*"),
     re.compile(r"\n[^\S\n]*\n\s*"),
     re.compile(
-        r"(?<!\bInc)(?<!\bCorp)(?<!\bLtd)(?<!\bCo)(?<!\bNo)(?<!\bArt)(?<!\bSec)(?<!\bMr)(?<!\bDr)(?<!\bSt)"
-        r"(?<=\w[\w)\"”’])[.!?;][\"”’)]*\s+(?=[A-Z(\"“\[])"
+        rf"[.!?;؟۔{_STOPS}](?:(?<=[^A-Za-z][{_STOPS}])[{_CLOSING}]*\s*|(?:(?<=\w[\w{_CLOSING}].)|(?<=\d\s€.)){_NO_ABBREVIATION}"
+        rf"{_NO_DATE}[{_CLOSING}]*\s+(?=[{_CAPITALS}(\"“„«¿¡\[]))"
     ),
     re.compile(r"\n\s*"),
-    re.compile(r"\s+"),
+    re.compile(rf"[，、：]\s*(?=[{UNSPACED}])"),
+    re.compile(rf"\s+|(?<=[{UNSPACED}{MARKS}])(?=[{UNSPACED}])"),
 )
 _SENTENCE_ENDS = _ENDS[:3]
-_SHORTEST_SENTENCE, _LONGEST_SENTENCE = 40, 700  # a heading joins what follows; a long sentence is cut at a semicolon
+JOINER = "\u200d"
+# A heading joins what follows; a long sentence is cut at a semicolon. A Chinese sentence has a third of the characters.
+_SHORTEST_SENTENCE, _SHORTEST_UNSPACED, _LONGEST_SENTENCE = 40, 13, 700
 
 
 @dataclass(frozen=True)
@@ -76,16 +89,19 @@ def cut_passages(text: str, *, contract: str = "", size: int = 800, overlap: flo
 def cut_sentences(text: str, *, contract: str = "") -> list[Passage]:
     """Cut `text` into its sentences, which together are the whole text but for white space; each is a Passage.
 
-    A paragraph's end is a sentence's end. A piece below _SHORTEST_SENTENCE characters, such as a heading, joins the
-    sentence after it; a sentence above _LONGEST_SENTENCE is cut at a semicolon, else at a comma or a blank.
+    A paragraph's end is a sentence's end. A piece below _SHORTEST_SENTENCE characters (_SHORTEST_UNSPACED in a text
+    without blanks), such as a heading, joins the sentence after it; a sentence above _LONGEST_SENTENCE is cut at a
+    semicolon, else at a comma or a blank.
     """
+    least = _SHORTEST_UNSPACED if is_unspaced(text) else _SHORTEST_SENTENCE
     ends = sorted({len(text), *(match.end() for pattern in _SENTENCE_ENDS for match in pattern.finditer(text))})
     bounds = [0]
     for end in ends:
-        if end - bounds[-1] < _SHORTEST_SENTENCE and end != len(text):
+        if end - bounds[-1] < least and end != len(text):
             continue
         while end - bounds[-1] > _LONGEST_SENTENCE:
-            bounds.append(bounds[-1] + _clause_length(text[bounds[-1] : bounds[-1] + _LONGEST_SENTENCE]))
+            length = _clause_length(text[bounds[-1] : bounds[-1] + _LONGEST_SENTENCE])
+            bounds.append(_before_marks(text, bounds[-1] + length, bounds[-1]))
         bounds.append(end)
     # behind a long sentence that was cut, or at the text's end, a piece may hold white space alone: it is no sentence
     spans = [(start, end) for start, end in zip(bounds, bounds[1:]) if text[start:end].strip()]
@@ -94,7 +110,7 @@ def cut_sentences(text: str, *, contract: str = "") -> list[Passage]:
 
 def _clause_length(window: str) -> int:
     """Return where a long sentence is cut: after its last semicolon, comma or blank that is not near its start."""
-    for mark in (r";\s", r",\s", r"\s"):
+    for mark in (r";\s|；", r"[,،]\s|[，、]", r"\s"):
         if ends := [match.end() for match in re.finditer(mark, window) if match.end() >= 2 * _SHORTEST_SENTENCE]:
             return ends[-1]
     return len(window)
@@ -104,7 +120,8 @@ def _bounds(text: str, size: int) -> list[int]:
     """Return the offsets that cut `text` into pieces of about `size` characters, from 0 to the text's length."""
     bounds = [0]
     while bounds[-1] < len(text):
-        bounds.append(bounds[-1] + _next_length(text[bounds[-1] : bounds[-1] + int(_LONGEST * size) + 1], size))
+        length = _next_length(text[bounds[-1] : bounds[-1] + int(_LONGEST * size) + 1], size)
+        bounds.append(_before_marks(text, bounds[-1] + length, bounds[-1]))
     tiny = len(bounds) > 2 and bounds[-1] - bounds[-2] < _REST * size
     if tiny and bounds[-1] - bounds[-3] <= _LONGEST * size:
         del bounds[-2]
@@ -122,6 +139,19 @@ def _next_length(window: str, size: int) -> int:
         if near := [end for end in ends if end >= _SHORTEST * size]:
             return min(near, key=lambda end: (abs(end - size), end))
     return ends[-1] if ends else size
+
+
+def _before_marks(text: str, place: int, start: int) -> int:
+    """Return the last place up to `place` that parts no letter from its marks, `place` if there is none behind `start`.
+
+    A joiner is such a mark too, with which several signs are one.
+    """
+    near = place
+    while start < near < len(text) and (
+        unicodedata.category(text[near])[0] == "M" or JOINER in text[near - 1 : near + 1]
+    ):
+        near -= 1
+    return near if near > start else place
 
 
 def overlapping(passages: Sequence[Passage], spans: Iterable[dict[str, Any]]) -> list[int]:
@@ -181,16 +211,29 @@ def join_passages(passages: Iterable[Passage]) -> tuple[str, int]:
 def locate_words(answer: str, text: str, start: int = 0, end: int | None = None) -> list[int]:
     """Return the offsets [start, end] in `text` of the first place of `answer` in text[start:end], or [].
 
-    Case and the kind and length of blanks may differ. Whole words are looked for first; a single word must be whole.
+    Case and the kind and length of blanks may differ; between letters of a script without blanks there may be some or
+    none. Whole words are looked for first; a single word must be whole.
     """
     words = answer.split()
     if not words:
         return []
-    literal = r"\s+".join(map(re.escape, words))
-    before = r"(?<!\w)" if re.match(r"\w", words[0]) else ""
-    after = r"(?!\w)" if re.search(r"\w\Z", words[-1]) else ""
+    literal = words_pattern(words)
     # Some annotated spans end inside a word, so several words in a row are also looked for literally.
-    for pattern in [before + literal + after] + [literal] * (len(words) > 1):
+    for pattern in [bounded_pattern(answer, literal)] + [literal] * (len(words) > 1):
         if found := re.compile(pattern, re.IGNORECASE).search(text, start, len(text) if end is None else end):
             return list(found.span())
     return []
+
+
+def words_pattern(words: Sequence[str]) -> str:
+    """Return a pattern of words in a row with any blanks between them, which a script without blanks may lack."""
+    literal = r"\s+".join(map(re.escape, words))
+    return re.sub(rf"(?<=[{UNSPACED}{MARKS}])(?:\\s\+)?(?=[{UNSPACED}])", r"\\s*", literal)
+
+
+def bounded_pattern(text: str, pattern: str) -> str:
+    """Return the pattern of a text so bounded that it finds no part of a word; a letter of Chinese is a whole one."""
+    within = rf"(?:[^\W{UNSPACED}]|[{MARKS}])"
+    before = rf"(?<!{within})" if re.match(rf"\s*{within}", text) else ""
+    after = rf"(?!{within})" if re.search(rf"{within}\s*\Z", text) else rf"(?![{MARKS}])"
+    return before + pattern + after

@@ -23,7 +23,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from cuadft.core.errors import InputError
-from cuadft.core.text import fold_words
+from cuadft.core.text import fold_words, is_unspaced, spaced
 from cuadft.data.contracts import Contract
 from cuadft.data.cuad import official_test_titles
 
@@ -180,8 +180,9 @@ def near_duplicates(texts: Sequence[str]) -> list[tuple[int, int]]:
     """Return the pairs (i, j), i < j, of texts with |A & B| / min(|A|, |B|) >= `CONTAINMENT`.
 
     A and B are the sets of `SHINGLE`-word sequences of the two texts, without regard to case and punctuation (Broder
-    1997, "On the resemblance and containment of documents"). Containment is used and not resemblance, so that a short
-    contract inside a long one counts. The counts are exact unless two different sequences have the same 64-bit hash.
+    1997, "On the resemblance and containment of documents"); in a text without blanks each letter is a word.
+    Containment is used and not resemblance, so that a short contract inside a long one counts. The counts are exact
+    unless two different sequences have the same 64-bit hash.
     """
     shared, smaller = _shared_shingles(texts)
     enough = np.triu((shared > 0) & (shared >= CONTAINMENT * smaller), 1)
@@ -208,7 +209,8 @@ class KnownTexts:
         return best if shares and shares[best] >= CONTAINMENT else None
 
     def _shingles_of(self, text: str) -> np.ndarray:
-        return _shingles(np.array([self._codes[word] for word in fold_words(text)], dtype=np.uint64))
+        words = fold_words(spaced(text) if is_unspaced(text) else text)
+        return _shingles(np.array([self._codes[word] for word in words], dtype=np.uint64))
 
 
 def largest_overlap(records: Iterable[Mapping[str, Any]]) -> tuple[float, str, str]:

@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from difflib import SequenceMatcher
 from functools import lru_cache
 
-from cuadft.core.text import fold_words
+from cuadft.core.text import fold_words, spaced
 from cuadft.evaluation.text_scores import begins_with_denial, normalise_answer
 
 BRIEF = 8  # most words of an answer that counts as brief
@@ -142,10 +142,13 @@ STOP_WORDS = frozenset(
 )
 
 
+_NOT_ASCII = re.compile("[\x80-\u03ff]")
+
+
 def compared_words(text: str) -> list[str]:
     """Return lower-case words and numbers, number words as digits; a redaction such as [***] is not a word."""
-    # The weights in calibration.json were fitted on ASCII words, so that other letters part words here.
-    return [NUMBERS.get(word, word) for word in fold_words(text.encode("ascii", "replace").decode())]
+    # The weights in calibration.json were fitted on ASCII words, so that other Latin letters part words here.
+    return [NUMBERS.get(word, word) for word in fold_words(spaced(_NOT_ASCII.sub("?", text)))]
 
 
 def content_words(tokens: Sequence[str]) -> set[str]:

@@ -21,6 +21,7 @@ import numpy as np
 import pandas as pd
 
 from cuadft.core.errors import InputError
+from cuadft.core.text import spaced
 from cuadft.evaluation.text_scores import WHOLE, AnswerComparison, is_plain_refusal, retrieved_share
 from cuadft.evaluation.verdicts import has_failed
 
@@ -193,15 +194,16 @@ def check_prediction(p: Mapping[str, Any]) -> None:
         )
 
 
-_MARKS = str.maketrans({".": None, ",": None, ";": None, ":": None, "/": " "})
+_MARKS = str.maketrans({".": None, ",": None, ";": None, ":": None, "/": " "} | dict.fromkeys("。，、；："))
 
 
 def span_words(text: str) -> frozenset[str]:
     """Return the different words of a text in lower case, without full stops, commas, colons and semicolons.
 
-    This is the folding of CUAD's `evaluate.py`; `core.text.fold_words` would cut "non-compete" into two words.
+    This is the folding of CUAD's `evaluate.py`; `core.text.fold_words` would cut "non-compete" into two words. In
+    scripts without blanks each letter is a word.
     """
-    return frozenset(text.translate(_MARKS).lower().split())
+    return frozenset(spaced(text.translate(_MARKS)).lower().split())
 
 
 def span_jaccard(a: str, b: str) -> float:

@@ -23,6 +23,7 @@ from functools import lru_cache
 from rapidfuzz import process
 from rapidfuzz.distance import Indel, LCSseq
 
+from cuadft.core.text import LETTER, MARKS, UNSPACED, spaced
 from cuadft.data.passages import merge_spans
 
 NO_CLAUSE = "There is no such clause."
@@ -271,8 +272,12 @@ _ARTICLES = re.compile(r"\b(a|an|the)\b")
 def normalise_answer(text: str) -> str:
     """Return the text in lower case without ASCII punctuation, English articles and extra white space.
 
-    Source: Rajpurkar et al. (2016), section 6.1, in the order of the official SQuAD 2.0 evaluation script.
+    Source: Rajpurkar et al. (2016), section 6.1, in the order of the official SQuAD 2.0 evaluation script. In a text
+    with letters of a script without blanks, each of these is a token, and no punctuation is left, as in the evaluation
+    script of Lewis et al. (2020), "MLQA: Evaluating Cross-lingual Extractive Question Answering".
     """
+    if not text.isascii() and LETTER.search(text):
+        text = spaced("".join(c for c in text if unicodedata.category(c)[0] != "P"))
     return " ".join(_ARTICLES.sub(" ", text.lower().translate(_PUNCTUATION)).split())
 
 
@@ -310,10 +315,18 @@ def shared_characters(a: Sequence[tuple[int, int]], b: Sequence[tuple[int, int]]
     return sum(max(0, min(end, e) - max(start, s)) for start, end in a for s, e in b)
 
 
+_NO_LATIN = rf"[^\W_\u0000-\u036f\u1e00-\u1eff\ufb00-\ufb06{UNSPACED}]"
+_ROUGE_TOKEN = re.compile(rf"[a-z0-9]+|{LETTER.pattern}|{_NO_LATIN}(?:{_NO_LATIN}|[{MARKS}])+")
+
+
 @lru_cache(CACHED_TEXTS)
 def rouge_tokens(text: str) -> list[str]:
-    """Return the tokens that ROUGE counts: lower-case runs of ASCII letters and digits, not stemmed."""
-    return re.findall(r"[a-z0-9]+", text.lower())
+    """Return the tokens that ROUGE counts: lower-case runs of ASCII letters and digits, not stemmed.
+
+    Other alphabets than the Latin one, of which the original leaves nothing, have runs of two letters or more, and in
+    scripts without blanks each letter is a token.
+    """
+    return re.findall(r"[a-z0-9]+", text.lower()) if text.isascii() else _ROUGE_TOKEN.findall(text.lower())
 
 
 def shingles(sequence: Sequence[str], size: int) -> set[tuple[str, ...]]:

@@ -9,7 +9,8 @@ example, with a `Generator`:
     lm("When is it due?", response_format=quote_format(source))   # the same through DSPy, with `LocalEngine`
 
 An answer is either the refusal or one or more quotes with a newline between them. A quote starts and ends at a word
-border, never with white space. Quotes stand in the order of the text and do not overlap, so that an answer ends.
+border, never with white space. In a text without blanks between words, such as a Chinese one, each letter is a word.
+Quotes stand in the order of the text and do not overlap, so that an answer ends.
 A token may end a line with its last byte (as ".\\n" of Qwen and Llama 3 does), but none leads from one line into the
 next: no tokenizer that is known has such tokens but for white space.
 
@@ -27,6 +28,7 @@ from functools import cache
 from typing import Any, NamedTuple
 
 from cuadft.core.errors import InputError
+from cuadft.core.text import LETTER, is_unspaced
 
 APART = b"\xff"  # no UTF-8 text holds this byte: it stands between text and refusal, and no token leads across it
 BLANK_BYTE, BLANK_PIECE = "Ġ", "▁"  # for a blank in byte-level and in sentencepiece vocabularies
@@ -139,9 +141,9 @@ class Grammar:
 
 def _borders(text: str) -> tuple[list[int], list[int]]:
     """Return where quotes of a folded text may start and may end, as byte offsets in order."""
-    starts, ends, place, before = [], [], 0, " "
+    starts, ends, place, before, apart = [], [], 0, " ", is_unspaced(text)
     for char in text:
-        if not belong_together(before, char):
+        if not belong_together(before, char, apart):
             if before != " ":
                 ends.append(place)
             if char != " ":
@@ -150,11 +152,17 @@ def _borders(text: str) -> tuple[list[int], list[int]]:
     return starts, ends + [place] * (before != " ")
 
 
-def belong_together(before: str, after: str) -> bool:
-    """Tell whether no quote ends or starts between two characters: inside a word, and before an accent of its own."""
+def belong_together(before: str, after: str, apart: bool) -> bool:
+    """Tell whether no quote ends or starts between two characters: inside a word, and before an accent of its own.
+
+    apart: the text is written without blanks, so that a letter of a script without them is a word of its own.
+    """
     if before == " " or after == " ":
         return False
-    return _is_mark(after) or (_is_of_word(before) and _is_of_word(after))
+    if _is_mark(after):
+        return True
+    parted = apart and (LETTER.match(before) or LETTER.match(after))
+    return not parted and _is_of_word(before) and _is_of_word(after)
 
 
 def _is_of_word(char: str) -> bool:

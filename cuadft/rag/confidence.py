@@ -27,6 +27,7 @@ import numpy as np
 
 from cuadft.core import files
 from cuadft.core.files import value_hash
+from cuadft.core.text import split_words
 from cuadft.data.passages import gold_shares
 from cuadft.data.rows import is_original
 from cuadft.evaluation.confidence import is_right
@@ -226,7 +227,7 @@ def _best_sentences(seen: ClauseValues, most: int) -> list[tuple[Passage, dict[s
     for rank, n in enumerate(order[:most]):
         features = {"value": values[rank], "behind": values[0] - values[rank], "rank": math.log(1 + rank)}
         features["lead"] = values[rank] - values[rank + 1]
-        features["log_words"] = math.log(1 + len(seen.sentences[n].text.split()))
+        features["log_words"] = math.log(1 + len(split_words(seen.sentences[n].text)))
         found.append((seen.sentences[n], features))
     return found
 

@@ -17,13 +17,14 @@ from dataclasses import dataclass, field, replace
 from difflib import SequenceMatcher
 from typing import Any
 
-from cuadft.core.text import fold, quotable_places
-from cuadft.data.passages import Passage
+from cuadft.core.text import UNSPACED, fold, quotable_places
+from cuadft.data.passages import Passage, bounded_pattern
 from cuadft.evaluation.text_scores import is_refusal
 
 SNAP_FROM = 0.7  # share of a line's words that the passage must hold in this order for the line to be snapped to it
 SAME_FROM = 0.9  # likeness from which a sentence is the same quote as the language model's
 LEAST_SENTENCE = 0.001  # the probability of a quote that shares words with none of the likely sentences
+_WORD = re.compile(rf"[{UNSPACED}]|[^\s{UNSPACED}]+")
 LEAST_LOGPROB = -30.0  # a floor, so that one impossible token does not outweigh all other evidence
 
 
@@ -149,8 +150,7 @@ def _cut_in_two(end: int, start: int, passages: Sequence[Passage]) -> bool:
 def _place_of(words: str, clean: str, after: int) -> tuple[int, int] | None:
     """Return where a line stands in the cleaned passage, from `after` on if it can, else anywhere, else snapped."""
     literal = re.escape(words)
-    whole = rf"(?<!\w){literal}" if re.match(r"\w", words) else literal
-    whole = rf"{whole}(?!\w)" if re.search(r"\w\Z", words) else whole
+    whole = bounded_pattern(words, literal)
     forms = [(whole, 0), (whole, re.IGNORECASE), (literal, 0), (literal, re.IGNORECASE)]
     for form, flags in forms if " " in words else forms[:2]:  # a single word must be whole
         pattern = re.compile(form, flags)
@@ -161,8 +161,8 @@ def _place_of(words: str, clean: str, after: int) -> tuple[int, int] | None:
 
 def _snapped(words: str, clean: str) -> tuple[int, int] | None:
     """Return the stretch of the passage whose words a line repeats with few changes, None if there is no such."""
-    own = [fold(word) for word in words.split()]
-    held = list(re.finditer(r"\S+", clean))
+    own = [fold(word) for word in _WORD.findall(words)]
+    held = list(_WORD.finditer(clean))
     longest = SequenceMatcher(None, own, [fold(word[0]) for word in held], autojunk=False).find_longest_match()
     begin, slack = longest.b - longest.a, len(own) // 2  # common words also stand far away: only those near count
     held = held[max(0, begin - slack) : begin + len(own) + slack]

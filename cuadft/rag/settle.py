@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from cuadft.core import files
+from cuadft.core.text import split_words
 from cuadft.evaluation.confidence import is_right
 from cuadft.evaluation.text_scores import NO_CLAUSE
 from cuadft.rag.calibration import Calibration, enough, logit, parts_as_json, read_parts
@@ -172,7 +173,7 @@ def _quote_features(prediction: Mapping[str, Any], quote: Mapping[str, Any], how
     """Return what speaks for one quote: its passage and stage A, and for "reader" the model's certainty as well."""
     evidence = quote["evidence"]
     found = {name: evidence[name] for name in ("line", *QUOTE_FEATURES[how]) if name in evidence}
-    found["log_words"] = math.log(1 + len(quote["text"].split()))
+    found["log_words"] = math.log(1 + len(split_words(quote["text"])))
     if "sentence_p" in evidence:
         found |= {"sentence": logit(evidence["sentence_p"]), "found": evidence.get("found", 0.0)}
     if "passage_p" in evidence:

@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from cuadft.core.text import quotable_places
+from cuadft.core.text import is_unspaced, quotable_places
 from cuadft.data.passages import merge_spans
 from cuadft.data.rows import FEEDBACK
 from cuadft.evaluation.text_scores import NO_CLAUSE
@@ -53,16 +53,16 @@ def whole_words(text: str, start: int, end: int) -> str:
 def _quotable_parts(text: str, spans: Sequence[tuple[int, int]]) -> list[str]:
     """Return stretches of a text as a model may quote them, in order: whole words, and as one where they touch."""
     clean, places = quotable_places(text)
-    found = []
+    found, apart = [], is_unspaced(clean)
     for start, end in spans:
         start, end = bisect_left(places, start), bisect_left(places, end)
         while start < end and clean[start] == " ":
             start += 1
         while start < end and clean[end - 1] == " ":
             end -= 1
-        while 0 < start < end and belong_together(clean[start - 1], clean[start]):
+        while 0 < start < end and belong_together(clean[start - 1], clean[start], apart):
             start -= 1
-        while start < end < len(clean) and belong_together(clean[end - 1], clean[end]):
+        while start < end < len(clean) and belong_together(clean[end - 1], clean[end], apart):
             end += 1
         found += [(start, end)] * (start < end)
     return [clean[start:end] for start, end in merge_spans(found)]

@@ -25,10 +25,11 @@ import pandas as pd
 
 from cuadft.core.errors import InputError
 from cuadft.core.files import read_json, value_hash, write_bytes, write_json
-from cuadft.core.text import fold
+from cuadft.core.text import MARKS, fold
 from cuadft.data.passages import Passage, cut_sentences, gold_shares, join_passages
 from cuadft.data.rows import is_annotated, passages_by_contract
 from cuadft.data.schema import NO_CATEGORY
+from cuadft.retrieval.words import texts_in_words
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
@@ -114,7 +115,7 @@ class ClauseClassifier:
             return None
         words = _word_counter()
         try:
-            counts = words.fit_transform([passage.text for passage in passages])
+            counts = words.fit_transform(_texts(passages))
         except ValueError:  # scikit-learn found no word that enough passages hold
             return None
         places, fold = _places(passages), np.array([fold_of[passage.contract] for passage in passages])
@@ -138,7 +139,7 @@ class ClauseClassifier:
         """
         if not len(passages):
             return np.zeros((0, len(self.categories)), np.float32)
-        counts = _word_counter(self._vocabulary).transform([passage.text for passage in passages])
+        counts = _word_counter(self._vocabulary).transform(_texts(passages))
         places = _places(passages)
         fold = np.array([self.fold_of.get(passage.contract, -1) for passage in passages])
         scores = np.zeros((len(passages), len(self.categories)), np.float32)
@@ -255,10 +256,15 @@ def _draw_folds(names: Sequence[str], groups: Mapping[str, int], folds: int, see
     return fold_of
 
 
+def _texts(passages: Sequence[Passage]) -> list[str]:
+    return texts_in_words((passage.contract, passage.text) for passage in passages)
+
+
 def _word_counter(vocabulary: Mapping[str, int] | None = None) -> CountVectorizer:
     from sklearn.feature_extraction.text import CountVectorizer
 
     return CountVectorizer(
+        token_pattern=rf"\b\w[\w{MARKS}]+",
         ngram_range=(1, 2),
         min_df=1 if vocabulary else 3,
         max_features=MOST_WORDS,

@@ -22,9 +22,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from cuadft.core.errors import InputError
-from cuadft.core.text import fold_words
 from cuadft.data.passages import Passage, cut_sentences, join_passages
 from cuadft.data.rows import passages_by_contract
+from cuadft.retrieval.words import search_words, texts_in_words
 
 if TYPE_CHECKING:
     import faiss
@@ -49,7 +49,7 @@ class Index:
         for contract, own in passages_by_contract(passages).items():
             self._rows[contract] = slice(len(self.passages), len(self.passages) + len(own))
             self.passages += own
-        self.words = BM25Index([passage.text for passage in self.passages])
+        self.words = BM25Index(texts_in_words((passage.contract, passage.text) for passage in self.passages))
         self._sentences: dict[str, tuple[list[Passage], np.ndarray]] = {}
 
     @cached_property
@@ -101,13 +101,6 @@ class Index:
             ends = np.cumsum([len(own) for own in made.values()])
             self._sentences |= {t: (made[t], part) for t, part in zip(new, np.split(scores, ends[:-1]))}
         return self._sentences
-
-
-def search_words(text: str) -> list[str]:
-    """Return the lower-case words of a text, in order, without English stop words."""
-    from bm25s.stopwords import STOPWORDS_EN
-
-    return [word for word in fold_words(text) if word not in STOPWORDS_EN]
 
 
 class BM25Index:

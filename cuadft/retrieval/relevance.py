@@ -25,7 +25,7 @@ from cuadft.core.errors import InputError
 from cuadft.data.contracts import Row
 from cuadft.data.rows import take_turns
 from cuadft.retrieval.embedder import Embedder
-from cuadft.retrieval.index import search_words
+from cuadft.retrieval.words import search_words, texts_in_words
 
 SAME_QUESTION = 0.9  # cosine; no two of CUAD's 41 questions reach it under MiniLM
 PER_QUESTION = 100  # spans
@@ -49,7 +49,8 @@ class RelevanceFeedback:
         self._question_vectors = embedder.encode(list(questions))
         self._contracts = frame["contract"].to_numpy(object)
         counter = CountVectorizer(analyzer=search_words, binary=True, dtype=np.float64)
-        self._holds = counter.fit_transform(frame["text"])  # which span holds which word, 1.0 or 0
+        texts = texts_in_words(zip(frame["contract"], frame["text"], strict=True))
+        self._holds = counter.fit_transform(texts)  # which span holds which word, 1.0 or 0
         self._words = counter.get_feature_names_out().tolist()
         self._idf = math.log(len(self.spans)) - np.log(np.asarray(self._holds.sum(axis=0)).ravel())
         place = frame.groupby("question").cumcount()  # of a span among its question's

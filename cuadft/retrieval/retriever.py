@@ -29,8 +29,9 @@ from cuadft.core.text import quotable
 from cuadft.data.passages import Passage
 from cuadft.retrieval.classifier import ClauseClassifier
 from cuadft.retrieval.embedder import Embedder
-from cuadft.retrieval.index import Index, search_words
+from cuadft.retrieval.index import Index
 from cuadft.retrieval.relevance import RelevanceFeedback
+from cuadft.retrieval.words import search_words, with_pairs
 
 Query = tuple[dict[str, float], np.ndarray | None]  # words with weights that add up to 1, and the vector
 
@@ -194,7 +195,7 @@ class Retriever:
 
     def _query(self, text: str, vector: np.ndarray | None, own: str | None) -> Query:
         """Return a question's words and vector after relevance feedback without the spans of the contract `own`."""
-        by, extra, words = self._by, {}, Counter(search_words(text))
+        by, extra, words = self._by, {}, Counter(search_words(with_pairs(text)))
         if by.feedback_weight and vector is not None:
             relevant = self.feedback.relevant(vector, without=own)
             extra = self.feedback.terms(relevant) if by.mode != "dense" else {}

@@ -22,6 +22,7 @@ from pathlib import Path
 
 from cuadft.core.errors import InputError, brief
 from cuadft.core.files import value_hash
+from cuadft.core.text import is_unspaced
 from cuadft.data import contracts, layouts, plain
 from cuadft.data.download import LARGEST_MEMBER, opened_zip, read_zip_file, zip_member
 from cuadft.data.schema import FROM_ROWS, Schema
@@ -128,14 +129,16 @@ def _checked(
 
 
 def _decoded(name: str, content: bytes) -> tuple[str, list[str]]:
-    """Return the text of a file and what to say about it: it is UTF-8 or UTF-16, else taken for Windows-1252."""
+    """Return the text of a file and what to say about it: UTF-8 or UTF-16, else what it can be of older encodings."""
     wide = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
     unread: list[str] = []
     try:
         text = content.decode("utf-16" if wide else "utf-8-sig")
     except UnicodeDecodeError:
-        text = content.decode("cp1252", "replace")
-        unread = ["It is not UTF-8 and was read as Windows-1252: letters with accents may be wrong."]
+        text, told = content.decode("gb18030", "replace"), "GB 18030: a text in another language than Chinese is wrong"
+        if not is_unspaced(text):
+            text, told = content.decode("cp1252", "replace"), "Windows-1252: letters with accents may be wrong"
+        unread = [f"It is not UTF-8 and was read as {told}."]
     if "\0" in text:
         raise InputError(f"{name} is binary, no text: give a PDF, DOCX or TXT file, or CUAD's layout.")
     return _LINE_END.sub("\n", text), unread

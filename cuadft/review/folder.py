@@ -12,6 +12,7 @@ from __future__ import annotations
 import itertools
 import re
 import time
+import unicodedata
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from pathlib import Path
 from cuadft.core import files, runs
 from cuadft.core.errors import InputError, brief
 from cuadft.core.progress import LINE_START
+from cuadft.core.text import MARKS
 from cuadft.evaluation.answer_files import count_of
 from cuadft.review import tables
 from cuadft.review.documents import Document, files_of, read_documents
@@ -30,7 +32,7 @@ from cuadft.review.side_by_side import compared_text
 FOLDER, FINISHED = "reviews", "finished"  # in the run folder; in the folder of the results
 CSV, JSONL, XLSX, TWO = "review.csv", "review.jsonl", "review.xlsx", "side-by-side.html"
 LONGEST_NAME = 120  # bytes of a contract's name in the name of its page
-_NOT_IN_NAMES = re.compile(r"[^\w .,&()'-]+")
+_NOT_IN_NAMES = re.compile(rf"[^\w{MARKS} .,&()'-]+")
 
 
 @dataclass(frozen=True)
@@ -183,7 +185,7 @@ def _csv_before(folder: Path) -> bytes | None:
 
 def _plain_name(name: str) -> str:
     """Return a name that any file system takes."""
-    short = _NOT_IN_NAMES.sub("_", name).encode()[:LONGEST_NAME].decode(errors="ignore")
+    short = _NOT_IN_NAMES.sub("_", unicodedata.normalize("NFC", name)).encode()[:LONGEST_NAME].decode(errors="ignore")
     return short.strip(" .") or "contract"
 
 

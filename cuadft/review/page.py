@@ -11,12 +11,13 @@ from __future__ import annotations
 
 import html
 import re
+from collections import Counter
 from collections.abc import Iterator
 from functools import cache
 from importlib import resources
 from typing import Any
 
-from cuadft.core.text import shorten
+from cuadft.core.text import fold_words, shorten
 from cuadft.review.reviewer import Review
 from cuadft.review.side_by_side import compared_reviews
 
@@ -27,6 +28,16 @@ HEADINGS = {  # with places for the words of a schema
     "unsure": "To be checked",
     "failed": "Not answered",
     "absent": "No such {clause}",
+}
+LANGUAGE_FROM = 20_000  # characters of a text that tell its language: by its letters, else by its commonest words
+SCRIPTS = {"ja": "ぁ-ヿ", "zh": "一-鿿", "ko": "가-힣", "th": "ก-๎", "ar": "ء-ي", "hi": "ऀ-ॿ"}
+COMMON_WORDS = {
+    "en": "the of and to in or any",
+    "de": "der die das und den nicht mit",
+    "es": "el la los las y del que",
+    "fr": "le les des et du une est",
+    "it": "il di che della e per con",
+    "pt": "o os do da e não em",
 }
 # characters that no HTML document may hold
 _PLANES = "".join(chr(plane << 16 | 0xFFFE) + chr(plane << 16 | 0xFFFF) for plane in range(17))
@@ -40,14 +51,15 @@ def review_page(review: Review) -> str:
         for state, heading in HEADINGS.items()
         if (found := [(n, each) for n, each in enumerate(review.findings) if each.state == state])
     ]
-    shown = {"groups": groups, "pieces": list(text_pieces(review))}
+    shown = {"groups": groups, "pieces": list(text_pieces(review)), "language": language_of(review.document.text)}
     return _template("review.html").render(review=review, words=review.naming, **shown)
 
 
 def two_page(one: Review, other: Review) -> str:
     """Return the page of two reviews: which clauses one contract has and the other lacks."""
-    groups = compared_reviews(one, other)
-    return _template("two.html").render(one=one, other=other, words=one.naming, groups=groups)
+    shown = {"groups": compared_reviews(one, other)}
+    shown["languages"] = [language_of(each.document.text) for each in (one, other)]
+    return _template("two.html").render(one=one, other=other, words=one.naming, **shown)
 
 
 def framed_page(review: Review) -> str:
@@ -78,6 +90,18 @@ def text_pieces(review: Review) -> Iterator[dict[str, Any]]:
         state = next((state for state in (*HEADINGS, "possible") if state in over), "")
         tags = [quote for quote in quotes if quote["start"] == start]
         yield {"text": text[start:end], "page": numbers.get(start), "tags": tags, "state": state}
+
+
+def language_of(text: str) -> str:
+    """Return the code of a text's language for a browser and a screen reader; "" if it is none of a few."""
+    start = text[:LANGUAGE_FROM]
+    for code, letters in SCRIPTS.items():
+        if len(re.findall(f"[{letters}]", start)) > 0.1 * len(start):
+            return code
+    words = Counter(fold_words(start))
+    shares = {code: sum(words[word] for word in common.split()) for code, common in COMMON_WORDS.items()}
+    best = max(shares, key=shares.__getitem__)
+    return best if shares[best] > 0.05 * words.total() else ""
 
 
 def percent(p: float | None) -> str:

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from cuadft.core.text import quotable
+from cuadft.core.text import is_unspaced, quotable, split_words
 from cuadft.data.contracts import Row
 from cuadft.data.passages import locate_words
 from cuadft.data.schema import NO_CATEGORY, Schema, packaged_schema
@@ -79,7 +79,7 @@ _SENTENCE = re.compile(
     r"\A(yes|no|the|this|it|there|we|you|i)\b|\b(is|are|was|were|has|have|does|do|shall|will|must|can|cannot)\b",
     re.IGNORECASE,
 )
-_QUOTATION_MARKS = " .\"'“”‘’"  # what a language model puts around a quotation
+_QUOTATION_MARKS = " .。\"'“”„‘’«»「」『』"  # what a language model puts around a quotation
 
 
 def filter_questions(
@@ -147,24 +147,29 @@ def _numbered_rows(candidates: Iterable[Candidate], used: set[str]) -> list[Row]
 def _format_fault(candidate: Candidate) -> str:
     """Return what is wrong with the form of a question, "" if it is well-formed."""
     question, style = candidate["question"], candidate.get("style", "")
-    words = rouge_tokens(question)
+    words, scale = rouge_tokens(question), _letters_a_word(question)
     # judged as keywords if they were asked for or allowed, and if it ends without a mark
-    in_keywords = style in ("keyword", "any") and bool(question) and question[-1] not in "?.!:;,"
+    in_keywords = style in ("keyword", "any") and bool(question) and question[-1] not in "?.!:;,？؟。！：；，"
     if in_keywords:
         least, most = KEYWORDS[0], KEYWORDS[1] if style == "keyword" else NAMED_KEYWORDS
-        if not least <= len(words) <= most:
+        if not least <= len(words) <= most * scale:
             return f"{len(words)} keywords, {least} to {most} wanted, or a question mark"
         if style == "keyword" and _SENTENCE.search(question):
             return "a sentence, keywords wanted"
-    elif not question.endswith("?"):
+    elif not question.endswith(("?", "？", "؟")):
         return "does not end with a question mark" if question else "empty"
-    elif not QUESTION_WORDS[0] <= len(words) <= QUESTION_WORDS[1]:
+    elif not QUESTION_WORDS[0] <= len(words) <= QUESTION_WORDS[1] * scale:
         return f"{len(words)} words, {QUESTION_WORDS[0]} to {QUESTION_WORDS[1]} wanted"
     if mark := _PLACEHOLDER.search(question) or _ROLE.search(question):
         return f"holds a placeholder or a role mark: {mark.group()}"
-    run = SHINGLE if in_keywords else min(SHINGLE, len(words))
+    run = SHINGLE * scale if in_keywords else min(SHINGLE * scale, len(words))
     copies = shingles(words, run) & shingles(rouge_tokens(candidate["clause"]), run)
     return f"copies {run} words in a row of the clause" if copies else ""
+
+
+def _letters_a_word(text: str) -> int:
+    """Return how many of the tokens of ROUGE are as much as a word: Chinese has two letters a word."""
+    return 2 if is_unspaced(text) else 1
 
 
 def _drifted(candidates: Sequence[Candidate], embedder: Embedder) -> list[Rejection]:
@@ -188,9 +193,16 @@ def _cosines(pairs: Sequence[tuple[str, str]], embedder: Embedder) -> list[float
 
 def _overlapping(candidates: Sequence[Candidate], foreign: KnownTexts, texts: Collection[str]) -> list[Rejection]:
     """Reject questions that are near a question of a held-out contract or copy words of its text."""
-    runs = {c["question"]: shingles(rouge_tokens(c["question"]), SHINGLE) for c in candidates}
+    sizes = {c["question"]: SHINGLE * _letters_a_word(c["question"]) for c in candidates}
+    runs = {question: shingles(rouge_tokens(question), size) for question, size in sizes.items()}
     wanted = set().union(*runs.values())
-    copied = {run for text in texts if wanted for run in shingles(rouge_tokens(text), SHINGLE) & wanted}
+    copied = {
+        run
+        for text in texts
+        if wanted
+        for size in set(sizes.values())
+        for run in shingles(rouge_tokens(text), size) & wanted
+    }
     rejections: list[Rejection] = []
     for question in (c["question"] for c in candidates):
         if near := foreign.find(question, MAX_ROUGE):
@@ -231,7 +243,7 @@ def _answer_fault(candidate: Candidate, answer: str, error: str | None) -> Rejec
         return None if f1 >= MIN_F1 else ("unanswerable", f"token F1 {f1:.2f} with the gold: {answer[:200]}")
     passage = candidate["passage"]
     span = locate_words(answer, passage) or locate_words(answer.strip(_QUOTATION_MARKS), passage)
-    if not span or len(passage[slice(*span)].split()) < QUOTED_WORDS:
+    if not span or len(split_words(passage[slice(*span)])) < QUOTED_WORDS:
         return ("unanswerable", f"not a quotation of {QUOTED_WORDS} words or more: {answer[:200]}")
     candidate["answers"] = [{"text": passage[slice(*span)], "start": candidate["start"] + span[0]}]
     return None

@@ -104,5 +104,5 @@ def _candidates(seed: Candidate, reply: Sequence[str] | None, error: str | None)
 def tidy_question(text: str) -> str:
     """Fold blanks, drop a list mark ("1.", "(1)", "Q1:", "-") and quotation or emphasis marks around the whole."""
     text = " ".join(text.split()).strip("*` ")
-    text = re.sub(r"^(\(?\d+[.):]|Q(uestion)?\s*\d+[.):]|[-•])(\s+|$)", "", text, flags=re.IGNORECASE)
-    return text.strip("\"'“”‘’*` ")
+    text = re.sub(r"^((\(?\d+[.):]|Q(uestion)?\s*\d+[.):]|[-•])(\s+|$)|\d+[、．]\s*)", "", text, flags=re.IGNORECASE)
+    return text.strip("\"'“”„‘’«»「」『』*` ")

@@ -1,11 +1,27 @@
 """Foldings of texts: idempotent, and blind to what they leave out, in any script."""
 
+import re
+
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from cuadft.core.text import clean_text, fold, fold_letters, fold_name, fold_words, quotable, quotable_places, shorten
+from cuadft.core.text import (
+    MARKS,
+    clean_text,
+    fold,
+    fold_letters,
+    fold_name,
+    fold_words,
+    is_unspaced,
+    quotable,
+    quotable_places,
+    shorten,
+    spaced,
+    split_words,
+)
 
+MARKED = re.compile(rf"(?:[^\W_]|[{MARKS}])+")  # letters and digits with their accents and vowel signs
 FOLDINGS = [fold, fold_letters, fold_name, lambda text: " ".join(fold_words(text))]
 WORDS = st.lists(st.text(min_size=1, max_size=6).filter(lambda text: text.split() == [text]), max_size=5)
 BLANKS = st.text(" \t\n\r\u00a0\u2003", min_size=1, max_size=3)
@@ -46,7 +62,7 @@ def test_words_are_the_runs_of_letters_and_digits_between_signs(words, data):
 @given(text=st.text())
 def test_words_hold_all_letters_and_digits_and_nothing_else(text):
     assert fold_letters(text) == "".join(c for c in text.casefold() if c.isalnum())
-    assert all(word and word.isalnum() for word in fold_words(text))
+    assert all(word[0].isalnum() and MARKED.fullmatch(word) for word in fold_words(text))
 
 
 ODD = st.lists(
@@ -83,3 +99,23 @@ def test_shortened_text_keeps_its_ends(text, longest):
 
 def test_cleaned_text_holds_no_control_characters():
     assert clean_text("\x1b[31mred\u202e\r\n next\u200b") == "[31mred next"
+
+
+def test_a_script_without_blanks_has_a_word_a_letter_and_signs_stay_with_their_letters():
+    assert spaced("租期3年。").split() == ["租", "期", "3", "年", "。"] and spaced("Zürich, GmbH") == "Zürich, GmbH"
+    assert spaced("คำ").split() == ["คำ"] and spaced("が").split() == ["が"]
+    assert fold_words("नियम और शर्तें, Mu\u0308ller") == ["नियम", "और", "शर्तें", "mu\u0308ller"]
+
+
+def test_a_foreign_name_makes_no_text_one_without_blanks():
+    assert is_unspaced("ABC公司的注册地址") and is_unspaced("สัญญาเช่า") and not is_unspaced("계약 기간은 삼 년")
+    assert (
+        not is_unspaced("JingWei HengTong Technology (经纬恒通科技)") and not is_unspaced("") and not is_unspaced("Ä")
+    )
+    assert len(split_words("租期三年")) == 4 and split_words("made by Leju (乐居)")[2:] == ["Leju", "(乐居)"]
+
+
+@given(st.text())
+@example("甲方 ABC，30日")
+def test_spaced_words_lose_and_change_no_character(text):
+    assert "".join(spaced(text).split()) == "".join(text.split())

@@ -146,11 +146,12 @@ PIECES = [
     "\x00",
     "",
 ]
+LATIN = st.characters(max_codepoint=0x36F) | st.characters(min_codepoint=0x2000, max_codepoint=0x206F)
 TEXT = st.one_of(
     st.lists(st.sampled_from(PIECES), max_size=12).map(" ".join),
     st.lists(st.sampled_from(PIECES), max_size=12).map("".join),
     st.text(alphabet="abthe ANT.,'-\n\t é“1", max_size=30),
-    st.text(max_size=20),
+    st.text(LATIN, max_size=20),
 )
 TEXT = TEXT.filter(lambda text: "*" not in text)  # SQuAD takes a redaction for no answer, see `REDACTIONS`
 ANSWER = st.one_of(TEXT, st.sampled_from(REFUSALS + BLANK + REWORDED + NO_REFUSALS[:-7]))

@@ -43,9 +43,14 @@ def folded(text):
 
 
 def is_border(text, place):
-    """The rule in other words: no border inside a word (accents are of it), nor before an accent."""
+    """The rule in other words: no border inside a word (accents are of it), nor before an accent.
+
+    Where a fifth of a text's letters and digits is Chinese, each Chinese letter is a word.
+    """
     if place in (0, len(text)) or " " in text[place - 1 : place + 1]:
         return True
+    if "中" in text[place - 1 : place + 1] and 5 * text.count("中") >= sum(map(str.isalnum, text)):
+        return unicodedata.category(text[place])[0] != "M"
     before, after = (c if unicodedata.category(c)[0] != "M" else "M" for c in text[place - 1 : place + 1])
     return after != "M" and not all(c.isalnum() or c == "_" for c in (before, after))
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from cuadft.core.text import quotable
+from cuadft.core.text import MARKS, quotable
 from cuadft.data.passages import Passage
 from cuadft.evaluation.text_scores import NO_CLAUSE, is_refusal
 from cuadft.rag.quotes import (
@@ -56,7 +56,7 @@ def check_places(quotes: list[Quote], passage: Passage) -> None:
 def quoted_passages(draw: st.DrawFn) -> tuple[Passage, list[str]]:
     """Return a passage and pieces of what a model sees of it, in order: runs of its words and signs."""
     passage = passage_of(draw(odd_texts), draw(st.integers(0, 999)))
-    signs = [sign.span() for sign in re.finditer(r"\w+|[^\w\s]", quotable(passage.text))]
+    signs = [sign.span() for sign in re.finditer(rf"\w[\w{MARKS}]*|[^\w\s][{MARKS}]*", quotable(passage.text))]
     cuts = sorted(draw(st.sets(st.integers(0, len(signs)), max_size=6)))
     pairs = list(zip(cuts[::2], cuts[1::2]))
     return passage, [quotable(passage.text)[signs[a][0] : signs[b - 1][1]] for a, b in pairs]

@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cuadft.retrieval.index import BM25Index, search_words
+from cuadft.retrieval.index import BM25Index
+from cuadft.retrieval.words import search_words
 
 TEXT = st.lists(st.sampled_from(["fee", "law", "audit", "the", "--"]), max_size=6).map(" ".join)
 TEXTS = st.lists(TEXT, min_size=1, max_size=6)

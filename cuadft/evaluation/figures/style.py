@@ -15,6 +15,7 @@ import itertools
 import math
 import textwrap
 from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import Any
 from zlib import crc32
 
@@ -28,6 +29,7 @@ from matplotlib.text import Text
 
 from cuadft.core.errors import InputError
 from cuadft.core.runs import SYSTEM_ORDER
+from cuadft.core.text import LETTER
 from cuadft.evaluation.metrics import METRICS
 
 # Okabe & Ito (2008), "Color Universal Design": told apart with the common forms of colour blindness.
@@ -48,6 +50,14 @@ SPARE_STYLES = [  # for systems with other names
 ]
 RESAMPLED = {"contract": "contracts", "question": "questions, not contracts"}  # unit of the bootstrap -> its name
 HEATMAP_COLOURS = "cividis"  # even steps in lightness: it prints in grey too; Nunez et al. (2018), PLoS ONE 13(7)
+FALLBACK_FONTS = (
+    "Noto Sans CJK SC",
+    "Noto Sans CJK JP",
+    "Source Han Sans SC",
+    "WenQuanYi Micro Hei",
+    "WenQuanYi Zen Hei",
+)
+FALLBACK_FONTS += ("Droid Sans Fallback", "PingFang SC", "Hiragino Sans GB", "Microsoft YaHei", "SimHei")
 FEW = 5  # a cell of fewer questions is weak, and so is one of a single contract
 WEAK_OPACITY = 0.2  # of a weak cell's colour
 
@@ -60,15 +70,30 @@ class Figure(_Figure):
         self.set_layout_engine("constrained", w_pad=0.06, h_pad=0.06)
 
     def draw(self, renderer: Any) -> None:
-        """Draw; a dollar sign, as in a system's name, is never taken for mathematics."""
+        """Draw; a dollar sign, as in a system's name, is never taken for mathematics.
+
+        Names in Chinese or Japanese have the first of `FALLBACK_FONTS` that is installed. Without one, matplotlib warns
+        and draws boxes.
+        """
         for text in self.findobj(Text):
             text.set_parse_math(False)
+            if LETTER.search(text.get_text()) and (fallback := fallback_fonts()):
+                text.set_fontfamily(["sans-serif", *fallback])
         super().draw(renderer)
 
     def _repr_png_(self) -> bytes:
         buffer = io.BytesIO()
         self.savefig(buffer, format="png", dpi=100)
         return buffer.getvalue()
+
+
+@cache
+def fallback_fonts() -> list[str]:
+    """Return the first installed one of `FALLBACK_FONTS`, in a list; [] if there is none."""
+    from matplotlib import font_manager
+
+    installed = {font.name for font in font_manager.fontManager.ttflist}
+    return [name for name in FALLBACK_FONTS if name in installed][:1]
 
 
 def system_styles(systems: Sequence[str]) -> dict[str, dict[str, str]]:
