@@ -40,7 +40,8 @@ from cuadft.review.tables import csv_bytes, write_workbook
 from cuadft.selfinstruct.filters import filter_questions
 from cuadft.selfinstruct.generate import write_questions
 
-# beginning of the SHA-256 of what `written` returns for CUAD's schema, as the package was before schemas were data
+# beginning of the SHA-256 of what `written` returns for CUAD's schema, as the package was before schemas were data;
+# the pages have told their language since
 AS_BEFORE = {
     "training rows": "a00acc1463297317",
     "DSPy's chat format": "c27eea20ea5bd8e4",
@@ -49,8 +50,8 @@ AS_BEFORE = {
     "self-instruct, ChatAdapter": "0496d0cd79d5af52",
     "judge": "56131556639d89cd",
     "offline judge": "672d7cee57dca271",
-    "page": "f15d3291131d5ee6",
-    "two pages": "82194249c2ed43a5",
+    "page": "4e559f7f996cb253",
+    "two pages": "4bf9ae6dc669ce2a",
     "table": "0f58294f97813f35",
     "workbook": "4f7c8d1abc9e8cbb",
     "front page": "c26dc19a12925e94",
