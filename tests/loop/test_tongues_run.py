@@ -1,4 +1,4 @@
-"""One iteration of all notebooks on documents in German, Spanish and Chinese: every quote is the document's own words."""
+"""One iteration of all notebooks on documents in three languages: every quote is the document's own words."""
 
 from __future__ import annotations
 
