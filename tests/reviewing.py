@@ -44,6 +44,30 @@ def pdf(*pages: str, password: str = "") -> bytes:
     return made.getvalue()
 
 
+def chinese_pdf(*pages: str, encoding: str, codec: str) -> bytes:
+    """Return a PDF of one line a page in a Chinese font that is named and not embedded, as many programs write it."""
+    import pypdf
+    from pypdf.generic import ArrayObject, DecodedStreamObject, DictionaryObject, NameObject
+
+    def named(**given: object) -> DictionaryObject:
+        return DictionaryObject(
+            {NameObject(f"/{key}"): NameObject(f"/{v}") if isinstance(v, str) else v for key, v in given.items()}
+        )
+
+    writer = pypdf.PdfWriter()
+    inner = named(Type="Font", Subtype="CIDFontType0", BaseFont="STSong-Light")
+    kinds = {"Type": "Font", "Subtype": "Type0", "BaseFont": "STSong-Light", "Encoding": encoding}
+    font = named(**kinds, DescendantFonts=ArrayObject([writer._add_object(inner)]))
+    for text in pages:
+        page, stream = writer.add_blank_page(600, 800), DecodedStreamObject()
+        stream.set_data(f"BT /F1 10 Tf 20 780 Td <{text.encode(codec).hex()}> Tj ET".encode())
+        page[NameObject("/Resources")] = named(Font=named(F1=writer._add_object(font)))
+        page[NameObject("/Contents")] = writer._add_object(stream)
+    made = io.BytesIO()
+    writer.write(made)
+    return made.getvalue()
+
+
 def reviewer(run: Path, script: small.Script) -> Reviewer:
     """Return a reviewer of a run that has trained on the first two of `small`'s contracts, and held out the third."""
     splits = {title: split for title, split in zip(small.TEXTS, ("train", "train", "test"))}

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 from cuadft.core.errors import InputError
-from cuadft.core.text import fold
+from cuadft.core.text import LETTER, fold
 
 if TYPE_CHECKING:
     from pypdf import PageObject
@@ -84,8 +84,8 @@ def page_ranges(numbers: list[int]) -> str:
 
 
 def count_letters(text: str) -> int:
-    """Return the number of letters and digits in a text."""
-    return sum(char.isalnum() for char in text)
+    """Return the number of letters and digits in a text; one of a script without blanks says as much as two."""
+    return sum(char.isalnum() for char in text) + len(LETTER.findall(text))
 
 
 def _bare_pages(pages: list[PageObject], texts: list[str]) -> list[int]:
