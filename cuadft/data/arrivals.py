@@ -69,13 +69,7 @@ def take_arrivals(
     taken, refused = admit_arrivals(found, known, max_characters=max_characters)
     left += refused
     if not taken and iteration.previous and needed:
-        counts = pd.Series([line["reason"] for line in left]).value_counts()
-        reasons = "; ".join(f"{count} x {reason}" for reason, count in counts.items()) or "it is empty"
-        raise InputError(
-            f"Nothing new in {folder} for iteration {iteration.number} ({reasons}): drop a file with new contracts "
-            "there, in the layout of CUAD_v1.json, or import the corrections of a review, then run the same command "
-            "again."
-        )
+        raise _nothing_new(folder, iteration, left)
     groups = groups_of_new([contract for _, contract in taken], known, learned=_learned_from(iteration))
     held_out = {line["title"]: line["slice"] for line in before if "slice" in line}
     lines = []
@@ -85,6 +79,15 @@ def take_arrivals(
         lines.append(rows.in_slice(line, held_out.get(contract.title)))
     files.write_jsonl(iteration.path(rows.ARRIVED), lines + left)
     return [contract for _, contract in taken]
+
+
+def _nothing_new(folder: str | Path, iteration: runs.Iteration, left: Sequence[_Line]) -> InputError:
+    counts = pd.Series([line["reason"] for line in left]).value_counts()
+    reasons = "; ".join(f"{count} x {reason}" for reason, count in counts.items()) or "it is empty"
+    return InputError(
+        f"Nothing new in {folder} for iteration {iteration.number} ({reasons}): drop a file with new contracts there, "
+        "in the layout of CUAD_v1.json, or import the corrections of a review, then run the same command again."
+    )
 
 
 def arrivals_table(iteration: runs.Iteration) -> pd.DataFrame:

@@ -219,18 +219,16 @@ def next_slice(
         others = corrected_anew(iteration)
         take_arrivals(iteration, arrivals_folder, max_characters=max_characters, schema=schema, needed=not others)
         contracts = [*contracts, *rows.arrived_contracts(iteration.run, iteration.number)]
-        records = rows.contract_records(iteration.run, iteration.number)
-        records = [record for record in records if "corrected" not in record]
+        records = [r for r in rows.contract_records(iteration.run, iteration.number) if "corrected" not in r]
     elif arrived := rows.taken_lines(iteration.run, iteration.number):
         raise InputError(
             f"{len(arrived)} contracts arrived in this run (iter-*/{rows.ARRIVED}): keep stream arrivals, or take a "
             "new run folder for another stream."
         )
-    slices = cut_slices(records, stream=stream, size=size, seed=SPLIT_SEED)
-    number = iteration.number
+    slices, number = cut_slices(records, stream=stream, size=size, seed=SPLIT_SEED), iteration.number
     marked = hold_out_of_slices(records, slices, iteration=number, contracts=hold_out, seed=SPLIT_SEED)
     records = keep_slices(iteration, marked)
-    held = {record["title"] for record in records if record["split"] == SLICE_SPLIT}
+    held = set(rows.split_titles(records, SLICE_SPLIT))
     place, new, replayed = slice_portion(slices, held, iteration=number, replay=replay, seed=seed)
     earlier = sorted({title for part in slices[: number - 1] for title in part} - held)
     lines = take_corrections(iteration)

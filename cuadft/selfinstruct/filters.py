@@ -98,13 +98,12 @@ def filter_questions(
     The candidates take the STEPS in order, and the rejected ones are in that order, too; of two near-duplicates the
     first is kept. held_out_texts: title -> text of held-out contracts. earlier: rows accepted in earlier iterations; if
     one has the id of a candidate, the accepted row takes the next free number. schema: whose words the round trip asks
-    in; None is CUAD's. Call it inside dspy.context(lm=..., adapter=...) if an LM must confirm a candidate.
-    Raises InputError if a row or candidate comes from a held-out contract.
+    in; None is CUAD's. Call it inside dspy.context(lm=..., adapter=...) if an LM must confirm a candidate. Raises
+    InputError if a row or candidate is of a held-out contract.
     """
     texts = dict(held_out_texts or {})
-    held_out = {row["contract"] for row in held_out_rows} | set(texts)
     used = [*train_rows, *earlier, *(c for c in candidates if not c.get("fault"))]
-    refuse_held_out([row["contract"] for row in used], held_out)
+    refuse_held_out([row["contract"] for row in used], {row["contract"] for row in held_out_rows} | set(texts))
     asked = AskedQuestions([*train_rows, *earlier])
     trained = {row["question"] for row in train_rows}  # asked of training contracts in the same words: not foreign
     foreign = KnownTexts(row["question"] for row in held_out_rows if row["question"] not in trained)

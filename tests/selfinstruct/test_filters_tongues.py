@@ -7,6 +7,7 @@ import pytest
 import tongues
 
 from cuadft.data.passages import cut_passages
+from cuadft.data.schema import packaged_schema
 from cuadft.selfinstruct.filters import _answer_fault, filter_questions
 from cuadft.selfinstruct.generate import tidy_question
 from cuadft.selfinstruct.own import place_own_questions
@@ -95,7 +96,7 @@ def test_an_own_question_is_placed_by_its_chinese_answer():
 
     values = {"question": "违约金怎么算？", "contract": "", "category": "", "answer": "万分之五向乙方支付违约金"}
     passages = {c.title: cut_passages(c.text, contract=c.title, size=200) for c in tongues.CONTRACTS}
-    (placed,) = place_own_questions([TableRow("a", values)], [], passages)
+    (placed,) = place_own_questions([TableRow("a", values)], [], passages, packaged_schema())
     assert "fault" not in placed and placed["contract"] == tongues.SERVICES.title
     (span,) = placed["answers"]
     assert tongues.SERVICES.text.startswith(span["text"], span["start"])
