@@ -26,10 +26,10 @@ _OVERLAPS = [Fraction(0), *(Fraction(n, of) for of in (2, 3, 4) for n in range(1
 # Where a passage may end, best first, always with the blanks that follow: after a paragraph with a closing mark (a
 # heading has no such mark), after any paragraph, a sentence, a line, a clause in Chinese or Japanese, a word. After a
 # full stop a capital begins the next sentence, or a letter of a script without capitals.
-_CLOSING = ')"”’“»」』）】》〉'
+_CLOSING = ')"”’“‘»」』）】》〉'
 _STOPS = "。！？；｡।॥"  # they end a sentence without a blank
 _CAPITALS = "A-ZÀ-ÖØ-ÞΑ-ΩЀ-Я\u0531-\u0556\u05d0-\u0dff\u0e00-\u0fff\u3040-\ud7ff"
-_ABBREVIATIONS = "Inc Corp Ltd Co No Art Sec Mr Dr St Prof Nr Abs Ziff bzw ggf gem vgl inkl zzgl evtl Sra Avda"
+_ABBREVIATIONS = "Inc Corp Ltd Co No Art Sec Mr Dr St Prof Nr Abs Ziff ff bzw ggf gem vgl inkl zzgl evtl Sres Sra Avda"
 _NO_ABBREVIATION = "".join(rf"(?<!\b{word}.)" for word in _ABBREVIATIONS.split())
 _MONTHS = "Januar|Februar|März|April|Mai|Juni|Juli|August|September|Oktober|November|Dezember"
 _NO_DATE = rf"(?:(?<!\d\.)|(?!\s+(?:{_MONTHS})(?:\s+\d{{4}}|\s+[a-zäöü]|[,.;)])))"  # "zum 31. Mai eines Jahres"
@@ -37,15 +37,17 @@ _ENDS = (
     re.compile(rf"(?<=[.!?:;{_CLOSING}\]{_STOPS}：؟])[^\S\n]*\n[^\S\n]*\n\s*"),
     re.compile(r"\n[^\S\n]*\n\s*"),
     re.compile(
-        rf"[.!?;؟۔{_STOPS}](?:(?<=[^A-Za-z][{_STOPS}])[{_CLOSING}]*\s*|(?:(?<=\w[\w{_CLOSING}].)|(?<=\d\s€.)){_NO_ABBREVIATION}"
-        rf"{_NO_DATE}[{_CLOSING}]*\s+(?=[{_CAPITALS}(\"“„«¿¡\[]))"
+        rf"[.!?;؟۔{_STOPS}](?:(?<=[^A-Za-z][{_STOPS}])[{_CLOSING}]*\s*|(?<=[{UNSPACED}].)(?=[{UNSPACED}\d])"
+        rf"|(?:(?<=\w[\w{_CLOSING}].)|(?<=\d\s[€%].)){_NO_ABBREVIATION}{_NO_DATE}"
+        rf"[{_CLOSING}]*\s+(?=[{_CAPITALS}(\"“„«¿¡\[]))"
     ),
     re.compile(r"\n\s*"),
-    re.compile(rf"[，、：]\s*(?=[{UNSPACED}])"),
+    re.compile(rf"(?:[，、：]|(?<=[{UNSPACED}])[,:])\s*(?=[{UNSPACED}])"),
     re.compile(rf"\s+|(?<=[{UNSPACED}{MARKS}])(?=[{UNSPACED}])"),
 )
 _SENTENCE_ENDS = _ENDS[:3]
 JOINER = "\u200d"
+_OF_WORD = re.compile(rf"[^\W{UNSPACED}]|(?P<mark>[{MARKS}])")  # but for letters that are words of their own
 # A heading joins what follows; a long sentence is cut at a semicolon. A Chinese sentence has a third of the characters.
 _SHORTEST_SENTENCE, _SHORTEST_UNSPACED, _LONGEST_SENTENCE = 40, 13, 700
 
@@ -217,12 +219,10 @@ def locate_words(answer: str, text: str, start: int = 0, end: int | None = None)
     words = answer.split()
     if not words:
         return []
-    literal = words_pattern(words)
+    pattern, end = re.compile(words_pattern(words), re.IGNORECASE), len(text) if end is None else end
     # Some annotated spans end inside a word, so several words in a row are also looked for literally.
-    for pattern in [bounded_pattern(answer, literal)] + [literal] * (len(words) > 1):
-        if found := re.compile(pattern, re.IGNORECASE).search(text, start, len(text) if end is None else end):
-            return list(found.span())
-    return []
+    found = find_words(pattern, text, start, end) or (pattern.search(text, start, end) if len(words) > 1 else None)
+    return list(found.span()) if found else []
 
 
 def words_pattern(words: Sequence[str]) -> str:
@@ -231,9 +231,17 @@ def words_pattern(words: Sequence[str]) -> str:
     return re.sub(rf"(?<=[{UNSPACED}{MARKS}])(?:\\s\+)?(?=[{UNSPACED}])", r"\\s*", literal)
 
 
-def bounded_pattern(text: str, pattern: str) -> str:
-    """Return the pattern of a text so bounded that it finds no part of a word; a letter of Chinese is a whole one."""
-    within = rf"(?:[^\W{UNSPACED}]|[{MARKS}])"
-    before = rf"(?<!{within})" if re.match(rf"\s*{within}", text) else ""
-    after = rf"(?!{within})" if re.search(rf"{within}\s*\Z", text) else rf"(?![{MARKS}])"
-    return before + pattern + after
+def find_words(pattern: re.Pattern[str], text: str, start: int, end: int) -> re.Match[str] | None:
+    """Return the first match in text[start:end] that neither begins nor ends inside a word."""
+    found = pattern.search(text, start, end)
+    while found and any(_is_in_word(text, place) for place in (found.start(), found.end()) if place != end):
+        found = pattern.search(text, found.start() + 1, end)
+    return found
+
+
+def _is_in_word(text: str, place: int) -> bool:
+    """Tell whether a place is inside a word, or before a mark; a letter of a script without blanks is a word."""
+    if place in (0, len(text)):
+        return False
+    before, after = (_OF_WORD.match(text, near) for near in (place - 1, place))
+    return bool(after and (before or after["mark"]))

@@ -18,7 +18,7 @@ from difflib import SequenceMatcher
 from typing import Any
 
 from cuadft.core.text import UNSPACED, fold, quotable_places
-from cuadft.data.passages import Passage, bounded_pattern
+from cuadft.data.passages import Passage, find_words
 from cuadft.evaluation.text_scores import is_refusal
 
 SNAP_FROM = 0.7  # share of a line's words that the passage must hold in this order for the line to be snapped to it
@@ -149,11 +149,11 @@ def _cut_in_two(end: int, start: int, passages: Sequence[Passage]) -> bool:
 
 def _place_of(words: str, clean: str, after: int) -> tuple[int, int] | None:
     """Return where a line stands in the cleaned passage, from `after` on if it can, else anywhere, else snapped."""
-    literal = re.escape(words)
-    whole = bounded_pattern(words, literal)
-    forms = [(whole, 0), (whole, re.IGNORECASE), (literal, 0), (literal, re.IGNORECASE)]
-    for form, flags in forms if " " in words else forms[:2]:  # a single word must be whole
-        pattern = re.compile(form, flags)
+    end, patterns = len(clean), [re.compile(re.escape(words), flags) for flags in (0, re.IGNORECASE)]
+    for pattern in patterns:
+        if place := find_words(pattern, clean, after, end) or find_words(pattern, clean, 0, end):
+            return place.span()
+    for pattern in patterns if " " in words else ():  # a single word must be whole
         if place := pattern.search(clean, after) or pattern.search(clean):
             return place.span()
     return _snapped(words, clean)

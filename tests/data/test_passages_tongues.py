@@ -82,6 +82,17 @@ def test_a_text_without_blanks_is_cut_into_passages_of_the_size_asked():
             "本合同适用「中华人民共和国法律」。",
             "双方各执一份，自签字之日起生效",
         ],
+        [
+            "合同标的为一套设备,型号见附件清单.",
+            "总价款为人民币八十万元整;",
+            "3日内交货的给予百分之二的折扣!",
+            "双方可以另行签订补充协议",
+        ],
+        [
+            "Nach § 312 ff. BGB beträgt der Zinssatz höchstens 5 %. ",
+            "Maßgeblich ist jeweils der amtliche ‚Basiszinssatz‘. ",
+            "Äußert sich der Mieter nicht, so gilt die Anpassung als angenommen.",
+        ],
         ["यह अनुबंध भारत के कानूनों द्वारा शासित होगा। ", "कोई भी पक्ष तीस दिन की सूचना पर इसे समाप्त कर सकता है।"],
         [
             "يخضع هذا العقد لقوانين جمهورية مصر العربية. ",
