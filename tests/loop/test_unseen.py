@@ -158,6 +158,15 @@ def without_times(predictions):
     return [{key: value for key, value in p.items() if key != "seconds"} for p in predictions]
 
 
+def are_close(one, other):
+    """Compare JSON values, of which the numbers may differ by 0.0001."""
+    if isinstance(one, dict) and isinstance(other, dict):
+        return one.keys() == other.keys() and all(are_close(one[key], other[key]) for key in one)
+    if isinstance(one, list) and isinstance(other, list):
+        return len(one) == len(other) and all(map(are_close, one, other))
+    return one == pytest.approx(other, abs=1e-4) if isinstance(one, float) else one == other
+
+
 def test_the_champion_is_asked_what_the_run_has_not_learned_from(run, new, asked):
     done, told = evaluate(run, new)
     assert done.left_out == {
@@ -219,7 +228,8 @@ def test_after_a_kill_only_the_rest_is_asked(run, new, asked):
     asked.clear()
     again, _ = evaluate(run, new, system="rag")
     assert asked == [p["id"] for p in whole.predictions[3:]]
-    assert without_times(again.predictions) == without_times(whole.predictions)
+    # fewer rows in a batch: on some processors the last digits of log-probabilities differ
+    assert are_close(without_times(again.predictions), without_times(whole.predictions))
     assert again.table.equals(whole.table) and (whole.out / "measures.csv").is_file()
     asked.clear()
     evaluate(run, write(Path("new.json"), document("New A", text_of("New A", "Ohio")), document("New B")), system="rag")

@@ -59,7 +59,7 @@ class Slow:
 
     def __init__(self, reviewer: Reviewer, seconds: float) -> None:
         self.reviewer, self.seconds, self.asked, self.at_once = reviewer, seconds, [], 0
-        self.label, self.run = reviewer.label, reviewer.run
+        self.label, self.run, self.schema = reviewer.label, reviewer.run, reviewer.schema
 
     def review(self, document, questions=()):
         self.at_once += 1
