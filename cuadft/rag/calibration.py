@@ -106,14 +106,23 @@ def parts_as_json(holder: Any) -> dict[str, Any]:
     return {name: value.as_json() if isinstance(value, Calibration) else value for name, value in values.items()}
 
 
-def read_parts(kind: type[Holder], path: Path, stage: str, required: Sequence[str], optional: Sequence[str]) -> Holder:
+def read_parts(
+    kind: type[Holder],
+    path: Path,
+    stage: str,
+    required: Sequence[str],
+    optional: Sequence[str],
+    later: Sequence[str] = (),
+) -> Holder:
     """Return the dataclass in a JSON file; these fields of it are calibrations, None at most if optional.
 
-    Raises InputError on another file, which names the stage that writes it.
+    later: fields that an earlier version did not write; they keep their defaults. Raises InputError on another file,
+    which names the stage that writes it.
     """
     saved = files.read_json(path)
     try:
-        values = {field.name: saved[field.name] for field in fields(kind)}
+        own = [field.name for field in fields(kind) if field.name in saved or field.name not in later]
+        values = {name: saved[name] for name in own}
         given = [name for name in (*required, *optional) if name in required or values[name] is not None]
         return kind(**values | {name: Calibration.from_json(values[name]) for name in given})
     except (AttributeError, KeyError, TypeError, ValueError) as error:

@@ -44,7 +44,7 @@ ABSENT_SHARE = 0.5  # of the threshold: below it a clause counts as surely absen
 READ_FROM = 0.25  # probability from which a further passage is read
 PARTS, OPTIONAL = ("exists", "passage", "unknown", "unknown_passage"), ("sentence", "reworded")
 SENTENCES = 8  # sentences of a question that are looked at
-FITTED_SENTENCES = 4  # of a train question that the calibration of sentences is fitted on
+LENGTH_SPANS = 3  # spans of all categories that the usual length of a category's spans is drawn towards
 LEAST_SENTENCE_P = 0.02  # below it a sentence is no candidate
 UNKNOWN_ROWS = 1500  # rows that the search without classes is calibrated on
 HELD_FROM = 0.4  # share of a span in a passage, or of a passage in a span, from which the passage holds the clause
@@ -58,7 +58,7 @@ class Look:
     """What the retriever sees of a question: the passages found, how likely each holds the clause, and the clause is.
 
     p_exists and passage_p are None where nothing is calibrated. sentences: those that are most like a clause of the
-    question's category, the likeliest first.
+    question's category, the likeliest first. usual: how long its quotes usually are, see `usual_lengths`.
     """
 
     hits: list[Hit]
@@ -67,6 +67,7 @@ class Look:
     threshold: float = 0.5
     calibrated: bool = False  # False for a question that is like no known one: it is answered as the reply says
     sentences: tuple[Quote, ...] = ()
+    usual: Sequence[float] | None = None
 
     @property
     def absent(self) -> bool:
@@ -94,7 +95,8 @@ class Confidence:
     exists, passage, sentence: for questions of a class; sentence is None where the classifier knows no sentences, or
     too few of them are right. reworded: shifts the log-odds of questions in other words, None where no
     such question was given. unknown, unknown_passage: for questions of no class, from search scores alone; a category
-    without a class, for want of examples, has at least its own intercept, by which it is decided.
+    without a class, for want of examples, has at least its own intercept, by which it is decided. lengths: see
+    `usual_lengths`.
     """
 
     exists: Calibration
@@ -105,6 +107,7 @@ class Confidence:
     unknown_passage: Calibration
     false_answer_cost: float
     about: Mapping[str, Any] = field(default_factory=dict)
+    lengths: Mapping[str, Sequence[float]] = field(default_factory=dict)
 
     @property
     def key(self) -> str:
@@ -140,11 +143,12 @@ class Confidence:
         if not enough(truth):
             return None
         exists = _fit([(exists_features(seen), bool(row["answers"]), seen.category) for row, seen in pairs], "best")
-        passage, sentence = _fit_passages(retriever, pairs, k), _fit_sentences(pairs)
+        lengths = usual_lengths([row for row, _ in pairs])
+        passage, sentence = _fit_passages(retriever, pairs, k), _fit_sentences(pairs, lengths)
         unknown, unknown_passage = _fit_unknown(retriever, known, {seen.category for _, seen in pairs}, k)
         shift = _fit_reworded(retriever, exists, [r for r in reworded if r["contract"] in classifier.fold_of])
         about = {"contracts": len({r["contract"] for r, _ in pairs}), "base_rate": round(sum(truth) / len(truth), 4)}
-        return cls(exists, passage, sentence, shift, unknown, unknown_passage, false_answer_cost, about)
+        return cls(exists, passage, sentence, shift, unknown, unknown_passage, false_answer_cost, about, lengths)
 
     def look(self, retriever: Retriever, queries: Sequence[tuple[str, str]], *, k: int) -> list[Look]:
         """Return what the retriever sees of each (question, contract)."""
@@ -163,11 +167,15 @@ class Confidence:
         features = [_passage_features(seen, hits, n) for n in range(len(hits))]
         own = tuple(map(float, self.passage.p(features, [seen.category] * len(hits))))
         sentences = tuple(_with_passage(quote, hits, own) for quote in self._sentences(seen))
-        return Look(hits, float(p), own, self.threshold, True, sentences)
+        return Look(hits, float(p), own, self.threshold, True, sentences, self._usual(seen))
+
+    def _usual(self, seen: ClauseValues) -> Sequence[float] | None:
+        """Return how long quotes on the category usually are; None of a calibration that does not know lengths."""
+        return self.lengths.get(seen.category) or self.lengths.get("")
 
     def _sentences(self, seen: ClauseValues) -> tuple[Quote, ...]:
         """Return the sentences that may be quoted, the likeliest first, each with its probability of being right."""
-        found = _best_sentences(seen, SENTENCES)
+        found = _best_sentences(seen, self._usual(seen))
         if self.sentence is None or not found:
             return ()
         p = self.sentence.p([features for _, features in found], [seen.category] * len(found))
@@ -191,7 +199,7 @@ def load_confidence(folder: Path) -> Confidence | None:
     path = folder / CONFIDENCE_FILE
     if not path.is_file():
         return None
-    confidence = read_parts(Confidence, path, "02_rag_compile", PARTS, OPTIONAL)
+    confidence = read_parts(Confidence, path, "02_rag_compile", PARTS, OPTIONAL, later=("lengths",))
     threshold(confidence.false_answer_cost)
     return confidence
 
@@ -219,15 +227,47 @@ def _with_passage(quote: Quote, hits: Sequence[Hit], passage_p: Sequence[float])
     return replace(quote, evidence={**quote.evidence, "passage_p": max(holding)}) if holding else quote
 
 
-def _best_sentences(seen: ClauseValues, most: int) -> list[tuple[Passage, dict[str, float]]]:
-    """Return the sentences with the highest values, each with what its value and its place among them say."""
-    order = np.argsort(-seen.sentence_values, kind="stable")[: most + 1]
+def usual_lengths(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[float]]:
+    """Return by category the mean and the standard deviation of log(1 + words) of its gold spans; "" is of all spans.
+
+    A category's own values are drawn towards those of all spans, as if LENGTH_SPANS of its spans were like these.
+    """
+    logs: dict[str, list[float]] = {}
+    for row in rows:
+        logs.setdefault(row["category"], []).extend(_log_words(gold["text"]) for gold in row["answers"])
+    pooled = np.array([value for own in logs.values() for value in own])
+    if not pooled.size:
+        return {}
+    mean, variance = float(pooled.mean()), max(float(pooled.var()), 0.01)  # a floor: all spans may be of one length
+    found = {"": [mean, math.sqrt(variance)]}
+    for category, own in logs.items():
+        n, spread = len(own), float(np.var(own)) if own else 0.0
+        centre = (sum(own) + LENGTH_SPANS * mean) / (n + LENGTH_SPANS)
+        found[category] = [centre, math.sqrt((n * spread + LENGTH_SPANS * variance) / (n + LENGTH_SPANS))]
+    return found
+
+
+def length_off(text: str, usual: Sequence[float]) -> float:
+    """Return by how many standard deviations a quote is longer or shorter than quotes on its category usually are."""
+    mean, deviation = usual
+    return abs(_log_words(text) - mean) / deviation
+
+
+def _log_words(text: str) -> float:
+    return math.log(1 + len(split_words(text)))
+
+
+def _best_sentences(seen: ClauseValues, usual: Sequence[float] | None) -> list[tuple[Passage, dict[str, float]]]:
+    """Return the sentences with the highest values, each with what value, place among them and length say."""
+    order = np.argsort(-seen.sentence_values, kind="stable")[: SENTENCES + 1]
     values = [*map(float, seen.sentence_values[order]), math.nan]
     found = []
-    for rank, n in enumerate(order[:most]):
+    for rank, n in enumerate(order[:SENTENCES]):
         features = {"value": values[rank], "behind": values[0] - values[rank], "rank": math.log(1 + rank)}
         features["lead"] = values[rank] - values[rank + 1]
-        features["log_words"] = math.log(1 + len(split_words(seen.sentences[n].text)))
+        features["log_words"] = _log_words(seen.sentences[n].text)
+        if usual:
+            features["length"] = length_off(seen.sentences[n].text, usual)
         found.append((seen.sentences[n], features))
     return found
 
@@ -244,12 +284,14 @@ def _fit(cases: Sequence[tuple[dict[str, float], bool, str]], slope: str) -> Cal
     return Calibration.fit(features, truth, groups=groups, slope=slope)
 
 
-def _fit_sentences(pairs: Sequence[tuple[Mapping[str, Any], ClauseValues]]) -> Calibration | None:
+def _fit_sentences(
+    pairs: Sequence[tuple[Mapping[str, Any], ClauseValues]], lengths: Mapping[str, Sequence[float]]
+) -> Calibration | None:
     """Calibrate how likely a sentence is a right quote; None where the classifier knows too few sentences."""
     cases = [
         (features, is_right(sentence.text, row), seen.category)
         for row, seen in pairs
-        for sentence, features in _best_sentences(seen, FITTED_SENTENCES)
+        for sentence, features in _best_sentences(seen, lengths.get(seen.category))
     ]
     return _fit(cases, "value") if enough([right for _, right, _ in cases]) else None
 

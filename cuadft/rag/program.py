@@ -33,7 +33,7 @@ from cuadft.data.schema import Schema, packaged_schema
 from cuadft.evaluation.text_scores import NO_CLAUSE
 from cuadft.models.local import LocalEngine
 from cuadft.models.verbatim import QuoteSource, quote_format
-from cuadft.rag.confidence import Confidence, Look
+from cuadft.rag.confidence import Confidence, Look, length_off
 from cuadft.rag.quotes import Quote, join_quotes, quotes_of_reply, with_sentences
 from cuadft.rag.settle import SystemConfidence, settle
 from cuadft.retrieval.retriever import Hit, Retriever, render_passages
@@ -180,6 +180,8 @@ class ContractQA(dspy.Module):
         read = [look.hits[n].passage for n in look.read]
         quotes = join_quotes([quote for reply in replies for quote in reply], read)
         quotes = with_sentences(quotes, look.sentences)
+        if look.usual:
+            quotes = [replace(q, evidence={**q.evidence, "length": length_off(q.text, look.usual)}) for q in quotes]
         raw = {"error": None, "p_search": look.p_exists, "calibrated": look.calibrated}
         reading = raw | {"quotes": [quote.record() for quote in quotes]}
         settled = settle(reading, self.threshold, self.system, self.refusal)

@@ -172,7 +172,7 @@ def _of_reader(prediction: Mapping[str, Any]) -> list[Mapping[str, Any]]:
 def _quote_features(prediction: Mapping[str, Any], quote: Mapping[str, Any], how: str = "reader") -> dict[str, float]:
     """Return what speaks for one quote: its passage and stage A, and for "reader" the model's certainty as well."""
     evidence = quote["evidence"]
-    found = {name: evidence[name] for name in ("line", *QUOTE_FEATURES[how]) if name in evidence}
+    found = {name: evidence[name] for name in ("line", "length", *QUOTE_FEATURES[how]) if name in evidence}
     found["log_words"] = math.log(1 + len(split_words(quote["text"])))
     if "sentence_p" in evidence:
         found |= {"sentence": logit(evidence["sentence_p"]), "found": evidence.get("found", 0.0)}
