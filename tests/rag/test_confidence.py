@@ -21,11 +21,14 @@ from cuadft.rag.calibration import LEAST_QUESTIONS
 from cuadft.rag.confidence import (
     ABSENT_SHARE,
     CONFIDENCE_FILE,
+    LENGTH_SPANS,
     READ_FROM,
     Confidence,
     Look,
+    length_off,
     load_confidence,
     save_confidence,
+    usual_lengths,
 )
 from cuadft.retrieval.retriever import Hit, Retriever
 
@@ -278,3 +281,46 @@ def test_a_question_of_no_class_has_no_sentences_and_a_classifier_without_them_g
     bare.classifier.sentences = None
     alone = fit(bare)
     assert alone.sentence is None and all(look.sentences == () for look in looks(alone, bare, NEW_ROWS))
+
+
+# --- how long a quote usually is
+
+
+def of_lengths(category: str, *words: int) -> dict[str, Any]:
+    return {"category": category, "answers": [{"text": "word " * n} for n in words]}
+
+
+def test_a_quote_of_its_categorys_length_is_off_by_nothing_and_a_longer_or_shorter_one_by_more():
+    usual = usual_lengths([of_lengths("Name", *[3] * 200), of_lengths("Licence", *[60, 80] * 100)])
+    name, licence = (lambda n: length_off("w " * n, usual["Name"])), (lambda n: length_off("w " * n, usual["Licence"]))
+    assert name(3) < 0.2 and licence(70) < 0.2
+    assert name(3) < name(6) < name(12) < name(70) and name(3) < name(1)
+    assert licence(70) < licence(20) < licence(3) and licence(70) < licence(300)
+
+
+@given(st.lists(st.integers(1, 200), min_size=1, max_size=30), st.lists(st.integers(1, 200), max_size=5))
+def test_a_category_with_few_spans_is_drawn_towards_all(many, few):
+    rows = [of_lengths("many", *many), of_lengths("few", *few)]
+    usual = usual_lengths(rows)
+    logs = {name: [np.log1p(n) for n in own] for name, own in (("many", many), ("few", few), ("", [*many, *few]))}
+    everywhere = np.mean(logs[""])
+    assert usual[""][0] == pytest.approx(everywhere) and all(deviation > 0 for _, deviation in usual.values())
+    drawn = (sum(logs["few"]) + LENGTH_SPANS * everywhere) / (len(few) + LENGTH_SPANS)
+    assert usual["few"][0] == pytest.approx(drawn)
+    assert usual_lengths([of_lengths("none")]) == {}
+
+
+def test_usual_lengths_are_those_of_the_train_rows_own_spans(confidence, retriever):
+    assert confidence.lengths == usual_lengths([row for row in ROWS if row["category"] in confidence.lengths])
+    assert "length" in confidence.sentence.names
+    known = looks(confidence, retriever, NEW_ROWS[:9])
+    assert [look.usual for look in known] == [confidence.lengths[row["category"]] for row in NEW_ROWS[:9]]
+
+
+def test_a_calibration_of_before_lengths_were_known_still_answers(confidence, tmp_path, retriever):
+    save_confidence(confidence, tmp_path)
+    path = tmp_path / CONFIDENCE_FILE
+    files.write_json(path, {name: part for name, part in json.loads(path.read_text()).items() if name != "lengths"})
+    earlier = load_confidence(tmp_path)
+    assert earlier.lengths == {} and earlier.exists == confidence.exists
+    assert all(look.usual is None for look in looks(earlier, retriever, NEW_ROWS[:4]))

@@ -20,7 +20,7 @@ from cuadft.models import weights
 from cuadft.models.local import LocalEngine
 from cuadft.models.verbatim import QuoteSource, cut_to_words, read_quote_format
 from cuadft.rag.compiling import answer_f1, compile_program, dspy_examples
-from cuadft.rag.confidence import HELD_FROM, Confidence
+from cuadft.rag.confidence import HELD_FROM, Confidence, length_off
 from cuadft.rag.program import ContractQA, PlainAdapter, load_program, save_program
 from cuadft.rag.training_rows import online_prompts, prompt_completions, target_answer
 from cuadft.retrieval.retriever import Hit, render_passages
@@ -407,6 +407,8 @@ def test_the_local_engine_is_held_to_the_passage_and_may_refuse_only_what_is_not
                 assert {"first", "mean", "sum", "end", "line", "rank", "passage_p"} == set(quote.evidence)
                 assert all(quote.evidence[name] <= 0 for name in ("first", "mean", "sum", "end"))
                 assert quote.evidence["sum"] < 0
+            told = confident.conclude(look, replies).quotes
+            assert all(q["evidence"]["length"] == round(length_off(q["text"], look.usual), 5) for q in told)
 
 
 def test_other_engines_are_asked_for_text_alone():

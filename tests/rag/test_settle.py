@@ -309,3 +309,17 @@ def test_what_a_sentence_says_of_a_quote_raises_its_probability():
         for p in (0.9, 0.05)
     )
     assert likely["quotes"][0]["p"] > unlikely["quotes"][0]["p"] + 0.3
+
+
+def test_a_quote_far_from_its_usual_length_is_less_likely_where_dev_answers_say_so():
+    made, right = dev_set(6, telling=False)
+    draw = np.random.default_rng(7)
+    for p, goods in zip(made, right):
+        for quote, good in zip(p["quotes"], goods):
+            quote["evidence"]["length"] = float(abs(draw.normal(0, 0.7 if good else 2.0)))
+    system = SystemConfidence.fit(made, right)
+    usual, far = (
+        settle(prediction([Quote("fee", (0, 3), evidence={"passage_p": 0.5, "length": off})]), 0.5, system)
+        for off in (0.1, 3.0)
+    )
+    assert usual["quotes"][0]["p"] > far["quotes"][0]["p"] + 0.2
