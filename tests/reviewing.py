@@ -11,9 +11,9 @@ import small
 from hypothesis import strategies as st
 
 from cuadft.core import files, runs
+from cuadft.data.documents import Document
 from cuadft.rag.systems import System
 from cuadft.retrieval.retriever import Retriever
-from cuadft.review.documents import Document
 from cuadft.review.reviewer import Finding, Question, Quoted, Review, Reviewer
 
 RECORD = {"system": "sft", "program": "iter-01/program/rag.json", "weights": "iter-01/adapters/sft", "retriever": None}

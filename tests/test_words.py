@@ -18,6 +18,7 @@ import small
 from fastapi.testclient import TestClient
 
 from cuadft.core import files, runs
+from cuadft.data.documents import Document
 from cuadft.data.passages import cut_passages
 from cuadft.data.schema import Category, Schema, naming, save_schema
 from cuadft.evaluation.constants import constant_answers
@@ -33,7 +34,6 @@ from cuadft.rag.systems import System
 from cuadft.rag.training_rows import prompt_completions
 from cuadft.retrieval.retriever import Retriever
 from cuadft.review import export_card, serve
-from cuadft.review.documents import Document
 from cuadft.review.page import review_page, two_page
 from cuadft.review.reviewer import Reviewer
 from cuadft.review.tables import csv_bytes, write_workbook

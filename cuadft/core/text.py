@@ -143,3 +143,8 @@ def quotable_places(text: str) -> tuple[str, list[int]]:
         kept += [*places[last : mark.end()], places[mark.end() - 1]]
         last = mark.end()
     return "".join([*made, whole[last:]]), [*kept, *places[last:]]
+
+
+def without_surrogates(text: str) -> str:
+    """Return a text without NUL and lone surrogates, which no file can hold, of the same length."""
+    return text.replace("\0", "?").encode("utf-8", "replace").decode()

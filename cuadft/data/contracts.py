@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import importlib.resources
 import re
-import warnings
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -26,7 +25,7 @@ from pydantic import BaseModel, BeforeValidator, Field, ValidationError
 from cuadft.core import runs
 from cuadft.core.errors import InputError
 from cuadft.core.text import fold, fold_letters
-from cuadft.data import cuad, download, layouts, plain
+from cuadft.data import cuad, download, layouts
 from cuadft.data.category_names import SPAN_NUMBER, categories_of
 from cuadft.data.cuad import JSON_NAME
 from cuadft.data.layouts import short
@@ -143,38 +142,6 @@ def read_contracts(path: str | Path, schema: Schema | None = None, unknown: str 
     return _in_files(texts, name, types, schema or packaged_schema(), unknown)
 
 
-def read_plain_folder(folder: str | Path, schema: Schema | None = None) -> list[Contract]:
-    """Read every PDF and TXT file of a folder as a contract without questions, titled by its file name.
-
-    Files of other kinds, and pages without text, are left out with a warning. Raises InputError that names the files
-    without text, such as scans, and the unreadable ones.
-    """
-    folder = Path(folder)
-    files = sorted(path for path in folder.glob("[!.]*") if path.is_file())
-    readable = [file for file in files if file.suffix.lower() in (".pdf", ".txt")]
-    if not readable:
-        raise InputError(f"{folder} is no folder with .pdf or .txt files; put the contracts there and run again")
-    if others := [file.name for file in files if file not in readable]:
-        warnings.warn(f"{folder}: files that are neither PDF nor TXT left out: {', '.join(others)}", stacklevel=2)
-    texts, problems = {}, []
-    for file in readable:
-        bare: list[int] = []
-        try:
-            texts[file.stem], bare = plain.file_text(file)
-        except InputError as error:
-            problems.append(f"{file.name} {error}")
-        except Exception as error:  # a damaged PDF can make pypdf raise nearly anything
-            problems.append(f"{file.name} cannot be read ({type(error).__name__}: {error}); repair it or remove it")
-        if bare:
-            told = (
-                f"no text on pages {plain.page_ranges(bare)} (blank, scanned or damaged): what stands there is not read"
-            )
-            warnings.warn(f"{file.name}: {told}", stacklevel=2)
-    problems += _repeated([file.stem for file in readable], "file name")
-    raise_problems(str(folder), problems)
-    return [titled(name, text, schema or packaged_schema()) for name, text in texts.items()]
-
-
 def titled(title: str, text: str, schema: Schema, kind: str = "", rows: Sequence[Row] = ()) -> Contract:
     """Return a contract with what its title tells by the rules of a schema: who filed it, and its type if unknown."""
     if schema.titles == "edgar":
@@ -257,7 +224,7 @@ def _made_contracts(
         if len({document.paragraphs[0].context for document in same}) > 1:
             problems.append(f"title {short(title, 160)} stands more than once, with different texts: rename one")
     made = [_checked_contract(same, types, schema, categories, problems) for same in by_title.values()]
-    problems += _repeated([row["id"] for contract in made for row in contract.rows], "id")
+    problems += repeated([row["id"] for contract in made for row in contract.rows], "id")
     raise_problems(name, problems)
     return made
 
@@ -331,7 +298,7 @@ def _answer_faults(qa: _Question, text: str) -> Iterator[str]:
             yield f", answer {n}: 'text' is {short(words)}, but at 'answer_start' {start} is {there}; {advice}"
 
 
-def _repeated(names: list[str], field: str) -> list[str]:
+def repeated(names: list[str], field: str) -> list[str]:
     """Return a problem for each name that stands more than once."""
     repeated = [name for name, count in Counter(names).items() if count > 1]
     return [f"{field} {short(name, 160)} stands more than once; every {field} must be unique" for name in repeated]

@@ -30,7 +30,8 @@ from cuadft.core import files, runs
 from cuadft.core.errors import InputError
 from cuadft.core.params import did_you_mean
 from cuadft.data import splits
-from cuadft.data.contracts import Contract, Row, read_plain_folder
+from cuadft.data.contracts import Contract, Row
+from cuadft.data.documents import read_plain_folder
 from cuadft.data.passages import Passage, cut_passages
 from cuadft.data.schema import NO_CATEGORY, PACKAGED, Schema
 

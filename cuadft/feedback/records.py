@@ -31,7 +31,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, StrictIn
 
 from cuadft.core.errors import InputError
 from cuadft.core.files import value_hash
-from cuadft.core.text import fold
+from cuadft.core.text import fold, without_surrogates
 
 Rows = Sequence[Mapping[str, Any]]
 Verdict = Literal["a", "b", "tie", "both_wrong", "skip"]
@@ -39,11 +39,6 @@ VERDICTS = Verdict.__args__
 OTHER_SIDE = {"a": "b", "b": "a"}
 MAX_NAME_LENGTH = 100  # characters of an annotator's name
 CLOCK_TOLERANCE = timedelta(days=1)  # the latest judgement counts: one dated in the far future could not be corrected
-
-
-def without_surrogates(text: str) -> str:
-    """Return a text without NUL and lone surrogates, which no file can hold, of the same length."""
-    return text.replace("\0", "?").encode("utf-8", "replace").decode()
 
 
 def _one_line(name: str) -> str:

@@ -19,10 +19,11 @@ import anywidget
 from traitlets import Dict, Unicode
 
 from cuadft.core.errors import InputError, brief
+from cuadft.core.text import without_surrogates
 from cuadft.data.passages import join_pieces
 from cuadft.data.schema import Schema, packaged_schema
 from cuadft.feedback.agreement import PAIR_COLUMNS, annotator_agreement
-from cuadft.feedback.records import OTHER_SIDE, pair_key, without_surrogates
+from cuadft.feedback.records import OTHER_SIDE, pair_key
 from cuadft.feedback.store import Store
 
 _NOTHING_LOST = "Nothing before it is lost; this pair stays until its verdict is saved."

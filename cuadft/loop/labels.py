@@ -20,13 +20,13 @@ from cuadft.core import files, params, runs
 from cuadft.core.errors import InputError
 from cuadft.core.files import TableRow
 from cuadft.core.text import fold, fold_name, of_cell, shorten
+from cuadft.data.documents import Document
 from cuadft.data.passages import locate_words
 from cuadft.data.schema import Schema, read_schema
 from cuadft.evaluation.answer_files import count_of
 from cuadft.loop.start import ARRIVALS, FIRST_LABELS, LABELS, PRESET, read_all
 from cuadft.rag.calibration import LEAST_QUESTIONS
 from cuadft.retrieval.classifier import LEAST_CONTRACTS
-from cuadft.review.documents import Document
 
 NONE = "none"  # the answer where a document says nothing of the kind
 SHOWN = 20  # rows of one error

@@ -24,15 +24,14 @@ import yaml
 from cuadft.core import files, runs
 from cuadft.core.errors import InputError
 from cuadft.core.text import as_cell, fold_name
+from cuadft.data.documents import PLAIN, Document, files_of, read_documents
 from cuadft.data.schema import Schema, parse_schema, read_schema
 from cuadft.evaluation.answer_files import count_of
-from cuadft.review.documents import Document, files_of, read_documents
 
 SCHEMA, PRESET, DOCUMENTS, LABELS, ARRIVALS = "schema.yaml", "preset.yaml", "documents.json", "labels.csv", "arrivals"
 FIRST_LABELS = "labels.json"  # in the folder of arrivals: what the first run begins with
 COLUMNS = ("document", "category", "question", "answer")
 LONGEST_NAME = 60  # characters of a category that is named after its question
-PLAIN = (".pdf", ".txt")  # read by notebook 01 from contracts_folder
 _HEADER = """\
 # The questions that are asked of every document. A category may also have a description, and phrasings: other ways to
 # ask it, from which training questions are made, such as [When {is|falls} the rent due?].

@@ -10,9 +10,8 @@ import lazy_loader
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
-        "documents": ["Document", "read_documents"],
         "export": ["export_system"],
-        "reviewer": ["Review", "Reviewer"],
+        "reviewer": ["Document", "Review", "Reviewer"],
         "notebook": ["contract"],
     },
 )

@@ -22,9 +22,9 @@ from cuadft.core import files, runs
 from cuadft.core.errors import InputError, brief
 from cuadft.core.progress import LINE_START
 from cuadft.core.text import MARKS
+from cuadft.data.documents import Document, files_of, read_documents
 from cuadft.evaluation.answer_files import count_of
 from cuadft.review import tables
-from cuadft.review.documents import Document, files_of, read_documents
 from cuadft.review.page import review_page, two_page
 from cuadft.review.reviewer import Question, Review, Reviewer, read_questions, renamed
 from cuadft.review.side_by_side import compared_text

@@ -10,7 +10,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from cuadft.core import runs
-from cuadft.review.documents import Document, read_documents
+from cuadft.data.documents import Document, read_documents
 from cuadft.review.page import framed_page
 from cuadft.review.reviewer import Review, Reviewer, read_questions
 

@@ -26,12 +26,12 @@ from cuadft.core import runs
 from cuadft.core.errors import InputError
 from cuadft.core.files import value_hash
 from cuadft.data import rows, splits
+from cuadft.data.documents import Document
 from cuadft.data.passages import cut_passages
 from cuadft.data.schema import Schema, naming, run_schema
 from cuadft.feedback.corrections import LIKELY
 from cuadft.rag.systems import System
 from cuadft.retrieval import saved
-from cuadft.review.documents import Document
 
 STATES = ("sure", "unsure", "absent", "failed")
 MOST_QUESTIONS, LONGEST_QUESTION = 500, 1000  # of a file; characters

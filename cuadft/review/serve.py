@@ -31,8 +31,8 @@ from fastapi.responses import HTMLResponse, JSONResponse
 from pydantic import BaseModel, Field
 
 from cuadft.core.errors import SHORTEST_SECRET, InputError, redact
+from cuadft.data.documents import Document, document_of_text, documents_of
 from cuadft.data.schema import PACKAGED
-from cuadft.review.documents import Document, document_of_text, documents_of
 from cuadft.review.page import review_page
 from cuadft.review.reviewer import LONGEST_QUESTION, MOST_QUESTIONS, Question, Review, Reviewer
 from cuadft.review.serve_guard import LOCAL, Guard

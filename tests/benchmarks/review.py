@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 
 from cuadft.data import contracts
-from cuadft.review.documents import Document
+from cuadft.data.documents import Document
 from cuadft.review.reviewer import Reviewer
 
 LENGTHS = (34_000, 338_000)  # characters: CUAD's median and its longest contract

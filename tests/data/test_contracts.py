@@ -7,13 +7,15 @@ import os
 import zipfile
 from pathlib import Path
 
+import docx
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cuadft.core.errors import InputError
 from cuadft.data import contracts, cuad
-from cuadft.data.contracts import Contract, locate_contracts, read_contracts, read_plain_folder
+from cuadft.data.contracts import Contract, locate_contracts, read_contracts
+from cuadft.data.documents import read_plain_folder
 from cuadft.data.schema import packaged_schema
 
 TITLE = "ACMECORP_05_12_2020-EX-10.1-SUPPLY AGREEMENT"
@@ -323,35 +325,40 @@ def test_a_folder_of_files_becomes_contracts_without_rows(tmp_path: Path) -> Non
     first, second = read_plain_folder(tmp_path)
     assert (first.title, first.rows) == ("a", ()) and "made in Ohio" in first.text
     assert (second.text, second.contract_type) == ("Goods are supplied to the buyer.", "Supply")
-    (tmp_path / "notes.docx").write_bytes(b"x")
-    with pytest.warns(UserWarning, match=r"notes\.docx"):
-        read_plain_folder(tmp_path)
+    written = docx.Document()
+    written.add_paragraph("The buyer pays within thirty days of delivery.")
+    written.save(tmp_path / "c.docx")
+    (tmp_path / "notes.odt").write_bytes(b"x")
+    with pytest.warns(UserWarning, match=r"notes\.odt"):
+        found = read_plain_folder(tmp_path)
+    assert [contract.title for contract in found] == ["a", "b-SUPPLY AGREEMENT", "c"]
+    assert found[2].text == "The buyer pays within thirty days of delivery."
 
 
 def test_every_unreadable_file_of_a_folder_is_named(tmp_path: Path) -> None:
     for folder in (tmp_path, tmp_path / "absent"):
-        assert f"{folder} is no folder with .pdf or .txt files" in complaint(read_plain_folder, folder)
+        assert f"{folder} is no folder with .pdf, .docx or .txt files" in complaint(read_plain_folder, folder)
     pdf(tmp_path / "scan.pdf", "")
     (tmp_path / "cut.pdf").write_bytes(
         pdf(tmp_path / "whole.pdf", "A contract of some twenty letters.").read_bytes()[:80]
     )
     (tmp_path / "empty.pdf").write_bytes(b"")
-    (tmp_path / "latin.txt").write_bytes(b"caf\xe9")
+    (tmp_path / "binary.txt").write_bytes(b"a contract of twenty letters\0\1")
     (tmp_path / "blank.txt").write_bytes(b" \n")
     message = complaint(read_plain_folder, tmp_path)
     for told in (
         "scan.pdf has no text",
         "cut.pdf",
-        "empty.pdf",
-        "latin.txt cannot be read (UnicodeDecodeError",
-        "blank.txt has no text",
+        "empty.pdf is empty",
+        "binary.txt is binary",
+        "blank.txt is empty",
     ):
         assert told in message
 
 
 def test_two_files_of_one_name_are_refused(tmp_path: Path) -> None:
     for name in ("a.txt", "a.TXT"):
-        (tmp_path / name).write_text("words")
+        (tmp_path / name).write_text("words of a contract, twenty letters")
     if len(list(tmp_path.iterdir())) == 2:  # file systems that tell case apart
         assert "file name 'a' stands more than once" in complaint(read_plain_folder, tmp_path)
 

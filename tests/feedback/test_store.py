@@ -17,8 +17,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cuadft.core.errors import InputError
+from cuadft.core.text import without_surrogates
 from cuadft.feedback import store as store_
-from cuadft.feedback.records import FIELDS, checked_judgement, pair_key, without_surrogates
+from cuadft.feedback.records import FIELDS, checked_judgement, pair_key
 from cuadft.feedback.store import Store, _insert
 
 GOOD = {

@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cuadft.core.errors import InputError
-from cuadft.feedback import records, widget
+from cuadft.core.text import without_surrogates
+from cuadft.feedback import widget
 from cuadft.feedback.store import Store
 
 TEXT = "Either party may end it. \U0001d4d0 The law of Ohio governs. <b>Fees</b> are due at once. Notices go by post."
@@ -249,9 +250,9 @@ SPANS = st.lists(st.tuples(st.integers(0, 60), st.integers(0, 60)).map(sorted), 
 @given(text=st.text(max_size=40), start=st.integers(0, 20), left=SPANS, right=SPANS)
 def test_pieces_hold_the_text_and_colour_what_is_cited(text, start, left, right):
     pieces = widget.screen_pieces(text, start, left, right)
-    assert "".join(piece for piece, _, _ in pieces) == records.without_surrogates(text)
+    assert "".join(piece for piece, _, _ in pieces) == without_surrogates(text)
     for piece, at, tone in pieces:
-        assert records.without_surrogates(text)[at - start : at - start + len(piece)] == piece
+        assert without_surrogates(text)[at - start : at - start + len(piece)] == piece
         for place in range(at, at + len(piece)):
             by = [any(a <= place < b for a, b in spans) for spans in (left, right)]
             assert tone == {(1, 1): "both", (1, 0): "left", (0, 1): "right", (0, 0): ""}[tuple(by)]

@@ -13,9 +13,9 @@ from cuadft.core import files
 from cuadft.core.errors import InputError
 from cuadft.core.text import of_cell
 from cuadft.data import contracts
+from cuadft.data.documents import Document
 from cuadft.data.schema import Category, Schema
 from cuadft.loop import labels, start
-from cuadft.review.documents import Document
 
 SCHEMA = Schema("houses", categories={"Rent": Category("Rent", "What is the rent?"), "Pets": Category("Pets", "Pets?")})
 TEXT = "The rent is 5 euros.\nThe rent is due\non Monday. A cat is 5 euros more; a dog is not allowed."

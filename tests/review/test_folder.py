@@ -11,9 +11,9 @@ import small
 
 from cuadft import cli
 from cuadft.core.errors import InputError
+from cuadft.data.documents import Document
 from cuadft.evaluation.text_scores import NO_CLAUSE
 from cuadft.review import folder
-from cuadft.review.documents import Document
 from cuadft.review.folder import review_files, reviewed_text
 from cuadft.review.reviewer import Reviewer
 

@@ -14,8 +14,8 @@ import reviewing
 import small
 import tongues
 
+from cuadft.data.documents import Document, documents_of
 from cuadft.evaluation.text_scores import NO_CLAUSE
-from cuadft.review.documents import Document, documents_of
 from cuadft.review.folder import review_files
 from cuadft.review.page import language_of, review_page, text_pieces, two_page
 from cuadft.review.reviewer import Finding, Quoted, Reviewer

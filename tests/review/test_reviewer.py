@@ -10,10 +10,10 @@ import small
 from hypothesis import given
 
 from cuadft.core.errors import InputError
+from cuadft.data.documents import document_of_text
 from cuadft.data.schema import packaged_schema
 from cuadft.evaluation.text_scores import NO_CLAUSE
 from cuadft.review import reviewer as module
-from cuadft.review.documents import document_of_text
 from cuadft.review.reviewer import Quoted, Review, read_questions, standard_questions
 
 NEW = list(small.TEXTS)[3]

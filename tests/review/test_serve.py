@@ -19,8 +19,8 @@ import small
 import tiny_run
 
 from cuadft import cli
+from cuadft.data.documents import document_of_text
 from cuadft.review import serve as serve_
-from cuadft.review.documents import document_of_text
 from cuadft.review.reviewer import Question, Reviewer
 from cuadft.review.serve import Limits, make_app
 

@@ -1,6 +1,6 @@
-"""Read the text of a PDF or TXT file; a PDF is judged page by page, since a scan with a stamp is no contract to read.
+"""Read a PDF's text page by page: a page is judged by itself, since a scan with a stamp is no contract to read.
 
-    text, bare = file_text(Path("supply.pdf"))   # bare: [1, 3], the numbers of pages without text of their own
+    texts, bare, damaged = pdf_pages(file)   # bare: [1, 3], the numbers of pages without text of their own
 
 Text recognition (OCR) is left to other programs.
 """
@@ -10,7 +10,6 @@ from __future__ import annotations
 import re
 from collections import Counter
 from contextlib import suppress
-from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 from cuadft.core.errors import InputError
@@ -25,21 +24,7 @@ FEWEST_ON_IMAGE = 100  # of a page with an image; a scan may have a stamp
 MOST_IN_MARGINS = 200  # of a page's header, footer and stamps together
 
 
-def file_text(file: Path) -> tuple[str, list[int]]:
-    """Return the text of a file, and the numbers (from 1) of the pages of a PDF that have no text.
-
-    Raises InputError as `pdf_pages`, and for a text file without text.
-    """
-    if file.suffix.lower() == ".txt":
-        text = file.read_text("utf-8-sig")
-        if count_letters(text) < FEWEST_LETTERS:
-            raise InputError("has no text in it; write some, or remove it")
-        return text, []
-    texts, bare, damaged = pdf_pages(file)
-    return "\n\n".join(texts).encode("utf-8", "replace").decode("utf-8"), sorted(bare + damaged)
-
-
-def pdf_pages(source: Path | BinaryIO) -> tuple[list[str], list[int], list[int]]:
+def pdf_pages(source: BinaryIO) -> tuple[list[str], list[int], list[int]]:
     """Return the text of each page of a PDF, and the numbers (from 1) of pages without text and of damaged pages.
 
     A header, footer or stamp that stands on most pages is no text of a page. Raises InputError, a sentence without its

@@ -1,4 +1,4 @@
-"""Read the contracts that a person brings: PDF, DOCX, text, or a file in CUAD's layout.
+"""Read the documents that a person brings: PDF, DOCX, text, or a file in CUAD's layout.
 
 A file is told by its content, not by its name alone, and one that can't be read raises an InputError that says what to
 do. What a readable file holds besides, such as a page without text, is said in `unread`. For example:
@@ -13,6 +13,7 @@ import codecs
 import io
 import logging
 import re
+import warnings
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -22,13 +23,13 @@ from pathlib import Path
 
 from cuadft.core.errors import InputError, brief
 from cuadft.core.files import value_hash
-from cuadft.core.text import is_unspaced
-from cuadft.data import contracts, layouts, plain
+from cuadft.core.text import is_unspaced, without_surrogates
+from cuadft.data import contracts, layouts, pdf
 from cuadft.data.download import LARGEST_MEMBER, opened_zip, read_zip_file, zip_member
-from cuadft.data.schema import FROM_ROWS, Schema
-from cuadft.feedback.records import without_surrogates
+from cuadft.data.schema import FROM_ROWS, Schema, packaged_schema
 
-SUFFIXES = (".pdf", ".docx", ".txt", ".zip", *layouts.SUFFIXES)  # of the files that are taken from a folder
+PLAIN = (".pdf", ".docx", ".txt")  # files of one document
+SUFFIXES = (*PLAIN, ".zip", *layouts.SUFFIXES)  # of the files that are taken from a folder
 MOST_CHARACTERS = 2_000_000  # of a contract, six times CUAD's longest
 BETWEEN = "\n\n"  # pages and paragraphs
 PDF, ZIP, OLD_OFFICE, RTF = b"%PDF-", b"PK", b"\xd0\xcf\x11\xe0", b"{\\rtf"
@@ -39,7 +40,7 @@ _NO_TEXT = "has no text in it (a scan, or pictures?): run text recognition (OCR)
 
 @dataclass(frozen=True)
 class Document:
-    """One contract to review.
+    """One document without annotations.
 
     name: the file's name without its ending, or the title in CUAD's layout. page_starts: the offset of each page's
     first character, () where there are no pages. unread: sentences on what could not be read.
@@ -112,6 +113,34 @@ def documents_of(name: str, content: bytes) -> list[Document]:
     return [_checked(stem, text, unread=unread, file=name)]
 
 
+def read_plain_folder(folder: str | Path, schema: Schema | None = None) -> list[contracts.Contract]:
+    """Return every PDF, DOCX and TXT file of a folder as a contract without questions, titled by its file name.
+
+    Files of other kinds, and what of a file can't be read, are left out with a warning. Raises InputError that names
+    all files that can't be read, with the reason, such as scans.
+    """
+    folder, schema = Path(folder), schema or packaged_schema()
+    found = sorted(path for path in folder.glob("[!.]*") if path.is_file())
+    readable = [file for file in found if file.suffix.lower() in PLAIN]
+    if not readable:
+        raise InputError(f"{folder} is no folder with .pdf, .docx or .txt files; put the contracts there and run again")
+    if others := [file.name for file in found if file not in readable]:
+        warnings.warn(f"{folder}: left out, no PDF, DOCX or TXT files: {', '.join(others)}", stacklevel=2)
+    texts, problems = {}, []
+    for file in readable:
+        try:
+            (document,) = read_documents(file)
+        except InputError as error:
+            problems.append(str(error))
+            continue
+        texts[document.name] = document.text
+        for told in document.unread:
+            warnings.warn(f"{file.name}: {told}", stacklevel=2)
+    problems += contracts.repeated([file.stem for file in readable], "file name")
+    contracts.raise_problems(str(folder), problems)
+    return [contracts.titled(name, text, schema) for name, text in texts.items()]
+
+
 def document_of_text(name: str, text: str) -> Document:
     """Return a pasted text as a document; raises InputError if it has no text or is too long."""
     return _checked(name, _LINE_END.sub("\n", text))
@@ -120,7 +149,7 @@ def document_of_text(name: str, text: str) -> Document:
 def _checked(
     name: str, text: str, page_starts: Sequence[int] = (), unread: Sequence[str] = (), file: str = ""
 ) -> Document:
-    if plain.count_letters(text[: MOST_CHARACTERS + 1]) < plain.FEWEST_LETTERS:
+    if pdf.count_letters(text[: MOST_CHARACTERS + 1]) < pdf.FEWEST_LETTERS:
         raise InputError(f"{file or name} {_NO_TEXT}.")
     if len(text) > MOST_CHARACTERS:
         told = f"{file or name} has {len(text):,} characters, more than the {MOST_CHARACTERS:,} that are read"
@@ -174,15 +203,15 @@ def _pdf_text(name: str, content: bytes) -> tuple[str, list[int], list[str]]:
     """Return a PDF's text, where its pages start, and which pages could not be read."""
     logging.getLogger("pypdf").setLevel(logging.CRITICAL)  # what it mends in silence is no concern of the reader
     try:
-        found, bare, lost = plain.pdf_pages(io.BytesIO(content))
+        found, bare, lost = pdf.pdf_pages(io.BytesIO(content))
     except InputError as error:
         raise InputError(f"{name} {error}.") from error
     except Exception as error:  # a damaged PDF can make pypdf raise nearly anything
         advice = "open it in a PDF reader, print it to a new PDF, and give that"
         raise InputError(f"{name} can't be read as a PDF ({brief(error)}): {advice}.") from error
     texts = list(map(_plain, found))
-    unread = [f"Damaged, not read: page {plain.page_ranges(lost)}."] if lost else []
-    unread += [f"Without text (a scan, a picture or blank): page {plain.page_ranges(bare)}."] if bare else []
+    unread = [f"Damaged, not read: page {pdf.page_ranges(lost)}."] if lost else []
+    unread += [f"Without text (a scan, a picture or blank): page {pdf.page_ranges(bare)}."] if bare else []
     starts = [0, *accumulate(len(text) + len(BETWEEN) for text in texts[:-1])] if texts else []
     return BETWEEN.join(texts), starts, unread
 

@@ -14,8 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cuadft.core.errors import InputError
-from cuadft.review import documents
-from cuadft.review.documents import document_of_text, documents_of, files_of, read_documents
+from cuadft.data import documents
+from cuadft.data.documents import document_of_text, documents_of, files_of, read_documents
 
 LAW = "This Agreement is governed by the law of Ohio."
 W = 'xmlns:w="http://schemas.openxmlformats.org/wordprocessingml/2006/main"'
