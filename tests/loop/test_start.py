@@ -126,7 +126,7 @@ def test_every_command_of_the_course_runs_in_its_order(tmp_path):
     for name in ("notebooks", "params"):
         (tmp_path / name).symlink_to(ROOT / name)
     answers = write_documents(tmp_path)
-    blocks = re.findall(r"```bash\n(.*?)```", (ROOT / "notebooks" / "README.md").read_text(), re.DOTALL)
+    blocks = re.findall(r"```bash\n(.*?)```", (ROOT / "notebooks" / "COURSE.md").read_text(), re.DOTALL)
     for line in "".join(blocks).splitlines():
         words = shlex.split(line)[1:]
         if words[0] == "label":
