@@ -14,6 +14,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "arrivals": ["arrivals_table"],
         "contracts": ["locate_contracts", "read_contracts"],
         "cuad": ["is_official_test"],
+        "documents": ["read_documents"],
         "rows": [
             "HELD_OUT",
             "assert_no_leak",
