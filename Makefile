@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup weights quickstart smoke check test test-faults lint lab lock executed clean
+.PHONY: help setup weights quickstart smoke check test test-faults lint lab lock executed results clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -55,6 +55,9 @@ lock: $(READY)  ## write the installed versions to requirements.lock
 executed: $(READY) weights  ## renew notebooks/executed from a quickstart run with alignment
 	$(BIN)/cuadft run params/quickstart.yaml --set "align_methods=[dpo]"
 	$(BIN)/python tests/refresh_executed.py
+
+results: $(READY)  ## keep the results of RUNS="runs/quickstart ..." in notebooks/results, and draw the pages' figures
+	$(BIN)/python tests/refresh_results.py $(RUNS)
 
 clean:  ## remove the environment (runs are kept)
 	rm -rf $(VENV) *.egg-info

@@ -53,7 +53,7 @@ def panels_figure(
     parts = [style.rows_of_metric(scoreboard, metric, split) for metric in metrics]
     systems = list(dict.fromkeys(system for rows in parts for system in rows["system"]))
     n_rows, n_columns = math.ceil(len(metrics) / 2), min(2, len(metrics))
-    height = 1.3 + 0.3 * max(3, len(systems))
+    height = 1.45 + 0.3 * max(3, len(systems))
     figure = style.Figure((5 if n_columns == 1 else 8) + style.width_for(systems), n_rows * height)
     if not len(scoreboard):
         return style.empty_figure(figure)
@@ -61,7 +61,9 @@ def panels_figure(
     for axes, metric, rows in zip(grid, metrics, parts, strict=False):
         style.interval_dots(axes, rows.set_index("system").reindex(systems).reset_index(), systems)
         least = "" if detectable is None else _least_difference(detectable, metric, split)
-        axes.set_xlabel(f"{style.metric_label(metric)}\n{style.interval_basis(rows, confidence, unit)}{least}")
+        basis = style.interval_basis(rows, confidence, unit)
+        basis = basis.replace("; ", ";\n") if n_columns > 1 else basis  # beside each other, long lines would meet
+        axes.set_xlabel(f"{style.metric_label(metric)}\n{basis}{least}")
     for axes in grid[len(metrics) :]:
         axes.remove()
     if detectable is not None:
