@@ -178,7 +178,7 @@ def test_the_reader_sends_the_programs_prompt_about_the_best_passage_and_decides
     made, sent = ask(program.reader(), row, lambda _: "No party\nEach party")
     (best,) = program.retriever.search(row["question"], contract=row["contract"], k=1)
     assert sent == [program.messages(row["question"], best, "x")[:-1]]
-    assert made.p_exists is None and ask(program.reader(), row, lambda _: NO_CLAUSE)[0].answer == NO_CLAUSE
+    assert made.p_exists == 1 and ask(program.reader(), row, lambda _: NO_CLAUSE)[0].answer == NO_CLAUSE
 
 
 def test_of_questions_without_a_clause_those_near_the_decision_are_taught(confident):
