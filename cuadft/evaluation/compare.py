@@ -132,8 +132,11 @@ def beyond_controls(
     better = table[(table["low"] > 0) & (table["p_holm"] < 0.05)].groupby("system").size()
     counts = [method for method in methods if better.get(method, 0) == len(baselines)]
     beaten = "SFT" + (f" and the controls {' and '.join(baselines[1:])}" if baselines[1:] else "")
-    better_ones = ", ".join(counts) or "no method, so that preferences add nothing here"
-    told = f"Better than {beaten} on unseen contracts: {better_ones}."
+    told = (
+        f"On unseen contracts {' and '.join(counts)} {'is' if len(counts) == 1 else 'are'} better than {beaten}."
+        if counts
+        else f"On unseen contracts no method is shown to be better than {beaten}: preferences add nothing here."
+    )
     if missing := [name for name in CONTROLS if name not in present]:
         told += f" Without {' and '.join(missing)} (align_methods), a gain may be one that needs no preferences."
     return table, told if methods else ""
