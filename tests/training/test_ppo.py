@@ -203,7 +203,7 @@ def adapter(model, name):
 def test_it_raises_a_reward_clearly(tiny, tmp_path):
     sizes = {"steps": 12, "rollout": 64, "minibatch": 16}
     log = trained(trainer(tiny, tmp_path, max_tokens=4, kl=0.01, learning_rate=6e-3, **sizes))
-    rewards = [entry["reward"] for entry in log]
+    rewards = [entry["reward"] + CUT * entry["cut"] for entry in log]
     assert sum(rewards[:3]) / 3 < 0.1 and sum(rewards[-3:]) / 3 > 0.3
     assert log[0]["kl"] == 0 and log[-1]["kl"] > 0.1
     assert log[-1].keys() == {
@@ -338,7 +338,7 @@ def test_the_reward_is_called_as_trl_calls_it(tiny, tmp_path):
     ((prompts, completions, columns),) = calls
     assert [p[0]["content"][0] for p in prompts] == columns["wanted"] and columns.keys() == {"wanted"}
     assert all(c[0].keys() == {"role", "content"} and c[0]["role"] == "assistant" for c in completions)
-    assert log[0]["reward"] == 0.5
+    assert log[0]["reward"] == 0.5 - CUT * log[0]["cut"]
 
 
 @pytest.mark.parametrize("unknown", [None, math.nan])
@@ -350,7 +350,7 @@ def test_answers_without_a_reward_are_left_out_and_counted(unknown, tiny, tmp_pa
     seen, forward = [], made._forward
     made._forward = lambda batch: seen.append(len(batch["mask"])) or forward(batch)
     log = trained(made)
-    assert log[0]["unrewarded"] == 2 and log[0]["reward"] == 1 and set(seen) == {2}
+    assert log[0]["unrewarded"] == 2 and log[0]["reward"] == 1 - CUT and set(seen) == {2}  # two tokens are no answer
     none = trainer(tiny, tmp_path / "none", lambda prompts, **_: [unknown] * len(prompts))
     before = adapter(none.model, "default")
     assert [(e["unrewarded"], "loss" in e, "reward" in e) for e in trained(none)] == [(4, False, False)] * 4
