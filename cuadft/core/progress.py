@@ -58,6 +58,30 @@ def bar(total: int, label: str, unit: str = "row", done: int = 0) -> Any:
     return tqdm.tqdm(**shown, file=sys.stdout, bar_format=form)
 
 
+def watch_memory(trainer: Any) -> list[float]:
+    """Return a list to which a Trainer adds the memory that is held after each step, in GB: a GPU's if there is one.
+
+    Without a GPU it is what the process holds, models of earlier work included.
+    """
+    import psutil
+    import torch
+    from transformers import TrainerCallback
+
+    held: list[float] = []
+
+    class Watch(TrainerCallback):
+        def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            if torch.cuda.is_available():
+                torch.cuda.reset_peak_memory_stats()
+
+        def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            cuda = torch.cuda.is_available()
+            held.append((torch.cuda.max_memory_allocated() if cuda else psutil.Process().memory_info().rss) / 1e9)
+
+    trainer.add_callback(Watch())
+    return held
+
+
 def watch_trainer(trainer: Any, label: str) -> None:
     """Let a Trainer print lines of progress where CUADFT_PLAIN is set; in Jupyter it shows its own table."""
     if not os.environ.get("CUADFT_PLAIN"):

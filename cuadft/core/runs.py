@@ -34,7 +34,10 @@ CONSTANTS = ("always_refuses", "top_passage")
 # Simple systems first: of two systems that are equally good, the simpler one is preferred.
 PROGRAMS = ("rag", "rag_compiled")
 NOT_TRAINED = (*CONSTANTS, *PROGRAMS, "incumbent", "retriever")  # systems without weights of their own iteration
-SYSTEM_ORDER = (*NOT_TRAINED, "sft", "dpo", "orpo", "orpo_base", "kto", "rloo", "grpo", "ppo")
+# What preferences must beat: SFT for longer on the chosen answers, and SFT's likeliest of `DRAWS` sampled answers.
+SFT_MORE, BEST_OF = CONTROLS = ("sft_more", "best_of_5")
+DRAWS = 5  # sampled answers about a passage that BEST_OF chooses from
+SYSTEM_ORDER = (*NOT_TRAINED, "sft", SFT_MORE, "dpo", "orpo", "orpo_base", "kto", "rloo", "grpo", "ppo", BEST_OF)
 
 DECISION, BY_HAND, HISTORY = "decision.json", "by_hand.json", "history.jsonl"
 CHAMPION_PARTS = ("system", "program", "weights", "retriever")

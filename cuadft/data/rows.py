@@ -19,6 +19,7 @@ has its title, file, reason and detail. `cuadft.data.arrivals` writes these line
 from __future__ import annotations
 
 import random
+import re
 import warnings
 from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -42,6 +43,7 @@ PLAIN = "plain"  # the split of contracts without annotations
 FEEDBACK = "feedback"  # source of a row that a person made by correcting a review
 ARRIVED = "arrived.jsonl"  # not in data/, which is cleared when a parameter changes
 CORRECTED = "corrected.jsonl"  # as ARRIVED: the reviewed contracts that people corrected, see `data.corrections`
+_REWORDED = re.compile(r"(?:~[ctso]\d+)+\Z")
 WHOLE_FROM = 5  # whole contracts are asked from this number on: an interval over fewer says nothing
 
 
@@ -290,6 +292,14 @@ def corrected_lines(run: Path, upto: int | None = None) -> list[dict[str, Any]]:
 def is_annotated(row: Mapping[str, Any]) -> bool:
     """Tell whether a person marked the row's answers, all that there are, as those of a category of the schema."""
     return is_original(row) or (row["source"] == FEEDBACK and row["category"] != NO_CATEGORY)
+
+
+def seed_question(row_id: str) -> str:
+    """Return the id of the question that a row was made from by rewording, its own id if it was not.
+
+    Rows of `selfinstruct` have the id of their question with "~t1", "~c1", "~s2" or "~o1" behind it, also repeatedly.
+    """
+    return _REWORDED.sub("", row_id)
 
 
 def is_original(row: Mapping[str, Any]) -> bool:

@@ -15,7 +15,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     submod_attrs={
         "calibration": ["judge_agreement"],
         "constants": ["constant_answers"],
-        "compare": ["comparisons", "paired_deltas"],
+        "compare": ["beyond_controls", "comparisons", "paired_deltas"],
         "confidence": ["calibration_table", "operating_points", "reliability", "risk_coverage"],
         "official": ["cuad_scores", "official_table", "setup_differences"],
         "drift": ["drift_sentence", "measure_drift"],

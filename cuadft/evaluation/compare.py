@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 
 from cuadft.core.errors import InputError
-from cuadft.core.runs import CONSTANTS, NOT_TRAINED
+from cuadft.core.runs import CONSTANTS, CONTROLS, NOT_TRAINED
 from cuadft.evaluation import bootstrap
 from cuadft.evaluation.bootstrap import INTERVAL_COLUMNS, Interval, Studentised
 from cuadft.evaluation.metrics import WEIGHT_COLUMNS, metric_weights
@@ -112,6 +112,34 @@ def comparisons(systems: Sequence[str]) -> list[tuple[str, str]]:
     more = [("sft", s) for s in trained if "sft" in made and s not in ("sft", base)]
     more += [("top_passage", s) for s in trained if "top_passage" in systems]
     return list(dict.fromkeys(pairs + more))  # without rag, sft may be the baseline already
+
+
+def beyond_controls(
+    frame: pd.DataFrame, methods: Sequence[str], *, metric: str = "quote_f1", split: str = "test", **resampling: Any
+) -> tuple[pd.DataFrame, str]:
+    """Return each method's paired differences from SFT and from the controls, and in words which methods count.
+
+    A method counts if it is better than SFT and than every control, SFT for longer on the chosen answers and the best
+    of several samples: its intervals lie above 0, and Holm's correction over the methods, made for each of these
+    baselines by itself, leaves p below 0.05. frame, metric, split, resampling and the table: those of `paired_deltas`.
+    """
+    present = set(frame.loc[frame["split"] == split, "system"])
+    baselines = [name for name in ("sft", *CONTROLS) if name in present]
+    methods = [name for name in methods if name in present and name not in CONTROLS]
+    settings = {"metrics": [metric], "split": split, **resampling}
+    tables = [paired_deltas(frame, [(name, method) for method in methods], **settings) for name in baselines]
+    table = pd.concat(tables) if tables else pd.DataFrame(columns=DELTA_COLUMNS)
+    better = table[(table["low"] > 0) & (table["p_holm"] < 0.05)].groupby("system").size()
+    counts = [method for method in methods if better.get(method, 0) == len(baselines)]
+    beaten = "SFT" + (f" and the controls {' and '.join(baselines[1:])}" if baselines[1:] else "")
+    told = (
+        f"On unseen contracts {' and '.join(counts)} {'is' if len(counts) == 1 else 'are'} better than {beaten}."
+        if counts
+        else f"On unseen contracts no method is shown to be better than {beaten}: preferences add nothing here."
+    )
+    if missing := [name for name in CONTROLS if name not in present]:
+        told += f" Without {' and '.join(missing)} (align_methods), a gain may be one that needs no preferences."
+    return table, told if methods else ""
 
 
 def holm(p_values: Sequence[float]) -> np.ndarray:

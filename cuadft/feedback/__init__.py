@@ -13,6 +13,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     submod_attrs={
         "agreement": ["annotator_agreement", "annotator_disagreements"],
         "candidates": ["draw_candidate_rows", "sample_candidates", "with_prompts"],
+        "headroom": ["choose_rates", "headroom_rows", "headroom_sentence", "measure_headroom"],
         "preferences": ["length_report", "training_data"],
         "store": ["Store"],
         "tasks": ["choose_tasks"],

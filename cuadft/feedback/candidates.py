@@ -1,6 +1,6 @@
 """The model's answers to training questions, graded, and what people decided about them: preferences are made of it.
 
-    rows = draw_candidate_rows(train, size=24, seed=7)
+    rows = draw_candidate_rows(program, train, size=24, seed=7)
     answers = sample_candidates(program, lm, rows, folder, n=2)
     material = gather_material(program, answers, judge=judge, feedback=judgements, rows=train)
 
@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from cuadft.core.text import fold, quotable
 from cuadft.data.passages import locate_words
+from cuadft.data.rows import seed_question
 from cuadft.evaluation.text_scores import NO_CLAUSE, AnswerComparison, is_refusal, token_f1
 from cuadft.evaluation.verdicts import Judge, gold_texts, has_failed
 from cuadft.feedback.agreement import Ruling, pair_rulings
@@ -36,20 +37,29 @@ if TYPE_CHECKING:
 
 
 TEMPERATURE = 1.0  # of the sampled answers
+DRAW = "#"  # between a row's id and the number of a sampled answer, while the answers lie in a file
 
 
 def draw_candidate_rows(
-    rows: Sequence[dict[str, Any]], *, size: int, seed: int, seen: Collection[str] = ()
+    program: ContractQA, rows: Sequence[dict[str, Any]], *, size: int, seed: int, seen: Collection[str] = ()
 ) -> list[dict[str, Any]]:
-    """Draw the training rows to sample answers for, up to `size`, among those whose clause exists.
+    """Draw the training rows to sample answers for, up to `size`, among those whose best passage holds the clause.
 
-    seen: ids of the rows that the model was fine-tuned on; they are drawn last, for the model knows their answers by
-    heart. Of rows with the same id one is taken.
+    seen: ids of the rows that the model was fine-tuned on. A row is drawn last if its question was among them, in
+    whatever words, for the model knows its answer by heart. Of rows with the same id one is taken.
     """
-    known = set(seen)
-    unique = list({row["id"]: row for row in rows}.values())
-    mixed = sorted(random.Random(seed).sample(unique, len(unique)), key=lambda row: row["id"] in known)
-    return [row for row in mixed if not row["is_impossible"]][:size]
+    known = set(map(seed_question, seen))
+    unique = [row for row in {row["id"]: row for row in rows}.values() if not row["is_impossible"]]
+    mixed = random.Random(seed).sample(unique, len(unique))
+    mixed.sort(key=lambda row: seed_question(row["id"]) in known)
+    drawn: list[dict[str, Any]] = []
+    for start in range(0, len(mixed), max(1, size)):  # most rows are never searched for
+        part = mixed[start : start + size]
+        found = program.retriever.search_many([(row["question"], row["contract"]) for row in part], k=1)
+        drawn += [row for row, hits in zip(part, found, strict=True) if hits and target_answer(row, hits[0])]
+        if len(drawn) >= size:
+            break
+    return drawn[:size]
 
 
 def sample_candidates(
@@ -57,24 +67,37 @@ def sample_candidates(
 ) -> list[dict[str, Any]]:
     """Return n + 1 predictions of each row: first all greedy answers, then the n samples one after the other.
 
-    The program's reader answers: about the best passage alone, with all its quotes, one a line, or the refusal.
-    Sample number i is written to `folder`/candidates.i.jsonl batch by batch, the greedy answers to candidates.0.jsonl;
-    after a kill the call goes on where it stopped.
+    The program's reader answers: about the best passage alone, with all its quotes, one a line, and without refusing.
+    The greedy answers are written to `folder`/greedy.jsonl batch by batch, the samples to samples.jsonl; after a kill
+    the call goes on where it stopped.
     """
     from cuadft.rag.inference import answer_rows
 
+    reader, settings = program.reader(), {"split": "train", "batch_size": batch_size}
+    likeliest, path = lm.copy(temperature=0.0, seed=0), folder / "greedy.jsonl"
+    greedy = answer_rows(reader, likeliest, rows, path, system="candidate 0", **settings)
+    samples = draw_answers(reader, lm, rows, folder / "samples.jsonl", n=n, **settings)
+    return [whole_reply(made) for made in [*greedy, *samples]]
+
+
+def draw_answers(
+    program: ContractQA, lm: dspy.LM, rows: Sequence[dict[str, Any]], path: Path, *, n: int, **settings: Any
+) -> list[dict[str, Any]]:
+    """Return n sampled predictions of each row, first one of every row, then the next; kept in `path`.
+
+    The samples of a row share a batch, so that its prompt runs through the model once. They are sorted, for which of
+    them answers which of the equal calls is chance. settings: those of `rag.inference.answer_rows`.
+    """
+    from cuadft.rag.inference import answer_rows
+
+    asked = [row | {"id": f"{row['id']}{DRAW}{number}"} for row in rows for number in range(1, n + 1)]
+    sampling = lm.copy(temperature=TEMPERATURE, seed=1)
+    made = answer_rows(program, sampling, asked, path, system="candidate", **settings)
+    by_row = [sorted(made[place : place + n], key=lambda p: repr(p["quotes"])) for place in range(0, len(made), n or 1)]
     return [
-        whole_reply(made)
-        for seed in range(n + 1)
-        for made in answer_rows(
-            program.reader(),
-            lm.copy(temperature=TEMPERATURE if seed else 0.0, seed=seed),
-            rows,
-            folder / f"candidates.{seed}.jsonl",
-            system=f"candidate {seed}",
-            split="train",
-            batch_size=batch_size,
-        )
+        by_row[place][number] | {"id": row["id"], "system": f"candidate {number + 1}"}
+        for number in range(n)
+        for place, row in enumerate(rows)
     ]
 
 
@@ -115,28 +138,32 @@ class Choice(NamedTuple):
     source: str  # human, gold or ai
     reason: str
     scores: tuple[float, float] | None = None  # the grades of chosen and rejected; None if people chose
+    hit: Hit | None = None  # the passage that was read, None for the question's best one
 
 
 @dataclass(frozen=True)
 class GradedQuestion:
     """Hold a training question, the best passage found for it, and what is known about answers to it.
 
-    expert: the answer that is taught, None where the clause lies outside the passage. The model then could not see
-    whether a refusal is right, so that `usable` leaves refusals out. answers: the model's distinct answers. rulings,
+    hits: the passages found, the best first. answers: the model's distinct answers about the best one. rulings,
     choices: what people decided.
     """
 
     row: Mapping[str, Any]
-    hit: Hit
-    expert: GradedAnswer | None
+    hits: Sequence[Hit]
     answers: list[GradedAnswer] = field(default_factory=list)
     rulings: list[Ruling] = field(default_factory=list)
     choices: list[Choice] = field(default_factory=list)
 
     @property
-    def usable(self) -> list[GradedAnswer]:
-        """Return the answers that can be called right or wrong by the passage that the model saw."""
-        return [a for a in self.answers if self.expert is not None or a.text != NO_CLAUSE]
+    def hit(self) -> Hit:
+        """The best passage."""
+        return self.hits[0]
+
+    @property
+    def quotes(self) -> list[GradedAnswer]:
+        """The answers of which every line stands in the passage, without refusals."""
+        return [a for a in self.answers if not is_refusal(a.text) and _stands_in(a.text, self.hit)]
 
 
 class Material(NamedTuple):
@@ -172,7 +199,7 @@ def gather_material(
     shown = [row | {"answer": in_words(program, row["answer"])} for row in distinct.values()]
     for row, score in zip(distinct.values(), _judge_scores(judge, shown), strict=True):
         question = questions[row["id"]]
-        grade = gold_score(row["answer"], row, question.expert and question.expert.text)
+        grade = gold_score(row["answer"], row, target_answer(row, question.hit))
         question.answers.append(GradedAnswer(row["answer"], grade, score))
         counts["judgement failed"] += judge is not None and math.isnan(score)
     for ruling in known:
@@ -212,13 +239,8 @@ def compared(answer: str) -> str:
 
 
 def _questions(program: ContractQA, rows: Rows) -> dict[str, GradedQuestion]:
-    found = program.retriever.search_many([(r["question"], r["contract"]) for r in rows], k=1) if rows else []
-    made = {}
-    for row, (hit,) in zip(rows, found, strict=True):
-        words = target_answer(row, hit)
-        expert = None if words is None else GradedAnswer(words, gold_score(words, row, words))
-        made[row["id"]] = GradedQuestion(row, hit, expert)
-    return made
+    found = program.retriever.search_many([(r["question"], r["contract"]) for r in rows], k=program.k) if rows else []
+    return {row["id"]: GradedQuestion(row, hits) for row, hits in zip(rows, found, strict=True)}
 
 
 def _judge_scores(judge: Judge | None, rows: Rows) -> list[float]:
@@ -236,26 +258,28 @@ def _is_about(ruling: Ruling, row: Mapping[str, Any] | None) -> bool:
 def human_choices(program: ContractQA, ruling: Ruling, question: GradedQuestion, counts: Counter[str]) -> list[Choice]:
     """Return the choices that a ruling makes: none, one, or a correction against each of two wrong answers.
 
-    A correction also takes the winner's place. The annotators may have seen another passage than the one found now;
-    their choice then counts only if the chosen words stand in the present passage, for a model can't learn words that
-    it does not see. counts: what gives no choice is counted here, by its reason.
+    A correction also takes the winner's place, and is taught about the best passage that holds its words. The
+    annotators may have seen another passage than the one found now; their choice then counts only if the chosen words
+    stand in the present passage, for a model can't learn words that it does not see. counts: what gives no choice is
+    counted here, by its reason.
     """
     better, reason = _preferred(ruling, question, counts)
     if better is None:
         counts[reason] += 1
         return []
-    *_, now, _ = program.messages(question.row["question"], question.hit, "")
+    hit = next((hit for hit in question.hits if not is_refusal(better) and _stands_in(better, hit)), question.hit)
+    *_, now, _ = program.messages(question.row["question"], hit, "")
     seen = ruling.latest("prompt")
     asked = [one["content"] for one in seen["prompt"] if one["role"] == "user"] if seen else []
     sent = asked[-1] if asked else now["content"]
     changed = sent != now["content"] and shows_passages(sent, question.row)
-    if changed and not _stands_in_passage(better, question):
+    if changed and not (question.row["is_impossible"] if is_refusal(better) else _stands_in(better, hit)):
         counts["human: passages have changed"] += 1
         return []
     wrong = {"a": ruling.answers[1:], "b": ruling.answers[:1]}.get(ruling.verdict, ruling.answers)
     wrong = [answer for answer in wrong if answer.strip()]  # a single answer with a thumb has a blank second answer
     made = [
-        Choice(question, taught_answer(better), taught_answer(worse), "human", reason)
+        Choice(question, taught_answer(better), taught_answer(worse), "human", reason, hit=hit)
         for worse in wrong
         if compared(better) != compared(worse)
     ]
@@ -269,11 +293,11 @@ def _preferred(ruling: Ruling, question: GradedQuestion, counts: Counter[str]) -
         lines = [line for line in map(quotable, corrected["edited"].splitlines()) if line]
         return "\n".join(lines), f"annotator {corrected['annotator']} corrected the answer"
     if marked := ruling.latest("span"):
-        passage = question.hit.passage
-        start, end = (place - passage.start for place in marked["span"])
-        inside = 0 <= start < end <= len(passage.text)
-        if inside and (words := quotable(whole_words(passage.text, start, end))):
-            return words, f"annotator {marked['annotator']} marked these words"
+        for passage in (hit.passage for hit in question.hits):
+            start, end = (place - passage.start for place in marked["span"])
+            inside = 0 <= start < end <= len(passage.text)
+            if inside and (words := quotable(whole_words(passage.text, start, end))):
+                return words, f"annotator {marked['annotator']} marked these words"
         counts["human: marked span outside the passages"] += 1
     if ruling.verdict not in ("a", "b"):
         return None, f"human: {(ruling.verdict or 'no majority').replace('_', ' ')}"
@@ -281,7 +305,6 @@ def _preferred(ruling: Ruling, question: GradedQuestion, counts: Counter[str]) -
     return ruling.answers["ab".index(ruling.verdict)], f"{ruling.who} preferred it ({support})"
 
 
-def _stands_in_passage(answer: str, question: GradedQuestion) -> bool:
-    if is_refusal(answer):
-        return bool(question.row["is_impossible"])
-    return all(locate_words(line, question.hit.passage.text) for line in answer.splitlines() if line.strip())
+def _stands_in(answer: str, hit: Hit) -> bool:
+    """Tell whether each line of an answer stands in a passage."""
+    return all(locate_words(line, hit.passage.text) for line in answer.splitlines() if line.strip())

@@ -60,6 +60,7 @@ def decide_champion(
     Raises InputError if the champion has no dev rows, or is one of the constant systems.
     """
     rule, incumbent = rule or GateRule(), _incumbent(iteration)
+    _check_judge(rule, recorded_parameters(iteration))
     settings = {"n_resamples": n_resamples, "seed": seed, "confidence": confidence}
     score, candidates = _test_candidates(frame, iteration, incumbent, rule, settings)
     best, decided_by = _choice(candidates)
@@ -77,6 +78,16 @@ def decide_champion(
         "candidates": candidates,
     }
     return files.plain_value(decision | {"reason": _reason(decision)})
+
+
+def _check_judge(rule: GateRule, parameters: Mapping[str, object]) -> None:
+    """Raise InputError if the judge whose score decides has also rewarded the training."""
+    rewarded = "judge_score" if parameters.get("judge_lm") else "reference_score"
+    if parameters.get("reward_source") == "judge" and parameters.get("align_methods") and rule.metric == rewarded:
+        raise InputError(
+            f"The judge behind gate_metric {rule.metric} also gave the reward of 06_align (reward_source), so that "
+            "its score shows what was trained for: choose gate_metric quote_f1, or reward_source gold."
+        )
 
 
 def _incumbent(iteration: runs.Iteration) -> str:

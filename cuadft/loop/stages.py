@@ -148,7 +148,7 @@ _DATA = {
     "keeps": ("arrived.jsonl", "corrected.jsonl", "replies.jsonl"),
 }
 _COMPILED_FROM = (*CONTRACTS, "data/*.jsonl", "data/schema.json", of_previous("retriever/rows.jsonl"), *LAST_CHAMPION)
-_ALIGNED = ("preferences.jsonl", "preferences/*", *ADAPTERS)
+_ALIGNED = ("preferences.jsonl", "preferences/*", "headroom/**/*", "adapters/rates/**/*", *ADAPTERS)
 _EVALUATION = {"notebook": "05_evaluate.ipynb", "external": ("published", "review_file"), "keeps": JUDGE_VERDICTS}
 _ALL_EVALUATED = ("predictions/*", *LAST_DECISION, of_previous("metrics/stream.csv"))
 _UNALIGNED = {"systems": (*UNTRAINED, "sft"), "pass_systems": "evaluated"}
@@ -160,7 +160,7 @@ STAGES = (
     Stage("fine_tune", "04_fine_tune.ipynb", (*TRAINED_ON, "data/synthetic.jsonl", *LAST_CHAMPION), SFT),
     _answer("inference_sft", ("sft",), ADAPTERS),
     Stage("evaluate_sft", reads=PREDICTIONS, decide=False, **_UNALIGNED, **_EVALUATION),
-    Stage("align", "06_align.ipynb", (*TRAINED_ON, *SFT), _ALIGNED, _METHODS, keeps=JUDGE_VERDICTS),
+    Stage("align", "06_align.ipynb", (*TRAINED_ON, *SFT, "data/dev.jsonl"), _ALIGNED, _METHODS, keeps=JUDGE_VERDICTS),
     _answer("inference_aligned", _METHODS, ADAPTERS),
     Stage("evaluate", reads=_ALL_EVALUATED, writes=("scoreboard.csv", "decision.json"), decide=True, **_EVALUATION),
 )

@@ -14,7 +14,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "confidence": ["Confidence", "load_confidence", "save_confidence"],
         "detection": ["decided", "feature_worth", "learning_curve"],
         "inference": ["answer_rows", "calibrate", "compare_answers"],
-        "compiling": ["compile_program", "dspy_examples"],
+        "compiling": ["compile_program", "compiling_lm", "dspy_examples"],
         "program": ["ContractQA", "PlainAdapter", "load_program", "save_program"],
         "systems": ["build_systems", "start_weights"],
         "training_rows": ["prompt_completions", "target_answer"],

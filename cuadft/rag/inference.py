@@ -133,11 +133,11 @@ def answer_batch(
     """Run the program over some rows, all passages at once; a failed row carries the error instead of an answer."""
     started = time.perf_counter()
     looks = program.look([(row["question"], row["contract"]) for row in rows])
-    calls = [(i, n) for i, look in enumerate(looks) for n in look.read]
+    calls = [(i, n, draw) for i, look in enumerate(looks) for n in look.read for draw in range(program.draws or 1)]
     engine = getattr(lm, "engine", None)
     local = isinstance(engine, LocalEngine)
 
-    def ask(i: int, n: int) -> tuple[list[Quote], int, Exception | None]:
+    def ask(i: int, n: int, draw: int) -> tuple[list[Quote], int, Exception | None]:
         try:
             with dspy.track_usage() as usage:
                 found = program.read(rows[i]["question"], looks[i], n)
@@ -154,7 +154,7 @@ def answer_batch(
     seconds = (time.perf_counter() - started) / len(rows)
     made = []
     for i, row in enumerate(rows):
-        own = [replies[i, n] for n in looks[i].read]
+        own = [replies[i, n, draw] for n in looks[i].read for draw in range(program.draws or 1)]
         error = next((error for _, _, error in own if error), None)
         prediction = _prediction(row, program, looks[i], [quotes for quotes, _, _ in own], error)
         tokens = sum(n for _, n, _ in own) or (None if own else 0)
@@ -171,7 +171,8 @@ def answers_fingerprint(program: ContractQA, lm: dspy.LM) -> str:
     settings = {k: lm.kwargs.get(k) for k in ("max_tokens", "temperature", "seed")}
     prompt = [program.k, program.predict.signature.instructions, [dict(d) for d in program.predict.demos]]
     confidence = program.confidence.key if program.confidence else None
-    return value_hash([lm.model, settings, program.retriever.key, prompt, confidence])[:16]
+    how = [program.draws, program.insists] if program.draws or program.insists else []
+    return value_hash([lm.model, settings, program.retriever.key, prompt, confidence, *how])[:16]
 
 
 def _prediction(

@@ -34,7 +34,7 @@ from cuadft.evaluation.text_scores import NO_CLAUSE
 from cuadft.models.local import LocalEngine
 from cuadft.models.verbatim import QuoteSource, quote_format
 from cuadft.rag.confidence import Confidence, Look, length_off
-from cuadft.rag.quotes import Quote, join_quotes, quotes_of_reply, with_sentences
+from cuadft.rag.quotes import Quote, join_quotes, quotes_of_reply, with_sentences, with_votes
 from cuadft.rag.settle import SystemConfidence, settle
 from cuadft.retrieval.retriever import Hit, Retriever, render_passages
 
@@ -128,6 +128,8 @@ class ContractQA(dspy.Module):
     contract, [] for a refusal and for words that stand nowhere), `hits` (passages with scores), and what `settle` needs
     and gives: `quotes`, `p_exists`, `p_search`, `calibrated`. Without a confidence every passage is read and may be
     refused, and the first quote of the best passage is the answer. schema: whose words it asks in; None is CUAD's.
+    draws: answers about each passage that are sampled in place of the likeliest one, 0 for none; the confidence then
+    chooses among their quotes. insists: every passage is read, and none may be refused.
     """
 
     def __init__(
@@ -141,6 +143,7 @@ class ContractQA(dspy.Module):
         super().__init__()
         schema = schema or packaged_schema()
         self.retriever, self.k, self.confidence, self.system = retriever, k, confidence, system
+        self.draws, self.insists = 0, False
         self.refusal, self.predict = schema.refusal, dspy.Predict(answer_signature(schema))
 
     @property
@@ -151,13 +154,16 @@ class ContractQA(dspy.Module):
     def forward(self, question: str, contract: str) -> dspy.Prediction:
         """Look at `contract`, ask the configured LM about each passage that is to be read, and settle the answer."""
         (look,) = self.look([(question, contract)])
-        return self.conclude(look, [self.read(question, look, n) for n in look.read])
+        return self.conclude(look, [self.read(question, look, n) for n in look.read for _ in range(self.draws or 1)])
 
     def look(self, queries: Sequence[tuple[str, str]]) -> list[Look]:
         """Return what the retriever sees of each (question, contract), before any language model."""
         if self.confidence is not None:
             return self.confidence.look(self.retriever, queries, k=self.k)
-        return [Look(hits) for hits in self.retriever.search_many(queries, k=self.k)]
+        found = self.retriever.search_many(queries, k=self.k)
+        if self.insists:
+            return [Look(hits, 1.0, (1.0,) * len(hits), calibrated=True) for hits in found]
+        return [Look(hits) for hits in found]
 
     def read(self, question: str, look: Look, n: int) -> list[Quote]:
         """Ask the configured LM about the n-th passage of a look, and return its quotes, [] if it refuses.
@@ -169,6 +175,8 @@ class ContractQA(dspy.Module):
         if isinstance(getattr(dspy.settings.lm, "engine", None), LocalEngine):
             source = QuoteSource(quotable(hit.passage.text), self.refusal if look.may_refuse else None)
             config = {"response_format": quote_format(source), "logprobs": True}
+        if self.draws:
+            config |= {"temperature": 1.0}
         made = self.predict(passage=text, question=quotable(question), config=config)
         sure = {"passage_p": look.passage_p[n]} if look.passage_p else {}
         logprobs = (made.get("logprobs") or {}).get("content")  # None if the engine gave none
@@ -178,7 +186,8 @@ class ContractQA(dspy.Module):
     def conclude(self, look: Look, replies: Sequence[list[Quote]]) -> dspy.Prediction:
         """Return the prediction that follows from the quotes of the passages that were read."""
         read = [look.hits[n].passage for n in look.read]
-        quotes = join_quotes([quote for reply in replies for quote in reply], read)
+        quotes = [quote for reply in replies for quote in reply]
+        quotes = join_quotes(with_votes(quotes, self.draws) if self.draws else quotes, read)
         quotes = with_sentences(quotes, look.sentences)
         if look.usual:
             quotes = [replace(q, evidence={**q.evidence, "length": length_off(q.text, look.usual)}) for q in quotes]
@@ -193,10 +202,13 @@ class ContractQA(dspy.Module):
         signature, demos = self.predict.signature, self.predict.demos
         return PlainAdapter().format_finetune_data(signature, demos, inputs, {"answer": answer})["messages"]
 
-    def reader(self) -> ContractQA:
-        """Return the program that reads the best passage alone and decides by the reply: what alignment samples."""
-        alone = ContractQA(self.retriever, 1)
-        alone.predict, alone.refusal = self.predict, self.refusal
+    def reader(self, k: int = 1) -> ContractQA:
+        """Return the program that quotes from each of the k best passages: what alignment samples and teaches.
+
+        It never refuses. Whether there is a clause is the confidence's decision, and no language model's.
+        """
+        alone = ContractQA(self.retriever, k)
+        alone.predict, alone.refusal, alone.insists = self.predict, self.refusal, True
         return alone
 
 

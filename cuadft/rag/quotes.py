@@ -102,6 +102,19 @@ def with_sentences(quotes: Sequence[Quote], sentences: Sequence[Quote]) -> list[
     return told + [s for s in sentences if all(_likeness(span, s.span) <= SAME_FROM for span in placed)]
 
 
+def with_votes(quotes: Sequence[Quote], draws: int) -> list[Quote]:
+    """Return each different quote of several sampled replies once; `votes` is the share of the draws that made it.
+
+    Source: Wang et al. (2023), "Self-consistency improves chain of thought reasoning in language models".
+    """
+    made: dict[Any, list[Quote]] = {}
+    for quote in quotes:
+        made.setdefault(quote.span or quote.text, []).append(quote)
+    surest = [max(same, key=lambda quote: sorted(quote.evidence.items())) for same in made.values()]
+    votes = [len(same) / draws for same in made.values()]
+    return [replace(quote, evidence={**quote.evidence, "votes": own}) for quote, own in zip(surest, votes, strict=True)]
+
+
 def _shared(a: tuple[int, int], b: tuple[int, int]) -> int:
     """Return the number of characters that two spans share."""
     return max(0, min(a[1], b[1]) - max(a[0], b[0]))

@@ -25,7 +25,8 @@ from cuadft.evaluation.text_scores import NO_CLAUSE
 from cuadft.rag.calibration import Calibration, enough, logit, parts_as_json, read_parts
 
 HELD_OUT_FOLDS = 10  # of dev contracts, to see whether the reader's evidence helps
-QUOTE_FEATURES = {"passage": (), "reader": ("first", "mean", "sum", "end")}  # evidence that a quote's probability uses
+READER = ("first", "mean", "sum", "end", "votes")  # how sure the model was of a quote's words
+QUOTE_FEATURES = {"passage": (), "reader": READER}  # evidence that a quote's probability uses
 QUOTED_FROM = 0.15  # probability from which a further quote is shown: a lawyer would rather skip one than miss one
 
 
@@ -106,7 +107,10 @@ def settle(
     told = [q | {"p": 1.0 if math.isnan(value) else round(float(value), 5)} for q, value in zip(quotes, own)]
     ranked = sorted(told, key=lambda quote: (-quote["p"], *_reading_order(quote)))
     answered = bool(ranked) and (p >= threshold if prediction["calibrated"] else True)
-    shown = [q | {"quoted": answered and (not n or q["p"] >= QUOTED_FROM)} for n, q in enumerate(ranked)]
+    shown: list[dict[str, Any]] = []
+    for quote in ranked:  # of sampled quotes that share words, only the likeliest is shown
+        fits = not shown or (quote["p"] >= QUOTED_FROM and not _is_another_draw(quote, shown))
+        shown.append(quote | {"quoted": answered and fits})
     best = shown[0] if answered else None
     return dict(prediction) | {
         "answer": best["text"] if best else refusal,
@@ -114,6 +118,13 @@ def settle(
         "p_exists": None if p is None else round(p, 5),
         "quotes": shown,
     }
+
+
+def _is_another_draw(quote: Mapping[str, Any], better: Sequence[Mapping[str, Any]]) -> bool:
+    """Tell whether a sampled quote shares words with a likelier one, so that both answer the same clause."""
+    start, end = quote["span"] or (0, 0)
+    spans = [other["span"] for other in better if other["span"]] if "votes" in quote["evidence"] else []
+    return any(start < other_end and other_start < end for other_start, other_end in spans)
 
 
 def settle_left_out(

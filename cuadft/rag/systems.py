@@ -2,8 +2,8 @@
 
 "rag" and "rag_compiled" are the untuned model with the plain and with the compiled prompt. "incumbent" is the champion
 that the iteration started from, "retriever" is that champion with this iteration's retriever, and "champion" is the
-one that the iteration leaves. Any other name, such as "sft" or "dpo", is a folder in the iteration's adapters/. For
-example:
+one that the iteration leaves. Any other name, such as "sft" or "dpo", is a folder in the iteration's adapters/.
+"best_of_5" samples its answers, and its confidence chooses. For example:
 
     embedder = "sentence-transformers/all-MiniLM-L6-v2"
     untuned, sft = build_systems(iteration, ["rag", "sft"], model="tiny", embedder=embedder)
@@ -85,6 +85,7 @@ def build_systems(
         calibration = found["calibration"]
         system = SystemConfidence.load(calibration) if calibration else None
         program = load_program(found["program"], *searches[found["retriever"]], system)
+        program.draws = runs.DRAWS if weights[name] and weights[name].name == runs.BEST_OF else 0
         own = calibration is None or iteration.dir in calibration.parents
         record = find_record(iteration, name, tuned_program)
         made.append(System(name, program, lms[name], calibration, own, record, batch_size))

@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from cuadft.core.text import is_unspaced, quotable_places
+from cuadft.core.text import is_unspaced, quotable, quotable_places
 from cuadft.data.passages import merge_spans
 from cuadft.data.rows import FEEDBACK
 from cuadft.evaluation.text_scores import NO_CLAUSE
@@ -134,7 +134,7 @@ def _sizes(absent: int, present: int, size: int, impossible_share: float) -> tup
 
 
 def online_prompts(program: ContractQA, rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return {"prompt"} about the best passage and REWARD_COLUMNS of the rows that it has an answer to teach for.
+    """Return {"prompt", "passage"} and REWARD_COLUMNS of the rows that the best passage has an answer to teach for.
 
     A row whose clause lies outside the passage is left out: its reward would teach the model to invent the clause.
     """
@@ -143,7 +143,8 @@ def online_prompts(program: ContractQA, rows: Sequence[dict[str, Any]]) -> list[
     for row, hits in zip(rows, found, strict=True):
         if hits and target_answer(row, hits[0]) is not None:
             *prompt, _ = program.messages(row["question"], hits[0], "")
-            made.append({"prompt": prompt} | {name: row[name] for name in REWARD_COLUMNS})
+            about = {"prompt": prompt, "passage": quotable(hits[0].passage.text)}
+            made.append(about | {name: row[name] for name in REWARD_COLUMNS})
     return made
 
 

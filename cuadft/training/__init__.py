@@ -11,7 +11,7 @@ import lazy_loader
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
-        "align": ["AlignSettings", "align_all", "learns_from", "with_steps"],
+        "align": ["AlignSettings", "align_at_rates", "learns_from", "with_steps"],
         "online": ["Sampling", "reward_function"],
         "resume": ["trained_rows"],
         "sft": ["Tuning", "train_sft"],

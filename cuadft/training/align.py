@@ -7,6 +7,9 @@ DPO, ORPO and KTO run in TRL's own trainers here; the online methods are in `onl
 - Unpaired answers with a label are for "kto" (Ethayarajh et al. 2024).
 - Prompts are for "rloo" (Ahmadian et al. 2024), "grpo" (Shao et al. 2024) and "ppo" (see `ppo`).
 
+Two controls tell what is not worth more than the same data, or than the same model asked oftener: "sft_more" goes on
+with SFT on the chosen answers of the pairs, and "best_of_5" is the SFT model, whose confidence chooses among samples.
+
 For example:
 
     settings = AlignSettings(beta=0.1, dpo_loss=("sigmoid",))
@@ -27,14 +30,16 @@ from typing import Any
 
 from cuadft.core import files
 from cuadft.core.errors import InputError
+from cuadft.core.runs import BEST_OF, SFT_MORE
 from cuadft.models.weights import weights_hash
 from cuadft.training import online
 from cuadft.training.online import Reward
 from cuadft.training.resume import RECORD, train_language_model
 from cuadft.training.sft import Tuning, build_trainer, common_settings, load_tokenizer, load_trainable, lora_config
 
+PPO_UPDATES = 4  # of one rollout, at most
 PAIRED = ("dpo", "orpo", "orpo_base")
-METHODS = (*PAIRED, "kto", *online.ONLINE_METHODS)
+METHODS = (SFT_MORE, *PAIRED, "kto", *online.ONLINE_METHODS, BEST_OF)
 
 
 @dataclass(frozen=True)
@@ -78,9 +83,7 @@ def align_model(
         if method == "ppo":
             from cuadft.training.ppo import PPOTrainer
 
-            # One pass over the answers, as in the other methods: all but its first minibatch still need PPO's clipping.
-            rollout = online.answers_a_step(common)
-            return PPOTrainer(model, load_tokenizer(base), data, reward, common, settings.online, rollout=rollout)
+            return PPOTrainer(model, load_tokenizer(base), data, reward, sampling=settings.online, **ppo_sizes(common))
         if method in online.ONLINE_METHODS:
             return online.online_trainer(method, model, load_tokenizer(base), data, reward, common, settings.online)
         return BUILDERS[method](model, load_tokenizer(base), data, common, settings, tuning)
@@ -94,16 +97,29 @@ def align_model(
     return history
 
 
-def keep_sft(sft: Path, out: Path) -> None:
-    """Put a copy of the SFT weights in the folder `out`, the result of a method that has nothing to learn from."""
+def ppo_sizes(common: Mapping[str, Any]) -> dict[str, Any]:
+    """Return PPO's common settings, rollout and minibatch, with as many updates as other methods take steps.
+
+    A minibatch has the answers of a step of the other methods, and a rollout is one of up to PPO_UPDATES minibatches,
+    which all but the first need PPO's clipping.
+    """
+    steps, minibatch = common["max_steps"], online.answers_a_step(common)
+    updates = next(count for count in range(min(PPO_UPDATES, steps), 0, -1) if steps % count == 0)
+    fewer = {"max_steps": steps // updates, "save_steps": max(1, common["save_steps"] // updates)}
+    return {"common": {**common, **fewer}, "rollout": updates * minibatch, "minibatch": minibatch}
+
+
+def copy_weights(source: Path, out: Path) -> None:
+    """Put a copy of a folder of weights in the folder `out`: those of SFT for a method that has nothing to learn."""
     shutil.rmtree(out, ignore_errors=True)
-    shutil.copytree(sft, out.with_name(f".{out.name}-new"), dirs_exist_ok=True)
+    shutil.copytree(source, out.with_name(f".{out.name}-new"), dirs_exist_ok=True)
     os.replace(out.with_name(f".{out.name}-new"), out)
 
 
 def learns_from(method: str) -> str:
-    """Return what a method learns from: "pairs", "answers" (unpaired, with a label) or "prompts" (online)."""
-    return "pairs" if method in PAIRED else "answers" if method == "kto" else "prompts"
+    """Return what a method learns from: "pairs", "answers" (unpaired, with a label), "prompts" (online) or ""."""
+    given = dict.fromkeys((SFT_MORE, *PAIRED), "pairs") | {"kto": "answers", BEST_OF: ""}
+    return given.get(method, "prompts")
 
 
 def check_alignment(methods: Sequence[str], tuning: Tuning, sampling: online.Sampling) -> None:
@@ -156,6 +172,16 @@ def _dpo(model: Any, tokenizer: Any, pairs: list[dict], common: dict, settings: 
     return build_trainer(DPOTrainer, model, tokenizer, config, pairs, "prompt", "chosen", "rejected")
 
 
+def _sft_more(
+    model: Any, tokenizer: Any, pairs: list[dict], common: dict, settings: AlignSettings, tuning: Tuning
+) -> Any:
+    from trl import SFTConfig, SFTTrainer
+
+    rows = [pair | {"completion": pair["chosen"]} for pair in _drawn(pairs, tuning.batch_size, tuning)]
+    config = SFTConfig(**common, max_length=None)
+    return build_trainer(SFTTrainer, model, tokenizer, config, rows, "prompt", "completion")
+
+
 def _kto(model: Any, tokenizer: Any, rows: list[dict], common: dict, settings: AlignSettings, tuning: Tuning) -> Any:
     from trl import KTOConfig, KTOTrainer
 
@@ -185,13 +211,24 @@ def _orpo(model: Any, tokenizer: Any, pairs: list[dict], common: dict, settings:
 
         set_seed(tuning.seed)  # the trainer sets its seed later than the new adapter draws its random weights
         model = get_peft_model(model, lora_config(tuning, model.config))
+
+    class CompletionORPO(ORPOTrainer):
+        """Take the likelihood over the chosen answer, as the paper does; TRL's is over the prompt as well."""
+
+        def concatenated_forward(self, model: Any, batch: dict[str, Any]) -> tuple:
+            chosen, *others = super().concatenated_forward(model, batch)
+            tokens = (batch["chosen_labels"][:, 1:] != -100).sum(1)
+            others[3] = -(chosen * tokens).sum() / tokens.sum()
+            return chosen, *others
+
     texts = [pair["prompt"] + pair[side] for pair in pairs for side in ("chosen", "rejected")]
     longest = max(len(tokenizer.apply_chat_template(text, return_dict=False)) for text in texts)
     config = ORPOConfig(**common, beta=settings.beta, max_length=longest + 8, remove_unused_columns=False)
-    return build_trainer(ORPOTrainer, model, tokenizer, config, pairs, "prompt", "chosen", "rejected")
+    return build_trainer(CompletionORPO, model, tokenizer, config, pairs, "prompt", "chosen", "rejected")
 
 
 BUILDERS: dict[str, Callable[..., Any]] = {"dpo": _dpo, "orpo": _orpo, "orpo_base": _orpo, "kto": _kto}
+BUILDERS[SFT_MORE] = _sft_more
 
 
 def _drawn(rows: Sequence[dict], batch_size: int, tuning: Tuning) -> list[dict]:
@@ -209,6 +246,24 @@ def thumb_weights(records: Sequence[Mapping[str, Any]]) -> tuple[float, float]:
     up = sum(bool(record["label"]) for record in records)
     down = len(records) - up
     return (max(1.0, down / up), max(1.0, up / down)) if up and down else (1.0, 1.0)
+
+
+def align_at_rates(
+    rates: Sequence[float], methods: Sequence[str], *given: Any, tuning: Tuning, **settings: Any
+) -> dict[float, dict[str, list[dict[str, Any]]]]:
+    """Align by every method with every learning rate; return what `align_all`, which takes the rest, does for each.
+
+    With one rate the adapters lie in adapters/METHOD, with several in adapters/rates/RATE/METHOD. Raises InputError
+    without a rate.
+    """
+    if not rates:
+        raise InputError("There is no learning rate in align_rates: give one, such as 3.0e-5, or several.")
+    *others, adapters = given
+    folders = {rate: adapters / "rates" / f"{rate:g}" if len(rates) > 1 else adapters for rate in rates}
+    return {
+        rate: align_all(methods, *others, folder, tuning=replace(tuning, learning_rate=rate), **settings)
+        for rate, folder in folders.items()
+    }
 
 
 def align_all(
@@ -232,11 +287,11 @@ def align_all(
     check_alignment(methods, tuning, settings.online)
     histories = {}
     for method in methods:
-        made, out = data[learns_from(method)], adapters / method
+        made, out = data.get(learns_from(method), ()), adapters / method
         if can_teach(method, made):
             histories[method] = align_model(
                 method, base, base_id, made, out, tuning=tuning, sft=sft, settings=settings, reward=reward
             )
         else:
-            keep_sft(sft, out)
+            copy_weights(sft, out)
     return histories

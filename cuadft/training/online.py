@@ -1,9 +1,9 @@
 """Online reinforcement learning from the SFT adapter, on answers that the model samples as it learns.
 
-RLOO and GRPO run in TRL's trainers, PPO in `ppo`. The reward of a sampled answer is a judge's score or the token F1
-against the gold spans, given as TRL asks for it:
+RLOO and GRPO run in TRL's trainers, PPO in `ppo`. The reward of a sampled answer says how near it is to the gold spans,
+or is a judge's score, given as TRL asks for it:
 
-    reward = reward_function(OfflineJudge())
+    reward = reward_function()
     reward(prompts=..., completions=[[{"role": "assistant", "content": "..."}]], question=[...], answers=[...])
 """
 
@@ -11,15 +11,18 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from cuadft.core.errors import InputError
-from cuadft.evaluation.text_scores import token_f1
+from cuadft.evaluation.confidence import is_right
+from cuadft.evaluation.text_scores import AnswerComparison
 from cuadft.evaluation.verdicts import Judge, gold_texts
 
 ONLINE_METHODS = ("rloo", "grpo", "ppo")
+CUT = 0.5  # reward that an answer loses if it reaches the limit of tokens before its end
+RIGHT_QUOTE = 0.5  # reward of quotes that share half of their words with a gold span, beside that of their F1
 Reward = Callable[..., list[float | None]]  # called as TRL calls a reward function; None: no reward is known
 
 
@@ -38,7 +41,7 @@ class Sampling:
 
 
 def reward_function(judge: Judge | None = None) -> Reward:
-    """Return the reward function: the judge's score of an answer or, without a judge, its token F1 (0 to 1).
+    """Return the reward function: the judge's score of an answer, 0 to 1, or without a judge that of `gold_reward`.
 
     An empty answer scores 0, as it does in inference. An answer whose judgement failed gets None, and is left out of
     the update. The function counts those answers in its attribute `unknown`. It raises InputError if the judge fails on
@@ -51,7 +54,7 @@ def reward_function(judge: Judge | None = None) -> Reward:
             for said, question, spans in zip(completions, columns["question"], columns["answers"], strict=True)
         ]
         if judge is None:
-            return [token_f1(row["answer"], gold_texts(row)) for row in rows]
+            return list(map(gold_reward, rows))
         rated = judge.rate(rows)
         scores = [None if math.isnan(score) else float(score) for score in rated["judge_score"]]
         reward.unknown += scores.count(None)
@@ -67,6 +70,17 @@ def reward_function(judge: Judge | None = None) -> Reward:
     return reward
 
 
+def gold_reward(row: Mapping[str, Any]) -> float:
+    """Return the F1 of an answer with the nearest gold span, or with all together, and a bonus for quotes that count.
+
+    The bonus is RIGHT_QUOTE times the share of the answer's lines that CUAD's script takes for a gold span (a Jaccard
+    index of at least one half). Without a clause a refusal has 1.
+    """
+    compared, lines = AnswerComparison(row["answer"], gold_texts(row)), (row["answer"] or "").splitlines()
+    found = sum(is_right(line, row) for line in lines) / max(1, len(lines))
+    return max(compared.f1(), compared.f1_all()) + RIGHT_QUOTE * found
+
+
 def online_trainer(
     method: str,
     model: Any,
@@ -76,12 +90,15 @@ def online_trainer(
     common: dict[str, Any],
     sampling: Sampling,
 ) -> Any:
-    """Return the trainer of RLOO or GRPO; PPO's is `ppo.PPOTrainer`.
+    """Return the trainer of RLOO or GRPO, which samples quotes alone; PPO's is `ppo.PPOTrainer`.
 
+    rows: {"prompt", "passage"} and the columns that `reward` needs.
     common: TrainingArguments, as `sft.common_settings` returns them, with a number of steps.
     """
     from datasets import Dataset
     from trl import GRPOConfig, GRPOTrainer, RLOOConfig, RLOOTrainer
+
+    from cuadft.training.constrained import ConstrainedQuotes, OnlyQuotes
 
     answers = 2 * common["per_device_train_batch_size"]
     config_of, trainer_of = (RLOOConfig, RLOOTrainer) if method == "rloo" else (GRPOConfig, GRPOTrainer)
@@ -96,7 +113,21 @@ def online_trainer(
     )
     prompts = answers_a_step(common) // sampling.generations * common["max_steps"]
     data = Dataset.from_list(online_passes(rows, prompts, seed=common["seed"]))
-    return trainer_of(model=model, args=config, train_dataset=data, processing_class=tokenizer, reward_funcs=reward)
+    kind = type(trainer_of.__name__, (OnlyQuotes, trainer_of), {"quotes": ConstrainedQuotes(tokenizer, rows)})
+    rewards = less_for_cut(reward, tokenizer.eos_token_id)
+    return kind(model=model, args=config, train_dataset=data, processing_class=tokenizer, reward_funcs=rewards)
+
+
+def less_for_cut(reward: Reward, end: int) -> Reward:
+    """Return the reward function that takes CUT off for an answer without its end mark, which the limit has cut."""
+
+    def less(prompts: Sequence[Any], completions: Sequence[Any], completion_ids: Any, **columns: Any) -> list:
+        scores = reward(prompts=prompts, completions=completions, **columns)
+        cut = [CUT * (end not in tokens) for tokens in completion_ids]
+        return [None if score is None else score - own for score, own in zip(scores, cut, strict=True)]
+
+    less.__name__ = reward.__name__  # TRL logs the reward under this name
+    return less
 
 
 def answers_a_step(common: dict[str, Any]) -> int:

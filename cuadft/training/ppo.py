@@ -1,11 +1,13 @@
 """Proximal policy optimisation (PPO) of a language model's LoRA adapter, small enough to read in one sitting.
 
 One step samples answers and has them rewarded. It works out for every token how much better than expected it was (its
-advantage). Then it makes good tokens likelier, in small clipped moves that stay near the SFT model. Sources: PPO,
+advantage). Then it makes good tokens likelier, in small clipped moves that stay near the SFT model. Every answer weighs
+the same, however long it is. Sources: PPO,
 Schulman et al. 2017; GAE, Schulman et al. 2016; "The N Implementation Details of RLHF with PPO", Huang et al. 2024.
 Tensors have shape (answers, tokens); a mask is 1 on an answer's tokens and its end mark, and 0 behind them.
 
-    trainer = PPOTrainer(model, tokenizer, rows, reward, common_settings(folder, tuning), Sampling(), rollout=16)
+    common = common_settings(folder, tuning)
+    trainer = PPOTrainer(model, tokenizer, rows, reward, common, Sampling(), rollout=16, minibatch=4)
     trainer.train()  # logs reward, KL divergence and losses, one entry a step
 
 transformers' Trainer is the loop under it: it logs, saves, and goes on after a kill.
@@ -27,18 +29,21 @@ from torch import Tensor
 from transformers import Trainer, TrainingArguments
 
 from cuadft.core.errors import InputError
-from cuadft.training.online import Sampling
+from cuadft.training.constrained import ConstrainedQuotes
+from cuadft.training.online import CUT, Sampling
 
 CLIP = 0.2  # how far a token's probability ratio, and its value, may move in a step
 VALUE_COEF = 0.1  # weight of the values' loss
 GAMMA, LAMBDA = 1.0, 0.95  # discount and lambda of `gae`
+TRUSTED = 0.5  # share of the returns' variance that the critic explains, from which LAMBDA is used in place of 1
 VALUE_HEAD = "value_head.safetensors"  # in a checkpoint
 
 
 class PPOTrainer(Trainer):
     """Train the adapter "default" of a PeftModel on a reward; the reference is a frozen copy of that adapter.
 
-    rows: {"prompt": chat messages, ...columns}. reward: called as TRL calls a reward function, reward(prompts=,
+    rows: {"prompt": chat messages, ...columns}; with the column "passage" an answer can only quote from it, see
+    `constrained`. reward: called as TRL calls a reward function, reward(prompts=,
     completions=, **columns) with lists; it returns a number for each answer, or None for an answer that it cannot
     reward. An answer without a reward is left out of the update and counted as "unrewarded". common: as
     `sft.common_settings` returns them, with a number of steps. A step samples `rollout` answers, and learns from each
@@ -55,7 +60,7 @@ class PPOTrainer(Trainer):
         sampling: Sampling,
         *,
         rollout: int,
-        minibatch: int = 4,
+        minibatch: int,
         epochs: int = 1,
     ) -> None:
         # without autocast: base and adapter keep the precision that they were loaded in
@@ -63,6 +68,7 @@ class PPOTrainer(Trainer):
         order = {"train_sampling_strategy": "sequential", "remove_unused_columns": False}
         args = TrainingArguments(**{**common, **sizes, **order})
         self.tokenizer, self.reward, self.sampling = tokenizer, reward, sampling
+        self.quotes = ConstrainedQuotes(tokenizer, rows) if all("passage" in row for row in rows) else None
         self.minibatch, self.epochs, self.step_logs = minibatch, epochs, {}
         own = freeze_reference(model)
         self.value_head = torch.nn.Linear(model.get_base_model().config.get_text_config().hidden_size, 1)
@@ -79,13 +85,15 @@ class PPOTrainer(Trainer):
         with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
             torch.manual_seed(self.args.seed * 1_000_003 + self.state.global_step)
             batch, texts = self._sample(inputs)
-            scores = self._rewards(inputs, texts)
+            ended = batch.pop("ended").tolist()
+            scores = self._rewards(inputs, texts, ended)
             kept = [i for i, score in enumerate(scores) if score is not None]
             length = batch["mask"].sum(1).mean().item()
             logs = {"completion_length": length, "unrewarded": len(inputs) - len(kept)}
+            logs["cut"] = 1 - sum(ended) / len(ended)
             if kept:
                 batch, raw = _pick(batch, torch.tensor(kept)), torch.tensor([scores[i] for i in kept])
-                logs |= {"reward": raw.mean().item(), "kl": self._assess(batch, raw.to(self.model.device))}
+                logs |= {"reward": raw.mean().item()} | self._assess(batch, raw.to(self.model.device))
                 logs |= self._update(batch)
         self.step_logs = logs
         return torch.tensor(logs.get("loss", 0.0), device=self.args.device)
@@ -114,31 +122,46 @@ class PPOTrainer(Trainer):
         seen = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts], device=device)
         own_ends = self.model.generation_config.eos_token_id
         ends = list({end, *(own_ends if isinstance(own_ends, list) else [own_ends])} - {None})
-        tokens = self.model.eval().generate(
-            input_ids=torch.tensor([[pad] * (width - len(p)) + p for p in prompts], device=device),
-            attention_mask=seen,
-            do_sample=True,
-            temperature=self.sampling.temperature,
-            top_k=0,
-            top_p=1.0,
-            repetition_penalty=1.0,
-            max_new_tokens=self.sampling.max_tokens,
-            pad_token_id=pad,
-            eos_token_id=ends,
-        )
+        given = torch.tensor([[pad] * (width - len(p)) + p for p in prompts], device=device)
+        temperature, most = self.sampling.temperature, self.sampling.max_tokens
+        if self.quotes:
+            ends = [end]
+            made = self.quotes.sample(self.model, prompts, max_tokens=most, temperature=temperature)
+            longest = max(map(len, made))
+            padded = [answer + [end] * (longest - len(answer)) for answer in made]
+            tokens = torch.cat([given, torch.tensor(padded, device=device)], 1)
+        else:
+            tokens = self.model.eval().generate(
+                input_ids=given,
+                attention_mask=seen,
+                do_sample=True,
+                temperature=temperature,
+                top_k=0,
+                top_p=1.0,
+                repetition_penalty=1.0,
+                max_new_tokens=most,
+                pad_token_id=pad,
+                eos_token_id=ends,
+            )
         is_end = torch.isin(tokens[:, width:], torch.tensor(ends, device=device))
         # true up to the first end mark; what follows may be end marks as well, where those serve as padding
         mask = is_end.cumsum(1) - is_end.long() == 0
         answers = [row[kept] for row, kept in zip(tokens[:, width:], mask & ~is_end, strict=True)]
         texts = tokenizer.batch_decode(answers, skip_special_tokens=True)
         seen = torch.cat([seen, mask.long()], 1)
-        return {"tokens": tokens, "seen": seen, "mask": mask.float()}, texts
+        return {"tokens": tokens, "seen": seen, "mask": mask.float(), "ended": (is_end & mask).any(1)}, texts
 
-    def _rewards(self, rows: Sequence[Mapping[str, Any]], texts: Sequence[str]) -> list[float | None]:
+    def _rewards(
+        self, rows: Sequence[Mapping[str, Any]], texts: Sequence[str], ended: Sequence[bool]
+    ) -> list[float | None]:
         columns = {key: [row[key] for row in rows] for key in rows[0] if key not in ("prompt", "completion")}
         prompts, said = [row["prompt"] for row in rows], [[{"role": "assistant", "content": text}] for text in texts]
         scores = self.reward(prompts=prompts, completions=said, **columns)
-        return [float(score) if score is not None and math.isfinite(score) else None for score in scores]
+        known = [score is not None and math.isfinite(score) for score in scores]
+        return [
+            float(score) - CUT * (not whole) if is_known else None
+            for score, is_known, whole in zip(scores, known, ended, strict=True)
+        ]
 
     def _forward(self, batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
         """Return log-probability and value of each answer token, as predicted from the tokens before it."""
@@ -153,15 +176,18 @@ class PPOTrainer(Trainer):
             logits_to_keep=width + 1,  # the prompt's tokens carry no loss
             output_hidden_states=True,
         )
-        every = (out.logits[:, :-1].float() / self.sampling.temperature).log_softmax(-1)
+        logits = out.logits[:, :-1].float() / self.sampling.temperature
         values = self.value_head(out.hidden_states[-1][:, -width - 1 : -1].float())[..., 0]
-        return every.gather(-1, tokens[:, -width:, None])[..., 0], values
+        if self.quotes:
+            return self.quotes.log_probabilities(logits, tokens, seen)[0], values
+        return logits.log_softmax(-1).gather(-1, tokens[:, -width:, None])[..., 0], values
 
     @torch.no_grad()
-    def _assess(self, batch: dict[str, Tensor], scores: Tensor) -> float:
+    def _assess(self, batch: dict[str, Tensor], scores: Tensor) -> dict[str, float]:
         """Put log-probabilities, values, advantages and returns into the batch, as they are before the update.
 
-        Return the KL divergence from the reference.
+        Return the KL divergence from the reference, and how much of the returns' variance the critic explains. Until
+        that is TRUSTED, lambda is 1: a critic that knows nothing would set a long right quote against its own start.
         """
         found, mask = {}, batch["mask"]
         for adapter in ("ref", "default"):
@@ -169,9 +195,11 @@ class PPOTrainer(Trainer):
             parts = [self._forward(_pick(batch, rows)) for rows in torch.arange(len(scores)).split(self.minibatch)]
             found[adapter] = [torch.cat(tensors) for tensors in zip(*parts, strict=True)]
         (ref_logp, _), (logp, values) = found["ref"], found["default"]
-        advantages, returns = gae(token_rewards(scores, logp, ref_logp, mask, self.sampling.kl), values, mask)
+        rewards = token_rewards(scores, logp, ref_logp, mask, self.sampling.kl)
+        explained = explained_variance(values, gae(rewards, values, mask, lam=1.0)[1], mask)
+        advantages, returns = gae(rewards, values, mask, lam=LAMBDA if explained >= TRUSTED else 1.0)
         batch |= {"logp": logp, "values": values, "returns": returns, "advantages": whiten(advantages, mask)}
-        return kl_estimate(logp, ref_logp, mask).item()
+        return {"kl": kl_estimate(logp, ref_logp, mask).item(), "explained_variance": explained}
 
     def _update(self, batch: dict[str, Tensor]) -> dict[str, float]:
         """Learn from a batch; return the mean losses, share of clipped tokens and norm of the gradient."""
@@ -222,10 +250,24 @@ def masked_mean(x: Tensor, mask: Tensor) -> Tensor:
     return (x * mask).sum() / mask.sum().clamp(min=1)
 
 
+def answer_mean(x: Tensor, mask: Tensor) -> Tensor:
+    """Return the mean over the answers of the mean over an answer's tokens (a scalar): a long one weighs no more."""
+    return ((x * mask).sum(1) / mask.sum(1).clamp(min=1)).mean()
+
+
 def whiten(x: Tensor, mask: Tensor) -> Tensor:
-    """Return x with mean 0 and variance 1 over the mask's tokens, and 0 outside."""
-    mean = masked_mean(x, mask)
-    return (x - mean) * torch.rsqrt(masked_mean((x - mean) ** 2, mask) + 1e-8) * mask
+    """Return x with mean 0 and variance 1 by `answer_mean`, and 0 outside the mask."""
+    mean = answer_mean(x, mask)
+    return (x - mean) * torch.rsqrt(answer_mean((x - mean) ** 2, mask) + 1e-8) * mask
+
+
+def explained_variance(values: Tensor, returns: Tensor, mask: Tensor) -> float:
+    """Return the share of the returns' variance that the values explain: 1 at best, 0 for a constant, else negative.
+
+    Returns that are all the same have nothing to explain, which counts as 0.
+    """
+    left, whole = (answer_mean((x - answer_mean(x, mask)) ** 2, mask).item() for x in (returns - values, returns))
+    return 1.0 - left / whole if whole > 1e-8 else 0.0
 
 
 def kl_estimate(logp: Tensor, ref_logp: Tensor, mask: Tensor) -> Tensor:
@@ -271,7 +313,7 @@ def policy_loss(
     """
     ratio = (logp - old_logp).exp()
     free, clipped = -advantages * ratio, -advantages * ratio.clamp(1 - clip, 1 + clip)
-    return masked_mean(torch.maximum(free, clipped), mask), masked_mean((clipped > free).float(), mask)
+    return answer_mean(torch.maximum(free, clipped), mask), masked_mean((clipped > free).float(), mask)
 
 
 def value_loss(values: Tensor, old_values: Tensor, returns: Tensor, mask: Tensor, clip: float = CLIP) -> Tensor:

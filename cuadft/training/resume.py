@@ -70,10 +70,13 @@ def train_language_model(
         with progress.quiet(), completions_only():
             trainer = build(work)
             progress.watch_trainer(trainer, out.name)
+            memory = progress.watch_memory(trainer)
             trainer.train(resume_from_checkpoint=last_checkpoint(work))
         _save_weights(trainer, new, base_id)
         files.write_json(new / "base.json", {"model": base_id, "sha256": base_hash})
-        return {"rows": list(ids), "log_history": list(trainer.state.log_history)}
+        history = list(trainer.state.log_history)
+        history[-1] |= {"memory_gb": round(max(memory, default=0.0), 2)}  # beside the seconds
+        return {"rows": list(ids), "log_history": history}
 
     return run_training(train, out, identity=[identity, base_hash])["log_history"]
 

@@ -281,3 +281,33 @@ def test_rows_of_different_weight_are_paired_by_weight():
     a, b = frame([0.0, 0.0, 0.0], list("xyz"), **same), frame([1.0, 1.0, 0.5], list("xyz"), **same)
     assert paired_delta(a, b, seed=1).value == pytest.approx((1 + 1 + 4 * 0.5) / 6)
     assert comparisons(["sft", "dpo", "kto"]) == [("sft", "dpo"), ("sft", "kto")]  # each once: Holm counts them
+
+
+def beyond(*systems):
+    table, told = compare.beyond_controls(pd.concat(systems), ["dpo", "ppo", "best_of_5"], metric="f1")
+    return table.set_index(["baseline", "system"]), told
+
+
+def test_a_method_counts_only_if_it_is_better_than_sft_and_than_both_controls():
+    sft, more = noisy(0, "sft"), noisy(0.01, "sft_more", 1)
+    systems = [sft, more, noisy(0.02, "best_of_5", 2), noisy(0.3, "dpo", 3)]
+    table, told = beyond(*systems, noisy(0.0, "ppo", 4))
+    assert set(table.index) == {(base, s) for base in ("sft", "sft_more", "best_of_5") for s in ("dpo", "ppo")}
+    assert told == "On unseen contracts dpo is better than SFT and the controls sft_more and best_of_5."
+    for control in ("sft_more", "best_of_5"):  # as good as the method: more data, or more tries, do as much
+        others = [s for s in systems if s["system"].iloc[0] != control]
+        _, told = beyond(*others, noisy(0.3, control, 5), noisy(0.0, "ppo", 4))
+        assert "no method" in told and "preferences add nothing" in told
+
+
+def test_without_a_control_the_summary_says_that_a_gain_may_need_no_preferences():
+    _, told = beyond(noisy(0, "sft"), noisy(0.3, "dpo", 3), noisy(0, "best_of_5", 1))
+    assert told.startswith("On unseen contracts dpo is better") and "Without sft_more" in told
+    assert beyond(noisy(0, "sft"), noisy(0, "best_of_5", 1))[1] == ""  # no method, nothing to say
+
+
+def test_holms_correction_is_over_the_methods_for_each_baseline():
+    parts = [noisy(0, "sft"), noisy(0, "sft_more", 1), noisy(0.02, "dpo", 3), noisy(0.01, "ppo", 4)]
+    table, _ = beyond(*parts)
+    for _, rows in table.groupby("baseline"):
+        assert rows["p_holm"].tolist() == holm(rows["p"]).tolist()

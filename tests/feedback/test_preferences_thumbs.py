@@ -2,63 +2,47 @@
 
 import pytest
 import small
-from judged import CLOSE, GOLD, HALF, IMPOSSIBLE, ROW, WRONG, Marks, candidates, vote
+from judged import CLOSE, GOLD, HALF, ROW, WRONG, Marks, candidates, vote
 
 from cuadft.evaluation.text_scores import NO_CLAUSE
 from cuadft.feedback.candidates import gather_material
-from cuadft.feedback.preferences import preference_pairs, preference_thumbs
+from cuadft.feedback.preferences import preference_pairs, preference_thumbs, preferred_answers
 from cuadft.training.align import thumb_weights
+
+
+def records(rows: list[dict], scores: dict | None = None, **settings) -> tuple[list[dict], dict]:
+    """Return the records with a thumb, and the counts."""
+    judge = None if scores is None else Marks(scores)
+    material = gather_material(small.program(), rows, judge=judge, **settings)
+    choices, _ = preferred_answers(material, length_tolerance=9)
+    return preference_thumbs(small.program(), material, choices)
 
 
 def thumbs(rows: list[dict], scores: dict | None = None, **settings) -> tuple[list[tuple], dict]:
     """Return (source, answer, label) of each record, and the counts."""
-    judge = None if scores is None else Marks(scores)
-    found, counts = preference_thumbs(small.program(), gather_material(small.program(), rows, judge=judge, **settings))
+    found, counts = records(rows, scores, **settings)
     return [(r["source"], r["completion"][0]["content"], r["label"]) for r in found], counts
 
 
 @pytest.mark.parametrize(
     "answers, expected",
     [
-        ([CLOSE, WRONG], [("gold", CLOSE, True), ("gold", WRONG, False)]),  # F1 0.87 and 0
-        ([CLOSE, CLOSE.upper()], [("gold", CLOSE, True)]),
-        ([HALF], [("gold", GOLD, True)]),  # F1 0.67 is neither; the expert's words stand in
-        ([NO_CLAUSE], [("gold", NO_CLAUSE, False), ("gold", GOLD, True)]),
+        ([CLOSE, WRONG], [("gold", CLOSE, True), ("gold", WRONG, False)]),
+        ([CLOSE, HALF, NO_CLAUSE], [("gold", CLOSE, True), ("gold", HALF, False)]),
+        ([CLOSE], []),
+        ([CLOSE, NO_CLAUSE], []),
         ([None], []),
         ([], []),
     ],
 )
-def test_gold_says_up_or_down(answers, expected):
-    assert thumbs(candidates(ROW, *answers))[0] == expected
+def test_thumbs_are_those_of_the_pairs(answers, expected):
+    found, counts = thumbs(candidates(ROW, *answers))
+    assert found == expected and counts["up"] == counts["down"] == len(expected) / 2
 
 
-def test_without_clause_only_the_refusal_is_good():
-    found, counts = thumbs(candidates(IMPOSSIBLE, NO_CLAUSE, WRONG, GOLD))
-    assert found == [("gold", NO_CLAUSE, True), ("gold", WRONG, False), ("gold", GOLD, False)]
-    assert counts == {"gold": 3, "up": 1, "down": 2}
-
-
-def test_where_the_clause_lies_outside_the_passages_a_refusal_is_neither():
-    lost = ROW | {"answers": [{"text": GOLD, "start": 10**6}]}
-    assert thumbs(candidates(lost, NO_CLAUSE, WRONG))[0] == [("gold", WRONG, False)]
-
-
-@pytest.mark.parametrize(
-    "answer, score, expected",
-    [
-        (HALF, 0.9, ("ai", HALF, True)),
-        (HALF, 0.1, ("ai", HALF, False)),
-        (HALF, 0.5, None),
-        (HALF, None, None),
-        (WRONG, 0.9, None),
-        (CLOSE, 0.1, None),  # gold and judge disagree
-        (CLOSE, 0.5, ("gold", CLOSE, True)),
-        (WRONG, None, ("gold", WRONG, False)),
-    ],
-)
-def test_the_judge_decides_where_gold_does_not_and_never_against_it(answer, score, expected):
-    found, _ = thumbs(candidates(ROW, answer), {answer: score})
-    assert [thumb for thumb in found if thumb[1] != GOLD] == ([expected] if expected else [])
+def test_the_judge_decides_where_gold_does_not():
+    lost = ROW | {"answers": [{"text": "elsewhere", "start": 10**6}]}
+    assert thumbs(candidates(lost, HALF, WRONG), {HALF: 0.9})[0] == [("ai", HALF, True), ("ai", WRONG, False)]
 
 
 def test_people_come_first():
@@ -69,10 +53,11 @@ def test_people_come_first():
     assert found == [
         ("human", CLOSE, False),
         ("human", GOLD, False),
+        ("gold", HALF, True),
         ("gold", WRONG, False),
-    ]  # nor are gold's words good
+    ]
     found, _ = thumbs(rows, scores, feedback=[vote("anna", "both_wrong", CLOSE, WRONG, edited="Acme may audit")])
-    assert found == [("human", "Acme may audit", True), ("human", CLOSE, False), ("human", WRONG, False)]
+    assert set(found) == {("human", "Acme may audit", True), ("human", CLOSE, False), ("human", WRONG, False)}
 
 
 def test_an_answer_with_both_thumbs_gets_none():
@@ -82,9 +67,12 @@ def test_an_answer_with_both_thumbs_gets_none():
 
 
 def test_records_hold_prompt_and_origin():
-    material = gather_material(small.program(), candidates(ROW, WRONG), judge=None)
-    found, _ = preference_thumbs(small.program(), material)
-    assert [r["reason"] for r in found] == ["F1 0.00 with the expert's words", "the expert's words"]
+    found, _ = records(candidates(ROW, GOLD, WRONG))
+    why = "F1 with the expert's words: 1.00 against 0.15"
+    assert [(r["reason"], round(r["score"], 2)) for r in found] == [
+        (why, 1.0),
+        (f"another answer was chosen: {why}", 0.15),
+    ]
     for record in found:
         assert list(record) == ["id", "contract", "prompt", "completion", "label", "source", "reason", "score"]
         assert (record["id"], record["contract"]) == (ROW["id"], ROW["contract"])
@@ -103,6 +91,7 @@ def test_weights_make_both_kinds_count_alike(up, down, expected):
 def test_a_single_answer_with_a_thumb_is_one_answer_and_no_pair(verdict, label):
     votes = [vote("anna", verdict, WRONG, "")]
     material = gather_material(small.program(), [], judge=None, feedback=votes, rows=[ROW])
-    found, _ = preference_thumbs(small.program(), material)
+    choices, _ = preferred_answers(material)
+    found, _ = preference_thumbs(small.program(), material, choices)
     assert [(r["source"], r["completion"][0]["content"], r["label"]) for r in found] == [("human", WRONG, label)]
-    assert preference_pairs(small.program(), material)[0] == []
+    assert preference_pairs(small.program(), choices) == []

@@ -490,3 +490,22 @@ def test_the_paragraph_is_short_names_the_criterion_and_survives_the_file(second
         [],
         list(criteria.CRITERIA),
     )
+
+
+@pytest.mark.parametrize(
+    "metric, judge_lm, refused",
+    [
+        ("reference_score", "", True),
+        ("reference_score", "openai/x", False),
+        ("judge_score", "openai/x", True),
+        ("f1", "", False),
+    ],
+)
+def test_a_judge_that_rewarded_the_training_does_not_decide_alone(metric, judge_lm, refused):
+    given = {"reward_source": "judge", "judge_lm": judge_lm, "align_methods": ["ppo"]}
+    for parameters, raises in ((given, refused), (given | {"reward_source": "gold"}, False)):
+        if raises:
+            with pytest.raises(InputError, match="gave the reward.*gate_metric quote_f1"):
+                gate._check_judge(GateRule(metric=metric), parameters)
+        else:
+            gate._check_judge(GateRule(metric=metric), parameters)

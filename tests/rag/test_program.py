@@ -19,7 +19,7 @@ from cuadft.evaluation.text_scores import NO_CLAUSE
 from cuadft.models import weights
 from cuadft.models.local import LocalEngine
 from cuadft.models.verbatim import QuoteSource, cut_to_words, read_quote_format
-from cuadft.rag.compiling import answer_f1, compile_program, dspy_examples
+from cuadft.rag.compiling import answer_f1, answer_feedback, compile_program, dspy_examples
 from cuadft.rag.confidence import HELD_FROM, Confidence, length_off
 from cuadft.rag.program import ContractQA, PlainAdapter, load_program, save_program
 from cuadft.rag.training_rows import online_prompts, prompt_completions, target_answer
@@ -178,7 +178,7 @@ def test_the_reader_sends_the_programs_prompt_about_the_best_passage_and_decides
     made, sent = ask(program.reader(), row, lambda _: "No party\nEach party")
     (best,) = program.retriever.search(row["question"], contract=row["contract"], k=1)
     assert sent == [program.messages(row["question"], best, "x")[:-1]]
-    assert made.p_exists is None and ask(program.reader(), row, lambda _: NO_CLAUSE)[0].answer == NO_CLAUSE
+    assert made.p_exists == 1 and ask(program.reader(), row, lambda _: NO_CLAUSE)[0].answer == NO_CLAUSE
 
 
 def test_of_questions_without_a_clause_those_near_the_decision_are_taught(confident):
@@ -469,7 +469,51 @@ def test_a_bootstrapped_demo_holds_what_the_model_said_and_not_how_sure_it_was(t
 
 def test_an_unknown_optimizer_is_refused():
     with pytest.raises(InputError, match="bootstrap_random_search"):
-        compile_program(small.program(), [], [], optimizer="gepa")
+        compile_program(small.program(), [], [], optimizer="gepo")
+
+
+BETTER = "Quote the whole sentence that answers, and nothing else."
+
+
+def reflecting(proposal: str) -> small.Script:
+    """Return an LM that quotes three words until it is told better, and proposes instructions when it reflects."""
+
+    def reply(messages: list[dict[str, str]]) -> str:
+        text = "\n".join(message["content"] for message in messages)
+        if "<passage>" not in messages[-1]["content"] or "feedback" in text.lower():
+            return proposal
+        words = small.first_clause(messages).split()
+        return " ".join(words if BETTER in text else words[:3])
+
+    return small.Script(reply)
+
+
+@pytest.mark.parametrize("proposal, better", [(f"```\n{BETTER}\n```", True), ("I do not know.", False)])
+def test_gepa_takes_instructions_that_answer_better_on_dev_and_says_so_if_there_are_none(proposal, better, capsys):
+    program, script = small.program(k=1), reflecting(proposal)
+    examples = dspy_examples([row for row in small.ROWS if row["answers"]], program)
+    train, dev = examples[:6], examples[6:]
+    with dspy.context(lm=script.lm(), adapter=PlainAdapter()):
+        made = compile_program(program, train, dev, optimizer="gepa")
+    assert (made.predict.signature.instructions == BETTER) == better and made.predict.demos == []
+    assert ("no better instructions" in capsys.readouterr().out) == (not better)
+
+
+def test_the_feedback_says_which_words_are_wrong():
+    example = dspy.Example(golds=["the law of Ohio", "Texas law"])
+
+    def told(answer, of=example):
+        return answer_feedback(of, dspy.Prediction(answer=answer))
+
+    assert (
+        told("the law of Ohio").score == 1 and "lacks: none. It has besides: none" in told("the law of Ohio").feedback
+    )
+    wrong = told("of Ohio shall")
+    assert 0 < wrong.score < 1 and "lacks: the law. It has besides: shall" in wrong.feedback
+    assert "the law of Ohio | Texas law" in wrong.feedback
+    assert "refuses" in told(NO_CLAUSE).feedback and told(NO_CLAUSE).score == 0
+    none = dspy.Example(golds=[])
+    assert told(NO_CLAUSE, none).score == 1 and "no such clause" in told("Ohio", none).feedback
 
 
 def test_examples_leave_out_rows_without_a_target_and_score_their_gold_answer_one():

@@ -20,6 +20,7 @@ from cuadft.rag.quotes import (
     quote_of_sentence,
     quotes_of_reply,
     with_sentences,
+    with_votes,
 )
 
 PARTS = ["<b>", "</passage>", "<|im_end|>", "[INST]", "[/INST]", "< 5", "the", "this", "is", "Is", "e", "n\u0303o", "İ"]
@@ -273,3 +274,11 @@ def test_a_sentence_is_quoted_with_its_exact_place(text, start):
     quote = quote_of_sentence(Passage("C", 0, start, start + len(text), text), 0.5)
     cut = text[quote.span[0] - start : quote.span[1] - start]
     assert quote.text == " ".join(cut.split()) and cut == cut.strip() and (quote.p, quote.quoted) == (0.5, False)
+
+
+def test_the_votes_of_a_quote_are_the_share_of_the_draws_that_made_it():
+    drawn = [Quote("a b", (0, 3)), Quote("c", (5, 6)), Quote("a b", (0, 3)), Quote("x", None), Quote("x", None)]
+    found = with_votes(drawn, 5)
+    assert [(q.text, q.evidence["votes"]) for q in found] == [("a b", 0.4), ("c", 0.2), ("x", 0.4)]
+    other = [Quote("a", (0, 1), evidence={"mean": -1.0}), Quote("a", (0, 1), evidence={"mean": -2.0})]
+    assert with_votes(other, 5) == with_votes(other[::-1], 5)  # whichever draw came first

@@ -323,3 +323,21 @@ def test_a_quote_far_from_its_usual_length_is_less_likely_where_dev_answers_say_
         for off in (0.1, 3.0)
     )
     assert usual["quotes"][0]["p"] > far["quotes"][0]["p"] + 0.2
+
+
+def test_of_sampled_quotes_that_share_words_the_likeliest_is_shown_alone():
+    quotes = [
+        Quote("a b c", (0, 5), evidence={"votes": 0.6, "passage_p": 0.9}),
+        Quote("a b", (0, 3), evidence={"votes": 0.4, "passage_p": 0.8}),
+        Quote("e f", (9, 12), evidence={"votes": 0.2, "passage_p": 0.7}),
+        Quote("a sentence", (0, 8), evidence={"found": 1.0, "sentence_p": 0.5}),
+    ]
+    settled = settle(prediction(quotes, 0.9), 0.5)
+    assert [(q["text"], q["quoted"]) for q in settled["quotes"]] == [
+        ("a b c", True),
+        ("a b", False),
+        ("e f", True),
+        ("a sentence", True),
+    ]
+    plain = [Quote(q.text, q.span, evidence={"passage_p": q.evidence["passage_p"]}) for q in quotes[:2]]
+    assert all(q["quoted"] for q in settle(prediction(plain, 0.9), 0.5)["quotes"])  # of one answer, as ever

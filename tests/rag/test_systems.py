@@ -16,6 +16,7 @@ from cuadft.models.api import Endpoint
 from cuadft.models.local import LocalEngine
 from cuadft.rag import program, systems
 from cuadft.rag.confidence import CONFIDENCE_FILE, Confidence, save_confidence
+from cuadft.rag.inference import answer_batch, answers_fingerprint
 from cuadft.rag.program import ContractQA, PlainAdapter
 from cuadft.rag.settle import SystemConfidence
 from cuadft.retrieval import saved
@@ -107,6 +108,21 @@ def test_rag_runs_on_the_base_and_sft_on_its_adapter_with_one_base_in_memory(run
 def test_a_tuned_model_runs_the_program_it_was_tuned_for(run, build, adapter, tuned, k):
     shutil.copytree(adapter, run.path("adapters", "sft"))
     assert [s.program.k for s in build(run, ["rag", "rag_compiled", "sft"], tuned_program=tuned)] == [1, 2, k]
+
+
+def test_the_best_of_5_samples_with_the_weights_of_sft_also_as_a_champion(run, build, adapter):
+    for name in ("sft", "best_of_5"):
+        shutil.copytree(adapter, run.path("adapters", name))
+    sft, best = build(run, ["sft", "best_of_5"])
+    assert (sft.program.draws, best.program.draws) == (0, 5)
+    assert sft.lm.model.split("-")[-1] == best.lm.model.split("-")[-1]
+    row = {"id": "q", "contract": "c", "question": "Which law governs?", "answers": [], "is_impossible": True}
+    (made,), calls = answer_batch(best.program, best.lm, [row], 8), best.lm.engine.calls
+    assert calls == 5 * sum(passage["read"] for passage in made["passages"]) and made["error"] is None
+    assert all(0 < quote["evidence"]["votes"] <= 1 for quote in made["quotes"])
+    assert answers_fingerprint(best.program, best.lm) != answers_fingerprint(sft.program, best.lm)
+    later = decide(run, **runs.system_record(run, "best_of_5"))
+    assert build(later, ["incumbent"])[0].program.draws == 5
 
 
 def test_a_system_answers_from_its_contract(run, build):

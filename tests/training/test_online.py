@@ -32,9 +32,20 @@ def rewarded(judge, texts, row=ROW):
     )
 
 
-def test_the_metric_gives_the_experts_words_one_and_a_refusal_nothing():
-    assert rewarded(None, [GOLD, NO_CLAUSE, "", "  "]) == [1.0, 0.0, 0.0, 0.0]
+def test_the_reward_is_f1_and_a_bonus_for_quotes_that_count():
+    close, half, little = "Acme may audit the books and records of the Distributor", "Acme may audit the books", "books"
+    # 8 and 4 words of 12 without "the": F1 0.8 and 0.5; of all different words, 8 of 12 and 5 of 12 are shared
+    assert rewarded(None, [GOLD, close, half]) == pytest.approx([1.5, 0.8 + 0.5, 0.5])
+    assert rewarded(None, [little, NO_CLAUSE, "", "  "]) == pytest.approx([2 / 13, 0, 0, 0])
     assert rewarded(None, [NO_CLAUSE, GOLD], small.ROWS[0]) == [1.0, 0.0]
+
+
+def test_the_bonus_is_for_the_share_of_quotes_that_count_and_f1_for_all_spans():
+    text = small.TEXTS[ROW["contract"]]
+    both = [{"text": own, "start": text.index(own)} for own in ("Acme may audit", "once in each year")]
+    row = ROW | {"answers": both}
+    assert rewarded(None, ["Acme may audit\nonce in each year"], row) == pytest.approx([1.5])
+    assert rewarded(None, ["Acme may audit\nof the Distributor"], row) == pytest.approx([6 / 8 + 0.25])
 
 
 def test_the_judges_reward_is_its_score_of_the_same_row():
@@ -87,7 +98,7 @@ def test_prompts_are_those_of_the_reader_and_leave_out_what_the_best_passage_lac
     script = small.Script(lambda m: "x")
     made = online_prompts(program, [ROW, lost, small.ROWS[0]])
     assert [p["id"] for p in made] == [ROW["id"], small.ROWS[0]["id"]]
-    assert {"prompt", *REWARD_COLUMNS} == set(made[0])
+    assert {"prompt", "passage", *REWARD_COLUMNS} == set(made[0]) and made[0]["passage"] == GOLD
     answer_rows(program.reader(), script.lm(), [ROW, small.ROWS[0]], tmp_path / "p.jsonl", system="s", split="train")
     assert sorted(map(str, script.calls)) == sorted(str(p["prompt"]) for p in made)
 

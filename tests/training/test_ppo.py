@@ -12,10 +12,11 @@ from cuadft.core.errors import InputError
 from cuadft.models import weights
 from cuadft.models.local import LocalEngine
 from cuadft.training import sft as sft_
-from cuadft.training.online import Sampling
+from cuadft.training.online import CUT, Sampling
 from cuadft.training.ppo import (
     PPOTrainer,
     draw_rows,
+    explained_variance,
     gae,
     kl_estimate,
     policy_loss,
@@ -94,6 +95,22 @@ def test_the_clipped_value_loss_by_hand():
     values, old = torch.tensor([[1.0, 0.6, 8]]), torch.tensor([[0.5, 0.5, 0]])
     loss = value_loss(values, old, torch.tensor([[1.0, 0.5, 0]]), torch.tensor([[1.0, 1, 0]]), 0.2)
     assert loss.item() == pytest.approx(0.025)
+
+
+def test_a_long_answer_weighs_no_more_than_a_short_one():
+    # ratio 1 throughout; an answer of one token with advantage +1 and one of nine tokens with advantage -1
+    mask = torch.tensor([[1.0] + [0.0] * 8, [1.0] * 9])
+    advantages = torch.tensor([[1.0] * 9, [-1.0] * 9])
+    loss, _ = policy_loss(torch.zeros(2, 9), torch.zeros(2, 9), advantages, mask)
+    assert loss.item() == pytest.approx(0)  # a mean over the tokens would be (9 - 1) / 10
+    assert whiten(advantages, mask)[:, 0].tolist() == close(1, -1)  # and their mean would be -0.8
+
+
+def test_the_explained_variance_by_hand():
+    returns, mask = torch.tensor([[1.0, 3, 9]]), torch.tensor([[1.0, 1, 0]])
+    assert explained_variance(returns, returns, mask) == 1 and explained_variance(returns * 0, returns, mask) == 0
+    assert explained_variance(returns / 2, returns, mask) == pytest.approx(0.75)  # (0.5 / 1) squared is left
+    assert explained_variance(returns, returns * 0 + 5, mask) == 0  # nothing to explain
 
 
 def test_whitening_by_hand():
@@ -186,7 +203,7 @@ def adapter(model, name):
 def test_it_raises_a_reward_clearly(tiny, tmp_path):
     sizes = {"steps": 12, "rollout": 64, "minibatch": 16}
     log = trained(trainer(tiny, tmp_path, max_tokens=4, kl=0.01, learning_rate=6e-3, **sizes))
-    rewards = [entry["reward"] for entry in log]
+    rewards = [entry["reward"] + CUT * entry["cut"] for entry in log]
     assert sum(rewards[:3]) / 3 < 0.1 and sum(rewards[-3:]) / 3 > 0.3
     assert log[0]["kl"] == 0 and log[-1]["kl"] > 0.1
     assert log[-1].keys() == {
@@ -195,6 +212,8 @@ def test_it_raises_a_reward_clearly(tiny, tmp_path):
         "loss",
         "reward",
         "kl",
+        "explained_variance",
+        "cut",
         "policy_loss",
         "value_loss",
         "clip_fraction",
@@ -204,6 +223,31 @@ def test_it_raises_a_reward_clearly(tiny, tmp_path):
         "learning_rate",
     }
     assert all(math.isfinite(number) for entry in log for number in entry.values())
+
+
+def test_a_critic_that_knows_nothing_does_not_set_an_answer_against_its_own_start(tiny, tmp_path):
+    """With lambda 0.95 the first of 40 tokens would get 0.13 of a right answer's reward, and a short wrong one all."""
+    made = trainer(tiny, tmp_path, kl=0.0)
+    torch.manual_seed(3)
+    batch, _ = made._sample(ROWS)
+    batch.pop("ended")
+    scores = torch.tensor([1.0, 0.0, 1.0, 0.0])
+    assert made._assess(batch, scores)["explained_variance"] == 0  # the value head begins at zero
+    for advantages, mask, score in zip(batch["advantages"], batch["mask"], scores, strict=True):
+        own = advantages[mask > 0]
+        assert torch.allclose(own, own[0]) and (own[0] > 0) == (score > 0)
+
+
+def test_an_answer_without_its_end_mark_is_punished(tiny, tmp_path):
+    model = peft_model(tiny)
+    made = trainer(tiny, tmp_path, lambda prompts, **_: [1.0] * len(prompts), model=model, max_tokens=8)
+    likely(model, made.tokenizer.eos_token_id)
+    torch.manual_seed(3)
+    batch, texts = made._sample(ROWS * 8)
+    scores = made._rewards(ROWS * 8, texts, batch["ended"].tolist())
+    end = made.tokenizer.eos_token_id
+    answers = batch["tokens"][:, -batch["mask"].shape[1] :].tolist()
+    assert scores == [1.0 if end in answer else 1.0 - CUT for answer in answers] and len(set(scores)) == 2
 
 
 def test_a_kl_penalty_keeps_it_near_the_sft_model(tiny, tmp_path):
@@ -294,7 +338,7 @@ def test_the_reward_is_called_as_trl_calls_it(tiny, tmp_path):
     ((prompts, completions, columns),) = calls
     assert [p[0]["content"][0] for p in prompts] == columns["wanted"] and columns.keys() == {"wanted"}
     assert all(c[0].keys() == {"role", "content"} and c[0]["role"] == "assistant" for c in completions)
-    assert log[0]["reward"] == 0.5
+    assert log[0]["reward"] == 0.5 - CUT * log[0]["cut"]
 
 
 @pytest.mark.parametrize("unknown", [None, math.nan])
@@ -306,7 +350,7 @@ def test_answers_without_a_reward_are_left_out_and_counted(unknown, tiny, tmp_pa
     seen, forward = [], made._forward
     made._forward = lambda batch: seen.append(len(batch["mask"])) or forward(batch)
     log = trained(made)
-    assert log[0]["unrewarded"] == 2 and log[0]["reward"] == 1 and set(seen) == {2}
+    assert log[0]["unrewarded"] == 2 and log[0]["reward"] == 1 - CUT and set(seen) == {2}  # two tokens are no answer
     none = trainer(tiny, tmp_path / "none", lambda prompts, **_: [unknown] * len(prompts))
     before = adapter(none.model, "default")
     assert [(e["unrewarded"], "loss" in e, "reward" in e) for e in trained(none)] == [(4, False, False)] * 4
