@@ -144,7 +144,7 @@ class Confidence:
             return None
         exists = _fit([(exists_features(seen), bool(row["answers"]), seen.category) for row, seen in pairs], "best")
         lengths = usual_lengths([row for row, _ in pairs])
-        passage, sentence = _fit_passages(retriever, pairs, k), _fit_sentences(pairs, lengths)
+        passage, sentence = _fit_passages(retriever, pairs, k), _fit_sentences(pairs)
         unknown, unknown_passage = _fit_unknown(retriever, known, {seen.category for _, seen in pairs}, k)
         shift = _fit_reworded(retriever, exists, [r for r in reworded if r["contract"] in classifier.fold_of])
         about = {"contracts": len({r["contract"] for r, _ in pairs}), "base_rate": round(sum(truth) / len(truth), 4)}
@@ -175,7 +175,7 @@ class Confidence:
 
     def _sentences(self, seen: ClauseValues) -> tuple[Quote, ...]:
         """Return the sentences that may be quoted, the likeliest first, each with its probability of being right."""
-        found = _best_sentences(seen, self._usual(seen))
+        found = _best_sentences(seen)
         if self.sentence is None or not found:
             return ()
         p = self.sentence.p([features for _, features in found], [seen.category] * len(found))
@@ -257,8 +257,8 @@ def _log_words(text: str) -> float:
     return math.log(1 + len(split_words(text)))
 
 
-def _best_sentences(seen: ClauseValues, usual: Sequence[float] | None) -> list[tuple[Passage, dict[str, float]]]:
-    """Return the sentences with the highest values, each with what value, place among them and length say."""
+def _best_sentences(seen: ClauseValues) -> list[tuple[Passage, dict[str, float]]]:
+    """Return the sentences with the highest values, each with what its value and its place among them say."""
     order = np.argsort(-seen.sentence_values, kind="stable")[: SENTENCES + 1]
     values = [*map(float, seen.sentence_values[order]), math.nan]
     found = []
@@ -266,8 +266,6 @@ def _best_sentences(seen: ClauseValues, usual: Sequence[float] | None) -> list[t
         features = {"value": values[rank], "behind": values[0] - values[rank], "rank": math.log(1 + rank)}
         features["lead"] = values[rank] - values[rank + 1]
         features["log_words"] = _log_words(seen.sentences[n].text)
-        if usual:
-            features["length"] = length_off(seen.sentences[n].text, usual)
         found.append((seen.sentences[n], features))
     return found
 
@@ -284,14 +282,12 @@ def _fit(cases: Sequence[tuple[dict[str, float], bool, str]], slope: str) -> Cal
     return Calibration.fit(features, truth, groups=groups, slope=slope)
 
 
-def _fit_sentences(
-    pairs: Sequence[tuple[Mapping[str, Any], ClauseValues]], lengths: Mapping[str, Sequence[float]]
-) -> Calibration | None:
+def _fit_sentences(pairs: Sequence[tuple[Mapping[str, Any], ClauseValues]]) -> Calibration | None:
     """Calibrate how likely a sentence is a right quote; None where the classifier knows too few sentences."""
     cases = [
         (features, is_right(sentence.text, row), seen.category)
         for row, seen in pairs
-        for sentence, features in _best_sentences(seen, lengths.get(seen.category))
+        for sentence, features in _best_sentences(seen)
     ]
     return _fit(cases, "value") if enough([right for _, right, _ in cases]) else None
 

@@ -109,7 +109,7 @@ def settle(
     answered = bool(ranked) and (p >= threshold if prediction["calibrated"] else True)
     shown: list[dict[str, Any]] = []
     for quote in ranked:  # of sampled quotes that share words, only the likeliest is shown
-        fits = not shown or (quote["p"] >= QUOTED_FROM and not _is_another_draw(quote, shown))
+        fits = not shown or (_is_likely(quote) and not _is_another_draw(quote, shown))
         shown.append(quote | {"quoted": answered and fits})
     best = shown[0] if answered else None
     return dict(prediction) | {
@@ -118,6 +118,15 @@ def settle(
         "p_exists": None if p is None else round(p, 5),
         "quotes": shown,
     }
+
+
+def _is_likely(quote: Mapping[str, Any]) -> bool:
+    """Tell whether a further quote is shown: its words are likely right, or it is a sentence likely to hold the clause.
+
+    A sentence that is longer than the experts' words has a low probability, and still holds what is looked for.
+    """
+    evidence = quote["evidence"]
+    return max(quote["p"], evidence["sentence_p"] if "found" in evidence else 0.0) >= QUOTED_FROM
 
 
 def _is_another_draw(quote: Mapping[str, Any], better: Sequence[Mapping[str, Any]]) -> bool:

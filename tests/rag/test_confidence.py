@@ -312,7 +312,6 @@ def test_a_category_with_few_spans_is_drawn_towards_all(many, few):
 
 def test_usual_lengths_are_those_of_the_train_rows_own_spans(confidence, retriever):
     assert confidence.lengths == usual_lengths([row for row in ROWS if row["category"] in confidence.lengths])
-    assert "length" in confidence.sentence.names
     known = looks(confidence, retriever, NEW_ROWS[:9])
     assert [look.usual for look in known] == [confidence.lengths[row["category"]] for row in NEW_ROWS[:9]]
 
