@@ -27,7 +27,7 @@ from cuadft.rag.calibration import Calibration, enough, logit, parts_as_json, re
 HELD_OUT_FOLDS = 10  # of dev contracts, to see whether the reader's evidence helps
 READER = ("first", "mean", "sum", "end", "votes")  # how sure the model was of a quote's words
 QUOTE_FEATURES = {"passage": (), "reader": READER}  # evidence that a quote's probability uses
-QUOTED_FROM = 0.15  # probability from which a further quote is shown: a lawyer would rather skip one than miss one
+QUOTED_FROM = 0.125  # probability from which a further quote is shown: a lawyer would rather skip seven than miss one
 
 
 @dataclass(frozen=True)
