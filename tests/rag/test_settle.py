@@ -341,3 +341,21 @@ def test_of_sampled_quotes_that_share_words_the_likeliest_is_shown_alone():
     ]
     plain = [Quote(q.text, q.span, evidence={"passage_p": q.evidence["passage_p"]}) for q in quotes[:2]]
     assert all(q["quoted"] for q in settle(prediction(plain, 0.9), 0.5)["quotes"])  # of one answer, as ever
+
+
+def test_a_sentence_that_likely_holds_the_clause_is_shown_though_it_is_too_long_to_be_the_answer():
+    made, right = dev_set(6, telling=False)
+    draw = np.random.default_rng(7)
+    for p, goods in zip(made, right):
+        for quote, good in zip(p["quotes"], goods):
+            quote["evidence"]["length"] = float(abs(draw.normal(0, 0.3 if good else 4.0)))
+    system = SystemConfidence.fit(made, right)
+    short = Quote("Acme", (0, 4), evidence={"passage_p": 0.5, "length": 0.0})
+    held, unlikely = (
+        Quote(f"clause {n}", (10 * n, 10 * n + 8), evidence={"found": 1.0, "sentence_p": p, "length": 9.0})
+        for n, p in ((1, 0.6), (2, 0.03))
+    )
+    settled = settle(prediction([held, short, unlikely]), 0.5, system)
+    by_text = {quote["text"]: quote for quote in settled["quotes"]}
+    assert settled["answer"] == "Acme" and by_text["clause 1"]["p"] < QUOTED_FROM
+    assert by_text["clause 1"]["quoted"] and not by_text["clause 2"]["quoted"]
