@@ -51,11 +51,17 @@ def alive(process: psutil.Process) -> bool:
         return False
 
 
+def _heed_interruptions() -> None:
+    """Take back what tests in the background (nohup, &) pass on: that an interruption is ignored."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 class Attempt:
     """One run of the command in a process of its own, whose lines say which stage it works on."""
 
     def __init__(self, run: Path) -> None:
         pipe = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+        pipe["preexec_fn"] = _heed_interruptions
         self.process = subprocess.Popen(command(run), cwd=ROOT, env=os.environ | {"HF_HUB_OFFLINE": "1"}, **pipe)
         self.lines: list[str] = []
         self.stage: str | None = None  # at work now
