@@ -20,7 +20,7 @@ from cuadft.selfinstruct.filters import SHINGLE
 from cuadft.training.align import METHODS
 
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("0*.ipynb"))
-SYSTEMS = ("rag", "rag_compiled", "sft", "dpo", "orpo", "kto", "rloo", "ppo")
+SYSTEMS = ("rag", "rag_compiled", "sft", "sft_more", "dpo", "orpo", "kto", "rloo", "ppo", "best_of_5")
 
 
 def rows_of(path: Path) -> list[dict]:

@@ -125,8 +125,7 @@ def compile_program(
         "max_errors": len(trainset) + len(devset) + 1,  # a reply that fails scores 0 and does not end the search
     }
     if optimizer == "bootstrap":
-        tool = dspy.BootstrapFewShot(**settings)
-        made = tool.compile(program, trainset=trainset)
+        made = dspy.BootstrapFewShot(**settings).compile(program, trainset=trainset)
     elif optimizer == "bootstrap_random_search":
         tool = dspy.BootstrapFewShotWithRandomSearch(num_threads=1, num_candidate_programs=CANDIDATES, **settings)
         made = tool.compile(program, trainset=trainset, valset=devset)

@@ -1,5 +1,6 @@
 """Properties of the prompts: what is asked is what is trained, and contract text stays inside its delimiter."""
 
+import json
 import re
 from collections import Counter
 
@@ -488,7 +489,9 @@ def reflecting(proposal: str) -> small.Script:
     return small.Script(reply)
 
 
-@pytest.mark.parametrize("proposal, better", [(f"```\n{BETTER}\n```", True), ("I do not know.", False)])
+@pytest.mark.parametrize(
+    "proposal, better", [(json.dumps({"new_instruction": BETTER}), True), ("I do not know.", False)]
+)
 def test_gepa_takes_instructions_that_answer_better_on_dev_and_says_so_if_there_are_none(proposal, better, capsys):
     program, script = small.program(k=1), reflecting(proposal)
     examples = dspy_examples([row for row in small.ROWS if row["answers"]], program)
