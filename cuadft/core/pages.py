@@ -40,9 +40,14 @@ def page_template(package: str, name: str) -> Any:
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
-    made.finalize = lambda value: _UNSHOWN.sub("\ufffd", value) if isinstance(value, str) else value
+    made.finalize = _shown
     made.filters |= {"percent": percent}
     return made.get_template(name)
+
+
+def _shown(value: Any) -> Any:
+    """Return a value without characters that no page may hold; what is markup already, such as a macro's, stays."""
+    return _UNSHOWN.sub("\ufffd", value) if isinstance(value, str) and not hasattr(value, "__html__") else value
 
 
 def percent(p: float | None) -> str:
