@@ -41,7 +41,7 @@ def page_template(package: str, name: str) -> Any:
         undefined=jinja2.StrictUndefined,
     )
     made.finalize = _shown
-    made.filters |= {"percent": percent}
+    made.filters |= {"percent": percent, "time": time_text}
     return made.get_template(name)
 
 
@@ -55,3 +55,8 @@ def percent(p: float | None) -> str:
     if p is None:
         return "not calibrated"
     return "below 1 %" if p < 0.01 else "above 99 %" if p > 0.99 else f"{p:.0%}".replace("%", " %")
+
+
+def time_text(time: str) -> str:
+    """Return a time that a run has noted (ISO 8601, UTC) for readers: "2026-01-31 09:05 UTC"."""
+    return f"{time[:16].replace('T', ' ')} UTC" if time else ""

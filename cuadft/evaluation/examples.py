@@ -99,7 +99,7 @@ def pick_best(frame: pd.DataFrame, predictions: Predictions, *, system: str, n: 
     by_key = _by_key(predictions, system)
     found = [by_key[key] for key in zip(rows["id"], rows["seed"], strict=True)]
     texts = {"gold": list(map(_gold, found)), "answer": [shorten(p["answer"], LONGEST_TEXT) for p in found]}
-    return rows.assign(**texts)[BEST_COLUMNS]
+    return rows.assign(**texts)[BEST_COLUMNS].reset_index(drop=True)
 
 
 def _by_key(predictions: Predictions, system: str) -> dict[tuple[str, int], Mapping[str, Any]]:

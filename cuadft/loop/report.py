@@ -9,6 +9,7 @@ be read says why, and the others are shown. What the page shows of scores is in 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,9 @@ from cuadft.loop.status import REPORT, api_use, duration_text
 from cuadft.loop.trackers import NOT_SHOWN, clean_text, value_text
 
 Part = Mapping[str, Any] | None
-ASKED_SETS = ("train", "synthetic", "dev", "test", "slices")
+SETS_OF_ALL, SETS_OF_EACH = ("dev", "test"), ("train", "synthetic", "slices")  # of all iterations, and of each
+SPLIT_WORDS = {"train": "for training", "slice": "held out of the slices", "dev": "for dev", "test": "for test"}
+SPLIT_WORDS |= {"all": "in every split", "plain": "without annotations"}
 FIRST_FACTS = ("model", "embedder", "generator_lm", "judge_lm", "align_methods", "seed", "split", "stream")
 HASH_DIGITS = 12  # digits of a hash that are shown
 
@@ -106,21 +109,24 @@ def _asked_part(iterations: Sequence[Iteration]) -> Part:
     if not prepared or not (run / "contracts.jsonl").is_file():
         return None
     known, schema = recorded_parameters(prepared[-1]), newest_schema(run)
-    sets = {}
-    for iteration in prepared:
-        there = [name for name in ASKED_SETS if iteration.path("data", f"{name}.jsonl").is_file()]
-        repeated = () if iteration is prepared[-1] else ("dev", "test")  # the same in every iteration
-        sets |= {(name, iteration.number): read_rows(iteration, name) for name in there if name not in repeated}
-    counts = [dict(row) for row in questions_table(sets, ())]
+    wanted = [(prepared[-1], "all", SETS_OF_ALL), *((each, each.number, SETS_OF_EACH) for each in prepared)]
+    sets = [
+        {"iteration": told} | questions_table({name: read_rows(iteration, name)}, ())[0]
+        for iteration, told, names in wanted
+        for name in names
+        if iteration.path("data", f"{name}.jsonl").is_file()
+    ]
     records = contract_records(run)
-    splits = {split: sum(r["split"] == split for r in records) for split in dict.fromkeys(r["split"] for r in records)}
+    splits = Counter(SPLIT_WORDS.get(record["split"], record["split"]) for record in records)
+    order = [*SPLIT_WORDS.values(), *splits]
     return {
         "facts": [(name, value_text(known[name])) for name in FIRST_FACTS if known.get(name) not in (None, "", [])],
         "schema": schema.name,
         "questions": len(schema.categories),
         "contracts": len(records),
-        "splits": [f"{count} {split}" for split, count in splits.items()],
-        "sets": counts,
+        "splits": [f"{splits[name]} {name}" for name in dict.fromkeys(order) if splits[name]],
+        "sets": sets,
+        "held_out": known.get("split") != "none",
     }
 
 
@@ -149,8 +155,12 @@ def _history_part(iterations: Sequence[Iteration]) -> Part:
     if not (numbers := runs.decided_iterations(run)):
         return None
     lines = [
-        {"time": line["time"], "iteration": line["iteration"], "reason": clean_text(line["reason"])}
-        | {"who": "gate" if line["action"] in GATE_ACTIONS else "a person", "action": line["action"]}
+        {name: line[name] for name in ("time", "iteration", "action")}
+        | (
+            {"who": "gate", "reason": ""}
+            if line["action"] in GATE_ACTIONS
+            else {"who": "a person", "reason": line["reason"]}
+        )
         | {"before": champion_label(line["from"]), "after": champion_label(line["to"])}
         for line in runs.champion_history(run)
     ]
@@ -222,7 +232,7 @@ def _link(record: StageRecord) -> dict[str, str]:
     return {
         "stage": record.label,
         "started": str(record.entry.get("started") or ""),
-        "code": commit + (", changed since" if code.get("dirty") else ""),
+        "code": commit + (", with changes" if code.get("dirty") else ""),
         "read": ", ".join(dict.fromkeys(read)),
     }
 

@@ -45,7 +45,9 @@ SYSTEMS = {
     "orpo_base": "the base model aligned by ORPO",
 }
 CSS_DPI = 96  # pixels of a browser to an inch
+LARGE = 100  # a number that is shown without decimals, such as tokens
 EXAMPLES = 3  # of either kind
+NO_CEILING = "no ceiling"  # the detail of a criterion that nobody asked for
 VERDICTS = {True: "passed", False: "failed", None: "not tested"}
 
 
@@ -108,8 +110,9 @@ def _criterion(row: Mapping[str, Any]) -> tuple[str, ...]:
     limit = "" if row["limit"] is None else f"{row['limit']:g}"
     size = f"{row['n']} / {row['n_contracts']}" if row["n"] else ""
     p = "" if row["p"] is None else "< 0.001" if row["p"] < 0.001 else f"{row['p']:.3f}"
-    name = row["criterion"].replace("_", " ")
-    return name, VERDICTS[row["passed"]], measured, limit, p, size, clean_text(row["detail"] or "")
+    name, detail = row["criterion"].replace("_", " "), clean_text(row["detail"] or "")
+    verdict = detail if detail == NO_CEILING else VERDICTS[row["passed"]]
+    return name, verdict, measured, limit, p, size, "" if verdict == detail else detail
 
 
 def stream_part(iterations: Sequence[Iteration]) -> dict[str, Any] | None:
@@ -166,7 +169,7 @@ def _training(iteration: Iteration, name: str, record: Mapping[str, Any]) -> tup
     steps = max((entry.get("step", 0) for entry in log), default=0)
     tokens = max((entry.get("num_tokens", 0) for entry in log), default=0)
     change = likelihood_changes(log, beta=recorded_parameters(iteration).get("beta"))
-    told = f"{change['chosen_change']:+.2f} a {change['unit']}" if math.isfinite(change["chosen_change"]) else ""
+    told = f"{change['chosen_change']:+.2f} per {change['unit']}" if math.isfinite(change["chosen_change"]) else ""
     collapsed = {True: "yes", False: "no", None: ""}[change["collapsed"]] if told else ""
     took = duration_text(seconds[-1]) if seconds else ""
     rows = f"{len(record.get('rows', [])):,}"
@@ -254,7 +257,9 @@ def _champion_name(iteration: Iteration) -> str:
 
 
 def _number(value: float | None) -> str:
-    return "" if value is None or math.isnan(value) else f"{value:.3f}"
+    if value is None or math.isnan(value):
+        return ""
+    return f"{value:,.0f}" if abs(value) >= LARGE else f"{value:.3f}"
 
 
 def _with_interval(row: Mapping[str, Any]) -> str:

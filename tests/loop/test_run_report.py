@@ -125,10 +125,10 @@ def test_what_was_asked_is_counted_from_the_rows(run: Path) -> None:
     page = read(run)
     rows = files.read_jsonl(run / "iter-02/data/test.jsonl")
     present = sum(bool(row["answers"]) for row in rows)
-    assert page.row("asked", "test") == ["test", "2", "4", str(len(rows)), str(present), str(len(rows) - present)]
+    assert page.row("asked", "test") == ["test", "all", "4", str(len(rows)), str(present), str(len(rows) - present)]
     assert (
         page.row("asked", "model") == ["model", "tiny"]
-        and "16 contracts: 4 train, 4 dev, 4 test" in page.words["asked"]
+        and "16 contracts: 4 for training, 4 for dev, 4 for test" in page.words["asked"]
     )
 
 
@@ -146,7 +146,7 @@ def test_drift_and_forgetting_come_with_the_second_iteration(run: Path) -> None:
 def test_training_tells_what_the_logs_hold(run: Path) -> None:
     page = read(run)
     assert page.row("training", "1") == ["1", "sft", "3", "8", "1m15s", "4,567", "", ""]
-    assert [row for row in page.rows["training"] if row[1] == "dpo"][0][6:] == ["-7.50 a answer", "yes"]
+    assert [row for row in page.rows["training"] if row[1] == "dpo"][0][6:] == ["-7.50 per answer", "yes"]
     assert "dpo of iteration 1 has made the preferred answers improbable" in page.words["training"]
 
 
