@@ -170,6 +170,22 @@ def status(run_dir: RunFolder) -> None:
 
 
 @app.command(rich_help_panel=LOOP)
+def report(
+    run_dir: RunFolder,
+    out: Annotated[str, _option("--out", "FILE", "an HTML file (default RUN/report.html)")] = "",
+) -> None:
+    """Write one web page of a whole run, for people who did not watch it.
+
+    What was asked, scores with intervals, decisions, what was forgotten, training curves, the best and worst answers,
+    cost, where the champion comes from, and parameters. It holds all that it needs, loads nothing and prints well; a
+    run that is not finished has a page, too, which says what is missing.
+    """
+    from cuadft.loop import report
+
+    print(f"Written: {report.write_report(run_dir, out, log=_print_now)}")
+
+
+@app.command(rich_help_panel=LOOP)
 def promote(
     run_dir: RunFolder,
     system: Annotated[str, _argument("SYSTEM", "rag, rag_compiled, retriever, or a folder of adapters such as sft")],

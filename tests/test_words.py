@@ -41,7 +41,7 @@ from cuadft.selfinstruct.filters import filter_questions
 from cuadft.selfinstruct.generate import write_questions
 
 # beginning of the SHA-256 of what `written` returns for CUAD's schema, as the package was before schemas were data;
-# the pages have told their language since
+# the pages have told their language since, and shared a part of their style
 AS_BEFORE = {
     "training rows": "a00acc1463297317",
     "DSPy's chat format": "c27eea20ea5bd8e4",
@@ -50,8 +50,8 @@ AS_BEFORE = {
     "self-instruct, ChatAdapter": "0496d0cd79d5af52",
     "judge": "56131556639d89cd",
     "offline judge": "672d7cee57dca271",
-    "page": "4e559f7f996cb253",
-    "two pages": "4bf9ae6dc669ce2a",
+    "page": "84c1b57b81840ba4",
+    "two pages": "fbb5771d834ca34c",
     "table": "0f58294f97813f35",
     "workbook": "4f7c8d1abc9e8cbb",
     "front page": "c26dc19a12925e94",

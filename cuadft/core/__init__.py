@@ -1,4 +1,4 @@
-"""What every room needs and no stage owns: errors, atomic files, run folders, parameters, progress, text folding.
+"""What every room needs: errors, atomic files, run folders, parameters, progress, text folding, pages.
 
 A run folder also knows its champion. Nothing here knows contracts, models or notebooks. For example, the first cell of
 every notebook reads

@@ -1,6 +1,7 @@
 """Show answers to read, as tables: a system's worst ones, what alignment changed, and some with their probabilities.
 
     show_answers(pick_worst(frame, predictions, texts, system="sft"))      # last line of a notebook cell
+    pick_best(frame, predictions, system="sft")
     changed = changed_answers(frame, predictions, metric="f1")             # of "sft" and of what was made of it
     change_counts(changed)
     show_answers(pick_changes(changed))
@@ -33,6 +34,7 @@ LONGEST_TEXT = 300  # characters shown of an answer or a gold span
 PASSAGES_SHOWN = 3  # of a worst answer, first those with a marked span
 UNSENT_SHOWN = 2  # gold spans that no passage touches
 WORST_COLUMNS = "fault category contract question gold answer score verdict reason error passages evidence".split()
+BEST_COLUMNS = "category contract question gold answer score".split()
 CHANGE_COLUMNS = "system category contract question gold before after score_before score_after gain kind".split()
 PROBABLE_COLUMNS = "system outcome category contract gold answer candidate p_exists p_quote draw id".split()
 CHANGE_KINDS = ("unchanged", "better", "worse", "same_score", "unscored")
@@ -76,11 +78,33 @@ def pick_worst(
         rows = rows.iloc[np.argsort(rows.groupby(["fault", name]).cumcount(), kind="stable")]
     commonest = rows["fault"].map(rows["fault"].value_counts())
     rows = rows.assign(turn=rows.groupby("fault").cumcount(), last=-commonest).sort_values(["turn", "last", "fault"])
-    by_key = {(p["id"], p.get("seed") or 0): p for p in predictions if (p["system"], p["split"]) == (system, "test")}
-    chosen = rows.head(n).to_dict("records")
+    by_key, chosen = _by_key(predictions, system), rows.head(n).to_dict("records")
     records = [row | _evidence(row, by_key[row["id"], row["seed"]], texts) for row in chosen]
     judged = {"judge_verdict": "verdict", "judge_reason": "reason"}
     return pd.DataFrame(records).rename(columns=judged).reindex(columns=WORST_COLUMNS)
+
+
+def pick_best(frame: pd.DataFrame, predictions: Predictions, *, system: str, n: int = 4) -> pd.DataFrame:
+    """Return up to `n` right answers of one system on test questions, spread over categories and contracts.
+
+    frame, predictions: as for `pick_worst`. Quotes come before refusals, new categories and contracts before others,
+    and then the highest F1. Columns: `BEST_COLUMNS`.
+    """
+    rows = frame[(frame["system"] == system) & (frame["split"] == "test")]
+    rows = rows.assign(score=rows["f1"], lack=-rows["f1"], draw=rows["id"].map(_draw))
+    rows = rows[classify_faults(rows, "f1") == "fine"].sort_values(["lack", "draw", "id", "seed"]).drop_duplicates("id")
+    for name in ("contract", "category"):
+        rows = rows.iloc[np.argsort(rows.groupby(name).cumcount(), kind="stable")]
+    rows = rows.sort_values("is_impossible", kind="stable").head(n)
+    by_key = _by_key(predictions, system)
+    found = [by_key[key] for key in zip(rows["id"], rows["seed"], strict=True)]
+    texts = {"gold": list(map(_gold, found)), "answer": [shorten(p["answer"], LONGEST_TEXT) for p in found]}
+    return rows.assign(**texts)[BEST_COLUMNS].reset_index(drop=True)
+
+
+def _by_key(predictions: Predictions, system: str) -> dict[tuple[str, int], Mapping[str, Any]]:
+    """Return the predictions of a system on test by id and seed."""
+    return {(p["id"], p.get("seed") or 0): p for p in predictions if (p["system"], p["split"]) == (system, "test")}
 
 
 def _evidence(row: Mapping[str, Any], p: Mapping[str, Any], texts: Mapping[str, str]) -> dict[str, Any]:

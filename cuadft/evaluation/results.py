@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Result = TypeVar("Result", bound="pd.DataFrame | Figure")
+DPI = 150  # of a saved figure
 QUESTION_KEYS = ("contract", "question", "answers", "is_impossible")  # what a row asks and expects, besides its id
 
 
@@ -146,5 +147,5 @@ def as_csv(table: pd.DataFrame) -> str:
 def save_figure(path: Path, figure: Figure) -> None:
     """Write a figure as PNG, atomically."""
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=150)
+    figure.savefig(buffer, format="png", dpi=DPI)
     files.write_bytes(path, buffer.getvalue())

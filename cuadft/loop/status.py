@@ -7,7 +7,7 @@ Reading the state changes nothing, so that it is safe while the run is at work.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from cuadft.loop.stages import STAGES
 from cuadft.models import usage
 
 MISSING = "not measured"
+REPORT = "report.html"  # in the run folder, from `cuadft report`
 
 
 def run_status(run_dir: str | Path) -> str:
@@ -31,7 +32,8 @@ def run_status(run_dir: str | Path) -> str:
     lines, running = [f"Run {run}"], is_locked(run)
     for iteration in run_iterations(run):
         lines += ["", f"iteration {iteration.number}", *_stage_lines(iteration, running), *_score_lines(iteration)]
-    return "\n".join([*lines, *_history_lines(run)])
+    page = ["", f"report  {run / REPORT}"] if (run / REPORT).is_file() else []
+    return "\n".join([*lines, *_history_lines(run), *page])
 
 
 def duration_text(seconds: float) -> str:
@@ -51,9 +53,14 @@ def _stage_lines(iteration: Iteration, running: bool) -> list[str]:
         took = "" if entry.get("seconds") is None else duration_text(entry["seconds"])
         error = (entry.get("error") or "").split("\n")[0]
         lines.append(f"  {stage.label:<22}{state:<13}{took:>8}  {error}".rstrip())
-    attempts = [attempt for entry in recorded.values() for attempt in (entry, *entry.get("earlier", []))]
+    return [*lines, *(f"  {line}" for line in api_use(recorded.values()))]
+
+
+def api_use(entries: Iterable[Mapping[str, Any]]) -> list[str]:
+    """Return a line for each API model that stages asked, in all their attempts: calls, tokens and cost."""
+    attempts = [attempt for entry in entries for attempt in (entry, *entry.get("earlier", []))]
     used = usage.usage_total(row for attempt in attempts for row in (attempt.get("endpoints") or {}).values())
-    return [*lines, *(f"  {usage.usage_line(row)}" for row in used)]
+    return list(map(usage.usage_line, used))
 
 
 def _score_lines(iteration: Iteration) -> list[str]:
@@ -68,13 +75,13 @@ def _score_lines(iteration: Iteration) -> list[str]:
     board = pd.read_csv(path).query("split == 'test' and metric in @HEADLINE")
     if board.empty:
         return []
-    board = board.assign(text=[_score_text(row) for row in board.to_dict("records")])
+    board = board.assign(text=[score_text(row) for row in board.to_dict("records")])
     table = board.pivot(index="system", columns="metric", values="text").reindex(board["system"].unique())
     shown = table.reindex(columns=list(HEADLINE)).fillna(MISSING).rename_axis(index=None, columns="on test")
     return [f"  {line}" for line in shown.to_string().splitlines()]
 
 
-def _score_text(row: Mapping[str, Any]) -> str:
+def score_text(row: Mapping[str, Any]) -> str:
     """Return a score with its interval and number of questions."""
     if row["value"] != row["value"]:  # NaN
         return MISSING

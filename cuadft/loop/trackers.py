@@ -111,7 +111,7 @@ def content_of(iteration: runs.Iteration) -> dict[str, Any]:
     known = sorted(recorded_parameters(iteration).items())
     return {
         "number": iteration.number,
-        "parameters": {name: _value_text(value) for name, value in known if name not in NOT_SHOWN},
+        "parameters": {name: value_text(value) for name, value in known if name not in NOT_SHOWN},
         "scores": _scores(iteration.path("scoreboard.csv")),
         "figures": sorted(iteration.path("figures").glob("*.png")),
         "decision": clean_text(files.read_json(iteration.path(runs.DECISION)).get("reason", "")),
@@ -139,7 +139,8 @@ def clean_text(value: object) -> str:
     return ABSOLUTE_PATH.sub(r".../\1", redact(str(value)).replace(f"{runs.project_root()}/", ""))
 
 
-def _value_text(value: object) -> str:
+def value_text(value: object) -> str:
+    """Return a parameter's value as it is shown, without secrets and paths of this computer."""
     return clean_text(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))
 
 

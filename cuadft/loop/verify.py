@@ -29,7 +29,7 @@ from cuadft.loop.stages import SHARED, STAGE_NAMES
 
 FINDING_KINDS = ("damaged", "changed", "missing", "stale", "unfinished", "unaccounted")
 KNOWN_FILES = (  # patterns, from the run folder, of files that no stage records
-    r"run\.json|\.lock|\.hashes\.json|history\.jsonl|feedback\.sqlite(-wal|-shm|-journal)?|corrections\.jsonl",
+    r"run\.json|report\.html|\.lock|\.hashes\.json|history\.jsonl|feedback\.sqlite(-wal|-shm|-journal)?|corrections\.jsonl",
     r"(trackers|evaluations|reviews)/.+",
     r"iter-\d+/(manifest|by_hand|\.note)\.json",  # .note: on calls of an endpoint, for the loop
     rf"iter-\d+/executed/({'|'.join(STAGE_NAMES)})\.ipynb",

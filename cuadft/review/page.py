@@ -13,10 +13,9 @@ import html
 import re
 from collections import Counter
 from collections.abc import Iterator
-from functools import cache
-from importlib import resources
 from typing import Any
 
+from cuadft.core.pages import page_template
 from cuadft.core.text import fold_words, shorten
 from cuadft.review.reviewer import Review
 from cuadft.review.side_by_side import compared_reviews
@@ -39,9 +38,6 @@ COMMON_WORDS = {
     "it": "il di che della e per con",
     "pt": "o os do da e não em",
 }
-# characters that no HTML document may hold
-_PLANES = "".join(chr(plane << 16 | 0xFFFE) + chr(plane << 16 | 0xFFFF) for plane in range(17))
-_UNSHOWN = re.compile(f"[\x00-\x08\x0b-\x1f\x7f-\x9f\ufdd0-\ufdef{_PLANES}]")
 
 
 def review_page(review: Review) -> str:
@@ -52,14 +48,14 @@ def review_page(review: Review) -> str:
         if (found := [(n, each) for n, each in enumerate(review.findings) if each.state == state])
     ]
     shown = {"groups": groups, "pieces": list(text_pieces(review)), "language": language_of(review.document.text)}
-    return _template("review.html").render(review=review, words=review.naming, **shown)
+    return page_template("cuadft.review", "review.html").render(review=review, words=review.naming, **shown)
 
 
 def two_page(one: Review, other: Review) -> str:
     """Return the page of two reviews: which clauses one contract has and the other lacks."""
     shown = {"groups": compared_reviews(one, other)}
     shown["languages"] = [language_of(each.document.text) for each in (one, other)]
-    return _template("two.html").render(one=one, other=other, words=one.naming, **shown)
+    return page_template("cuadft.review", "two.html").render(one=one, other=other, words=one.naming, **shown)
 
 
 def framed_page(review: Review) -> str:
@@ -102,23 +98,3 @@ def language_of(text: str) -> str:
     shares = {code: sum(words[word] for word in common.split()) for code, common in COMMON_WORDS.items()}
     best = max(shares, key=shares.__getitem__)
     return best if shares[best] > 0.05 * words.total() else ""
-
-
-def percent(p: float | None) -> str:
-    """Return a probability for readers: "87 %"; certainty is never claimed."""
-    if p is None:
-        return "not calibrated"
-    return "below 1 %" if p < 0.01 else "above 99 %" if p > 0.99 else f"{p:.0%}".replace("%", " %")
-
-
-@cache
-def _template(name: str) -> Any:
-    import jinja2
-
-    loader = jinja2.FunctionLoader(lambda file: resources.files("cuadft.review").joinpath(file).read_text("utf-8"))
-    made = jinja2.Environment(
-        loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
-    )
-    made.finalize = lambda value: _UNSHOWN.sub("\ufffd", value) if isinstance(value, str) else value
-    made.filters |= {"percent": percent}
-    return made.get_template(name)

@@ -148,6 +148,34 @@ def test_without_the_contract_the_evidence_is_left_out():
     assert list(found["evidence"]) == [[]] and examples.show_answers(found).to_html()
 
 
+# --- the best answers
+
+
+def best(predictions, **settings):
+    return examples.pick_best(metrics.score_predictions(predictions), predictions, system="sft", **settings)
+
+
+def test_best_answers_are_right_and_quotes_come_before_refusals():
+    refusals = [prediction(n, answer=NO, answers=[]) for n in range(20, 23)]
+    rows = [*several(wrong=3, missed=2, failed=2, invented=2, fine=4), *refusals]
+    random.Random(1).shuffle(rows)
+    found = best(rows, n=6)
+    assert list(found["answer"]) == [CLAUSE] * 4 + [NO] * 2 and list(found["gold"]) == [CLAUSE] * 4 + [""] * 2
+    assert (found["score"] == 1).all() and found[:4]["contract"].nunique() == 4
+    assert found.equals(best(rows[::-1], n=6))
+
+
+def test_best_answers_are_spread_over_categories_and_the_higher_score_comes_first():
+    rows = [prediction(n, category="Law", answer=CLAUSE) for n in range(4)]
+    rows += [prediction(4, category="Term", answer=f"{CLAUSE} It lasts."), prediction(8, category="Term")]
+    found = best(rows, n=2)
+    assert list(found["category"]) == ["Law", "Term"] and list(found["score"]) == [1, 1]
+
+
+def test_a_system_that_is_never_right_has_no_best_answer():
+    assert len(best(several(wrong=2, missed=1))) == 0 == len(best(several(fine=2)[:0]))
+
+
 # --- what alignment changed
 
 

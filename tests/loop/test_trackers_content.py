@@ -42,7 +42,7 @@ def test_paths_in_the_project_become_relative():
 def test_no_secret_is_shown(monkeypatch):
     monkeypatch.setenv("OPENAI_API_KEY", "sk-planted-123456")
     told = {"judge": ["x sk-planted-123456"], "base": "https://me:planted-pass@host/v1?api_key=planted-99999"}
-    shown = trackers._value_text(told)
+    shown = trackers.value_text(told)
     assert "planted" not in shown and '"judge": ["x ***"]' in shown
 
 

@@ -11,7 +11,8 @@ import pytest
 import reviewing
 from hypothesis import given
 
-from cuadft.review.page import framed_page, percent, review_page, text_pieces, two_page
+from cuadft.core.pages import percent
+from cuadft.review.page import framed_page, review_page, text_pieces, two_page
 from cuadft.review.reviewer import Finding, Quoted
 
 VOID = {"meta", "br"}
