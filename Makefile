@@ -53,8 +53,9 @@ lock: $(READY)  ## write the installed versions to requirements.lock
 	@sed -n '/^#/p' requirements.lock > .lock && $(BIN)/pip freeze --all --exclude cuadft --exclude pip | sed 's/^torch @.*/torch==2.13.0/; s/+cpu$$//' >> .lock && mv .lock requirements.lock
 
 executed: $(READY) weights  ## renew notebooks/executed from a quickstart run with alignment
-	$(BIN)/cuadft run params/quickstart.yaml --set "align_methods=[dpo]"
+	$(BIN)/cuadft run params/quickstart.yaml --set "align_methods=[sft_more,dpo]"
 	$(BIN)/python tests/refresh_executed.py
+	$(BIN)/python tests/refresh_results.py runs/quickstart
 
 results: $(READY)  ## keep the results of RUNS="runs/quickstart ..." in notebooks/results, and draw the pages' figures
 	$(BIN)/python tests/refresh_results.py $(RUNS)
