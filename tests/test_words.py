@@ -204,7 +204,7 @@ def test_a_model_is_trained_on_the_refusal_that_it_is_asked_for_and_answers_with
     wrong = made | {"answer": "for two years after", "quotes": []}
     kinds = {"judge": None, "rows": rows, "asked": [], "contracts": [], "feedback": ()}
     learned, counts = training_data(program, [made, wrong], {}, **kinds)
-    assert [each["completion"][0]["content"] for each in learned["answers"] if each["label"]] == [refusal], counts
+    assert learned["answers"] == [] and counts["pairs"]["no quote"], "whether to refuse is not learned from preferences"
     assert {p["answer"] for p in constant_answers([made | {"system": "rag", "split": "dev"}], {}, refusal)} == {refusal}
 
 

@@ -168,7 +168,12 @@ def test_the_champion_is_followed_back_to_the_contracts(run: Path) -> None:
 
 def test_only_parameters_that_differ_from_the_defaults_are_listed(run: Path) -> None:
     page = read(run)
-    assert [row[0] for row in page.rows["parameters"]][1:] == ["model", "n_resamples", "slice_contracts"]
+    assert [row[0] for row in page.rows["parameters"]][1:] == [
+        "align_methods",
+        "model",
+        "n_resamples",
+        "slice_contracts",
+    ]
     assert page.row("parameters", "n_resamples")[1:3] == ["100", "2000"]
 
 

@@ -38,12 +38,13 @@ BLUE, VERMILION, PURPLE, GREY = "#0072B2", "#D55E00", "#CC79A7", "#999999"
 # Tol's muted scheme and ColorBrewer's brown, for further systems: they too differ in common forms of colour blindness.
 WINE, OLIVE, INDIGO, ROSE = "#882255", "#999933", "#332288", "#CC6677"
 FOREST, SAND, BROWN, SLATE = "#117733", "#DDCC77", "#A65628", "#5D6D7E"
+TEAL, PLUM = "#44AA99", "#AA4499"
 SYSTEM_COLOURS = [GREY, "#666666", BLACK, SKY, ORANGE, SLATE, BLUE]
-SYSTEM_COLOURS += [GREEN, VERMILION, BROWN, PURPLE, INDIGO, OLIVE, WINE]
+SYSTEM_COLOURS += [GREEN, VERMILION, BROWN, PURPLE, INDIGO, OLIVE, WINE, TEAL, PLUM]
 LINES = itertools.cycle([":", "--", "-", "-."])
 SYSTEM_STYLE = {  # a system keeps its look in every figure
     name: {"color": color, "marker": marker, "linestyle": line}
-    for name, color, marker, line in zip(SYSTEM_ORDER, SYSTEM_COLOURS, "x+osDH^vPphd*X", LINES, strict=False)
+    for name, color, marker, line in zip(SYSTEM_ORDER, SYSTEM_COLOURS, "x+osDH^vPphd*X12", LINES, strict=False)
 }
 SPARE_STYLES = [  # for systems with other names
     {"color": color, "marker": marker, "linestyle": "-"} for marker in "<>8." for color in (GREY, ROSE, FOREST, SAND)
