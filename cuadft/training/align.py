@@ -249,7 +249,17 @@ def thumb_weights(records: Sequence[Mapping[str, Any]]) -> tuple[float, float]:
 
 
 def align_at_rates(
-    rates: Sequence[float], methods: Sequence[str], *given: Any, tuning: Tuning, **settings: Any
+    rates: Sequence[float],
+    methods: Sequence[str],
+    base: Path,
+    base_id: str,
+    data: Mapping[str, Sequence[dict[str, Any]]],
+    adapters: Path,
+    *,
+    tuning: Tuning,
+    sft: Path,
+    settings: AlignSettings,
+    reward: Reward | None,
 ) -> dict[float, dict[str, list[dict[str, Any]]]]:
     """Align by every method with every learning rate; return what `align_all`, which takes the rest, does for each.
 
@@ -258,12 +268,12 @@ def align_at_rates(
     """
     if not rates:
         raise InputError("There is no learning rate in align_rates: give one, such as 3.0e-5, or several.")
-    *others, adapters = given
-    folders = {rate: adapters / "rates" / f"{rate:g}" if len(rates) > 1 else adapters for rate in rates}
-    return {
-        rate: align_all(methods, *others, folder, tuning=replace(tuning, learning_rate=rate), **settings)
-        for rate, folder in folders.items()
-    }
+    shared, histories = {"sft": sft, "settings": settings, "reward": reward}, {}
+    for rate in rates:
+        folder = adapters / "rates" / f"{rate:g}" if len(rates) > 1 else adapters
+        own = replace(tuning, learning_rate=rate)
+        histories[rate] = align_all(methods, base, base_id, data, folder, tuning=own, **shared)
+    return histories
 
 
 def align_all(

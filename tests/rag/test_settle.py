@@ -297,32 +297,28 @@ def test_sentences_are_no_evidence_of_the_reader():
     assert SystemConfidence.fit(unread, [[False]] * len(unread)).about["questions"] == 0
 
 
-def test_what_a_sentence_says_of_a_quote_raises_its_probability():
+@pytest.mark.parametrize(
+    "name, of_right, of_wrong, deviations, between, better, worse, least",
+    [
+        ("sentence_p", 0.7, 0.2, (0.15, 0.15), (0.001, 0.99), 0.9, 0.05, 0.3),
+        ("length", 0.0, 0.0, (0.7, 2.0), (0.0, 99.0), 0.1, 3.0, 0.2),  # the further from its usual length, the worse
+    ],
+)
+def test_what_dev_answers_show_of_a_quotes_evidence_counts(
+    name, of_right, of_wrong, deviations, between, better, worse, least
+):
     made, right = dev_set(4, telling=False)
     draw = np.random.default_rng(5)
     for p, goods in zip(made, right):
         for quote, good in zip(p["quotes"], goods):
-            quote["evidence"]["sentence_p"] = float(np.clip(draw.normal(0.7 if good else 0.2, 0.15), 0.001, 0.99))
+            drawn = draw.normal(of_right if good else of_wrong, deviations[not good])
+            quote["evidence"][name] = float(np.clip(abs(drawn), *between))
     system = SystemConfidence.fit(made, right)
     likely, unlikely = (
-        settle(prediction([Quote("fee", (0, 3), evidence={"passage_p": 0.5, "sentence_p": p})]), 0.5, system)
-        for p in (0.9, 0.05)
+        settle(prediction([Quote("fee", (0, 3), evidence={"passage_p": 0.5, name: value})]), 0.5, system)
+        for value in (better, worse)
     )
-    assert likely["quotes"][0]["p"] > unlikely["quotes"][0]["p"] + 0.3
-
-
-def test_a_quote_far_from_its_usual_length_is_less_likely_where_dev_answers_say_so():
-    made, right = dev_set(6, telling=False)
-    draw = np.random.default_rng(7)
-    for p, goods in zip(made, right):
-        for quote, good in zip(p["quotes"], goods):
-            quote["evidence"]["length"] = float(abs(draw.normal(0, 0.7 if good else 2.0)))
-    system = SystemConfidence.fit(made, right)
-    usual, far = (
-        settle(prediction([Quote("fee", (0, 3), evidence={"passage_p": 0.5, "length": off})]), 0.5, system)
-        for off in (0.1, 3.0)
-    )
-    assert usual["quotes"][0]["p"] > far["quotes"][0]["p"] + 0.2
+    assert likely["quotes"][0]["p"] > unlikely["quotes"][0]["p"] + least
 
 
 def test_of_sampled_quotes_that_share_words_the_likeliest_is_shown_alone():
