@@ -24,6 +24,7 @@ from cuadft.feedback.store import Store
 from cuadft.feedback.widget import Annotate
 Annotate(json.load(open("tasks.json")), Store("feedback.sqlite"), open("annotator").read())"""
 WIDGET = ".cuadft-annotate"
+IDLE = "text=Python 3 (ipykernel) | Idle"
 IMAGE = "<img src=x onerror=\"document.title='hacked'\">"
 TEXT = f"Signed \U0001d4d0\U0001d4d1 by <b>Acme</b> {IMAGE} under the law of Ohio, and no \U0001d4d0 other law."
 LAW = TEXT.index("the law of Ohio"), TEXT.index(", and no")
@@ -125,9 +126,22 @@ def notebook(chromium, lab):
     nbformat.write(made, folder / "judge.ipynb")
     page = chromium.new_page(viewport={"width": 1200, "height": 1000})
     page.set_default_timeout(PATIENCE)
-    page.goto(f"{address}/lab/tree/judge.ipynb?token=test&reset")
+    visit(page, f"{address}/lab/tree/judge.ipynb?token=test&reset")
     yield page, folder
     page.close()
+
+
+def visit(page, address):
+    """Open a notebook and wait for its kernel; open it anew where JupyterLab did not come to talk to the kernel."""
+    from playwright.sync_api import TimeoutError
+
+    for left in (2, 1, 0):
+        page.goto(address)
+        try:
+            return page.wait_for_selector(IDLE)
+        except TimeoutError:
+            if not left:
+                raise
 
 
 def begin(notebook, annotator=""):
@@ -142,7 +156,7 @@ def begin(notebook, annotator=""):
 
 def run(page):
     """Run the first cell by keyboard, then press Tab until its widget has the keys."""
-    page.wait_for_selector("text=Python 3 (ipykernel) | Idle")
+    page.wait_for_selector(IDLE)
     editor = page.locator(".jp-Notebook .jp-InputArea-editor").first
     editor.click()
     page.evaluate(f"document.querySelector('{WIDGET}')?.classList.add('former')")
@@ -243,15 +257,14 @@ def test_notebook_06_asks_people_and_keeps_their_verdicts(chromium, lab, smoke):
     nbformat.write(made, folder / "notebooks" / "06_align.ipynb")
     page = chromium.new_page(viewport={"width": 1200, "height": 1000})
     page.set_default_timeout(2 * PATIENCE)
-    for visit in (1, 2):
-        page.goto(f"{address}/lab/tree/notebooks/06_align.ipynb?token=test&reset")
-        page.wait_for_selector("text=Python 3 (ipykernel) | Idle")
+    for which in (1, 2):
+        visit(page, f"{address}/lab/tree/notebooks/06_align.ipynb?token=test&reset")
         page.click("text=Run >> nth=0")
         page.click("text=Run All Cells >> nth=0")
         page.locator(f"{WIDGET} input").click()
         page.keyboard.type("anna")
         page.keyboard.press("Enter")
-        if visit == 1:
+        if which == 1:
             page.wait_for_selector(f"{WIDGET} .answer")  # the kernel answers when the cells below are done
             for number, key in enumerate("abtwa", 1):
                 page.keyboard.press(key)
