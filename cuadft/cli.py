@@ -153,12 +153,36 @@ def run(
 
     done = runner.run(preset, iterations=iterations, run_dir=run_dir, until=until, overrides=overrides, log=_print_now)
     print(f"Run folder: {done['run_dir']} (see `cuadft status {shlex.quote(done['run_dir'])}`)")
-    lacking = [step for step in done["steps"] if step["state"] == "incomplete"]
+    return _end_of_steps(done["steps"])
+
+
+def _end_of_steps(steps: Sequence[dict[str, Any]]) -> int:
+    """Say what is incomplete, and return the exit code."""
+    lacking = [step for step in steps if step["state"] == "incomplete"]
     for step in lacking:
         print(f"Incomplete: {step['stage']} of iteration {step['iteration']}: {step['reason']}")
     if lacking:
         print("What could be done is done. When the endpoint is back, the same command makes up for the rest.")
     return 3 if lacking else 0
+
+
+@app.command(rich_help_panel=LOOP)
+def stage(
+    run_dir: RunFolder,
+    iteration: Annotated[int, _argument("ITERATION", "round of the loop, from 1")],
+    name: Annotated[str, _argument("NAME", "as `cuadft status` shows it: fine_tune, inference_sft ...")],
+    preset: Annotated[str | None, _option("--preset", "PRESET", "default: that of the run's last call")] = None,
+    overrides: Overrides = None,
+) -> int:
+    """Run one stage of a run, for an orchestrator such as Dagster.
+
+    Does what `cuadft run` does for this stage: nothing if it is done and unchanged. A stage before it that is not done
+    is named. --preset and --set are needed once; later calls take those of the run's last call.
+    """
+    options = {**locals()}
+    from cuadft.loop import runner
+
+    return _end_of_steps(runner.run_stage(**options, log=_print_now)["steps"])
 
 
 @app.command(rich_help_panel=LOOP)

@@ -269,8 +269,8 @@ def test_version_and_missing_command(capsys):
     for arguments, code in ((["--version"], 0), ([], 2), (["nothing"], 2), (["run"], 2), (["run", "--help"], 0)):
         assert cli.main(arguments) == code
     assert f"cuadft {cuadft.__version__}" in capsys.readouterr().out
-    cli.main(["statu"])
-    assert "Did you mean 'status'?" in capsys.readouterr().err
+    cli.main(["promot"])
+    assert "Did you mean 'promote'?" in capsys.readouterr().err
 
 
 def test_the_help_names_every_option_and_shows_brackets_as_they_are(capsys):

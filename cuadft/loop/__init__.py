@@ -13,7 +13,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "criteria": ["GateRule"],
         "gate": ["decide_champion", "decision_paragraph", "decision_table", "promote"],
         "lineage": ["open_iteration"],
-        "runner": ["StageFailed", "run"],
+        "runner": ["StageFailed", "run", "run_stage"],
         "status": ["run_status"],
         "trackers": ["check_trackers", "report_to_trackers"],
         "verify": ["verify_run"],

@@ -13,7 +13,7 @@ from __future__ import annotations
 import os
 import platform
 import subprocess
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
@@ -61,13 +61,14 @@ def open_iteration(run_dir: str | Path, iteration: int) -> Iteration:
     return opened
 
 
-def describe_run(run: Path, *, preset: str | None) -> None:
-    """Write run.json: the run's name and creation time, the latest call's preset, and all environments.
+def describe_run(run: Path, *, preset: str | None, overrides: Sequence[str] = ()) -> None:
+    """Write run.json: the run's name and creation time, the latest call's preset and overrides, all environments.
 
     An environment names Python, all installed packages and the machine; stages' records hold its key.
     """
     before = read_json(run / "run.json") if (run / "run.json").exists() else {}
     record = {"name": run.name, "created": before.get("created", runs.history_time()), "preset": preset}
+    record["overrides"] = list(overrides)
     environments = before.get("environments", {}) | {environment_key(): environment()}
     write_json(run / "run.json", record | {"environments": environments})
 
