@@ -16,11 +16,11 @@ from typing import Any
 
 import pandas as pd
 
-from cuadft.evaluation import panels_figure
+from cuadft.evaluation import official_figure, panels_figure
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "notebooks" / "results"
-TABLES = ("scoreboard.csv", "metrics/cuad.csv", "metrics/deltas.csv", "metrics/confidence.csv")
+TABLES = ("scoreboard.csv", "metrics/cuad.csv", "metrics/deltas.csv", "metrics/confidence.csv", "metrics/official.csv")
 SHOWN = ["quote_f1", "detection_f1"]
 
 
@@ -67,11 +67,18 @@ def run_of(run: Path, iteration: Path) -> dict[str, Any]:
     }
 
 
-def draw(folder: Path) -> Path:
-    """Draw the two headline figures of a run's test systems from its kept scoreboard, beside the folder."""
-    path = folder.with_suffix(".png")
-    panels_figure(pd.read_csv(folder / "scoreboard.csv"), SHOWN).savefig(path, dpi=150)
-    return path
+def draw(folder: Path) -> list[Path]:
+    """Draw the headline figures of a run's test systems beside the folder of its results, and return their paths.
+
+    A run on CUAD's own test split has a second figure, which sets it beside published results.
+    """
+    figures = {folder.with_suffix(".png"): panels_figure(pd.read_csv(folder / "scoreboard.csv"), SHOWN)}
+    if (folder / "official.csv").exists():
+        table = pd.read_csv(folder / "official.csv")
+        figures[folder.with_name(f"{folder.name}_published.png")] = official_figure(table)
+    for path, figure in figures.items():
+        figure.savefig(path, dpi=150)
+    return [*figures]
 
 
 def _write(path: Path, value: dict[str, Any]) -> None:
@@ -82,4 +89,4 @@ if __name__ == "__main__":
     for name in sys.argv[1:]:
         keep(ROOT / name)
     for table in sorted(RESULTS.glob("*/scoreboard.csv")):
-        print(draw(table.parent).relative_to(ROOT))
+        print(*(path.relative_to(ROOT) for path in draw(table.parent)), sep="\n")

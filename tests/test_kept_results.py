@@ -9,14 +9,15 @@ from pathlib import Path
 
 import pytest
 from documents import PAGES, ROOT
-from refresh_results import RESULTS, decision_of, keep, run_of
+from refresh_results import RESULTS, decision_of, draw, keep, run_of
 
 from cuadft.evaluation.metrics import METRICS
-from cuadft.evaluation.official import MEASURES
+from cuadft.evaluation.official import MEASURES, official_table
 
 MARK = re.compile(r"<!-- results: (\S+) -->\n((?:\|.*\n)+)")  # a table that follows this mark is checked
 CELL = re.compile(r"(-?\d+\.\d+)(?: \[(-?\d+\.\d+), (-?\d+\.\d+)\])?")
-LABELS = {label.lower(): name for name, (label, _) in (METRICS | MEASURES).items()}
+NAMED = {label.lower(): name for name, (label, _) in (METRICS | MEASURES).items()}
+LABELS = {label.partition(" (")[0]: name for label, name in NAMED.items()} | NAMED
 
 
 def untrue_cells(page: str, results: Path) -> tuple[list[str], int]:
@@ -72,6 +73,17 @@ def test_a_figure_that_is_not_the_kept_one_is_found(tmp_path: Path, cell: str, f
     (tmp_path / "some" / "scoreboard.csv").write_text(rows)
     wrong, compared = untrue_cells(PAGE.format(cell), tmp_path)
     assert (wrong == []) == fine and compared == 1
+
+
+def test_a_run_on_the_official_split_has_a_figure_beside_published_results(tmp_path: Path) -> None:
+    folder = tmp_path / "official"
+    folder.mkdir()
+    rows = "system,split,metric,value,low,high,n,n_contracts\nsft,test,quote_f1,0.6,0.5,0.7,9,3\n"
+    (folder / "scoreboard.csv").write_text(rows + "sft,test,detection_f1,0.8,0.7,0.9,9,3\n")
+    assert [path.name for path in draw(folder)] == ["official.png"]
+    official_table({}).to_csv(folder / "official.csv", index=False)
+    assert [path.name for path in draw(folder)] == ["official.png", "official_published.png"]
+    assert all((tmp_path / name).stat().st_size > 10_000 for name in ("official.png", "official_published.png"))
 
 
 def test_kept_results_hold_no_text_of_a_contract(smoke: Path, tmp_path: Path) -> None:

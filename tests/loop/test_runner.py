@@ -279,7 +279,9 @@ def test_a_stopped_loop_lets_go_and_resumes(project, stop):
     go(until="data_prep")
     (project / "trap_02.py").write_text("import time\nopen('reached', 'w').close()\ntime.sleep(60)")
     command = [sys.executable, "-m", "cuadft.cli", "run", "tiny", "--until", "rag_compile"]
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in a shell's background ignores it
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    signal.signal(signal.SIGINT, before)
     deadline = time.monotonic() + 60
     while not (project / "reached").exists() and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.05)
