@@ -77,7 +77,7 @@ def draw(folder: Path) -> list[Path]:
         table = pd.read_csv(folder / "official.csv")
         figures[folder.with_name(f"{folder.name}_published.png")] = official_figure(table)
     for path, figure in figures.items():
-        figure.savefig(path, dpi=150)
+        path.write_bytes(figure.png(dpi=150))
     return [*figures]
 
 

@@ -59,6 +59,7 @@ def test_executed_copies_show_the_current_sources(path: Path) -> None:
 
     assert code(path) == code(ROOT / "notebooks" / path.name)
     assert not any(word in path.read_text() for word in (str(Path.home()), str(ROOT.parent) + "/", "site-packages"))
+    assert path.stat().st_size < 500_000, "pages of GitHub show a larger notebook late or not at all"
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "params").glob("*.yaml")), ids=lambda p: p.stem)

@@ -9,7 +9,6 @@ Predictions lie in `predictions/<system>.<split>.jsonl`, one row of the split wi
 from __future__ import annotations
 
 import csv
-import io
 import itertools
 from collections.abc import Sequence
 from operator import itemgetter
@@ -119,7 +118,7 @@ def is_answer_to(prediction: dict[str, Any], row: dict[str, Any]) -> bool:
 
 def save(iteration: runs.Iteration, name: str, result: Result) -> Result:
     """Write a table to metrics/NAME.csv or a figure to figures/NAME.png of the iteration, atomically, and return it."""
-    if hasattr(result, "savefig"):
+    if hasattr(result, "png"):
         save_figure(iteration.path("figures", f"{name}.png"), result)
     else:
         files.write_text(iteration.path("metrics", f"{name}.csv"), as_csv(result))
@@ -146,6 +145,4 @@ def as_csv(table: pd.DataFrame) -> str:
 
 def save_figure(path: Path, figure: Figure) -> None:
     """Write a figure as PNG, atomically."""
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=DPI)
-    files.write_bytes(path, buffer.getvalue())
+    files.write_bytes(path, figure.png(DPI))

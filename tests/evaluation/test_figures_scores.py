@@ -1,11 +1,13 @@
 """Properties of the figures: every kind of input is drawn, and a system looks the same everywhere."""
 
+import io
 import subprocess
 import sys
 
 import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 
 from cuadft.core.errors import InputError
 from cuadft.evaluation.figures import scores, style
@@ -139,6 +141,14 @@ def test_figure_draws_and_labels_every_axis(name):
     figure = CASES[name]()
     assert figure._repr_png_().startswith(b"\x89PNG")
     assert all(axes.get_xlabel() or axes.get_ylabel() for axes in figure.axes)
+
+
+def test_a_picture_of_few_colours_looks_as_matplotlib_draws_it_and_is_much_smaller():
+    figure, drawn = scores.panels_figure(board()), io.BytesIO()
+    figure.savefig(drawn, format="png", dpi=100)
+    packed = np.asarray(Image.open(io.BytesIO(figure.png())).convert("RGB"), float)
+    assert len(figure.png()) < len(drawn.getvalue()) / 2
+    assert abs(packed - np.asarray(Image.open(drawn).convert("RGB"))).mean() < 1  # of 255
 
 
 @pytest.mark.parametrize("name", EMPTY)
