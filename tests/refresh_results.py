@@ -15,7 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from benchmarks.parts import parts_table
 
+from cuadft.core.runs import Iteration
 from cuadft.evaluation import official_figure, panels_figure
 
 ROOT = Path(__file__).parents[1]
@@ -33,7 +35,11 @@ def keep(run: Path, results: Path = RESULTS) -> Path:
     for name in TABLES:
         if (iteration / name).exists():
             shutil.copyfile(iteration / name, folder / Path(name).name)
-    _write(folder / "decision.json", decision_of(json.loads((iteration / "decision.json").read_text())))
+    decision = json.loads((iteration / "decision.json").read_text())
+    if (folder / "official.csv").exists():  # others' figures ask what the language model adds to the classifiers
+        number = int(iteration.name.removeprefix("iter-"))
+        parts_table(Iteration(run, number), decision["promoted"]["system"]).to_csv(folder / "parts.csv", index=False)
+    _write(folder / "decision.json", decision_of(decision))
     _write(folder / "run.json", run_of(run, iteration))
     return folder
 
