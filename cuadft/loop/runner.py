@@ -23,7 +23,7 @@ from cuadft.core.runs import Iteration
 from cuadft.loop import kernel, lineage, stages, trackers
 from cuadft.loop.kernel import execute_notebook, lock, stopped_early
 from cuadft.loop.manifest import Hashes, Manifest
-from cuadft.loop.stages import STAGES, Stage
+from cuadft.loop.stages import STAGE_NAMES, STAGES, Stage
 from cuadft.loop.status import duration_text
 from cuadft.loop.warm import WarmKernels
 from cuadft.models import usage
@@ -75,7 +75,7 @@ def run(
     with _opened_run(preset, run_dir, overrides, log) as job:
         steps = []
         for number in range(1, iterations + 1):
-            steps += _run_iteration(job, number, until if number == iterations else None)
+            steps += _run_iteration(job, number, (until or STAGE_NAMES[-1]) if number == iterations else None)
     return {"run_dir": str(job.run), "steps": steps}
 
 
@@ -102,7 +102,7 @@ def run_stage(
         for number in range(1, iteration):
             _check_done(job, lineage.open_iteration(job.run, number), STAGES)
         opened = lineage.open_iteration(job.run, iteration)
-        place = stages.STAGE_NAMES.index(name)
+        place, job.kernels.last = STAGE_NAMES.index(name), True
         _check_done(job, opened, STAGES[:place])
         return {"run_dir": str(folder), "steps": [_step(job, opened, Manifest(opened, job.hashes), STAGES[place])]}
 
@@ -131,6 +131,7 @@ def _run_iteration(job: _Job, number: int, until: str | None) -> list[dict]:
     iteration = lineage.open_iteration(job.run, number)
     manifest, steps = Manifest(iteration, job.hashes), []
     for stage in STAGES:
+        job.kernels.last = stage.name == until
         steps.append(_step(job, iteration, manifest, stage))
         if stage.name == until:
             break

@@ -54,12 +54,12 @@ class WarmKernel(psutil.Process):
 class WarmKernels:
     """Where kernels come from during a run.
 
-    hold: a descriptor that all of them inherit (None: no descriptor). libraries: the modules that they share. after:
-    how many kernels start as ordinary processes before, so that a run of one stage imports only what that needs.
+    hold: a descriptor that all of them inherit (None: no descriptor). libraries: the modules that they share. last:
+    set before the last kernel starts; if it is the only one, it is an ordinary process, which imports what it needs.
     """
 
-    def __init__(self, hold: int | None = None, *, libraries: Sequence[str] = LIBRARIES, after: int = 1) -> None:
-        self.hold, self.libraries, self.after = hold, libraries, after
+    def __init__(self, hold: int | None = None, *, libraries: Sequence[str] = LIBRARIES) -> None:
+        self.hold, self.libraries, self.last = hold, libraries, False
         self._server: subprocess.Popen | None = None
         self._line: Connection | None = None
 
@@ -80,13 +80,12 @@ class WarmKernels:
     def start(self, command: Sequence[str], *, cwd: str, env: dict[str, str]) -> WarmKernel | None:
         """Start a kernel by its command line; return None where only an ordinary process will do.
 
-        So it is for the first kernel, on a system that can't fork safely, and for the kernel of another Python.
+        So it is for an only kernel, on a system that can't fork safely, and for the kernel of another Python.
         """
         own = len(command) > 2 and os.path.realpath(command[0]) == os.path.realpath(sys.executable)
         if not own or list(command[1:3]) != ["-m", "ipykernel_launcher"]:
             return None
-        self.after -= 1
-        if self.after >= 0 or sys.platform != "linux" or NEEDS_CUDA.exists():
+        if sys.platform != "linux" or NEEDS_CUDA.exists() or (self.last and self._server is None):
             return None
         if self._server is None:
             self._start_server()

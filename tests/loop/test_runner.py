@@ -72,6 +72,20 @@ def test_a_changed_parameter_runs_what_depends_on_it(project):
     assert go("learning_rate=0.01") == ([], NAMES)
 
 
+def test_only_the_last_stage_of_a_call_may_do_without_the_shared_libraries(project, monkeypatch):
+    last = []
+
+    def noted(*given, kernels, **named):
+        last.append(kernels.last)
+        run_in_process(*given, **named)
+
+    monkeypatch.setattr(runner, "execute_notebook", noted)
+    go(until="data_prep")
+    go(until="fine_tune")
+    runner.run_stage("runs/tiny", 1, "inference_sft", log=print)
+    assert last == [True, False, False, True, True]
+
+
 def test_identical_outputs_leave_later_stages_skipped(project):
     go()
     cell = '\n# a remark\nassert run_dir == "runs/tiny"'
