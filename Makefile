@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup weights quickstart smoke check test test-faults bench lint lab lock executed results clean
+.PHONY: help setup weights quickstart smoke check test test-faults test-scale bench lint lab lock executed results clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -41,6 +41,9 @@ test: $(READY) weights lint  ## lint and all tests, two iterations of all notebo
 
 test-faults: $(READY) weights  ## kills, full disks, damaged files and keys on the smoke preset: about an hour on 2 cores
 	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest tests/faults --durations=0
+
+test-scale: $(READY) weights  ## presets' architectures, and an orchestrator if its extra is installed: some 10 minutes
+	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest tests/scale --durations=0
 
 bench: $(READY) weights  ## rates of cuadft beside what one would take instead: some 10 minutes on 2 cores, alone
 	HF_HUB_OFFLINE=1 $(BIN)/python -W ignore tests/benchmarks/bench.py $(CUAD) --out notebooks/results/bench.json

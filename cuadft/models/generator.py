@@ -26,10 +26,12 @@ from cuadft.models.verbatim import Choices, QuoteSource, Vocabulary
 
 if TYPE_CHECKING:
     import torch
+    from transformers import PreTrainedTokenizerBase
 
 
 MIN_PREFIX = 32  # tokens; a shorter shared prefix is not worth a cache of its own
 PREFIXES_HELD = 4  # caches of shared prefixes in memory
+NO_THINKING = "{%- set enable_thinking = false -%}"  # put before a chat template, so that every caller gets it
 MODELS_HELD = 2  # merged models in memory: two systems are often asked in turn
 
 
@@ -55,6 +57,24 @@ def best_dtype() -> torch.dtype:
     return torch.bfloat16 if able.get("avx512_bf16") or able.get("amx_bf16") else torch.float32
 
 
+def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
+    """Return a model's tokenizer, which has a token for padding and a chat template that lets no model think first.
+
+    Llama 3's has no token for padding; the end mark takes its place, as in TRL. Qwen3's template asks for thoughts by
+    default, but writes an empty thought before the answers to train on. With the same mark in the prompt, training and
+    inference send the same prompt, and an answer begins with a quote.
+    """
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    template = tokenizer.chat_template
+    if isinstance(template, str) and "enable_thinking" in template and not template.startswith(NO_THINKING):
+        tokenizer.chat_template = NO_THINKING + template
+    return tokenizer
+
+
 class Generator:
     """Continue prompts with a base model, or with it and an adapter merged into its weights; loaded on first use.
 
@@ -63,10 +83,8 @@ class Generator:
     """
 
     def __init__(self, path: Path, *, dtype: str = "auto") -> None:
-        from transformers import AutoTokenizer
-
         self.path, self.dtype = Path(path), dtype
-        self.tokenizer = AutoTokenizer.from_pretrained(self.path, trust_remote_code=False)
+        self.tokenizer = load_tokenizer(self.path)
         self.adapters: dict[str, Path] = {}
         self._models: OrderedDict[str, Any] = OrderedDict()
         self._prefixes: OrderedDict[tuple[str, str], Any] = OrderedDict()

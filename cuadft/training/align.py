@@ -31,11 +31,12 @@ from typing import Any
 from cuadft.core import files
 from cuadft.core.errors import InputError
 from cuadft.core.runs import BEST_OF, SFT_MORE
+from cuadft.models.generator import load_tokenizer
 from cuadft.models.weights import weights_hash
 from cuadft.training import online
 from cuadft.training.online import Reward
 from cuadft.training.resume import RECORD, train_language_model
-from cuadft.training.sft import Tuning, build_trainer, common_settings, load_tokenizer, load_trainable, lora_config
+from cuadft.training.sft import Tuning, build_trainer, common_settings, load_trainable, lora_config
 
 PPO_UPDATES = 4  # of one rollout, at most
 PAIRED = ("dpo", "orpo", "orpo_base")

@@ -33,7 +33,7 @@ class ConstrainedQuotes:
 
     def __init__(self, tokenizer: Any, rows: Sequence[Mapping[str, Any]]) -> None:
         self.tokenizer, self.end = tokenizer, tokenizer.eos_token_id
-        self.pad = self.end if tokenizer.pad_token_id is None else tokenizer.pad_token_id
+        self.pad = tokenizer.pad_token_id
         self._vocabulary, self._passages = Vocabulary.of(tokenizer), {}
         for row in rows:
             prompt = tokenizer.apply_chat_template(row["prompt"], add_generation_prompt=True, return_dict=False)

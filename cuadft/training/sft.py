@@ -12,12 +12,13 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cuadft.core.errors import InputError
 from cuadft.models import weights
-from cuadft.models.generator import best_dtype
+from cuadft.models.generator import best_dtype, load_tokenizer
 from cuadft.training.resume import train_language_model
 
 if TYPE_CHECKING:
@@ -133,7 +134,10 @@ def lora_config(tuning: Tuning, config: Any) -> Any:
 
 
 def load_trainable(base: Path, start: Path | None, tuning: Tuning) -> PreTrainedModel:
-    """Load the base model, with the adapter `start` ready to be trained on; QLoRA loads it in 4 bits (CUDA only)."""
+    """Load the base model, with the adapter `start` ready to be trained on; QLoRA loads it in 4 bits.
+
+    Raises InputError if `start` is of another kind than `tuning.mode`, or if QLoRA lacks bitsandbytes.
+    """
     import torch
     from peft import PeftModel
     from transformers import AutoModelForCausalLM, BitsAndBytesConfig
@@ -145,13 +149,16 @@ def load_trainable(base: Path, start: Path | None, tuning: Tuning) -> PreTrained
         )
     settings: dict[str, Any] = {"dtype": torch.float32 if tuning.mode == "full" else best_dtype()}
     if tuning.mode == "qlora":
-        if not torch.cuda.is_available():
-            raise InputError("finetune_mode 'qlora' needs a CUDA GPU, and there is none: choose lora.")
+        if find_spec("bitsandbytes") is None:
+            raise InputError(
+                "finetune_mode 'qlora' needs bitsandbytes, which is not installed: run `pip install '.[gpu]'`, or "
+                "choose lora."
+            )
         settings["quantization_config"] = BitsAndBytesConfig(
             load_in_4bit=True,
             bnb_4bit_quant_type="nf4",
             bnb_4bit_use_double_quant=True,
-            bnb_4bit_compute_dtype=torch.bfloat16,
+            bnb_4bit_compute_dtype=best_dtype(),
         )
     source = start if start and tuning.mode == "full" else base
     model = AutoModelForCausalLM.from_pretrained(source, trust_remote_code=False, **settings)
@@ -160,10 +167,3 @@ def load_trainable(base: Path, start: Path | None, tuning: Tuning) -> PreTrained
     model = PeftModel.from_pretrained(model, start, is_trainable=True)
     model.peft_config["default"].base_model_name_or_path = str(base)  # PEFT would look up an id at every checkpoint
     return model
-
-
-def load_tokenizer(base: Path) -> Any:
-    """Return the base model's tokenizer."""
-    from transformers import AutoTokenizer
-
-    return AutoTokenizer.from_pretrained(base, trust_remote_code=False)
