@@ -22,7 +22,14 @@ from cuadft.evaluation import official_figure, panels_figure
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "notebooks" / "results"
-TABLES = ("scoreboard.csv", "metrics/cuad.csv", "metrics/deltas.csv", "metrics/confidence.csv", "metrics/official.csv")
+TABLES = (
+    "scoreboard.csv",
+    "metrics/cuad.csv",
+    "metrics/deltas.csv",
+    "metrics/confidence.csv",
+    "metrics/official.csv",
+    "metrics/learning_curve.csv",
+)
 SHOWN = ["quote_f1", "detection_f1"]
 
 
