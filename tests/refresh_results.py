@@ -19,6 +19,7 @@ from benchmarks.parts import parts_table
 
 from cuadft.core.runs import Iteration
 from cuadft.evaluation import official_figure, panels_figure
+from cuadft.evaluation.figures.style import as_png
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "notebooks" / "results"
@@ -90,7 +91,7 @@ def draw(folder: Path) -> list[Path]:
         table = pd.read_csv(folder / "official.csv")
         figures[folder.with_name(f"{folder.name}_published.png")] = official_figure(table)
     for path, figure in figures.items():
-        path.write_bytes(figure.png(dpi=150))
+        path.write_bytes(as_png(figure, dpi=150))
     return [*figures]
 
 

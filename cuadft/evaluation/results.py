@@ -118,7 +118,7 @@ def is_answer_to(prediction: dict[str, Any], row: dict[str, Any]) -> bool:
 
 def save(iteration: runs.Iteration, name: str, result: Result) -> Result:
     """Write a table to metrics/NAME.csv or a figure to figures/NAME.png of the iteration, atomically, and return it."""
-    if hasattr(result, "png"):
+    if hasattr(result, "savefig"):
         save_figure(iteration.path("figures", f"{name}.png"), result)
     else:
         files.write_text(iteration.path("metrics", f"{name}.csv"), as_csv(result))
@@ -145,4 +145,6 @@ def as_csv(table: pd.DataFrame) -> str:
 
 def save_figure(path: Path, figure: Figure) -> None:
     """Write a figure as PNG, atomically."""
-    files.write_bytes(path, figure.png(DPI))
+    from cuadft.evaluation.figures.style import as_png
+
+    files.write_bytes(path, as_png(figure, DPI))

@@ -146,8 +146,8 @@ def test_figure_draws_and_labels_every_axis(name):
 def test_a_picture_of_few_colours_looks_as_matplotlib_draws_it_and_is_much_smaller():
     figure, drawn = scores.panels_figure(board()), io.BytesIO()
     figure.savefig(drawn, format="png", dpi=100)
-    packed = np.asarray(Image.open(io.BytesIO(figure.png())).convert("RGB"), float)
-    assert len(figure.png()) < len(drawn.getvalue()) / 2
+    packed = np.asarray(Image.open(io.BytesIO(style.as_png(figure))).convert("RGB"), float)
+    assert len(style.as_png(figure)) < len(drawn.getvalue()) / 2
     assert abs(packed - np.asarray(Image.open(drawn).convert("RGB"))).mean() < 1  # of 255
 
 
