@@ -118,6 +118,7 @@ class PPOTrainer(Trainer):
         template = partial(tokenizer.apply_chat_template, add_generation_prompt=True, return_dict=False)
         prompts = [template(row["prompt"]) for row in rows]
         width, end, pad = max(map(len, prompts)), tokenizer.eos_token_id, tokenizer.pad_token_id
+        pad = end if pad is None else pad
         seen = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts], device=device)
         own_ends = self.model.generation_config.eos_token_id
         ends = list({end, *(own_ends if isinstance(own_ends, list) else [own_ends])} - {None})
