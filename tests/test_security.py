@@ -590,3 +590,9 @@ def test_no_file_of_a_run_and_no_message_holds_a_planted_key_after_a_faulty_run(
     for secret in ("sk-planted-7e57cafe0123456789", PASSWORD, "planted-in-query-42"):
         assert secret not in done.stdout + done.stderr
         assert [path.name for path in files if secret.encode() in path.read_bytes()] == []
+
+
+def test_an_infinite_parameter_leaves_an_executed_copy_that_other_programs_can_read():
+    notebook = '{"metadata": {"papermill": {"parameters": {"length_tolerance": Infinity, "seed": 7}}}}'
+    read = json.loads(kernel.without_secrets(notebook), parse_constant=pytest.fail)
+    assert read["metadata"]["papermill"]["parameters"] == {"length_tolerance": "Infinity", "seed": 7}

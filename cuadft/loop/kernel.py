@@ -164,10 +164,18 @@ def register_copy(target: Path) -> None:
 
 
 def without_secrets(notebook: str) -> str:
-    """Return a notebook's JSON without secrets in any of its texts; unchanged to the byte if it holds no secret."""
-    content = json.loads(notebook)
+    """Return a notebook's JSON without secrets in any of its texts; unchanged to the byte if it holds no secret.
+
+    An infinite parameter, which papermill notes as Infinity, becomes a text: JupyterLab opens no such file.
+    """
+    infinite: list[str] = []
+    content = json.loads(notebook, parse_constant=lambda name: infinite.append(name) or name)
     found = _redacted(content)
-    return notebook if found == content else json.dumps(found, ensure_ascii=False, indent=1, sort_keys=True) + "\n"
+    return (
+        notebook
+        if found == content and not infinite
+        else json.dumps(found, ensure_ascii=False, indent=1, sort_keys=True) + "\n"
+    )
 
 
 def _redacted(value: Any) -> Any:
